@@ -1,0 +1,222 @@
+package test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// shared is what all scripts use: binaries, image archives, a registry and one engine.
+var shared *bench
+
+type bench struct {
+	dir, bin, images string
+	registry         *exec.Cmd
+	engine           *engine
+}
+
+const registryAddress = "127.0.0.1:5000"
+
+func newBench(dir string) (*bench, error) {
+	b := &bench{dir: dir, bin: filepath.Join(repository(), "bin"), images: filepath.Join(repository(), ".cache/images")}
+	for _, file := range []string{b.bin + "/wherry", b.bin + "/wherryd", b.bin + "/oar", b.images + "/busybox-1.tar"} {
+		if _, err := os.Stat(file); err != nil {
+			return nil, fmt.Errorf("%w: run `make test`, which builds it", err)
+		}
+	}
+	if err := b.startRegistry(); err != nil {
+		return nil, err
+	}
+	b.engine = newEngine(b, filepath.Join(dir, "shared"))
+	if err := b.engine.start(); err != nil {
+		return b, err
+	}
+	for _, name := range []string{"busybox-1", "debian-12"} {
+		if err := b.engine.load(name); err != nil {
+			return b, err
+		}
+	}
+	return b, nil
+}
+
+func (b *bench) close() error {
+	err := b.engine.shutdown()
+	if b.registry != nil {
+		_ = b.registry.Process.Kill()
+		_ = b.registry.Wait()
+	}
+	return err
+}
+
+// startRegistry runs Debian's docker-registry on the loopback of these namespaces.
+func (b *bench) startRegistry() error {
+	config := filepath.Join(b.dir, "registry.yml")
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %s}\n",
+		filepath.Join(b.dir, "registry"), registryAddress)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		return err
+	}
+	b.registry = exec.Command("docker-registry", "serve", config)
+	b.registry.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	log, err := os.Create(filepath.Join(b.dir, "registry.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	b.registry.Stdout, b.registry.Stderr = log, log
+	if err := b.registry.Start(); err != nil {
+		return err
+	}
+	return eventually(15*time.Second, func() error {
+		r, err := http.Get("http://" + registryAddress + "/v2/")
+		if err == nil {
+			r.Body.Close()
+		}
+		return err
+	})
+}
+
+// engine is one wherryd with everything of its own below dir.
+type engine struct {
+	bench *bench
+	dir   string
+	args  []string
+	cmd   *exec.Cmd
+}
+
+func newEngine(b *bench, dir string) *engine { return &engine{bench: b, dir: dir} }
+
+func (e *engine) socket() string { return filepath.Join(e.dir, "wherry.sock") }
+func (e *engine) host() string   { return "unix://" + e.socket() }
+
+// environment is what a client needs to reach this engine.
+func (e *engine) environment() []string {
+	return []string{"WHERRY_HOST=" + e.host(), "DOCKER_HOST=" + e.host()}
+}
+
+func (e *engine) start() error {
+	if err := os.MkdirAll(e.dir, 0o700); err != nil {
+		return err
+	}
+	log, err := os.OpenFile(filepath.Join(e.dir, "wherryd.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	args := append([]string{"--root", e.dir + "/root", "--state", e.dir + "/state", "--host", e.host()}, e.args...)
+	e.cmd = exec.Command(filepath.Join(e.bench.bin, "wherryd"), args...)
+	e.cmd.Stdout, e.cmd.Stderr = log, log
+	e.cmd.Dir = "/"
+	if err := e.cmd.Start(); err != nil {
+		return err
+	}
+	err = eventually(20*time.Second, func() error { return ping(e.socket()) })
+	if err != nil {
+		text, _ := os.ReadFile(log.Name())
+		return fmt.Errorf("wherryd does not answer: %w\n%s", err, text)
+	}
+	return nil
+}
+
+// ping asks the engine as any client would.
+func ping(socket string) error {
+	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		}}}
+	r, err := client.Get("http://engine/_ping")
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	if r.StatusCode != http.StatusOK {
+		return errors.New(r.Status)
+	}
+	return nil
+}
+
+// kill ends the engine as a power failure of its process would.
+func (e *engine) kill() error {
+	if err := e.cmd.Process.Kill(); err != nil {
+		return err
+	}
+	_ = e.cmd.Wait()
+	return nil
+}
+
+// stop ends the engine in the ordinary way; containers keep running.
+func (e *engine) stop() error {
+	if err := e.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- e.cmd.Wait() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(20 * time.Second):
+		_ = e.cmd.Process.Signal(syscall.SIGQUIT)
+		return fmt.Errorf("wherryd does not end on SIGTERM: see %s/wherryd.log", e.dir)
+	}
+}
+
+// shutdown removes what the scripts left in the engine, and ends it.
+func (e *engine) shutdown() error {
+	if e == nil || e.cmd == nil {
+		return nil
+	}
+	out, err := e.run("wherry", "ps", "-aq", "--no-trunc")
+	if err != nil {
+		return fmt.Errorf("ps at the end: %w: %s", err, out)
+	}
+	if ids := strings.Fields(out); len(ids) > 0 {
+		if out, err := e.run("wherry", append([]string{"rm", "-f", "-v"}, ids...)...); err != nil {
+			return fmt.Errorf("rm at the end: %w: %s", err, out)
+		}
+	}
+	if out, err := e.run("wherry", "network", "prune", "-f"); err != nil {
+		return fmt.Errorf("network prune at the end: %w: %s", err, out)
+	}
+	return e.stop()
+}
+
+func (e *engine) run(client string, args ...string) (string, error) {
+	cmd := exec.Command(client, args...)
+	if client == "wherry" {
+		cmd.Path = filepath.Join(e.bench.bin, client)
+		cmd.Err = nil
+	}
+	cmd.Env = append(os.Environ(), e.environment()...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// load brings an image archive into the engine and, once, into the registry.
+func (e *engine) load(name string) error {
+	out, err := e.run("wherry", "load", "-q", "-i", filepath.Join(e.bench.images, name+".tar"))
+	if err != nil {
+		return fmt.Errorf("load %s: %w: %s", name, err, out)
+	}
+	return nil
+}
+
+// eventually tries until f succeeds; the limit is only there to end a broken run.
+func eventually(limit time.Duration, f func() error) error {
+	deadline := time.Now().Add(limit)
+	for {
+		err := f()
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(25 * time.Millisecond)
+	}
+}

@@ -1,0 +1,107 @@
+package test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+const innerVariable = "WHERRY_TEST_INNER"
+
+// TestMain runs the tests a second time inside namespaces of their own, so that the machine's network, firewall and mounts stay as they
+// are, and then audits the machine from outside.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if os.Getenv(innerVariable) != "" {
+		os.Exit(inner(m))
+	}
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "the end-to-end tests need root: they make namespaces, mounts and control groups")
+		os.Exit(1)
+	}
+	os.Exit(outer())
+}
+
+func outer() int {
+	before, err := audit()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "audit before:", err)
+		return 1
+	}
+	signal.Ignore(os.Interrupt) // the child gets it too and ends first
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), innerVariable+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	code := 0
+	if err := cmd.Run(); err != nil {
+		code = 1
+	}
+	if err := auditAfter(before); err != nil {
+		fmt.Fprintf(os.Stderr, "--- FAIL: leak audit\n%v\nFAIL\n", err)
+		code = 1
+	}
+	return code
+}
+
+// inner prepares the namespaces, starts the registry and the engine that most scripts share, and runs the tests.
+func inner(m *testing.M) (code int) {
+	if err := prepareNamespaces(); err != nil {
+		fmt.Fprintln(os.Stderr, "prepare the namespaces:", err)
+		return 1
+	}
+	dir, err := os.MkdirTemp("/var/tmp", "wherry-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	shared, err = newBench(dir)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "prepare the tests:", err)
+		return 1
+	}
+	defer func() {
+		if err := shared.close(); err != nil {
+			fmt.Fprintf(os.Stderr, "--- FAIL: shut down\n%v\nFAIL\n", err)
+			code = 1
+		}
+	}()
+	return m.Run()
+}
+
+func prepareNamespaces() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	for _, args := range [][]string{
+		{"ip", "link", "set", "lo", "up"},
+		{"sysctl", "-qw", "net.ipv4.ip_forward=1"},
+		// An uplink with a default route, as any machine has one: traffic to it goes nowhere.
+		{"ip", "link", "add", "uplink0", "type", "dummy"},
+		{"ip", "addr", "add", "192.0.2.2/24", "dev", "uplink0"},
+		{"ip", "link", "set", "uplink0", "up"},
+		{"ip", "route", "add", "default", "via", "192.0.2.1"},
+	} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			return fmt.Errorf("%v: %w: %s", args, err, out)
+		}
+	}
+	return nil
+}
+
+// repository is the project's root, from this package's folder.
+func repository() string {
+	dir, err := filepath.Abs("..")
+	if err != nil {
+		panic(err)
+	}
+	return dir
+}
