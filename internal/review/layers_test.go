@@ -22,7 +22,7 @@ services:   sandbox volume image network/dns network/firewall < network
 mechanisms: snapshot/overlay content registry store task
 runtime:    ociruntime shim
 leaves:     sysprog < rootfs
-leaves:     cgroup seccomp logs event ref archive spec
+leaves:     version cgroup seccomp logs event ref archive spec
 `
 
 // leafPackages may use these and nothing else from outside the standard library.

@@ -1,0 +1,39 @@
+# `make demo` shows Wherry on this machine; `make test` proves it. Both install what they need and leave nothing running.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GO ?= go
+LDFLAGS = -s -w -X wherry.dev/wherry/internal/version.Version=$(VERSION)
+
+.PHONY: build demo test unit e2e race images tools vet bench clean
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/wherry ./cmd/wherryd ./cmd/oar
+
+demo: build
+	test/demo.sh
+
+test: tools build images vet unit race e2e
+
+tools:
+	test/tools.sh
+
+images:
+	test/images/build.sh .cache/images
+
+vet:
+	$(GO) vet ./...
+
+# Packages are tested one beside another; those that measure processes or share control groups make their own.
+unit:
+	$(GO) test -count=1 -timeout 20m $$($(GO) list ./... | grep -v '/wherry/test$$')
+
+race:
+	$(GO) test -race -count=1 -timeout 20m ./internal/event ./internal/logs ./internal/shim ./internal/task ./internal/volume ./internal/container
+
+e2e:
+	$(GO) test -count=1 -timeout 30m ./test
+
+bench: build
+	bench/run.sh
+
+clean:
+	rm -rf bin .cache
