@@ -1,0 +1,79 @@
+package sysprog
+
+import (
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// unixCloneArgs is struct clone_args (clone3(2)).
+type unixCloneArgs struct {
+	flags, pidfd, childTid, parentTid, exitSignal, stack, stackSize, tls, setTid, setTidSize, cgroup uint64
+}
+
+const cloneArgsSize = 88
+
+func (a *unixCloneArgs) bytes() []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(a)), cloneArgsSize)
+}
+
+func (p *Program) base() uintptr { return uintptr(unsafe.Pointer(&p.arena[0])) }
+
+func (p *Program) header(offset uintptr) uintptr { return p.base() + offset }
+
+// at is a pointer into the arena, which the garbage collector neither moves nor frees.
+func (p *Program) at(address uintptr) *uint64 {
+	return (*uint64)(unsafe.Pointer(&p.arena[address-p.base()]))
+}
+
+func (p *Program) load(address uintptr) uint64     { return atomic.LoadUint64(p.at(address)) }
+func (p *Program) store(address uintptr, v uint64) { atomic.StoreUint64(p.at(address), v) }
+
+// put writes one word of an operation.
+func (p *Program) put(op Op, word int, v uintptr) {
+	p.store(p.header(headerSize)+uintptr(op)*opSize+uintptr(word)*8, uint64(v))
+}
+
+// bytes copies b to 8-byte aligned memory of the program.
+func (p *Program) bytes(b []byte) uintptr {
+	if p.used+len(b)+8 > len(p.arena) {
+		p.fail(unix.E2BIG)
+		return 0
+	}
+	address := p.base() + uintptr(p.used)
+	copy(p.arena[p.used:], b)
+	p.used = (p.used + len(b) + 7) &^ 7
+	return address
+}
+
+func (p *Program) words(list []uint64) uintptr {
+	return p.bytes(unsafe.Slice((*byte)(unsafe.Pointer(&list[0])), len(list)*8))
+}
+
+// cloneAndRun makes the child (clone3) and has it interpret the operations; it returns in the parent only.
+//
+//go:noescape
+func cloneAndRun(args *unixCloneArgs, size, ops, header uintptr) (result uintptr)
+
+func (p *Program) spawn(args *unixCloneArgs, pidfd *int32) (pid int, err error) {
+	args.pidfd = uint64(uintptr(unsafe.Pointer(pidfd)))
+	var result uintptr
+	if e := locked(func() { result = cloneAndRun(args, cloneArgsSize, p.header(headerSize), p.base()) }); e != nil {
+		return 0, e
+	}
+	if int(result) < 0 {
+		return 0, unix.Errno(-int(result))
+	}
+	return int(result), nil
+}
+
+// futexWait sleeps while the low half of the word has the value.
+func (p *Program) futexWait(address uintptr, value uint32) {
+	_, _, _ = unix.Syscall6(unix.SYS_FUTEX, address, 0 /* FUTEX_WAIT */, uintptr(value), 0, 0, 0)
+}
+
+// status is si_status of a SIGCHLD: the exit code, or the signal.
+func status(info *unix.Siginfo) int32 {
+	return *(*int32)(unsafe.Pointer(uintptr(unsafe.Pointer(info)) + 24))
+}

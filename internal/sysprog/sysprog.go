@@ -1,0 +1,305 @@
+// Package sysprog runs a program of system calls in a freshly cloned child, without executing anything in between.
+//
+// A Go process cannot do what a new container needs between clone and execve: it has many threads, and joining a user namespace wants
+// one. A child that shares the parent's memory and touches no stack can: it interprets an array of operations, each a system call with
+// its arguments, in registers only (clone_amd64.s), until execve or until an operation fails. The operations have names, so a start is
+// a list of steps that can be printed.
+//
+// A Program is built and run by one goroutine at a time. While a child lives before its execve it shares this process's memory: the
+// process must not be dumpable then (Protect), or a process that may trace the child could read it.
+package sysprog
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Op is one operation's number in its program.
+type Op int
+
+// Word is the address of a machine word in the program's memory: operations store results there and later ones take arguments from it.
+type Word uintptr
+
+// Pseudo-operations of the interpreter, beside the numbers of system calls.
+const (
+	opJumpEqual = ^uintptr(0)     // if *a0 == a1 go on at jump
+	opSet       = ^uintptr(0) - 1 // *a0 = a1
+	opFork      = ^uintptr(0) - 2 // clone3(a0, a1): the child goes on, the parent stores the pid and exits
+	opFail      = ^uintptr(0) - 3 // fail with error number a0
+)
+
+// The layout of the program's memory: a header, the operations, then data.
+const (
+	headerFailed = 0  // address of the failed operation, 0: none
+	headerErrno  = 8  // its error number
+	headerPid    = 16 // pid of the process that Fork made, in the parent's pid namespace
+	headerAlive  = 24 // 1 until the child has executed a program or exited (the kernel clears it)
+	headerMark   = 32 // the last Mark that was passed
+	headerSize   = 64
+
+	opWords = 11 // nr, a0…a5, store, tolerated errors, jump, indirect arguments
+	opSize  = opWords * 8
+	maxOps  = 1024
+)
+
+// Program is an array of operations in memory that the Go heap does not know.
+type Program struct {
+	arena []byte
+	used  int
+	ops   int
+	names []string
+	err   error
+}
+
+// New makes an empty program with room for data bytes of strings, filters and the like.
+func New(data int) (*Program, error) {
+	size := (headerSize + maxOps*opSize + data + 4095) &^ 4095
+	arena, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, fmt.Errorf("map %d bytes for a program of system calls: %w", size, err)
+	}
+	return &Program{arena: arena, used: headerSize + maxOps*opSize}, nil
+}
+
+// Close gives the memory back. It may only be called when no child shares it: after Wait, or when Start failed.
+func (p *Program) Close() error {
+	if p.arena == nil {
+		return nil
+	}
+	err := unix.Munmap(p.arena)
+	p.arena = nil
+	return err
+}
+
+// Call appends a system call. Arguments are uintptr, int, Word (its content when the operation runs) or nil (0).
+func (p *Program) Call(name string, nr uintptr, args ...any) Op { return p.add(name, nr, args) }
+
+// Fail appends an operation that ends the program with an error number (a number or a Word).
+func (p *Program) Fail(name string, errno any) Op { return p.add(name, opFail, []any{errno}) }
+
+// Mark appends a note of how far the program has come (see Marked).
+func (p *Program) Mark(n int) Op { return p.add("mark", opSet, []any{p.header(headerMark), n}) }
+
+// JumpIfEqual appends a jump of skip operations forward when the word has the value.
+func (p *Program) JumpIfEqual(w Word, value, skip int) Op {
+	op := p.add("jump", opJumpEqual, []any{uintptr(w), value})
+	p.put(op, 9, uintptr(skip+1))
+	return op
+}
+
+// Fork appends a clone3 with flags (without an exit signal: CLONE_PARENT is added, so the new process is a child of this one). The
+// program goes on in the new process; the one that forked exits.
+func (p *Program) Fork(name string, flags uint64, cgroup int) Op {
+	args := &unixCloneArgs{flags: flags | unix.CLONE_VM | unix.CLONE_PARENT | unix.CLONE_CHILD_CLEARTID | unix.CLONE_PARENT_SETTID}
+	args.childTid, args.parentTid = uint64(p.header(headerAlive)), uint64(p.header(headerPid))
+	if cgroup >= 0 {
+		args.flags |= unix.CLONE_INTO_CGROUP
+		args.cgroup = uint64(cgroup)
+	}
+	return p.add(name, opFork, []any{p.bytes(args.bytes()), cloneArgsSize})
+}
+
+// Store has an operation's result (its error number where an error is tolerated) written to a new word.
+func (p *Program) Store(op Op) Word {
+	w := p.Word(0)
+	p.put(op, 7, uintptr(w))
+	return w
+}
+
+// Tolerate lets the program go on behind the next skip operations when op fails with one of errs.
+func (p *Program) Tolerate(op Op, skip int, errs ...unix.Errno) {
+	var mask uintptr
+	for _, e := range errs {
+		if e > 63 {
+			p.fail(fmt.Errorf("error number %d cannot be tolerated: the mask has 64 bits", e))
+		}
+		mask |= 1 << e
+	}
+	p.put(op, 8, mask)
+	p.put(op, 9, uintptr(skip+1))
+}
+
+// Len is the number of operations so far.
+func (p *Program) Len() int { return p.ops }
+
+// Names are the operations' names, for people.
+func (p *Program) Names() []string { return p.names }
+
+// String copies s with a final NUL and returns its address.
+func (p *Program) String(s string) uintptr { return p.bytes(append([]byte(s), 0)) }
+
+// Bytes copies b and returns its address.
+func (p *Program) Bytes(b []byte) uintptr { return p.bytes(b) }
+
+// Strings makes a NULL-terminated array of strings (argv, envp).
+func (p *Program) Strings(list []string) uintptr {
+	addresses := make([]uint64, 0, len(list)+1)
+	for _, s := range list {
+		addresses = append(addresses, uint64(p.String(s)))
+	}
+	return p.words(append(addresses, 0))
+}
+
+// Word makes a word with a first value.
+func (p *Program) Word(value uint64) Word { return Word(p.words([]uint64{value})) }
+
+// Value reads a word. The caller knows that no child writes it any more.
+func (p *Program) Value(w Word) uint64 { return p.load(uintptr(w)) }
+
+func (p *Program) fail(err error) {
+	if p.err == nil {
+		p.err = err
+	}
+}
+
+func (p *Program) add(name string, nr uintptr, args []any) Op {
+	if p.ops == maxOps || len(args) > 6 {
+		p.fail(fmt.Errorf("step %q: a program has at most %d operations of 6 arguments", name, maxOps))
+		return 0
+	}
+	op := Op(p.ops)
+	p.ops++
+	p.names = append(p.names, name)
+	p.put(op, 0, nr)
+	var indirect uintptr
+	for i, a := range args {
+		switch a := a.(type) {
+		case nil:
+		case int:
+			p.put(op, 1+i, uintptr(a))
+		case uintptr:
+			p.put(op, 1+i, a)
+		case Word:
+			p.put(op, 1+i, uintptr(a))
+			indirect |= 1 << i
+		default:
+			p.fail(fmt.Errorf("step %q: argument %d has type %T", name, i, a))
+		}
+	}
+	p.put(op, 10, indirect)
+	return op
+}
+
+// Process is what a program became: a child of this process.
+type Process struct {
+	Pid   int
+	Pidfd int // O_CLOEXEC; the caller closes it
+	prog  *Program
+}
+
+// Error says which operation failed.
+type Error struct {
+	Op    Op
+	Name  string
+	Errno unix.Errno
+}
+
+func (e *Error) Error() string { return e.Name + ": " + e.Errno.Error() }
+func (e *Error) Unwrap() error { return e.Errno }
+
+// errDied is the cause when a child was killed before it came to its end.
+var errDied = errors.New("the process was killed while it was being prepared")
+
+// Start clones a child with flags (CLONE_VM is added) and lets it run the program. With a Fork in the program it returns when the fork
+// has happened and describes the forked process; else when the child is made. A failure before the fork is returned as *Error.
+func (p *Program) Start(flags uint64, forks bool) (*Process, error) {
+	if p.err != nil {
+		return nil, p.err
+	}
+	p.store(p.header(headerAlive), 1)
+	pidfd := int32(-1)
+	args := unixCloneArgs{flags: flags | unix.CLONE_VM | unix.CLONE_CLEAR_SIGHAND | unix.CLONE_PIDFD, exitSignal: uint64(unix.SIGCHLD)}
+	if !forks {
+		args.flags |= unix.CLONE_CHILD_CLEARTID
+		args.childTid = uint64(p.header(headerAlive))
+	}
+	pid, err := p.spawn(&args, &pidfd)
+	if err != nil {
+		return nil, fmt.Errorf("clone: %w", err)
+	}
+	if !forks {
+		return &Process{Pid: pid, Pidfd: int(pidfd), prog: p}, nil
+	}
+	defer unix.Close(int(pidfd))
+	if _, err := reap(int(pidfd)); err != nil {
+		return nil, err
+	}
+	forked := int(p.load(p.header(headerPid)))
+	if forked == 0 {
+		return nil, p.failure()
+	}
+	fd, err := unix.PidfdOpen(forked, 0)
+	if err != nil {
+		return nil, fmt.Errorf("pidfd of %d: %w", forked, err)
+	}
+	return &Process{Pid: forked, Pidfd: fd, prog: p}, nil
+}
+
+// failure describes why the program did not come to its end.
+func (p *Program) failure() error {
+	at := p.load(p.header(headerFailed))
+	if at == 0 {
+		return errDied
+	}
+	op := int(uintptr(at)-p.base()-headerSize) / opSize
+	return &Error{Op: Op(op), Name: p.names[op], Errno: unix.Errno(p.load(p.header(headerErrno)))}
+}
+
+// Marked is the last Mark that the child passed.
+func (p *Program) Marked() int { return int(p.load(p.header(headerMark))) }
+
+// Wait returns when the child has executed a program (nil), or has failed or died before (the reason). executed is the Mark that stands
+// right before the execve: a child that passed it and reports no failure did execute.
+func (pr *Process) Wait(executed int) error {
+	p := pr.prog
+	for p.load(p.header(headerAlive)) != 0 {
+		p.futexWait(p.header(headerAlive), 1)
+	}
+	if p.load(p.header(headerFailed)) == 0 && p.Marked() == executed {
+		return nil
+	}
+	return p.failure()
+}
+
+// Reap waits for a process to end by its pidfd and returns its wait status as exit code and signal. A stop (ptrace) is not an end.
+func reap(pidfd int) (*unix.Siginfo, error) {
+	var info unix.Siginfo
+	for {
+		err := unix.Waitid(unix.P_PIDFD, pidfd, &info, unix.WEXITED, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("wait for a process of the start: %w", err)
+		}
+		return &info, nil
+	}
+}
+
+// Protect makes this process's memory unreadable for others until it ends (PR_SET_DUMPABLE 0): needed before any Start, as a child that
+// has given up its privileges still shares the memory until its execve.
+func Protect() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("make the process undumpable: %w", err)
+	}
+	return nil
+}
+
+// locked runs f on a thread of its own with all signals blocked: a child inherits the mask, and has no handler to run.
+func locked(f func()) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var all, old unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^uint64(0)
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &old); err != nil {
+		return os.NewSyscallError("rt_sigprocmask", err)
+	}
+	f()
+	return os.NewSyscallError("rt_sigprocmask", unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil))
+}
