@@ -1,55 +1,391 @@
 // Package cgroup makes, limits, freezes, kills, measures and removes control groups, on cgroup v2, v1 and hybrid hosts.
+//
+// On v1 and hybrid hosts a group has a directory in each controller's hierarchy and, where a cgroup2 tree is mounted beside them, one
+// there too: that tree kills, freezes and says whether the group is populated, whichever version holds the limits
+// (Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/). A Group is a name: it holds nothing open and is safe for many goroutines.
 package cgroup
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
-// Group is one control group, in every hierarchy that the host has. On v1 and hybrid hosts it has a directory in each controller's
-// hierarchy and, where a cgroup2 tree is mounted, one there too (kill, freeze, populated).
-type Group struct{ path string }
+// unified is the name of the cgroup2 tree among a group's directories.
+const unified = ""
 
-// Create makes the group's directories and writes its limits. path is absolute within the hierarchies ("/wherry/<id>").
-func Create(path string, res *specs.LinuxResources) (*Group, error) { panic("not written yet") }
+// controllers that a group takes part in on v1.
+var controllers = []string{"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids"}
 
-// Open returns an existing group without touching it.
-func Open(path string) (*Group, error) { panic("not written yet") }
-
-func (g *Group) Path() string { return g.path }
-
-// Dir is the group's directory in the cgroup2 tree (for CLONE_INTO_CGROUP), ok false where there is none.
-func (g *Group) Dir() (path string, ok bool)            { panic("not written yet") }
-func (g *Group) Add(pid int) error                      { panic("not written yet") }
-func (g *Group) Update(res *specs.LinuxResources) error { panic("not written yet") }
-func (g *Group) Freeze(ctx context.Context) error       { panic("not written yet") }
-func (g *Group) Thaw(ctx context.Context) error         { panic("not written yet") }
-func (g *Group) Kill() error                            { panic("not written yet") }
-func (g *Group) Populated() (bool, error)               { panic("not written yet") }
-func (g *Group) WaitEmpty(ctx context.Context) error    { panic("not written yet") }
-func (g *Group) Procs() ([]int, error)                  { panic("not written yet") }
-func (g *Group) OOMKills() (uint64, error)              { panic("not written yet") }
-func (g *Group) Stats() (*Stats, error)                 { panic("not written yet") }
-func (g *Group) Delete() error                          { panic("not written yet") }
-
-// Stats are the group's counters at one moment.
-type Stats struct {
-	Time                                  time.Time
-	CPUUsage, CPUUser, CPUSystem          time.Duration
-	PerCPU                                []time.Duration
-	Periods, ThrottledPeriods             uint64
-	ThrottledTime                         time.Duration
-	Memory, MemoryPeak, MemoryLimit, Swap uint64 // bytes; limit is the host's memory where none is set
-	MemoryStat                            map[string]uint64
-	MemoryFailures                        uint64
-	Pids, PidsLimit                       uint64
-	IO                                    []DeviceIO
+// Group is one control group, in every hierarchy that the host has.
+type Group struct {
+	path string
+	dirs map[string]string // by controller; unified is the cgroup2 tree's
 }
 
-// DeviceIO are one block device's counters.
-type DeviceIO struct {
-	Major, Minor                             uint64
-	ReadBytes, WriteBytes, ReadOps, WriteOps uint64
+// hierarchies finds where the controllers are mounted.
+func hierarchies() (map[string]string, error) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		before, after, ok := strings.Cut(line, " - ")
+		fields, kind := strings.Fields(before), strings.Fields(after)
+		if !ok || len(fields) < 5 || len(kind) < 3 {
+			continue
+		}
+		switch kind[0] {
+		case "cgroup2":
+			if _, ok := found[unified]; !ok {
+				found[unified] = fields[4]
+			}
+		case "cgroup":
+			for _, option := range strings.Split(kind[2], ",") {
+				if _, ok := found[option]; !ok {
+					found[option] = fields[4]
+				}
+			}
+		}
+	}
+	mounts := map[string]string{}
+	for _, name := range append([]string{unified}, controllers...) {
+		if dir, ok := found[name]; ok {
+			mounts[name] = dir
+		}
+	}
+	if len(mounts) == 0 {
+		return nil, fmt.Errorf("no control groups are mounted on this host (looked for cgroup and cgroup2 in /proc/self/mountinfo): %w", errdefs.ErrUnavailable)
+	}
+	return mounts, nil
+}
+
+func open(path string) (*Group, error) {
+	if !filepath.IsAbs(path) || path != filepath.Clean(path) || path == "/" {
+		return nil, fmt.Errorf("control group %q: the path must be absolute and clean: %w", path, errdefs.ErrInvalidArgument)
+	}
+	mounts, err := hierarchies()
+	if err != nil {
+		return nil, err
+	}
+	g := &Group{path: path, dirs: map[string]string{}}
+	for name, mount := range mounts {
+		g.dirs[name] = filepath.Join(mount, path)
+	}
+	return g, nil
+}
+
+// Create makes the group's directories and writes its limits. path is absolute within the hierarchies ("/wherry/<id>"). An existing
+// group is taken when it is empty.
+func Create(path string, res *specs.LinuxResources) (*Group, error) {
+	g, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	if populated, err := g.Populated(); err == nil && populated {
+		return nil, fmt.Errorf("control group %s has processes already: %w", path, errdefs.ErrAlreadyExists)
+	}
+	for name, dir := range g.dirs {
+		if err := g.makeDir(name, dir); err != nil {
+			_ = g.Delete()
+			return nil, fmt.Errorf("make control group %s: %w", dir, err)
+		}
+	}
+	if err := g.Update(res); err != nil {
+		_ = g.Delete()
+		return nil, err
+	}
+	return g, nil
+}
+
+func (g *Group) makeDir(name, dir string) error {
+	if err := os.Mkdir(dir, 0o755); err == nil || errors.Is(err, fs.ErrExist) {
+		return g.afterMkdir(name, dir)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return g.afterMkdir(name, dir)
+}
+
+// afterMkdir makes a new directory usable: v1's cpuset has no processors until told, v2's controllers are enabled by the parents.
+func (g *Group) afterMkdir(name, dir string) error {
+	switch {
+	case name == "cpuset":
+		return inheritCpuset(dir, strings.Count(g.path, "/"))
+	case name == unified && g.pure():
+		return enableControllers(dir, strings.Count(g.path, "/"))
+	}
+	return nil
+}
+
+// pure says that all controllers are in the cgroup2 tree.
+func (g *Group) pure() bool { return len(g.dirs) == 1 && g.dirs[unified] != "" }
+
+func inheritCpuset(dir string, depth int) error {
+	if depth == 0 {
+		return nil
+	}
+	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+		have, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil || strings.TrimSpace(string(have)) != "" {
+			return err
+		}
+		if err := inheritCpuset(filepath.Dir(dir), depth-1); err != nil {
+			return err
+		}
+		parent, err := os.ReadFile(filepath.Join(filepath.Dir(dir), file))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), parent, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func enableControllers(dir string, depth int) error {
+	var chain []string
+	for parent := filepath.Dir(dir); depth > 0; parent, depth = filepath.Dir(parent), depth-1 {
+		chain = append(chain, parent)
+	}
+	for i := len(chain) - 1; i >= 0; i-- {
+		available, err := os.ReadFile(filepath.Join(chain[i], "cgroup.controllers"))
+		if err != nil {
+			return err
+		}
+		enabled, err := os.ReadFile(filepath.Join(chain[i], "cgroup.subtree_control"))
+		if err != nil {
+			return err
+		}
+		on := " " + strings.TrimSpace(string(enabled)) + " "
+		for _, c := range strings.Fields(string(available)) {
+			if strings.Contains(on, " "+c+" ") {
+				continue
+			}
+			// One that cannot be enabled (EBUSY by processes in the parent, threaded …) is missed only when a limit wants it.
+			_ = os.WriteFile(filepath.Join(chain[i], "cgroup.subtree_control"), []byte("+"+c), 0)
+		}
+	}
+	return nil
+}
+
+// Open returns an existing group without touching it.
+func Open(path string) (*Group, error) { return open(path) }
+
+// Path is the group's name within the hierarchies.
+func (g *Group) Path() string { return g.path }
+
+// Dirs are the group's directories by controller; the cgroup2 tree's has the empty name.
+func (g *Group) Dirs() map[string]string { return g.dirs }
+
+// Dir is the group's directory in the cgroup2 tree (for CLONE_INTO_CGROUP), ok false where there is none.
+func (g *Group) Dir() (path string, ok bool) {
+	path, ok = g.dirs[unified]
+	return path, ok
+}
+
+// Add moves a process into the group. A process that clone3 put into the cgroup2 tree is moved in the other hierarchies only.
+func (g *Group) Add(pid int) error {
+	for _, name := range g.names() {
+		file := filepath.Join(g.dirs[name], "cgroup.procs")
+		err := os.WriteFile(file, []byte(strconv.Itoa(pid)), 0)
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("move process %d into control group %s: %w", pid, file, err)
+		}
+	}
+	return nil
+}
+
+// names of the hierarchies in a fixed order.
+func (g *Group) names() []string {
+	names := make([]string, 0, len(g.dirs))
+	for n := range g.dirs {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	return names
+}
+
+// Procs lists the group's processes.
+func (g *Group) Procs() ([]int, error) {
+	b, err := os.ReadFile(filepath.Join(g.anyDir(), "cgroup.procs"))
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, f := range strings.Fields(string(b)) {
+		pid, err := strconv.Atoi(f)
+		if err != nil {
+			return nil, err
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
+}
+
+// anyDir is the directory that says best who is in the group.
+func (g *Group) anyDir() string {
+	for _, name := range []string{unified, "freezer", "pids", "memory"} {
+		if dir, ok := g.dirs[name]; ok {
+			return dir
+		}
+	}
+	return g.dirs[g.names()[0]]
+}
+
+// Populated says whether any process, also a zombie's group mate or one in a child group, is left.
+func (g *Group) Populated() (bool, error) {
+	if dir, ok := g.dirs[unified]; ok {
+		b, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+		if err != nil {
+			return false, err
+		}
+		return strings.Contains(string(b), "populated 1"), nil
+	}
+	pids, err := g.Procs()
+	return len(pids) > 0, err
+}
+
+// WaitEmpty returns when no process is left in the group, or it is gone.
+func (g *Group) WaitEmpty(ctx context.Context) error {
+	wait := 500 * time.Microsecond
+	for {
+		populated, err := g.Populated()
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) || err == nil && !populated {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("control group %s still has processes: %w", g.path, context.Cause(ctx))
+		case <-time.After(wait):
+			wait = min(2*wait, 50*time.Millisecond)
+		}
+	}
+}
+
+// Kill kills every process of the group, forks that race with it included.
+func (g *Group) Kill() error {
+	if dir, ok := g.dirs[unified]; ok {
+		err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			return ignoreMissing(dir, err)
+		}
+	}
+	for range 100 {
+		pids, err := g.Procs()
+		if errors.Is(err, fs.ErrNotExist) || len(pids) == 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, pid := range pids {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return fmt.Errorf("control group %s still has processes after 100 rounds of SIGKILL", g.path)
+}
+
+// ignoreMissing: a group that is gone has nothing to kill.
+func ignoreMissing(dir string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, e := os.Stat(dir); errors.Is(e, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Freeze stops the group's processes and returns when all stand still.
+func (g *Group) Freeze(ctx context.Context) error { return g.setFrozen(ctx, true) }
+
+// Thaw lets them go on.
+func (g *Group) Thaw(ctx context.Context) error { return g.setFrozen(ctx, false) }
+
+func (g *Group) setFrozen(ctx context.Context, frozen bool) error {
+	file, value, check, want := "", "", "", ""
+	if dir, ok := g.dirs[unified]; ok {
+		file, check = filepath.Join(dir, "cgroup.freeze"), filepath.Join(dir, "cgroup.events")
+		value, want = "0", "frozen 0"
+		if frozen {
+			value, want = "1", "frozen 1"
+		}
+	} else if dir, ok := g.dirs["freezer"]; ok {
+		file, check = filepath.Join(dir, "freezer.state"), filepath.Join(dir, "freezer.state")
+		value, want = "THAWED", "THAWED"
+		if frozen {
+			value, want = "FROZEN", "FROZEN"
+		}
+	} else {
+		return fmt.Errorf("this host has no way to freeze processes (neither a cgroup2 tree nor the freezer controller): %w", errdefs.ErrNotImplemented)
+	}
+	if err := os.WriteFile(file, []byte(value), 0); err != nil {
+		return fmt.Errorf("freeze control group: %w", err)
+	}
+	for {
+		b, err := os.ReadFile(check)
+		if err != nil || strings.Contains(string(b), want) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("freeze control group %s: %w", g.path, context.Cause(ctx))
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// Delete removes the group's directories, and those below them. It is an error while processes are left.
+func (g *Group) Delete() error {
+	var errs []error
+	for _, name := range g.names() {
+		if err := removeTree(g.dirs[name]); err != nil {
+			errs = append(errs, fmt.Errorf("remove control group: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func removeTree(dir string) error {
+	wait := time.Millisecond
+	for try := 0; ; try++ {
+		err := unix.Rmdir(dir)
+		if err == nil || errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		if try == 10 || !errors.Is(err, unix.EBUSY) {
+			return &fs.PathError{Op: "rmdir", Path: dir, Err: err}
+		}
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			if e.IsDir() {
+				if err := removeTree(filepath.Join(dir, e.Name())); err != nil {
+					return err
+				}
+			}
+		}
+		if try > 0 {
+			time.Sleep(wait)
+			wait *= 2
+		}
+	}
 }

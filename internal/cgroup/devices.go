@@ -1,0 +1,110 @@
+package cgroup
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// attachDeviceProgram compiles device rules to a BPF program of type cgroup_device and attaches it to the group (bpf(2),
+// Documentation/admin-guide/cgroup-v2.rst, "Device controller"). The last rule that matches decides; without one access is refused.
+func (g *Group) attachDeviceProgram(rules []specs.LinuxDeviceCgroup) error {
+	dir, err := os.Open(g.dirs[unified])
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	prog, err := loadDeviceProgram(deviceProgram(rules))
+	if err != nil {
+		return fmt.Errorf("load the device rules of control group %s: %w", g.path, err)
+	}
+	defer unix.Close(prog)
+	if err := attachProgram(int(dir.Fd()), prog); err != nil {
+		return fmt.Errorf("attach the device rules to control group %s: %w", g.path, err)
+	}
+	return nil
+}
+
+// eBPF instructions, as far as a decision about a device needs them (Documentation/bpf/standardization/instruction-set.rst).
+const (
+	bpfLoadWord = 0x61 // dst = *(u32 *)(src + off)
+	bpfMove     = 0xb7 // dst = imm
+	bpfMoveReg  = 0xbf
+	bpfAnd32    = 0x54 // dst &= imm
+	bpfShift32  = 0x74 // dst >>= imm
+	bpfJumpNe   = 0x56 // 32-bit: if dst != imm
+	bpfJumpNeR  = 0x5e // 32-bit: if dst != src
+	bpfExit     = 0x95
+)
+
+type instruction struct {
+	op       byte
+	dst, src byte
+	off      int16
+	imm      int32
+}
+
+var deviceKinds = map[string]int32{"b": 1, "c": 2}
+
+// deviceProgram: r2 type, r3 access, r4 major, r5 minor from struct bpf_cgroup_dev_ctx; rules from the last to the first.
+func deviceProgram(rules []specs.LinuxDeviceCgroup) []byte {
+	code := []instruction{
+		{op: bpfLoadWord, dst: 2, src: 1, off: 0}, {op: bpfAnd32, dst: 2, imm: 0xffff},
+		{op: bpfLoadWord, dst: 3, src: 1, off: 0}, {op: bpfShift32, dst: 3, imm: 16},
+		{op: bpfLoadWord, dst: 4, src: 1, off: 4}, {op: bpfLoadWord, dst: 5, src: 1, off: 8},
+	}
+	for i := len(rules) - 1; i >= 0; i-- {
+		code = append(code, deviceRuleCode(rules[i])...)
+	}
+	code = append(code, instruction{op: bpfMove, dst: 0, imm: 0}, instruction{op: bpfExit})
+	out := make([]byte, 0, len(code)*8)
+	for _, c := range code {
+		out = append(out, c.op, c.src<<4|c.dst)
+		out = binary.LittleEndian.AppendUint16(out, uint16(c.off))
+		out = binary.LittleEndian.AppendUint32(out, uint32(c.imm))
+	}
+	return out
+}
+
+func deviceRuleCode(r specs.LinuxDeviceCgroup) []instruction {
+	verdict := int32(0)
+	if r.Allow {
+		verdict = 1
+	}
+	var tests []instruction
+	if kind, ok := deviceKinds[r.Type]; ok {
+		tests = append(tests, instruction{op: bpfJumpNe, dst: 2, imm: kind})
+	}
+	if mask := accessMask(r.Access); mask != 7 {
+		// All bits that are asked for must be among the rule's: (access & mask) == access.
+		tests = append(tests, instruction{op: bpfMoveReg, dst: 1, src: 3}, instruction{op: bpfAnd32, dst: 1, imm: mask}, instruction{op: bpfJumpNeR, dst: 1, src: 3})
+	}
+	if r.Major != nil && *r.Major >= 0 {
+		tests = append(tests, instruction{op: bpfJumpNe, dst: 4, imm: int32(*r.Major)})
+	}
+	if r.Minor != nil && *r.Minor >= 0 {
+		tests = append(tests, instruction{op: bpfJumpNe, dst: 5, imm: int32(*r.Minor)})
+	}
+	code := append(tests, instruction{op: bpfMove, dst: 0, imm: verdict}, instruction{op: bpfExit})
+	for i := range tests {
+		if op := code[i].op; op == bpfJumpNe || op == bpfJumpNeR {
+			code[i].off = int16(len(code) - i - 1)
+		}
+	}
+	return code
+}
+
+// accessMask in the kernel's bits: mknod 1, read 2, write 4.
+func accessMask(access string) int32 {
+	if access == "" {
+		return 7
+	}
+	var mask int32
+	for _, c := range access {
+		mask |= map[rune]int32{'m': 1, 'r': 2, 'w': 4}[c]
+	}
+	return mask
+}
