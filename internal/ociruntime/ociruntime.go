@@ -1,14 +1,29 @@
-// Package ociruntime creates, starts and enters containers from an OCI bundle.
+// Package ociruntime creates, starts and enters containers from an OCI bundle (runtime-spec 1.3).
+//
+// The start of a container is a list of named steps. The first half is ordinary Go and works by descriptor on things that no container
+// sees yet (prepare.go, mounts.go): the user namespace, detached file systems, mount targets. The second half is a program of system
+// calls that the container's first process runs in its new namespaces until it executes the user's program (program.go):
+//
+//	this process                          first child (X)              the container's process
+//	  prepare …
+//	  clone X ───────────────────────────▶ join the user namespace
+//	                                       join namespaces by path
+//	                                       clone3(CLONE_PARENT) ─────▶ attach mounts, pivot, mask, host name
+//	  cgroups, limits of the pid           exits
+//	  prepared ── byte 'p' ─────────────────────────────────────────▶ cgroup namespace
+//	  ◀────────────────────────────────────────────────── byte 'r' ── ready
+//	  Start ───── byte 's' ─────────────────────────────────────────▶ streams, identity, seccomp, execve
+//	  ◀─────────────────────────────── the kernel clears the futex ── (execve or exit)
 package ociruntime
 
 import (
-	"context"
 	"os"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/rootfs"
+	"wherry.dev/wherry/internal/sysprog"
 )
 
 // Stdio are the container process's ends of its standard streams. A nil file means /dev/null. With a terminal all are ignored.
@@ -23,57 +38,52 @@ type CreateOptions struct {
 	Stdio  Stdio
 	// Cgroup that the process joins; nil: made from Spec.Linux.CgroupsPath and Resources.
 	Cgroup *cgroup.Group
+	// Gate is read for the byte that starts the program, a pipe of Create's own where it is nil (then use Container.Start).
+	Gate *os.File
+	// PreserveFDs are descriptors 3… that the program inherits.
+	PreserveFDs int
+	// Trace, when not nil, is told each step as it begins.
+	Trace func(step string)
 }
 
 // Container is a created container whose init process is a child of this process.
-type Container struct{}
+type Container struct {
+	id       string
+	spec     *specs.Spec
+	process  *sysprog.Process
+	program  *sysprog.Program
+	pidfd    *os.File
+	gate     *os.File // write side; nil with CreateOptions.Gate
+	console  *os.File
+	devpts   *os.File
+	cgroup   *cgroup.Group
+	ownGroup bool
+	execs    execPaths
+	warnings []string
+	root     *os.File
+	userns   *os.File
+}
 
-// Create makes the namespaces and mounts; the init process then waits for Start. All is undone when an error is returned.
-func Create(ctx context.Context, o CreateOptions) (*Container, error) { panic("not written yet") }
-
-func (c *Container) Pid() int { panic("not written yet") }
+func (c *Container) Pid() int { return c.process.Pid }
 
 // Pidfd polls readable when the init process has exited. The caller owns reaping: waitid(P_PIDFD, WEXITED).
-func (c *Container) Pidfd() *os.File { panic("not written yet") }
+func (c *Container) Pidfd() *os.File { return c.pidfd }
 
 // Console is the terminal's master side; nil without a terminal.
-func (c *Container) Console() *os.File { panic("not written yet") }
+func (c *Container) Console() *os.File { return c.console }
 
-func (c *Container) Cgroup() *cgroup.Group { panic("not written yet") }
+// Cgroup is the container's control group, nil where it has none.
+func (c *Container) Cgroup() *cgroup.Group { return c.cgroup }
 
-// Start lets the init process execute the user's program and returns when execve has happened, or an *ExecError when it did not.
-func (c *Container) Start() error { panic("not written yet") }
-
-// ExecOptions describe one more process in a container.
-type ExecOptions struct {
-	Process *specs.Process // args, env, cwd, user, capabilities, no_new_privs, terminal, consoleSize as in the spec
-	Stdio   Stdio
-}
-
-// Process is a running exec, a child of this process.
-type Process struct {
-	Pid     int
-	Pidfd   *os.File
-	Console *os.File
-}
-
-// Exec runs a process in the container's namespaces and cgroup with the same confinement as its init; it returns when execve has
-// happened, or an *ExecError.
-func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
-	panic("not written yet")
-}
+// Warnings say what was asked for and could not be had.
+func (c *Container) Warnings() []string { return c.warnings }
 
 // Close releases descriptors. It does not stop the container.
-func (c *Container) Close() error { panic("not written yet") }
-
-// ExecError says why the user's program did not start. Its text names the program, the cause (also: missing interpreter, CRLF line
-// ends, wrong architecture) and the remedy.
-type ExecError struct {
-	Path string
-	Code int // 127: not found; 126: found but cannot be run
-	Err  error
-	Why  string
+func (c *Container) Close() error {
+	for _, f := range []*os.File{c.gate, c.console, c.devpts, c.root, c.userns, c.pidfd} {
+		if f != nil {
+			f.Close()
+		}
+	}
+	return nil
 }
-
-func (e *ExecError) Error() string { panic("not written yet") }
-func (e *ExecError) Unwrap() error { return e.Err }

@@ -1,8 +1,18 @@
 // Package rootfs mounts a container's root file system: an overlay of read-only layers and a writable directory, detached, by descriptor.
+//
+// Nothing here attaches a mount anywhere: the descriptors go to the process that makes a container's mount namespace, or are read
+// through directly. All functions are safe for many goroutines.
 package rootfs
 
 import (
+	"errors"
+	"fmt"
 	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/sysprog"
 )
 
 // IDMap is the range of host ids that a container's user namespace has: ids 0..Size-1 inside are Base..Base+Size-1 on the host.
@@ -10,6 +20,34 @@ import (
 type IDMap struct {
 	Base uint32 `json:"base,omitempty"`
 	Size uint32 `json:"size,omitempty"`
+}
+
+// Host turns an id inside into the host's. Ids outside the range become the range's last (the overflow id is not on disk).
+func (m IDMap) Host(id int) int {
+	if m.Size == 0 {
+		return id
+	}
+	return int(m.Base + min(uint32(id), m.Size-1))
+}
+
+// Inside turns a host's id into the one inside, 65534 for ids outside the range.
+func (m IDMap) Inside(id int) int {
+	switch {
+	case m.Size == 0:
+		return id
+	case uint32(id) >= m.Base && uint32(id)-m.Base < m.Size:
+		return int(uint32(id) - m.Base)
+	}
+	return 65534
+}
+
+// UserNamespace makes a user namespace with this map; nil without one.
+func (m IDMap) UserNamespace() (*os.File, error) {
+	if m.Size == 0 {
+		return nil, nil
+	}
+	maps := []sysprog.Mapping{{Inside: 0, Outside: m.Base, Count: m.Size}}
+	return sysprog.UserNamespace(maps, maps)
 }
 
 // Rootfs names the directories of an overlay. It is plain data: it goes over the wire to the shim.
@@ -22,5 +60,147 @@ type Rootfs struct {
 	ReadOnly bool     `json:"readOnly,omitempty"`
 }
 
-// Mount makes the overlay as a detached mount (fsopen, fsmount) and returns its descriptor.
-func (r *Rootfs) Mount() (*os.File, error) { panic("not written yet") }
+// Mount makes the overlay as a detached mount (fsopen, fsmount; fsopen(2)) and returns its descriptor. userns is a user namespace with
+// the IDMap; where it is nil and one is needed, Mount makes one.
+func (r *Rootfs) Mount(userns *os.File) (*os.File, error) {
+	if r.IDMap.Size > 0 && userns == nil {
+		made, err := r.IDMap.UserNamespace()
+		if err != nil {
+			return nil, err
+		}
+		defer made.Close()
+		userns = made
+	}
+	lower := make([]*os.File, 0, len(r.Lower))
+	defer func() {
+		for _, f := range lower {
+			f.Close()
+		}
+	}()
+	for _, path := range r.Lower {
+		f, err := Bind(path, BindOptions{UserNS: userns, Set: unix.MOUNT_ATTR_RDONLY})
+		if err != nil {
+			return nil, fmt.Errorf("layer: %w", err)
+		}
+		lower = append(lower, f)
+	}
+	if r.Upper == "" && len(lower) == 1 { // overlay wants two
+		return unix2File(unix.FcntlInt(lower[0].Fd(), unix.F_DUPFD_CLOEXEC, 3))
+	}
+	return r.overlay(lower)
+}
+
+func unix2File(fd int, err error) (*os.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "rootfs"), nil
+}
+
+func (r *Rootfs) overlay(lower []*os.File) (*os.File, error) {
+	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("open overlay: %w", err)
+	}
+	defer unix.Close(fs)
+	if err := setLowers(fs, lower); err != nil {
+		return nil, context(fs, "set the layers of the overlay", err)
+	}
+	options := [][2]string{{"source", "overlay"}}
+	if r.Upper != "" {
+		options = append(options, [2]string{"upperdir", r.Upper}, [2]string{"workdir", r.Work})
+	}
+	for _, o := range options {
+		if err := unix.FsconfigSetString(fs, o[0], o[1]); err != nil {
+			return nil, context(fs, "set "+o[0]+" of the overlay to "+o[1], err)
+		}
+	}
+	if r.Volatile && r.Upper != "" {
+		if err := unix.FsconfigSetFlag(fs, "volatile"); err != nil {
+			return nil, context(fs, "make the overlay volatile", err)
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, context(fs, "mount overlay on "+r.Upper, err)
+	}
+	attributes := 0
+	if r.ReadOnly || r.Upper == "" {
+		attributes = unix.MOUNT_ATTR_RDONLY
+	}
+	return unix2File(unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attributes))
+}
+
+// setLowers gives overlay its layers by descriptor; kernels before 6.13 get them by the descriptors' names.
+func setLowers(fs int, lower []*os.File) error {
+	for i, f := range lower {
+		err := unix.FsconfigSetFd(fs, "lowerdir+", int(f.Fd()))
+		if err == nil {
+			continue
+		}
+		if i > 0 || !errors.Is(err, unix.EINVAL) {
+			return err
+		}
+		names := make([]string, len(lower))
+		for j, l := range lower {
+			names[j] = fmt.Sprintf("/proc/self/fd/%d", l.Fd())
+		}
+		return unix.FsconfigSetString(fs, "lowerdir", strings.Join(names, ":"))
+	}
+	return nil
+}
+
+// context adds what the kernel says about a file system's configuration (fsopen(2), "Retrieving messages").
+func context(fs int, tried string, err error) error {
+	buf := make([]byte, 512)
+	if n, e := unix.Read(fs, buf); e == nil && n > 0 {
+		return fmt.Errorf("%s: %w (%s)", tried, err, strings.TrimSpace(string(buf[:n])))
+	}
+	return fmt.Errorf("%s: %w", tried, err)
+}
+
+// BindOptions of Bind; the zero value clones one mount as it is.
+type BindOptions struct {
+	UserNS     *os.File // ids are mapped as in this user namespace; nil: not mapped
+	Recursive  bool
+	Set, Clear uint64 // MOUNT_ATTR_* flags
+	Dir        *os.File
+}
+
+// ErrNotMapped says that a file system cannot be id-mapped.
+var ErrNotMapped = errors.New("the file system cannot be id-mapped")
+
+// Bind clones the mount at path (below o.Dir, where that is set) and returns it detached (open_tree(2), mount_setattr(2)).
+func Bind(path string, o BindOptions) (*os.File, error) {
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+	at := uint(unix.AT_EMPTY_PATH)
+	if o.Recursive {
+		flags |= unix.AT_RECURSIVE
+		at |= unix.AT_RECURSIVE
+	}
+	dir := unix.AT_FDCWD
+	if o.Dir != nil {
+		dir = int(o.Dir.Fd())
+		flags |= unix.AT_EMPTY_PATH
+	}
+	fd, err := unix.OpenTree(dir, path, flags)
+	if err != nil {
+		return nil, fmt.Errorf("clone the mount at %s: %w", path, err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	attr := unix.MountAttr{Attr_set: o.Set, Attr_clr: o.Clear}
+	if attr.Attr_set|attr.Attr_clr != 0 {
+		if err := unix.MountSetattr(fd, "", at, &attr); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("set attributes %#x of a mount of %s: %w", o.Set, path, err)
+		}
+	}
+	if o.UserNS == nil {
+		return f, nil
+	}
+	mapped := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(o.UserNS.Fd())}
+	if err := unix.MountSetattr(fd, "", at, &mapped); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("map ids of a mount of %s: %w: %w", path, ErrNotMapped, err)
+	}
+	return f, nil
+}

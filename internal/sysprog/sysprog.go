@@ -303,3 +303,21 @@ func locked(f func()) error {
 	f()
 	return os.NewSyscallError("rt_sigprocmask", unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil))
 }
+
+// Reap waits for a child to end and forgets it.
+func Reap(pidfd int) error {
+	_, err := reap(pidfd)
+	return err
+}
+
+// Status waits for a child to end, forgets it, and returns its exit code, or the signal that ended it (waitid(2), CLD_*).
+func Status(pidfd int) (code, signal int, err error) {
+	info, err := reap(pidfd)
+	if err != nil {
+		return 0, 0, err
+	}
+	if info.Code == 1 { // CLD_EXITED
+		return int(status(info)), 0, nil
+	}
+	return 0, int(status(info)), nil
+}

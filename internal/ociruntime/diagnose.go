@@ -1,0 +1,155 @@
+package ociruntime
+
+import (
+	"bytes"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/sysprog"
+)
+
+// ExecError says why the user's program did not start. Its text names the program, the cause (also: missing interpreter, CRLF line
+// ends, wrong architecture) and the remedy.
+type ExecError struct {
+	Path string
+	Code int // 127: not found; 126: found but cannot be run
+	Err  error
+	Why  string
+}
+
+func (e *ExecError) Error() string {
+	if e.Why == "" {
+		return fmt.Sprintf("exec: %q: %v", e.Path, e.Err)
+	}
+	return fmt.Sprintf("exec: %q: %v: %s", e.Path, e.Err, e.Why)
+}
+
+func (e *ExecError) Unwrap() error { return e.Err }
+
+// diagnose turns a failed step into what a person can mend; steps before the execve stay as they are, but for the working directory.
+func diagnose(err error, p *sysprog.Program, tried execPaths, root *os.File) error {
+	var failed *sysprog.Error
+	if !errors.As(err, &failed) {
+		return err
+	}
+	if dir, ok := strings.CutPrefix(failed.Name, "go to the working directory "); ok {
+		return &ExecError{Path: dir, Code: 126, Err: failed.Errno, Why: "the working directory cannot be entered; set another one with -w"}
+	}
+	name, ok := strings.CutPrefix(failed.Name, "execute ")
+	if !ok {
+		return err
+	}
+	e := &ExecError{Path: name, Code: 126, Err: failed.Errno}
+	if failed.Errno == unix.ENOENT {
+		e.Code = 127
+		for i, w := range tried.why {
+			why := unix.Errno(p.Value(w))
+			if why == unix.EACCES {
+				e.Code, e.Err = 126, why
+				name = tried.paths[i]
+			}
+		}
+	}
+	explain(e, name, tried, root)
+	return e
+}
+
+// explain reads the program's first bytes, inside the container's root, to say what is wrong with it.
+func explain(e *ExecError, name string, tried execPaths, root *os.File) {
+	switch {
+	case errors.Is(e.Err, unix.EACCES):
+		e.Why = "it is there but not executable, or a folder: check its mode (chmod +x) and what was given as command"
+		return
+	case errors.Is(e.Err, unix.ENOEXEC):
+		e.Why = "exec format error: it is neither a program for this machine nor a script that begins with #!"
+	}
+	if root == nil {
+		return
+	}
+	for _, try := range append([]string{name}, tried.paths...) {
+		head, err := readHead(root, try)
+		if err != nil {
+			continue
+		}
+		if why := interpreterProblem(root, head); why != "" {
+			e.Code, e.Why = 126, why
+			if errors.Is(e.Err, unix.ENOENT) {
+				e.Why = why
+			}
+		}
+		return
+	}
+	if e.Code == 127 {
+		if strings.Contains(e.Path, "/") {
+			e.Why = "there is no such file in the container: check the path, and whether a mount hides it"
+		} else {
+			e.Err = errNotInPath
+			e.Why = "no folder of PATH has it: check the spelling, or give its full path"
+		}
+	}
+}
+
+var errNotInPath = errors.New("executable file not found in $PATH")
+
+// readHead reads the beginning of a regular file inside the root.
+func readHead(root *os.File, name string) ([]byte, error) {
+	f, err := openIn(root, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return nil, errors.New("not a regular file")
+	}
+	return io.ReadAll(io.LimitReader(f, 64<<10))
+}
+
+func interpreterProblem(root *os.File, head []byte) string {
+	if line, ok := bytes.CutPrefix(head, []byte("#!")); ok {
+		line, _, _ = bytes.Cut(line, []byte("\n"))
+		crlf := bytes.HasSuffix(line, []byte("\r"))
+		interpreter, _, _ := strings.Cut(strings.TrimSpace(strings.TrimSuffix(string(line), "\r")), " ")
+		if crlf {
+			return fmt.Sprintf("the script's lines end in CRLF (Windows), so its interpreter is read as %q: convert it with dos2unix", interpreter+"\\r")
+		}
+		if f, err := openIn(root, interpreter, unix.O_PATH); err != nil {
+			return fmt.Sprintf("its interpreter %s is not in the image", interpreter)
+		} else {
+			f.Close()
+		}
+		return ""
+	}
+	return elfProblem(root, head)
+}
+
+func elfProblem(root *os.File, head []byte) string {
+	f, err := elf.NewFile(bytes.NewReader(head))
+	if err != nil {
+		return ""
+	}
+	if f.Machine != ownMachine {
+		return fmt.Sprintf("it is a program for %s, this machine is %s: use an image for this platform", f.Machine, ownMachine)
+	}
+	for _, ph := range f.Progs {
+		if ph.Type != elf.PT_INTERP {
+			continue
+		}
+		b, err := io.ReadAll(io.LimitReader(ph.Open(), 4096))
+		if err != nil {
+			return ""
+		}
+		loader := strings.TrimRight(string(b), "\x00")
+		if f, err := openIn(root, loader, unix.O_PATH); err != nil {
+			return fmt.Sprintf("its loader %s is not in the image (a program built for another libc?)", loader)
+		} else {
+			f.Close()
+		}
+	}
+	return ""
+}

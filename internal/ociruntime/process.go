@@ -1,0 +1,158 @@
+package ociruntime
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/seccomp"
+	"wherry.dev/wherry/internal/sysprog"
+)
+
+// processProgram says how a process comes to its own program: the same for a container's first process and for exec.
+type processProgram struct {
+	process  *specs.Process
+	stdio    Stdio
+	terminal *os.File // becomes the controlling terminal
+	filter   []byte
+	keyring  bool
+	preserve int
+}
+
+// execPaths are where a program was looked for, and why each try failed.
+type execPaths struct {
+	paths []string
+	why   []sysprog.Word
+}
+
+// writeProcess appends the steps from "prepared" to execve. Each runs with the privileges that it needs and no more: seccomp is loaded
+// early only where it wants CAP_SYS_ADMIN (no_new_privs off), all descriptors are closed before a path of the configuration is used.
+func writeProcess(p *sysprog.Program, pp processProgram) (execPaths, error) {
+	proc := pp.process
+	session := p.Call("begin a session", unix.SYS_SETSID)
+	p.Tolerate(session, 0, unix.EPERM)
+	if pp.keyring {
+		key := p.Call("join a keyring of its own", unix.SYS_KEYCTL, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, nil)
+		p.Tolerate(key, 0, unix.EPERM, unix.ENOSYS, unix.EACCES)
+	}
+	writeStreams(p, pp)
+	if proc.User.Umask != nil {
+		p.Call("set the umask", unix.SYS_UMASK, int(*proc.User.Umask))
+	} else {
+		p.Call("set the umask", unix.SYS_UMASK, 0o022)
+	}
+	p.Call("close all other descriptors", unix.SYS_CLOSE_RANGE, 3+pp.preserve, uintptr(^uint32(0)), 0)
+	p.Call("go to the working directory "+proc.Cwd, unix.SYS_CHDIR, p.String(proc.Cwd))
+	if len(pp.filter) > 0 && !proc.NoNewPrivileges {
+		writeFilter(p, pp.filter)
+	}
+	if err := writeIdentity(p, proc); err != nil {
+		return execPaths{}, err
+	}
+	if proc.NoNewPrivileges {
+		p.Call("set no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+		if len(pp.filter) > 0 {
+			writeFilter(p, pp.filter)
+		}
+	}
+	return writeExecute(p, proc), nil
+}
+
+func writeStreams(p *sysprog.Program, pp processProgram) {
+	for i, f := range []*os.File{pp.stdio.In, pp.stdio.Out, pp.stdio.Err} {
+		if fd := int(f.Fd()); fd != i {
+			p.Call("set stream "+string(rune('0'+i)), unix.SYS_DUP3, fd, i, 0)
+		}
+	}
+	if pp.terminal != nil {
+		p.Call("take the terminal", unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
+	}
+}
+
+func writeFilter(p *sysprog.Program, filter []byte) {
+	fprog := p.Bytes(sockFprog(len(filter)/8, p.Bytes(filter)))
+	p.Call("load the seccomp filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, fprog)
+}
+
+// writeIdentity sets bounding set, groups, ids and capability sets (capabilities(7), "Effect of user ID changes on capabilities").
+func writeIdentity(p *sysprog.Program, proc *specs.Process) error {
+	sets, err := capabilitySets(proc.Capabilities)
+	if err != nil {
+		return err
+	}
+	for c := 0; c <= lastCapability; c++ {
+		if sets.bounding&(1<<c) == 0 {
+			drop := p.Call("drop capability "+capabilityNames[c], unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0, 0, 0)
+			p.Tolerate(drop, 0, unix.EINVAL)
+		}
+	}
+	p.Call("keep capabilities", unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0, 0, 0)
+	groups := make([]byte, 0, len(proc.User.AdditionalGids)*4+4)
+	for _, g := range proc.User.AdditionalGids {
+		groups = append(groups, byte(g), byte(g>>8), byte(g>>16), byte(g>>24))
+	}
+	p.Call("set the groups", unix.SYS_SETGROUPS, len(proc.User.AdditionalGids), p.Bytes(append(groups, 0)))
+	gid, uid := int(proc.User.GID), int(proc.User.UID)
+	p.Call(fmt.Sprintf("become group %d", gid), unix.SYS_SETRESGID, gid, gid, gid)
+	p.Call(fmt.Sprintf("become user %d", uid), unix.SYS_SETRESUID, uid, uid, uid)
+	p.Call("set the capabilities", unix.SYS_CAPSET, p.Bytes([]byte{0x22, 0x05, 0x08, 0x20, 0, 0, 0, 0}), p.Bytes(sets.data()))
+	for c := 0; c <= lastCapability; c++ {
+		if sets.ambient&(1<<c) != 0 {
+			p.Call("raise capability "+capabilityNames[c], unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, c, 0, 0)
+		}
+	}
+	return nil
+}
+
+// writeExecute tries the program's path, or each folder of PATH.
+func writeExecute(p *sysprog.Program, proc *specs.Process) execPaths {
+	p.Call("unblock signals", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, p.Bytes(make([]byte, 8)), nil, 8)
+	argv, envp := p.Strings(proc.Args), p.Strings(proc.Env)
+	var e execPaths
+	e.paths = candidates(proc)
+	p.Mark(markExecute)
+	for _, name := range e.paths {
+		op := p.Call("execute "+name, unix.SYS_EXECVE, p.String(name), argv, envp)
+		p.Tolerate(op, 0, unix.ENOENT, unix.ENOTDIR, unix.EACCES)
+		e.why = append(e.why, p.Store(op))
+	}
+	p.Fail("execute "+proc.Args[0], int(unix.ENOENT))
+	return e
+}
+
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+func candidates(proc *specs.Process) []string {
+	name := proc.Args[0]
+	if strings.Contains(name, "/") {
+		return []string{name}
+	}
+	search := defaultPath
+	for _, kv := range proc.Env {
+		if v, ok := strings.CutPrefix(kv, "PATH="); ok {
+			search = v
+		}
+	}
+	var out []string
+	for _, dir := range strings.Split(search, ":") {
+		if dir == "" {
+			dir = "."
+		}
+		out = append(out, path.Join(dir, name))
+	}
+	return out
+}
+
+// filterOf compiles a seccomp profile; nil without one.
+func filterOf(spec *specs.Spec) ([]byte, error) {
+	if spec.Linux == nil || spec.Linux.Seccomp == nil {
+		return nil, nil
+	}
+	return seccomp.Compile(spec.Linux.Seccomp)
+}
+
+func (s *start) seccompFilter() ([]byte, error) { return filterOf(s.spec) }

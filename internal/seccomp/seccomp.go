@@ -1,0 +1,177 @@
+// Package seccomp compiles OCI seccomp profiles to classic BPF (seccomp(2), Documentation/userspace-api/seccomp_filter.rst).
+//
+// The filter is built for the kernel's cost of it: one binary search by system call number per architecture, neighbouring numbers with
+// the same verdict merged, conditions only where a rule has them. The result is bytes: struct sock_filter, host order.
+package seccomp
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// abi is one calling convention that a filter meets.
+type abi struct {
+	name   specs.Arch
+	audit  uint32 // AUDIT_ARCH_*
+	column int    // in syscallTable
+	bit    uint32 // set in all its numbers (x32)
+}
+
+var abis = []abi{
+	{specs.ArchX86_64, unix.AUDIT_ARCH_X86_64, 0, 0},
+	{specs.ArchX32, unix.AUDIT_ARCH_X86_64, 2, 0x40000000},
+	{specs.ArchX86, unix.AUDIT_ARCH_I386, 1, 0},
+	{specs.ArchAARCH64, unix.AUDIT_ARCH_AARCH64, 3, 0},
+	{specs.ArchARM, unix.AUDIT_ARCH_ARM, 4, 0},
+}
+
+// Offsets in struct seccomp_data.
+const (
+	offsetNr   = 0
+	offsetArch = 4
+	offsetArgs = 16
+)
+
+// verdict is what happens to a system call: rules in order, then the action.
+type verdict struct {
+	rules  []rule
+	action uint32
+	set    bool
+}
+
+// rule is an action under conditions that all hold.
+type rule struct {
+	conditions []specs.LinuxSeccompArg
+	action     uint32
+}
+
+func (v verdict) equal(o verdict) bool {
+	return v.action == o.action && slices.EqualFunc(v.rules, o.rules, func(a, b rule) bool {
+		return a.action == b.action && slices.Equal(a.conditions, b.conditions)
+	})
+}
+
+// Compile makes the filter of a profile. An unknown system call is passed over, as the profile names those of all architectures; an
+// unknown action, operator or architecture is an error.
+func Compile(p *specs.LinuxSeccomp) ([]byte, error) {
+	fallback, err := action(p.DefaultAction, p.DefaultErrnoRet)
+	if err != nil {
+		return nil, err
+	}
+	table := parseTable()
+	wanted, err := architectures(p.Architectures)
+	if err != nil {
+		return nil, err
+	}
+	blocks := map[uint32][]bpf.Instruction{}
+	var order []uint32
+	byAudit := map[uint32][]segment{}
+	for _, a := range wanted {
+		segments, err := segmentsOf(p, a, table, fallback)
+		if err != nil {
+			return nil, err
+		}
+		if _, ok := byAudit[a.audit]; !ok {
+			order = append(order, a.audit)
+		}
+		byAudit[a.audit] = append(byAudit[a.audit], segments...)
+	}
+	for audit, segments := range byAudit {
+		sort.Slice(segments, func(i, j int) bool { return segments[i].from < segments[j].from })
+		code := append([]bpf.Instruction{bpf.LoadAbsolute{Off: offsetNr, Size: 4}}, search(merge(segments))...)
+		blocks[audit] = code
+	}
+	return assemble(program(order, blocks))
+}
+
+// program selects the block of the architecture; a call from any other is killed, as libseccomp does by default.
+func program(order []uint32, blocks map[uint32][]bpf.Instruction) []bpf.Instruction {
+	code := []bpf.Instruction{bpf.LoadAbsolute{Off: offsetArch, Size: 4}}
+	for _, audit := range order {
+		code = append(code, bpf.JumpIf{Cond: bpf.JumpEqual, Val: audit, SkipTrue: 1}, bpf.Jump{Skip: uint32(len(blocks[audit]))})
+		code = append(code, blocks[audit]...)
+	}
+	return append(code, bpf.RetConstant{Val: unix.SECCOMP_RET_KILL_PROCESS})
+}
+
+func assemble(code []bpf.Instruction) ([]byte, error) {
+	raw, err := bpf.Assemble(code)
+	if err != nil {
+		return nil, fmt.Errorf("assemble the seccomp filter: %w", err)
+	}
+	if len(raw) > 4096 {
+		return nil, fmt.Errorf("the seccomp filter has %d instructions, the kernel takes 4096", len(raw))
+	}
+	out := make([]byte, 0, len(raw)*8)
+	for _, i := range raw {
+		out = binary.NativeEndian.AppendUint16(out, i.Op)
+		out = append(out, i.Jt, i.Jf)
+		out = binary.NativeEndian.AppendUint32(out, i.K)
+	}
+	return out, nil
+}
+
+var actions = map[specs.LinuxSeccompAction]uint32{
+	specs.ActKill: unix.SECCOMP_RET_KILL_THREAD, specs.ActKillThread: unix.SECCOMP_RET_KILL_THREAD, specs.ActKillProcess: unix.SECCOMP_RET_KILL_PROCESS,
+	specs.ActTrap: unix.SECCOMP_RET_TRAP, specs.ActErrno: unix.SECCOMP_RET_ERRNO, specs.ActTrace: unix.SECCOMP_RET_TRACE,
+	specs.ActAllow: unix.SECCOMP_RET_ALLOW, specs.ActLog: unix.SECCOMP_RET_LOG, specs.ActNotify: unix.SECCOMP_RET_USER_NOTIF,
+}
+
+func action(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
+	v, ok := actions[a]
+	if !ok {
+		return 0, fmt.Errorf("seccomp action %q is unknown", a)
+	}
+	if a == specs.ActErrno || a == specs.ActTrace {
+		data := uint32(unix.EPERM)
+		if errno != nil {
+			data = uint32(*errno)
+		}
+		v |= data & unix.SECCOMP_RET_DATA
+	}
+	return v, nil
+}
+
+func architectures(list []specs.Arch) ([]abi, error) {
+	if len(list) == 0 {
+		return abis[:1:1], nil
+	}
+	var out []abi
+	for _, name := range list {
+		i := slices.IndexFunc(abis, func(a abi) bool { return a.name == name })
+		if i < 0 {
+			if strings.HasPrefix(string(name), "SCMP_ARCH_") {
+				continue // profiles list those of all machines
+			}
+			return nil, fmt.Errorf("seccomp architecture %q is unknown", name)
+		}
+		out = append(out, abis[i])
+	}
+	return out, nil
+}
+
+// parseTable reads syscallTable: numbers by name, -1 for none.
+func parseTable() map[string][5]int {
+	table := make(map[string][5]int, 512)
+	for line := range strings.Lines(syscallTable) {
+		fields := strings.Fields(line)
+		var numbers [5]int
+		for i := range numbers {
+			n, err := strconv.Atoi(fields[1+i])
+			if err != nil {
+				n = -1
+			}
+			numbers[i] = n
+		}
+		table[fields[0]] = numbers
+	}
+	return table
+}
