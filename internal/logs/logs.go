@@ -1,8 +1,24 @@
 // Package logs writes and reads a container's output: raw frames in rotated segments, rendered on reading.
+//
+// A folder holds segments 00000001.log, 00000002.log, … of frames:
+//
+//	0        1         4              8                     16
+//	stream   0xf3 …    length (u32)   time (ns, i64)        data
+//
+// in the machine's byte order. Stream 0 marks the end of one life of the container. One Writer appends (the shim); any number of Readers
+// read, also while it is written, and hold the segments that they have yet to read open: rotation never takes them away, and no reader
+// ever slows the writer. A torn last frame, after a power cut, ends a segment.
 package logs
 
 import (
-	"context"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
 	"time"
 )
 
@@ -10,8 +26,22 @@ import (
 type Stream uint8
 
 const (
+	end    Stream = 0
 	Stdout Stream = 1
 	Stderr Stream = 2
+)
+
+// HeaderSize are the bytes before a frame's data.
+const HeaderSize = 16
+
+const (
+	magic = 0xf3
+
+	// MaxData is the longest data of one frame.
+	MaxData = 64 << 10
+
+	defaultMaxSize  = 20 << 20
+	defaultMaxFiles = 5
 )
 
 // Entry is a piece of output as it was read from the process: raw bytes, not lines.
@@ -21,30 +51,128 @@ type Entry struct {
 	Data   []byte // valid until the next call
 }
 
-// Writer appends entries to the newest segment in dir and rotates. One writer per directory (the shim).
-type Writer struct{}
+// Writer appends entries to the newest segment in dir and rotates. One writer per directory (the shim). Safe for many goroutines.
+type Writer struct {
+	dir      string
+	maxSize  int64
+	maxFiles int
 
-func Create(dir string, maxSize int64, maxFiles int) (*Writer, error) { panic("not written yet") }
-func (w *Writer) Append(s Stream, t time.Time, p []byte) error        { panic("not written yet") }
-
-// End marks that no output follows in this life of the container; followers then finish. A later Create continues the directory.
-func (w *Writer) End() error { panic("not written yet") }
-
-// Reader reads entries in order. It pins the segments that it has yet to read by open descriptors, so rotation never takes them away
-// from a slow reader, and it never slows the writer.
-type Reader struct{}
-
-// ReadOptions choose where reading starts. The zero value reads all that is there and stops.
-type ReadOptions struct {
-	Follow       bool // wait for more until End is met (of the life that is current) or the context ends
-	FromEnd      bool // skip what is there already (attach)
-	Tail         int  // with HasTail: only the last Tail lines
-	HasTail      bool
-	Since, Until time.Time
+	mu     sync.Mutex // guards what follows
+	file   *os.File
+	number int
+	size   int64
 }
 
-func Open(dir string, o ReadOptions) (*Reader, error) { panic("not written yet") }
+// Create continues a folder of segments, or begins one; zero limits are 20 MiB and 5 segments.
+func Create(dir string, maxSize int64, maxFiles int) (*Writer, error) {
+	if maxSize <= 0 {
+		maxSize = defaultMaxSize
+	}
+	if maxFiles <= 0 {
+		maxFiles = defaultMaxFiles
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	numbers, err := segments(dir)
+	if err != nil {
+		return nil, err
+	}
+	w := &Writer{dir: dir, maxSize: maxSize, maxFiles: maxFiles}
+	next := 1
+	if len(numbers) > 0 {
+		next = numbers[len(numbers)-1] + 1
+		if f, size, ok := continueSegment(dir, numbers[len(numbers)-1], maxSize); ok {
+			w.file, w.size, w.number = f, size, numbers[len(numbers)-1]
+			return w, nil
+		}
+	}
+	return w, w.begin(next)
+}
 
-// Next returns io.EOF at the end.
-func (r *Reader) Next(ctx context.Context) (Entry, error) { panic("not written yet") }
-func (r *Reader) Close() error                            { panic("not written yet") }
+// continueSegment opens a segment that is whole and has room.
+func continueSegment(dir string, number int, maxSize int64) (*os.File, int64, bool) {
+	f, err := os.OpenFile(segment(dir, number), os.O_RDWR|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, 0, false
+	}
+	whole, err := wholeSize(f)
+	fi, statErr := f.Stat()
+	if err != nil || statErr != nil || fi.Size() != whole || whole >= maxSize {
+		f.Close()
+		return nil, 0, false
+	}
+	return f, whole, true
+}
+
+func segment(dir string, number int) string {
+	return filepath.Join(dir, fmt.Sprintf("%08d.log", number))
+}
+
+func segments(dir string) ([]int, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var numbers []int
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), ".log")
+		if n, err := strconv.Atoi(name); ok && err == nil {
+			numbers = append(numbers, n)
+		}
+	}
+	sort.Ints(numbers)
+	return numbers, nil
+}
+
+func (w *Writer) begin(number int) error {
+	f, err := os.OpenFile(segment(w.dir, number), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("begin a log segment: %w", err)
+	}
+	if w.file != nil {
+		w.file.Close()
+	}
+	w.file, w.number, w.size = f, number, 0
+	if old := number - w.maxFiles; old > 0 {
+		_ = os.Remove(segment(w.dir, old))
+	}
+	return nil
+}
+
+// Append writes one entry.
+func (w *Writer) Append(s Stream, t time.Time, p []byte) error {
+	frame := make([]byte, HeaderSize+len(p))
+	copy(frame[HeaderSize:], p)
+	return w.AppendFrame(s, t, frame)
+}
+
+// AppendFrame writes one entry without copying: the first HeaderSize bytes of frame are room for its header.
+func (w *Writer) AppendFrame(s Stream, t time.Time, frame []byte) error {
+	clear(frame[:HeaderSize])
+	frame[0], frame[1] = byte(s), magic
+	binary.NativeEndian.PutUint32(frame[4:], uint32(len(frame)-HeaderSize))
+	binary.NativeEndian.PutUint64(frame[8:], uint64(t.UnixNano()))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.size >= w.maxSize {
+		if err := w.begin(w.number + 1); err != nil {
+			return err
+		}
+	}
+	n, err := w.file.Write(frame)
+	if err != nil && n > 0 {
+		_ = w.file.Truncate(w.size) // a full disk: no torn frame in the middle
+		return err
+	}
+	w.size += int64(n)
+	return err
+}
+
+// End marks that no output follows in this life of the container; followers then finish. A later Create continues the directory.
+func (w *Writer) End() error {
+	if err := w.AppendFrame(end, time.Now(), make([]byte, HeaderSize)); err != nil {
+		return err
+	}
+	return w.file.Close()
+}

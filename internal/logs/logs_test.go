@@ -1,0 +1,223 @@
+package logs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+func readAll(t *testing.T, dir string, o ReadOptions) string {
+	t.Helper()
+	r, err := Open(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var out bytes.Buffer
+	for {
+		e, err := r.Next(t.Context())
+		if err == io.EOF {
+			return out.String()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.Write(e.Data)
+	}
+}
+
+func writer(t *testing.T, dir string, size int64, files int) *Writer {
+	t.Helper()
+	w, err := Create(dir, size, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func TestReadOptions(t *testing.T) {
+	dir := t.TempDir()
+	w := writer(t, dir, 0, 0)
+	start := time.Now()
+	for i := range 5 {
+		if err := w.Append(Stdout, start.Add(time.Duration(i)*time.Second), []byte(fmt.Sprintf("line %d\n", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rows := []struct {
+		name string
+		o    ReadOptions
+		want string
+	}{
+		{"all", ReadOptions{}, "line 0\nline 1\nline 2\nline 3\nline 4\n"},
+		{"tail", ReadOptions{HasTail: true, Tail: 2}, "line 3\nline 4\n"},
+		{"tail of nothing", ReadOptions{HasTail: true}, ""},
+		{"tail of more", ReadOptions{HasTail: true, Tail: 50}, "line 0\nline 1\nline 2\nline 3\nline 4\n"},
+		{"since", ReadOptions{Since: start.Add(3 * time.Second)}, "line 3\nline 4\n"},
+		{"until", ReadOptions{Until: start.Add(time.Second)}, "line 0\nline 1\n"},
+		{"from the end", ReadOptions{FromEnd: true}, ""},
+	}
+	for _, row := range rows {
+		if got := readAll(t, dir, row.o); got != row.want {
+			t.Errorf("%s: %q, not %q", row.name, got, row.want)
+		}
+	}
+}
+
+func TestFollowEndsWithTheLife(t *testing.T) {
+	dir := t.TempDir()
+	w := writer(t, dir, 0, 0)
+	got := make(chan string)
+	r, err := Open(dir, ReadOptions{Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer r.Close()
+		var out strings.Builder
+		for {
+			e, err := r.Next(t.Context())
+			if err != nil {
+				got <- out.String()
+				return
+			}
+			out.Write(e.Data)
+		}
+	}()
+	for i := range 100 {
+		if err := w.Append(Stdout, time.Now(), []byte{byte('a' + i%26)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.End(); err != nil {
+		t.Fatal(err)
+	}
+	if s := <-got; len(s) != 100 {
+		t.Fatalf("%d bytes of 100", len(s))
+	}
+	// A second life: its follower begins at its own output.
+	w = writer(t, dir, 0, 0)
+	r, err = Open(dir, ReadOptions{Follow: true, FromEnd: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	_ = w.Append(Stderr, time.Now(), []byte("second"))
+	e, err := r.Next(t.Context())
+	if err != nil || string(e.Data) != "second" || e.Stream != Stderr {
+		t.Fatalf("%v %q", err, e.Data)
+	}
+}
+
+func TestSlowReaderLosesNothing(t *testing.T) {
+	dir := t.TempDir()
+	w := writer(t, dir, 64<<10, 3)
+	r, err := Open(dir, ReadOptions{Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var want bytes.Buffer
+	read := func() (string, error) {
+		e, err := r.Next(t.Context())
+		return string(e.Data), err
+	}
+	var got bytes.Buffer
+	for i := range 40000 {
+		line := fmt.Sprintf("a line of some length, number %d\n", i)
+		want.WriteString(line)
+		if err := w.Append(Stdout, time.Now(), []byte(line)); err != nil {
+			t.Fatal(err)
+		}
+		if i%40 == 0 { // far slower than the writer
+			s, err := read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got.WriteString(s)
+		}
+	}
+	_ = w.End()
+	for {
+		s, err := read()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.WriteString(s)
+	}
+	if got.String() != want.String() {
+		t.Fatalf("%d bytes of %d", got.Len(), want.Len())
+	}
+	if n, _ := segments(dir); len(n) > 3 {
+		t.Fatalf("%d segments are left, 3 are the limit", len(n))
+	}
+}
+
+func TestTornFrameEndsItsSegment(t *testing.T) {
+	dir := t.TempDir()
+	w := writer(t, dir, 0, 0)
+	_ = w.Append(Stdout, time.Now(), []byte("whole\n"))
+	f, err := os.OpenFile(segment(dir, 1), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = f.Write([]byte{1, magic, 0, 0, 200, 0, 0, 0, 1, 2, 3})
+	f.Close()
+	w = writer(t, dir, 0, 0)
+	_ = w.Append(Stdout, time.Now(), []byte("after\n"))
+	if got := readAll(t, dir, ReadOptions{}); got != "whole\nafter\n" {
+		t.Fatalf("%q", got)
+	}
+}
+
+func TestFollowStopsWithItsContext(t *testing.T) {
+	dir := t.TempDir()
+	writer(t, dir, 0, 0)
+	r, err := Open(dir, ReadOptions{Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	if _, err := r.Next(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+}
+
+func TestSplitterKeepsStreamsApart(t *testing.T) {
+	var s Splitter
+	var got []string
+	add := func(l Line) error { got = append(got, fmt.Sprintf("%d%s", l.Stream, l.Text)); return nil }
+	for _, e := range []Entry{{Stdout, time.Now(), []byte("he")}, {Stderr, time.Now(), []byte("x\ny")}, {Stdout, time.Now(), []byte("llo\n\n")}} {
+		if err := s.Add(e, add); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = s.Flush(add)
+	if want := "2x\n|1hello\n|1\n|2y"; strings.Join(got, "|") != want {
+		t.Fatalf("%q", got)
+	}
+}
+
+func FuzzSegment(f *testing.F) {
+	f.Add([]byte{1, magic, 0, 0, 2, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 'h', 'i'})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		dir := t.TempDir()
+		if err := os.WriteFile(segment(dir, 1), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out := readAll(t, dir, ReadOptions{HasTail: true, Tail: 3}); len(out) > len(b) {
+			t.Fatal("more came out than is there")
+		}
+	})
+}

@@ -1,0 +1,390 @@
+package logs
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ReadOptions choose where reading starts. The zero value reads all that is there and stops.
+type ReadOptions struct {
+	Follow       bool // wait for more until End is met (of the life that is current) or the context ends
+	FromEnd      bool // skip what is there already (attach)
+	Tail         int  // with HasTail: only the last Tail lines
+	HasTail      bool
+	Since, Until time.Time
+}
+
+// Reader reads entries in order. It pins the segments that it has yet to read by open descriptors, so rotation never takes them away
+// from a slow reader, and it never slows the writer. For one goroutine.
+type Reader struct {
+	dir   string
+	o     ReadOptions
+	buf   []byte // bytes read from the first file and not yet handed out
+	data  []byte
+	skip  int // lines to skip before the first entry
+	ended bool
+
+	watch   *os.File      // inotify, when following
+	changed chan struct{} // the folder or a segment has changed
+	done    chan struct{} // the watcher has ended
+
+	mu     sync.Mutex // guards what follows: the watcher opens new segments at once, however slow the reader is
+	files  []*os.File // the first is being read
+	newest int        // number of the last in files
+}
+
+// Open opens the segments of a folder. A folder that is not there yet is empty.
+func Open(dir string, o ReadOptions) (*Reader, error) {
+	r := &Reader{dir: dir, o: o}
+	if o.Follow {
+		if err := r.startWatch(); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.openNew(); err != nil {
+		r.Close()
+		return nil, err
+	}
+	var err error
+	switch {
+	case o.FromEnd:
+		err = r.seekEnd()
+	case o.HasTail:
+		err = r.seekTail()
+	}
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *Reader) startWatch() error {
+	if err := os.MkdirAll(r.dir, 0o700); err != nil {
+		return err
+	}
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", r.dir, err)
+	}
+	r.watch = os.NewFile(uintptr(fd), "inotify")
+	if _, err := unix.InotifyAddWatch(fd, r.dir, unix.IN_CREATE|unix.IN_MODIFY); err != nil {
+		r.watch.Close()
+		return fmt.Errorf("watch %s: %w", r.dir, err)
+	}
+	r.changed, r.done = make(chan struct{}, 1), make(chan struct{})
+	go r.watchFolder()
+	return nil
+}
+
+// watchFolder runs until the watch is closed.
+func (r *Reader) watchFolder() {
+	defer close(r.done)
+	events := make([]byte, 4096)
+	for {
+		if _, err := r.watch.Read(events); err != nil {
+			return
+		}
+		_ = r.openNew()
+		select {
+		case r.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// openNew opens the segments that have come since the last call.
+func (r *Reader) openNew() error {
+	numbers, err := segments(r.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, n := range numbers {
+		if n <= r.newest {
+			continue
+		}
+		f, err := os.Open(segment(r.dir, n))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // rotated away just now
+		}
+		if err != nil {
+			return err
+		}
+		r.files, r.newest = append(r.files, f), n
+	}
+	return nil
+}
+
+func (r *Reader) seekEnd() error {
+	for r.segments() > 1 {
+		r.leave()
+	}
+	f := r.current()
+	if f == nil {
+		return nil
+	}
+	at, err := wholeSize(f)
+	if err == nil {
+		_, err = f.Seek(at, io.SeekStart)
+	}
+	return err
+}
+
+// current is the segment being read, nil where there is none yet.
+func (r *Reader) current() *os.File {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.files) == 0 {
+		return nil
+	}
+	return r.files[0]
+}
+
+func (r *Reader) segments() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.files)
+}
+
+// leave goes on to the next segment.
+func (r *Reader) leave() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.files[0].Close()
+	r.files, r.buf = r.files[1:], nil
+}
+
+// seekTail counts the lines that are there, and remembers how many to pass over.
+func (r *Reader) seekTail() error {
+	lines, open := 0, false
+	r.mu.Lock()
+	files := r.files
+	r.mu.Unlock()
+	for _, f := range files {
+		err := scan(f, func(h header, data []byte) {
+			lines += bytes.Count(data, []byte{'\n'})
+			if len(data) > 0 {
+				open = data[len(data)-1] != '\n'
+			}
+		})
+		if err != nil {
+			return err
+		}
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+	}
+	if open {
+		lines++
+	}
+	r.skip = max(0, lines-r.o.Tail)
+	if r.o.Tail == 0 && !r.o.Follow {
+		r.ended = true
+	}
+	return nil
+}
+
+type header struct {
+	stream Stream
+	length int
+	time   int64
+}
+
+func parseHeader(b []byte) (header, bool) {
+	h := header{stream: Stream(b[0]), length: int(binary.NativeEndian.Uint32(b[4:])), time: int64(binary.NativeEndian.Uint64(b[8:]))}
+	return h, b[1] == magic && h.stream <= Stderr && h.length <= MaxData
+}
+
+// scan reads a segment's whole frames.
+func scan(f *os.File, fn func(header, []byte)) error {
+	r := &Reader{files: []*os.File{f}}
+	for {
+		h, data, err := r.frame()
+		if err == io.EOF || err == errDamaged {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		fn(h, data)
+	}
+}
+
+// wholeSize is where a segment's last whole frame ends.
+func wholeSize(f *os.File) (int64, error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return 0, err
+	}
+	size := int64(0)
+	err := scan(f, func(h header, _ []byte) { size += int64(HeaderSize + h.length) })
+	return size, err
+}
+
+var errDamaged = errors.New("a damaged frame")
+
+// frame reads the next frame of the first file; io.EOF where no whole one is there yet.
+func (r *Reader) frame() (header, []byte, error) {
+	for {
+		if len(r.buf) >= HeaderSize {
+			h, ok := parseHeader(r.buf)
+			if !ok {
+				return h, nil, errDamaged
+			}
+			if whole := HeaderSize + h.length; len(r.buf) >= whole {
+				data := r.buf[HeaderSize:whole]
+				r.buf = r.buf[whole:]
+				return h, data, nil
+			}
+		}
+		if err := r.fill(); err != nil {
+			return header{}, nil, err
+		}
+	}
+}
+
+// fill reads more of the first file behind what is left in the buffer.
+func (r *Reader) fill() error {
+	if r.data == nil {
+		r.data = make([]byte, 2*(HeaderSize+MaxData))
+	}
+	n := copy(r.data, r.buf)
+	got, err := r.current().Read(r.data[n:])
+	r.buf = r.data[:n+got]
+	if got > 0 {
+		return nil
+	}
+	if err == nil {
+		err = io.EOF
+	}
+	return err
+}
+
+// Next returns io.EOF at the end.
+func (r *Reader) Next(ctx context.Context) (Entry, error) {
+	for {
+		e, err := r.next(ctx)
+		if err != nil {
+			return e, err
+		}
+		if r.skip > 0 {
+			e.Data = r.skipLines(e.Data)
+		}
+		if len(e.Data) == 0 || !r.o.Since.IsZero() && e.Time.Before(r.o.Since) {
+			continue
+		}
+		if !r.o.Until.IsZero() && e.Time.After(r.o.Until) {
+			return Entry{}, io.EOF
+		}
+		return e, nil
+	}
+}
+
+func (r *Reader) skipLines(data []byte) []byte {
+	for r.skip > 0 {
+		i := bytes.IndexByte(data, '\n')
+		if i < 0 {
+			return nil
+		}
+		data = data[i+1:]
+		r.skip--
+	}
+	return data
+}
+
+func (r *Reader) next(ctx context.Context) (Entry, error) {
+	for !r.ended {
+		if r.current() != nil {
+			h, data, err := r.frame()
+			switch {
+			case err == nil && h.stream == end:
+				if err := r.afterEnd(); err != nil {
+					return Entry{}, err
+				}
+				continue
+			case err == nil:
+				return Entry{Stream: h.stream, Time: time.Unix(0, h.time), Data: data}, nil
+			case err != io.EOF && err != errDamaged:
+				return Entry{}, err
+			}
+		}
+		more, err := r.advance(ctx)
+		if err != nil {
+			return Entry{}, err
+		}
+		if !more {
+			break
+		}
+	}
+	return Entry{}, io.EOF
+}
+
+// afterEnd: a follower stops at the end of the current life, that is when nothing follows the mark.
+func (r *Reader) afterEnd() error {
+	if err := r.openNew(); err != nil {
+		return err
+	}
+	if !r.o.Follow || len(r.buf) > 0 || r.segments() > 1 {
+		return nil
+	}
+	if err := r.fill(); err == io.EOF {
+		r.ended = true
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// advance goes on to the next segment, or waits for more.
+func (r *Reader) advance(ctx context.Context) (bool, error) {
+	before := r.segments()
+	if err := r.openNew(); err != nil {
+		return false, err
+	}
+	if r.segments() > 1 {
+		// What was written before the next segment began has been read, if this look finds no more.
+		if before == r.segments() || r.fill() == io.EOF {
+			r.leave()
+		}
+		return true, nil
+	}
+	if r.segments() > before {
+		return true, nil
+	}
+	if !r.o.Follow {
+		return false, nil
+	}
+	select {
+	case <-r.changed:
+		return true, nil
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+}
+
+// Close gives the descriptors back.
+func (r *Reader) Close() error {
+	var err error
+	if r.watch != nil {
+		err = r.watch.Close()
+		<-r.done
+	}
+	for _, f := range r.files {
+		f.Close()
+	}
+	return err
+}
