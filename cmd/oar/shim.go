@@ -1,5 +1,100 @@
 package main
 
-import "context"
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
 
-func runShim(context.Context, []string) error { return nil }
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/ociruntime"
+	"wherry.dev/wherry/internal/shim"
+	"wherry.dev/wherry/internal/sysprog"
+)
+
+// runShim serves one container on the listening socket that it inherits as descriptor 3.
+func runShim(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("shim", flag.ContinueOnError)
+	dir := flags.String("dir", "", "the task's `folder`")
+	if err := flags.Parse(args); err != nil || *dir == "" {
+		return errors.New("usage: oar shim --dir FOLDER, with a listening socket as descriptor 3; the engine starts it")
+	}
+	// Small and quiet: a shim allocates little, so it collects little; one processor is enough to copy output.
+	runtime.GOMAXPROCS(2)
+	debug.SetGCPercent(400)
+	debug.SetMemoryLimit(24 << 20)
+	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGPIPE, unix.SIGTERM)
+	if err := sysprog.Protect(); err != nil {
+		return err
+	}
+	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0)
+	f := os.NewFile(3, "socket")
+	l, err := net.FileListener(f)
+	if err != nil {
+		return fmt.Errorf("descriptor 3 is not a listening socket: %w", err)
+	}
+	f.Close()
+	listener, ok := l.(*net.UnixListener)
+	if !ok {
+		return errors.New("descriptor 3 is not a unix socket")
+	}
+	return shim.NewServer(*dir, builtin{*dir}).Serve(ctx, listener)
+}
+
+// builtin is the runtime of this very binary, in this very process.
+type builtin struct{ dir string }
+
+func (b builtin) Create(ctx context.Context, c shim.Config, spec *specs.Spec, s shim.Streams) (shim.Container, error) {
+	made, err := ociruntime.Create(ctx, ociruntime.CreateOptions{ID: c.ID, Bundle: b.dir, Spec: spec, Rootfs: c.Rootfs,
+		Stdio: ociruntime.Stdio{In: s[0], Out: s[1], Err: s[2]}})
+	if err != nil {
+		return nil, err
+	}
+	return container{made, process{made.Pid(), made.Pidfd(), made.Console()}}, nil
+}
+
+type process struct {
+	pid     int
+	pidfd   *os.File
+	console *os.File
+}
+
+func (p process) Pid() int          { return p.pid }
+func (p process) Console() *os.File { return p.console }
+
+func (p process) Reap() (code, signal int, err error) {
+	status, err := ociruntime.Reap(p.pidfd)
+	return status.Code, status.Signal, err
+}
+
+func (p process) Kill(signal unix.Signal) error {
+	err := unix.PidfdSendSignal(int(p.pidfd.Fd()), signal, nil, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+type container struct {
+	*ociruntime.Container
+	process
+}
+
+func (c container) Pid() int          { return c.process.pid }
+func (c container) Console() *os.File { return c.process.console }
+
+func (c container) Exec(ctx context.Context, p *specs.Process, s shim.Streams) (shim.Process, error) {
+	e, err := c.Container.Exec(ctx, ociruntime.ExecOptions{Process: p, Stdio: ociruntime.Stdio{In: s[0], Out: s[1], Err: s[2]}})
+	if err != nil {
+		return nil, err
+	}
+	return process{e.Pid, e.Pidfd, e.Console}, nil
+}

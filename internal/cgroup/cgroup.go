@@ -26,7 +26,9 @@ import (
 const unified = ""
 
 // controllers that a group takes part in on v1.
-var controllers = []string{"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids"}
+func controllers() []string {
+	return []string{"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb"}
+}
 
 // Group is one control group, in every hierarchy that the host has.
 type Group struct {
@@ -61,7 +63,7 @@ func hierarchies() (map[string]string, error) {
 		}
 	}
 	mounts := map[string]string{}
-	for _, name := range append([]string{unified}, controllers...) {
+	for _, name := range append([]string{unified}, controllers()...) {
 		if dir, ok := found[name]; ok {
 			mounts[name] = dir
 		}
@@ -72,13 +74,18 @@ func hierarchies() (map[string]string, error) {
 	return mounts, nil
 }
 
+// open names a group below the hierarchies of this host.
 func open(path string) (*Group, error) {
-	if !filepath.IsAbs(path) || path != filepath.Clean(path) || path == "/" {
-		return nil, fmt.Errorf("control group %q: the path must be absolute and clean: %w", path, errdefs.ErrInvalidArgument)
-	}
 	mounts, err := hierarchies()
 	if err != nil {
 		return nil, err
+	}
+	return openBelow(mounts, path)
+}
+
+func openBelow(mounts map[string]string, path string) (*Group, error) {
+	if !filepath.IsAbs(path) || path != filepath.Clean(path) || path == "/" {
+		return nil, fmt.Errorf("control group %q: the path must be absolute and clean: %w", path, errdefs.ErrInvalidArgument)
 	}
 	g := &Group{path: path, dirs: map[string]string{}}
 	for name, mount := range mounts {
@@ -94,20 +101,25 @@ func Create(path string, res *specs.LinuxResources) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	if populated, err := g.Populated(); err == nil && populated {
-		return nil, fmt.Errorf("control group %s has processes already: %w", path, errdefs.ErrAlreadyExists)
-	}
-	for name, dir := range g.dirs {
-		if err := g.makeDir(name, dir); err != nil {
-			_ = g.Delete()
-			return nil, fmt.Errorf("make control group %s: %w", dir, err)
-		}
-	}
-	if err := g.Update(res); err != nil {
-		_ = g.Delete()
+	if err := g.make(res); err != nil {
 		return nil, err
 	}
 	return g, nil
+}
+
+func (g *Group) make(res *specs.LinuxResources) error {
+	if populated, err := g.Populated(); err == nil && populated {
+		return fmt.Errorf("control group %s has processes already: %w", g.path, errdefs.ErrAlreadyExists)
+	}
+	for _, name := range g.names() {
+		if err := g.makeDir(name, g.dirs[name]); err != nil {
+			return errors.Join(fmt.Errorf("make control group %s: %w", g.dirs[name], err), g.Delete())
+		}
+	}
+	if err := g.Update(res); err != nil {
+		return errors.Join(err, g.Delete())
+	}
+	return nil
 }
 
 func (g *Group) makeDir(name, dir string) error {
@@ -339,7 +351,7 @@ func (g *Group) setFrozen(ctx context.Context, frozen bool) error {
 		return fmt.Errorf("this host has no way to freeze processes (neither a cgroup2 tree nor the freezer controller): %w", errdefs.ErrNotImplemented)
 	}
 	if err := os.WriteFile(file, []byte(value), 0); err != nil {
-		return fmt.Errorf("freeze control group: %w", err)
+		return fmt.Errorf("write %s to %s: %w", value, file, err)
 	}
 	for {
 		b, err := os.ReadFile(check)
@@ -348,7 +360,11 @@ func (g *Group) setFrozen(ctx context.Context, frozen bool) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("freeze control group %s: %w", g.path, context.Cause(ctx))
+			err := fmt.Errorf("wait for the processes of control group %s to be %s: %w", g.path, want, context.Cause(ctx))
+			if frozen { // half frozen is worse than running
+				err = errors.Join(err, g.setFrozen(context.WithoutCancel(ctx), false))
+			}
+			return err
 		case <-time.After(time.Millisecond):
 		}
 	}

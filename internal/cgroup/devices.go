@@ -47,7 +47,16 @@ type instruction struct {
 	imm      int32
 }
 
-var deviceKinds = map[string]int32{"b": 1, "c": 2}
+// deviceKind in the kernel's numbers (BPF_DEVCG_DEV_BLOCK, _CHAR); 0 for all.
+func deviceKind(kind string) int32 {
+	switch kind {
+	case "b":
+		return 1
+	case "c":
+		return 2
+	}
+	return 0
+}
 
 // deviceProgram: r2 type, r3 access, r4 major, r5 minor from struct bpf_cgroup_dev_ctx; rules from the last to the first.
 func deviceProgram(rules []specs.LinuxDeviceCgroup) []byte {
@@ -75,7 +84,7 @@ func deviceRuleCode(r specs.LinuxDeviceCgroup) []instruction {
 		verdict = 1
 	}
 	var tests []instruction
-	if kind, ok := deviceKinds[r.Type]; ok {
+	if kind := deviceKind(r.Type); kind != 0 {
 		tests = append(tests, instruction{op: bpfJumpNe, dst: 2, imm: kind})
 	}
 	if mask := accessMask(r.Access); mask != 7 {

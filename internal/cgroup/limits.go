@@ -28,6 +28,9 @@ func (g *Group) Update(res *specs.LinuxResources) error {
 	if res == nil {
 		return nil
 	}
+	if len(res.Unified) > 0 && !g.pure() {
+		return fmt.Errorf("cgroup v2 files (resources.unified) need a host with cgroup v2 only; this one has v1 controllers: %w", errdefs.ErrFailedPrecondition)
+	}
 	settings := v1Settings(res)
 	if g.pure() {
 		settings = v2Settings(res)
@@ -127,6 +130,9 @@ func v1Settings(r *specs.LinuxResources) []setting {
 	if r.Pids != nil {
 		add("pids", "processes", pidsMax(r.Pids), "pids.max")
 	}
+	for _, h := range r.HugepageLimits {
+		add("hugetlb", "huge pages of "+h.Pagesize, number(h.Limit), "hugetlb."+h.Pagesize+".limit_in_bytes")
+	}
 	return append(out, v1Block(r.BlockIO)...)
 }
 
@@ -195,6 +201,9 @@ func v2Settings(r *specs.LinuxResources) []setting {
 	}
 	if r.Pids != nil {
 		add("processes", pidsMax(r.Pids), "pids.max")
+	}
+	for _, h := range r.HugepageLimits {
+		add("huge pages of "+h.Pagesize, number(h.Limit), "hugetlb."+h.Pagesize+".max")
 	}
 	out = append(out, v2Block(r.BlockIO)...)
 	for file, value := range r.Unified {

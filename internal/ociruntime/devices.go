@@ -152,7 +152,7 @@ func (s *start) openTerminal(context.Context) error {
 
 // openPty makes a terminal in a devpts and gives its slave to owner.
 func openPty(devpts *os.File, owner int, size *specs.Box) (master, slave *os.File, err error) {
-	fd, err := unix.Openat(int(devpts.Fd()), "ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(int(devpts.Fd()), "ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open a terminal: %w", err)
 	}
@@ -178,12 +178,24 @@ func openPty(devpts *os.File, owner int, size *specs.Box) (master, slave *os.Fil
 	return master, slave, nil
 }
 
+// terminalNumber is a terminal's name below /dev/pts.
+func terminalNumber(master *os.File) (n uint32, err error) {
+	raw, err := master.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	if e := raw.Control(func(fd uintptr) { n, err = unix.IoctlGetUint32(int(fd), unix.TIOCGPTN) }); e != nil {
+		return 0, e
+	}
+	return n, err
+}
+
 // prepareConsole shows the terminal as /dev/console.
 func (s *start) prepareConsole() error {
 	if s.devices == nil {
 		return nil
 	}
-	n, err := unix.IoctlGetUint32(int(s.console.Fd()), unix.TIOCGPTN)
+	n, err := terminalNumber(s.console)
 	if err != nil {
 		return err
 	}

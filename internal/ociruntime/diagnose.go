@@ -30,6 +30,9 @@ func (e *ExecError) Error() string {
 	return fmt.Sprintf("exec: %q: %v: %s", e.Path, e.Err, e.Why)
 }
 
+// ExitCode is what a shell would answer: 126 or 127.
+func (e *ExecError) ExitCode() int { return e.Code }
+
 func (e *ExecError) Unwrap() error { return e.Err }
 
 // diagnose turns a failed step into what a person can mend; steps before the execve stay as they are, but for the working directory.

@@ -120,10 +120,10 @@ func (e *exec) write() (err error) {
 	}
 	p := e.program
 	pidfd := int(e.c.pidfd.Fd())
+	all := unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP
 	if e.c.userns != nil {
-		p.Call("join the user namespace", unix.SYS_SETNS, pidfd, unix.CLONE_NEWUSER)
+		all |= unix.CLONE_NEWUSER // in one call: the right to join is looked at with the rights from before
 	}
-	const all = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP
 	p.Call("join the container's namespaces", unix.SYS_SETNS, pidfd, all)
 	group := -1
 	if e.c.cgroup != nil {

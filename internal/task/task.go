@@ -1,20 +1,35 @@
 // Package task is the engine's side of a running container: it starts a shim, finds it again, and speaks to it over its socket.
+//
+// A task's folder under --state holds the bundle, the socket and, after the end, the exit status (see package shim). A Task is safe for
+// many goroutines. Its kernel facts come from the shim, which is the process's parent; when the shim itself is gone without an exit
+// status, the container is killed through its control group and reported as lost.
 package task
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
 	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/rootfs"
+	"wherry.dev/wherry/internal/shim"
 )
 
 // CreateOptions say what Create makes.
 type CreateOptions struct {
 	Oar    string // path of the oar binary
-	Dir    string // the task's own directory under --state (…/tasks/<id>): socket, exit status, bundle; made by Create
+	Dir    string // the task's own directory under --state (…/tasks/<id>); made by Create
 	ID     string
 	Spec   *specs.Spec // written to Dir/config.json; Linux.CgroupsPath and Resources say the cgroup
 	Rootfs *rootfs.Rootfs
@@ -35,80 +50,238 @@ type Exit struct {
 	Signal    int
 	At        time.Time
 	OOMKilled bool
-	// OOMVictim is the process that the kernel killed ("python3 (pid 4711, anon 90 MiB)"), empty where unknown.
-	OOMVictim string
+	Started   bool
 	// Lost says that the shim died before the exit was seen: the container was killed through its cgroup and Code is 137.
 	Lost bool
 }
 
 // Task is a container's process and its shim.
-type Task struct{}
+type Task struct {
+	dir      string
+	config   shim.Config
+	conn     *shim.Conn // nil: the shim is gone
+	pid      int
+	warnings []string
+
+	mu      sync.Mutex // guards what follows
+	next    uint64
+	waiting map[uint64]chan reply
+	broken  error
+	started bool
+	exit    *Exit
+	ended   chan struct{} // closed when exit is set
+	pidfd   *os.File
+}
+
+type reply struct {
+	resp  shim.Response
+	files []*os.File
+}
 
 // Create starts a shim and has it create the container: namespaces exist, the process waits for Start.
-func Create(ctx context.Context, o CreateOptions) (*Task, error) { panic("not written yet") }
+func Create(ctx context.Context, o CreateOptions) (*Task, error) {
+	config := shim.Config{ID: o.ID, Rootfs: o.Rootfs, Stdin: o.Stdin, Log: shim.LogConfig(o.Log)}
+	if o.Spec.Linux != nil {
+		config.Cgroup = o.Spec.Linux.CgroupsPath
+	}
+	if err := writeDir(o, config); err != nil {
+		return nil, fmt.Errorf("prepare the task of container %s: %w", o.ID, err)
+	}
+	t := newTask(o.Dir, config)
+	if err := t.spawn(ctx, o.Oar); err != nil {
+		os.RemoveAll(o.Dir)
+		return nil, fmt.Errorf("start the shim of container %s: %w", o.ID, err)
+	}
+	resp, _, err := t.call(ctx, shim.Request{Method: shim.MethodCreate})
+	if err == nil {
+		t.pid, t.warnings = resp.Pid, resp.Warnings
+		t.pidfd, err = openPidfd(t.pid)
+	}
+	if err != nil {
+		_ = t.Delete(context.WithoutCancel(ctx))
+		return nil, err
+	}
+	go t.watch(context.WithoutCancel(ctx))
+	return t, nil
+}
+
+func newTask(dir string, config shim.Config) *Task {
+	return &Task{dir: dir, config: config, waiting: map[uint64]chan reply{}, ended: make(chan struct{})}
+}
+
+func writeDir(o CreateOptions, config shim.Config) error {
+	if err := os.RemoveAll(o.Dir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return err
+	}
+	if err := shim.WriteJSON(filepath.Join(o.Dir, shim.ConfigFile), o.Spec); err != nil {
+		return err
+	}
+	return shim.WriteJSON(filepath.Join(o.Dir, shim.TaskFile), config)
+}
+
+// socketAddress reaches the socket by a descriptor of its folder: a socket's name has 107 bytes at most, a folder's may have more.
+func socketAddress(dir *os.File) *net.UnixAddr {
+	return &net.UnixAddr{Net: "unix", Name: "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + shim.SocketFile}
+}
+
+// spawn starts the shim with a listening socket that this process has made, and connects to it.
+func (t *Task) spawn(ctx context.Context, oar string) error {
+	dir, err := os.Open(t.dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	l, err := net.ListenUnix("unix", socketAddress(dir))
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	l.SetUnlinkOnClose(false)
+	socket, err := l.File()
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	errors, err := os.OpenFile(filepath.Join(t.dir, shim.ErrorFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer errors.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	p, err := os.StartProcess(oar, []string{"oar", "shim", "--dir", t.dir}, &os.ProcAttr{Dir: "/", Env: []string{},
+		Files: []*os.File{null, errors, errors, socket}, Sys: &unix.SysProcAttr{Setsid: true}})
+	if err != nil {
+		return err
+	}
+	go func() { _, _ = p.Wait() }() // ends with the shim; a later engine's life has no child to wait for
+	return t.connect(ctx, dir)
+}
+
+func (t *Task) connect(ctx context.Context, dir *os.File) error {
+	c, err := net.DialUnix("unix", nil, socketAddress(dir))
+	if err != nil {
+		return err
+	}
+	t.conn = shim.NewConn(c)
+	go t.receive(context.WithoutCancel(ctx))
+	return nil
+}
 
 // Open finds the shim of an earlier engine's life again. errdefs.ErrNotFound where the shim is gone and left no exit status; a task whose
 // shim is gone but that left its exit status opens, and Wait returns at once.
-func Open(ctx context.Context, dir string) (*Task, error) { panic("not written yet") }
+func Open(ctx context.Context, dir string) (*Task, error) {
+	var config shim.Config
+	if err := shim.ReadJSON(filepath.Join(dir, shim.TaskFile), &config); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("task in %s: %w", dir, errdefs.ErrNotFound)
+		}
+		return nil, fmt.Errorf("task in %s: %w", dir, err)
+	}
+	t := newTask(dir, config)
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if err := t.connect(ctx, f); err == nil {
+		resp, _, err := t.call(ctx, shim.Request{Method: shim.MethodState})
+		if err == nil && resp.Pid > 0 {
+			t.pid, t.started = resp.Pid, resp.Started
+			if t.pidfd, err = openPidfd(t.pid); err != nil && resp.Exit == nil {
+				t.pidfd = nil
+			}
+			go t.watch(context.WithoutCancel(ctx))
+			return t, nil
+		}
+		t.conn.Close()
+	}
+	var exit shim.Exit
+	if err := shim.ReadJSON(filepath.Join(dir, shim.ExitFile), &exit); err == nil {
+		t.started = exit.Started
+		t.setExit(fromShim(exit))
+		return t, nil
+	}
+	t.killLost(ctx)
+	return nil, fmt.Errorf("the shim of container %s is gone: %w", config.ID, errdefs.ErrNotFound)
+}
 
-func (t *Task) Pid() int { panic("not written yet") }
+func openPidfd(pid int) (*os.File, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, fmt.Errorf("pidfd of %d: %w", pid, err)
+	}
+	return os.NewFile(uintptr(fd), "pidfd"), nil
+}
+
+func fromShim(e shim.Exit) *Exit {
+	return &Exit{Code: e.Code, Signal: e.Signal, At: e.At, OOMKilled: e.OOMKilled, Started: e.Started}
+}
+
+// killLost ends what a dead shim has left.
+func (t *Task) killLost(ctx context.Context) {
+	if t.config.Cgroup == "" {
+		return
+	}
+	g, err := cgroup.Open(t.config.Cgroup)
+	if err != nil {
+		return
+	}
+	_ = g.Kill()
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_ = g.WaitEmpty(ctx)
+	_ = g.Delete()
+}
+
+// Pid is the init process's on the host.
+func (t *Task) Pid() int { return t.pid }
+
+// Warnings say what the runtime could not do as asked.
+func (t *Task) Warnings() []string { return t.warnings }
+
+// Pidfd is a copy of the init process's descriptor; the caller closes it.
+func (t *Task) Pidfd() (*os.File, error) {
+	if t.pidfd == nil {
+		return nil, fmt.Errorf("container %s is not running: %w", t.config.ID, errdefs.ErrFailedPrecondition)
+	}
+	fd, err := unix.FcntlInt(t.pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "pidfd"), nil
+}
 
 // Namespace opens one of the init process's namespaces ("net", "user", "ipc", …), pinned against pid reuse.
-func (t *Task) Namespace(name string) (*os.File, error) { panic("not written yet") }
+func (t *Task) Namespace(name string) (*os.File, error) {
+	f, err := os.Open("/proc/" + strconv.Itoa(t.pid) + "/ns/" + name)
+	if err != nil {
+		return nil, err
+	}
+	if t.pidfd == nil || unix.PidfdSendSignal(int(t.pidfd.Fd()), 0, nil, 0) != nil {
+		f.Close()
+		return nil, fmt.Errorf("container %s is not running: %w", t.config.ID, errdefs.ErrFailedPrecondition)
+	}
+	return f, nil
+}
 
 // Started says whether Start has been called with success in any engine's life.
-func (t *Task) Started() bool { panic("not written yet") }
-
-// Start executes the user's program. Errors of execve come back as *ExecError.
-func (t *Task) Start(ctx context.Context) error { panic("not written yet") }
-
-// ExecError is ociruntime.ExecError as it crosses the socket.
-type ExecError struct {
-	Code    int // 126 or 127
-	Message string
+func (t *Task) Started() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.started
 }
-
-func (e *ExecError) Error() string { return e.Message }
-
-// Kill sends a signal to the init process, or with all to every process of the cgroup (cgroup.kill for SIGKILL).
-func (t *Task) Kill(ctx context.Context, signal int, all bool) error { panic("not written yet") }
-
-// Wait returns when the init process is dead and its cgroup is empty and all its output is in the log.
-func (t *Task) Wait(ctx context.Context) (Exit, error) { panic("not written yet") }
-
-// Stdin is the write side of the container's stdin (the terminal's master with a terminal); nil without one. The caller closes it;
-// closing does not end the container's stdin.
-func (t *Task) Stdin() (*os.File, error) { panic("not written yet") }
-
-// CloseStdin ends the container's stdin.
-func (t *Task) CloseStdin(ctx context.Context) error { panic("not written yet") }
-
-func (t *Task) Resize(ctx context.Context, rows, cols uint16) error { panic("not written yet") }
-
-// ExecOptions describe one more process.
-type ExecOptions struct {
-	ID      string
-	Process *specs.Process
-	// In, Out, Err are the process's own ends (pipes); nil means /dev/null. Ignored with a terminal.
-	In, Out, Err *os.File
-}
-
-// Exec runs a process in the container; it returns when execve has happened, or *ExecError.
-func (t *Task) Exec(ctx context.Context, o ExecOptions) (*Process, error) { panic("not written yet") }
-
-// Process is a running exec.
-type Process struct {
-	Pid     int
-	Console *os.File // the terminal's master side, nil without a terminal
-}
-
-// Wait returns the exec's exit code once its process has exited. It does not wait for grandchildren that hold the streams.
-func (p *Process) Wait(ctx context.Context) (code int, err error)      { panic("not written yet") }
-func (p *Process) Kill(ctx context.Context, signal int) error          { panic("not written yet") }
-func (p *Process) Resize(ctx context.Context, rows, cols uint16) error { panic("not written yet") }
-
-// Delete kills what is left, removes cgroup and directory, and ends the shim. It refuses while the cgroup is populated after the kill.
-func (t *Task) Delete(ctx context.Context) error { panic("not written yet") }
 
 // Close drops the engine's connection only.
-func (t *Task) Close() error { panic("not written yet") }
+func (t *Task) Close() error {
+	if t.conn != nil {
+		return t.conn.Close()
+	}
+	return nil
+}

@@ -1,0 +1,318 @@
+package docker
+
+import (
+	"net/http"
+	"regexp"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+
+	containers "wherry.dev/wherry/internal/container"
+	"wherry.dev/wherry/internal/files"
+	"wherry.dev/wherry/internal/monitor"
+)
+
+// containerRoutes are the life cycle of containers and what can be asked about them.
+type containerRoutes struct {
+	s       *containers.Service
+	files   *files.Service
+	monitor *monitor.Service
+}
+
+func (c *containerRoutes) add(add adder) {
+	add("POST /containers/create", c.create)
+	add("GET /containers/json", c.list)
+	add("GET /containers/{id}/json", c.inspect)
+	add("POST /containers/{id}/start", c.start)
+	add("POST /containers/{id}/stop", c.stop)
+	add("POST /containers/{id}/restart", c.restart)
+	add("POST /containers/{id}/kill", c.kill)
+	add("POST /containers/{id}/pause", c.pause)
+	add("POST /containers/{id}/unpause", c.unpause)
+	add("POST /containers/{id}/rename", c.rename)
+	add("POST /containers/{id}/update", c.update)
+	add("POST /containers/{id}/wait", c.wait)
+	add("DELETE /containers/{id}", c.remove)
+	add("POST /containers/prune", c.prune)
+	add("POST /containers/{id}/resize", c.resize)
+	add("GET /containers/{id}/top", c.top)
+	add("GET /containers/{id}/stats", c.stats)
+}
+
+func (c *containerRoutes) create(w http.ResponseWriter, r *http.Request) error {
+	var body createBody
+	if err := decodeBody(w, r, &body); err != nil {
+		return err
+	}
+	q := queryOf(r)
+	platform, err := q.platform()
+	if err != nil {
+		return err
+	}
+	name := q.Get("name")
+	if err := checkName(name); err != nil {
+		return err
+	}
+	req := body.request()
+	if err := checkCreate(&req); err != nil {
+		return err
+	}
+	out, err := c.s.Create(r.Context(), containers.CreateRequest{
+		Name: name, Config: req.Config, HostConfig: req.HostConfig, NetworkingConfig: req.NetworkingConfig, Platform: platform,
+	})
+	if err != nil {
+		return err
+	}
+	out.Warnings = orEmpty(out.Warnings)
+	return writeJSON(w, http.StatusCreated, out)
+}
+
+func (c *containerRoutes) list(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	filters, err := q.filters()
+	if err != nil {
+		return err
+	}
+	limit, err := q.number("limit", 0)
+	if err != nil {
+		return err
+	}
+	list, err := c.s.List(r.Context(), containers.ListOptions{
+		All: q.yes("all"), Size: q.yes("size"), Limit: max(limit, 0), Filters: filters,
+	})
+	if err != nil {
+		return err
+	}
+	if q.yes("size") {
+		for i := range list {
+			if rw, root, err := c.files.Size(r.Context(), list[i].ID); err == nil {
+				list[i].SizeRw, list[i].SizeRootFs = rw, root
+			}
+		}
+	}
+	return writeJSON(w, http.StatusOK, orEmpty(list))
+}
+
+func (c *containerRoutes) inspect(w http.ResponseWriter, r *http.Request) error {
+	size := queryOf(r).yes("size")
+	out, err := c.s.Inspect(r.Context(), r.PathValue("id"), size)
+	if err != nil {
+		return err
+	}
+	if size {
+		if rw, root, err := c.files.Size(r.Context(), out.ID); err == nil {
+			out.SizeRw, out.SizeRootFs = &rw, &root
+		}
+	}
+	return writeJSON(w, http.StatusOK, shapeContainer(out))
+}
+
+func (c *containerRoutes) start(w http.ResponseWriter, r *http.Request) error {
+	// A host configuration here was taken until 1.22; clients still send {} or null.
+	if r.ContentLength > 7 || r.ContentLength == -1 && r.Body != http.NoBody {
+		return invalid("starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24")
+	}
+	if queryOf(r).Get("checkpoint") != "" {
+		return classed(errdefs.ErrNotImplemented, "this engine does not start from checkpoints")
+	}
+	if err := c.s.Start(r.Context(), r.PathValue("id")); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func stopOptions(q query) (containers.StopOptions, error) {
+	o := containers.StopOptions{Signal: q.Get("signal")}
+	if q.Get("t") != "" {
+		t, err := q.number("t", 0)
+		if err != nil {
+			return o, err
+		}
+		o.Timeout = &t
+	}
+	return o, nil
+}
+
+func (c *containerRoutes) stop(w http.ResponseWriter, r *http.Request) error {
+	o, err := stopOptions(queryOf(r))
+	if err != nil {
+		return err
+	}
+	if err := c.s.Stop(r.Context(), r.PathValue("id"), o); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (c *containerRoutes) restart(w http.ResponseWriter, r *http.Request) error {
+	o, err := stopOptions(queryOf(r))
+	if err != nil {
+		return err
+	}
+	if err := c.s.Restart(r.Context(), r.PathValue("id"), o); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (c *containerRoutes) kill(w http.ResponseWriter, r *http.Request) error {
+	if err := c.s.Kill(r.Context(), r.PathValue("id"), queryOf(r).Get("signal")); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (c *containerRoutes) pause(w http.ResponseWriter, r *http.Request) error {
+	if err := c.s.Pause(r.Context(), r.PathValue("id")); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (c *containerRoutes) unpause(w http.ResponseWriter, r *http.Request) error {
+	if err := c.s.Unpause(r.Context(), r.PathValue("id")); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (c *containerRoutes) rename(w http.ResponseWriter, r *http.Request) error {
+	name := queryOf(r).Get("name")
+	if name == "" {
+		return invalid("rename: a new name is needed")
+	}
+	if err := checkName(name); err != nil {
+		return err
+	}
+	if err := c.s.Rename(r.Context(), r.PathValue("id"), name); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (c *containerRoutes) update(w http.ResponseWriter, r *http.Request) error {
+	var u container.UpdateConfig
+	if err := decodeBody(w, r, &u); err != nil {
+		return err
+	}
+	if err := container.ValidateRestartPolicy(u.RestartPolicy); err != nil {
+		return invalid("%v", err)
+	}
+	out, err := c.s.Update(r.Context(), r.PathValue("id"), u)
+	if err != nil {
+		return err
+	}
+	out.Warnings = orEmpty(out.Warnings)
+	return writeJSON(w, http.StatusOK, out)
+}
+
+// wait sends its header at once: `docker run` starts the container when it has come, and misses no exit.
+func (c *containerRoutes) wait(w http.ResponseWriter, r *http.Request) error {
+	condition := container.WaitCondition(queryOf(r).Get("condition"))
+	switch condition {
+	case container.WaitConditionNotRunning, container.WaitConditionNextExit, container.WaitConditionRemoved:
+	case "":
+		condition = container.WaitConditionNotRunning
+	default:
+		return invalid("invalid condition: %q", condition)
+	}
+	answer, err := c.s.Wait(r.Context(), r.PathValue("id"), condition)
+	if err != nil {
+		return err
+	}
+	begin(w, "application/json")
+	select {
+	case a, ok := <-answer:
+		if ok {
+			return encode(w, a)
+		}
+	case <-r.Context().Done():
+	}
+	return nil
+}
+
+func (c *containerRoutes) remove(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	if q.yes("link") {
+		return classed(errdefs.ErrNotImplemented, "links between containers are not kept: use a network and its names")
+	}
+	err := c.s.Remove(r.Context(), r.PathValue("id"), containers.RemoveOptions{Force: q.yes("force"), Volumes: q.yes("v")})
+	if err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (c *containerRoutes) prune(w http.ResponseWriter, r *http.Request) error {
+	filters, err := queryOf(r).filters()
+	if err != nil {
+		return err
+	}
+	report, err := c.s.Prune(r.Context(), filters)
+	if err != nil {
+		return err
+	}
+	report.ContainersDeleted = orEmpty(report.ContainersDeleted)
+	return writeJSON(w, http.StatusOK, report)
+}
+
+func (c *containerRoutes) resize(w http.ResponseWriter, r *http.Request) error {
+	rows, cols, err := size(queryOf(r))
+	if err != nil {
+		return err
+	}
+	if err := c.s.Resize(r.Context(), r.PathValue("id"), rows, cols); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+func size(q query) (rows, cols uint16, err error) {
+	h, err := q.number("h", 0)
+	if err != nil {
+		return 0, 0, err
+	}
+	w, err := q.number("w", 0)
+	if err != nil {
+		return 0, 0, err
+	}
+	if h < 0 || w < 0 || h > 1<<16-1 || w > 1<<16-1 {
+		return 0, 0, invalid("a terminal of %d rows and %d columns is out of range", h, w)
+	}
+	return uint16(h), uint16(w), nil
+}
+
+func (c *containerRoutes) top(w http.ResponseWriter, r *http.Request) error {
+	out, err := c.monitor.Top(r.Context(), r.PathValue("id"), queryOf(r).Get("ps_args"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (c *containerRoutes) stats(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	stream := q.yesUnless("stream")
+	oneShot := q.yes("one-shot")
+	if oneShot && stream {
+		return invalid("cannot have stream=true and one-shot=true")
+	}
+	began := false
+	return c.monitor.Stats(r.Context(), r.PathValue("id"), stream, oneShot, func(s container.StatsResponse) error {
+		if !began {
+			began = true
+			begin(w, "application/json")
+		}
+		return encode(flusher{w}, s)
+	})
+}
+
+var containerName = regexp.MustCompile(`^/?[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
+
+func checkName(name string) error {
+	if name == "" || len(name) <= 255 && containerName.MatchString(name) {
+		return nil
+	}
+	return invalid("Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
+}

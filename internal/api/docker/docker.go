@@ -1,0 +1,113 @@
+// Package docker serves the Docker Engine API (versions 1.24 to 1.51) over unix sockets.
+//
+// It is an edge: it decodes requests, calls the services, and encodes their answers. It keeps no state but the open connections.
+// Routes are a table per noun (containers.go, images.go, …); what depends on a client's API version stands in shapes.go, what turns
+// errors into status codes in errors.go. Beside Docker's routes it has Wherry's own under /wherry/ (wherry.go).
+//
+// A Server is safe for many goroutines.
+package docker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"wherry.dev/wherry/internal/container"
+	"wherry.dev/wherry/internal/event"
+	"wherry.dev/wherry/internal/files"
+	"wherry.dev/wherry/internal/image"
+	"wherry.dev/wherry/internal/monitor"
+	"wherry.dev/wherry/internal/network"
+	"wherry.dev/wherry/internal/volume"
+)
+
+// Services are what the API is an adapter of.
+type Services struct {
+	Containers *container.Service
+	Images     *image.Service
+	Networks   *network.Service
+	Volumes    *volume.Service
+	Files      *files.Service
+	Monitor    *monitor.Service
+	Events     *event.Bus
+}
+
+// About says what engine this is, for version, info and /wherry/state.
+type About struct {
+	ID           string // of this engine, kept across restarts
+	Root, State  string // directories
+	Hosts        []string
+	CgroupParent string
+	Insecure     []string // registries that may be spoken to without TLS
+	Started      time.Time
+}
+
+// Server answers HTTP requests. The zero value is not usable: see New.
+type Server struct {
+	http http.Server
+	log  *slog.Logger
+
+	mu       sync.Mutex
+	hijacked map[net.Conn]struct{} // connections that net/http no longer knows
+	closed   bool
+}
+
+// New builds a server; Serve starts it.
+func New(s Services, about About, log *slog.Logger) *Server {
+	srv := &Server{log: log, hijacked: map[net.Conn]struct{}{}}
+	srv.http = http.Server{
+		Handler:           srv.middleware(routes(s, about, srv)),
+		ReadHeaderTimeout: 30 * time.Second,
+		IdleTimeout:       5 * time.Minute,
+		MaxHeaderBytes:    256 << 10, // X-Registry-Config carries every registry's credentials
+		ConnContext:       withPeer,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	return srv
+}
+
+// Serve answers the listener's connections until Close. Contexts of requests descend from ctx.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	s.http.BaseContext = func(net.Listener) context.Context { return ctx }
+	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Close stops listening, gives requests until ctx ends to finish, and then cuts what is left, attached streams too.
+func (s *Server) Close(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	for c := range s.hijacked {
+		c.Close()
+	}
+	s.mu.Unlock()
+	err := s.http.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return s.http.Close()
+	}
+	return err
+}
+
+// adopt keeps a hijacked connection so that Close can end it; drop closes it.
+func (s *Server) adopt(c net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		c.Close()
+		return
+	}
+	s.hijacked[c] = struct{}{}
+}
+
+func (s *Server) drop(c net.Conn) {
+	s.mu.Lock()
+	delete(s.hijacked, c)
+	s.mu.Unlock()
+	c.Close()
+}

@@ -1,0 +1,75 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/common"
+)
+
+// statusOf is the whole mapping of error classes to HTTP.
+func statusOf(err error) int {
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return http.StatusRequestEntityTooLarge
+	case errdefs.IsNotModified(err):
+		return http.StatusNotModified
+	case errdefs.IsInvalidArgument(err), errdefs.IsOutOfRange(err):
+		return http.StatusBadRequest
+	case errdefs.IsNotFound(err):
+		return http.StatusNotFound
+	case errdefs.IsConflict(err), errdefs.IsAlreadyExists(err), errdefs.IsFailedPrecondition(err), errdefs.IsAborted(err):
+		return http.StatusConflict
+	case errdefs.IsUnauthorized(err):
+		return http.StatusUnauthorized
+	case errdefs.IsPermissionDenied(err):
+		return http.StatusForbidden
+	case errdefs.IsNotImplemented(err):
+		return http.StatusNotImplemented
+	case errdefs.IsUnavailable(err):
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+// writeError answers with Docker's error body. Once an answer has begun nothing can be said any more.
+func writeError(w http.ResponseWriter, err error) {
+	if rw, ok := w.(*response); ok && rw.status != 0 {
+		return
+	}
+	code := statusOf(err)
+	if code == http.StatusNotModified {
+		w.WriteHeader(code)
+		return
+	}
+	if errors.Is(err, context.Canceled) {
+		return // the client has gone
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Del("Content-Length")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(common.ErrorResponse{Message: err.Error()})
+}
+
+// classError is a message with a class whose own text is not shown.
+type classError struct {
+	message string
+	class   error
+}
+
+func (e *classError) Error() string { return e.message }
+func (e *classError) Unwrap() error { return e.class }
+
+func classed(class error, format string, args ...any) error {
+	return &classError{message: fmt.Sprintf(format, args...), class: class}
+}
+
+func invalid(format string, args ...any) error {
+	return classed(errdefs.ErrInvalidArgument, format, args...)
+}

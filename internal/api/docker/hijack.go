@@ -1,0 +1,176 @@
+package docker
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/moby/moby/api/types"
+	"golang.org/x/sys/unix"
+)
+
+// stream is a connection that an attach or exec takes over.
+//
+//	client                                   engine
+//	POST /containers/X/attach?stream=1…  →
+//	Upgrade: tcp
+//	                                     ←   HTTP/1.1 101 UPGRADED
+//	                                         Content-Type: application/vnd.docker.{raw,multiplexed}-stream
+//	stdin, raw …                         →
+//	                                     ←   output: raw with a terminal, else frames
+//	shutdown(SHUT_WR): end of stdin      →
+//	                                     ←   close: the end
+//
+// It is taken over by open, not before: errors until then are answers with a status code. Reads and writes before open wait for it.
+type stream struct {
+	server   *Server
+	w        http.ResponseWriter
+	r        *http.Request
+	terminal bool
+
+	once sync.Once
+	up   chan struct{} // closed when open has run
+	err  error         // of open
+	conn net.Conn
+	in   *bufio.Reader
+}
+
+func (s *Server) newStream(w http.ResponseWriter, r *http.Request, terminal bool) *stream {
+	return &stream{server: s, w: w, r: r, terminal: terminal, up: make(chan struct{})}
+}
+
+// open takes the connection over and says so to the client.
+func (s *stream) open() {
+	s.once.Do(func() {
+		defer close(s.up)
+		s.err = s.takeOver()
+	})
+}
+
+func (s *stream) takeOver() error {
+	contentType := multiplexedOrRaw(clientVersion(s.r.Context()), s.terminal)
+	hj, ok := s.w.(http.Hijacker)
+	if !ok {
+		return errors.New("connection cannot be taken over")
+	}
+	conn, rw, err := hj.Hijack()
+	if err != nil {
+		return err
+	}
+	s.server.adopt(conn)
+	_ = conn.SetDeadline(time.Time{})
+	head := "HTTP/1.1 200 OK\r\nContent-Type: " + types.MediaTypeRawStream + "\r\n\r\n"
+	if s.r.Header.Get("Upgrade") != "" {
+		head = "HTTP/1.1 101 UPGRADED\r\nContent-Type: " + contentType + "\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+		for _, name := range []string{"Api-Version", "Docker-Experimental", "Ostype", "Server"} {
+			head += name + ": " + s.w.Header().Get(name) + "\r\n"
+		}
+		head += "\r\n"
+	}
+	s.conn, s.in = conn, rw.Reader
+	_, err = io.WriteString(conn, head)
+	return err
+}
+
+func (s *stream) opened() bool {
+	select {
+	case <-s.up:
+		return s.err == nil
+	default:
+		return false
+	}
+}
+
+// Read gives the client's input; io.EOF when it has closed its side.
+func (s *stream) Read(p []byte) (int, error) {
+	<-s.up
+	if s.err != nil {
+		return 0, s.err
+	}
+	return s.in.Read(p)
+}
+
+func (s *stream) Write(p []byte) (int, error) {
+	<-s.up
+	if s.err != nil {
+		return 0, s.err
+	}
+	return s.conn.Write(p)
+}
+
+// outputs are the writers for the process's streams.
+func (s *stream) outputs() (stdout, stderr io.Writer) {
+	if s.terminal {
+		return s, s
+	}
+	return stdFrames(s)
+}
+
+// fail tells the client of an error after the takeover, where dockerd tells it too: as output.
+func (s *stream) fail(err error) {
+	if !s.opened() {
+		return
+	}
+	_, stderr := s.outputs()
+	_, _ = io.WriteString(stderr, strings.TrimRight(err.Error(), "\n")+"\r\n")
+}
+
+// close ends the connection, and wakes readers that wait for an open that never came.
+func (s *stream) close() {
+	s.once.Do(func() {
+		s.err = net.ErrClosed
+		close(s.up)
+	})
+	if s.conn != nil {
+		if c, ok := s.conn.(interface{ CloseWrite() error }); ok {
+			_ = c.CloseWrite()
+		}
+		s.server.drop(s.conn)
+	}
+}
+
+// watch returns a context that ends when the client has closed both directions. A client that only closes its writing side (docker does
+// so when it has no input) still reads. The kernel tells by POLLHUP, which a look every second finds.
+func (s *stream) watch(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-s.up:
+		case <-ctx.Done():
+			return
+		}
+		for s.err == nil && !hungUp(s.conn) {
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+				return
+			}
+		}
+		cancel()
+	}()
+	return ctx, cancel
+}
+
+func hungUp(c net.Conn) bool {
+	uc, ok := c.(*net.UnixConn)
+	if !ok {
+		return false
+	}
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return true
+	}
+	gone := false
+	err = raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		n, err := unix.Poll(p, 0)
+		gone = err == nil && n > 0 && p[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
+	})
+	return err != nil || gone
+}

@@ -1,0 +1,145 @@
+package docker
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"wherry.dev/wherry/internal/version"
+)
+
+// apiVersion is major*1000+minor, so that versions compare as numbers.
+type apiVersion int
+
+func parseAPIVersion(s string) (apiVersion, bool) {
+	major, minor, ok := strings.Cut(s, ".")
+	if !ok {
+		return 0, false
+	}
+	a, err1 := strconv.ParseUint(major, 10, 8)
+	b, err2 := strconv.ParseUint(minor, 10, 8)
+	return apiVersion(a*1000 + b), err1 == nil && err2 == nil
+}
+
+func (v apiVersion) String() string { return fmt.Sprintf("%d.%d", v/1000, v%1000) }
+
+type versionKey struct{}
+
+// clientVersion is the API version that the request was made for; the newest without a prefix.
+func clientVersion(ctx context.Context) apiVersion {
+	v, _ := ctx.Value(versionKey{}).(apiVersion)
+	return v
+}
+
+// cutVersion takes /v1.xx off a path and checks it.
+func cutVersion(path string) (rest string, v apiVersion, err error) {
+	newest, _ := parseAPIVersion(version.API)
+	oldest, _ := parseAPIVersion(version.MinAPI)
+	if len(path) < 3 || path[1] != 'v' || path[2] < '0' || path[2] > '9' {
+		return path, newest, nil
+	}
+	word, rest, _ := strings.Cut(path[2:], "/")
+	v, ok := parseAPIVersion(word)
+	switch {
+	case !ok:
+		return "", 0, fmt.Errorf("API version %q in the path is no version: %w", word, errdefs.ErrInvalidArgument)
+	case v > newest:
+		return "", 0, classed(errdefs.ErrInvalidArgument, "client version %s is too new. Maximum supported API version is %s", word, version.API)
+	case v < oldest:
+		return "", 0, classed(errdefs.ErrInvalidArgument,
+			"client version %s is too old. Minimum supported API version is %s, please upgrade your client to a newer version", word, version.MinAPI)
+	}
+	return "/" + rest, v, nil
+}
+
+// middleware does what every request needs: who asks, which version, headers, a net below panics, a line in the log.
+func (s *Server) middleware(next http.Handler) http.Handler {
+	server := "Wherry/" + version.Version + " (" + runtime.GOOS + ")"
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w := &response{ResponseWriter: rw}
+		h := w.Header()
+		h.Set("Api-Version", version.API)
+		h.Set("Docker-Experimental", "false")
+		h.Set("Ostype", "linux")
+		h.Set("Server", server)
+		began := time.Now()
+		defer func() {
+			if p := recover(); p != nil && p != http.ErrAbortHandler {
+				s.log.Error("request panicked", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+				writeError(w, classed(errdefs.ErrInternal, "%s %s: the engine met an error of its own (%v); its log has more", r.Method, r.URL.Path, p))
+			}
+			if s.log.Enabled(r.Context(), slog.LevelDebug) {
+				s.log.Debug("request", "method", r.Method, "path", r.URL.Path, "status", w.status, "took", time.Since(began))
+			}
+		}()
+		if err := allowed(r.Context()); err != nil {
+			writeError(w, err)
+			return
+		}
+		rest, v, err := cutVersion(r.URL.Path)
+		if err != nil {
+			writeError(w, err)
+			return
+		}
+		r = r.WithContext(context.WithValue(r.Context(), versionKey{}, v))
+		if rest != r.URL.Path {
+			u := *r.URL
+			if _, raw, ok := strings.Cut(strings.TrimPrefix(u.RawPath, "/"), "/"); ok {
+				u.RawPath = "/" + raw
+			}
+			u.Path = rest
+			r.URL = &u
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// response remembers whether an answer has begun, so that a late error does not write a second one.
+type response struct {
+	http.ResponseWriter
+	status int // 0 until the header is written
+}
+
+func (w *response) WriteHeader(code int) {
+	if w.status == 0 {
+		w.status = code
+	}
+	w.ResponseWriter.WriteHeader(code)
+}
+
+func (w *response) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+func (w *response) Flush() {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	if f, ok := w.ResponseWriter.(http.Flusher); ok {
+		f.Flush()
+	}
+}
+
+func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	h, ok := w.ResponseWriter.(http.Hijacker)
+	if !ok {
+		return nil, nil, classed(errdefs.ErrNotImplemented, "this connection cannot be taken over for a stream")
+	}
+	if w.status == 0 {
+		w.status = http.StatusSwitchingProtocols
+	}
+	return h.Hijack()
+}

@@ -1,0 +1,135 @@
+package docker
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"sync"
+
+	"github.com/moby/moby/api/types/jsonstream"
+)
+
+// handle is a route's function; the error it returns becomes the answer where none has begun.
+type handle func(w http.ResponseWriter, r *http.Request) error
+
+func (h handle) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if err := h(w, r); err != nil {
+		writeError(w, err)
+	}
+}
+
+func writeJSON(w http.ResponseWriter, code int, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_, err = w.Write(append(body, '\n'))
+	return err
+}
+
+func noContent(w http.ResponseWriter) error {
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// flusher passes every write on at once.
+type flusher struct{ w http.ResponseWriter }
+
+func (f flusher) Write(p []byte) (int, error) {
+	n, err := f.w.Write(p)
+	if fl, ok := f.w.(http.Flusher); ok {
+		fl.Flush()
+	}
+	return n, err
+}
+
+// begin sends the header now.
+func begin(w http.ResponseWriter, contentType string) {
+	w.Header().Set("Content-Type", contentType)
+	w.WriteHeader(http.StatusOK)
+	if fl, ok := w.(http.Flusher); ok {
+		fl.Flush()
+	}
+}
+
+// streamMessage is a line of a progress stream: Docker's Message with the field that clients before 1.52 read errors from.
+type streamMessage struct {
+	jsonstream.Message
+	ErrorText string `json:"error,omitempty"`
+}
+
+// messages writes a progress stream from several goroutines. The header goes out with the first line, so that an error before it still
+// gets a status code.
+type messages struct {
+	mu    sync.Mutex
+	w     http.ResponseWriter
+	began bool
+}
+
+func (m *messages) write(msg streamMessage) {
+	line, err := json.Marshal(msg)
+	if err != nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.began {
+		m.began = true
+		begin(m.w, "application/json")
+	}
+	_, _ = flusher{m.w}.Write(append(line, '\r', '\n'))
+}
+
+// end turns what an operation returned into the last line, or returns it when nothing was written yet.
+func (m *messages) end(err error) error {
+	m.mu.Lock()
+	began := m.began
+	m.mu.Unlock()
+	switch {
+	case err == nil && !began:
+		begin(m.w, "application/json")
+	case err == nil:
+	case !began:
+		return err
+	default:
+		m.write(streamMessage{
+			Message:   jsonstream.Message{Error: &jsonstream.Error{Message: err.Error()}},
+			ErrorText: err.Error(),
+		})
+	}
+	return nil
+}
+
+// frames writes Docker's multiplexed stream: an 8-byte header {stream, 0, 0, 0, length of 4 bytes, big endian} before each piece.
+type frames struct {
+	mu *sync.Mutex // shared by both streams of a connection
+	w  io.Writer
+	id byte // 1 stdout, 2 stderr, 3 an error of the engine's
+}
+
+func stdFrames(w io.Writer) (stdout, stderr io.Writer) {
+	mu := new(sync.Mutex)
+	return frames{mu, w, 1}, frames{mu, w, 2}
+}
+
+func (f frames) Write(p []byte) (int, error) {
+	const most = 1 << 20
+	written := 0
+	for len(p) > 0 {
+		piece := p[:min(len(p), most)]
+		p = p[len(piece):]
+		buf := make([]byte, 8, 8+len(piece))
+		buf[0] = f.id
+		buf[4], buf[5], buf[6], buf[7] = byte(len(piece)>>24), byte(len(piece)>>16), byte(len(piece)>>8), byte(len(piece))
+		f.mu.Lock()
+		_, err := f.w.Write(append(buf, piece...))
+		f.mu.Unlock()
+		if err != nil {
+			return written, err
+		}
+		written += len(piece)
+	}
+	return written, nil
+}

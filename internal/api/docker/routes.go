@@ -1,0 +1,97 @@
+package docker
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/containerd/errdefs"
+)
+
+// routes builds the table of everything that is answered. Each noun adds its own routes.
+func routes(s Services, about About, srv *Server) http.Handler {
+	mux := http.NewServeMux()
+	add := func(pattern string, h handle) { mux.Handle(pattern, h) }
+
+	(&systemRoutes{Services: s, about: about}).add(add)
+	(&containerRoutes{s: s.Containers, files: s.Files, monitor: s.Monitor}).add(add)
+	(&streamRoutes{s: s.Containers, server: srv}).add(add)
+	(&execRoutes{s: s.Containers, server: srv}).add(add)
+	(&fileRoutes{s: s.Files}).add(add)
+	(&imageRoutes{s: s.Images}).add(add)
+	(&transferRoutes{s: s.Images}).add(add)
+	(&networkRoutes{s: s.Networks, containers: s.Containers}).add(add)
+	(&volumeRoutes{s: s.Volumes}).add(add)
+	absentRoutes(add)
+
+	// ServeMux redirects paths that are not clean; the API never did.
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h, pattern := mux.Handler(r)
+		if pattern == "" || strings.Contains(r.URL.Path, "//") {
+			notFound(w, r, mux)
+			return
+		}
+		_ = h
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// notFound tells a path that nobody serves from one that is served under another method.
+func notFound(w http.ResponseWriter, r *http.Request, mux *http.ServeMux) {
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+		other := r.Clone(r.Context())
+		other.Method = method
+		if _, pattern := mux.Handler(other); pattern != "" && method != r.Method && !strings.Contains(r.URL.Path, "//") {
+			w.Header().Set("Allow", method)
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			_, _ = w.Write([]byte(`{"message":"method not allowed"}` + "\n"))
+			return
+		}
+	}
+	writeError(w, classed(errdefs.ErrNotFound, "page not found"))
+}
+
+type adder func(pattern string, h handle)
+
+// absentRoutes answer for the parts of Docker's API that Wherry does not have, so that a client can say why.
+func absentRoutes(add adder) {
+	build := func(w http.ResponseWriter, r *http.Request) error {
+		return classed(errdefs.ErrNotImplemented, "this engine does not build images yet: build elsewhere, then pull or load the image")
+	}
+	for _, p := range []string{"POST /build", "POST /build/prune", "POST /build/cancel", "POST /session", "POST /grpc"} {
+		add(p, build)
+	}
+	swarm := func(w http.ResponseWriter, r *http.Request) error {
+		return classed(errdefs.ErrUnavailable,
+			`This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.`)
+	}
+	noSwarm := func(w http.ResponseWriter, r *http.Request) error {
+		return classed(errdefs.ErrNotImplemented, "Wherry is a single machine's engine and has no swarm mode")
+	}
+	for _, noun := range []string{"nodes", "services", "tasks", "secrets", "configs"} {
+		add("/"+noun, swarm)
+		add("/"+noun+"/", swarm)
+	}
+	add("GET /swarm", swarm)
+	add("GET /swarm/unlockkey", swarm)
+	add("POST /swarm/leave", swarm)
+	add("POST /swarm/update", swarm)
+	add("POST /swarm/unlock", swarm)
+	add("POST /swarm/init", noSwarm)
+	add("POST /swarm/join", noSwarm)
+	add("GET /plugins", func(w http.ResponseWriter, r *http.Request) error {
+		return writeJSON(w, http.StatusOK, []struct{}{})
+	})
+	add("GET /plugins/privileges", noPlugins)
+	add("/plugins/", noPlugins)
+	checkpoints := func(w http.ResponseWriter, r *http.Request) error {
+		return classed(errdefs.ErrNotImplemented, "this engine does not make checkpoints")
+	}
+	add("GET /containers/{id}/checkpoints", checkpoints)
+	add("POST /containers/{id}/checkpoints", checkpoints)
+	add("DELETE /containers/{id}/checkpoints/{name}", checkpoints)
+}
+
+func noPlugins(http.ResponseWriter, *http.Request) error {
+	return classed(errdefs.ErrNotImplemented, "Wherry has no plugins")
+}

@@ -1,0 +1,108 @@
+package shim
+
+import (
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/logs"
+)
+
+// output moves what the container prints to its log.
+type output struct {
+	log    *logs.Writer
+	stdin  *os.File
+	pumps  sync.WaitGroup
+	pipes  []pipe
+	lostMu sync.Mutex
+	lost   int64 // bytes that a full disk has cost
+}
+
+type pipe struct {
+	from   *os.File
+	stream logs.Stream
+}
+
+// drain is how long output is still read after all processes of the container are dead: only descriptors passed elsewhere last longer.
+const drain = 2 * time.Second
+
+// open makes the pipes and returns the process's ends.
+func (o *output) open(terminal, stdin bool) (s Streams, err error) {
+	if terminal {
+		return s, nil
+	}
+	if stdin {
+		if s[0], o.stdin, err = os.Pipe(); err != nil {
+			return s, err
+		}
+		if err := blocking(s[0]); err != nil {
+			return s, err
+		}
+	}
+	for i, stream := range map[int]logs.Stream{1: logs.Stdout, 2: logs.Stderr} {
+		var r *os.File
+		if r, s[i], err = os.Pipe(); err != nil {
+			return s, err
+		}
+		if err := blocking(s[i]); err != nil {
+			return s, err
+		}
+		o.pipes = append(o.pipes, pipe{r, stream})
+	}
+	return s, nil
+}
+
+// blocking makes a process's end what programs expect; the other end stays as the poller wants it.
+func blocking(f *os.File) error { return unix.SetNonblock(int(f.Fd()), false) }
+
+func (o *output) pump(from *os.File, stream logs.Stream) {
+	o.pipes = append(o.pipes, pipe{from, stream})
+}
+
+func (o *output) run() {
+	for _, p := range o.pipes {
+		o.pumps.Add(1)
+		go func() {
+			defer o.pumps.Done()
+			o.copy(p)
+		}()
+	}
+}
+
+func (o *output) copy(p pipe) {
+	frame := make([]byte, logs.HeaderSize+logs.MaxData)
+	for {
+		n, err := p.from.Read(frame[logs.HeaderSize:])
+		if n > 0 {
+			if err := o.log.AppendFrame(p.stream, time.Now(), frame[:logs.HeaderSize+n]); err != nil {
+				o.lostMu.Lock()
+				o.lost += int64(n)
+				o.lostMu.Unlock()
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// finish reads what is left, for a bounded time, and marks the log's end.
+func (o *output) finish() {
+	for _, p := range o.pipes {
+		_ = p.from.SetReadDeadline(time.Now().Add(drain))
+	}
+	o.pumps.Wait()
+	o.close()
+}
+
+func (o *output) close() {
+	for _, p := range o.pipes {
+		p.from.Close()
+	}
+	if o.stdin != nil {
+		o.stdin.Close()
+	}
+	_ = o.log.End()
+}

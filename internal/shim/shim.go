@@ -1,0 +1,127 @@
+// Package shim is the small process beside each container: its parent, the keeper of its output and of its end.
+//
+// The engine starts it with a listening socket and speaks to it in frames; the engine may die and come again, the shim stays until its
+// container is dead, its exit status is on disk and nobody is connected. It owns <dir>/exit.json and the container's log; the engine
+// owns the rest of <dir>.
+package shim
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"wherry.dev/wherry/internal/rootfs"
+)
+
+// Names of the files in a task's folder.
+const (
+	SocketFile = "shim.sock"
+	ConfigFile = "config.json" // the OCI configuration
+	TaskFile   = "task.json"   // a Config
+	ExitFile   = "exit.json"   // an Exit
+	ErrorFile  = "shim.log"    // what the shim itself has to complain about
+)
+
+// Config is what a shim is told about its container, before it has been created.
+type Config struct {
+	ID     string         `json:"id"`
+	Rootfs *rootfs.Rootfs `json:"rootfs,omitempty"`
+	Stdin  bool           `json:"stdin,omitempty"`
+	Log    LogConfig      `json:"log"`
+	Cgroup string         `json:"cgroup,omitempty"` // for who comes after the shim's death
+}
+
+// LogConfig says where output goes.
+type LogConfig struct {
+	Dir      string `json:"dir"`
+	MaxSize  int64  `json:"maxSize,omitempty"`
+	MaxFiles int    `json:"maxFiles,omitempty"`
+}
+
+// Exit is how a container's first process ended.
+type Exit struct {
+	Code      int       `json:"code"`
+	Signal    int       `json:"signal,omitempty"`
+	At        time.Time `json:"at"`
+	OOMKilled bool      `json:"oomKilled,omitempty"`
+	Started   bool      `json:"started"`
+}
+
+// The protocol: each side sends frames, a length (u32, network order) and as many bytes of JSON; descriptors travel with a frame's first
+// byte. A request has a number, its response the same; several are under way at a time.
+//
+//	engine                                shim
+//	  {1, create} ─────────────────────────▶  namespaces made, process waits
+//	  ◀──────────── {1, {pid}} + console
+//	  {2, start} ──────────────────────────▶  execve
+//	  {3, wait} ───────────────────────────▶
+//	  {4, exec, process} + 3 streams ──────▶
+//	  ◀──────────── {4, {pid}} + console
+//	  {5, execWait} ───────────────────────▶
+//	  ◀──────────── {5, exit}                 the exec has ended
+//	  ◀──────────── {3, exit}                 the container has ended, output complete, exit.json written
+//	  {6, delete} ─────────────────────────▶  cgroup removed, the shim ends
+const (
+	MethodCreate     = "create"
+	MethodStart      = "start"
+	MethodState      = "state"
+	MethodKill       = "kill"
+	MethodWait       = "wait"
+	MethodStdin      = "stdin"
+	MethodCloseStdin = "closeStdin"
+	MethodResize     = "resize"
+	MethodExec       = "exec"
+	MethodExecWait   = "execWait"
+	MethodExecKill   = "execKill"
+	MethodDelete     = "delete"
+)
+
+// Request is one call; fields that a method does not need are left out.
+type Request struct {
+	N       uint64         `json:"n"`
+	Method  string         `json:"method"`
+	Signal  int            `json:"signal,omitempty"`
+	All     bool           `json:"all,omitempty"`
+	Rows    uint16         `json:"rows,omitempty"`
+	Cols    uint16         `json:"cols,omitempty"`
+	Exec    string         `json:"exec,omitempty"`
+	Process *specs.Process `json:"process,omitempty"`
+	Streams int            `json:"streams,omitempty"` // bit i: stream i's descriptor travels along
+}
+
+// Response is one answer.
+type Response struct {
+	N        uint64   `json:"n"`
+	Error    string   `json:"error,omitempty"`
+	Code     int      `json:"code,omitempty"` // with Error: 126 or 127 where a program could not be executed
+	Pid      int      `json:"pid,omitempty"`
+	Started  bool     `json:"started,omitempty"`
+	Exit     *Exit    `json:"exit,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// WriteJSON writes a file as a whole: data, rename.
+func WriteJSON(path string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".part", b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".part", path)
+}
+
+// ReadJSON reads one.
+func ReadJSON(path string, v any) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(b, v)
+}
+
+func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }

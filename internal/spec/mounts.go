@@ -1,0 +1,232 @@
+package spec
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Mount is one that the user or the image asked for, with its source resolved. It is data: container records hold it.
+type Mount struct {
+	Type        mount.Type        `json:"type"`
+	Name        string            `json:"name,omitempty"`   // of a volume
+	Source      string            `json:"source,omitempty"` // on the host
+	Destination string            `json:"destination"`
+	Mode        string            `json:"mode,omitempty"` // as given to -v
+	ReadOnly    bool              `json:"readOnly,omitempty"`
+	Propagation mount.Propagation `json:"propagation,omitempty"`
+	Options     []string          `json:"options,omitempty"` // of a tmpfs
+	Subpath     string            `json:"subpath,omitempty"` // of a volume or image
+	Anonymous   bool              `json:"anonymous,omitempty"`
+	NoCopy      bool              `json:"noCopy,omitempty"`
+
+	NonRecursive           bool `json:"nonRecursive,omitempty"`
+	ReadOnlyNonRecursive   bool `json:"readOnlyNonRecursive,omitempty"`
+	ReadOnlyForceRecursive bool `json:"readOnlyForceRecursive,omitempty"`
+	// Unmapped ids: the source's files keep the ids of the container's own range (an overlay made for it).
+	Unmapped bool `json:"unmapped,omitempty"`
+}
+
+// Point is the mount as inspect shows it.
+func (m Mount) Point() container.MountPoint {
+	p := container.MountPoint{Type: m.Type, Name: m.Name, Source: m.Source, Destination: m.Destination, Mode: m.Mode, RW: !m.ReadOnly, Propagation: m.Propagation}
+	if m.Type == mount.TypeVolume {
+		p.Driver = "local"
+	}
+	return p
+}
+
+func (b *builder) mounts() ([]specs.Mount, error) {
+	list := b.defaultMounts()
+	for _, f := range [][2]string{{b.in.ResolvConf, "/etc/resolv.conf"}, {b.in.HostnameFile, "/etc/hostname"}, {b.in.Hosts, "/etc/hosts"}} {
+		if f[0] != "" {
+			list = append(list, b.mapped(specs.Mount{Type: "bind", Source: f[0], Destination: f[1], Options: []string{"bind", "rprivate"}}))
+		}
+	}
+	if b.h.Init != nil && *b.h.Init {
+		list = append(list, b.mapped(specs.Mount{Type: "bind", Source: b.in.Oar, Destination: InitPath, Options: []string{"bind", "ro", "nosuid", "nodev"}}))
+	}
+	for _, m := range b.in.Mounts {
+		list = slices.DeleteFunc(list, func(d specs.Mount) bool {
+			return d.Destination == m.Destination || m.Destination == "/dev" && strings.HasPrefix(d.Destination, "/dev/")
+		})
+	}
+	user := slices.Clone(b.in.Mounts)
+	slices.SortStableFunc(user, func(x, y Mount) int {
+		return cmp.Compare(strings.Count(x.Destination, "/"), strings.Count(y.Destination, "/"))
+	})
+	for _, m := range user {
+		made, err := b.mount(m)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, made)
+	}
+	if b.opts.Strict {
+		for i := range list {
+			list[i].Options = append(slices.DeleteFunc(list[i].Options, func(o string) bool { return o == "suid" }), "nosuid")
+		}
+	}
+	return list, nil
+}
+
+// mapped makes a bind's ids inside those on the host, where the container has a user namespace.
+func (b *builder) mapped(m specs.Mount) specs.Mount {
+	if b.in.Size > 0 {
+		m.UIDMappings, m.GIDMappings = b.idMapping(), b.idMapping()
+	}
+	return m
+}
+
+func (b *builder) defaultMounts() []specs.Mount {
+	proc := specs.Mount{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}}
+	if b.h.PidMode.IsHost() && b.in.Size > 0 {
+		// A procfs of the host's pid namespace cannot be mounted from a user namespace: the host's own is shown.
+		proc = specs.Mount{Destination: "/proc", Type: "bind", Source: "/proc", Options: []string{"rbind", "nosuid", "noexec", "nodev"}}
+	}
+	list := []specs.Mount{
+		proc,
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: b.readOnlyUnlessPrivileged("nosuid", "noexec", "nodev")},
+		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: b.readOnlyUnlessPrivileged("nosuid", "noexec", "nodev")},
+	}
+	return append(list, b.ipcMounts()...)
+}
+
+func (b *builder) ipcMounts() []specs.Mount {
+	plain := []string{"nosuid", "noexec", "nodev"}
+	if b.h.IpcMode.IsHost() {
+		return []specs.Mount{
+			{Destination: "/dev/mqueue", Type: "bind", Source: "/dev/mqueue", Options: append([]string{"bind"}, plain...)},
+			{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: append([]string{"bind"}, plain...)},
+		}
+	}
+	list := []specs.Mount{{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: plain}}
+	switch {
+	case b.in.Shm != "":
+		list = append(list, specs.Mount{Destination: "/dev/shm", Type: "bind", Source: b.in.Shm, Options: append([]string{"bind"}, plain...)})
+	case !b.h.IpcMode.IsNone():
+		size := fmt.Sprintf("size=%d", b.h.ShmSize)
+		list = append(list, specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: append(slices.Clone(plain), "mode=1777", size)})
+	}
+	return list
+}
+
+func (b *builder) readOnlyUnlessPrivileged(options ...string) []string {
+	if b.privileged() {
+		return options
+	}
+	return append(options, "ro")
+}
+
+func (b *builder) mount(m Mount) (specs.Mount, error) {
+	switch m.Type {
+	case mount.TypeTmpfs:
+		options := append([]string{"nosuid", "nodev", "noexec"}, m.Options...)
+		if m.ReadOnly {
+			options = append(options, "ro")
+		}
+		return specs.Mount{Destination: m.Destination, Type: "tmpfs", Source: "tmpfs", Options: dedupe(options)}, nil
+	case mount.TypeBind, mount.TypeVolume, mount.TypeImage:
+	default:
+		return specs.Mount{}, fmt.Errorf("mount %s: type %q is not one of bind, volume, tmpfs, image: %w", m.Destination, m.Type, errdefs.ErrInvalidArgument)
+	}
+	options := []string{"rbind"}
+	if m.NonRecursive {
+		options = []string{"bind"}
+	}
+	if m.ReadOnly {
+		options = append(options, "ro")
+		if !m.ReadOnlyNonRecursive && !m.NonRecursive {
+			options = append(options, "rro")
+		}
+	}
+	propagation := string(m.Propagation)
+	if propagation == "" {
+		propagation = string(mount.PropagationRPrivate)
+	}
+	options = append(options, propagation)
+	made := specs.Mount{Destination: m.Destination, Type: "bind", Source: m.Source, Options: options}
+	if m.Unmapped {
+		return made, nil
+	}
+	return b.mapped(made), nil
+}
+
+// dedupe lets a later option of tmpfs win over an opposite default: exec over noexec, size twice.
+func dedupe(options []string) []string {
+	key := func(o string) string {
+		name, _, _ := strings.Cut(o, "=")
+		if base, ok := strings.CutPrefix(name, "no"); ok && slices.Contains([]string{"suid", "dev", "exec", "atime"}, base) {
+			return base
+		}
+		if name == "rw" {
+			return "ro"
+		}
+		return name
+	}
+	var out []string
+	for i, o := range options {
+		later := slices.ContainsFunc(options[i+1:], func(x string) bool { return key(x) == key(o) })
+		if !later {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+func (b *builder) rootPropagation() string {
+	for _, m := range b.in.Mounts {
+		switch m.Propagation {
+		case mount.PropagationShared, mount.PropagationRShared:
+			return "shared"
+		case mount.PropagationSlave, mount.PropagationRSlave:
+			return "rslave"
+		}
+	}
+	return ""
+}
+
+// ParseTmpfs checks the options of --tmpfs.
+func ParseTmpfs(options string) ([]string, error) {
+	flags := []string{"ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "async", "atime", "noatime", "diratime", "nodiratime",
+		"relatime", "strictatime", "mode", "size", "uid", "gid", "nr_inodes", "nr_blocks", "mpol", "tmpcopyup", "huge"}
+	if options == "" {
+		return nil, nil
+	}
+	var out []string
+	for _, o := range strings.Split(options, ",") {
+		key, _, _ := strings.Cut(o, "=")
+		switch {
+		case o == "":
+		case slices.Contains([]string{"rprivate", "private", "rshared", "shared", "rslave", "slave"}, key):
+		case !slices.Contains(flags, key):
+			return nil, fmt.Errorf("invalid tmpfs option %q: did you mean %s?: %w", o, Nearest(key, flags), errdefs.ErrInvalidArgument)
+		default:
+			out = append(out, o)
+		}
+	}
+	return out, nil
+}
+
+// Clean checks a place inside a container.
+func Clean(destination string) (string, error) {
+	switch clean := path.Clean(destination); {
+	case destination == "":
+		return "", fmt.Errorf("invalid mount: a path inside the container is needed: %w", errdefs.ErrInvalidArgument)
+	case !path.IsAbs(destination):
+		return "", fmt.Errorf("invalid mount path: %q mount path must be absolute: %w", destination, errdefs.ErrInvalidArgument)
+	case clean == "/":
+		return "", fmt.Errorf("invalid specification: destination can't be '/': mount a folder below it: %w", errdefs.ErrInvalidArgument)
+	default:
+		return clean, nil
+	}
+}

@@ -1,0 +1,266 @@
+package task
+
+import (
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"wherry.dev/wherry/internal/logs"
+	"wherry.dev/wherry/internal/rootfs"
+)
+
+// oar builds the runtime once for all tests.
+func oar(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(os.TempDir(), "oar-for-task-tests")
+	cmd := exec.Command("go", "build", "-o", path, "../../cmd/oar")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build oar: %v\n%s", err, out)
+	}
+	t.Cleanup(func() { os.Remove(path) })
+	return path
+}
+
+// options of a busybox container in its own user namespace.
+func options(t *testing.T, oar, id string, args ...string) CreateOptions {
+	t.Helper()
+	dir := t.TempDir()
+	layer, upper, work := filepath.Join(dir, "layer"), filepath.Join(dir, "upper"), filepath.Join(dir, "work")
+	for _, d := range []string{"bin", "proc", "dev", "sys", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(layer, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(layer, "bin/busybox"), b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, applet := range []string{"sh", "sleep", "cat", "echo", "stty", "tty"} {
+		if err := os.Symlink("busybox", filepath.Join(layer, "bin", applet)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const base = 0x20000000
+	for _, d := range []string{upper, work} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(d, base, base); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: base, Size: 65536}}
+	return CreateOptions{Oar: oar, Dir: filepath.Join(dir, "task"), ID: id, Log: LogOptions{Dir: filepath.Join(dir, "log")},
+		Rootfs: &rootfs.Rootfs{Lower: []string{layer}, Upper: upper, Work: work, IDMap: rootfs.IDMap{Base: base, Size: 65536}},
+		Spec: &specs.Spec{Version: specs.Version, Root: &specs.Root{Path: "rootfs"}, Hostname: "box",
+			Process: &specs.Process{Args: args, Cwd: "/", Env: []string{"PATH=/bin"}},
+			Mounts: []specs.Mount{{Destination: "/proc", Type: "proc"}, {Destination: "/dev", Type: "tmpfs", Options: []string{"mode=755"}},
+				{Destination: "/dev/pts", Type: "devpts", Options: []string{"newinstance", "ptmxmode=0666", "mode=0620"}}},
+			Linux: &specs.Linux{UIDMappings: ids, GIDMappings: ids, CgroupsPath: "/wherry-task-test/" + id,
+				Namespaces: []specs.LinuxNamespace{{Type: "pid"}, {Type: "mount"}, {Type: "user"}, {Type: "ipc"}, {Type: "uts"}, {Type: "network"}}}}}
+}
+
+func create(t *testing.T, o CreateOptions) *Task {
+	t.Helper()
+	tk, err := Create(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tk.Close() })
+	return tk
+}
+
+func output(t *testing.T, o CreateOptions) string {
+	t.Helper()
+	r, err := logs.Open(o.Log.Dir, logs.ReadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var s strings.Builder
+	for {
+		e, err := r.Next(t.Context())
+		if err == io.EOF {
+			return s.String()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Write(e.Data)
+	}
+}
+
+func TestLife(t *testing.T) {
+	o := options(t, oar(t), "life", "sh", "-c", "echo $$ to stdout; echo to stderr >&2; exit 7")
+	tk := create(t, o)
+	if err := tk.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	exit, err := tk.Wait(t.Context())
+	if err != nil || exit.Code != 7 || exit.Signal != 0 || !exit.Started {
+		t.Fatalf("%v %+v", err, exit)
+	}
+	if out := output(t, o); !strings.Contains(out, "1 to stdout\n") || !strings.Contains(out, "to stderr\n") {
+		t.Fatalf("log: %q", out)
+	}
+	if err := tk.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(o.Dir); !os.IsNotExist(err) {
+		t.Fatal("the task's folder is left")
+	}
+}
+
+func TestEngineComesBack(t *testing.T) {
+	o := options(t, oar(t), "again", "sh", "-c", "sleep 0.3; echo said; exit 9")
+	tk := create(t, o)
+	if err := tk.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pid := tk.Pid()
+	tk.Close()
+	back, err := Open(t.Context(), o.Dir)
+	if err != nil || back.Pid() != pid || !back.Started() {
+		t.Fatalf("%v: pid %d, not %d", err, back.Pid(), pid)
+	}
+	back.Close()
+	// The container ends while nobody is there; the exit status is on disk.
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		if _, err := os.Stat(filepath.Join(o.Dir, "exit.json")); err == nil || time.Now().After(deadline) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	last, err := Open(t.Context(), o.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exit, err := last.Wait(t.Context())
+	if err != nil || exit.Code != 9 {
+		t.Fatalf("%v %+v", err, exit)
+	}
+	if out := output(t, o); out != "said\n" {
+		t.Fatalf("log: %q", out)
+	}
+	if err := last.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestExec(t *testing.T) {
+	o := options(t, oar(t), "exec", "sleep", "1000")
+	tk := create(t, o)
+	if err := tk.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := tk.Delete(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := tk.Exec(t.Context(), ExecOptions{ID: "1", Out: w, Process: &specs.Process{Args: []string{"sh", "-c", "echo in $$; cat /proc/1/cmdline; exit 3"}, Cwd: "/", Env: []string{"PATH=/bin"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	out, _ := io.ReadAll(r)
+	if code, err := p.Wait(t.Context()); err != nil || code != 3 {
+		t.Fatalf("%v, code %d", err, code)
+	}
+	if !strings.Contains(string(out), "sleep\x001000") {
+		t.Fatalf("%q", out)
+	}
+	for path, want := range map[string]int{"nothing": 127, "/proc": 126} {
+		_, err = tk.Exec(t.Context(), ExecOptions{ID: "2", Process: &specs.Process{Args: []string{path}, Cwd: "/", Env: []string{"PATH=/bin"}}})
+		if e, ok := err.(*ExecError); !ok || e.Code != want {
+			t.Fatalf("%s: %v", path, err)
+		}
+	}
+}
+
+func TestTerminal(t *testing.T) {
+	o := options(t, oar(t), "tty", "sh", "-c", "tty; read x; stty size; echo got $x")
+	o.Spec.Process.Terminal = true
+	tk := create(t, o)
+	if err := tk.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := tk.Resize(t.Context(), 33, 77); err != nil {
+		t.Fatal(err)
+	}
+	in, err := tk.Stdin(t.Context())
+	if err != nil || in == nil {
+		t.Fatalf("%v %v", err, in)
+	}
+	if _, err := in.WriteString("typed\n"); err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := tk.Wait(t.Context()); err != nil || exit.Code != 0 {
+		t.Fatalf("%v %+v", err, exit)
+	}
+	out := output(t, o)
+	for _, want := range []string{"/dev/pts/0", "33 77", "got typed"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in %q", want, out)
+		}
+	}
+	in.Close()
+	if err := tk.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestShimDies(t *testing.T) {
+	o := options(t, oar(t), "lost", "sleep", "1000")
+	tk := create(t, o)
+	if err := tk.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	shim := parent(t, tk.Pid())
+	if err := syscall.Kill(shim, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	exit, err := tk.Wait(t.Context())
+	if err != nil || !exit.Lost || exit.Code != 137 {
+		t.Fatalf("%v %+v", err, exit)
+	}
+	if b, err := os.ReadFile("/proc/" + itoa(tk.Pid()) + "/cmdline"); err == nil && strings.HasPrefix(string(b), "sleep") {
+		t.Fatal("the container's process still lives")
+	}
+	if err := tk.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+func parent(t *testing.T, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile("/proc/" + itoa(pid) + "/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	n := 0
+	for _, c := range fields[1] {
+		n = n*10 + int(c-'0')
+	}
+	return n
+}
