@@ -1,0 +1,102 @@
+package sandbox
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Files are the ones of /etc that the engine writes for a container; they lie in its own folder and are bound into it.
+type Files struct{ Hosts, Hostname, ResolvConf string }
+
+// FilesIn names the files of a container's folder.
+func FilesIn(dir string) Files {
+	return Files{Hosts: filepath.Join(dir, "hosts"), Hostname: filepath.Join(dir, "hostname"), ResolvConf: filepath.Join(dir, "resolv.conf")}
+}
+
+// Content of the files.
+type Content struct {
+	Hosts, ResolvConf []byte
+	Hostname          string
+}
+
+// Write writes the files in place: a running container that has them bound sees the new content.
+func (f Files) Write(c Content) error {
+	for _, row := range []struct {
+		path    string
+		content []byte
+	}{{f.Hosts, c.Hosts}, {f.Hostname, []byte(c.Hostname + "\n")}, {f.ResolvConf, c.ResolvConf}} {
+		if err := os.WriteFile(row.path, row.content, 0o644); err != nil {
+			return fmt.Errorf("write the container's %s: %w", filepath.Base(row.path), err)
+		}
+	}
+	return nil
+}
+
+// HostNetwork says what the files of a container on the host's network, or without one, contain.
+type HostNetwork struct {
+	None                       bool // no network at all
+	Hostname                   string
+	ExtraHosts                 []string // "name:address"
+	DNS                        []netip.Addr
+	DNSSearch, DNSOptions      []string
+	HostHosts, HostResolveConf string // the host's own files; "": /etc/hosts and /etc/resolv.conf
+}
+
+const plainHosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
+
+// Content is the host's own files with what was asked for on top.
+func (n HostNetwork) Content() Content {
+	read := func(path, fallback string) []byte {
+		if path == "" {
+			path = fallback
+		}
+		b, _ := os.ReadFile(path)
+		return b
+	}
+	c := Content{Hostname: n.Hostname, Hosts: []byte(plainHosts), ResolvConf: read(n.HostResolveConf, "/etc/resolv.conf")}
+	if !n.None {
+		c.Hosts = read(n.HostHosts, "/etc/hosts")
+	}
+	c.Hosts = append(c.Hosts, n.extraHosts()...)
+	c.ResolvConf = n.resolvConf(c.ResolvConf)
+	return c
+}
+
+func (n HostNetwork) extraHosts() string {
+	var b strings.Builder
+	for _, e := range n.ExtraHosts {
+		name, address, ok := strings.Cut(e, ":")
+		if !ok {
+			continue
+		}
+		if address == "host-gateway" {
+			address = "127.0.0.1"
+		}
+		fmt.Fprintf(&b, "%s\t%s\n", strings.Trim(address, "[]"), name)
+	}
+	return b.String()
+}
+
+// resolvConf replaces the lines of the kinds that are asked for.
+func (n HostNetwork) resolvConf(host []byte) []byte {
+	var b strings.Builder
+	replaced := map[string]bool{"nameserver": len(n.DNS) > 0, "search": len(n.DNSSearch) > 0, "domain": len(n.DNSSearch) > 0, "options": len(n.DNSOptions) > 0}
+	for line := range strings.Lines(string(host)) {
+		if f := strings.Fields(line); len(f) == 0 || !replaced[f[0]] {
+			b.WriteString(strings.TrimSuffix(line, "\n") + "\n")
+		}
+	}
+	for _, a := range n.DNS {
+		fmt.Fprintf(&b, "nameserver %s\n", a)
+	}
+	if len(n.DNSSearch) > 0 && (len(n.DNSSearch) > 1 || n.DNSSearch[0] != ".") {
+		fmt.Fprintf(&b, "search %s\n", strings.Join(n.DNSSearch, " "))
+	}
+	if len(n.DNSOptions) > 0 {
+		fmt.Fprintf(&b, "options %s\n", strings.Join(n.DNSOptions, " "))
+	}
+	return []byte(b.String())
+}

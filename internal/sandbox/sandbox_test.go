@@ -1,0 +1,75 @@
+package sandbox
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"wherry.dev/wherry/internal/rootfs"
+)
+
+func TestRangesNeverOverlap(t *testing.T) {
+	r := NewRanges("/var/lib/one")
+	kept := rootfs.IDMap{Base: firstBase + (r.next+1)*rangeSize, Size: rangeSize}
+	r.Keep(kept)
+	seen := map[uint32]bool{}
+	for range 500 {
+		m, err := r.Take()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case m.Size != rangeSize || m.Base < firstBase || m.Base%rangeSize != 0:
+			t.Fatalf("range %+v is no whole range", m)
+		case m.Base == kept.Base:
+			t.Fatal("a kept range was given out")
+		case seen[m.Base]:
+			t.Fatalf("range %d was given out twice", m.Base)
+		case uint64(m.Base)+uint64(m.Size) > 1<<32-1:
+			t.Fatalf("range %d reaches the last id", m.Base)
+		}
+		seen[m.Base] = true
+	}
+}
+
+func TestRangesRunOut(t *testing.T) {
+	r := NewRanges("x")
+	var last rootfs.IDMap
+	for range ranges - 1 {
+		m, err := r.Take()
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = m
+	}
+	if _, err := r.Take(); err == nil {
+		t.Fatal("more ranges than there are")
+	}
+	r.Give(last)
+	if m, err := r.Take(); err != nil || m != last {
+		t.Fatalf("the range that was given back: %v, %v", m, err)
+	}
+}
+
+func TestHostFiles(t *testing.T) {
+	dir := t.TempDir()
+	hosts, resolv := filepath.Join(dir, "h"), filepath.Join(dir, "r")
+	os.WriteFile(hosts, []byte("10.0.0.1 me\n"), 0o600)
+	os.WriteFile(resolv, []byte("nameserver 1.1.1.1\nsearch old.example"), 0o600)
+	n := HostNetwork{Hostname: "box", ExtraHosts: []string{"db:10.1.1.1", "six:[::2]"}, DNS: []netip.Addr{netip.MustParseAddr("9.9.9.9")}, HostHosts: hosts, HostResolveConf: resolv}
+	f := FilesIn(dir)
+	if err := f.Write(n.Content()); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{f.Hosts: "10.0.0.1 me\n10.1.1.1\tdb\n::2\tsix\n", f.Hostname: "box\n", f.ResolvConf: "search old.example\nnameserver 9.9.9.9\n"} {
+		if b, err := os.ReadFile(path); err != nil || string(b) != want {
+			t.Errorf("%s: %q, %v; want %q", path, b, err, want)
+		}
+	}
+	n.None = true
+	if c := n.Content(); !strings.Contains(string(c.Hosts), "127.0.0.1\tlocalhost") || strings.Contains(string(c.Hosts), "me") {
+		t.Errorf("hosts without a network: %q", c.Hosts)
+	}
+}
