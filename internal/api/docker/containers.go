@@ -2,7 +2,7 @@ package docker
 
 import (
 	"net/http"
-	"regexp"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
@@ -49,7 +49,7 @@ func (c *containerRoutes) create(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	name := q.Get("name")
+	name := strings.TrimPrefix(q.Get("name"), "/")
 	if err := checkName(name); err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func (c *containerRoutes) unpause(w http.ResponseWriter, r *http.Request) error 
 }
 
 func (c *containerRoutes) rename(w http.ResponseWriter, r *http.Request) error {
-	name := queryOf(r).Get("name")
+	name := strings.TrimPrefix(queryOf(r).Get("name"), "/")
 	if name == "" {
 		return invalid("rename: a new name is needed")
 	}
@@ -308,11 +308,18 @@ func (c *containerRoutes) stats(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-var containerName = regexp.MustCompile(`^/?[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
-
+// checkName wants [a-zA-Z0-9][a-zA-Z0-9_.-]+ or nothing.
 func checkName(name string) error {
-	if name == "" || len(name) <= 255 && containerName.MatchString(name) {
+	if name == "" {
 		return nil
 	}
-	return invalid("Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
+	ok := len(name) >= 2 && len(name) <= 255
+	for i, c := range []byte(name) {
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		ok = ok && (letter || i > 0 && (c == '_' || c == '.' || c == '-'))
+	}
+	if !ok {
+		return invalid("Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
+	}
+	return nil
 }

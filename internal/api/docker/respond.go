@@ -29,6 +29,9 @@ func writeJSON(w http.ResponseWriter, code int, v any) error {
 	return err
 }
 
+// encode writes one document of a stream or of an answer whose header is out.
+func encode(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
+
 func noContent(w http.ResponseWriter) error {
 	w.WriteHeader(http.StatusNoContent)
 	return nil

@@ -1,0 +1,110 @@
+package docker
+
+import (
+	"errors"
+	"io"
+	"net/http"
+
+	"github.com/moby/moby/api/types/container"
+
+	containers "wherry.dev/wherry/internal/container"
+)
+
+// execRoutes are further processes in running containers.
+type execRoutes struct {
+	s      *containers.Service
+	server *Server
+}
+
+func (e *execRoutes) add(add adder) {
+	add("POST /containers/{id}/exec", e.create)
+	add("POST /exec/{id}/start", e.start)
+	add("GET /exec/{id}/json", e.inspect)
+	add("POST /exec/{id}/resize", e.resize)
+}
+
+// execBody takes a command as one string too.
+type execBody struct {
+	container.ExecCreateRequest
+	Cmd words
+}
+
+func (e *execRoutes) create(w http.ResponseWriter, r *http.Request) error {
+	var body execBody
+	if err := decodeBody(w, r, &body); err != nil {
+		return err
+	}
+	req := body.ExecCreateRequest
+	req.Cmd = body.Cmd
+	if len(req.Cmd) == 0 {
+		return invalid("No exec command specified")
+	}
+	id, err := e.s.ExecCreate(r.Context(), r.PathValue("id"), req)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusCreated, container.ExecCreateResponse{ID: id})
+}
+
+func (e *execRoutes) start(w http.ResponseWriter, r *http.Request) error {
+	var req container.ExecStartRequest
+	if err := decodeOptional(w, r, &req); err != nil {
+		return err
+	}
+	id := r.PathValue("id")
+	if req.Detach {
+		if err := e.s.ExecStart(r.Context(), id, containers.ExecStreams{Detach: true, ConsoleSize: req.ConsoleSize}); err != nil {
+			return err
+		}
+		w.WriteHeader(http.StatusOK)
+		return nil
+	}
+	about, err := e.s.ExecInspect(id)
+	if err != nil {
+		return err
+	}
+	terminal := about.ProcessConfig != nil && about.ProcessConfig.Tty
+	conn := e.server.newStream(w, r, terminal)
+	defer conn.close()
+	o := containers.ExecStreams{ConsoleSize: req.ConsoleSize, Started: conn.open}
+	stdout, stderr := conn.outputs()
+	if about.OpenStdin {
+		o.Stdin = conn
+	}
+	if about.OpenStdout || terminal {
+		o.Stdout = stdout
+	}
+	if about.OpenStderr {
+		o.Stderr = stderr
+	}
+	ctx, cancel := conn.watch(r.Context())
+	defer cancel()
+	err = e.s.ExecStart(ctx, id, o)
+	if !conn.opened() {
+		return err
+	}
+	if err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
+		conn.fail(err)
+	}
+	return nil
+}
+
+func (e *execRoutes) inspect(w http.ResponseWriter, r *http.Request) error {
+	out, err := e.s.ExecInspect(r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (e *execRoutes) resize(w http.ResponseWriter, r *http.Request) error {
+	rows, cols, err := size(queryOf(r))
+	if err != nil {
+		return err
+	}
+	if err := e.s.ExecResize(r.Context(), r.PathValue("id"), rows, cols); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}

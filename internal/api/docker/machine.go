@@ -1,0 +1,96 @@
+package docker
+
+import (
+	"bufio"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+func openFiles() int {
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0
+	}
+	return len(list)
+}
+
+// memoryTotal is MemTotal of /proc/meminfo in bytes.
+func memoryTotal() int64 {
+	f, err := os.Open("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if rest, ok := strings.CutPrefix(s.Text(), "MemTotal:"); ok {
+			n, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			return n << 10
+		}
+	}
+	return 0
+}
+
+// operatingSystem reads os-release(5).
+func operatingSystem() (name, version string) {
+	for _, path := range []string{"/etc/os-release", "/usr/lib/os-release"} {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		for _, line := range strings.Split(string(b), "\n") {
+			key, value, _ := strings.Cut(line, "=")
+			value = strings.Trim(value, `"'`)
+			switch key {
+			case "PRETTY_NAME":
+				name = value
+			case "VERSION_ID":
+				version = value
+			}
+		}
+		return name, version
+	}
+	return "Linux", ""
+}
+
+func cgroupVersion() string {
+	var st unix.Statfs_t
+	if unix.Statfs("/sys/fs/cgroup", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
+		return "2"
+	}
+	return "1"
+}
+
+// loopbackPrefixes are spoken to without TLS where they do not speak it.
+func loopbackPrefixes() []netip.Prefix {
+	return []netip.Prefix{
+		netip.PrefixFrom(netip.IPv6Loopback(), 128),
+		netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8),
+	}
+}
+
+// directorySize adds up the sizes of files; what cannot be read counts nothing. -1 where dir itself cannot.
+func directorySize(dir string) int64 {
+	if dir == "" {
+		return -1
+	}
+	var sum int64
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil
+		}
+		if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
+			sum += info.Size()
+		}
+		return nil
+	})
+	if err != nil {
+		return -1
+	}
+	return sum
+}

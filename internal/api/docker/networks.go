@@ -1,0 +1,116 @@
+package docker
+
+import (
+	"net/http"
+
+	"github.com/moby/moby/api/types/network"
+
+	containers "wherry.dev/wherry/internal/container"
+	networks "wherry.dev/wherry/internal/network"
+)
+
+// networkRoutes make, show and remove networks and join containers to them.
+type networkRoutes struct {
+	s          *networks.Service
+	containers *containers.Service
+}
+
+func (n *networkRoutes) add(add adder) {
+	add("GET /networks", n.list)
+	add("GET /networks/{id}", n.inspect)
+	add("POST /networks/create", n.create)
+	add("POST /networks/prune", n.prune)
+	add("DELETE /networks/{id}", n.remove)
+	add("POST /networks/{id}/connect", n.connect)
+	add("POST /networks/{id}/disconnect", n.disconnect)
+}
+
+func (n *networkRoutes) list(w http.ResponseWriter, r *http.Request) error {
+	filters, err := queryOf(r).filters()
+	if err != nil {
+		return err
+	}
+	list, err := n.s.List(r.Context(), filters)
+	if err != nil {
+		return err
+	}
+	out := make([]network.Inspect, len(list))
+	for i, one := range list {
+		one.Containers = map[string]network.EndpointResource{} // only inspect lists them
+		out[i] = one
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (n *networkRoutes) inspect(w http.ResponseWriter, r *http.Request) error {
+	out, err := n.s.Inspect(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	if out.Containers == nil {
+		out.Containers = map[string]network.EndpointResource{}
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (n *networkRoutes) create(w http.ResponseWriter, r *http.Request) error {
+	var req network.CreateRequest
+	if err := decodeBody(w, r, &req); err != nil {
+		return err
+	}
+	if req.Scope == "swarm" || req.Ingress {
+		return invalid("network %s: this engine has no swarm mode", req.Name)
+	}
+	out, err := n.s.Create(r.Context(), req)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusCreated, out)
+}
+
+func (n *networkRoutes) prune(w http.ResponseWriter, r *http.Request) error {
+	filters, err := queryOf(r).filters()
+	if err != nil {
+		return err
+	}
+	report, err := n.s.Prune(r.Context(), filters)
+	if err != nil {
+		return err
+	}
+	report.NetworksDeleted = orEmpty(report.NetworksDeleted)
+	return writeJSON(w, http.StatusOK, report)
+}
+
+func (n *networkRoutes) remove(w http.ResponseWriter, r *http.Request) error {
+	if err := n.s.Remove(r.Context(), r.PathValue("id")); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (n *networkRoutes) connect(w http.ResponseWriter, r *http.Request) error {
+	var req network.ConnectRequest
+	if err := decodeBody(w, r, &req); err != nil {
+		return err
+	}
+	if req.EndpointConfig == nil {
+		req.EndpointConfig = &network.EndpointSettings{}
+	}
+	if err := n.containers.ConnectNetwork(r.Context(), req.Container, r.PathValue("id"), req.EndpointConfig); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+func (n *networkRoutes) disconnect(w http.ResponseWriter, r *http.Request) error {
+	var req network.DisconnectRequest
+	if err := decodeBody(w, r, &req); err != nil {
+		return err
+	}
+	if err := n.containers.DisconnectNetwork(r.Context(), req.Container, r.PathValue("id"), req.Force); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}

@@ -1,0 +1,224 @@
+package docker
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/api/types/swarm"
+	"github.com/moby/moby/api/types/system"
+	"github.com/moby/moby/api/types/volume"
+	"golang.org/x/sys/unix"
+
+	containers "wherry.dev/wherry/internal/container"
+	images "wherry.dev/wherry/internal/image"
+	"wherry.dev/wherry/internal/version"
+)
+
+// systemRoutes are about the engine itself.
+type systemRoutes struct {
+	Services
+	about About
+}
+
+func (s *systemRoutes) add(add adder) {
+	add("GET /_ping", s.ping) // HEAD too
+	add("GET /version", s.version)
+	add("GET /info", s.info)
+	add("GET /events", s.events)
+	add("GET /system/df", s.diskUsage)
+	add("GET /wherry/state", s.state)
+}
+
+func (s *systemRoutes) ping(w http.ResponseWriter, r *http.Request) error {
+	h := w.Header()
+	h.Set("Builder-Version", "1")
+	h.Set("Swarm", "inactive")
+	h.Set("Cache-Control", "no-cache, no-store, must-revalidate")
+	h.Set("Pragma", "no-cache")
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	if r.Method == http.MethodHead {
+		h.Set("Content-Length", "0")
+		w.WriteHeader(http.StatusOK)
+		return nil
+	}
+	_, err := w.Write([]byte("OK"))
+	return err
+}
+
+func kernelRelease() (release, machine string) {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return "unknown", runtime.GOARCH
+	}
+	return unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Machine[:])
+}
+
+func (s *systemRoutes) version(w http.ResponseWriter, _ *http.Request) error {
+	release, _ := kernelRelease()
+	details := map[string]string{
+		"ApiVersion": version.API, "MinAPIVersion": version.MinAPI, "Arch": runtime.GOARCH, "Os": runtime.GOOS,
+		"GoVersion": runtime.Version(), "KernelVersion": release, "Experimental": "false",
+	}
+	return writeJSON(w, http.StatusOK, system.VersionResponse{
+		Platform:   system.PlatformInfo{Name: "Wherry"},
+		Components: []system.ComponentVersion{{Name: "Engine", Version: version.Version, Details: details}},
+		Version:    version.Version, APIVersion: version.API, MinAPIVersion: version.MinAPI,
+		Os: runtime.GOOS, Arch: runtime.GOARCH, GoVersion: runtime.Version(), KernelVersion: release,
+	})
+}
+
+func (s *systemRoutes) info(w http.ResponseWriter, r *http.Request) error {
+	release, machine := kernelRelease()
+	info := system.Info{
+		ID: s.about.ID, Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
+		Plugins: system.PluginsInfo{
+			Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: []string{"local"},
+		},
+		MemoryLimit: true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true,
+		IPv4Forwarding: true, NFd: openFiles(), NGoroutines: runtime.NumGoroutine(),
+		SystemTime: time.Now().Format(time.RFC3339Nano), LoggingDriver: "local", CgroupDriver: "cgroupfs", CgroupVersion: cgroupVersion(),
+		KernelVersion: release, OSType: runtime.GOOS, Architecture: machine, NCPU: runtime.NumCPU(), MemTotal: memoryTotal(),
+		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: s.registries(), GenericResources: []swarm.GenericResource{},
+		DockerRootDir: s.about.Root, HTTPProxy: withoutPassword(os.Getenv("HTTP_PROXY")), HTTPSProxy: withoutPassword(os.Getenv("HTTPS_PROXY")),
+		NoProxy: os.Getenv("NO_PROXY"), Labels: []string{}, ServerVersion: version.Version,
+		Runtimes: map[string]system.RuntimeWithStatus{"oar": {Runtime: system.Runtime{Path: "oar"}}}, DefaultRuntime: "oar",
+		Swarm: swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive}, LiveRestoreEnabled: true,
+		SecurityOptions: []string{"name=seccomp,profile=builtin", "name=userns", "name=cgroupns"},
+		FirewallBackend: &system.FirewallInfo{Driver: "nftables"}, CDISpecDirs: []string{}, Warnings: []string{},
+	}
+	info.Name, _ = os.Hostname()
+	info.OperatingSystem, info.OSVersion = operatingSystem()
+	if err := s.count(r.Context(), &info); err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, shapeInfo(clientVersion(r.Context()), info))
+}
+
+// count fills in how many containers and images there are.
+func (s *systemRoutes) count(ctx context.Context, info *system.Info) error {
+	list, err := s.Containers.List(ctx, containers.ListOptions{All: true})
+	if err != nil {
+		return err
+	}
+	info.Containers = len(list)
+	for _, c := range list {
+		switch c.State {
+		case container.StateRunning, container.StateRestarting:
+			info.ContainersRunning++
+		case container.StatePaused:
+			info.ContainersPaused++
+		default:
+			info.ContainersStopped++
+		}
+	}
+	all, err := s.Images.List(ctx, images.ListOptions{})
+	info.Images = len(all)
+	return err
+}
+
+func (s *systemRoutes) registries() *registry.ServiceConfig {
+	out := &registry.ServiceConfig{
+		InsecureRegistryCIDRs: loopbackPrefixes(),
+		IndexConfigs:          map[string]*registry.IndexInfo{"docker.io": {Name: "docker.io", Mirrors: []string{}, Secure: true, Official: true}},
+		Mirrors:               []string{},
+	}
+	for _, name := range s.about.Insecure {
+		out.IndexConfigs[name] = &registry.IndexInfo{Name: name, Mirrors: []string{}}
+	}
+	return out
+}
+
+func (s *systemRoutes) diskUsage(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	want := map[string]bool{}
+	for _, t := range q.Values["type"] {
+		switch system.DiskUsageObject(t) {
+		case system.ContainerObject, system.ImageObject, system.VolumeObject, system.BuildCacheObject:
+			want[t] = true
+		default:
+			return invalid("unknown object type: %s", t)
+		}
+	}
+	all := len(want) == 0
+	var d system.DiskUsage
+	if all || want[string(system.ImageObject)] {
+		u, err := s.Images.DiskUsage(r.Context())
+		if err != nil {
+			return err
+		}
+		d.ImageUsage = &u
+	}
+	if all || want[string(system.ContainerObject)] {
+		u, err := s.containerUsage(r.Context())
+		if err != nil {
+			return err
+		}
+		d.ContainerUsage = u
+	}
+	if all || want[string(system.VolumeObject)] {
+		u, err := s.volumeUsage(r.Context())
+		if err != nil {
+			return err
+		}
+		d.VolumeUsage = u
+	}
+	return writeJSON(w, http.StatusOK, shapeDiskUsage(clientVersion(r.Context()), d))
+}
+
+func (s *systemRoutes) containerUsage(ctx context.Context) (*container.DiskUsage, error) {
+	list, err := s.Containers.List(ctx, containers.ListOptions{All: true, Size: true})
+	if err != nil {
+		return nil, err
+	}
+	u := &container.DiskUsage{Items: list, TotalCount: int64(len(list))}
+	for i := range list {
+		c := &list[i]
+		if rw, root, err := s.Files.Size(ctx, c.ID); err == nil {
+			c.SizeRw, c.SizeRootFs = rw, root
+		}
+		u.TotalSize += c.SizeRw
+		switch c.State {
+		case container.StateRunning, container.StatePaused, container.StateRestarting:
+			u.ActiveCount++
+		default:
+			u.Reclaimable += c.SizeRw
+		}
+	}
+	return u, nil
+}
+
+func (s *systemRoutes) volumeUsage(ctx context.Context) (*volume.DiskUsage, error) {
+	list, err := s.Volumes.List(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	u := &volume.DiskUsage{Items: list, TotalCount: int64(len(list))}
+	for i := range list {
+		v := &list[i]
+		if v.UsageData == nil {
+			v.UsageData = &volume.UsageData{RefCount: -1, Size: directorySize(v.Mountpoint)}
+		}
+		u.TotalSize += max(v.UsageData.Size, 0)
+		if v.UsageData.RefCount > 0 {
+			u.ActiveCount++
+		} else {
+			u.Reclaimable += max(v.UsageData.Size, 0)
+		}
+	}
+	return u, nil
+}
+
+// withoutPassword hides what stands before the @ of a proxy's address.
+func withoutPassword(address string) string {
+	scheme, rest, ok := strings.Cut(address, "://")
+	if _, host, at := strings.Cut(rest, "@"); ok && at {
+		return scheme + "://xxxxx@" + host
+	}
+	return address
+}
