@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -21,17 +22,56 @@ func loadDeviceProgram(code []byte) (int, error) {
 	license := []byte("GPL\x00")
 	attr := programLoad{programType: unix.BPF_PROG_TYPE_CGROUP_DEVICE, instructions: uint32(len(code) / 8),
 		code: uint64(uintptr(unsafe.Pointer(&code[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0])))}
-	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-	if errno != 0 {
-		return -1, errno
-	}
-	return int(fd), nil
+	fd, err := bpf(unix.BPF_PROG_LOAD, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
+	runtime.KeepAlive(code)
+	runtime.KeepAlive(license)
+	return fd, err
 }
+
+type programQuery struct {
+	target, attachType, flags, attachFlags uint32
+	ids                                    uint64
+	count                                  uint32
+}
+
+type programByID struct{ id, next, flags uint32 }
 
 func attachProgram(group, program int) error {
 	attr := programAttach{target: uint32(group), program: uint32(program), attachType: unix.BPF_CGROUP_DEVICE, flags: unix.BPF_F_ALLOW_MULTI}
-	if _, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_ATTACH, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr)); errno != 0 {
-		return errno
+	_, err := bpf(unix.BPF_PROG_ATTACH, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
+	return err
+}
+
+func detachProgram(group, program int) error {
+	attr := programAttach{target: uint32(group), program: uint32(program), attachType: unix.BPF_CGROUP_DEVICE}
+	_, err := bpf(unix.BPF_PROG_DETACH, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
+	return err
+}
+
+// attachedPrograms opens the device programs that are attached to a group itself.
+func attachedPrograms(group int) ([]int, error) {
+	ids := make([]uint32, 64)
+	attr := programQuery{target: uint32(group), attachType: unix.BPF_CGROUP_DEVICE, ids: uint64(uintptr(unsafe.Pointer(&ids[0]))), count: uint32(len(ids))}
+	_, err := bpf(unix.BPF_PROG_QUERY, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
+	runtime.KeepAlive(ids)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	fds := make([]int, 0, attr.count)
+	for _, id := range ids[:attr.count] {
+		by := programByID{id: id}
+		fd, err := bpf(unix.BPF_PROG_GET_FD_BY_ID, unsafe.Pointer(&by), unsafe.Sizeof(by))
+		if err == nil { // one that was detached meanwhile is gone
+			fds = append(fds, fd)
+		}
+	}
+	return fds, nil
+}
+
+func bpf(command int, attr unsafe.Pointer, size uintptr) (int, error) {
+	r, _, errno := unix.Syscall(unix.SYS_BPF, uintptr(command), uintptr(attr), size)
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(r), nil
 }

@@ -162,7 +162,7 @@ func inheritCpuset(dir string, depth int) error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(dir, file), parent, 0); err != nil {
+		if err := writeFile(filepath.Join(dir, file), string(parent)); err != nil {
 			return err
 		}
 	}
@@ -189,7 +189,7 @@ func enableControllers(dir string, depth int) error {
 				continue
 			}
 			// One that cannot be enabled (EBUSY by processes in the parent, threaded …) is missed only when a limit wants it.
-			_ = os.WriteFile(filepath.Join(chain[i], "cgroup.subtree_control"), []byte("+"+c), 0)
+			_ = writeFile(filepath.Join(chain[i], "cgroup.subtree_control"), "+"+c)
 		}
 	}
 	return nil
@@ -214,7 +214,7 @@ func (g *Group) Dir() (path string, ok bool) {
 func (g *Group) Add(pid int) error {
 	for _, name := range g.names() {
 		file := filepath.Join(g.dirs[name], "cgroup.procs")
-		err := os.WriteFile(file, []byte(strconv.Itoa(pid)), 0)
+		err := writeFile(file, strconv.Itoa(pid))
 		if err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("move process %d into control group %s: %w", pid, file, err)
 		}
@@ -295,7 +295,7 @@ func (g *Group) WaitEmpty(ctx context.Context) error {
 // Kill kills every process of the group, forks that race with it included.
 func (g *Group) Kill() error {
 	if dir, ok := g.dirs[unified]; ok {
-		err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
+		err := writeFile(filepath.Join(dir, "cgroup.kill"), "1")
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			return ignoreMissing(dir, err)
 		}
@@ -350,7 +350,7 @@ func (g *Group) setFrozen(ctx context.Context, frozen bool) error {
 	} else {
 		return fmt.Errorf("this host has no way to freeze processes (neither a cgroup2 tree nor the freezer controller): %w", errdefs.ErrNotImplemented)
 	}
-	if err := os.WriteFile(file, []byte(value), 0); err != nil {
+	if err := writeFile(file, value); err != nil {
 		return fmt.Errorf("write %s to %s: %w", value, file, err)
 	}
 	for {

@@ -22,8 +22,22 @@ func (g *Group) attachDeviceProgram(rules []specs.LinuxDeviceCgroup) error {
 		return fmt.Errorf("load the device rules of control group %s: %w", g.path, err)
 	}
 	defer unix.Close(prog)
+	old, err := attachedPrograms(int(dir.Fd()))
+	if err != nil {
+		return fmt.Errorf("list the device rules of control group %s: %w", g.path, err)
+	}
+	defer func() {
+		for _, fd := range old {
+			unix.Close(fd)
+		}
+	}()
 	if err := attachProgram(int(dir.Fd()), prog); err != nil {
 		return fmt.Errorf("attach the device rules to control group %s: %w", g.path, err)
+	}
+	for _, fd := range old { // all attached programs must permit an access: the new one takes the place of the others
+		if err := detachProgram(int(dir.Fd()), fd); err != nil {
+			return fmt.Errorf("detach earlier device rules from control group %s: %w", g.path, err)
+		}
 	}
 	return nil
 }
@@ -66,9 +80,16 @@ func deviceProgram(rules []specs.LinuxDeviceCgroup) []byte {
 		{op: bpfLoadWord, dst: 4, src: 1, off: 4}, {op: bpfLoadWord, dst: 5, src: 1, off: 8},
 	}
 	for i := len(rules) - 1; i >= 0; i-- {
-		code = append(code, deviceRuleCode(rules[i])...)
+		rule, always := deviceRuleCode(rules[i])
+		code = append(code, rule...)
+		if always { // what follows is never reached, which the kernel refuses
+			return encode(code)
+		}
 	}
-	code = append(code, instruction{op: bpfMove, dst: 0, imm: 0}, instruction{op: bpfExit})
+	return encode(append(code, instruction{op: bpfMove, dst: 0, imm: 0}, instruction{op: bpfExit}))
+}
+
+func encode(code []instruction) []byte {
 	out := make([]byte, 0, len(code)*8)
 	for _, c := range code {
 		out = append(out, c.op, c.src<<4|c.dst)
@@ -78,7 +99,8 @@ func deviceProgram(rules []specs.LinuxDeviceCgroup) []byte {
 	return out
 }
 
-func deviceRuleCode(r specs.LinuxDeviceCgroup) []instruction {
+// deviceRuleCode decides for what the rule matches, and falls through for all else; always says that it matches everything.
+func deviceRuleCode(r specs.LinuxDeviceCgroup) (code []instruction, always bool) {
 	verdict := int32(0)
 	if r.Allow {
 		verdict = 1
@@ -97,13 +119,13 @@ func deviceRuleCode(r specs.LinuxDeviceCgroup) []instruction {
 	if r.Minor != nil && *r.Minor >= 0 {
 		tests = append(tests, instruction{op: bpfJumpNe, dst: 5, imm: int32(*r.Minor)})
 	}
-	code := append(tests, instruction{op: bpfMove, dst: 0, imm: verdict}, instruction{op: bpfExit})
+	code = append(tests, instruction{op: bpfMove, dst: 0, imm: verdict}, instruction{op: bpfExit})
 	for i := range tests {
 		if op := code[i].op; op == bpfJumpNe || op == bpfJumpNeR {
 			code[i].off = int16(len(code) - i - 1)
 		}
 	}
-	return code
+	return code, len(tests) == 0
 }
 
 // accessMask in the kernel's bits: mknod 1, read 2, write 4.

@@ -55,8 +55,8 @@ func (g *Group) write(s setting) error {
 		return fmt.Errorf("%s cannot be limited: this host has no %s controller: %w", s.what, s.controller, errdefs.ErrFailedPrecondition)
 	}
 	for _, file := range s.files {
-		err := os.WriteFile(filepath.Join(dir, file), []byte(s.value), 0)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) && !exists(filepath.Join(dir, file)) {
+		err := writeFile(filepath.Join(dir, file), s.value)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		return explain(s, filepath.Join(dir, file), err)
@@ -65,6 +65,16 @@ func (g *Group) write(s setting) error {
 		return nil
 	}
 	return fmt.Errorf("%s cannot be limited: this kernel has no %s in %s: %w", s.what, strings.Join(s.files, " or "), dir, errdefs.ErrFailedPrecondition)
+}
+
+// writeFile writes one value to one of the kernel's files; it never makes a file.
+func writeFile(path, value string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
 }
 
 func exists(path string) bool {
@@ -320,7 +330,7 @@ func (g *Group) limitDevices(rules []specs.LinuxDeviceCgroup) error {
 		if r.Allow {
 			file = "devices.allow"
 		}
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(deviceRule(r)), 0); err != nil {
+		if err := writeFile(filepath.Join(dir, file), deviceRule(r)); err != nil {
 			return explain(setting{what: "devices", value: deviceRule(r)}, filepath.Join(dir, file), err)
 		}
 	}
