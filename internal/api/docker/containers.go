@@ -17,6 +17,7 @@ type containerRoutes struct {
 	s       *containers.Service
 	files   *files.Service
 	monitor *monitor.Service
+	server  *Server
 }
 
 func (c *containerRoutes) add(add adder) {
@@ -31,12 +32,12 @@ func (c *containerRoutes) add(add adder) {
 	add("POST /containers/{id}/unpause", c.unpause)
 	add("POST /containers/{id}/rename", c.rename)
 	add("POST /containers/{id}/update", c.update)
-	add("POST /containers/{id}/wait", c.wait)
+	add("POST /containers/{id}/wait", c.server.lasting(c.wait))
 	add("DELETE /containers/{id}", c.remove)
 	add("POST /containers/prune", c.prune)
 	add("POST /containers/{id}/resize", c.resize)
 	add("GET /containers/{id}/top", c.top)
-	add("GET /containers/{id}/stats", c.stats)
+	add("GET /containers/{id}/stats", c.server.lasting(c.stats))
 }
 
 func (c *containerRoutes) create(w http.ResponseWriter, r *http.Request) error {

@@ -48,8 +48,9 @@ type About struct {
 
 // Server answers HTTP requests. The zero value is not usable: see New.
 type Server struct {
-	http http.Server
-	log  *slog.Logger
+	http    http.Server
+	log     *slog.Logger
+	closing chan struct{} // closed when Close begins: long answers end
 
 	mu       sync.Mutex
 	hijacked map[net.Conn]struct{} // connections that net/http no longer knows
@@ -58,7 +59,7 @@ type Server struct {
 
 // New builds a server; Serve starts it.
 func New(s Services, about About, log *slog.Logger) *Server {
-	srv := &Server{log: log, hijacked: map[net.Conn]struct{}{}}
+	srv := &Server{log: log, closing: make(chan struct{}), hijacked: map[net.Conn]struct{}{}}
 	srv.http = http.Server{
 		Handler:           srv.middleware(routes(s, about, srv)),
 		ReadHeaderTimeout: 30 * time.Second,
@@ -79,10 +80,14 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// Close stops listening, gives requests until ctx ends to finish, and then cuts what is left, attached streams too.
+// Close stops listening, ends the answers that last (logs -f, events, attach, wait), gives the others until ctx ends to finish, and then
+// cuts what is left.
 func (s *Server) Close(ctx context.Context) error {
 	s.mu.Lock()
-	s.closed = true
+	if !s.closed {
+		s.closed = true
+		close(s.closing)
+	}
 	for c := range s.hijacked {
 		c.Close()
 	}
@@ -92,6 +97,22 @@ func (s *Server) Close(ctx context.Context) error {
 		return s.http.Close()
 	}
 	return err
+}
+
+// lasting makes a route whose answer ends when the server closes.
+func (s *Server) lasting(h handle) handle {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		go func() {
+			select {
+			case <-s.closing:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+		return h(w, r.WithContext(ctx))
+	}
 }
 
 // adopt keeps a hijacked connection so that Close can end it; drop closes it.

@@ -18,7 +18,7 @@ type execRoutes struct {
 
 func (e *execRoutes) add(add adder) {
 	add("POST /containers/{id}/exec", e.create)
-	add("POST /exec/{id}/start", e.start)
+	add("POST /exec/{id}/start", e.server.lasting(e.start))
 	add("GET /exec/{id}/json", e.inspect)
 	add("POST /exec/{id}/resize", e.resize)
 }

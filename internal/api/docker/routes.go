@@ -12,8 +12,8 @@ func routes(s Services, about About, srv *Server) http.Handler {
 	mux := http.NewServeMux()
 	add := func(pattern string, h handle) { mux.Handle(pattern, h) }
 
-	(&systemRoutes{Services: s, about: about}).add(add)
-	(&containerRoutes{s: s.Containers, files: s.Files, monitor: s.Monitor}).add(add)
+	(&systemRoutes{Services: s, about: about, server: srv}).add(add)
+	(&containerRoutes{s: s.Containers, files: s.Files, monitor: s.Monitor, server: srv}).add(add)
 	(&streamRoutes{s: s.Containers, server: srv}).add(add)
 	(&execRoutes{s: s.Containers, server: srv}).add(add)
 	(&fileRoutes{s: s.Files}).add(add)

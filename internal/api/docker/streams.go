@@ -19,9 +19,9 @@ type streamRoutes struct {
 }
 
 func (c *streamRoutes) add(add adder) {
-	add("POST /containers/{id}/attach", c.attach)
-	add("GET /containers/{id}/attach/ws", c.attachSocket)
-	add("GET /containers/{id}/logs", c.logs)
+	add("POST /containers/{id}/attach", c.server.lasting(c.attach))
+	add("GET /containers/{id}/attach/ws", c.server.lasting(c.attachSocket))
+	add("GET /containers/{id}/logs", c.server.lasting(c.logs))
 }
 
 func attachOptions(q query) containers.AttachOptions {

@@ -23,14 +23,15 @@ import (
 // systemRoutes are about the engine itself.
 type systemRoutes struct {
 	Services
-	about About
+	about  About
+	server *Server
 }
 
 func (s *systemRoutes) add(add adder) {
 	add("GET /_ping", s.ping) // HEAD too
 	add("GET /version", s.version)
 	add("GET /info", s.info)
-	add("GET /events", s.events)
+	add("GET /events", s.server.lasting(s.events))
 	add("GET /system/df", s.diskUsage)
 	add("GET /wherry/state", s.state)
 }

@@ -1,0 +1,49 @@
+// Command wherryd is the engine: it keeps all state and serves the Docker Engine API on unix sockets. It is no container's parent, so it
+// may end at any moment without touching one.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"wherry.dev/wherry/internal/version"
+)
+
+func main() {
+	o, err := parse(os.Args[1:], os.Stderr)
+	switch {
+	case errors.Is(err, errHelp):
+		return
+	case err != nil:
+		fail(os.Stderr, 2, err)
+	case o.version:
+		fmt.Println("wherryd", version.Version)
+		return
+	}
+	// The engine idles most of its life: give memory back early. Both can be set from outside.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(1 << 30)
+	}
+	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: o.level}))
+	if err := run(ctx, o, log); err != nil {
+		fail(os.Stderr, 1, err)
+	}
+}
+
+func fail(w io.Writer, code int, err error) {
+	fmt.Fprintf(w, "wherryd: %v\n", err)
+	os.Exit(code)
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// options of the command line, with paths made absolute.
+type options struct {
+	root, state  string
+	hosts        []string // paths of sockets
+	oar          string
+	cgroupParent string
+	insecure     []string
+	level        slog.Level
+	version      bool
+}
+
+var errHelp = errors.New("help was asked for")
+
+// list is a flag that may be given several times.
+type list []string
+
+func (l *list) String() string { return strings.Join(*l, ",") }
+
+func (l *list) Set(s string) error {
+	*l = append(*l, s)
+	return nil
+}
+
+func parse(args []string, stderr io.Writer) (options, error) {
+	var o options
+	var hosts, insecure list
+	fs := flag.NewFlagSet("wherryd", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.StringVar(&o.root, "root", "/var/lib/wherry", "`directory` of everything that lasts")
+	fs.StringVar(&o.state, "state", "/run/wherry", "`directory` of what ends with the boot")
+	fs.Var(&hosts, "host", "`address` to listen on, unix:///path; may be repeated (default unix://STATE/wherry.sock)")
+	fs.StringVar(&o.oar, "oar", "", "`path` of the runtime oar (default: beside wherryd, then in PATH)")
+	fs.StringVar(&o.cgroupParent, "cgroup-parent", "/wherry", "control `group` above all containers")
+	fs.Var(&insecure, "insecure-registry", "registry `host[:port]` that may be spoken to without TLS; may be repeated")
+	fs.TextVar(&o.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
+	fs.BoolVar(&o.version, "version", false, "print the version and end")
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			fs.SetOutput(stderr)
+			fs.Usage()
+			return o, errHelp
+		}
+		return o, fmt.Errorf("%w; see wherryd --help", err)
+	}
+	if fs.NArg() > 0 {
+		return o, fmt.Errorf("what is %q? wherryd takes flags only; see wherryd --help", fs.Arg(0))
+	}
+	if o.version {
+		return o, nil
+	}
+	o.insecure = insecure
+	return o, o.complete(hosts)
+}
+
+// complete checks the options and fills in what follows from others.
+func (o *options) complete(hosts []string) (err error) {
+	for _, dir := range []*string{&o.root, &o.state} {
+		if *dir, err = filepath.Abs(*dir); err != nil {
+			return err
+		}
+	}
+	if len(hosts) == 0 {
+		hosts = []string{"unix://" + filepath.Join(o.state, "wherry.sock")}
+	}
+	for _, h := range hosts {
+		path, err := socketPath(h)
+		if err != nil {
+			return err
+		}
+		o.hosts = append(o.hosts, path)
+	}
+	if !filepath.IsAbs(o.cgroupParent) {
+		o.cgroupParent = "/" + o.cgroupParent
+	}
+	o.cgroupParent = filepath.Clean(o.cgroupParent)
+	if o.cgroupParent == "/" {
+		return errors.New("--cgroup-parent /: the root group takes no limits; name one below it, such as /wherry")
+	}
+	o.oar, err = findOar(o.oar)
+	return err
+}
+
+// socketPath takes unix:///path apart.
+func socketPath(host string) (string, error) {
+	scheme, path, ok := strings.Cut(host, "://")
+	switch {
+	case ok && (scheme == "tcp" || scheme == "http" || scheme == "https"):
+		return "", fmt.Errorf("--host %s: wherryd does not listen on TCP: whoever reaches the API is root on this machine, and a port cannot tell who asks; "+
+			"use ssh to forward the socket (ssh -L ./wherry.sock:/run/wherry/wherry.sock HOST)", host)
+	case ok && scheme == "fd":
+		return "", fmt.Errorf("--host %s: sockets of a service manager (LISTEN_FDS) are used without being named", host)
+	case !ok || scheme != "unix" || !filepath.IsAbs(path):
+		return "", fmt.Errorf("--host %s: give a socket as unix:///absolute/path", host)
+	}
+	return filepath.Clean(path), nil
+}
+
+// findOar looks for the runtime: the flag's, beside this binary, in PATH.
+func findOar(flag string) (string, error) {
+	if flag != "" {
+		path, err := filepath.Abs(flag)
+		if err != nil {
+			return "", err
+		}
+		if _, err := os.Stat(path); err != nil {
+			return "", fmt.Errorf("--oar: %w", err)
+		}
+		return path, nil
+	}
+	if self, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(self), "oar")
+		if st, err := os.Stat(beside); err == nil && st.Mode()&0o111 != 0 {
+			return beside, nil
+		}
+	}
+	path, err := exec.LookPath("oar")
+	if err != nil {
+		return "", errors.New("the runtime oar is neither beside wherryd nor in PATH: install it there or name it with --oar")
+	}
+	return filepath.Abs(path)
+}

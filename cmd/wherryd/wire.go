@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"wherry.dev/wherry/internal/api/docker"
+	"wherry.dev/wherry/internal/container"
+	"wherry.dev/wherry/internal/event"
+	"wherry.dev/wherry/internal/files"
+	"wherry.dev/wherry/internal/image"
+	"wherry.dev/wherry/internal/monitor"
+	"wherry.dev/wherry/internal/network"
+	"wherry.dev/wherry/internal/version"
+	"wherry.dev/wherry/internal/volume"
+)
+
+// grace is how long requests may go on after SIGTERM.
+const grace = 3 * time.Second
+
+// run is the engine's life: directories, lock, sockets, services, requests, and the way back.
+func run(ctx context.Context, o options, log *slog.Logger) (err error) {
+	began := time.Now()
+	if os.Geteuid() != 0 {
+		return errors.New("wherryd needs root, since it makes mounts, network links and control groups: run it with sudo, or as a system service")
+	}
+	for _, dir := range []string{o.root, o.state} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		if err := os.Chmod(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	for _, dir := range []string{o.root, o.state} {
+		lock, err := acquire(dir)
+		if err != nil {
+			return err
+		}
+		defer lock.Close()
+	}
+	listeners, err := listen(o.hosts)
+	if err != nil {
+		return err
+	}
+	defer closeAll(listeners)
+	services, shut, err := wire(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, shut()) }()
+	id, err := engineID(o.root)
+	if err != nil {
+		return err
+	}
+	var hosts []string
+	for _, l := range listeners {
+		hosts = append(hosts, "unix://"+l.Addr().String())
+	}
+	server := docker.New(services, docker.About{
+		ID: id, Root: o.root, State: o.state, Hosts: hosts, CgroupParent: o.cgroupParent, Insecure: o.insecure, Started: began,
+	}, log)
+	log.Info("ready", "version", version.Version, "hosts", strings.Join(hosts, " "), "root", o.root, "took", time.Since(began).Round(time.Microsecond))
+	notifyReady()
+	return serve(ctx, server, listeners, log)
+}
+
+// wire opens the services in the order in which they rest on each other; shut closes them the other way round.
+func wire(ctx context.Context, o options) (s docker.Services, shut func() error, err error) {
+	var closers []func() error
+	shut = func() error {
+		var errs []error
+		for i := len(closers) - 1; i >= 0; i-- {
+			errs = append(errs, closers[i]())
+		}
+		return errors.Join(errs...)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, shut())
+		}
+	}()
+	// Containers outlive the engine; what it does for them is ended by Close, not by the signal.
+	ctx = context.WithoutCancel(ctx)
+	s.Events = event.New()
+	if s.Volumes, err = volume.Open(filepath.Join(o.root, "volumes"), s.Events); err != nil {
+		return s, shut, fmt.Errorf("open volumes: %w", err)
+	}
+	closers = append(closers, s.Volumes.Close)
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		s.Images, err = image.Open(ctx, image.Options{Root: o.root, Oar: o.oar, Insecure: o.insecure, Events: s.Events})
+		return err
+	})
+	g.Go(func() (err error) {
+		s.Networks, err = network.Open(ctx, network.Options{Root: o.root, State: o.state, Events: s.Events})
+		return err
+	})
+	err = g.Wait()
+	if s.Images != nil {
+		closers = append(closers, s.Images.Close)
+	}
+	if s.Networks != nil {
+		closers = append(closers, s.Networks.Close)
+	}
+	if err != nil {
+		return s, shut, err
+	}
+	s.Containers, err = container.Open(ctx, container.Options{
+		Root: o.root, State: o.state, Oar: o.oar, CgroupParent: o.cgroupParent,
+		Images: s.Images, Networks: s.Networks, Volumes: s.Volumes, Events: s.Events,
+	})
+	if err != nil {
+		return s, shut, fmt.Errorf("open containers: %w", err)
+	}
+	closers = append(closers, s.Containers.Close)
+	s.Files = files.New(s.Containers, s.Images, s.Events)
+	s.Monitor = monitor.New(s.Containers)
+	return s, shut, nil
+}
+
+// serve answers on all listeners until ctx ends, and then lets requests finish for a while.
+func serve(ctx context.Context, server *docker.Server, listeners []net.Listener, log *slog.Logger) error {
+	requests, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cut(nil)
+	g, ctx := errgroup.WithContext(ctx)
+	for _, l := range listeners {
+		g.Go(func() error { return server.Serve(requests, l) })
+	}
+	g.Go(func() error {
+		<-ctx.Done()
+		log.Info("closing; containers go on")
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		defer cancel()
+		err := server.Close(limit)
+		cut(errors.New("the engine has closed"))
+		return err
+	})
+	return g.Wait()
+}
+
+// engineID is 32 hex digits that are made once and kept in root.
+func engineID(root string) (string, error) {
+	path := filepath.Join(root, "engine-id")
+	if b, err := os.ReadFile(path); err == nil && len(strings.TrimSpace(string(b))) == 32 {
+		return strings.TrimSpace(string(b)), nil
+	}
+	var raw [16]byte
+	_, _ = rand.Read(raw[:])
+	id := hex.EncodeToString(raw[:])
+	if err := os.WriteFile(path+".new", []byte(id+"\n"), 0o600); err != nil {
+		return "", err
+	}
+	return id, os.Rename(path+".new", path)
+}
