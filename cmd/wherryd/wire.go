@@ -100,7 +100,7 @@ func wire(ctx context.Context, o options) (s docker.Services, shut func() error,
 	closers = append(closers, s.Volumes.Close)
 	var g errgroup.Group
 	g.Go(func() (err error) {
-		s.Images, err = image.Open(ctx, image.Options{Root: o.root, Oar: o.oar, Insecure: o.insecure, Events: s.Events})
+		s.Images, err = image.Open(ctx, image.Options{Root: o.root, Oar: o.oar, InsecureRegistries: o.insecure, Events: s.Events})
 		return err
 	})
 	g.Go(func() (err error) {

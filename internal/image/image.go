@@ -17,10 +17,10 @@ import (
 
 // Options of Open.
 type Options struct {
-	Root     string   // content/, snapshots/, and the metadata database lie here
-	Oar      string   // the built-in image "hello" is made from this binary
-	Insecure []string // registries (host[:port]) that may be spoken to without TLS or with an unknown certificate; loopback ones always may
-	Events   *event.Bus
+	Root               string   // content/, snapshots/, and the metadata database lie here
+	Oar                string   // the built-in image "hello" is made from this binary
+	InsecureRegistries []string // hosts that are spoken to over plain HTTP; loopback addresses always may be
+	Events             *event.Bus
 }
 
 // Service owns the image store.
