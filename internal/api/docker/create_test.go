@@ -1,0 +1,137 @@
+package docker
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+)
+
+func decodeCreate(t *testing.T, body string) (createBody, error) {
+	t.Helper()
+	var b createBody
+	_, err := decodeJSON(strings.NewReader(body), &b)
+	return b, err
+}
+
+func TestCreateRequestShapes(t *testing.T) {
+	b, err := decodeCreate(t, `{"Image":"busybox","Cmd":"true","Entrypoint":["sh","-c"],"MacAddress":"02:42:ac:11:00:09",
+		"HostConfig":{"NetworkMode":"net1","PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"8080"}],"53/udp":null}}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := b.request()
+	if r.Config.Image != "busybox" || !reflect.DeepEqual([]string(r.Config.Cmd), []string{"true"}) || !reflect.DeepEqual([]string(r.Config.Entrypoint), []string{"sh", "-c"}) {
+		t.Errorf("config %+v", r.Config)
+	}
+	e := r.NetworkingConfig.EndpointsConfig["net1"]
+	if e == nil || e.MacAddress.String() != "02:42:ac:11:00:09" {
+		t.Errorf("the MAC address of old clients is lost: %+v", e)
+	}
+	if len(r.HostConfig.PortBindings) != 2 {
+		t.Errorf("ports %v", r.HostConfig.PortBindings)
+	}
+	b, err = decodeCreate(t, `{"Image":"busybox","Entrypoint":null,"Cmd":null}`)
+	if r := b.request(); err != nil || r.Config.Cmd != nil || r.Config.Entrypoint != nil {
+		t.Errorf("null commands: %+v %v", r.Config, err)
+	}
+}
+
+func TestCheckCreate(t *testing.T) {
+	rows := map[string]string{ // body: what the error names, "" for none
+		`{"Image":"x"}`: "",
+		`{"Image":"x","HostConfig":{"NetworkMode":"container:y","IpcMode":"shareable","PidMode":"host","CgroupnsMode":"private"}}`: "",
+		`{}`:                "config cannot be empty",
+		`{"HostConfig":{}}`: "config cannot be empty",
+		`{"Image":"x","HostConfig":{"IpcMode":"hots"}}`:                                                                    "hots",
+		`{"Image":"x","HostConfig":{"PidMode":"container:"}}`:                                                              "PID mode",
+		`{"Image":"x","HostConfig":{"UTSMode":"private2"}}`:                                                                "UTS",
+		`{"Image":"x","HostConfig":{"UsernsMode":"remap"}}`:                                                                "remap",
+		`{"Image":"x","HostConfig":{"CgroupnsMode":"public"}}`:                                                             "public",
+		`{"Image":"x","HostConfig":{"Isolation":"hyperv"}}`:                                                                "hyperv",
+		`{"Image":"x","HostConfig":{"RestartPolicy":{"Name":"sometimes"}}}`:                                                "sometimes",
+		`{"Image":"x","HostConfig":{"RestartPolicy":{"Name":"always","MaximumRetryCount":3}}}`:                             "retry",
+		`{"Image":"x","HostConfig":{"AutoRemove":true,"RestartPolicy":{"Name":"always"}}}`:                                 "AutoRemove",
+		`{"Image":"x","HostConfig":{"Mounts":[{"Type":"nfs","Target":"/x"}]}}`:                                             "nfs",
+		`{"Image":"x","HostConfig":{"Mounts":[{"Type":"bind","Source":"/"}]}}`:                                             "Target",
+		`{"Image":"x","HostConfig":{"Mounts":[{"Type":"bind","Target":"/x","BindOptions":{"Propagation":"everywhere"}}]}}`: "everywhere",
+		`{"Image":"x","HostConfig":{"Mounts":[{"Type":"bind","Target":"/x","Consistency":"eventual"}]}}`:                   "eventual",
+		`{"Image":"x","Healthcheck":{"Test":["RUN","x"]}}`:                                                                 "RUN",
+		`{"Image":"x","Healthcheck":{"Test":["CMD","x"],"Interval":5}}`:                                                    "Interval",
+		`{"Image":"x","Healthcheck":{"Test":["CMD","x"],"Retries":-1}}`:                                                    "Retries",
+	}
+	for body, names := range rows {
+		b, err := decodeCreate(t, body)
+		if err != nil {
+			t.Fatalf("%s: %v", body, err)
+		}
+		r := b.request()
+		err = checkCreate(&r)
+		switch {
+		case names == "" && err != nil:
+			t.Errorf("%s: %v", body, err)
+		case names != "" && (!errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), names)):
+			t.Errorf("%s: error %v does not name %q", body, err, names)
+		}
+	}
+}
+
+func FuzzCreateRequest(f *testing.F) {
+	f.Add(`{"Image":"busybox","Cmd":["true"],"HostConfig":{"NetworkMode":"default","PortBindings":{"80/tcp":[{"HostPort":"80"}]}}}`)
+	f.Add(`{"Image":"x","Entrypoint":"sh","MacAddress":"02:42:ac:11:00:02","NetworkingConfig":{"EndpointsConfig":{"a":null}}}`)
+	f.Add(`{"Image":"x","Healthcheck":{"Test":["CMD"]},"HostConfig":{"Mounts":[{}]}}`)
+	f.Add(`null`)
+	f.Fuzz(func(t *testing.T, body string) {
+		var b createBody
+		if _, err := decodeJSON(strings.NewReader(body), &b); err != nil {
+			return
+		}
+		r := b.request()
+		if err := checkCreate(&r); err != nil {
+			if !errdefs.IsInvalidArgument(err) {
+				t.Fatalf("%v is no invalid argument", err)
+			}
+			return
+		}
+		// What is accepted can be written down and read again.
+		out, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again createBody
+		if _, err := decodeJSON(strings.NewReader(string(out)), &again); err != nil {
+			t.Fatalf("%s: %v", out, err)
+		}
+	})
+}
+
+func FuzzHeadersAndFilters(f *testing.F) {
+	f.Add(`{"label":["a"]}`)
+	f.Add(`{"label":{"a":true}}`)
+	f.Add("eyJ1c2VybmFtZSI6InUiLCJwYXNzd29yZCI6InAifQ==")
+	f.Add("linux/arm64/v8")
+	f.Add("/v1.40/x")
+	f.Fuzz(func(t *testing.T, s string) {
+		if got, err := parseFilters(s); err == nil {
+			for name, set := range got {
+				if set == nil {
+					t.Fatalf("filter %q has no set", name)
+				}
+				for v, on := range set {
+					if !on {
+						t.Fatalf("filter %s=%s is off and still there", name, v)
+					}
+				}
+			}
+		}
+		if a, err := parseAuth(s); err == nil && a != nil && a.Username == "" && a.IdentityToken == "" && a.RegistryToken == "" && a.Password == "" {
+			t.Fatal("credentials without anything in them")
+		}
+		_, _ = parseAuths(s)
+		_, _ = parsePlatform(s)
+		_, _, _ = cutVersion(s)
+		_ = checkName(s)
+	})
+}

@@ -1,0 +1,265 @@
+package docker
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/registry"
+)
+
+func TestStatusOf(t *testing.T) {
+	rows := map[int][]error{
+		304: {errdefs.ErrNotModified},
+		400: {errdefs.ErrInvalidArgument, errdefs.ErrOutOfRange},
+		401: {errdefs.ErrUnauthenticated},
+		403: {errdefs.ErrPermissionDenied},
+		404: {errdefs.ErrNotFound},
+		409: {errdefs.ErrConflict, errdefs.ErrAlreadyExists, errdefs.ErrFailedPrecondition, errdefs.ErrAborted},
+		413: {&http.MaxBytesError{Limit: 1}},
+		500: {errdefs.ErrInternal, errdefs.ErrUnknown, errors.New("plain")},
+		501: {errdefs.ErrNotImplemented},
+		503: {errdefs.ErrUnavailable},
+	}
+	for want, list := range rows {
+		for _, err := range list {
+			for _, e := range []error{err, fmt.Errorf("read x: %w", err)} {
+				if got := statusOf(e); got != want {
+					t.Errorf("%v: status %d, want %d", e, got, want)
+				}
+			}
+		}
+	}
+	if got := classed(errdefs.ErrNotFound, "No such image: %s", "x").Error(); got != "No such image: x" {
+		t.Errorf("the class shows in the text: %q", got)
+	}
+}
+
+func TestWriteErrorOnce(t *testing.T) {
+	rec := httptest.NewRecorder()
+	w := &response{ResponseWriter: rec}
+	writeError(w, invalid("first"))
+	writeError(w, classed(errdefs.ErrNotFound, "second"))
+	var body struct{ Message string }
+	if err := json.Unmarshal(rec.Body.Bytes(), &body); err != nil || rec.Code != 400 || body.Message != "first" {
+		t.Errorf("code %d, body %s, %v", rec.Code, rec.Body, err)
+	}
+	rec = httptest.NewRecorder()
+	writeError(&response{ResponseWriter: rec}, classed(errdefs.ErrNotModified, "runs already"))
+	if rec.Code != 304 || rec.Body.Len() != 0 {
+		t.Errorf("not modified: code %d, body %q", rec.Code, rec.Body)
+	}
+	rec = httptest.NewRecorder()
+	writeError(&response{ResponseWriter: rec}, fmt.Errorf("x: %w", context.Canceled))
+	if rec.Body.Len() != 0 {
+		t.Errorf("an answer to a client that has gone: %q", rec.Body)
+	}
+}
+
+func TestCutVersion(t *testing.T) {
+	rows := []struct {
+		path, rest string
+		version    string // "" : error
+	}{
+		{"/_ping", "/_ping", "1.51"},
+		{"/v1.24/_ping", "/_ping", "1.24"},
+		{"/v1.51/containers/json", "/containers/json", "1.51"},
+		{"/version", "/version", "1.51"},
+		{"/volumes/v1", "/volumes/v1", "1.51"},
+		{"/v1.23/_ping", "", ""},
+		{"/v1.52/_ping", "", ""},
+		{"/v99999999999999999999.1/_ping", "", ""},
+		{"/v1/_ping", "", ""},
+		{"/v1.-5/_ping", "", ""},
+		{"/v1.40", "/", "1.40"},
+		{"/", "/", "1.51"},
+		{"", "", "1.51"},
+	}
+	for _, row := range rows {
+		rest, v, err := cutVersion(row.path)
+		if row.version == "" {
+			if !errdefs.IsInvalidArgument(err) {
+				t.Errorf("%s: error %v", row.path, err)
+			}
+			continue
+		}
+		if err != nil || rest != row.rest || v.String() != row.version {
+			t.Errorf("%s: %q %s %v, want %q %s", row.path, rest, v, err, row.rest, row.version)
+		}
+	}
+}
+
+func post(contentType, body string) *http.Request {
+	r := httptest.NewRequest(http.MethodPost, "/x", strings.NewReader(body))
+	if contentType != "" {
+		r.Header.Set("Content-Type", contentType)
+	}
+	return r
+}
+
+func TestDecodeBody(t *testing.T) {
+	rows := []struct {
+		contentType, body string
+		status            int // 0: fine
+	}{
+		{"application/json", `{"A":1}`, 0},
+		{"application/json; charset=utf-8", `{"A":1,"Unknown":[{}]} `, 0},
+		{"application/json", `{"A":1} {"A":2}`, 400},
+		{"application/json", `{"A":1}x`, 400},
+		{"application/json", `{"A":`, 400},
+		{"application/json", `{"A":"text"}`, 400},
+		{"application/json", ``, 400},
+		{"text/plain", `{"A":1}`, 400},
+		{"", `{"A":1}`, 400},
+		{"application/json", `{"B":"` + strings.Repeat("x", maxBody) + `"}`, 413},
+	}
+	for _, row := range rows {
+		var v struct{ A int }
+		err := decodeBody(httptest.NewRecorder(), post(row.contentType, row.body), &v)
+		switch {
+		case row.status == 0 && (err != nil || v.A != 1):
+			t.Errorf("%s %.40q: %v, A=%d", row.contentType, row.body, err, v.A)
+		case row.status != 0 && (err == nil || statusOf(err) != row.status):
+			t.Errorf("%s %.40q: error %v, want status %d", row.contentType, row.body, err, row.status)
+		}
+	}
+}
+
+func TestQuery(t *testing.T) {
+	v, _ := url.ParseQuery("a=1&b=true&c=0&d=false&e=&f=no&g=none&h=yes&n=12&bad=x1&t=1700000000.5&u=2024-01-02T03:04:05Z&w=1700000000.1234567890")
+	q := query{v}
+	for name, want := range map[string]bool{"a": true, "b": true, "c": false, "d": false, "e": false, "f": false, "g": false, "h": true, "missing": false} {
+		if q.yes(name) != want {
+			t.Errorf("%s=%s is %v", name, q.Get(name), !want)
+		}
+	}
+	if !q.yesUnless("missing") || q.yesUnless("c") || !q.yesUnless("a") {
+		t.Error("yesUnless")
+	}
+	if n, err := q.number("n", 0); n != 12 || err != nil {
+		t.Errorf("number: %d %v", n, err)
+	}
+	if n, err := q.number("missing", 7); n != 7 || err != nil {
+		t.Errorf("missing number: %d %v", n, err)
+	}
+	if _, err := q.number("bad", 0); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("bad number: %v", err)
+	}
+	if at, err := q.moment("t"); err != nil || !at.Equal(time.Unix(1700000000, 5e8)) {
+		t.Errorf("moment: %v %v", at, err)
+	}
+	if at, err := q.moment("u"); err != nil || at.Unix() != 1704164645 {
+		t.Errorf("moment: %v %v", at, err)
+	}
+	for _, name := range []string{"bad", "w"} {
+		if _, err := q.moment(name); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("moment of %s: %v", q.Get(name), err)
+		}
+	}
+}
+
+func TestFilters(t *testing.T) {
+	want := map[string]map[string]bool{"label": {"a=b": true, "c": true}}
+	for _, s := range []string{`{"label":["a=b","c"]}`, `{"label":{"a=b":true,"c":true,"d":false}}`} {
+		if got, err := parseFilters(s); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %v %v", s, got, err)
+		}
+	}
+	if got, err := parseFilters(""); err != nil || got == nil || len(got) != 0 {
+		t.Errorf("no filters: %v %v", got, err)
+	}
+	for _, s := range []string{`{`, `[]`, `{"label":"a"}`, `{"label":{"a":"b"}}`, `{"label":[1]}`, `1`} {
+		if got, err := parseFilters(s); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s: %v %v", s, got, err)
+		}
+	}
+}
+
+func TestPlatform(t *testing.T) {
+	for s, want := range map[string]string{
+		"linux/amd64": "linux/amd64/", "linux/arm64/v8": "linux/arm64/", "linux/arm/v7": "linux/arm/v7",
+		`{"os":"linux","architecture":"arm64","variant":"v8"}`: "linux/arm64/", `{"os":"linux","architecture":"amd64"}`: "linux/amd64/",
+	} {
+		p, err := parsePlatform(s)
+		if err != nil || strings.TrimSuffix(p.OS+"/"+p.Architecture+"/"+p.Variant, "v8") != want {
+			t.Errorf("%s: %+v %v", s, p, err)
+		}
+	}
+	if p, err := parsePlatform(""); p != nil || err != nil {
+		t.Errorf("no platform: %v %v", p, err)
+	}
+	for _, s := range []string{"linux/a/b/c/d", "{", `{"os":"linux"}`, "Lin ux/amd64", `{"os":1}`} {
+		if p, err := parsePlatform(s); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s: %v %v", s, p, err)
+		}
+	}
+}
+
+func TestRegistryAuth(t *testing.T) {
+	plain := `{"username":"u","password":"p/+=","serveraddress":"r:5000"}`
+	want := registry.AuthConfig{Username: "u", Password: "p/+=", ServerAddress: "r:5000"}
+	joined := base64.StdEncoding.EncodeToString([]byte("u:p/+="))
+	for _, header := range []string{
+		base64.URLEncoding.EncodeToString([]byte(plain)),
+		base64.RawURLEncoding.EncodeToString([]byte(plain)),
+		base64.StdEncoding.EncodeToString([]byte(plain)),
+		base64.URLEncoding.EncodeToString([]byte(`{"auth":"` + joined + `","serveraddress":"r:5000"}`)),
+	} {
+		if got, err := parseAuth(header); err != nil || got == nil || *got != want {
+			t.Errorf("%s: %+v %v", header, got, err)
+		}
+	}
+	for _, header := range []string{"", base64.URLEncoding.EncodeToString([]byte("{}")), base64.URLEncoding.EncodeToString([]byte("null")),
+		base64.URLEncoding.EncodeToString([]byte(`{"serveraddress":"r"}`))} {
+		if got, err := parseAuth(header); err != nil || got != nil {
+			t.Errorf("%q is anonymous: %+v %v", header, got, err)
+		}
+	}
+	for _, header := range []string{"!!", base64.URLEncoding.EncodeToString([]byte("{")), base64.URLEncoding.EncodeToString([]byte(`{"auth":"%%"}`)),
+		base64.URLEncoding.EncodeToString([]byte(`{"auth":"` + base64.StdEncoding.EncodeToString([]byte("nocolon")) + `"}`))} {
+		if _, err := parseAuth(header); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%q: %v", header, err)
+		}
+	}
+	many, err := parseAuths(base64.URLEncoding.EncodeToString([]byte(`{"r:5000":` + plain + `}`)))
+	if err != nil || many["r:5000"] != want {
+		t.Errorf("many: %+v %v", many, err)
+	}
+}
+
+func TestReferences(t *testing.T) {
+	for _, row := range []struct{ name, tag, want string }{
+		{"busybox", "1", "busybox:1"}, {"busybox", "", "busybox"}, {"r:5000/a/b", "x", "r:5000/a/b:x"},
+		{"busybox", "sha256:abc", "busybox@sha256:abc"},
+	} {
+		if got := joinReference(row.name, row.tag); got != row.want {
+			t.Errorf("%+v: %s", row, got)
+		}
+	}
+	for ref, want := range map[string]bool{"busybox": false, "r:5000/busybox": false, "r:5000/busybox:1": true, "a@sha256:1": true} {
+		if named(ref) != want {
+			t.Errorf("named(%s) = %v", ref, !want)
+		}
+	}
+}
+
+func TestCheckName(t *testing.T) {
+	for name, ok := range map[string]bool{
+		"": true, "web": true, "a1": true, "Web_1.x-y": true, "a": false, "-web": false, ".web": false, "we b": false, "we/b": false,
+		"wéb": false, strings.Repeat("x", 255): true, strings.Repeat("x", 256): false, "../x": false, "web\n": false,
+	} {
+		if err := checkName(name); (err == nil) != ok {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package docker
+
+import (
+	"encoding/json"
+	"net/netip"
+	"testing"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/system"
+)
+
+// asMap is how a client that knows no types sees an answer.
+func asMap(t *testing.T, v any) map[string]any {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out map[string]any
+	if err := json.Unmarshal(b, &out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestContainerShape(t *testing.T) {
+	in := container.InspectResponse{ID: "x", Driver: "overlayfs", NetworkSettings: &container.NetworkSettings{
+		SandboxKey: "key",
+		Networks: map[string]*network.EndpointSettings{"bridge": {
+			IPAddress: netip.MustParseAddr("172.17.0.2"), Gateway: netip.MustParseAddr("172.17.0.1"), IPPrefixLen: 16,
+			MacAddress: network.HardwareAddr{2, 0x42, 0, 0, 0, 1},
+		}},
+	}}
+	out := asMap(t, shapeContainer(in))
+	n := out["NetworkSettings"].(map[string]any)
+	if n["IPAddress"] != "172.17.0.2" || n["Gateway"] != "172.17.0.1" || n["MacAddress"] != "02:42:00:00:00:01" || n["SandboxKey"] != "key" {
+		t.Errorf("network settings %v", n)
+	}
+	if n["Networks"].(map[string]any)["bridge"] == nil || out["Id"] != "x" {
+		t.Errorf("the new form is lost: %v", out)
+	}
+	if g := out["GraphDriver"].(map[string]any); g["Name"] != "overlayfs" {
+		t.Errorf("graph driver %v", g)
+	}
+	if out := asMap(t, shapeContainer(container.InspectResponse{})); out["NetworkSettings"] != nil {
+		t.Errorf("no settings: %v", out["NetworkSettings"])
+	}
+}
+
+func TestImageShapes(t *testing.T) {
+	in := image.InspectResponse{ID: "sha256:x", Size: 5, Manifests: []image.ManifestSummary{{ID: "m"}}}
+	for _, row := range []struct {
+		v                  apiVersion
+		ask                bool
+		virtual, manifests bool
+	}{{1024, true, true, false}, {1043, false, true, false}, {1044, false, false, false}, {1048, true, false, true}, {1048, false, false, false}} {
+		out := asMap(t, shapeImage(row.v, in, row.ask))
+		if (out["VirtualSize"] != nil) != row.virtual || (out["Manifests"] != nil) != row.manifests {
+			t.Errorf("%+v: %v", row, out)
+		}
+		list := asMap(t, shapeImages(row.v, []image.Summary{{ID: "x", Size: 5}})[0])
+		if (list["VirtualSize"] != nil) != row.virtual {
+			t.Errorf("list, %+v: %v", row, list)
+		}
+	}
+	if b, _ := json.Marshal(shapeImages(1051, nil)); string(b) != "[]" {
+		t.Errorf("no images are %s", b)
+	}
+}
+
+func TestEventShape(t *testing.T) {
+	out := asMap(t, shapeEvent(events.Message{Type: "container", Action: "start", Actor: events.Actor{ID: "x", Attributes: map[string]string{"image": "busybox"}}}))
+	if out["status"] != "start" || out["id"] != "x" || out["from"] != "busybox" || out["Action"] != "start" {
+		t.Errorf("%v", out)
+	}
+	out = asMap(t, shapeEvent(events.Message{Type: "network", Action: "create"}))
+	if out["status"] != nil {
+		t.Errorf("a network's event has the containers' old fields: %v", out)
+	}
+}
+
+func TestDiskUsageShape(t *testing.T) {
+	out := asMap(t, shapeDiskUsage(1050, system.DiskUsage{
+		ImageUsage: &image.DiskUsage{TotalSize: 9, Items: []image.Summary{{ID: "x"}}}, ContainerUsage: &container.DiskUsage{},
+	}))
+	if out["LayersSize"] != 9.0 || len(out["Images"].([]any)) != 1 || out["Containers"] == nil || out["ImageUsage"] == nil {
+		t.Errorf("%v", out)
+	}
+}
+
+func TestEventFilters(t *testing.T) {
+	m := events.Message{Type: "container", Action: "health_status: healthy", Actor: events.Actor{
+		ID: "0123456789abcdef", Attributes: map[string]string{"name": "web", "image": "nginx:1", "tier": "front"}}}
+	rows := map[string]bool{
+		`{}`: true, `{"type":["container"]}`: true, `{"type":["image","container"]}`: true, `{"type":["image"]}`: false,
+		`{"event":["health_status"]}`: true, `{"event":["health_status: healthy"]}`: true, `{"event":["start"]}`: false,
+		`{"container":["web"]}`: true, `{"container":["012345"]}`: true, `{"container":["api"]}`: false,
+		`{"image":["nginx"]}`: true, `{"image":["nginx:1"]}`: true, `{"image":["redis"]}`: false,
+		`{"label":["tier"]}`: true, `{"label":["tier=front","name=web"]}`: true, `{"label":["tier=back"]}`: false,
+		`{"type":["container"],"container":["api"]}`: false, `{"scope":["local"]}`: true, `{"network":["bridge"]}`: false,
+	}
+	for s, want := range rows {
+		f, err := parseFilters(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := eventMatches(f, m); got != want {
+			t.Errorf("%s: %v", s, got)
+		}
+	}
+	if err := checkEventFilters(map[string]map[string]bool{"nmae": {}}); err == nil {
+		t.Error("an unknown filter passes")
+	}
+}
