@@ -1,0 +1,180 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+func TestParse(t *testing.T) {
+	oar := filepath.Join(t.TempDir(), "oar")
+	if err := os.WriteFile(oar, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	o, err := parse([]string{"--oar", oar, "--root", "/r", "--state", "/s"}, io.Discard)
+	if err != nil || len(o.hosts) != 1 || o.hosts[0] != "/s/wherry.sock" || o.cgroupParent != "/wherry" {
+		t.Errorf("%+v %v", o, err)
+	}
+	o, err = parse([]string{"--oar", oar, "--host", "unix:///a", "--host", "unix:///b/../c", "--cgroup-parent", "x", "--log-level", "debug"}, io.Discard)
+	if err != nil || strings.Join(o.hosts, " ") != "/a /c" || o.cgroupParent != "/x" || o.level.String() != "DEBUG" {
+		t.Errorf("%+v %v", o, err)
+	}
+	rows := map[string][]string{ // what the error says: arguments
+		"does not listen on TCP": {"--host", "tcp://127.0.0.1:2375"},
+		"unix:///absolute/path":  {"--host", "unix://relative"},
+		"LISTEN_FDS":             {"--host", "fd://"},
+		"takes flags only":       {"start"},
+		"--no-such":              nil,
+		"the root group":         {"--cgroup-parent", "/"},
+		"no such file":           {"--oar", "/no/such/oar"},
+		"flag needs an argument": {"--root"},
+		"log-level":              {"--log-level", "loud"},
+	}
+	for want, args := range rows {
+		if args == nil {
+			want, args = "no-such", []string{"--no-such"}
+		}
+		if _, err := parse(append([]string{"--oar", oar}, args...), io.Discard); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want %q", args, err, want)
+		}
+	}
+	if _, err := parse([]string{"--help"}, io.Discard); !errors.Is(err, errHelp) {
+		t.Errorf("help: %v", err)
+	}
+	if o, err := parse([]string{"--version"}, io.Discard); err != nil || !o.version {
+		t.Errorf("version: %v", err)
+	}
+}
+
+func TestLockIsTheKernels(t *testing.T) {
+	dir := t.TempDir()
+	first, err := acquire(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = acquire(dir)
+	if err == nil || !strings.Contains(err.Error(), "another wherryd (pid "+strconv.Itoa(os.Getpid())+") uses "+dir) {
+		t.Errorf("a second engine: %v", err)
+	}
+	first.Close()
+	again, err := acquire(dir) // the pid that is left in the file keeps nobody out
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}
+
+func TestListenUnix(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sub", "s")
+	l, err := listenUnix(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v", st, err)
+	}
+	if _, err := listenUnix(path); err == nil || !strings.Contains(err.Error(), "another process listens") {
+		t.Errorf("a socket in use: %v", err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // as kill -9 leaves it
+	l.Close()
+	l, err = listenUnix(path)
+	if err != nil {
+		t.Fatalf("a stale socket: %v", err)
+	}
+	l.Close()
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Errorf("the socket stays: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listenUnix(path); err == nil || !strings.Contains(err.Error(), "no socket") {
+		t.Errorf("a file in the way: %v", err)
+	}
+	if _, err := listenUnix("/" + strings.Repeat("x", 120)); err == nil || !strings.Contains(err.Error(), "107 bytes") {
+		t.Errorf("a long path: %v", err)
+	}
+}
+
+// TestPassedSockets: descriptor 3 of a child is used as sd_listen_fds(3) says.
+func TestPassedSockets(t *testing.T) {
+	if os.Getenv("WHERRYD_TEST_CHILD") != "" {
+		os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
+		list, err := listen([]string{"/nonexistent/never"})
+		if err != nil || len(list) != 1 || os.Getenv("LISTEN_FDS") != "" {
+			t.Fatalf("%v %v", list, err)
+		}
+		c, err := list[0].Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Write([]byte("from the child"))
+		c.Close()
+		return
+	}
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestPassedSockets$")
+	cmd.Env = append(os.Environ(), "WHERRYD_TEST_CHILD=1", "LISTEN_FDS=1")
+	cmd.ExtraFiles = []*os.File{f}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _ := io.ReadAll(c)
+	if err := cmd.Wait(); err != nil || string(got) != "from the child" {
+		t.Errorf("%q %v", got, err)
+	}
+}
+
+func TestNotifyReady(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "n")
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	notifyReady()
+	buf := make([]byte, 64)
+	n, err := c.Read(buf)
+	if err != nil || string(buf[:n]) != "READY=1" {
+		t.Errorf("%q %v", buf[:n], err)
+	}
+}
+
+func TestEngineID(t *testing.T) {
+	dir := t.TempDir()
+	a, err := engineID(dir)
+	if err != nil || len(a) != 32 {
+		t.Fatalf("%q %v", a, err)
+	}
+	if b, err := engineID(dir); b != a || err != nil {
+		t.Errorf("the id changed: %s %s %v", a, b, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "engine-id"), []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := engineID(dir); len(b) != 32 || err != nil {
+		t.Errorf("after damage: %s %v", b, err)
+	}
+}
