@@ -2,7 +2,6 @@ package docker
 
 import (
 	"net/http"
-	"net/url"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -32,11 +31,7 @@ func byVerb(w http.ResponseWriter, r *http.Request, verbs map[string]func(http.R
 	if at <= 0 || verbs[rest[at+1:]] == nil {
 		return classed(errdefs.ErrNotFound, "page not found")
 	}
-	name, err := url.PathUnescape(rest[:at])
-	if err != nil {
-		return invalid("image name %q: %v", rest[:at], err)
-	}
-	return verbs[rest[at+1:]](w, r, name)
+	return verbs[rest[at+1:]](w, r, rest[:at])
 }
 
 func (i *imageRoutes) list(w http.ResponseWriter, r *http.Request) error {

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -19,18 +20,22 @@ func (h handle) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func writeJSON(w http.ResponseWriter, code int, v any) error {
-	body, err := json.Marshal(v)
-	if err != nil {
+	var body bytes.Buffer
+	if err := encode(&body, v); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_, err = w.Write(append(body, '\n'))
+	_, err := w.Write(body.Bytes())
 	return err
 }
 
 // encode writes one document of a stream or of an answer whose header is out.
-func encode(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
+func encode(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false) // people see it: docker inspect prints what came
+	return e.Encode(v)
+}
 
 func noContent(w http.ResponseWriter) error {
 	w.WriteHeader(http.StatusNoContent)

@@ -25,12 +25,11 @@ func routes(s Services, about About, srv *Server) http.Handler {
 
 	// ServeMux redirects paths that are not clean; the API never did.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h, pattern := mux.Handler(r)
+		_, pattern := mux.Handler(r)
 		if pattern == "" || strings.Contains(r.URL.Path, "//") {
 			notFound(w, r, mux)
 			return
 		}
-		_ = h
 		mux.ServeHTTP(w, r)
 	})
 }
@@ -83,6 +82,9 @@ func absentRoutes(add adder) {
 		return writeJSON(w, http.StatusOK, []struct{}{})
 	})
 	add("GET /plugins/privileges", noPlugins)
+	add("GET /plugins/{rest...}", func(w http.ResponseWriter, r *http.Request) error {
+		return classed(errdefs.ErrNotFound, "plugin %q not found", strings.TrimSuffix(r.PathValue("rest"), "/json"))
+	})
 	add("/plugins/", noPlugins)
 	checkpoints := func(w http.ResponseWriter, r *http.Request) error {
 		return classed(errdefs.ErrNotImplemented, "this engine does not make checkpoints")
