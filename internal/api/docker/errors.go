@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/common"
@@ -54,7 +55,23 @@ func writeError(w http.ResponseWriter, err error) {
 	h.Set("Content-Type", "application/json")
 	h.Del("Content-Length")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(common.ErrorResponse{Message: err.Error()})
+	_ = json.NewEncoder(w).Encode(common.ErrorResponse{Message: message(err)})
+}
+
+// message is an error's text without the name of its class, which wrapping a class leaves at the end ("…: not found"): the status code
+// says it.
+func message(err error) string {
+	text := err.Error()
+	for _, class := range []error{
+		errdefs.ErrInvalidArgument, errdefs.ErrNotFound, errdefs.ErrConflict, errdefs.ErrAlreadyExists, errdefs.ErrFailedPrecondition,
+		errdefs.ErrUnauthenticated, errdefs.ErrPermissionDenied, errdefs.ErrNotImplemented, errdefs.ErrUnavailable, errdefs.ErrOutOfRange,
+		errdefs.ErrAborted, errdefs.ErrInternal,
+	} {
+		if short, ok := strings.CutSuffix(text, ": "+class.Error()); ok && errors.Is(err, class) {
+			return short
+		}
+	}
+	return text
 }
 
 // classError is a message with a class whose own text is not shown.

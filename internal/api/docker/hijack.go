@@ -118,7 +118,7 @@ func (s *stream) fail(err error) {
 		return
 	}
 	_, stderr := s.outputs()
-	_, _ = io.WriteString(stderr, strings.TrimRight(err.Error(), "\n")+"\r\n")
+	_, _ = io.WriteString(stderr, strings.TrimRight(message(err), "\n")+"\r\n")
 }
 
 // close ends the connection, and wakes readers that wait for an open that never came.

@@ -66,6 +66,20 @@ func TestWriteErrorOnce(t *testing.T) {
 	}
 }
 
+func TestMessageHidesTheClass(t *testing.T) {
+	for want, err := range map[string]error{
+		"No such image: x":       fmt.Errorf("No such image: x: %w", errdefs.ErrNotFound),
+		"read x: not found":      errors.New("read x: not found"),
+		"a: b":                   fmt.Errorf("a: %w", fmt.Errorf("b: %w", errdefs.ErrConflict)),
+		"not found":              errdefs.ErrNotFound,
+		"not found: really gone": fmt.Errorf("%w: really gone", errdefs.ErrNotFound),
+	} {
+		if got := message(err); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 func TestCutVersion(t *testing.T) {
 	rows := []struct {
 		path, rest string

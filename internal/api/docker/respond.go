@@ -103,8 +103,8 @@ func (m *messages) end(err error) error {
 		return err
 	default:
 		m.write(streamMessage{
-			Message:   jsonstream.Message{Error: &jsonstream.Error{Message: err.Error()}},
-			ErrorText: err.Error(),
+			Message:   jsonstream.Message{Error: &jsonstream.Error{Message: message(err)}},
+			ErrorText: message(err),
 		})
 	}
 	return nil
