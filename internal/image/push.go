@@ -1,0 +1,200 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/registry"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"wherry.dev/wherry/internal/ref"
+)
+
+// Push sends an image to its registry; what the registry has already is not sent again.
+func (s *Service) Push(ctx context.Context, name string, o TransferOptions) error {
+	r, err := ref.Parse(name)
+	if err != nil {
+		return err
+	}
+	ctx = in(ctx)
+	if o.AllTags {
+		return s.pushAllTags(ctx, r, o)
+	}
+	img, err := s.images.Get(ctx, r.String())
+	if errdefs.IsNotFound(err) {
+		return fmt.Errorf("An image does not exist locally with the tag: %s: %w", r.FamiliarName(), errdefs.ErrNotFound) //nolint:staticcheck // Docker's words
+	}
+	if err != nil {
+		return err
+	}
+	target, err := s.pushTarget(ctx, img, o.Platform)
+	if err != nil {
+		return err
+	}
+	o.say("", "The push refers to repository [%s]", r.Name())
+	tracker := docker.NewInMemoryTracker()
+	pusher, err := s.resolver(ctx, r, o.Auth, tracker).Pusher(ctx, r.Name()+":"+r.Tag+"@"+target.Digest.String())
+	if err != nil {
+		return explain("push", r, err)
+	}
+	if err := remotes.PushContent(ctx, reportingPusher{pusher, &o, &sync.Map{}}, target, s.content, nil, platforms.All, nil); err != nil {
+		return explain("push", r, err)
+	}
+	o.say("", "%s: digest: %s size: %d", r.Tag, target.Digest, target.Size)
+	if o.Progress != nil {
+		o.Progress(Progress{Aux: map[string]any{"Tag": r.Tag, "Digest": target.Digest, "Size": target.Size}})
+	}
+	s.o.Events.Publish(events.ImageEventType, events.ActionPush, r.Familiar(), map[string]string{"name": r.FamiliarName()})
+	return nil
+}
+
+func (s *Service) pushAllTags(ctx context.Context, r ref.Reference, o TransferOptions) error {
+	list, err := s.images.List(ctx)
+	if err != nil {
+		return err
+	}
+	o.AllTags = false
+	for _, img := range list {
+		if strings.HasPrefix(img.Name, r.Name()+":") {
+			if err := s.Push(ctx, img.Name, o); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// pushTarget is the whole image where all of it is here, else the one platform's manifest that is.
+func (s *Service) pushTarget(ctx context.Context, img images.Image, platform *ocispec.Platform) (ocispec.Descriptor, error) {
+	if platform == nil && s.complete(ctx, img.Target) {
+		return img.Target, nil
+	}
+	d, err := s.manifestFor(ctx, img.Target, matcher(platform))
+	if err != nil {
+		return d, fmt.Errorf("push %s: no platform of it is here as a whole: %w", familiar(img.Name), err)
+	}
+	d.Platform = nil
+	return d, nil
+}
+
+// complete says whether all content below a descriptor is here.
+func (s *Service) complete(ctx context.Context, d ocispec.Descriptor) bool {
+	if _, err := s.content.Info(ctx, d.Digest); err != nil {
+		return false
+	}
+	children, err := images.Children(ctx, s.content, d)
+	if err != nil {
+		return false
+	}
+	for _, c := range children {
+		if !s.complete(ctx, c) {
+			return false
+		}
+	}
+	return true
+}
+
+// reportingPusher says what is sent.
+type reportingPusher struct {
+	remotes.Pusher
+	o    *TransferOptions
+	said *sync.Map
+}
+
+func (p reportingPusher) Push(ctx context.Context, d ocispec.Descriptor) (content.Writer, error) {
+	w, err := p.Pusher.Push(ctx, d)
+	if !images.IsLayerType(d.MediaType) {
+		return w, err
+	}
+	switch {
+	case errdefs.IsAlreadyExists(err):
+		p.o.say(short(d), "Layer already exists")
+		return w, err
+	case err != nil:
+		return w, err
+	}
+	p.o.say(short(d), "Preparing")
+	return &reportingWriter{Writer: w, d: d, o: p.o}, nil
+}
+
+type reportingWriter struct {
+	content.Writer
+	d    ocispec.Descriptor
+	o    *TransferOptions
+	sent int64
+	told int64
+}
+
+func (w *reportingWriter) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	w.sent += int64(n)
+	if w.o.Progress != nil && w.sent-w.told >= 512<<10 {
+		w.told = w.sent
+		w.o.Progress(Progress{ID: short(w.d), Status: "Pushing", Current: w.sent, Total: w.d.Size})
+	}
+	return n, err
+}
+
+func (w *reportingWriter) Commit(ctx context.Context, size int64, expected digest.Digest, opts ...content.Opt) error {
+	err := w.Writer.Commit(ctx, size, expected, opts...)
+	if err == nil || errdefs.IsAlreadyExists(err) {
+		w.o.say(short(w.d), "Pushed")
+	}
+	return err
+}
+
+// Distribution describes a remote reference (GET /distribution/{name}/json).
+func (s *Service) Distribution(ctx context.Context, name string, a *registry.AuthConfig) (registry.DistributionInspect, error) {
+	r, err := ref.Parse(name)
+	if err != nil {
+		return registry.DistributionInspect{}, err
+	}
+	ctx, done, err := s.lease(ctx)
+	if err != nil {
+		return registry.DistributionInspect{}, err
+	}
+	defer done()
+	resolver := s.resolver(ctx, r, a, nil)
+	_, target, err := resolver.Resolve(ctx, r.String())
+	if err != nil {
+		return registry.DistributionInspect{}, explain("inspect", r, err)
+	}
+	fetcher, err := resolver.Fetcher(ctx, r.String())
+	if err != nil {
+		return registry.DistributionInspect{}, explain("inspect", r, err)
+	}
+	p := &pull{s: s, ref: r, fetcher: fetcher}
+	out := registry.DistributionInspect{Descriptor: target}
+	if err := p.blob(ctx, target); err != nil {
+		return out, explain("inspect", r, err)
+	}
+	if images.IsIndexType(target.MediaType) {
+		children, err := images.Children(ctx, s.content, target)
+		for _, c := range children {
+			if c.Platform != nil {
+				out.Platforms = append(out.Platforms, *c.Platform)
+			}
+		}
+		return out, err
+	}
+	m, err := images.Manifest(ctx, s.content, target, nil)
+	if err != nil {
+		return out, err
+	}
+	if err := p.blob(ctx, m.Config); err != nil {
+		return out, explain("inspect", r, err)
+	}
+	platform, err := images.ConfigPlatform(ctx, s.content, m.Config)
+	out.Platforms = []ocispec.Platform{platform}
+	return out, err
+}

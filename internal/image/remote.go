@@ -1,0 +1,265 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/core/remotes/docker/config"
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/registry"
+
+	"wherry.dev/wherry/internal/ref"
+	"wherry.dev/wherry/internal/version"
+)
+
+// resolver speaks to the registry of one reference with the credentials that were given for it.
+func (s *Service) resolver(ctx context.Context, r ref.Reference, auth *registry.AuthConfig, tracker docker.StatusTracker) remotes.Resolver {
+	guard := &originGuard{origin: registryHost(r.Domain), next: transport()}
+	client := &http.Client{Transport: guard}
+	authorizer := docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthCreds(func(host string) (string, string, error) {
+		if auth == nil || host != guard.origin && host != r.Domain {
+			return "", "", nil
+		}
+		if auth.IdentityToken != "" {
+			return "", auth.IdentityToken, nil
+		}
+		return auth.Username, auth.Password, nil
+	}))
+	hosts := config.ConfigureHosts(ctx, config.HostOptions{DefaultScheme: s.scheme(r.Domain),
+		UpdateClient: func(c *http.Client) error { c.Transport = guarded{guard, c.Transport}; return nil }})
+	return docker.NewResolver(docker.ResolverOptions{Tracker: tracker, Headers: http.Header{"User-Agent": {"wherry/" + version.Version}},
+		Hosts: func(host string) ([]docker.RegistryHost, error) {
+			list, err := hosts(host)
+			for i := range list {
+				list[i].Authorizer = authorizer
+			}
+			return list, err
+		}})
+}
+
+// scheme is "http" only for hosts that were named insecure; "" leaves loopback addresses to be tried.
+func (s *Service) scheme(host string) string {
+	for _, insecure := range s.o.InsecureRegistries {
+		if host == insecure {
+			return "http"
+		}
+	}
+	if docker.IsLocalhost(host) {
+		return ""
+	}
+	return "https"
+}
+
+func registryHost(domain string) string {
+	if domain == "docker.io" {
+		return "registry-1.docker.io"
+	}
+	return domain
+}
+
+// transport gives up on a registry that does not answer or stalls; a download that moves may take any time.
+func transport() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.DialContext = (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	t.ResponseHeaderTimeout = 60 * time.Second
+	t.TLSHandshakeTimeout = 15 * time.Second
+	t.MaxIdleConnsPerHost = 8
+	return t
+}
+
+// originGuard lets credentials go to the registry that they were given for, and to a token service of the same site over TLS; to nobody
+// else, whatever a challenge says.
+type originGuard struct {
+	origin string
+	next   http.RoundTripper
+}
+
+func (g *originGuard) RoundTrip(r *http.Request) (*http.Response, error) { return g.forward(r, g.next) }
+
+func (g *originGuard) forward(r *http.Request, next http.RoundTripper) (*http.Response, error) {
+	basic := strings.HasPrefix(r.Header.Get("Authorization"), "Basic ")
+	form := r.Method == http.MethodPost && r.Header.Get("Content-Type") == "application/x-www-form-urlencoded"
+	if (basic || form) && !g.trusts(r.URL) {
+		return nil, fmt.Errorf("registry %s asks for its credentials to be sent to %s://%s: refused: %w", g.origin, r.URL.Scheme, r.URL.Host, errdefs.ErrPermissionDenied)
+	}
+	return next.RoundTrip(r)
+}
+
+func (g *originGuard) trusts(u *url.URL) bool {
+	if u.Host == g.origin {
+		return true
+	}
+	return u.Scheme == "https" && site(u.Hostname()) == site(hostname(g.origin)) && net.ParseIP(u.Hostname()) == nil
+}
+
+func hostname(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		return h
+	}
+	return host
+}
+
+// site is the last two labels of a name.
+func site(host string) string {
+	labels := strings.Split(host, ".")
+	return strings.Join(labels[max(0, len(labels)-2):], ".")
+}
+
+// guarded puts a guard before a client's own transport.
+type guarded struct {
+	*originGuard
+	own http.RoundTripper
+}
+
+func (g guarded) RoundTrip(r *http.Request) (*http.Response, error) {
+	next := g.own
+	if next == nil {
+		next = g.next
+	}
+	return g.forward(r, next)
+}
+
+// explain turns what a registry or the network answered into one line for people.
+func explain(what string, r ref.Reference, err error) error {
+	var dns *net.DNSError
+	var op *net.OpError
+	switch {
+	case err == nil:
+		return nil
+	case errdefs.IsNotFound(err):
+		return fmt.Errorf("%s %s: manifest unknown: the registry has no such repository or tag, or hides it: check the spelling, or log in: %w", what, r.Familiar(), errdefs.ErrNotFound)
+	case errors.Is(err, docker.ErrInvalidAuthorization), strings.Contains(err.Error(), "401"), strings.Contains(err.Error(), "403 Forbidden"):
+		return fmt.Errorf("%s %s: pull access denied: the registry refuses these credentials, or none were given: run `wherry login %s`: %w: %w", what, r.Familiar(), r.Domain, err, errdefs.ErrPermissionDenied)
+	case errors.As(err, &dns):
+		return fmt.Errorf("%s %s: the registry's name %s cannot be resolved: %w: %w", what, r.Familiar(), r.Domain, err, errdefs.ErrUnavailable)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%s %s: connection refused: nothing listens at %s: is the registry running? (%w): %w", what, r.Familiar(), r.Domain, err, errdefs.ErrUnavailable)
+	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+		return fmt.Errorf("%s %s: the registry speaks plain HTTP: start wherryd with --insecure-registry %s if that is meant: %w: %w", what, r.Familiar(), r.Domain, err, errdefs.ErrUnavailable)
+	case strings.Contains(err.Error(), "x509:"), strings.Contains(err.Error(), "tls:"):
+		return fmt.Errorf("%s %s: the registry's certificate is not trusted: %w: %w", what, r.Familiar(), err, errdefs.ErrUnavailable)
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Errorf("%s %s: the disk is full: %w", what, r.Familiar(), err)
+	case errors.As(err, &op):
+		return fmt.Errorf("%s %s: %w: %w", what, r.Familiar(), err, errdefs.ErrUnavailable)
+	}
+	return fmt.Errorf("%s %s: %w", what, r.Familiar(), err)
+}
+
+// Login tries credentials at their registry and returns an identity token if it gave one.
+func (s *Service) Login(ctx context.Context, a registry.AuthConfig) (registry.AuthResponse, error) {
+	host := strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(a.ServerAddress, "https://"), "http://"), "/")
+	host, _, _ = strings.Cut(host, "/")
+	if host == "" || host == "index.docker.io" {
+		host = "docker.io"
+	}
+	r := ref.Reference{Domain: host, Path: "library/login", Tag: "latest"}
+	guard := &originGuard{origin: registryHost(host), next: transport()}
+	client := &http.Client{Transport: guard, Timeout: 30 * time.Second}
+	authorizer := docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthCreds(func(string) (string, string, error) {
+		if a.IdentityToken != "" {
+			return "", a.IdentityToken, nil
+		}
+		return a.Username, a.Password, nil
+	}))
+	scheme := s.scheme(host)
+	if scheme == "" {
+		scheme = "http"
+	}
+	if err := tryLogin(ctx, client, authorizer, scheme+"://"+registryHost(host)+"/v2/"); err != nil {
+		if errdefs.IsUnauthorized(err) {
+			return registry.AuthResponse{}, fmt.Errorf("login to %s: unauthorized: incorrect username or password: %w", host, errdefs.ErrUnauthenticated)
+		}
+		return registry.AuthResponse{}, explain("login to", r, err)
+	}
+	return registry.AuthResponse{Status: "Login Succeeded"}, nil
+}
+
+func tryLogin(ctx context.Context, client *http.Client, authorizer docker.Authorizer, address string) error {
+	var responses []*http.Response
+	for range 2 {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+		if err != nil {
+			return err
+		}
+		if err := authorizer.Authorize(docker.WithScope(ctx, "registry:catalog:*"), req); err != nil && len(responses) > 0 {
+			return fmt.Errorf("%w: %w", err, errdefs.ErrUnauthenticated)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return err
+		}
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusOK {
+			return nil
+		}
+		if resp.StatusCode != http.StatusUnauthorized {
+			return fmt.Errorf("the registry answers %s", resp.Status)
+		}
+		responses = append(responses, resp)
+		if err := authorizer.AddResponses(ctx, responses); err != nil {
+			return fmt.Errorf("%w: %w", err, errdefs.ErrUnauthenticated)
+		}
+	}
+	return errdefs.ErrUnauthenticated
+}
+
+// isNetwork says whether an error came from the connection, not from an answer.
+func isNetwork(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && !errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// tags lists a repository's tags.
+func (s *Service) tags(ctx context.Context, r ref.Reference, a *registry.AuthConfig) ([]string, error) {
+	scheme := s.scheme(r.Domain)
+	if scheme == "" {
+		scheme = "http"
+	}
+	guard := &originGuard{origin: registryHost(r.Domain), next: transport()}
+	client := &http.Client{Transport: guard, Timeout: 60 * time.Second}
+	authorizer := docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthCreds(func(string) (string, string, error) {
+		if a == nil {
+			return "", "", nil
+		}
+		return a.Username, a.Password, nil
+	}))
+	address := scheme + "://" + registryHost(r.Domain) + "/v2/" + r.Path + "/tags/list"
+	var list struct{ Tags []string }
+	var responses []*http.Response
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+		if err != nil {
+			return nil, err
+		}
+		_ = authorizer.Authorize(docker.WithScope(ctx, "repository:"+r.Path+":pull"), req)
+		resp, err := client.Do(req)
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode == http.StatusOK {
+			defer resp.Body.Close()
+			err := json.NewDecoder(io.LimitReader(resp.Body, 16<<20)).Decode(&list)
+			return list.Tags, err
+		}
+		resp.Body.Close()
+		responses = append(responses, resp)
+		if resp.StatusCode == http.StatusNotFound {
+			return nil, errdefs.ErrNotFound
+		}
+		if resp.StatusCode != http.StatusUnauthorized || len(responses) > 1 || authorizer.AddResponses(ctx, responses) != nil {
+			return nil, fmt.Errorf("the registry answers %s", resp.Status)
+		}
+	}
+}
