@@ -1,21 +1,27 @@
 // Package container keeps containers: their records, their life cycle, their processes and what these print.
+//
+// On disk a container is the folder <Root>/containers/<id>: config.json (the record), hosts, hostname and resolv.conf, rootfs/{upper,work}
+// (the writable layer) and logs/. Its task's folder is <State>/tasks/<id>. What is alive is what the kernel and the shim say; the record
+// follows. A Service is safe for many goroutines: lists read immutable records, no lock is held while something slow is done but the
+// container's own "one operation at a time".
 package container
 
 import (
 	"context"
-	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/image"
 	networks "wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/rootfs"
+	"wherry.dev/wherry/internal/sandbox"
 	"wherry.dev/wherry/internal/volume"
 )
 
@@ -29,139 +35,123 @@ type Options struct {
 	Networks     *networks.Service
 	Volumes      *volume.Service
 	Events       *event.Bus
+	// Log is told what a person should know and no call returns: damaged records, clean-ups that did not work. nil: nobody.
+	Log func(error)
 }
 
 // Service owns the containers. Safe for many goroutines; lists read an immutable snapshot.
-type Service struct{}
+type Service struct {
+	o      Options
+	ranges *sandbox.Ranges
+	index  *index
+	execs  *Execs
+	host   host
+	lives  lives
+}
 
-// Open reads the records, finds running tasks again, and starts what its restart policy wants running.
-func Open(ctx context.Context, o Options) (*Service, error) { panic("not written yet") }
+// lives are the goroutines of a Service.
+type lives struct {
+	mu      sync.Mutex // guards what follows
+	closed  bool
+	next    int
+	cancels map[int]context.CancelCauseFunc
+	wg      sync.WaitGroup
+}
+
+// run starts a goroutine that outlives the request whose context is given; its own ends at stop. False: the service is closed.
+func (l *lives) run(ctx context.Context, fn func(context.Context)) bool {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		cancel(errClosed)
+		return false
+	}
+	if l.cancels == nil {
+		l.cancels = map[int]context.CancelCauseFunc{}
+	}
+	n := l.next
+	l.next++
+	l.cancels[n] = cancel
+	l.wg.Go(func() {
+		defer func() {
+			cancel(errClosed)
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			delete(l.cancels, n)
+		}()
+		fn(ctx)
+	})
+	return true
+}
+
+func (l *lives) stop() {
+	l.mu.Lock()
+	l.closed = true
+	for _, cancel := range l.cancels {
+		cancel(errClosed)
+	}
+	l.mu.Unlock()
+	l.wg.Wait()
+}
 
 // Close drops connections to the shims. Containers keep running.
-func (s *Service) Close() error { panic("not written yet") }
-
-// CreateRequest of Create.
-type CreateRequest struct {
-	Name             string // "": an invented one
-	Config           *container.Config
-	HostConfig       *container.HostConfig
-	NetworkingConfig *network.NetworkingConfig
-	Platform         *ocispec.Platform
+func (s *Service) Close() error {
+	s.lives.stop()
+	for _, c := range s.index.all() {
+		c.mu.Lock()
+		if c.task != nil {
+			c.task.Close()
+		}
+		c.mu.Unlock()
+	}
+	return nil
 }
 
-// Create: errdefs.ErrNotFound "No such image: …" (the client pulls then), ErrConflict for a taken name, ErrInvalidArgument.
-func (s *Service) Create(ctx context.Context, r CreateRequest) (container.CreateResponse, error) {
-	panic("not written yet")
-}
-func (s *Service) Start(ctx context.Context, id string) error { panic("not written yet") }
-
-// StopOptions: a nil Timeout is the container's own (else 10 s), -1 waits for ever; an empty Signal is the container's own.
-type StopOptions struct {
-	Signal  string
-	Timeout *int
+// log tells what no call can return.
+func (s *Service) log(err error) {
+	if err != nil && s.o.Log != nil {
+		s.o.Log(err)
+	}
 }
 
-func (s *Service) Stop(ctx context.Context, id string, o StopOptions) error { panic("not written yet") }
-func (s *Service) Restart(ctx context.Context, id string, o StopOptions) error {
-	panic("not written yet")
-}
-func (s *Service) Kill(ctx context.Context, id, signal string) error { panic("not written yet") }
-func (s *Service) Pause(ctx context.Context, id string) error        { panic("not written yet") }
-func (s *Service) Unpause(ctx context.Context, id string) error      { panic("not written yet") }
-func (s *Service) Rename(ctx context.Context, id, name string) error { panic("not written yet") }
-func (s *Service) Update(ctx context.Context, id string, u container.UpdateConfig) (container.UpdateResponse, error) {
-	panic("not written yet")
-}
-
-// RemoveOptions: Volumes also removes anonymous volumes.
-type RemoveOptions struct{ Force, Volumes bool }
-
-func (s *Service) Remove(ctx context.Context, id string, o RemoveOptions) error {
-	panic("not written yet")
-}
-func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool) (*container.PruneReport, error) {
-	panic("not written yet")
-}
-
-// Wait's channel yields one answer. It is armed when Wait returns (so: wait, then start).
-func (s *Service) Wait(ctx context.Context, id string, c container.WaitCondition) (<-chan container.WaitResponse, error) {
-	panic("not written yet")
-}
-
-// ListOptions of List; filters have Docker's names.
-type ListOptions struct {
-	All, Size bool
-	Limit     int
-	Filters   map[string]map[string]bool
-}
-
-func (s *Service) List(ctx context.Context, o ListOptions) ([]container.Summary, error) {
-	panic("not written yet")
-}
-func (s *Service) Inspect(ctx context.Context, id string, size bool) (container.InspectResponse, error) {
-	panic("not written yet")
-}
-
-// AttachOptions of Attach. Streams that are nil are not attached. With a terminal all output goes to Stdout.
-type AttachOptions struct {
-	Stdin          io.Reader // read until EOF, then (StdinOnce) the container's stdin is closed
-	Stdout, Stderr io.Writer
-	Logs, Stream   bool   // replay what is there; follow what comes
-	DetachKeys     string // "": ctrl-p,ctrl-q
-	Ready          func() // called when attached: nothing printed after that is missed
-}
-
-// Attach returns at the container's exit, at detach, or when ctx ends.
-func (s *Service) Attach(ctx context.Context, id string, o AttachOptions) error {
-	panic("not written yet")
+// publish tells the world about a container, with Docker's attributes: its labels, image and name, and what more is given in pairs.
+func (s *Service) publish(r *Record, action events.Action, more ...string) {
+	attributes := make(map[string]string, len(r.Config.Labels)+2+len(more)/2)
+	for k, v := range r.Config.Labels {
+		attributes[k] = v
+	}
+	attributes["image"], attributes["name"] = r.Config.Image, r.Name
+	for i := 0; i+1 < len(more); i += 2 {
+		attributes[more[i]] = more[i+1]
+	}
+	s.o.Events.Publish(events.ContainerEventType, action, r.ID, attributes)
 }
 
 // Terminal says whether the container has one (raw stream) or not (stdcopy frames).
-func (s *Service) Terminal(id string) (bool, error) { panic("not written yet") }
+func (s *Service) Terminal(id string) (bool, error) {
+	c, err := s.index.find(id)
+	if err != nil {
+		return false, err
+	}
+	return c.record().Config.Tty, nil
+}
+
+// Resize tells the container's terminal its size.
 func (s *Service) Resize(ctx context.Context, id string, rows, cols uint16) error {
-	panic("not written yet")
-}
-
-// LogsOptions of Logs; Tail < 0 means all.
-type LogsOptions struct {
-	Stdout, Stderr, Follow, Timestamps, Details bool
-	Since, Until                                time.Time
-	Tail                                        int
-}
-
-func (s *Service) Logs(ctx context.Context, id string, o LogsOptions, stdout, stderr io.Writer) error {
-	panic("not written yet")
-}
-
-func (s *Service) ExecCreate(ctx context.Context, id string, r container.ExecCreateRequest) (execID string, err error) {
-	panic("not written yet")
-}
-
-// ExecStreams of ExecStart: as AttachOptions.
-type ExecStreams struct {
-	Detach         bool
-	Tty            *bool // nil: as created
-	ConsoleSize    *[2]uint
-	Stdin          io.Reader
-	Stdout, Stderr io.Writer
-	Started        func() // called once execve has happened or the exec has failed to start, before any output is written
-}
-
-// ExecStart runs the exec and, without Detach, returns when it has exited.
-func (s *Service) ExecStart(ctx context.Context, execID string, o ExecStreams) error {
-	panic("not written yet")
-}
-func (s *Service) ExecInspect(execID string) (container.ExecInspectResponse, error) {
-	panic("not written yet")
-}
-func (s *Service) ExecResize(ctx context.Context, execID string, rows, cols uint16) error {
-	panic("not written yet")
-}
-func (s *Service) ConnectNetwork(ctx context.Context, id, network string, e *network.EndpointSettings) error {
-	panic("not written yet")
-}
-func (s *Service) DisconnectNetwork(ctx context.Context, id, network string, force bool) error {
-	panic("not written yet")
+	c, err := s.index.find(id)
+	if err != nil {
+		return err
+	}
+	t, r, err := c.running()
+	if err != nil {
+		return err
+	}
+	if err := t.Resize(ctx, rows, cols); err != nil {
+		return err
+	}
+	s.publish(r, events.ActionResize)
+	return nil
 }
 
 // View is what packages files and monitor need of a container: values, no locks.
@@ -178,6 +168,5 @@ type View struct {
 	Image      *image.Image
 	Cgroup     *cgroup.Group // nil when not running
 	Networks   map[string]*network.EndpointSettings
+	Created    time.Time
 }
-
-func (s *Service) View(ctx context.Context, id string) (View, error) { panic("not written yet") }

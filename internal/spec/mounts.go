@@ -30,6 +30,12 @@ type Mount struct {
 	NonRecursive           bool `json:"nonRecursive,omitempty"`
 	ReadOnlyNonRecursive   bool `json:"readOnlyNonRecursive,omitempty"`
 	ReadOnlyForceRecursive bool `json:"readOnlyForceRecursive,omitempty"`
+	// CreateSource makes a missing folder on the host (-v).
+	CreateSource bool `json:"createSource,omitempty"`
+	// Driver, DriverOptions and VolumeLabels are for a volume that is made.
+	Driver        string            `json:"driver,omitempty"`
+	DriverOptions map[string]string `json:"driverOptions,omitempty"`
+	VolumeLabels  map[string]string `json:"volumeLabels,omitempty"`
 	// Unmapped ids: the source's files keep the ids of the container's own range (an overlay made for it).
 	Unmapped bool `json:"unmapped,omitempty"`
 }

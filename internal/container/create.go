@@ -1,0 +1,320 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/image"
+	"wherry.dev/wherry/internal/rootfs"
+)
+
+// CreateRequest of Create.
+type CreateRequest struct {
+	Name             string // "": an invented one
+	Config           *container.Config
+	HostConfig       *container.HostConfig
+	NetworkingConfig *network.NetworkingConfig
+	Platform         *ocispec.Platform
+}
+
+// creating collects what the steps of one Create make.
+type creating struct {
+	s        *Service
+	r        *Record
+	q        CreateRequest
+	img      *image.Image
+	dir      string
+	warnings []string
+	undo     []func()
+}
+
+// Create makes a container that is ready to start. errdefs.ErrNotFound "No such image: …" (the client pulls then), ErrConflict for a taken
+// name, ErrInvalidArgument.
+func (s *Service) Create(ctx context.Context, q CreateRequest) (container.CreateResponse, error) {
+	n := &creating{s: s, q: q, r: &Record{ID: newID(), Created: time.Now().UTC(), Status: Created}}
+	for _, step := range []func(*creating, context.Context) error{
+		(*creating).resolve, (*creating).configure, (*creating).name, (*creating).makeDir, (*creating).takeRange, (*creating).acquire,
+		(*creating).layer, (*creating).mounts, (*creating).store,
+	} {
+		if err := step(n, ctx); err != nil {
+			for i := len(n.undo) - 1; i >= 0; i-- {
+				n.undo[i]()
+			}
+			return container.CreateResponse{}, plain(err)
+		}
+	}
+	s.publish(n.r, events.ActionCreate)
+	if n.warnings == nil {
+		n.warnings = []string{}
+	}
+	return container.CreateResponse{ID: n.r.ID, Warnings: n.warnings}, nil
+}
+
+func (n *creating) onUndo(fn func()) { n.undo = append(n.undo, fn) }
+
+func (n *creating) resolve(ctx context.Context) (err error) {
+	if n.q.Config == nil {
+		return invalid("config cannot be empty in order to create a container")
+	}
+	if n.q.Config.Image == "" {
+		return invalid("no image specified: say which image the container is made of")
+	}
+	n.img, err = n.s.o.Images.Resolve(ctx, n.q.Config.Image, n.q.Platform)
+	if err != nil {
+		return err
+	}
+	n.r.Image = *n.img
+	return nil
+}
+
+// configure merges the request with the image and the defaults, and checks all of it.
+func (n *creating) configure(context.Context) error {
+	n.r.Config = merge(n.q.Config, &n.img.Config)
+	h := container.HostConfig{}
+	if n.q.HostConfig != nil {
+		h = *n.q.HostConfig
+	}
+	n.r.HostConfig = withDefaults(&h)
+	v := validation{config: n.r.Config, host: n.r.HostConfig, cpus: n.s.host.cpus}
+	if err := v.check(); err != nil {
+		return err
+	}
+	n.warnings = v.warnings
+	var err error
+	if n.r.Log, err = logOptions(h.LogConfig, filepath.Join(n.s.containersDir(), n.r.ID, "logs")); err != nil {
+		return err
+	}
+	if n.r.Networks, err = requestedNetworks(n.r.HostConfig.NetworkMode, n.q.NetworkingConfig); err != nil {
+		return err
+	}
+	return n.hostname()
+}
+
+func (n *creating) hostname() error {
+	c, h := n.r.Config, n.r.HostConfig
+	switch {
+	case h.NetworkMode.IsContainer() && c.Hostname != "":
+		return invalid("conflicting options: hostname and the network mode %s", h.NetworkMode)
+	case h.UTSMode.IsHost() && c.Hostname != "":
+		return invalid("conflicting options: hostname and the UTS mode")
+	case c.Hostname != "":
+	case h.NetworkMode.IsHost() || h.UTSMode.IsHost():
+		c.Hostname, _ = os.Hostname()
+	default:
+		c.Hostname = n.r.short()
+	}
+	return nil
+}
+
+func (n *creating) name(context.Context) error {
+	x := n.s.index
+	n.onUndo(func() { x.release(n.r.Name, n.r.ID) })
+	if n.q.Name != "" {
+		n.r.Name = n.q.Name
+		if n.r.Name[0] == '/' {
+			n.r.Name = n.r.Name[1:]
+		}
+		if !validName(n.r.Name) {
+			return invalid("Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", n.q.Name)
+		}
+		return x.reserve(n.r.Name, n.r.ID)
+	}
+	for try := range 100 {
+		n.r.Name = newName(try)
+		if x.reserve(n.r.Name, n.r.ID) == nil {
+			return nil
+		}
+	}
+	n.r.Name = n.r.short()
+	return x.reserve(n.r.Name, n.r.ID)
+}
+
+// makeDir makes the container's folder. Until the record is in it, the engine's next start would take it away again.
+func (n *creating) makeDir(context.Context) error {
+	n.dir, _ = n.s.dirsOf(n.r.ID)
+	if err := os.Mkdir(n.dir, 0o700); err != nil {
+		return fmt.Errorf("make the folder of container %s: %w", n.r.Name, err)
+	}
+	n.onUndo(func() { os.RemoveAll(n.dir) })
+	return nil
+}
+
+// takeRange gives the container its ids: its own, the host's, or those of the container whose namespaces it joins.
+func (n *creating) takeRange(context.Context) error {
+	h := n.r.HostConfig
+	joined, err := n.s.joinedContainers(h)
+	if err != nil {
+		return err
+	}
+	if len(joined) > 0 {
+		first := joined[0].record().IDMap
+		for _, c := range joined[1:] {
+			if c.record().IDMap != first {
+				return invalid("containers %s and %s have different user namespaces: their other namespaces cannot be joined together", joined[0].record().Name, c.record().Name)
+			}
+		}
+		n.r.IDMap = first
+		return nil
+	}
+	if h.Privileged || h.UsernsMode.IsHost() {
+		return nil
+	}
+	if n.r.IDMap, err = n.s.ranges.Take(); err != nil {
+		return err
+	}
+	n.r.OwnRange = true
+	n.onUndo(func() { n.s.ranges.Give(n.r.IDMap) })
+	return nil
+}
+
+// joinedContainers are those whose namespaces a configuration joins.
+func (s *Service) joinedContainers(h *container.HostConfig) ([]*Container, error) {
+	var out []*Container
+	for _, name := range joinedNames(h) {
+		c, err := s.index.find(name)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+func joinedNames(h *container.HostConfig) []string {
+	var names []string
+	if h.NetworkMode.IsContainer() {
+		names = append(names, h.NetworkMode.ConnectedContainer())
+	}
+	if h.PidMode.IsContainer() {
+		names = append(names, h.PidMode.Container())
+	}
+	if h.IpcMode.IsContainer() {
+		names = append(names, h.IpcMode.Container())
+	}
+	return names
+}
+
+func (n *creating) acquire(ctx context.Context) error {
+	n.onUndo(func() { n.s.o.Images.Release(context.WithoutCancel(ctx), n.r.ID) })
+	return n.s.o.Images.Acquire(ctx, n.img.ID, n.img.Manifest.Digest, n.r.ID)
+}
+
+// layer makes the writable layer, and the working directory in it where the image has none.
+func (n *creating) layer(context.Context) error {
+	if err := makeLayer(n.dir, n.r); err != nil {
+		return err
+	}
+	return makeWorkingDir(n.r, n.dir)
+}
+
+// layerDirs are the writable layer's directories.
+func layerDirs(dir string) (upper, work string) {
+	return filepath.Join(dir, "rootfs", "upper"), filepath.Join(dir, "rootfs", "work")
+}
+
+// makeLayer makes an empty writable layer whose root looks like the image's.
+func makeLayer(dir string, r *Record) error {
+	upper, work := layerDirs(dir)
+	mode, uid, gid := uint32(0o755), 0, 0
+	if len(r.Image.Lower) > 0 {
+		var st unix.Stat_t
+		if err := unix.Stat(r.Image.Lower[0], &st); err != nil {
+			return fmt.Errorf("look at layer %s: %w", r.Image.Lower[0], err)
+		}
+		mode, uid, gid = st.Mode&0o7777, int(st.Uid), int(st.Gid)
+	}
+	if err := os.Mkdir(filepath.Dir(upper), 0o700); err != nil {
+		return err
+	}
+	for _, d := range []string{upper, work} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			return err
+		}
+		if err := os.Chown(d, r.IDMap.Host(uid), r.IDMap.Host(gid)); err != nil {
+			return fmt.Errorf("own the writable layer: %w", err)
+		}
+	}
+	return unix.Chmod(upper, mode)
+}
+
+// freshLayer puts a clean writable layer in the place of the used one.
+func freshLayer(dir string, r *Record) error {
+	rootfsDir := filepath.Join(dir, "rootfs")
+	old := rootfsDir + ".old"
+	if err := os.RemoveAll(old); err != nil {
+		return err
+	}
+	if err := os.Rename(rootfsDir, old); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := makeLayer(dir, r); err != nil {
+		return err
+	}
+	if err := makeWorkingDir(r, dir); err != nil {
+		return err
+	}
+	return os.RemoveAll(old)
+}
+
+// rootfs is the container's root file system.
+func (r *Record) rootfs(dir string) rootfs.Rootfs {
+	upper, work := layerDirs(dir)
+	return rootfs.Rootfs{Lower: r.Image.Lower, Upper: upper, Work: work, IDMap: r.IDMap, ReadOnly: r.HostConfig.ReadonlyRootfs}
+}
+
+// store writes the record: from here on the container is there, also after a power cut.
+func (n *creating) store(context.Context) error {
+	if err := n.r.write(n.dir, !n.r.HostConfig.AutoRemove); err != nil {
+		return err
+	}
+	if !n.r.HostConfig.AutoRemove {
+		if err := syncDir(filepath.Dir(n.dir)); err != nil {
+			return err
+		}
+	}
+	_, taskDir := n.s.dirsOf(n.r.ID)
+	n.s.index.add(newContainer(n.r, n.dir, taskDir))
+	return nil
+}
+
+// requestedNetworks says by network what the container wants there; the network mode names the first one.
+func requestedNetworks(mode container.NetworkMode, cfg *network.NetworkingConfig) (map[string]*network.EndpointSettings, error) {
+	out := map[string]*network.EndpointSettings{}
+	if cfg != nil {
+		for name, e := range cfg.EndpointsConfig {
+			if name == "default" {
+				name = network.NetworkBridge
+			}
+			if e == nil {
+				e = &network.EndpointSettings{}
+			}
+			out[name] = e.Copy()
+		}
+	}
+	switch {
+	case mode.IsContainer(), mode.IsNone(), mode.IsHost():
+		for name := range out {
+			if name != string(mode) {
+				return nil, fail(errdefs.ErrInvalidArgument, "conflicting options: cannot attach both user-defined and non-user-defined network-modes (%s and %s)", mode, name)
+			}
+		}
+		if mode.IsContainer() {
+			return nil, nil
+		}
+	}
+	if out[string(mode)] == nil {
+		out[string(mode)] = &network.EndpointSettings{}
+	}
+	return out, nil
+}

@@ -1,0 +1,47 @@
+package container
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/containerd/errdefs"
+)
+
+// failure is an error whose text is for people, as it is, and whose class is one of errdefs'.
+type failure struct {
+	class error
+	text  string
+}
+
+func (f *failure) Error() string { return f.text }
+func (f *failure) Unwrap() error { return f.class }
+
+func fail(class error, format string, args ...any) error {
+	return &failure{class: class, text: fmt.Sprintf(format, args...)}
+}
+
+// invalid is fail for what the user has to change.
+func invalid(format string, args ...any) error {
+	return fail(errdefs.ErrInvalidArgument, format, args...)
+}
+
+// plain takes the name of an error's class off the end of its text.
+func plain(err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, class := range []error{errdefs.ErrInvalidArgument, errdefs.ErrNotFound, errdefs.ErrConflict, errdefs.ErrFailedPrecondition, errdefs.ErrUnavailable} {
+		if text, ok := strings.CutSuffix(err.Error(), ": "+class.Error()); ok {
+			return &failure{class: class, text: text}
+		}
+	}
+	return err
+}
+
+func noSuchContainer(name string) error {
+	return fail(errdefs.ErrNotFound, "No such container: %s", name)
+}
+
+func notRunning(rec *Record) error {
+	return fail(errdefs.ErrConflict, "container %s is not running", rec.ID)
+}

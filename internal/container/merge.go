@@ -1,0 +1,172 @@
+package container
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+
+	"wherry.dev/wherry/internal/spec"
+)
+
+const defaultShm = 64 << 20
+
+// merge fills a configuration with what the image says, by Docker's rules: the user's entrypoint drops the image's command.
+func merge(user *container.Config, img *dockerspec.DockerOCIImage) *container.Config {
+	c, i := *user, img.Config
+	c.Cmd, c.Entrypoint, c.Env = slices.Clone(c.Cmd), slices.Clone(c.Entrypoint), slices.Clone(c.Env)
+	if len(c.Entrypoint) == 1 && c.Entrypoint[0] == "" { // --entrypoint ""
+		c.Entrypoint = nil
+	} else if len(c.Entrypoint) == 0 {
+		if len(c.Cmd) == 0 {
+			c.Cmd = slices.Clone(i.Cmd)
+		}
+		if c.Entrypoint == nil {
+			c.Entrypoint = slices.Clone(i.Entrypoint)
+		}
+	}
+	if c.User == "" {
+		c.User = i.User
+	}
+	if c.WorkingDir == "" {
+		c.WorkingDir = i.WorkingDir
+	}
+	if c.StopSignal == "" {
+		c.StopSignal = i.StopSignal
+	}
+	if len(c.Shell) == 0 {
+		c.Shell = i.Shell
+	}
+	c.OnBuild = slices.Clone(i.OnBuild)
+	c.Env = imageEnv(i.Env, c.Env)
+	c.Labels = union(i.Labels, c.Labels)
+	c.Volumes = union(i.Volumes, c.Volumes)
+	c.ExposedPorts = exposed(i.ExposedPorts, c.ExposedPorts)
+	c.Healthcheck = mergeHealth(i.Healthcheck, c.Healthcheck)
+	return &c
+}
+
+// imageEnv lays the user's variables over the image's. The user's come first, as Docker shows them; one without "=" unsets it.
+func imageEnv(image, user []string) []string {
+	out := slices.Clone(user)
+	for _, kv := range image {
+		key, _, _ := strings.Cut(kv, "=")
+		taken := slices.ContainsFunc(user, func(u string) bool {
+			k, _, _ := strings.Cut(u, "=")
+			return k == key
+		})
+		if !taken {
+			out = append(out, kv)
+		}
+	}
+	return out
+}
+
+func union[M ~map[K]V, K comparable, V any](under, over M) M {
+	if len(under)+len(over) == 0 {
+		return over
+	}
+	out := make(M, len(under)+len(over))
+	maps.Copy(out, under)
+	maps.Copy(out, over)
+	return out
+}
+
+func exposed(image map[string]struct{}, user network.PortSet) network.PortSet {
+	out := network.PortSet{}
+	for text := range image {
+		r, err := network.ParsePortRange(text)
+		if err != nil {
+			continue // an image's nonsense does not keep it from running
+		}
+		for p := range r.All() {
+			out[p] = struct{}{}
+		}
+	}
+	maps.Copy(out, user)
+	if len(out) == 0 {
+		return user
+	}
+	return out
+}
+
+func mergeHealth(image, user *container.HealthConfig) *container.HealthConfig {
+	if user == nil {
+		return image
+	}
+	if image == nil || len(user.Test) > 0 && user.Test[0] == "NONE" {
+		return user
+	}
+	h := *user
+	if len(h.Test) == 0 {
+		h.Test = image.Test
+	}
+	if h.Interval == 0 {
+		h.Interval = image.Interval
+	}
+	if h.Timeout == 0 {
+		h.Timeout = image.Timeout
+	}
+	if h.StartPeriod == 0 {
+		h.StartPeriod = image.StartPeriod
+	}
+	if h.StartInterval == 0 {
+		h.StartInterval = image.StartInterval
+	}
+	if h.Retries == 0 {
+		h.Retries = image.Retries
+	}
+	return &h
+}
+
+// withDefaults fills in what Docker's inspect shows where nothing was asked for.
+func withDefaults(h *container.HostConfig) *container.HostConfig {
+	if h.ShmSize == 0 {
+		h.ShmSize = defaultShm
+	}
+	if h.NetworkMode == "" || h.NetworkMode == "default" {
+		h.NetworkMode = "bridge"
+	}
+	if h.IpcMode == "" {
+		h.IpcMode = container.IPCModePrivate
+	}
+	if h.CgroupnsMode == "" {
+		h.CgroupnsMode = container.CgroupnsModePrivate
+		if h.Privileged {
+			h.CgroupnsMode = container.CgroupnsModeHost
+		}
+	}
+	if h.RestartPolicy.Name == "" {
+		h.RestartPolicy.Name = container.RestartPolicyDisabled
+	}
+	if h.LogConfig.Type == "" {
+		h.LogConfig.Type = "json-file"
+	}
+	if h.LogConfig.Config == nil {
+		h.LogConfig.Config = map[string]string{}
+	}
+	if h.Memory > 0 && h.MemorySwap == 0 {
+		h.MemorySwap = 2 * h.Memory
+	}
+	if h.Memory > 0 && h.MemoryReservation > h.Memory {
+		h.MemoryReservation = h.Memory
+	}
+	if h.Runtime == "" {
+		h.Runtime = "oar"
+	}
+	if h.PortBindings == nil {
+		h.PortBindings = network.PortMap{}
+	}
+	if !h.Privileged && !slices.Contains(h.SecurityOpt, "systempaths=unconfined") {
+		if h.MaskedPaths == nil {
+			h.MaskedPaths = spec.MaskedPaths()
+		}
+		if h.ReadonlyPaths == nil {
+			h.ReadonlyPaths = spec.ReadonlyPaths()
+		}
+	}
+	return h
+}

@@ -1,0 +1,332 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/api/types/volume"
+
+	"wherry.dev/wherry/internal/spec"
+)
+
+// mounts resolves everything that is to be mounted: -v, --mount, --tmpfs, --volumes-from and the image's volumes.
+func (n *creating) mounts(ctx context.Context) error {
+	list, err := n.requestedMounts()
+	if err != nil {
+		return err
+	}
+	n.onUndo(func() { n.s.releaseVolumes(context.WithoutCancel(ctx), n.r, true) })
+	for _, m := range list {
+		if err := n.resolveMount(ctx, &m); err != nil {
+			return err
+		}
+		n.r.Mounts = append(n.r.Mounts, m)
+	}
+	return nil
+}
+
+// requestedMounts are in the order of their destinations. What is said more precisely wins over --volumes-from and the image's volumes;
+// two wishes for one place are an error.
+func (n *creating) requestedMounts() ([]spec.Mount, error) {
+	var asked []spec.Mount
+	for _, bind := range n.r.HostConfig.Binds {
+		m, err := parseBind(bind)
+		if err != nil {
+			return nil, err
+		}
+		asked = append(asked, m)
+	}
+	for _, q := range n.r.HostConfig.Mounts {
+		m, err := parseMount(q)
+		if err != nil {
+			return nil, err
+		}
+		asked = append(asked, m)
+	}
+	for destination, options := range n.r.HostConfig.Tmpfs {
+		clean, err := spec.Clean(destination)
+		if err != nil {
+			return nil, err
+		}
+		o, err := spec.ParseTmpfs(options)
+		if err != nil {
+			return nil, err
+		}
+		asked = append(asked, spec.Mount{Type: mount.TypeTmpfs, Destination: clean, Options: o})
+	}
+	at := map[string]bool{}
+	for _, m := range asked {
+		if at[m.Destination] {
+			return nil, invalid("Duplicate mount point: %s: mount one thing there only", m.Destination)
+		}
+		at[m.Destination] = true
+	}
+	from, err := n.volumesFrom()
+	if err != nil {
+		return nil, err
+	}
+	for destination := range n.r.Config.Volumes {
+		clean, err := spec.Clean(destination)
+		if err != nil {
+			return nil, err
+		}
+		from = append(from, spec.Mount{Type: mount.TypeVolume, Destination: clean, Anonymous: true})
+	}
+	for _, m := range from {
+		if !at[m.Destination] {
+			asked = append(asked, m)
+			at[m.Destination] = true
+		}
+	}
+	sort.SliceStable(asked, func(i, j int) bool { return asked[i].Destination < asked[j].Destination })
+	return asked, nil
+}
+
+func (n *creating) volumesFrom() ([]spec.Mount, error) {
+	var out []spec.Mount
+	for _, text := range n.r.HostConfig.VolumesFrom {
+		name, mode, has := strings.Cut(text, ":")
+		if has && mode != "ro" && mode != "rw" && mode != "z" && mode != "Z" {
+			return nil, invalid("invalid mode for volumes-from: %s: use ro or rw", mode)
+		}
+		c, err := n.s.index.find(name)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range c.record().Mounts {
+			if m.Type == mount.TypeTmpfs {
+				continue
+			}
+			if mode == "ro" {
+				m.ReadOnly = true
+			}
+			out = append(out, m)
+		}
+	}
+	return out, nil
+}
+
+// parseBind reads -v: [SOURCE:]DESTINATION[:OPTIONS].
+func parseBind(text string) (spec.Mount, error) {
+	parts := strings.Split(text, ":")
+	if len(parts) < 2 || len(parts) > 3 || parts[0] == "" || parts[1] == "" {
+		return spec.Mount{}, invalid("invalid volume specification: '%s': write SOURCE:DESTINATION[:OPTIONS]", text)
+	}
+	destination, err := spec.Clean(parts[1])
+	if err != nil {
+		return spec.Mount{}, invalid("invalid volume specification: '%s': %v", text, plain(err))
+	}
+	m := spec.Mount{Type: mount.TypeVolume, Name: parts[0], Destination: destination}
+	if strings.HasPrefix(parts[0], "/") {
+		m.Type, m.Name, m.Source, m.CreateSource = mount.TypeBind, "", path.Clean(parts[0]), true
+		m.Propagation = mount.PropagationRPrivate
+	} else if err := volumeName(parts[0]); err != nil {
+		return spec.Mount{}, err
+	}
+	if len(parts) == 2 {
+		return m, nil
+	}
+	m.Mode = parts[2]
+	for _, o := range strings.Split(parts[2], ",") {
+		if err := bindOption(&m, o); err != nil {
+			return m, invalid("invalid volume specification: '%s': %v", text, err)
+		}
+	}
+	return m, nil
+}
+
+func bindOption(m *spec.Mount, o string) error {
+	switch {
+	case o == "ro":
+		m.ReadOnly = true
+	case o == "nocopy" && m.Type == mount.TypeVolume:
+		m.NoCopy = true
+	case slices.Contains(mount.Propagations, mount.Propagation(o)) && m.Type == mount.TypeBind:
+		m.Propagation = mount.Propagation(o)
+	case slices.Contains([]string{"", "rw", "z", "Z", "consistent", "cached", "delegated", "default", "copy"}, o):
+	default:
+		known := []string{"ro", "rw", "z", "Z", "nocopy", "rprivate", "private", "rshared", "shared", "rslave", "slave", "cached", "delegated", "consistent"}
+		return invalid("invalid mode: %s: did you mean %s?", o, spec.Nearest(o, known))
+	}
+	return nil
+}
+
+func volumeName(name string) error {
+	if !validName(name) {
+		return invalid(`"%s" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path`, name)
+	}
+	return nil
+}
+
+// parseMount reads one of --mount.
+func parseMount(q mount.Mount) (spec.Mount, error) {
+	bad := func(format string, args ...any) (spec.Mount, error) {
+		return spec.Mount{}, invalid(`invalid mount config for type "%s": %s`, q.Type, fmt.Sprintf(format, args...))
+	}
+	if q.Target == "" {
+		return bad("field Target must not be empty")
+	}
+	destination, err := spec.Clean(q.Target)
+	if err != nil {
+		return bad("%v", plain(err))
+	}
+	m := spec.Mount{Type: q.Type, Destination: destination, ReadOnly: q.ReadOnly}
+	switch q.Type {
+	case mount.TypeBind:
+		return parseBindMount(m, q)
+	case mount.TypeVolume:
+		if o := q.VolumeOptions; o != nil {
+			m.NoCopy, m.Subpath = o.NoCopy, o.Subpath
+			m.VolumeLabels = o.Labels
+			if o.DriverConfig != nil {
+				m.Driver, m.DriverOptions = o.DriverConfig.Name, o.DriverConfig.Options
+			}
+		}
+		m.Name, m.Anonymous = q.Source, q.Source == ""
+		if q.Source != "" {
+			err = volumeName(q.Source)
+		} else if m.Subpath != "" {
+			return bad("must not set Subpath when using anonymous volumes")
+		}
+		return m, err
+	case mount.TypeTmpfs:
+		if q.Source != "" {
+			return bad("field Source must not be specified")
+		}
+		return tmpfsMount(m, q.TmpfsOptions)
+	case mount.TypeImage:
+		if q.Source == "" {
+			return bad("field Source must not be empty")
+		}
+		m.Name, m.ReadOnly = "", true
+		m.Source = q.Source
+		if q.ImageOptions != nil {
+			m.Subpath = q.ImageOptions.Subpath
+		}
+		return bad("image mounts are not supported yet: copy the files with a volume")
+	}
+	return bad("mount type unknown: use bind, volume or tmpfs")
+}
+
+func parseBindMount(m spec.Mount, q mount.Mount) (spec.Mount, error) {
+	bad := func(format string, args ...any) (spec.Mount, error) {
+		return m, invalid(`invalid mount config for type "bind": %s`, fmt.Sprintf(format, args...))
+	}
+	m.Propagation = mount.PropagationRPrivate
+	if o := q.BindOptions; o != nil {
+		m.NonRecursive, m.CreateSource = o.NonRecursive, o.CreateMountpoint
+		m.ReadOnlyNonRecursive, m.ReadOnlyForceRecursive = o.ReadOnlyNonRecursive, o.ReadOnlyForceRecursive
+		if o.Propagation != "" {
+			m.Propagation = o.Propagation
+		}
+	}
+	switch {
+	case q.Source == "":
+		return bad("field Source must not be empty")
+	case !filepath.IsAbs(q.Source):
+		return bad("invalid mount path: '%s' mount path must be absolute", q.Source)
+	case q.VolumeOptions != nil || q.TmpfsOptions != nil:
+		return bad("field VolumeOptions or TmpfsOptions must not be specified")
+	case !slices.Contains(mount.Propagations, m.Propagation):
+		return bad("invalid propagation mode: %s", m.Propagation)
+	}
+	m.Source = filepath.Clean(q.Source)
+	if _, err := os.Stat(m.Source); err != nil && !m.CreateSource {
+		return bad("bind source path does not exist: %s", m.Source)
+	}
+	return m, nil
+}
+
+func tmpfsMount(m spec.Mount, o *mount.TmpfsOptions) (spec.Mount, error) {
+	if o == nil {
+		return m, nil
+	}
+	if o.SizeBytes < 0 {
+		return m, invalid(`invalid mount config for type "tmpfs": the size %d is negative`, o.SizeBytes)
+	}
+	if o.SizeBytes > 0 {
+		m.Options = append(m.Options, fmt.Sprintf("size=%d", o.SizeBytes))
+	}
+	if o.Mode != 0 {
+		m.Options = append(m.Options, fmt.Sprintf("mode=%o", o.Mode))
+	}
+	for _, kv := range o.Options {
+		more, err := spec.ParseTmpfs(strings.Join(kv, "="))
+		if err != nil {
+			return m, err
+		}
+		m.Options = append(m.Options, more...)
+	}
+	return m, nil
+}
+
+// resolveMount finds or makes a mount's source.
+func (n *creating) resolveMount(ctx context.Context, m *spec.Mount) error {
+	switch m.Type {
+	case mount.TypeBind:
+		return bindSource(m)
+	case mount.TypeVolume:
+		return n.resolveVolume(ctx, m)
+	}
+	return nil
+}
+
+// bindSource sees to it that a bind's source is there; -v makes a missing folder.
+func bindSource(m *spec.Mount) error {
+	_, err := os.Stat(m.Source)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return invalid(`invalid mount config for type "bind": stat %s: %v`, m.Source, err)
+	}
+	if !m.CreateSource {
+		return invalid(`invalid mount config for type "bind": bind source path does not exist: %s`, m.Source)
+	}
+	if err := os.MkdirAll(m.Source, 0o755); err != nil {
+		return fmt.Errorf("make the folder %s to mount: %w", m.Source, err)
+	}
+	return nil
+}
+
+func (n *creating) resolveVolume(ctx context.Context, m *spec.Mount) error {
+	if m.Source == "" || m.Name == "" { // not from another container
+		v, err := n.s.o.Volumes.Create(ctx, volume.CreateRequest{Name: m.Name, Driver: m.Driver, DriverOpts: m.DriverOptions, Labels: m.VolumeLabels})
+		if err != nil {
+			return err
+		}
+		m.Name = v.Name
+	}
+	dir, fresh, err := n.s.o.Volumes.Acquire(ctx, m.Name, n.r.ID)
+	if err != nil {
+		return err
+	}
+	m.Source = dir
+	if fresh && !m.NoCopy && m.Subpath == "" {
+		if err := copyUp(n.r, m.Destination, dir); err != nil {
+			return fmt.Errorf("copy the image's %s to volume %s: %w", m.Destination, m.Name, err)
+		}
+	}
+	return nil
+}
+
+// releaseVolumes gives a container's volumes back; anonymous: those that only it knew are removed.
+func (s *Service) releaseVolumes(ctx context.Context, r *Record, anonymous bool) {
+	for _, m := range r.Mounts {
+		if m.Name == "" || m.Type != mount.TypeVolume {
+			continue
+		}
+		s.o.Volumes.Release(ctx, m.Name, r.ID)
+		if anonymous && m.Anonymous {
+			_ = s.o.Volumes.Remove(ctx, m.Name, false) // another container may use it by --volumes-from
+		}
+	}
+}

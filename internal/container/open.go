@@ -1,0 +1,194 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"wherry.dev/wherry/internal/sandbox"
+	"wherry.dev/wherry/internal/task"
+)
+
+var errClosed = errors.New("the engine is closing")
+
+// host is what does not change while the engine runs.
+type host struct {
+	bootID string
+	cpus   int
+	rlimit map[string]uint64
+}
+
+func lookAround() host {
+	h := host{cpus: runtime.NumCPU(), rlimit: hardLimits()}
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err == nil {
+		h.bootID = strings.TrimSpace(string(b))
+	}
+	return h
+}
+
+// Open reads the records, finds running tasks again, and starts what its restart policy wants running.
+func Open(ctx context.Context, o Options) (*Service, error) {
+	if o.CgroupParent == "" {
+		o.CgroupParent = "/wherry"
+	}
+	s := &Service{o: o, ranges: sandbox.NewRanges(o.Root), index: newIndex(), host: lookAround()}
+	s.execs = newExecs(s)
+	for _, dir := range []string{s.containersDir(), filepath.Join(o.State, "tasks")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make the folder of containers: %w", err)
+		}
+	}
+	records, damaged, err := readRecords(s.containersDir())
+	if err != nil {
+		return nil, fmt.Errorf("read the containers: %w", err)
+	}
+	for _, err := range damaged {
+		s.log(err)
+	}
+	for _, r := range records {
+		s.adopt(ctx, r)
+	}
+	s.recoverAll(ctx)
+	return s, nil
+}
+
+func (s *Service) containersDir() string { return filepath.Join(s.o.Root, "containers") }
+
+func (s *Service) dirsOf(id string) (dir, taskDir string) {
+	return filepath.Join(s.containersDir(), id), filepath.Join(s.o.State, "tasks", id)
+}
+
+// adopt takes a container of an earlier life into memory, with what it holds of others.
+func (s *Service) adopt(ctx context.Context, r *Record) {
+	dir, taskDir := s.dirsOf(r.ID)
+	if err := s.index.reserve(r.Name, r.ID); err != nil {
+		// Two records with one name: the engine was killed in the middle of a rename. The later comer gets a name of its own.
+		renamed := *r
+		renamed.Name = r.Name + "_" + r.short()
+		s.log(fmt.Errorf("container %s is called %s now: %w", r.ID, renamed.Name, err))
+		r = &renamed
+		_ = s.index.reserve(r.Name, r.ID)
+	}
+	if r.OwnRange {
+		s.ranges.Keep(r.IDMap)
+	}
+	if err := s.o.Images.Acquire(ctx, r.Image.ID, r.Image.Manifest.Digest, r.ID); err != nil {
+		s.log(fmt.Errorf("image of container %s: %w", r.Name, err))
+	}
+	for _, m := range r.Mounts {
+		if m.Name == "" {
+			continue
+		}
+		if _, _, err := s.o.Volumes.Acquire(ctx, m.Name, r.ID); err != nil {
+			s.log(fmt.Errorf("volume %s of container %s: %w", m.Name, r.Name, err))
+		}
+	}
+	s.index.add(newContainer(r, dir, taskDir))
+}
+
+// recoverAll finds out, for all containers at once, what became of their processes, then does what policies want.
+func (s *Service) recoverAll(ctx context.Context) {
+	var wg sync.WaitGroup
+	all := s.index.all()
+	for _, c := range all {
+		if c.record().Status.Alive() || c.record().Status == Created || c.record().Status == Exited {
+			wg.Go(func() { s.reattach(ctx, c) })
+		}
+	}
+	wg.Wait()
+	live := map[string]bool{}
+	for _, c := range all {
+		if c.record().Status.Alive() {
+			live[c.id] = true
+		}
+	}
+	if err := s.o.Networks.Retain(ctx, live); err != nil {
+		s.log(fmt.Errorf("release the networks of containers that are gone: %w", err))
+	}
+	for i := len(all) - 1; i >= 0; i-- { // oldest first
+		s.resume(ctx, all[i])
+	}
+}
+
+// reattach finds a container's task, or what it left.
+func (s *Service) reattach(ctx context.Context, c *Container) {
+	r := c.record()
+	if _, err := os.Stat(c.taskDir); err != nil && !r.Status.Alive() {
+		return
+	}
+	t, err := task.Open(ctx, c.taskDir)
+	switch {
+	case err == nil && r.Status.Alive():
+		c.mu.Lock()
+		c.task = t
+		c.mu.Unlock()
+		if !s.endedMeanwhile(ctx, c, t) {
+			s.lives.run(ctx, func(ctx context.Context) { s.watch(ctx, c, t) })
+			s.startHealth(ctx, c)
+		}
+	case err == nil && t.Started() && r.Status != Created && r.Status != Exited:
+		s.log(fmt.Errorf("container %s is %s and has a task", r.Name, r.Status))
+	case err == nil:
+		// The engine was killed between making the task and recording the start: nobody was told that it runs.
+		s.log(t.Delete(ctx))
+	case r.Status.Alive():
+		if !errdefs.IsNotFound(err) {
+			s.log(fmt.Errorf("task of container %s: %w", r.Name, err))
+		}
+		s.lost(ctx, c)
+	default:
+		s.log(os.RemoveAll(c.taskDir))
+	}
+}
+
+// endedMeanwhile records at once the exit of a container that ended while no engine ran.
+func (s *Service) endedMeanwhile(ctx context.Context, c *Container, t *task.Task) bool {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Millisecond)
+	defer cancel()
+	exit, err := t.Wait(ctx)
+	if err != nil {
+		return false
+	}
+	c.op.Lock()
+	defer c.op.Unlock()
+	s.ended(context.WithoutCancel(ctx), c, exit)
+	return true
+}
+
+// lost records that a container's process is gone and nobody knows how: the host was restarted, or its shim was killed.
+func (s *Service) lost(ctx context.Context, c *Container) {
+	r := c.record()
+	exit := task.Exit{Code: 137, At: time.Now(), Lost: true}
+	if r.BootID != s.host.bootID {
+		exit.Code = 255
+	}
+	c.op.Lock()
+	defer c.op.Unlock()
+	s.ended(ctx, c, exit)
+	s.log(os.RemoveAll(c.taskDir))
+}
+
+// resume goes on with a removal, or starts what a policy wants running.
+func (s *Service) resume(ctx context.Context, c *Container) {
+	r := c.record()
+	p := r.HostConfig.RestartPolicy
+	switch {
+	case r.Status == Removing || r.Status == Dead, r.HostConfig.AutoRemove && r.Status == Exited:
+		s.log(s.removeNow(ctx, c, RemoveOptions{Volumes: true}))
+	case r.Status == Restarting:
+		s.lives.run(ctx, func(ctx context.Context) { s.restartAfter(ctx, c, 0) })
+	case r.Status == Exited && (p.IsAlways() || p.IsUnlessStopped() && !r.Stopped || p.IsOnFailure() && r.BootID != s.host.bootID && r.ExitCode != 0 && !r.Stopped):
+		if _, err := c.become(Restarting, false, nil); err == nil {
+			s.lives.run(ctx, func(ctx context.Context) { s.restartAfter(ctx, c, 0) })
+		}
+	}
+}

@@ -1,0 +1,144 @@
+package container
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+
+	"wherry.dev/wherry/internal/image"
+	"wherry.dev/wherry/internal/rootfs"
+	"wherry.dev/wherry/internal/spec"
+	"wherry.dev/wherry/internal/task"
+)
+
+// Record is what is kept of a container on disk (<Root>/containers/<ID>/config.json). A Record in memory is never changed: a change makes
+// a new one. What its pointers point at is replaced, not written to.
+type Record struct {
+	ID         string
+	Name       string // without Docker's leading slash
+	Created    time.Time
+	Image      image.Image // as it was at creation; Config.Image is the reference as given
+	Config     *container.Config
+	HostConfig *container.HostConfig
+	Networks   map[string]*network.EndpointSettings // what was asked for, by network
+	IDMap      rootfs.IDMap
+	OwnRange   bool // IDMap is this container's own, not one that it shares
+	Mounts     []spec.Mount
+	Log        task.LogOptions
+
+	Status       Status
+	Pid          int    `json:",omitempty"`
+	ExitCode     int    `json:",omitempty"`
+	OOMKilled    bool   `json:",omitempty"`
+	OOMVictim    string `json:",omitempty"`
+	Error        string `json:",omitempty"`
+	StartedAt    time.Time
+	FinishedAt   time.Time
+	RestartCount int    `json:",omitempty"`
+	Stopped      bool   `json:",omitempty"` // by the user: policies let it be
+	HasRun       bool   `json:",omitempty"` // the writable layer may hold something
+	BootID       string `json:",omitempty"` // of the host's life in which it was last started
+}
+
+// Path and Args are the command as inspect shows it.
+func (r *Record) command() []string {
+	return append(append([]string{}, r.Config.Entrypoint...), r.Config.Cmd...)
+}
+
+func (r *Record) short() string { return r.ID[:12] }
+
+// fresh says that every start after the first begins with a clean writable layer.
+func (r *Record) fresh() bool {
+	return r.HostConfig.Annotations["wherry.restart"] == "fresh" || r.Config.Labels["wherry.restart"] == "fresh"
+}
+
+const recordFile = "config.json"
+
+// write puts the record into dir by write and rename; durable ones are on the disk when write returns.
+func (r *Record) write(dir string, durable bool) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode the record of container %s: %w", r.ID, err)
+	}
+	path := filepath.Join(dir, recordFile)
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("write the record of container %s: %w", r.ID, err)
+	}
+	_, err = f.Write(b)
+	if err == nil && durable {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err == nil && durable {
+		err = syncDir(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("write the record of container %s: %w", r.ID, err)
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// readRecord reads a container's record and checks that it is whole.
+func readRecord(dir string) (*Record, error) {
+	b, err := os.ReadFile(filepath.Join(dir, recordFile))
+	if err != nil {
+		return nil, err
+	}
+	var r Record
+	if err := json.Unmarshal(b, &r); err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, recordFile), err)
+	}
+	switch {
+	case r.ID != filepath.Base(dir):
+		return nil, fmt.Errorf("%s is the record of another container, %q", filepath.Join(dir, recordFile), r.ID)
+	case r.Config == nil || r.HostConfig == nil || r.Name == "" || transitions[r.Status] == nil:
+		return nil, fmt.Errorf("%s is not complete", filepath.Join(dir, recordFile))
+	}
+	return &r, nil
+}
+
+// readRecords reads all records below dir. Folders without one are left-overs of a creation that was cut short, and go; damaged records
+// are renamed aside and named in damaged.
+func readRecords(dir string) (records []*Record, damaged []error, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if !e.IsDir() || strings.Contains(e.Name(), ".") {
+			continue
+		}
+		r, err := readRecord(path)
+		switch {
+		case err == nil:
+			records = append(records, r)
+		case errors.Is(err, fs.ErrNotExist):
+			damaged = append(damaged, os.RemoveAll(path))
+		default:
+			aside := fmt.Sprintf("%s.damaged-%d", path, time.Now().Unix())
+			damaged = append(damaged, fmt.Errorf("container %s is set aside as %s: %w", e.Name(), aside, err), os.Rename(path, aside))
+		}
+	}
+	return records, damaged, nil
+}

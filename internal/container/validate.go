@@ -1,0 +1,377 @@
+package container
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/moby/moby/api/types/container"
+
+	"wherry.dev/wherry/internal/spec"
+	"wherry.dev/wherry/internal/task"
+)
+
+const minMemory = 6 << 20
+
+// validation checks a configuration before anything is made: one clear line for the first thing that is wrong.
+type validation struct {
+	config   *container.Config
+	host     *container.HostConfig
+	cpus     int
+	warnings []string
+}
+
+func (v *validation) check() error {
+	for _, step := range []func() error{v.command, v.modes, v.restart, v.health, v.ulimits, v.sysctls, v.security, v.ports} {
+		if err := step(); err != nil {
+			return plain(err)
+		}
+	}
+	return v.resources(&v.host.Resources)
+}
+
+func (v *validation) command() error {
+	c := v.config
+	if len(c.Entrypoint)+len(c.Cmd) == 0 {
+		return invalid("no command specified: the image says none, give one after the image's name")
+	}
+	if c.WorkingDir != "" && !strings.HasPrefix(c.WorkingDir, "/") {
+		return invalid("the working directory '%s' is invalid, it needs to be an absolute path", c.WorkingDir)
+	}
+	for _, kv := range c.Env {
+		if name, _, _ := strings.Cut(kv, "="); name == "" {
+			return invalid("invalid environment variable: %s: a name is needed before =", kv)
+		}
+		if strings.ContainsRune(kv, 0) {
+			return invalid("invalid environment variable: %q has a zero byte", kv)
+		}
+	}
+	if c.StopSignal != "" {
+		if _, err := parseSignal(c.StopSignal); err != nil {
+			return err
+		}
+	}
+	if c.StopTimeout != nil && *c.StopTimeout < -1 {
+		return invalid("the stop timeout %d is negative: give seconds, or -1 to wait for ever", *c.StopTimeout)
+	}
+	return hostnameRule(c.Hostname)
+}
+
+func hostnameRule(name string) error {
+	if len(name) > 63 {
+		return invalid("invalid hostname %q: it has %d characters, 63 is the most", name, len(name))
+	}
+	for i := range len(name) {
+		if c := name[i]; !alphanumeric(c) && c != '-' && c != '.' && c != '_' {
+			return invalid("invalid hostname %q: only letters, digits, '-' and '.' are allowed", name)
+		}
+	}
+	return nil
+}
+
+func (v *validation) modes() error {
+	h := v.host
+	switch {
+	case !h.IpcMode.Valid():
+		return invalid("invalid IPC mode: %s: use private, shareable, none, host or container:NAME", h.IpcMode)
+	case !h.PidMode.Valid():
+		return invalid("invalid PID mode: %s: use host or container:NAME", h.PidMode)
+	case !h.UTSMode.Valid():
+		return invalid("invalid UTS mode: %s: use host or leave it out", h.UTSMode)
+	case !h.UsernsMode.Valid():
+		return invalid("invalid userns mode: %s: use host or leave it out", h.UsernsMode)
+	case !h.CgroupnsMode.Valid():
+		return invalid("invalid cgroup namespace mode: %s: use private or host", h.CgroupnsMode)
+	case h.NetworkMode.IsContainer() && h.NetworkMode.ConnectedContainer() == "":
+		return invalid("invalid network mode: invalid container format container:<name|id>")
+	case h.NetworkMode.IsContainer() && len(h.PortBindings) > 0:
+		return invalid("conflicting options: port publishing and the container type network mode: publish on the container that owns the network")
+	case h.NetworkMode.IsContainer() && (len(h.DNS) > 0 || len(h.ExtraHosts) > 0):
+		return invalid("conflicting options: dns or custom host-to-IP mapping and the network mode %s", h.NetworkMode)
+	case h.Cgroup != "":
+		return invalid("joining another container's control group (%s) is not supported", h.Cgroup)
+	case h.Runtime != "oar" && h.Runtime != "runc" && h.Runtime != "io.containerd.runc.v2":
+		return invalid("unknown or invalid runtime name: %s: there is only oar (leave --runtime out)", h.Runtime)
+	case !h.Isolation.IsDefault():
+		return invalid("invalid isolation %q: Linux has only default", h.Isolation)
+	case h.ShmSize < 0:
+		return invalid("SHM size can not be less than 0")
+	case len(h.DeviceRequests) > 0:
+		return invalid("could not select device driver %q with capabilities: %v: no device driver is set up on this engine", h.DeviceRequests[0].Driver, h.DeviceRequests[0].Capabilities)
+	}
+	if h.OomScoreAdj < -1000 || h.OomScoreAdj > 1000 {
+		return invalid("Invalid value %d, range for oom score adj is [-1000, 1000]", h.OomScoreAdj)
+	}
+	for _, e := range h.ExtraHosts {
+		if name, address, ok := strings.Cut(e, ":"); !ok || name == "" || address == "" {
+			return invalid("bad format for add-host: %q: write NAME:ADDRESS", e)
+		}
+	}
+	return nil
+}
+
+func (v *validation) restart() error {
+	if err := container.ValidateRestartPolicy(v.host.RestartPolicy); err != nil {
+		return invalid("%v", err)
+	}
+	if v.host.AutoRemove && !v.host.RestartPolicy.IsNone() {
+		return invalid("can't create 'AutoRemove' container with restart policy: choose --rm or --restart")
+	}
+	return nil
+}
+
+func (v *validation) health() error {
+	h := v.config.Healthcheck
+	if h == nil {
+		return nil
+	}
+	for _, row := range []struct {
+		name string
+		d    time.Duration
+	}{{"Interval", h.Interval}, {"Timeout", h.Timeout}, {"StartPeriod", h.StartPeriod}, {"StartInterval", h.StartInterval}} {
+		if row.d != 0 && row.d < container.MinimumDuration {
+			return invalid("%s in Healthcheck cannot be less than %s", row.name, container.MinimumDuration)
+		}
+	}
+	if h.Retries < 0 {
+		return invalid("Retries in Healthcheck cannot be negative")
+	}
+	if len(h.Test) > 0 && !slices.Contains([]string{"NONE", "CMD", "CMD-SHELL"}, h.Test[0]) {
+		return invalid("the health check's test begins with %q: use CMD, CMD-SHELL or NONE", h.Test[0])
+	}
+	return nil
+}
+
+func (v *validation) ulimits() error {
+	names := make([]string, 0, len(rlimits))
+	for n := range rlimits {
+		names = append(names, strings.ToLower(strings.TrimPrefix(n, "RLIMIT_")))
+	}
+	slices.Sort(names)
+	for _, u := range v.host.Ulimits {
+		if u == nil || !slices.Contains(names, u.Name) {
+			name := ""
+			if u != nil {
+				name = u.Name
+			}
+			return invalid("invalid ulimit type: %q: did you mean %s?", name, spec.Nearest(name, names))
+		}
+		if u.Hard != -1 && (u.Soft > u.Hard || u.Soft == -1) {
+			return invalid("ulimit %s: the soft limit %d must be less than or equal to the hard limit %d", u.Name, u.Soft, u.Hard)
+		}
+	}
+	return nil
+}
+
+func (v *validation) sysctls() error {
+	h := v.host
+	for name := range h.Sysctls {
+		if strings.ContainsAny(name, " \t\n\x00") || strings.Contains(name, "..") {
+			return invalid("invalid sysctl name %q", name)
+		}
+		dotted := strings.ReplaceAll(name, "/", ".")
+		switch {
+		case strings.HasPrefix(dotted, "net."):
+			if h.NetworkMode.IsHost() {
+				return invalid("sysctl %q is not allowed with the host's network: it would change the host", name)
+			}
+		case strings.HasPrefix(dotted, "kernel.msg"), strings.HasPrefix(dotted, "kernel.shm"), strings.HasPrefix(dotted, "fs.mqueue."), dotted == "kernel.sem":
+			if h.IpcMode.IsHost() {
+				return invalid("sysctl %q is not allowed with the host's IPC: it would change the host", name)
+			}
+		case dotted == "kernel.domainname", dotted == "kernel.hostname":
+			return invalid("sysctl %q: use --domainname or --hostname", name)
+		default:
+			return invalid("sysctl %q is not in a separate namespace: it would change the host; net.*, kernel.msg*, kernel.sem, kernel.shm* and fs.mqueue.* can be set", name)
+		}
+	}
+	return nil
+}
+
+func (v *validation) security() error {
+	o, err := spec.ParseSecurity(v.host.SecurityOpt)
+	if err != nil {
+		return err
+	}
+	_, err = spec.Capabilities(v.host.CapAdd, v.host.CapDrop, spec.CapabilityOptions{Privileged: v.host.Privileged, Strict: o.Strict})
+	return err
+}
+
+func (v *validation) ports() error {
+	for port, list := range v.host.PortBindings {
+		if !port.IsValid() || port.Num() == 0 {
+			return invalid("invalid container port %s: a port is a number from 1 to 65535", port)
+		}
+		for _, b := range list {
+			if b.HostPort == "" {
+				continue
+			}
+			first, last, isRange := strings.Cut(b.HostPort, "-")
+			from, err1 := strconv.ParseUint(first, 10, 16)
+			to, err2 := from, error(nil)
+			if isRange {
+				to, err2 = strconv.ParseUint(last, 10, 16)
+			}
+			if err1 != nil || err2 != nil || to < from {
+				return invalid("invalid port specification: %q: a host port is a number from 0 to 65535, or a range", b.HostPort)
+			}
+		}
+	}
+	if v.host.NetworkMode.IsHost() && (len(v.host.PortBindings) > 0 || v.host.PublishAllPorts) {
+		v.warnings = append(v.warnings, "Published ports are discarded when using host network mode")
+	}
+	return nil
+}
+
+// resources checks limits, also those of an update.
+func (v *validation) resources(r *container.Resources) error {
+	switch {
+	case r.Memory != 0 && r.Memory < minMemory:
+		return invalid("Minimum memory limit allowed is 6MB: a limit of %s leaves no room for a process to start", units.BytesSize(float64(r.Memory)))
+	case r.MemorySwap > 0 && r.Memory == 0:
+		return invalid("You should always set the Memory limit when using Memoryswap limit, see usage")
+	case r.MemorySwap > 0 && r.MemorySwap < r.Memory:
+		return invalid("Minimum memoryswap limit should be larger than memory limit, see usage: it counts memory and swap together")
+	case r.MemorySwap < -1:
+		return invalid("the swap limit %d is not valid: give bytes, or -1 for no limit", r.MemorySwap)
+	case r.MemorySwappiness != nil && (*r.MemorySwappiness < -1 || *r.MemorySwappiness > 100):
+		return invalid("Invalid value: %d, valid memory swappiness range is 0-100", *r.MemorySwappiness)
+	case r.MemoryReservation != 0 && r.MemoryReservation < minMemory:
+		return invalid("Minimum memory reservation allowed is 6MB")
+	case r.NanoCPUs > 0 && r.NanoCPUs > int64(v.cpus)*1e9:
+		return invalid("range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available", v.cpus, v.cpus)
+	case r.NanoCPUs < 0 || r.NanoCPUs > 0 && r.NanoCPUs < 1e7:
+		return invalid("range of CPUs is from 0.01 to %d.00", v.cpus)
+	case r.NanoCPUs > 0 && r.CPUPeriod > 0:
+		return invalid("Conflicting options: Nano CPUs and CPU Period cannot both be set.")
+	case r.NanoCPUs > 0 && r.CPUQuota > 0:
+		return invalid("Conflicting options: Nano CPUs and CPU Quota cannot both be set.")
+	case r.CPUPeriod != 0 && (r.CPUPeriod < 1000 || r.CPUPeriod > 1000000):
+		return invalid("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+	case r.CPUQuota > 0 && r.CPUQuota < 1000:
+		return invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+	case r.CPUShares < 0:
+		return invalid("invalid CPU shares (%d): value must be a positive integer", r.CPUShares)
+	case r.BlkioWeight != 0 && (r.BlkioWeight < 10 || r.BlkioWeight > 1000):
+		return invalid("range of blkio weight is from 10 to 1000")
+	case r.PidsLimit != nil && *r.PidsLimit < -1:
+		return invalid("the limit of processes %d is not valid: give a number, or -1 for none", *r.PidsLimit)
+	}
+	if err := cpuset(r.CpusetCpus, v.cpus); err != nil {
+		return err
+	}
+	for _, rule := range r.DeviceCgroupRules {
+		if _, err := spec.ParseDeviceRule(rule); err != nil {
+			return invalid("%v", err)
+		}
+	}
+	return nil
+}
+
+// cpuset checks a list such as "0-2,4".
+func cpuset(list string, cpus int) error {
+	if list == "" {
+		return nil
+	}
+	for _, part := range strings.Split(list, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		from, err1 := strconv.ParseUint(strings.TrimSpace(first), 10, 16)
+		to, err2 := strconv.ParseUint(strings.TrimSpace(last), 10, 16)
+		if err1 != nil || err2 != nil || to < from {
+			return invalid("Invalid value %s for cpuset cpus: write it as 0-2 or 0,1", list)
+		}
+		if int(to) >= cpus {
+			return invalid("Requested CPUs are not available - requested %s, available: 0-%d", list, cpus-1)
+		}
+	}
+	return nil
+}
+
+// logOptions reads --log-driver and --log-opt. Output is always kept by the shim; "none" keeps little and shows none of it.
+func logOptions(c container.LogConfig, dir string) (task.LogOptions, error) {
+	o := task.LogOptions{Dir: dir}
+	switch c.Type {
+	case "", "json-file", "local", "none":
+	default:
+		return o, invalid("unknown log driver %q: there are json-file, local and none; did you mean %s?", c.Type, spec.Nearest(c.Type, []string{"json-file", "local", "none"}))
+	}
+	for key, value := range c.Config {
+		switch key {
+		case "max-size":
+			n, err := units.RAMInBytes(value)
+			if err != nil || n <= 0 && value != "-1" {
+				return o, invalid("invalid log opt max-size=%s: write a size such as 10m", value)
+			}
+			if n < 0 {
+				n = 1 << 50
+			}
+			o.MaxSize = n
+		case "max-file":
+			n, err := strconv.Atoi(value)
+			if err != nil || n < 1 {
+				return o, invalid("invalid log opt max-file=%s: a number from 1 is needed", value)
+			}
+			o.MaxFiles = n
+		case "compress", "mode", "max-buffer-size", "labels", "labels-regex", "env", "env-regex", "tag", "cache-disabled":
+		default:
+			return o, invalid("unknown log opt '%s' for %s log driver", key, c.Type)
+		}
+	}
+	if c.Type == "none" {
+		o.MaxSize, o.MaxFiles = 1<<20, 2
+	}
+	return o, nil
+}
+
+// parseSignal reads a number or a name, with SIG or without it.
+func parseSignal(text string) (int, error) {
+	if n, err := strconv.Atoi(text); err == nil {
+		if n < 1 || n > 64 {
+			return 0, invalid("invalid signal: %s: a number from 1 to 64 is needed", text)
+		}
+		return n, nil
+	}
+	name := strings.TrimPrefix(strings.ToUpper(text), "SIG")
+	if n, ok := signalNumbers[name]; ok {
+		return n, nil
+	}
+	for _, row := range []struct {
+		prefix string
+		base   int
+		sign   int
+	}{{"RTMIN", 34, 1}, {"RTMAX", 64, -1}} {
+		if rest, ok := strings.CutPrefix(name, row.prefix); ok {
+			offset, err := strconv.Atoi(strings.Trim(rest, "+-"))
+			if n := row.base + row.sign*offset; (rest == "" || err == nil) && n >= 34 && n <= 64 {
+				return n, nil
+			}
+		}
+	}
+	names := make([]string, 0, len(signalNumbers))
+	for n := range signalNumbers {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return 0, invalid("invalid signal: %s: did you mean SIG%s?", text, spec.Nearest(name, names))
+}
+
+// signalNumbers of Linux on the machines that this engine is built for (signal(7)).
+var signalNumbers = map[string]int{
+	"HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "TRAP": 5, "ABRT": 6, "IOT": 6, "BUS": 7, "FPE": 8, "KILL": 9, "USR1": 10, "SEGV": 11, "USR2": 12,
+	"PIPE": 13, "ALRM": 14, "TERM": 15, "STKFLT": 16, "CHLD": 17, "CLD": 17, "CONT": 18, "STOP": 19, "TSTP": 20, "TTIN": 21, "TTOU": 22,
+	"URG": 23, "XCPU": 24, "XFSZ": 25, "VTALRM": 26, "PROF": 27, "WINCH": 28, "IO": 29, "POLL": 29, "PWR": 30, "SYS": 31,
+}
+
+// plural is for messages: "1 file", "2 files".
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
