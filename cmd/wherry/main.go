@@ -1,0 +1,13 @@
+// Command wherry is the command line: it parses what it was told, asks the engine, and prints the answer.
+package main
+
+import (
+	"context"
+	"os"
+
+	"wherry.dev/wherry/internal/cli"
+)
+
+func main() {
+	os.Exit(cli.Main(context.Background(), os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
+}

@@ -1,0 +1,167 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// command is a line of the table. Nothing of it is built before it is chosen.
+type command struct {
+	name  string   // as people call it: "run", "network create"
+	also  []string // other names of it: "container run", "network ls"
+	group string   // its heading in the help: groupCommon, groupObjects, groupOther
+	short string
+	build func(*App) *cobra.Command
+}
+
+const (
+	groupCommon = "Everyday commands"
+	groupOther  = "Commands"
+)
+
+// nouns are the words that commands stand under, with what they are about.
+func nouns() [][2]string {
+	return [][2]string{
+		{"container", "Manage containers"}, {"image", "Manage images"}, {"network", "Manage networks"},
+		{"volume", "Manage volumes"}, {"system", "Look at the engine and tidy up"},
+	}
+}
+
+func commands() []command {
+	return slices.Concat(runCommands(), lifeCommands(), lookCommands(), fileCommands(),
+		imageCommands(), networkCommands(), volumeCommands(), systemCommands())
+}
+
+func (c *command) names() []string { return append([]string{c.name}, c.also...) }
+
+// choose finds the command that words begin with. A noun alone gives no command and no error.
+func choose(words []string) (name string, cmd *command, rest []string, err error) {
+	all := commands()
+	for n := min(2, len(words)); n > 0; n-- {
+		name := strings.Join(words[:n], " ")
+		for i := range all {
+			if slices.Contains(all[i].names(), name) {
+				return name, &all[i], words[n:], nil
+			}
+		}
+	}
+	isNoun := slices.ContainsFunc(nouns(), func(n [2]string) bool { return n[0] == words[0] })
+	if isNoun && (len(words) == 1 || words[1] == "--help" || words[1] == "-h") {
+		return words[0], nil, nil, nil
+	}
+	return "", nil, nil, unknownCommand(words, isNoun, all)
+}
+
+func unknownCommand(words []string, isNoun bool, all []command) error {
+	var names []string
+	for i := range all {
+		for _, n := range all[i].names() {
+			noun, verb, two := strings.Cut(n, " ")
+			switch {
+			case isNoun && two && noun == words[0]:
+				names = append(names, verb)
+			case !isNoun && !two:
+				names = append(names, n)
+			}
+		}
+	}
+	if isNoun {
+		if strings.HasPrefix(words[1], "-") {
+			return &exitError{125, fmt.Errorf("unknown flag %s: wherry %s takes a command; see wherry %[2]s --help", words[1], words[0])}
+		}
+		return fmt.Errorf("unknown command %q of wherry %s%s", words[1], words[0], didYouMean(words[1], names, "; see wherry "+words[0]+" --help"))
+	}
+	for _, n := range nouns() {
+		names = append(names, n[0])
+	}
+	return fmt.Errorf("unknown command %q%s", words[0], didYouMean(words[0], names, "; see wherry --help"))
+}
+
+// wholeTree builds every command, for the completion of shells.
+func wholeTree(app *App) *cobra.Command {
+	root := &cobra.Command{Use: "wherry", SilenceUsage: true, SilenceErrors: true}
+	parents := map[string]*cobra.Command{}
+	for _, n := range nouns() {
+		parents[n[0]] = &cobra.Command{Use: n[0], Short: n[1]}
+		root.AddCommand(parents[n[0]])
+	}
+	all := commands()
+	for i := range all {
+		for _, name := range all[i].names() {
+			c := all[i].build(app)
+			c.Short = all[i].short
+			parent := root
+			noun, verb, two := strings.Cut(name, " ")
+			if two {
+				parent = parents[noun]
+			} else {
+				verb = noun
+			}
+			_, usage, _ := strings.Cut(c.Use, " ")
+			c.Use = verb + " " + usage
+			if parent != nil {
+				parent.AddCommand(c)
+			}
+		}
+	}
+	return root
+}
+
+func printHelp(w io.Writer, all []command) error {
+	var b strings.Builder
+	b.WriteString("Usage: wherry [OPTIONS] COMMAND\n\nRuns containers: images in, isolated processes out.\n")
+	for _, group := range []string{groupCommon, groupOther} {
+		fmt.Fprintf(&b, "\n%s:\n", group)
+		for _, c := range all {
+			if c.group == group && !strings.Contains(c.name, " ") {
+				fmt.Fprintf(&b, "  %-11s %s\n", c.name, c.short)
+			}
+		}
+	}
+	b.WriteString("\nCommands by what they are about:\n")
+	for _, n := range nouns() {
+		fmt.Fprintf(&b, "  %-11s %s\n", n[0], n[1])
+	}
+	b.WriteString(`
+Options:
+  -H, --host unix:///path   Engine to speak to (default: WHERRY_HOST, DOCKER_HOST, /run/wherry/wherry.sock)
+      --config DIRECTORY    Where config.json with logins is (default: DOCKER_CONFIG, ~/.docker)
+  -D, --debug               Say more
+  -v, --version             Print the version
+      --help                Print this, or a command's help: wherry COMMAND --help
+`)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func printGroup(w io.Writer, noun string) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Usage: wherry %s COMMAND\n\n", noun)
+	for _, n := range nouns() {
+		if n[0] == noun {
+			b.WriteString(n[1] + "\n")
+		}
+	}
+	b.WriteString("\nCommands:\n")
+	type line struct{ verb, short string }
+	var lines []line
+	for _, c := range commands() {
+		for _, n := range c.names() {
+			if verb, ok := strings.CutPrefix(n, noun+" "); ok {
+				lines = append(lines, line{verb, c.short})
+				break
+			}
+		}
+	}
+	slices.SortFunc(lines, func(a, b line) int { return strings.Compare(a.verb, b.verb) })
+	for _, l := range lines {
+		fmt.Fprintf(&b, "  %-11s %s\n", l.verb, l.short)
+	}
+	fmt.Fprintf(&b, "\nSee wherry %s COMMAND --help.\n", noun)
+	_, err := io.WriteString(w, b.String())
+	return err
+}

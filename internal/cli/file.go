@@ -1,0 +1,5 @@
+package cli
+
+func fileCommands() []command {
+	return nil
+}

@@ -1,0 +1,183 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+const usageTemplate = `Usage: {{.UseLine}}
+{{- if .Short}}
+
+{{.Short}}{{end}}
+{{- if .HasAvailableLocalFlags}}
+
+Options:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}
+`
+
+// frame gives a command the manners that all have: its name, its help, and errors of one line.
+func frame(c *cobra.Command, name, short string) {
+	_, usage, _ := strings.Cut(c.Use, " ")
+	c.Use = strings.TrimRight(name[strings.LastIndexByte(name, ' ')+1:]+" "+usage, " ")
+	if c.Annotations == nil {
+		c.Annotations = map[string]string{}
+	}
+	c.Annotations[cobra.CommandDisplayNameAnnotation] = name
+	c.DisableFlagsInUseLine = true
+	c.SilenceErrors, c.SilenceUsage = true, true
+	if c.Short == "" {
+		c.Short = short
+	}
+	if c.Flags().ShorthandLookup("h") != nil {
+		c.Flags().Bool("help", false, "Print this")
+	} else {
+		c.Flags().BoolP("help", "h", false, "Print this")
+	}
+	c.SetUsageTemplate(usageTemplate)
+	c.SetHelpTemplate(`{{.UsageString}}`)
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return &exitError{125, flagError(c, err, name)} })
+	if c.Args == nil {
+		c.Args = exactly(0)
+	}
+}
+
+// flagError is a flag package's error as one line that says what to do.
+func flagError(c *cobra.Command, err error, name string) error {
+	var unknown *pflag.NotExistError
+	var novalue *pflag.ValueRequiredError
+	var invalid *pflag.InvalidValueError
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		return err
+	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() != "":
+		return fmt.Errorf("unknown flag -%s (in -%s); see %s --help", unknown.GetSpecifiedName(), unknown.GetSpecifiedShortnames(), name)
+	case errors.As(err, &unknown):
+		var known []string
+		c.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, "--"+f.Name) })
+		return unknownFlag("--"+unknown.GetSpecifiedName(), known, name+" --help")
+	case errors.As(err, &novalue):
+		return fmt.Errorf("flag %s needs a value; see %s --help", flagNames(novalue.GetFlag()), name)
+	case errors.As(err, &invalid):
+		return fmt.Errorf("invalid value %q of %s: %s", invalid.GetValue(), flagNames(invalid.GetFlag()), plainCause(invalid.Unwrap()))
+	}
+	return fmt.Errorf("%w; see %s --help", err, name)
+}
+
+// plainCause says what strconv says, without the names of its functions.
+func plainCause(err error) string {
+	text := err.Error()
+	if rest, ok := strings.CutPrefix(text, "strconv."); ok {
+		if i := strings.LastIndex(rest, ": "); i >= 0 {
+			return map[string]string{"invalid syntax": "that is no number or truth value", "value out of range": "that is too large"}[rest[i+2:]]
+		}
+	}
+	return text
+}
+
+func flagNames(f *pflag.Flag) string {
+	if f == nil {
+		return "?"
+	}
+	if f.Shorthand != "" {
+		return "-" + f.Shorthand + ", --" + f.Name
+	}
+	return "--" + f.Name
+}
+
+func unknownFlag(flag string, known []string, see string) error {
+	return fmt.Errorf("unknown flag %s%s", flag, didYouMean(flag, known, "; see "+see))
+}
+
+// didYouMean is ": did you mean X?" where a candidate is near, otherwise what is given for that case.
+func didYouMean(word string, candidates []string, otherwise string) string {
+	if best := nearest(word, candidates); best != "" {
+		return ": did you mean " + best + "?"
+	}
+	return otherwise
+}
+
+// nearest is the candidate that is fewest keystrokes away, if that is few for its length.
+func nearest(word string, candidates []string) string {
+	best, least := "", 0
+	for _, c := range candidates {
+		d := distance(strings.TrimLeft(word, "-"), strings.TrimLeft(c, "-"))
+		if d <= max(1, min(len(word), len(c))/3) && (best == "" || d < least) {
+			best, least = c, d
+		}
+	}
+	return best
+}
+
+// distance counts insertions, deletions, replacements and swaps of neighbours (optimal string alignment).
+func distance(a, b string) int {
+	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := range len(a) {
+		row := make([]int, len(b)+1)
+		row[0] = i + 1
+		for j := range len(b) {
+			row[j+1] = min(last[j+1]+1, row[j]+1, last[j]+btoi(a[i] != b[j]))
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
+		}
+		before, last = last, row
+	}
+	return last[len(b)]
+}
+
+// exactly, atLeast and between check how many words stand behind the flags.
+func exactly(n int) cobra.PositionalArgs { return between(n, n) }
+func atLeast(n int) cobra.PositionalArgs { return between(n, 1<<30) }
+
+func between(least, most int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		switch {
+		case len(args) >= least && len(args) <= most:
+			return nil
+		case most == 0:
+			return fmt.Errorf("what is %q? usage: %s", args[0], c.UseLine())
+		case len(args) > most:
+			return fmt.Errorf("too many arguments (%d), the first one too many is %q; usage: %s", len(args), args[most], c.UseLine())
+		}
+		return fmt.Errorf("%s missing; usage: %s", plural(least-len(args), "argument is", "arguments are"), c.UseLine())
+	}
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// each calls do for every name, says what went wrong with each one, and in the end that something did.
+func each(app *App, names []string, do func(name string) error) error {
+	failed := false
+	for _, name := range names {
+		if err := do(name); err != nil {
+			printError(app.Err, err)
+			failed = true
+		}
+	}
+	if failed {
+		return &exitError{code: 1}
+	}
+	return nil
+}
+
+func sorted[T any](m map[string]T) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

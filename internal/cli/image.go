@@ -1,0 +1,5 @@
+package cli
+
+func imageCommands() []command {
+	return nil
+}

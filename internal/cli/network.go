@@ -1,0 +1,5 @@
+package cli
+
+func networkCommands() []command {
+	return nil
+}

@@ -1,0 +1,5 @@
+package cli
+
+func systemCommands() []command {
+	return nil
+}

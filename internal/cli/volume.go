@@ -1,0 +1,5 @@
+package cli
+
+func volumeCommands() []command {
+	return nil
+}

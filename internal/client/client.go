@@ -1,0 +1,230 @@
+// Package client speaks the Engine API over a unix socket, and starts the engine when nobody listens on the usual one.
+//
+// A Client may be used from several goroutines. It owns its idle connections; Close gives them back.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+)
+
+// The engine's directories and socket when nothing else is said.
+const (
+	DefaultState = "/run/wherry"
+	DefaultHost  = "unix://" + DefaultState + "/wherry.sock"
+)
+
+// Client of one engine.
+type Client struct {
+	path      string // of the socket
+	autoStart bool
+	http      *http.Client
+
+	mu      sync.Mutex // one dial at a time tries to start the engine
+	started bool
+}
+
+// New makes a client of the engine at host, unix:///path. Without a host it is the one in WHERRY_HOST, then in DOCKER_HOST where that is a
+// unix socket, then the usual one, which is started when nobody listens. Nothing is dialled yet.
+func New(host string) (*Client, error) {
+	source := "--host"
+	if host == "" {
+		host, source = os.Getenv("WHERRY_HOST"), "WHERRY_HOST"
+	}
+	if host == "" && strings.HasPrefix(os.Getenv("DOCKER_HOST"), "unix://") {
+		host, source = os.Getenv("DOCKER_HOST"), "DOCKER_HOST"
+	}
+	if host == "" {
+		host = DefaultHost
+	}
+	path, err := socketPath(host)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", source, host, err)
+	}
+	c := &Client{path: path, autoStart: host == DefaultHost}
+	c.http = &http.Client{Transport: &http.Transport{
+		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
+		DisableCompression: true,
+		MaxIdleConns:       8, MaxIdleConnsPerHost: 8,
+	}}
+	return c, nil
+}
+
+func socketPath(host string) (string, error) {
+	scheme, path, ok := strings.Cut(host, "://")
+	switch {
+	case ok && scheme == "unix" && filepath.IsAbs(path):
+		return filepath.Clean(path), nil
+	case !ok && filepath.IsAbs(host):
+		return filepath.Clean(host), nil
+	case ok && scheme == "ssh":
+		return "", errors.New("ssh is not spoken yet: forward the socket (ssh -L /tmp/wherry.sock:/run/wherry/wherry.sock HOST) " +
+			"and give --host unix:///tmp/wherry.sock")
+	case ok && (scheme == "tcp" || scheme == "http" || scheme == "https"):
+		return "", errors.New("an engine is reached through its unix socket only; give unix:///path, for another machine over ssh -L")
+	}
+	return "", errors.New("give the engine's socket as unix:///absolute/path")
+}
+
+// Host is the address that the client speaks to, as unix:///path.
+func (c *Client) Host() string { return "unix://" + c.path }
+
+// Close ends the idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Request of Stream and Hijack.
+type Request struct {
+	Method string // "" is GET
+	Path   string // with its leading slash, names in it escaped by url.PathEscape
+	Query  url.Values
+	Header http.Header
+	Body   io.Reader
+}
+
+// Error is what the engine answered instead of what was asked for.
+type Error struct {
+	Status  int
+	Message string
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Status is the HTTP status of an engine's error, 0 when err is none.
+func Status(err error) int {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Status
+	}
+	return 0
+}
+
+// IsNotFound tells an engine's "there is no such thing" from other errors.
+func IsNotFound(err error) bool { return Status(err) == http.StatusNotFound }
+
+// Get decodes the answer into out.
+func (c *Client) Get(ctx context.Context, path string, query url.Values, out any) error {
+	return c.call(ctx, Request{Path: path, Query: query}, out)
+}
+
+// Post sends body as JSON (nil sends nothing) and decodes the answer into out, if there is one and out is not nil.
+func (c *Client) Post(ctx context.Context, path string, query url.Values, body, out any) error {
+	return c.send(ctx, Request{Method: http.MethodPost, Path: path, Query: query}, body, out)
+}
+
+// Put is Post with another method; a body that is an io.Reader is sent as it is.
+func (c *Client) Put(ctx context.Context, path string, query url.Values, body, out any) error {
+	return c.send(ctx, Request{Method: http.MethodPut, Path: path, Query: query}, body, out)
+}
+
+// Delete decodes the answer into out, if there is one and out is not nil.
+func (c *Client) Delete(ctx context.Context, path string, query url.Values, out any) error {
+	return c.call(ctx, Request{Method: http.MethodDelete, Path: path, Query: query}, out)
+}
+
+// Head gives the answer's header.
+func (c *Client) Head(ctx context.Context, path string, query url.Values) (http.Header, error) {
+	res, err := c.Stream(ctx, Request{Method: http.MethodHead, Path: path, Query: query})
+	if err != nil {
+		return nil, err
+	}
+	res.Body.Close()
+	return res.Header, nil
+}
+
+func (c *Client) send(ctx context.Context, r Request, body, out any) error {
+	switch b := body.(type) {
+	case nil:
+	case io.Reader:
+		r.Body = b
+	default:
+		data, err := json.Marshal(body)
+		if err != nil {
+			return fmt.Errorf("encode the request %s %s: %w", r.Method, r.Path, err)
+		}
+		r.Body = bytes.NewReader(data)
+		r.Header = http.Header{"Content-Type": {"application/json"}}
+	}
+	return c.call(ctx, r, out)
+}
+
+func (c *Client) call(ctx context.Context, r Request, out any) error {
+	res, err := c.Stream(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if out == nil || res.StatusCode == http.StatusNoContent || res.StatusCode == http.StatusNotModified {
+		_, _ = io.Copy(io.Discard, res.Body) // to the end, so that the connection is used again
+		return nil
+	}
+	if err := json.NewDecoder(res.Body).Decode(out); err != nil {
+		return fmt.Errorf("read the engine's answer to %s %s: %w", method(r), r.Path, err)
+	}
+	_, _ = io.Copy(io.Discard, res.Body)
+	return nil
+}
+
+// Stream does a request and hands out its answer as it comes; the caller closes the body. Status codes of 400 and more become an Error.
+func (c *Client) Stream(ctx context.Context, r Request) (*http.Response, error) {
+	req, err := newRequest(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	if res.StatusCode >= 400 {
+		defer res.Body.Close()
+		return nil, readError(res)
+	}
+	return res, nil
+}
+
+func method(r Request) string {
+	if r.Method == "" {
+		return http.MethodGet
+	}
+	return r.Method
+}
+
+func newRequest(ctx context.Context, r Request) (*http.Request, error) {
+	target := "http://wherry" + r.Path
+	if len(r.Query) > 0 {
+		target += "?" + r.Query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method(r), target, r.Body)
+	if err != nil {
+		return nil, fmt.Errorf("request %s %s: %w", method(r), r.Path, err)
+	}
+	for name, values := range r.Header {
+		req.Header[name] = values
+	}
+	return req, nil
+}
+
+// readError makes an Error of an answer; its body is small JSON, or text from somebody between.
+func readError(res *http.Response) error {
+	data, _ := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	var body struct {
+		Message string `json:"message"`
+	}
+	if json.Unmarshal(data, &body) != nil || body.Message == "" {
+		body.Message = strings.TrimSpace(string(data))
+	}
+	if body.Message == "" {
+		body.Message = "the engine answered " + res.Status
+	}
+	return &Error{Status: res.StatusCode, Message: body.Message}
+}
