@@ -1,5 +1,20 @@
 package cli
 
+import "github.com/spf13/cobra"
+
+// imageCommands are about images and registries.
 func imageCommands() []command {
-	return nil
+	line := func(name, group, short string, build func(*App) *cobra.Command, also ...string) command {
+		return command{name: name, also: also, group: group, short: short, build: build}
+	}
+	return []command{
+		line("pull", groupCommon, "Fetch an image from a registry", pullCommand, "image pull"),
+		line("push", groupCommon, "Send an image to a registry", pushCommand, "image push"),
+		line("login", groupCommon, "Log in at a registry", loginCommand),
+		line("logout", groupCommon, "Forget the login at a registry", logoutCommand),
+		line("search", groupOther, "Say where registries can be searched", searchCommand),
+		line("load", groupOther, "Read images from an archive", loadCommand, "image load"),
+		line("save", groupOther, "Write images to an archive", saveCommand, "image save"),
+		line("import", groupOther, "Make an image of a file system in an archive", importCommand, "image import"),
+	}
 }

@@ -1,0 +1,164 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/moby/moby/api/types/registry"
+	"github.com/spf13/cobra"
+
+	"wherry.dev/wherry/internal/client"
+)
+
+// loginFlags of `login`.
+type loginFlags struct {
+	user, password string
+	fromInput      bool
+}
+
+func loginCommand(app *App) *cobra.Command {
+	var f loginFlags
+	c := &cobra.Command{Use: "login [OPTIONS] [SERVER]", Args: between(0, 1), RunE: func(cmd *cobra.Command, args []string) error {
+		key := hubAddress
+		if len(args) == 1 {
+			key = serverKey(args[0])
+		}
+		if key == "" {
+			return fmt.Errorf("log in at %q: that names no server", args[0])
+		}
+		return login(cmd.Context(), app, key, f)
+	}}
+	c.Flags().StringVarP(&f.user, "username", "u", "", "Name of the user")
+	c.Flags().StringVarP(&f.password, "password", "p", "", "Password or token (others see it in the list of processes: better --password-stdin)")
+	c.Flags().BoolVar(&f.fromInput, "password-stdin", false, "Read the password or token from the input")
+	return c
+}
+
+func login(ctx context.Context, app *App, key string, f loginFlags) error {
+	c, err := readConfig(app.Config)
+	if err != nil {
+		return err
+	}
+	cl, err := app.Client()
+	if err != nil {
+		return err
+	}
+	if f == (loginFlags{}) {
+		if a, err := c.credentials(key); err == nil && a != nil && (a.Password != "" || a.IdentityToken != "") {
+			fmt.Fprintf(app.Out, "Trying the login of %s that is there already...\n", a.Username)
+			err := tryLogin(ctx, app, cl, c, *a)
+			if err == nil || client.Status(err) == 0 {
+				return err
+			}
+			fmt.Fprintf(app.Err, "It is not accepted any more: %v\n", err)
+			f.user = a.Username
+		}
+	}
+	a := registry.AuthConfig{ServerAddress: key}
+	if a.Username, a.Password, err = f.credentials(app, key); err != nil {
+		return err
+	}
+	return tryLogin(ctx, app, cl, c, a)
+}
+
+// credentials come from flags, the input or the person at the terminal.
+func (f loginFlags) credentials(app *App, key string) (user, password string, err error) {
+	user, password = f.user, f.password
+	switch {
+	case f.fromInput && password != "":
+		return "", "", errors.New("--password and --password-stdin exclude each other")
+	case f.fromInput && user == "":
+		return "", "", errors.New("--password-stdin wants --username too")
+	case f.fromInput:
+		data, err := io.ReadAll(io.LimitReader(app.In, 1<<20))
+		if err != nil {
+			return "", "", fmt.Errorf("read the password from the input: %w", err)
+		}
+		password = strings.TrimRight(string(data), "\r\n")
+		if password == "" {
+			return "", "", errors.New("the input holds no password")
+		}
+	}
+	if _, ok := terminal(app.In); !ok && (user == "" || password == "") {
+		return "", "", fmt.Errorf("log in at %s: give --username NAME and --password-stdin (the input is no terminal to ask at)", hostOf(key))
+	}
+	if user == "" {
+		if user, err = ask(app, "Username: "); err != nil {
+			return "", "", err
+		}
+		if user = strings.TrimSpace(user); user == "" {
+			return "", "", errors.New("a user name is needed")
+		}
+	}
+	if password == "" {
+		if password, err = askSecret(app, "Password: "); err != nil {
+			return "", "", err
+		}
+		if password == "" {
+			return "", "", errors.New("a password is needed")
+		}
+	}
+	return user, password, nil
+}
+
+// tryLogin has the engine try a login and keeps it if the registry accepts it.
+func tryLogin(ctx context.Context, app *App, cl *client.Client, c *config, a registry.AuthConfig) error {
+	var answer registry.AuthResponse
+	if err := cl.Post(ctx, "/auth", nil, a, &answer); err != nil {
+		return err
+	}
+	if answer.IdentityToken != "" {
+		a.Password, a.IdentityToken = "", answer.IdentityToken
+	}
+	plain, err := c.keep(a)
+	if err != nil {
+		return fmt.Errorf("the registry accepts the login, but it cannot be kept: %w", err)
+	}
+	if plain {
+		fmt.Fprintf(app.Err, "note: the password stands in %s, readable for you and root; set credsStore there to keep it elsewhere\n", c.path)
+	}
+	status := answer.Status
+	if status == "" {
+		status = "Login Succeeded"
+	}
+	_, err = fmt.Fprintln(app.Out, status)
+	return err
+}
+
+func logoutCommand(app *App) *cobra.Command {
+	return &cobra.Command{Use: "logout [SERVER]", Args: between(0, 1), RunE: func(_ *cobra.Command, args []string) error {
+		key := hubAddress
+		if len(args) == 1 {
+			key = serverKey(args[0])
+		}
+		c, err := readConfig(app.Config)
+		if err != nil {
+			return err
+		}
+		known, err := c.forget(key)
+		if err != nil {
+			return fmt.Errorf("log out from %s: %w", hostOf(key), err)
+		}
+		text := "Removing login credentials for %s\n"
+		if !known {
+			text = "Not logged in to %s\n"
+		}
+		_, err = fmt.Fprintf(app.Out, text, hostOf(key))
+		return err
+	}}
+}
+
+func searchCommand(*App) *cobra.Command {
+	c := &cobra.Command{Use: "search [OPTIONS] TERM", Args: atLeast(1), RunE: func(_ *cobra.Command, args []string) error {
+		return fmt.Errorf("search %s: registries have no common way to be searched; look on the registry's own page (Docker Hub: "+
+			"https://hub.docker.com/search), then pull by name", strings.Join(args, " "))
+	}}
+	c.Flags().StringArrayP("filter", "f", nil, "Not used")
+	c.Flags().String("format", "", "Not used")
+	c.Flags().Int("limit", 0, "Not used")
+	c.Flags().Bool("no-trunc", false, "Not used")
+	return c
+}

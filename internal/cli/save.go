@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"wherry.dev/wherry/internal/client"
+)
+
+func saveCommand(app *App) *cobra.Command {
+	var output, platform string
+	c := &cobra.Command{Use: "save [OPTIONS] IMAGE...", Args: atLeast(1), RunE: func(cmd *cobra.Command, args []string) error {
+		if _, ok := terminal(app.Out); ok && output == "" {
+			return errors.New("save prints an archive, not something for a terminal: give --output FILE, or redirect the output")
+		}
+		q := url.Values{"names": args}
+		if platform != "" {
+			p, err := platformJSON(platform)
+			if err != nil {
+				return err
+			}
+			q.Set("platform", p)
+		}
+		cl, err := app.Client()
+		if err != nil {
+			return err
+		}
+		res, err := cl.Stream(cmd.Context(), client.Request{Path: "/images/get", Query: q})
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		return saveTo(app, output, res.Body)
+	}}
+	c.Flags().StringVarP(&output, "output", "o", "", "Write to a file instead of the output")
+	c.Flags().StringVar(&platform, "platform", "", "Save only one platform, such as linux/arm64")
+	return c
+}
+
+// saveTo writes a download to the output or to a file, which gets its name when it is whole.
+func saveTo(app *App, path string, body io.Reader) error {
+	if path == "" {
+		_, err := io.Copy(app.Out, body)
+		return err
+	}
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(f, body)
+		return errors.Join(err, f.Close())
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer os.Remove(f.Name()) // nothing is there once it has its name
+	_, err = io.Copy(f, body)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return os.Rename(f.Name(), path)
+}

@@ -1,0 +1,61 @@
+package cli
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+)
+
+// terminal gives the descriptor of a stream that is a terminal.
+func terminal(stream any) (fd int, ok bool) {
+	f, ok := stream.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return -1, false
+	}
+	return int(f.Fd()), true
+}
+
+// ask prints a question and reads a line.
+func ask(app *App, question string) (string, error) {
+	fmt.Fprint(app.Out, question)
+	line, err := bufio.NewReader(app.In).ReadString('\n')
+	if err != nil && (line == "" || !errors.Is(err, io.EOF)) {
+		return "", fmt.Errorf("no answer to %q: %w", strings.TrimSpace(question), err)
+	}
+	return strings.TrimRight(line, "\r\n"), nil
+}
+
+// askSecret is ask with the terminal's echo off.
+func askSecret(app *App, question string) (string, error) {
+	fd, ok := terminal(app.In)
+	if !ok {
+		return "", errors.New("a password is needed and the input is no terminal: give it with --password-stdin")
+	}
+	fmt.Fprint(app.Out, question)
+	secret, err := term.ReadPassword(fd)
+	fmt.Fprintln(app.Out)
+	if err != nil {
+		return "", fmt.Errorf("read the password: %w", err)
+	}
+	return string(secret), nil
+}
+
+// confirm asks before something is destroyed; anything but y means no.
+func confirm(app *App, question string) error {
+	if _, ok := terminal(app.In); !ok {
+		return errors.New("nobody is there to confirm this (the input is no terminal): give --force to do it without a question")
+	}
+	answer, err := ask(app, question+" [y/N] ")
+	if err != nil {
+		return err
+	}
+	if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
+		return errors.New("nothing was done")
+	}
+	return nil
+}
