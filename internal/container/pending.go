@@ -18,7 +18,6 @@ type health struct{}
 type Execs struct{}
 
 func newExecs(*Service) *Execs                                             { return &Execs{} }
-func makeWorkingDir(r *Record, dir string) error                           { return nil }
 func copyUp(r *Record, destination, dir string) error                      { return nil }
 func (s *Service) watch(context.Context, *Container, *task.Task)           { panic("not written yet") }
 func (s *Service) startHealth(context.Context, *Container)                 { panic("not written yet") }

@@ -1,0 +1,187 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// maxAccounts bounds what is read of a container's passwd and group files: both are its own to fill.
+const maxAccounts = 8 << 20
+
+// accounts find users and groups in the files of a root file system.
+type accounts struct {
+	open func(name string) (*os.File, error) // opens a file inside, never blocking
+}
+
+// identity is who a process is.
+type identity struct {
+	user specs.User
+	home string
+}
+
+// find reads who -u ("", NAME|UID[:GROUP|GID]) and --group-add say, by the rules of all runtimes: numbers need no entry, names do. Groups
+// that list the user are had, unless -u names a group.
+func (a accounts) find(text string, extra []string) (identity, error) {
+	who := identity{home: "/"}
+	userText, groupText, hasGroup := strings.Cut(text, ":")
+	if userText == "" {
+		userText = "0"
+	}
+	users, userErr := a.read("/etc/passwd")
+	groups, groupErr := a.read("/etc/group")
+	name := ""
+	entry := match(users, userText)
+	id, numberErr := parseID(userText)
+	switch {
+	case entry != nil:
+		var uidErr, gidErr error
+		name = entry[0]
+		who.user.UID, uidErr = parseID(field(entry, 2))
+		who.user.GID, gidErr = parseID(field(entry, 3))
+		if err := errors.Join(uidErr, gidErr); err != nil {
+			return who, invalid("unable to find user %s: its line in /etc/passwd of the image is damaged: %v", userText, err)
+		}
+		if home := field(entry, 5); strings.HasPrefix(home, "/") {
+			who.home = home
+		}
+	case numberErr == nil:
+		who.user.UID = id
+	default:
+		return who, missing("user", userText, "passwd", userErr)
+	}
+	member := func(e []string) bool { return name != "" && slices.Contains(strings.Split(field(e, 3), ","), name) }
+	if hasGroup && groupText != "" {
+		gid, err := group(groups, groupText, groupErr)
+		if err != nil {
+			return who, err
+		}
+		who.user.GID = gid
+		member = func([]string) bool { return false }
+	}
+	return who.addGroups(groups, member, extra, groupErr)
+}
+
+// addGroups fills in the additional groups. The first one is among them, so that leaving it takes nothing away (CVE-2022-36109).
+func (who identity) addGroups(groups [][]string, member func([]string) bool, extra []string, groupErr error) (identity, error) {
+	list := []uint32{who.user.GID}
+	for _, e := range groups {
+		if gid, err := parseID(field(e, 2)); err == nil && member(e) {
+			list = append(list, gid)
+		}
+	}
+	for _, g := range extra {
+		gid, err := group(groups, g, groupErr)
+		if err != nil {
+			return who, err
+		}
+		list = append(list, gid)
+	}
+	slices.Sort(list)
+	who.user.AdditionalGids = slices.Compact(list)
+	return who, nil
+}
+
+// fits checks that all ids lie in a range of ids.
+func (who identity) fits(size uint32) error {
+	if size == 0 {
+		return nil
+	}
+	for _, id := range append([]uint32{who.user.UID, who.user.GID}, who.user.AdditionalGids...) {
+		if id >= size {
+			return invalid("the id %d is outside of the container's own %d ids: use a smaller one, or --userns=host", id, size)
+		}
+	}
+	return nil
+}
+
+func group(groups [][]string, text string, readErr error) (uint32, error) {
+	if e := match(groups, text); e != nil {
+		gid, err := parseID(field(e, 2))
+		if err != nil {
+			return 0, invalid("unable to find group %s: its line in /etc/group of the image is damaged: %v", text, err)
+		}
+		return gid, nil
+	}
+	if gid, err := parseID(text); err == nil {
+		return gid, nil
+	}
+	return 0, missing("group", text, "group", readErr)
+}
+
+func missing(kind, name, file string, readErr error) error {
+	if readErr != nil && !errors.Is(readErr, fs.ErrNotExist) {
+		return invalid("unable to find %s %s: %v", kind, name, readErr)
+	}
+	return invalid("unable to find %s %s: no matching entries in %s file of the image: use one that is there, or a number", kind, name, file)
+}
+
+// match finds an entry by name, or by number where the text is one.
+func match(entries [][]string, text string) []string {
+	for _, e := range entries {
+		if e[0] == text {
+			return e
+		}
+	}
+	if _, err := parseID(text); err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		if field(e, 2) == text {
+			return e
+		}
+	}
+	return nil
+}
+
+func field(entry []string, i int) string {
+	if i < len(entry) {
+		return entry[i]
+	}
+	return ""
+}
+
+func parseID(text string) (uint32, error) {
+	n, err := strconv.ParseUint(text, 10, 31)
+	return uint32(n), err
+}
+
+// read gives the lines of passwd(5) or group(5), split at colons.
+func (a accounts) read(name string) ([][]string, error) {
+	f, err := a.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s of the image is not a file: %w", name, errdefs.ErrInvalidArgument)
+	}
+	if fi.Size() > maxAccounts {
+		return nil, fmt.Errorf("%s of the image has %d bytes, %d are the most: %w", name, fi.Size(), maxAccounts, errdefs.ErrInvalidArgument)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxAccounts))
+	if err != nil {
+		return nil, err
+	}
+	var out [][]string
+	for line := range strings.Lines(string(b)) {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		out = append(out, strings.Split(line, ":"))
+	}
+	return out, nil
+}
