@@ -59,15 +59,6 @@ func readConfig(dir string) (*config, error) {
 	return c, nil
 }
 
-// text is a field that is a string, "" where it is not there.
-func (c *config) text(field string) string {
-	var s string
-	if json.Unmarshal(c.rest[field], &s) != nil {
-		return ""
-	}
-	return s
-}
-
 // write puts the logins down, whole or not at all, readable for the owner only.
 func (c *config) write() error {
 	raw, err := json.Marshal(c.auths)

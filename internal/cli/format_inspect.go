@@ -2,11 +2,14 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"text/template"
+
+	"wherry.dev/wherry/internal/client"
 )
 
 // inspection prints what `inspect` found: a JSON list, or one line for each object through a template.
@@ -94,9 +97,9 @@ func (i *inspection) flush() error {
 	return err
 }
 
-// inspectAll fetches and prints several objects: those that are there, then an error that names the others.
-func inspectAll[T any](out io.Writer, format string, names []string, fetch func(name string) ([]byte, error)) error {
-	i, err := newInspection(out, format)
+// inspectAll fetches and prints several objects: first those that are there, then an error for each that is not.
+func inspectAll[T any](app *App, format string, names []string, fetch func(name string) ([]byte, error)) error {
+	i, err := newInspection(app.Out, format)
 	if err != nil {
 		return err
 	}
@@ -110,5 +113,21 @@ func inspectAll[T any](out io.Writer, format string, names []string, fetch func(
 			failed = append(failed, err)
 		}
 	}
-	return errors.Join(append([]error{i.flush()}, failed...)...)
+	if err := i.flush(); err != nil {
+		return err
+	}
+	for _, err := range failed {
+		printError(app.Err, err)
+	}
+	if failed != nil {
+		return &exitError{code: 1}
+	}
+	return nil
+}
+
+// getRaw fetches an object as the engine sends it.
+func getRaw(ctx context.Context, c *client.Client, path string, q url.Values) ([]byte, error) {
+	var raw json.RawMessage
+	err := c.Get(ctx, path, q, &raw)
+	return raw, err
 }
