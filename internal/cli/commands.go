@@ -27,7 +27,7 @@ const (
 func nouns() [][2]string {
 	return [][2]string{
 		{"container", "Manage containers"}, {"image", "Manage images"}, {"network", "Manage networks"},
-		{"volume", "Manage volumes"}, {"system", "Look at the engine and tidy up"},
+		{"volume", "Manage volumes"}, {"context", "See which engine commands speak to"}, {"system", "Look at the engine and tidy up"},
 	}
 }
 

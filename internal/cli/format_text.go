@@ -71,14 +71,12 @@ func familiarName(name string) string {
 	return name
 }
 
-const (
-	columnLeast = 10 // no column is narrower
-	columnGap   = 3  // spaces after the widest cell
-)
+// alignColumns is the manner of listings: columns of ten and more, three spaces between them.
+func alignColumns(text []byte) []byte { return alignCells(text, 10, 3) }
 
-// alignColumns turns tabs into spaces. A cell that a tab ends belongs to a column, which lasts for as long as consecutive lines have a cell
-// there; what follows a line's last tab is left as it is.
-func alignColumns(text []byte) []byte {
+// alignCells turns tabs into spaces. A cell that a tab ends belongs to a column, which lasts for as long as consecutive lines have a cell
+// there; what follows a line's last tab is left as it is. No column is narrower than least, and gap spaces follow its widest cell.
+func alignCells(text []byte, least, gap int) []byte {
 	var lines [][]string
 	for line := range strings.SplitSeq(strings.TrimSuffix(string(text), "\n"), "\n") {
 		lines = append(lines, strings.Split(line, "\t"))
@@ -92,9 +90,9 @@ func alignColumns(text []byte) []byte {
 			if widths[i][column] > 0 {
 				continue // measured with an earlier line
 			}
-			width, end := columnLeast, i
+			width, end := least, i
 			for ; end < len(lines) && column < len(widths[end]); end++ {
-				width = max(width, textWidth(lines[end][column])+columnGap)
+				width = max(width, textWidth(lines[end][column])+gap)
 			}
 			for j := i; j < end; j++ {
 				widths[j][column] = width

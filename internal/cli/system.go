@@ -1,5 +1,73 @@
 package cli
 
+import (
+	"errors"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// systemCommands are about the engine as a whole.
 func systemCommands() []command {
-	return nil
+	line := func(name, group, short string, build func(*App) *cobra.Command, also ...string) command {
+		return command{name: name, also: also, group: group, short: short, build: build}
+	}
+	return []command{
+		line("version", groupCommon, "Print the versions of client and engine", versionCommand),
+		line("info", groupCommon, "Print what the engine has and can", infoCommand, "system info"),
+		line("events", groupOther, "Print what happens, as it happens", eventsCommand, "system events"),
+		line("system df", groupOther, "Show what takes disk space", diskUsageCommand),
+		line("system prune", groupOther, "Remove everything that is not used", systemPruneCommand),
+		line("container prune", groupOther, "Remove all stopped containers", containerPruneCommand),
+		line("context ls", groupOther, "List the engine that commands speak to", contextListCommand, "context list"),
+		line("context show", groupOther, "Print the name of the current context", contextShowCommand),
+		line("build", groupOther, "Say how images are built for now", buildCommand, "image build", "builder", "buildx"),
+	}
+}
+
+// contextRow is a line of `context ls`.
+type contextRow struct {
+	Current        bool
+	Description    string
+	DockerEndpoint string `head:"DOCKER ENDPOINT"`
+	Error          string
+	Name           string
+}
+
+func contextListCommand(app *App) *cobra.Command {
+	var quiet bool
+	var format string
+	c := &cobra.Command{Use: "ls [OPTIONS]", RunE: func(*cobra.Command, []string) error {
+		l := layout{table: `{{.Name}}{{if .Current}} *{{end}}\t{{.Description}}\t{{.DockerEndpoint}}\t{{.Error}}`, quiet: "{{.Name}}"}
+		f, err := l.parseRows(format, quiet)
+		if err != nil {
+			return err
+		}
+		cl, err := app.Client()
+		if err != nil {
+			return err
+		}
+		row := contextRow{Current: true, Description: "The one that --host, WHERRY_HOST or DOCKER_HOST names", DockerEndpoint: cl.Host(), Name: "default"}
+		return writeRows(app.Out, f, []contextRow{row})
+	}}
+	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "Print names only")
+	formatFlag(c, &format, "")
+	return c
+}
+
+func contextShowCommand(app *App) *cobra.Command {
+	return &cobra.Command{Use: "show", RunE: func(*cobra.Command, []string) error {
+		_, err := app.Out.Write([]byte("default\n"))
+		return err
+	}}
+}
+
+func buildCommand(*App) *cobra.Command {
+	return &cobra.Command{Use: "build [OPTIONS] PATH", Args: atLeast(0), DisableFlagParsing: true, RunE: func(c *cobra.Command, args []string) error {
+		if len(args) > 0 && (args[0] == "--help" || args[0] == "-h") {
+			return c.Help()
+		}
+		return errors.New("wherry " + strings.Fields(c.Use)[0] + ": this version builds no images, a later one will; until then build with another tool, write the " +
+			"image to an archive (docker save, buildah push … docker-archive:FILE) and read it with wherry load")
+	}}
 }
