@@ -1,37 +1,245 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"net/url"
+	"strconv"
+	"strings"
 
+	"github.com/moby/moby/api/types/container"
 	"github.com/spf13/cobra"
 )
 
 // lifeCommands change what containers do.
 func lifeCommands() []command {
 	return []command{
-		{name: "pause", also: []string{"container pause"}, group: groupOther, short: "Freeze all processes of containers", build: func(app *App) *cobra.Command {
-			return postEach(app, "pause")
-		}},
-		{name: "unpause", also: []string{"container unpause"}, group: groupOther, short: "Let frozen containers go on", build: func(app *App) *cobra.Command {
-			return postEach(app, "unpause")
-		}},
+		{name: "stop", also: []string{"container stop"}, group: groupCommon, short: "Ask containers to end, and end them after a while", build: stopCommand},
+		{name: "rm", also: []string{"container rm", "container remove"}, group: groupCommon, short: "Remove containers", build: removeCommand},
+		{name: "kill", also: []string{"container kill"}, group: groupOther, short: "Send a signal to containers", build: killCommand},
+		{name: "restart", also: []string{"container restart"}, group: groupOther, short: "Stop containers and start them again", build: restartCommand},
+		{name: "pause", also: []string{"container pause"}, group: groupOther, short: "Freeze all processes of containers", build: pauseCommand},
+		{name: "unpause", also: []string{"container unpause"}, group: groupOther, short: "Let frozen containers go on", build: unpauseCommand},
+		{name: "wait", also: []string{"container wait"}, group: groupOther, short: "Wait until containers have ended and print their exit status", build: waitCommand},
+		{name: "rename", also: []string{"container rename"}, group: groupOther, short: "Give a container another name", build: renameCommand},
+		{name: "update", also: []string{"container update"}, group: groupOther, short: "Change limits of containers while they run", build: updateCommand},
 	}
 }
 
-// postEach is a command that posts a verb to each container and prints its name.
-func postEach(app *App, verb string) *cobra.Command {
-	return &cobra.Command{Use: verb + " CONTAINER...", Args: atLeast(1), RunE: func(cmd *cobra.Command, args []string) error {
+func containerPath(name, verb string) string { return "/containers/" + url.PathEscape(name) + verb }
+
+// postNames posts a verb to each container and prints its name as it was given.
+func postNames(ctx context.Context, app *App, names []string, verb string, query url.Values) error {
+	c, err := app.Client()
+	if err != nil {
+		return err
+	}
+	return each(app, names, func(name string) error {
+		if err := c.Post(ctx, containerPath(name, "/"+verb), query, nil, nil); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(app.Out, name)
+		return err
+	})
+}
+
+func pauseCommand(app *App) *cobra.Command {
+	return &cobra.Command{Use: "pause CONTAINER...", Args: atLeast(1), RunE: func(cmd *cobra.Command, args []string) error {
+		return postNames(cmd.Context(), app, args, "pause", nil)
+	}}
+}
+
+func unpauseCommand(app *App) *cobra.Command {
+	return &cobra.Command{Use: "unpause CONTAINER...", Args: atLeast(1), RunE: func(cmd *cobra.Command, args []string) error {
+		return postNames(cmd.Context(), app, args, "unpause", nil)
+	}}
+}
+
+// stopFlags are those of stop and restart.
+func stopFlags(cmd *cobra.Command) func() url.Values {
+	var seconds int
+	var signal string
+	cmd.Flags().IntVarP(&seconds, "timeout", "t", 0, "Seconds until it is killed (-1 for never; default the container's, 10)")
+	cmd.Flags().IntVar(&seconds, "time", 0, "")
+	_ = cmd.Flags().MarkHidden("time")
+	cmd.Flags().StringVarP(&signal, "signal", "s", "", "Signal to send (default the container's)")
+	return func() url.Values {
+		q := url.Values{}
+		if cmd.Flags().Changed("timeout") || cmd.Flags().Changed("time") {
+			q.Set("t", strconv.Itoa(seconds))
+		}
+		if signal != "" {
+			q.Set("signal", signal)
+		}
+		return q
+	}
+}
+
+func stopCommand(app *App) *cobra.Command {
+	cmd := &cobra.Command{Use: "stop [OPTIONS] CONTAINER...", Args: atLeast(1)}
+	query := stopFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return atOnce(cmd.Context(), app, args, "stop", query())
+	}
+	return cmd
+}
+
+func restartCommand(app *App) *cobra.Command {
+	cmd := &cobra.Command{Use: "restart [OPTIONS] CONTAINER...", Args: atLeast(1)}
+	query := stopFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return atOnce(cmd.Context(), app, args, "restart", query())
+	}
+	return cmd
+}
+
+// atOnce is postNames for verbs that take long: all containers are asked, some at the same time, and the answers printed in order.
+func atOnce(ctx context.Context, app *App, names []string, verb string, query url.Values) error {
+	c, err := app.Client()
+	if err != nil {
+		return err
+	}
+	results := make([]chan error, len(names))
+	places := make(chan struct{}, 16)
+	for i, name := range names {
+		results[i] = make(chan error, 1)
+		go func() {
+			places <- struct{}{}
+			defer func() { <-places }()
+			results[i] <- c.Post(ctx, containerPath(name, "/"+verb), query, nil, nil)
+		}()
+	}
+	i := 0
+	return each(app, names, func(name string) error {
+		err := <-results[i]
+		i++
+		if err == nil {
+			_, err = fmt.Fprintln(app.Out, name)
+		}
+		return err
+	})
+}
+
+func killCommand(app *App) *cobra.Command {
+	cmd := &cobra.Command{Use: "kill [OPTIONS] CONTAINER...", Args: atLeast(1)}
+	signal := cmd.Flags().StringP("signal", "s", "", "Signal to send (default KILL)")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		q := url.Values{}
+		if *signal != "" {
+			q.Set("signal", *signal)
+		}
+		return postNames(cmd.Context(), app, args, "kill", q)
+	}
+	return cmd
+}
+
+func removeCommand(app *App) *cobra.Command {
+	cmd := &cobra.Command{Use: "rm [OPTIONS] CONTAINER...", Args: atLeast(1)}
+	force := cmd.Flags().BoolP("force", "f", false, "Kill it first when it runs; no error when there is none")
+	vols := cmd.Flags().BoolP("volumes", "v", false, "Remove its volumes without a name too")
+	link := cmd.Flags().BoolP("link", "l", false, "Remove a link, not a container")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := app.Client()
 		if err != nil {
 			return err
 		}
+		q := url.Values{}
+		for name, on := range map[string]bool{"force": *force, "v": *vols, "link": *link} {
+			if on {
+				q.Set(name, "1")
+			}
+		}
 		return each(app, args, func(name string) error {
-			if err := c.Post(cmd.Context(), "/containers/"+url.PathEscape(name)+"/"+verb, nil, nil, nil); err != nil {
+			name = strings.Trim(name, "/")
+			if name == "" {
+				return fmt.Errorf("remove: a container's name cannot be empty")
+			}
+			if err := c.Delete(cmd.Context(), containerPath(name, ""), q, nil); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintln(app.Out, name)
 			return err
 		})
+	}
+	return cmd
+}
+
+func renameCommand(app *App) *cobra.Command {
+	return &cobra.Command{Use: "rename CONTAINER NAME", Args: exactly(2), RunE: func(cmd *cobra.Command, args []string) error {
+		if strings.TrimSpace(args[0]) == "" || strings.TrimSpace(args[1]) == "" {
+			return fmt.Errorf("rename: neither name can be empty")
+		}
+		c, err := app.Client()
+		if err != nil {
+			return err
+		}
+		return c.Post(cmd.Context(), containerPath(args[0], "/rename"), url.Values{"name": {args[1]}}, nil, nil)
 	}}
+}
+
+func updateCommand(app *App) *cobra.Command {
+	cmd := &cobra.Command{Use: "update [OPTIONS] CONTAINER...", Args: atLeast(1)}
+	var f limitFlags
+	var restart string
+	f.swap.unlimited = true
+	fs := cmd.Flags()
+	fs.VarP(&f.memory, "memory", "m", "Most memory, such as 512m")
+	fs.Var(&f.swap, "memory-swap", "Most memory and swap together, -1 for any amount of swap")
+	fs.Var(&f.reservation, "memory-reservation", "Memory to leave it when memory is short")
+	fs.Var(&f.kernelMemory, "kernel-memory", "Taken and ignored: kernels have no such limit any more")
+	fs.Int64Var(&f.pids, "pids-limit", 0, "Most processes and threads, -1 for any number")
+	fs.Var(&f.cpus, "cpus", "Most processor time, in processors: 0.5 is half of one")
+	fs.Int64VarP(&f.shares, "cpu-shares", "c", 0, "Weight against other containers when processors are short")
+	fs.Int64Var(&f.period, "cpu-period", 0, "Period of the scheduler's quota in microseconds")
+	fs.Int64Var(&f.quota, "cpu-quota", 0, "Processor time in each period in microseconds")
+	fs.Int64Var(&f.rtPeriod, "cpu-rt-period", 0, "Period of real-time scheduling in microseconds")
+	fs.Int64Var(&f.rtRuntime, "cpu-rt-runtime", 0, "Real-time run time in each period in microseconds")
+	fs.StringVar(&f.cpuset, "cpuset-cpus", "", "Processors to run on, such as 0-3 or 0,2")
+	fs.StringVar(&f.mems, "cpuset-mems", "", "Memory nodes to use, such as 0")
+	fs.Uint16Var(&f.weight, "blkio-weight", 0, "Weight of its disk input and output, 10 to 1000")
+	fs.StringVar(&restart, "restart", "", "When to start it again: no, always, unless-stopped or on-failure[:MOST]")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if fs.NFlag() == 0 {
+			return fmt.Errorf("update: say what to change, such as --memory 1g; see wherry update --help")
+		}
+		u, err := f.update(restart)
+		if err != nil {
+			return err
+		}
+		if fs.Changed("pids-limit") {
+			u.PidsLimit = &f.pids
+		}
+		return updateEach(cmd.Context(), app, args, u)
+	}
+	return cmd
+}
+
+func (f *limitFlags) update(restart string) (u container.UpdateConfig, err error) {
+	u.Resources = container.Resources{
+		Memory: f.memory.bytes, MemorySwap: f.swap.bytes, MemoryReservation: f.reservation.bytes, NanoCPUs: f.cpus.nano, CPUShares: f.shares,
+		CPUPeriod: f.period, CPUQuota: f.quota, CPURealtimePeriod: f.rtPeriod, CPURealtimeRuntime: f.rtRuntime, CpusetCpus: f.cpuset,
+		CpusetMems: f.mems, BlkioWeight: f.weight,
+	}
+	if restart != "" {
+		u.RestartPolicy, err = parseRestart(restart)
+	}
+	return u, err
+}
+
+func updateEach(ctx context.Context, app *App, names []string, u container.UpdateConfig) error {
+	c, err := app.Client()
+	if err != nil {
+		return err
+	}
+	return each(app, names, func(name string) error {
+		var answer container.UpdateResponse
+		if err := c.Post(ctx, containerPath(name, "/update"), nil, u, &answer); err != nil {
+			return err
+		}
+		for _, w := range answer.Warnings {
+			fmt.Fprintf(app.Err, "WARNING: %s\n", w)
+		}
+		_, err := fmt.Fprintln(app.Out, name)
+		return err
+	})
 }

@@ -1,0 +1,131 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/spf13/cobra"
+
+	"wherry.dev/wherry/internal/client"
+)
+
+func inspectContainer(ctx context.Context, c *client.Client, name string) (container.InspectResponse, error) {
+	var about container.InspectResponse
+	err := c.Get(ctx, "/containers/"+url.PathEscape(name)+"/json", nil, &about)
+	if err == nil && (about.Config == nil || about.State == nil || about.HostConfig == nil) {
+		err = fmt.Errorf("inspect container %s: the engine's answer lacks its configuration", name)
+	}
+	return about, err
+}
+
+func attachCommand(app *App) *cobra.Command {
+	cmd := &cobra.Command{Use: "attach [OPTIONS] CONTAINER", Args: exactly(1)}
+	var noInput, proxy bool
+	var keys string
+	cmd.Flags().BoolVar(&noInput, "no-stdin", false, "Send no input")
+	cmd.Flags().BoolVar(&proxy, "sig-proxy", true, "Pass signals on to the process")
+	cmd.Flags().StringVar(&keys, "detach-keys", "", "Keys that leave it running (default ctrl-p,ctrl-q)")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		c, err := app.Client()
+		if err != nil {
+			return err
+		}
+		about, err := inspectContainer(ctx, c, args[0])
+		if err != nil {
+			return err
+		}
+		switch {
+		case !about.State.Running:
+			return fmt.Errorf("container %s does not run: wherry start -ai %[1]s starts it and attaches", args[0])
+		case about.State.Paused:
+			return fmt.Errorf("container %s is paused: wherry unpause %[1]s lets it go on", args[0])
+		case about.State.Restarting:
+			return fmt.Errorf("container %s is between two runs: try again when it runs", args[0])
+		}
+		config := about.Config
+		config.AttachStdin = config.OpenStdin && !noInput
+		config.AttachStdout, config.AttachStderr = true, true
+		if err := checkInput(app, config.AttachStdin, config.Tty); err != nil {
+			return err
+		}
+		r := runner{app: app, proxy: proxy && !config.Tty}
+		if r.keys, err = detachKeys(app, keys); err != nil {
+			return err
+		}
+		return r.join(ctx, about.ID, config)
+	}
+	return cmd
+}
+
+// join attaches to a container that runs already and stays until it ends.
+func (r *runner) join(ctx context.Context, id string, config *container.Config) error {
+	c, err := r.app.Client()
+	if err != nil {
+		return err
+	}
+	wait, err := armWait(ctx, c, id, container.WaitConditionNotRunning)
+	if err != nil {
+		return err
+	}
+	streams, err := attachTo(ctx, c, id, config)
+	if err != nil {
+		return err
+	}
+	started, cancelled := make(chan struct{}), make(chan struct{})
+	close(started)
+	if r.proxy {
+		stop := forwardSignals(ctx, r.app, id, started, func() { close(cancelled) })
+		defer stop()
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- r.session(id, config).attach(ctx, streams) }()
+	return r.follow(id, wait, ended, cancelled)
+}
+
+func startCommand(app *App) *cobra.Command {
+	cmd := &cobra.Command{Use: "start [OPTIONS] CONTAINER...", Args: atLeast(1)}
+	var attach, interactive bool
+	var keys string
+	cmd.Flags().BoolVarP(&attach, "attach", "a", false, "Attach its output and pass signals on")
+	cmd.Flags().BoolVarP(&interactive, "interactive", "i", false, "Attach its input")
+	cmd.Flags().StringVar(&keys, "detach-keys", "", "Keys that leave it running (default ctrl-p,ctrl-q)")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !attach && !interactive {
+			return postNames(cmd.Context(), app, args, "start", nil)
+		}
+		if len(args) > 1 {
+			return errors.New("only one container can be attached: start the others without -a and -i")
+		}
+		return startAttached(cmd.Context(), app, args[0], keys, interactive)
+	}
+	return cmd
+}
+
+func startAttached(ctx context.Context, app *App, name, keys string, input bool) error {
+	c, err := app.Client()
+	if err != nil {
+		return err
+	}
+	about, err := inspectContainer(ctx, c, name)
+	if err != nil {
+		return err
+	}
+	config := about.Config
+	config.AttachStdin = input && config.OpenStdin
+	config.AttachStdout, config.AttachStderr = true, true
+	if err := checkInput(app, config.AttachStdin, config.Tty); err != nil {
+		return err
+	}
+	r := runner{app: app, proxy: !config.Tty, remove: about.HostConfig.AutoRemove}
+	if r.keys, err = detachKeys(app, keys); err != nil {
+		return err
+	}
+	if about.State.Running {
+		return r.join(ctx, about.ID, config)
+	}
+	return r.run(ctx, about.ID, config)
+}

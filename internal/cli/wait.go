@@ -1,0 +1,64 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/spf13/cobra"
+)
+
+// read gives the answer when it comes.
+func (w *waiting) read() (container.WaitResponse, error) {
+	defer w.body.Close()
+	var answer container.WaitResponse
+	if err := json.NewDecoder(w.body).Decode(&answer); err != nil {
+		return answer, fmt.Errorf("wait for the container: the engine went away: %w", err)
+	}
+	if answer.Error != nil && answer.Error.Message != "" {
+		return answer, errors.New(answer.Error.Message)
+	}
+	return answer, nil
+}
+
+// result is read with an end.
+func (w *waiting) result(most time.Duration) (container.WaitResponse, error) {
+	timer := time.AfterFunc(most, func() { w.body.Close() })
+	defer timer.Stop()
+	return w.read()
+}
+
+// exit gives a container's exit status as an error when it is not 0.
+func (w *waiting) exit(id string) error {
+	answer, err := w.read()
+	switch {
+	case err != nil:
+		return &exitError{125, fmt.Errorf("exit status of container %s: %w", shortID(id), err)}
+	case answer.StatusCode != 0:
+		return &exitError{code: int(answer.StatusCode)}
+	}
+	return nil
+}
+
+func waitCommand(app *App) *cobra.Command {
+	return &cobra.Command{Use: "wait CONTAINER...", Args: atLeast(1), RunE: func(cmd *cobra.Command, args []string) error {
+		c, err := app.Client()
+		if err != nil {
+			return err
+		}
+		return each(app, args, func(name string) error {
+			w, err := armWait(cmd.Context(), c, name, "")
+			if err != nil {
+				return err
+			}
+			answer, err := w.read()
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(app.Out, answer.StatusCode)
+			return err
+		})
+	}}
+}
