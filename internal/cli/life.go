@@ -9,6 +9,8 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/spf13/cobra"
+
+	"wherry.dev/wherry/internal/client"
 )
 
 // lifeCommands change what containers do.
@@ -154,10 +156,15 @@ func removeCommand(app *App) *cobra.Command {
 			if name == "" {
 				return fmt.Errorf("remove: a container's name cannot be empty")
 			}
-			if err := c.Delete(cmd.Context(), containerPath(name, ""), q, nil); err != nil {
+			err := c.Delete(cmd.Context(), containerPath(name, ""), q, nil)
+			if *force && client.IsNotFound(err) {
+				printError(app.Err, err) // what is to be gone is gone
+				return nil
+			}
+			if err != nil {
 				return err
 			}
-			_, err := fmt.Fprintln(app.Out, name)
+			_, err = fmt.Fprintln(app.Out, name)
 			return err
 		})
 	}

@@ -279,11 +279,7 @@ func startFailure(err error) error {
 // detachKeys are those of the flag, of config.json, or ctrl-p,ctrl-q.
 func detachKeys(app *App, flag string) ([]byte, error) {
 	if flag == "" {
-		if c, err := readConfig(app.Config); err == nil {
-			if raw, ok := c.rest["detachKeys"]; ok {
-				flag = strings.Trim(string(raw), `"`)
-			}
-		}
+		flag = configText(app, "detachKeys")
 	}
 	return parseDetachKeys(flag)
 }
