@@ -37,6 +37,8 @@ type Options struct {
 	Events       *event.Bus
 	// Log is told what a person should know and no call returns: damaged records, clean-ups that did not work. nil: nobody.
 	Log func(error)
+	// Trace is told how long each step of a start took. nil: nobody.
+	Trace func(id, step string, took time.Duration)
 }
 
 // Service owns the containers. Safe for many goroutines; lists read an immutable snapshot.
@@ -46,6 +48,7 @@ type Service struct {
 	index  *index
 	execs  *Execs
 	host   host
+	opened chan struct{} // closed when what is left of earlier lives is known
 	lives  lives
 }
 

@@ -21,7 +21,7 @@ type Container struct {
 	mu      sync.Mutex // guards what follows, and changes of rec
 	task    *task.Task
 	waiters []waiter
-	pending func() // ends the wait of a restart policy
+	policy  policy
 	health  *health
 	execs   map[string]bool
 	exits   int           // how often it has ended
@@ -49,10 +49,15 @@ func (c *Container) change(durable bool, fn func(*Record) error) (*Record, error
 	if err := next.write(c.dir, durable); err != nil {
 		return nil, err
 	}
-	c.rec.Store(&next)
+	c.set(&next)
+	return &next, nil
+}
+
+// set makes a record the present one and wakes who waits for a change; the caller holds mu.
+func (c *Container) set(r *Record) {
+	c.rec.Store(r)
 	close(c.changed)
 	c.changed = make(chan struct{})
-	return &next, nil
 }
 
 // become is change to another status, guarded.

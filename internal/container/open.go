@@ -40,7 +40,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if o.CgroupParent == "" {
 		o.CgroupParent = "/wherry"
 	}
-	s := &Service{o: o, ranges: sandbox.NewRanges(o.Root), index: newIndex(), host: lookAround()}
+	s := &Service{o: o, ranges: sandbox.NewRanges(o.Root), index: newIndex(), host: lookAround(), opened: make(chan struct{})}
 	s.execs = newExecs(s)
 	for _, dir := range []string{s.containersDir(), filepath.Join(o.State, "tasks")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -101,7 +101,7 @@ func (s *Service) recoverAll(ctx context.Context) {
 	all := s.index.all()
 	for _, c := range all {
 		if c.record().Status.Alive() || c.record().Status == Created || c.record().Status == Exited {
-			wg.Go(func() { s.reattach(ctx, c) })
+			wg.Go(func() { life{s, c}.reattach(ctx) })
 		}
 	}
 	wg.Wait()
@@ -114,13 +114,15 @@ func (s *Service) recoverAll(ctx context.Context) {
 	if err := s.o.Networks.Retain(ctx, live); err != nil {
 		s.log(fmt.Errorf("release the networks of containers that are gone: %w", err))
 	}
+	close(s.opened)
 	for i := len(all) - 1; i >= 0; i-- { // oldest first
-		s.resume(ctx, all[i])
+		life{s, all[i]}.resume(ctx)
 	}
 }
 
 // reattach finds a container's task, or what it left.
-func (s *Service) reattach(ctx context.Context, c *Container) {
+func (l life) reattach(ctx context.Context) {
+	c, s := l.c, l.s
 	r := c.record()
 	if _, err := os.Stat(c.taskDir); err != nil && !r.Status.Alive() {
 		return
@@ -128,67 +130,80 @@ func (s *Service) reattach(ctx context.Context, c *Container) {
 	t, err := task.Open(ctx, c.taskDir)
 	switch {
 	case err == nil && r.Status.Alive():
-		c.mu.Lock()
-		c.task = t
-		c.mu.Unlock()
-		if !s.endedMeanwhile(ctx, c, t) {
-			s.lives.run(ctx, func(ctx context.Context) { s.watch(ctx, c, t) })
-			s.startHealth(ctx, c)
-		}
-	case err == nil && t.Started() && r.Status != Created && r.Status != Exited:
-		s.log(fmt.Errorf("container %s is %s and has a task", r.Name, r.Status))
+		l.goOn(ctx, t)
 	case err == nil:
-		// The engine was killed between making the task and recording the start: nobody was told that it runs.
+		// The engine was killed between making the task and recording the start (nobody was told that it runs), or between recording
+		// the exit and taking the task away.
 		s.log(t.Delete(ctx))
 	case r.Status.Alive():
 		if !errdefs.IsNotFound(err) {
 			s.log(fmt.Errorf("task of container %s: %w", r.Name, err))
 		}
-		s.lost(ctx, c)
+		l.lost(ctx)
 	default:
 		s.log(os.RemoveAll(c.taskDir))
 	}
 }
 
+// goOn watches a task that was found again, or records its end.
+func (l life) goOn(ctx context.Context, t *task.Task) {
+	l.c.mu.Lock()
+	l.c.task = t
+	l.c.mu.Unlock()
+	if l.endedMeanwhile(ctx, t) {
+		return
+	}
+	if r := l.c.record(); r.Status == Paused {
+		l.s.log(l.s.freeze(ctx, r)) // the record is written after the freezing, and before the thawing is
+	}
+	l.s.lives.run(ctx, func(ctx context.Context) { l.watch(ctx, t) })
+	l.startHealth(ctx)
+}
+
 // endedMeanwhile records at once the exit of a container that ended while no engine ran.
-func (s *Service) endedMeanwhile(ctx context.Context, c *Container, t *task.Task) bool {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Millisecond)
+func (l life) endedMeanwhile(ctx context.Context, t *task.Task) bool {
+	limited, cancel := context.WithTimeout(ctx, 30*time.Millisecond)
 	defer cancel()
-	exit, err := t.Wait(ctx)
+	exit, err := t.Wait(limited)
 	if err != nil {
 		return false
 	}
-	c.op.Lock()
-	defer c.op.Unlock()
-	s.ended(context.WithoutCancel(ctx), c, exit)
+	l.c.op.Lock()
+	defer l.c.op.Unlock()
+	l.ended(ctx, t, exit)
 	return true
 }
 
 // lost records that a container's process is gone and nobody knows how: the host was restarted, or its shim was killed.
-func (s *Service) lost(ctx context.Context, c *Container) {
-	r := c.record()
+func (l life) lost(ctx context.Context) {
+	r := l.c.record()
 	exit := task.Exit{Code: 137, At: time.Now(), Lost: true}
-	if r.BootID != s.host.bootID {
+	if r.BootID != l.s.host.bootID {
 		exit.Code = 255
 	}
-	c.op.Lock()
-	defer c.op.Unlock()
-	s.ended(ctx, c, exit)
-	s.log(os.RemoveAll(c.taskDir))
+	l.c.op.Lock()
+	defer l.c.op.Unlock()
+	l.ended(ctx, nil, exit)
+	l.s.log(os.RemoveAll(l.c.taskDir))
 }
 
 // resume goes on with a removal, or starts what a policy wants running.
-func (s *Service) resume(ctx context.Context, c *Container) {
-	r := c.record()
+func (l life) resume(ctx context.Context) {
+	r := l.c.record()
 	p := r.HostConfig.RestartPolicy
 	switch {
+	case l.c.isGone():
 	case r.Status == Removing || r.Status == Dead, r.HostConfig.AutoRemove && r.Status == Exited:
-		s.log(s.removeNow(ctx, c, RemoveOptions{Volumes: true}))
+		l.s.lives.run(ctx, func(ctx context.Context) {
+			l.c.op.Lock()
+			defer l.c.op.Unlock()
+			l.s.log(l.removeNow(context.WithoutCancel(ctx), RemoveOptions{Volumes: r.HostConfig.AutoRemove}))
+		})
 	case r.Status == Restarting:
-		s.lives.run(ctx, func(ctx context.Context) { s.restartAfter(ctx, c, 0) })
-	case r.Status == Exited && (p.IsAlways() || p.IsUnlessStopped() && !r.Stopped || p.IsOnFailure() && r.BootID != s.host.bootID && r.ExitCode != 0 && !r.Stopped):
-		if _, err := c.become(Restarting, false, nil); err == nil {
-			s.lives.run(ctx, func(ctx context.Context) { s.restartAfter(ctx, c, 0) })
+		l.restartAfter(ctx, 0)
+	case r.Status == Exited && (p.IsAlways() || p.IsUnlessStopped() && !r.Stopped || p.IsOnFailure() && r.BootID != l.s.host.bootID && r.wantsAgain(r.ExitCode)):
+		if _, err := l.c.become(Restarting, false, nil); err == nil {
+			l.restartAfter(ctx, 0)
 		}
 	}
 }

@@ -6,61 +6,12 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/network"
-
-	"wherry.dev/wherry/internal/task"
 )
-
-type waiter struct{}
-type health struct{}
 
 // Execs are the execs of all containers.
 type Execs struct{}
 
-func newExecs(*Service) *Execs                                             { return &Execs{} }
-func copyUp(r *Record, destination, dir string) error                      { return nil }
-func (s *Service) watch(context.Context, *Container, *task.Task)           { panic("not written yet") }
-func (s *Service) startHealth(context.Context, *Container)                 { panic("not written yet") }
-func (s *Service) ended(context.Context, *Container, task.Exit)            { panic("not written yet") }
-func (s *Service) restartAfter(context.Context, *Container, time.Duration) { panic("not written yet") }
-func (s *Service) removeNow(context.Context, *Container, RemoveOptions) error {
-	panic("not written yet")
-}
-
-func (s *Service) Start(ctx context.Context, id string) error { panic("not written yet") }
-
-// StopOptions: a nil Timeout is the container's own (else 10 s), -1 waits for ever; an empty Signal is the container's own.
-type StopOptions struct {
-	Signal  string
-	Timeout *int
-}
-
-func (s *Service) Stop(ctx context.Context, id string, o StopOptions) error { panic("not written yet") }
-func (s *Service) Restart(ctx context.Context, id string, o StopOptions) error {
-	panic("not written yet")
-}
-func (s *Service) Kill(ctx context.Context, id, signal string) error { panic("not written yet") }
-func (s *Service) Pause(ctx context.Context, id string) error        { panic("not written yet") }
-func (s *Service) Unpause(ctx context.Context, id string) error      { panic("not written yet") }
-func (s *Service) Rename(ctx context.Context, id, name string) error { panic("not written yet") }
-func (s *Service) Update(ctx context.Context, id string, u container.UpdateConfig) (container.UpdateResponse, error) {
-	panic("not written yet")
-}
-
-// RemoveOptions: Volumes also removes anonymous volumes.
-type RemoveOptions struct{ Force, Volumes bool }
-
-func (s *Service) Remove(ctx context.Context, id string, o RemoveOptions) error {
-	panic("not written yet")
-}
-func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool) (*container.PruneReport, error) {
-	panic("not written yet")
-}
-
-// Wait's channel yields one answer. It is armed when Wait returns (so: wait, then start).
-func (s *Service) Wait(ctx context.Context, id string, c container.WaitCondition) (<-chan container.WaitResponse, error) {
-	panic("not written yet")
-}
+func newExecs(*Service) *Execs { return &Execs{} }
 
 // ListOptions of List; filters have Docker's names.
 type ListOptions struct {
@@ -123,12 +74,6 @@ func (s *Service) ExecInspect(execID string) (container.ExecInspectResponse, err
 	panic("not written yet")
 }
 func (s *Service) ExecResize(ctx context.Context, execID string, rows, cols uint16) error {
-	panic("not written yet")
-}
-func (s *Service) ConnectNetwork(ctx context.Context, id, network string, e *network.EndpointSettings) error {
-	panic("not written yet")
-}
-func (s *Service) DisconnectNetwork(ctx context.Context, id, network string, force bool) error {
 	panic("not written yet")
 }
 

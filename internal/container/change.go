@@ -1,0 +1,225 @@
+package container
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+
+	"wherry.dev/wherry/internal/cgroup"
+	"wherry.dev/wherry/internal/spec"
+)
+
+// freezeLimit is how long all processes of a container may take to stand still.
+const freezeLimit = 10 * time.Second
+
+// Pause freezes all processes of a container.
+func (s *Service) Pause(ctx context.Context, id string) error {
+	c, err := s.index.find(id)
+	if err != nil {
+		return err
+	}
+	c.op.Lock()
+	defer c.op.Unlock()
+	r := c.record()
+	switch {
+	case r.Status == Paused:
+		return fail(errdefs.ErrConflict, "Container %s is already paused", r.Name)
+	case r.Status == Restarting:
+		return fail(errdefs.ErrConflict, "Container %s is restarting, wait until the container is running", r.Name)
+	case !r.Status.Alive():
+		return notRunning(r)
+	}
+	if err := s.freeze(ctx, r); err != nil {
+		return err
+	}
+	r, err = c.become(Paused, false, nil)
+	if err != nil {
+		return err
+	}
+	s.publish(r, events.ActionPause)
+	return nil
+}
+
+func (s *Service) freeze(ctx context.Context, r *Record) error {
+	g, err := cgroup.Open(s.cgroupPath(r))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), freezeLimit, fmt.Errorf("not all have within %s", freezeLimit))
+	defer cancel()
+	if err := g.Freeze(ctx); err != nil {
+		return fmt.Errorf("pause container %s: %w", r.Name, err)
+	}
+	return nil
+}
+
+// Unpause lets them go on.
+func (s *Service) Unpause(ctx context.Context, id string) error {
+	c, err := s.index.find(id)
+	if err != nil {
+		return err
+	}
+	c.op.Lock()
+	defer c.op.Unlock()
+	r := c.record()
+	if r.Status != Paused {
+		return fail(errdefs.ErrConflict, "Container %s is not paused", r.Name)
+	}
+	g, err := cgroup.Open(s.cgroupPath(r))
+	if err != nil {
+		return err
+	}
+	if err := g.Thaw(ctx); err != nil {
+		return fmt.Errorf("unpause container %s: %w", r.Name, err)
+	}
+	r, err = c.become(Running, false, nil)
+	if err != nil {
+		return err
+	}
+	s.publish(r, events.ActionUnPause)
+	return nil
+}
+
+// Rename gives a container another name.
+func (s *Service) Rename(_ context.Context, id, name string) error {
+	c, err := s.index.find(id)
+	if err != nil {
+		return err
+	}
+	if name != "" && name[0] == '/' {
+		name = name[1:]
+	}
+	if !validName(name) {
+		return invalid("Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
+	}
+	c.op.Lock()
+	defer c.op.Unlock()
+	old := c.record().Name
+	switch {
+	case c.isGone():
+		return noSuchContainer(id)
+	case old == name:
+		return invalid("Renaming a container with the same name as its current name")
+	}
+	if err := s.index.reserve(name, c.id); err != nil {
+		return err
+	}
+	r, err := c.change(true, func(r *Record) error {
+		r.Name = name
+		return nil
+	})
+	if err != nil {
+		s.index.release(name, c.id)
+		return err
+	}
+	s.index.release(old, c.id)
+	if r.bridged() && r.Status.Alive() {
+		s.o.Networks.Rename(c.id, name)
+	}
+	s.publish(r, events.ActionRename, "oldName", "/"+old)
+	return nil
+}
+
+// Update changes limits, of a running container at once, and the restart policy. What is not given stays as it is.
+func (s *Service) Update(_ context.Context, id string, u container.UpdateConfig) (container.UpdateResponse, error) {
+	c, err := s.index.find(id)
+	if err != nil {
+		return container.UpdateResponse{}, err
+	}
+	c.op.Lock()
+	defer c.op.Unlock()
+	r := c.record()
+	if c.isGone() || r.Status == Removing || r.Status == Dead {
+		return container.UpdateResponse{}, fail(errdefs.ErrConflict, "container %s is marked for removal and cannot be updated", r.Name)
+	}
+	h := *r.HostConfig
+	if err := mergeUpdate(&h, &u); err != nil {
+		return container.UpdateResponse{}, err
+	}
+	v := validation{config: r.Config, host: &h, cpus: s.host.cpus}
+	if err := v.resources(&h.Resources); err != nil {
+		return container.UpdateResponse{}, err
+	}
+	if r.Status.Alive() {
+		if err := s.limit(r, &h, &u); err != nil {
+			return container.UpdateResponse{}, err
+		}
+	}
+	r, err = c.change(true, func(r *Record) error {
+		r.HostConfig = &h
+		return nil
+	})
+	if err != nil {
+		return container.UpdateResponse{}, err
+	}
+	s.publish(r, events.ActionUpdate)
+	return container.UpdateResponse{Warnings: v.warnings}, nil
+}
+
+// limit gives a running container its new limits.
+func (s *Service) limit(r *Record, h *container.HostConfig, u *container.UpdateConfig) error {
+	changes := u.Resources
+	if changes.Memory != 0 || changes.MemorySwap != 0 {
+		changes.Memory, changes.MemorySwap = h.Memory, h.MemorySwap
+	}
+	block, err := blockIO(&changes)
+	if err != nil {
+		return err
+	}
+	g, err := cgroup.Open(s.cgroupPath(r))
+	if err != nil {
+		return err
+	}
+	if err := g.Update(spec.Changes(&changes, block)); err != nil {
+		return fmt.Errorf("update container %s: %w", r.Name, err)
+	}
+	return nil
+}
+
+// mergeUpdate lays what is given over the present configuration.
+func mergeUpdate(h *container.HostConfig, u *container.UpdateConfig) error {
+	if p := u.RestartPolicy; p.Name != "" {
+		if h.AutoRemove && !p.IsNone() {
+			return invalid("Restart policy cannot be updated because AutoRemove is enabled for the container")
+		}
+		if err := container.ValidateRestartPolicy(p); err != nil {
+			return invalid("%v", err)
+		}
+		h.RestartPolicy = p
+	}
+	n := &u.Resources
+	switch {
+	case n.NanoCPUs > 0 && (h.CPUPeriod > 0 || h.CPUQuota > 0):
+		return fail(errdefs.ErrConflict, "Conflicting options: Nano CPUs cannot be updated as CPU Period or CPU Quota has already been set")
+	case h.NanoCPUs > 0 && (n.CPUPeriod > 0 || n.CPUQuota > 0):
+		return fail(errdefs.ErrConflict, "Conflicting options: CPU Period or CPU Quota cannot be updated as NanoCPUs has already been set")
+	case n.Memory > 0 && n.MemorySwap == 0 && h.MemorySwap > 0 && n.Memory > h.MemorySwap:
+		return fail(errdefs.ErrConflict, "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time")
+	}
+	set(&h.Memory, n.Memory)
+	set(&h.MemorySwap, n.MemorySwap)
+	set(&h.MemoryReservation, n.MemoryReservation)
+	set(&h.CPUShares, n.CPUShares)
+	set(&h.NanoCPUs, n.NanoCPUs)
+	set(&h.CPUPeriod, n.CPUPeriod)
+	set(&h.CPUQuota, n.CPUQuota)
+	set(&h.CPURealtimePeriod, n.CPURealtimePeriod)
+	set(&h.CPURealtimeRuntime, n.CPURealtimeRuntime)
+	set(&h.CpusetCpus, n.CpusetCpus)
+	set(&h.CpusetMems, n.CpusetMems)
+	set(&h.BlkioWeight, n.BlkioWeight)
+	set(&h.PidsLimit, n.PidsLimit)
+	return nil
+}
+
+// set replaces a value by one that is given.
+func set[T comparable](to *T, given T) {
+	var zero T
+	if given != zero {
+		*to = given
+	}
+}

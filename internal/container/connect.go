@@ -1,0 +1,135 @@
+package container
+
+import (
+	"context"
+	"maps"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/network"
+)
+
+// ConnectNetwork adds a network to a container: at once where it runs, else at its next start.
+func (s *Service) ConnectNetwork(ctx context.Context, id, name string, e *network.EndpointSettings) error {
+	c, err := s.index.find(id)
+	if err != nil {
+		return err
+	}
+	found, err := s.o.Networks.Inspect(ctx, name)
+	if err != nil {
+		return err
+	}
+	c.op.Lock()
+	defer c.op.Unlock()
+	r := c.record()
+	if err := connectable(c, r, found.Name); err != nil {
+		return err
+	}
+	if _, ok := r.Networks[networkKey(r, found)]; ok {
+		return fail(errdefs.ErrConflict, "container %s is already attached to network %s", r.Name, found.Name)
+	}
+	if e == nil {
+		e = &network.EndpointSettings{}
+	}
+	if r.Status.Alive() {
+		t, _, err := c.running()
+		if err != nil {
+			return err
+		}
+		netns, err := t.Namespace("net")
+		if err != nil {
+			return err
+		}
+		defer netns.Close()
+		if _, err := s.o.Networks.Connect(ctx, found.Name, r.allocateRequest(), e, netns); err != nil {
+			return err
+		}
+	}
+	_, err = c.change(true, func(r *Record) error {
+		r.Networks = withNetwork(r.Networks, found.Name, e)
+		return nil
+	})
+	return err
+}
+
+func connectable(c *Container, r *Record, name string) error {
+	m := r.HostConfig.NetworkMode
+	switch {
+	case c.isGone(), r.Status == Removing, r.Status == Dead:
+		return fail(errdefs.ErrConflict, "container %s is marked for removal and cannot be connected to a network", r.Name)
+	case m.IsContainer():
+		return fail(errdefs.ErrConflict, "container %s shares the network of another container and cannot be connected to another network: connect that one", r.Name)
+	case m.IsHost():
+		return fail(errdefs.ErrConflict, "container %s uses the host's network and cannot be connected to another one: create it without --network host", r.Name)
+	case m.IsNone(), name == network.NetworkNone, name == network.NetworkHost:
+		return fail(errdefs.ErrConflict, "container %s: host and none cannot be combined with other networks: create it with the network that it needs", r.Name)
+	}
+	return nil
+}
+
+// networkKey is the name under which a container knows a network: the one it was asked for with, which may be an id.
+func networkKey(r *Record, n network.Inspect) string {
+	for key := range r.Networks {
+		if key == n.Name || key == n.ID || len(key) >= 12 && len(key) <= len(n.ID) && n.ID[:len(key)] == key {
+			return key
+		}
+	}
+	return n.Name
+}
+
+func withNetwork(have map[string]*network.EndpointSettings, name string, e *network.EndpointSettings) map[string]*network.EndpointSettings {
+	out := maps.Clone(have)
+	if out == nil {
+		out = map[string]*network.EndpointSettings{}
+	}
+	if e == nil {
+		delete(out, name)
+	} else {
+		out[name] = e
+	}
+	return out
+}
+
+// DisconnectNetwork takes a network away from a container. force: also one that is not there any more.
+func (s *Service) DisconnectNetwork(ctx context.Context, id, name string, force bool) error {
+	c, err := s.index.find(id)
+	if err != nil {
+		return err
+	}
+	found, err := s.o.Networks.Inspect(ctx, name)
+	if err != nil {
+		if !force || !errdefs.IsNotFound(err) {
+			return err
+		}
+		found.Name, found.ID = name, name
+	}
+	c.op.Lock()
+	defer c.op.Unlock()
+	r := c.record()
+	key := networkKey(r, found)
+	if _, ok := r.Networks[key]; !ok || c.isGone() || !r.bridged() {
+		return fail(errdefs.ErrConflict, "container %s is not connected to network %s", r.Name, found.Name)
+	}
+	if r.Status.Alive() {
+		if err := s.disconnect(ctx, c, found.Name); err != nil && !force {
+			return err
+		}
+	}
+	_, err = c.change(true, func(r *Record) error {
+		r.Networks = withNetwork(r.Networks, key, nil)
+		return nil
+	})
+	return err
+}
+
+func (s *Service) disconnect(ctx context.Context, c *Container, name string) error {
+	t, _, err := c.running()
+	if err != nil {
+		return err
+	}
+	netns, err := t.Namespace("net")
+	if err != nil {
+		return err
+	}
+	defer netns.Close()
+	return s.o.Networks.Disconnect(ctx, name, c.id, netns)
+}

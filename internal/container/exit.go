@@ -1,0 +1,267 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/task"
+)
+
+const (
+	firstBackoff = 100 * time.Millisecond
+	maxBackoff   = time.Minute
+	// steady is how long a container has to run for its restarts to begin anew.
+	steady = 10 * time.Second
+)
+
+// watch waits for a task's end.
+func (l life) watch(ctx context.Context, t *task.Task) {
+	exit, err := t.Wait(ctx)
+	if err != nil {
+		return // the engine closes; its next life finds the task again
+	}
+	l.c.op.Lock()
+	defer l.c.op.Unlock()
+	l.ended(context.WithoutCancel(ctx), t, exit)
+}
+
+// ended records an exit and does what follows from it; the caller holds op. t is nil where no task is left.
+func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
+	c, s := l.c, l.s
+	c.mu.Lock()
+	if c.task != t {
+		c.mu.Unlock()
+		return
+	}
+	c.task = nil
+	c.mu.Unlock()
+	l.stopHealth()
+	before := c.record()
+	if before.bridged() {
+		s.log(s.o.Networks.Release(ctx, c.id))
+	}
+	next, wait := Exited, time.Duration(0)
+	if before.wantsAgain(exit.Code) {
+		next, wait = Restarting, c.nextBackoff(exit.At.Sub(before.StartedAt))
+	}
+	victim := ""
+	if exit.OOMKilled {
+		victim = oomVictim(s.cgroupPath(before))
+	}
+	r := c.settle(func(r *Record) {
+		r.Status, r.Pid, r.ExitCode, r.FinishedAt = next, 0, exit.Code, exit.At.UTC()
+		r.OOMKilled, r.OOMVictim = exit.OOMKilled, victim
+		if exit.Lost {
+			r.Error = "its supervisor was gone: the container was ended, how its program did is not known"
+		}
+		c.exits++
+	})
+	if r.OOMKilled {
+		s.publish(r, events.ActionOOM, "victim", victim)
+	}
+	s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(r.ExitCode), "execDuration", strconv.Itoa(int(r.FinishedAt.Sub(r.StartedAt).Seconds())))
+	c.answer(exited(r), false)
+	if t != nil {
+		s.log(t.Delete(ctx))
+	}
+	s.log(removeSharedMemory(s.sharedMemory(c.id)))
+	switch {
+	case next == Restarting:
+		l.restartAfter(ctx, wait)
+	case r.HostConfig.AutoRemove && !c.isKept():
+		s.log(l.removeNow(ctx, RemoveOptions{Volumes: true}))
+	}
+}
+
+// wantsAgain says whether the restart policy wants another start after an exit.
+func (r *Record) wantsAgain(code int) bool {
+	p := r.HostConfig.RestartPolicy
+	switch {
+	case r.Stopped:
+		return false
+	case p.IsAlways(), p.IsUnlessStopped():
+		return true
+	case p.IsOnFailure():
+		return code != 0 && (p.MaximumRetryCount == 0 || r.RestartCount < p.MaximumRetryCount)
+	}
+	return false
+}
+
+// policy is what is in memory of a container's restarts; Container.mu guards it.
+type policy struct {
+	pending func()        // ends the wait for the next start; nil without one
+	backoff time.Duration // the last wait
+	keep    bool          // an exit does not remove the container: it is being restarted
+}
+
+// nextBackoff is how long to wait for the next start.
+func (c *Container) nextBackoff(ran time.Duration) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ran >= steady || c.policy.backoff == 0 {
+		c.policy.backoff = firstBackoff
+	} else {
+		c.policy.backoff = min(2*c.policy.backoff, maxBackoff)
+	}
+	return c.policy.backoff
+}
+
+// cancelRestart ends the wait of a restart policy; false when there was none.
+func (c *Container) cancelRestart() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.policy.backoff = 0
+	if c.policy.pending == nil {
+		return false
+	}
+	c.policy.pending()
+	c.policy.pending = nil
+	return true
+}
+
+func (c *Container) isKept() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.policy.keep
+}
+
+func (c *Container) setKept(keep bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.policy.keep = keep
+}
+
+// restartAfter starts a container that is Restarting after a while, unless somebody decides otherwise meanwhile.
+func (l life) restartAfter(ctx context.Context, wait time.Duration) {
+	c := l.c
+	cancelled := make(chan struct{})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.policy.pending != nil {
+		return
+	}
+	c.policy.pending = sync.OnceFunc(func() { close(cancelled) })
+	l.s.lives.run(ctx, func(ctx context.Context) {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-cancelled:
+			return
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-l.s.opened: // starts wait until what is left of earlier lives is known
+		case <-ctx.Done():
+			return
+		}
+		c.op.Lock()
+		defer c.op.Unlock()
+		select {
+		case <-cancelled:
+		default:
+			l.restartByPolicy(ctx)
+		}
+	})
+}
+
+// restartByPolicy starts a container that its policy wants running. A start that fails is tried again like a program that does.
+func (l life) restartByPolicy(ctx context.Context) {
+	c := l.c
+	c.mu.Lock()
+	c.policy.pending = nil
+	c.mu.Unlock()
+	if c.record().Status != Restarting {
+		return
+	}
+	err := l.start(ctx, startOptions{byPolicy: true})
+	if err == nil {
+		return
+	}
+	r := c.record()
+	l.s.log(fmt.Errorf("restart container %s: %w", r.Name, err))
+	if r.wantsAgain(r.ExitCode) {
+		l.restartAfter(ctx, c.nextBackoff(0))
+		return
+	}
+	r = c.settle(func(r *Record) { r.Status = Exited })
+	c.answer(exited(r), false)
+}
+
+// oomVictim asks the kernel's log which process of a control group it killed last; "" where the log does not say.
+func oomVictim(group string) string {
+	fd, err := unix.Open("/dev/kmsg", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	victim := ""
+	record := make([]byte, 8192)
+	for range 1 << 16 {
+		n, err := unix.Read(fd, record)
+		if errors.Is(err, unix.EPIPE) {
+			continue // overwritten while it was read
+		}
+		if err != nil || n == 0 {
+			break
+		}
+		if name := parseOOM(string(record[:n]), group); name != "" {
+			victim = name
+		}
+	}
+	return victim
+}
+
+// parseOOM reads the kernel's line "…oom-kill:constraint=…,task_memcg=GROUP,task=NAME,pid=N,uid=N".
+func parseOOM(line, group string) string {
+	_, rest, ok := strings.Cut(line, "oom-kill:")
+	if !ok {
+		return ""
+	}
+	_, rest, ok = strings.Cut(rest, ",task_memcg="+group)
+	if !ok || !strings.HasPrefix(rest, ",") && !strings.HasPrefix(rest, "/") {
+		return ""
+	}
+	_, rest, _ = strings.Cut(rest, ",task=")
+	if i := strings.LastIndex(rest, ",pid="); i >= 0 {
+		return rest[:i]
+	}
+	return ""
+}
+
+// settle changes the record for what has happened already: in memory also where the disk does not take it.
+func (c *Container) settle(fn func(*Record)) *Record {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := *c.rec.Load()
+	fn(&next)
+	if err := next.write(c.dir, false); err != nil && !errors.Is(err, os.ErrNotExist) {
+		next.Error = err.Error()
+	}
+	c.set(&next)
+	return &next
+}
+
+func (c *Container) isGone() bool {
+	select {
+	case <-c.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+func busy(r *Record, what string) error {
+	return fail(errdefs.ErrConflict, "container %s is %s", r.Name, what)
+}

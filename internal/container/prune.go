@@ -1,0 +1,119 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+
+	"wherry.dev/wherry/internal/spec"
+)
+
+// Prune removes all containers that have ended or were never started. Filters: until, label, label!.
+func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool) (*container.PruneReport, error) {
+	matches, err := pruneFilter(filters)
+	if err != nil {
+		return nil, err
+	}
+	report := &container.PruneReport{}
+	for _, c := range s.index.all() {
+		if ctx.Err() != nil {
+			return report, context.Cause(ctx)
+		}
+		r := c.record()
+		if r.Status != Created && r.Status != Exited && r.Status != Dead || !matches(r) {
+			continue
+		}
+		size := layerSize(c.dir)
+		l := life{s, c}
+		err := l.remove(context.WithoutCancel(ctx), RemoveOptions{})
+		if err != nil {
+			if !errdefs.IsConflict(err) { // else it has been started meanwhile
+				s.log(err)
+			}
+			continue
+		}
+		report.ContainersDeleted = append(report.ContainersDeleted, c.id)
+		report.SpaceReclaimed += uint64(size)
+	}
+	s.o.Events.Publish(events.ContainerEventType, events.ActionPrune, "", map[string]string{"reclaimed": strconv.FormatUint(report.SpaceReclaimed, 10)})
+	return report, nil
+}
+
+func pruneFilter(filters map[string]map[string]bool) (func(*Record) bool, error) {
+	known := []string{"until", "label", "label!"}
+	var until time.Time
+	for name, values := range filters {
+		switch name {
+		case "until":
+			if len(values) > 1 {
+				return nil, invalid("more than one until filter specified")
+			}
+			for v := range values {
+				t, err := untilTime(v)
+				if err != nil {
+					return nil, err
+				}
+				until = t
+			}
+		case "label", "label!":
+		default:
+			return nil, invalid("invalid filter '%s': did you mean %s?", name, spec.Nearest(name, known))
+		}
+	}
+	return func(r *Record) bool {
+		if !until.IsZero() && !r.Created.Before(until) {
+			return false
+		}
+		for want := range filters["label"] {
+			if !hasLabel(r, want) {
+				return false
+			}
+		}
+		for unwanted := range filters["label!"] {
+			if hasLabel(r, unwanted) {
+				return false
+			}
+		}
+		return true
+	}, nil
+}
+
+// hasLabel takes KEY or KEY=VALUE.
+func hasLabel(r *Record, text string) bool {
+	key, value, exact := strings.Cut(text, "=")
+	have, ok := r.Config.Labels[key]
+	return ok && (!exact || have == value)
+}
+
+// layerSize is what a writable layer takes on the disk, links not followed and counted once.
+func layerSize(dir string) (size int64) {
+	upper, _ := layerDirs(dir)
+	seen := map[uint64]bool{}
+	_ = filepath.WalkDir(upper, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return nil
+		}
+		fi, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) || err != nil {
+			return nil
+		}
+		if st, ok := fi.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
+			if seen[st.Ino] {
+				return nil
+			}
+			seen[st.Ino] = true
+		}
+		size += fi.Size()
+		return nil
+	})
+	return size
+}

@@ -1,0 +1,199 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+
+	"wherry.dev/wherry/internal/cgroup"
+	"wherry.dev/wherry/internal/task"
+)
+
+// RemoveOptions: Volumes also removes anonymous volumes.
+type RemoveOptions struct{ Force, Volumes bool }
+
+// Remove takes a container away with all it has. Force ends it first.
+func (s *Service) Remove(ctx context.Context, id string, o RemoveOptions) error {
+	c, err := s.index.find(id)
+	if err != nil {
+		return err
+	}
+	return life{s, c}.remove(context.WithoutCancel(ctx), o)
+}
+
+func (l life) remove(ctx context.Context, o RemoveOptions) error {
+	for range 5 { // somebody may start it again after it has been ended
+		done, err := l.removeEnded(ctx, o)
+		if done || err != nil {
+			return err
+		}
+		n, err := l.beginStop()
+		if n == nil {
+			if err != nil && !errdefs.IsNotModified(err) && !errdefs.IsNotFound(err) {
+				return err
+			}
+			continue
+		}
+		if err := n.kill(ctx); err != nil {
+			return fmt.Errorf("remove container %s: %w", n.r.Name, err)
+		}
+	}
+	return busy(l.c.record(), "started again and again while it is to be removed: update its restart policy first")
+}
+
+// removeEnded removes a container without a process; false: it has one, and is to be ended first.
+func (l life) removeEnded(ctx context.Context, o RemoveOptions) (done bool, err error) {
+	c := l.c
+	c.op.Lock()
+	defer c.op.Unlock()
+	r := c.record()
+	switch {
+	case c.isGone():
+		return true, nil
+	case r.Status.Alive(), r.Status == Restarting:
+		if !o.Force {
+			word, hint := "running", "stop the container before removing or force remove"
+			if r.Status != Running {
+				word = string(r.Status)
+			}
+			if r.Status == Paused {
+				hint = "unpause and stop the container before removing or force remove"
+			}
+			return false, fail(errdefs.ErrConflict, "cannot remove container %q: container is %s: %s", "/"+r.Name, word, hint)
+		}
+		return false, nil
+	}
+	return true, l.removeNow(ctx, o)
+}
+
+// removeNow removes a container whose process has ended; the caller holds op. The intent is recorded first: an engine that is killed here
+// goes on with it in its next life. What cannot be removed is dead, and may be tried again.
+func (l life) removeNow(ctx context.Context, o RemoveOptions) error {
+	c, s := l.c, l.s
+	if c.isGone() {
+		return nil
+	}
+	r := c.record()
+	if r.Status != Removing {
+		var err error
+		if r, err = c.become(Removing, !r.HostConfig.AutoRemove, nil); err != nil {
+			if errdefs.IsConflict(err) {
+				return err
+			}
+			r = c.settle(func(r *Record) { r.Status = Removing }) // a full disk: removing is what makes room
+		}
+	}
+	if err := l.takeApart(ctx, r, o); err != nil {
+		err = fmt.Errorf("remove container %s: %w", r.Name, err)
+		c.settle(func(r *Record) { r.Status, r.Error = Dead, err.Error() })
+		c.answer(container.WaitResponse{StatusCode: int64(r.ExitCode), Error: &container.WaitExitError{Message: err.Error()}}, true)
+		return err
+	}
+	s.index.remove(c)
+	c.mu.Lock()
+	close(c.gone)
+	close(c.changed)
+	c.changed = make(chan struct{})
+	c.mu.Unlock()
+	s.publish(r, events.ActionDestroy)
+	c.answer(exited(r), true)
+	return nil
+}
+
+// takeApart gives back what the container has: processes, network, volumes, files, image, ids, in this order.
+func (l life) takeApart(ctx context.Context, r *Record, o RemoveOptions) error {
+	c, s := l.c, l.s
+	if err := s.endLeftovers(ctx, c, r); err != nil {
+		return err
+	}
+	if r.bridged() {
+		if err := s.o.Networks.Release(ctx, r.ID); err != nil {
+			return err
+		}
+	}
+	if err := removeSharedMemory(s.sharedMemory(r.ID)); err != nil {
+		return err
+	}
+	s.releaseVolumes(ctx, r, o.Volumes)
+	if err := os.RemoveAll(c.dir); err != nil {
+		return err
+	}
+	s.o.Images.Release(ctx, r.ID)
+	s.giveRange(r)
+	return nil
+}
+
+// endLeftovers sees to it that no process of the container is left.
+func (s *Service) endLeftovers(ctx context.Context, c *Container, r *Record) error {
+	if _, err := os.Lstat(c.taskDir); err == nil {
+		t, err := task.Open(ctx, c.taskDir)
+		if err == nil {
+			err = t.Delete(ctx)
+		}
+		if err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+		if err := os.RemoveAll(c.taskDir); err != nil {
+			return err
+		}
+	}
+	g, err := cgroup.Open(s.cgroupPath(r))
+	if err != nil {
+		return err
+	}
+	populated, err := g.Populated()
+	if errors.Is(err, os.ErrNotExist) || err == nil && !populated {
+		return g.Delete()
+	}
+	if err := g.Kill(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, killLimit, fmt.Errorf("not dead %s after SIGKILL", killLimit))
+	defer cancel()
+	if err := g.WaitEmpty(ctx); err != nil {
+		return err
+	}
+	return g.Delete()
+}
+
+// giveRange gives the ids back, or to a container that shares them.
+func (s *Service) giveRange(r *Record) {
+	if !r.OwnRange {
+		return
+	}
+	for _, other := range s.index.all() {
+		if other.id == r.ID || other.record().IDMap != r.IDMap {
+			continue
+		}
+		if _, err := other.change(true, func(r *Record) error {
+			r.OwnRange = true
+			return nil
+		}); err == nil {
+			return
+		}
+	}
+	s.ranges.Give(r.IDMap)
+}
+
+// since is a duration ago or a time, as filters give it.
+func untilTime(text string) (time.Time, error) {
+	if d, err := time.ParseDuration(text); err == nil {
+		return time.Now().Add(-d), nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, nil
+		}
+	}
+	var seconds, nanos int64
+	if n, _ := fmt.Sscanf(text, "%d.%d", &seconds, &nanos); n >= 1 {
+		return time.Unix(seconds, nanos), nil
+	}
+	return time.Time{}, invalid("until=%s: give a duration such as 24h, or a time such as 2006-01-02T15:04:05", text)
+}

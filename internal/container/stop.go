@@ -1,0 +1,237 @@
+package container
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
+
+	"wherry.dev/wherry/internal/cgroup"
+	"wherry.dev/wherry/internal/task"
+)
+
+const (
+	defaultTimeout = 10 * time.Second
+	// killLimit is how long a container may take to be dead after SIGKILL before somebody is told.
+	killLimit = 30 * time.Second
+	sigkill   = 9
+	sigterm   = 15
+)
+
+// StopOptions: a nil Timeout is the container's own (else 10 s), -1 waits for ever; an empty Signal is the container's own.
+type StopOptions struct {
+	Signal  string
+	Timeout *int
+}
+
+// stopping is one end of a container that somebody asked for.
+type stopping struct {
+	life
+	r     *Record
+	task  *task.Task
+	exits int // how often it had ended before
+}
+
+// Stop ends a container: its stop signal, and SIGKILL after the timeout. errdefs.ErrNotModified when it does not run.
+func (s *Service) Stop(ctx context.Context, id string, o StopOptions) error {
+	c, err := s.index.find(id)
+	if err != nil {
+		return err
+	}
+	r, err := life{s, c}.stop(ctx, o)
+	if err == nil {
+		s.publish(r, events.ActionStop)
+	}
+	return err
+}
+
+func (l life) stop(ctx context.Context, o StopOptions) (*Record, error) {
+	signal, timeout, err := stopRules(l.c.record(), o)
+	if err != nil {
+		return nil, err
+	}
+	n, err := l.beginStop()
+	if n == nil {
+		return l.c.record(), err
+	}
+	n.signal(ctx, signal)
+	if n.r.Status == Paused { // it can only answer the signal when it runs
+		if g, err := cgroup.Open(n.s.cgroupPath(n.r)); err == nil {
+			n.s.log(g.Thaw(ctx))
+		}
+	}
+	if timeout != 0 && n.c.waitExit(ctx, n.exits, max(timeout, 0)) {
+		return n.c.record(), nil
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return n.c.record(), n.kill(ctx)
+}
+
+// stopRules are the signal and the timeout: 0 kills at once, negative waits for ever.
+func stopRules(r *Record, o StopOptions) (signal int, timeout time.Duration, err error) {
+	text := o.Signal
+	if text == "" {
+		text = r.Config.StopSignal
+	}
+	signal = sigterm
+	if text != "" {
+		if signal, err = parseSignal(text); err != nil {
+			return 0, 0, err
+		}
+	}
+	timeout = defaultTimeout
+	if t := r.Config.StopTimeout; t != nil {
+		timeout = time.Duration(*t) * time.Second
+	}
+	if o.Timeout != nil {
+		timeout = time.Duration(*o.Timeout) * time.Second
+	}
+	return signal, timeout, nil
+}
+
+// beginStop notes that the user wants the container stopped, so that its policy lets it be. A nil stopping: there is nothing to wait for.
+func (l life) beginStop() (*stopping, error) {
+	c := l.c
+	c.op.Lock()
+	defer c.op.Unlock()
+	r := c.record()
+	switch {
+	case c.isGone():
+		return nil, noSuchContainer(r.ID)
+	case r.Status == Restarting:
+		c.cancelRestart()
+		r = l.noteStopped(func(r *Record) { r.Status = Exited })
+		c.answer(exited(r), false)
+		return nil, nil
+	case !r.Status.Alive():
+		if r.Status == Exited && !r.Stopped && !r.HostConfig.RestartPolicy.IsNone() {
+			l.noteStopped(nil)
+		}
+		return nil, fmt.Errorf("container %s is not running: %w", r.Name, errdefs.ErrNotModified)
+	}
+	r = l.noteStopped(nil)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return &stopping{life: l, r: r, task: c.task, exits: c.exits}, nil
+}
+
+// noteStopped records the user's wish: on the disk where a policy would start the container again after a power cut.
+func (l life) noteStopped(more func(*Record)) *Record {
+	note := func(r *Record) error {
+		r.Stopped = true
+		if more != nil {
+			more(r)
+		}
+		return nil
+	}
+	if r, err := l.c.change(!l.c.record().HostConfig.RestartPolicy.IsNone(), note); err == nil {
+		return r
+	}
+	return l.c.settle(func(r *Record) { _ = note(r) }) // a full disk stops nobody from stopping
+}
+
+func (n *stopping) signal(ctx context.Context, signal int) {
+	if n.task == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := n.task.Kill(ctx, signal, signal == sigkill); err != nil {
+		n.s.log(fmt.Errorf("signal container %s: %w", n.r.Name, err))
+	}
+	n.s.publish(n.r, events.ActionKill, "signal", strconv.Itoa(signal))
+}
+
+// kill ends the container for sure, through its control group where the shim does not answer, and waits for it.
+func (n *stopping) kill(ctx context.Context) error {
+	n.signal(ctx, sigkill)
+	if n.c.waitExit(ctx, n.exits, killLimit/3) {
+		return nil
+	}
+	if g, err := cgroup.Open(n.s.cgroupPath(n.r)); err == nil {
+		n.s.log(g.Kill())
+	}
+	if n.c.waitExit(ctx, n.exits, killLimit) {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("container %s is not dead %s after SIGKILL: a process of it may hang in the kernel (see the state in ps), or its shim is stopped", n.r.Name, killLimit+killLimit/3)
+}
+
+// Kill sends a signal to the container's first process. SIGKILL goes to all and is waited for.
+func (s *Service) Kill(ctx context.Context, id, text string) error {
+	c, err := s.index.find(id)
+	if err != nil {
+		return err
+	}
+	signal := sigkill
+	if text != "" {
+		if signal, err = parseSignal(text); err != nil {
+			return err
+		}
+	}
+	return life{s, c}.signalled(ctx, signal)
+}
+
+func (l life) signalled(ctx context.Context, signal int) error {
+	stop, _, err := stopRules(l.c.record(), StopOptions{})
+	if err != nil {
+		return err
+	}
+	if signal == sigkill || signal == stop {
+		n, err := l.beginStop()
+		switch {
+		case errdefs.IsNotModified(err):
+			return notRunning(l.c.record())
+		case n == nil:
+			return err
+		case signal == sigkill:
+			return n.kill(ctx)
+		}
+		return n.deliver(ctx, signal)
+	}
+	t, r, err := l.c.running()
+	if err != nil {
+		return err
+	}
+	n := &stopping{life: l, r: r, task: t}
+	return n.deliver(ctx, signal)
+}
+
+func (n *stopping) deliver(ctx context.Context, signal int) error {
+	if n.task == nil {
+		return notRunning(n.r)
+	}
+	if err := n.task.Kill(ctx, signal, false); err != nil {
+		return fmt.Errorf("send signal %d to container %s: %w", signal, n.r.Name, err)
+	}
+	n.s.publish(n.r, events.ActionKill, "signal", strconv.Itoa(signal))
+	return nil
+}
+
+// Restart stops a container that runs, and starts it.
+func (s *Service) Restart(ctx context.Context, id string, o StopOptions) error {
+	c, err := s.index.find(id)
+	if err != nil {
+		return err
+	}
+	l := life{s, c}
+	c.setKept(true)
+	defer c.setKept(false)
+	if _, err := l.stop(ctx, o); err != nil && !errdefs.IsNotModified(err) {
+		return err
+	}
+	if err := l.startByUser(ctx); err != nil && !errdefs.IsNotModified(err) {
+		return err
+	}
+	r := c.record()
+	s.publish(r, events.ActionRestart, "restart", r.layerWord())
+	return nil
+}

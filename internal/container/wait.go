@@ -1,0 +1,81 @@
+package container
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+)
+
+// waiter is somebody who waits for an exit, or for the removal.
+type waiter struct {
+	removal bool
+	answer  chan container.WaitResponse // has room for the one answer
+}
+
+func exited(r *Record) container.WaitResponse {
+	return container.WaitResponse{StatusCode: int64(r.ExitCode)}
+}
+
+// Wait's channel yields one answer. It is armed when Wait returns (so: wait, then start).
+func (s *Service) Wait(ctx context.Context, id string, condition container.WaitCondition) (<-chan container.WaitResponse, error) {
+	c, err := s.index.find(id)
+	if err != nil {
+		return nil, err
+	}
+	w := waiter{removal: condition == container.WaitConditionRemoved, answer: make(chan container.WaitResponse, 1)}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.rec.Load()
+	ended := !r.Status.Alive() && r.Status != Restarting
+	if c.isGone() || ended && condition != container.WaitConditionRemoved && condition != container.WaitConditionNextExit {
+		w.answer <- exited(r)
+		return w.answer, nil
+	}
+	c.waiters = append(c.waiters, w)
+	context.AfterFunc(ctx, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.waiters = slices.DeleteFunc(c.waiters, func(x waiter) bool { return x.answer == w.answer })
+	})
+	return w.answer, nil
+}
+
+// answer tells those who wait for an exit; with removed also those who wait for the removal.
+func (c *Container) answer(a container.WaitResponse, removed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiters = slices.DeleteFunc(c.waiters, func(w waiter) bool {
+		if w.removal && !removed {
+			return false
+		}
+		w.answer <- a
+		return true
+	})
+}
+
+// waitExit waits until the container has ended more often than n times; false: it has not within the limit (0: none).
+func (c *Container) waitExit(ctx context.Context, n int, limit time.Duration) bool {
+	var late <-chan time.Time
+	if limit > 0 {
+		timer := time.NewTimer(limit)
+		defer timer.Stop()
+		late = timer.C
+	}
+	for {
+		c.mu.Lock()
+		exits, changed := c.exits, c.changed
+		c.mu.Unlock()
+		if exits > n {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-late:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
