@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"strings"
@@ -20,10 +21,7 @@ func tagCommand(app *App) *cobra.Command {
 		if n.digest != "" {
 			return fmt.Errorf("tag %s: the new name may not have a digest: leave the @… out", args[1])
 		}
-		q := url.Values{"repo": {repository(args[1])}}
-		if n.tag != "" {
-			q.Set("tag", n.tag)
-		}
+		q := url.Values{"repo": {repository(args[1])}, "tag": {cmp.Or(n.tag, "latest")}}
 		return c.Post(cmd.Context(), imagePath(args[0], "/tag"), q, nil, nil)
 	}}
 }

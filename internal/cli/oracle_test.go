@@ -38,12 +38,17 @@ func (r recording) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 // serve starts the recording and returns its address.
 func (r recording) serve(t *testing.T) string {
 	t.Helper()
+	return serveOn(t, r)
+}
+
+func serveOn(t *testing.T, h http.Handler) string {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: r}
+	server := &http.Server{Handler: h}
 	go server.Serve(l)
 	t.Cleanup(func() { server.Close() })
 	return "unix://" + socket

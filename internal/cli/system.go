@@ -27,7 +27,7 @@ func systemCommands() []command {
 
 // contextRow is a line of `context ls`.
 type contextRow struct {
-	Current        bool
+	Current        bool `head:""`
 	Description    string
 	DockerEndpoint string `head:"DOCKER ENDPOINT"`
 	Error          string
@@ -67,7 +67,7 @@ func buildCommand(*App) *cobra.Command {
 		if len(args) > 0 && (args[0] == "--help" || args[0] == "-h") {
 			return c.Help()
 		}
-		return errors.New("wherry " + strings.Fields(c.Use)[0] + ": this version builds no images, a later one will; until then build with another tool, write the " +
+		return errors.New(strings.Fields(c.Use)[0] + ": this version builds no images, a later one will; until then build with another tool, write the " +
 			"image to an archive (docker save, buildah push … docker-archive:FILE) and read it with wherry load")
 	}}
 }

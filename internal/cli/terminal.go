@@ -47,12 +47,9 @@ func askSecret(app *App, question string) (string, error) {
 
 // confirm asks before something is destroyed; anything but y means no.
 func confirm(app *App, question string) error {
-	if _, ok := terminal(app.In); !ok {
-		return errors.New("nobody is there to confirm this (the input is no terminal): give --force to do it without a question")
-	}
 	answer, err := ask(app, question+" [y/N] ")
 	if err != nil {
-		return err
+		return fmt.Errorf("nothing was done: nobody is there to confirm it (%w): give --force to do it without a question", errors.Unwrap(err))
 	}
 	if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
 		return errors.New("nothing was done")
