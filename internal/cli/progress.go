@@ -119,11 +119,11 @@ func bar(p *jsonstream.Progress, width int) string {
 	}
 	current := min(p.Current, p.Total)
 	count := fmt.Sprintf("  %s/%s", humanSize(current), humanSize(p.Total))
-	cells := min(50, width-len("0123456789ab: Downloading  []")-len(count)-1)
+	cells := min(50, width-len("0123456789ab: Downloading  []  12.3MB/12.3MB")-1)
 	if cells < 5 {
 		return count
 	}
-	full := int(int64(cells) * current / p.Total)
+	full := min(int(float64(cells)*float64(max(current, 0))/float64(p.Total)), cells)
 	done := strings.Repeat("=", full)
 	if full < cells {
 		done += ">" + strings.Repeat(" ", cells-full-1)

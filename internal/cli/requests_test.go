@@ -124,7 +124,7 @@ func TestRequestsAreDockers(t *testing.T) {
 		"images -a -f dangling=true -f label=a=b busybox*", "image prune -f", "image prune -af --filter until=24h",
 		"network create n", "network create --subnet 10.1.0.0/16 --ip-range 10.1.2.0/24 --gateway 10.1.0.9 --aux-address a=10.1.0.5 --internal n",
 		"network create -d bridge -o a=b --label c=d --label e --ipv6 --ipv4=false --attachable --scope local --ipam-driver x --ipam-opt o=p n",
-		"network create --subnet 10.1.0.0/16 --subnet fd00::/64 --gateway fd00::9 --config-from other n",
+		"network create --subnet fd00::/64 --gateway fd00::9 --config-from other n",
 		"network connect n c", "network connect --ip 10.1.0.7 --ip6 fd00::7 --alias a --alias b --link x:y --link-local-ip 169.254.1.2 --driver-opt k=v n c",
 		"network disconnect -f n c", "network inspect -v n", "network ls -f driver=bridge -f name=x", "network prune -f --filter label!=x",
 		"volume create", "volume create -d local -o type=tmpfs -o device=tmpfs --label a=b v", "volume rm -f v", "volume inspect v",
