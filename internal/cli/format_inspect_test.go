@@ -42,7 +42,7 @@ func TestInspectTemplatesPrintWhatDockersPrint(t *testing.T) {
 			`{{.HostConfig.NetworkMode}} {{.HostConfig.RestartPolicy.Name}}`,
 			`{{if eq .State.ExitCode 0}}fine{{end}}{{if gt .HostConfig.Memory 1000}} {{.HostConfig.Memory}} {{.HostConfig.NanoCPUs}} {{.HostConfig.PidsLimit}}{{end}}`,
 			`{{index .Config.Labels "com.example.kind"}}{{index .Config.Labels "none"}}{{.HostConfig.Binds}}{{.HostConfig.CapAdd}}`,
-			`{{with .State}}{{.Status | upper}} {{.StartedAt}}{{end}} {{.Created}} {{.ID}} {{.Id}}`, `{{json .NetworkSettings.Ports}} {{json .Config.Env}} {{json .Config.ExposedPorts}}`,
+			`{{with .State}}{{.Status | upper}} {{.StartedAt}}{{end}} {{.Created}} {{.ID}}`, `{{json .NetworkSettings.Ports}} {{json .Config.Env}} {{json .Config.ExposedPorts}}`,
 			`{{index .NetworkSettings.Networks "back" | json}}`, `{{println .Name}}{{printf "%.4s" .ID}}{{split .Image ":"}}`, `{{.GraphDriver.Name}} {{.Driver}} {{.Platform}}`,
 		}},
 		{[]string{"network", "inspect", "back"}, recordedNetwork, func() any { return new(inspectedNetwork) }, []string{
@@ -50,7 +50,7 @@ func TestInspectTemplatesPrintWhatDockersPrint(t *testing.T) {
 			"{{range .IPAM.Config}}{{.Subnet}}{{end}} {{.IPAM.Driver}} {{len .Containers}}", `{{range $id, $c := .Containers}}{{$id}} {{$c.Name}} {{$c.IPv4Address}} {{$c.IPv6Address}}{{end}}`, "{{json .Labels}} {{json .IPAM}}",
 		}},
 		{[]string{"image", "inspect", "nginx"}, recordedImage, func() any { return new(image.InspectResponse) }, []string{
-			"json", "{{.Id}} {{.ID}} {{.RepoTags}} {{.Architecture}}/{{.Os}} {{.Size}}", "{{json .Config.Cmd}} {{json .Config.Entrypoint}} {{.Config.Env}} {{.Config.StopSignal}}", "{{len .RootFS.Layers}} {{index .RootFS.Layers 1}}",
+			"json", "{{.ID}} {{.RepoTags}} {{.Architecture}}/{{.Os}} {{.Size}}", "{{json .Config.Cmd}} {{json .Config.Entrypoint}} {{.Config.Env}} {{.Config.StopSignal}}", "{{len .RootFS.Layers}} {{index .RootFS.Layers 1}}",
 			"{{range $p, $_ := .Config.ExposedPorts}}{{$p}}{{end}} {{json .Config.Volumes}} {{.Parent}}",
 		}},
 	}

@@ -30,15 +30,33 @@ func templateError(err error) error {
 
 func templateFunctions() template.FuncMap {
 	return template.FuncMap{
-		"json":     jsonText,
-		"split":    strings.Split,
-		"join":     joinText,
-		"title":    titleText,
-		"lower":    strings.ToLower,
-		"upper":    strings.ToUpper,
-		"pad":      padText,
-		"truncate": truncateText,
+		"json":  jsonText,
+		"join":  joinText,
+		"title": ofText(titleText),
+		"lower": ofText(strings.ToLower),
+		"upper": ofText(strings.ToUpper),
+		"split": func(v any, by string) ([]string, error) { s, err := textOf(v); return strings.Split(s, by), err },
+		"pad": func(v any, before, after int) (string, error) {
+			s, err := textOf(v)
+			return padText(s, before, after), err
+		},
+		"truncate": func(v any, length int) (string, error) { s, err := textOf(v); return truncateText(s, length), err },
 	}
+}
+
+// ofText lets a function of strings take values of the API's own string types, too.
+func ofText(f func(string) string) func(any) (string, error) {
+	return func(v any) (string, error) {
+		s, err := textOf(v)
+		return f(s), err
+	}
+}
+
+func textOf(v any) (string, error) {
+	if r := reflect.ValueOf(v); r.Kind() == reflect.String {
+		return r.String(), nil
+	}
+	return "", fmt.Errorf("this function is for texts, and the value is %T", v)
 }
 
 func jsonText(v any) (string, error) {

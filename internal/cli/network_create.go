@@ -23,7 +23,7 @@ func networkCreateCommand(app *App) *cobra.Command {
 	var ipv4, ipv6 bool
 	var from string
 	c := &cobra.Command{Use: "create [OPTIONS] NETWORK", Args: exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
-		r.Name, r.Labels, r.Options = args[0], keyValues(labels), keyValues(options)
+		r.Name, r.Labels, r.Options = args[0], pairs(labels), pairs(options)
 		if cmd.Flags().Changed("ipv4") {
 			r.EnableIPv4 = &ipv4
 		}
@@ -79,7 +79,7 @@ func (i *ipamFlags) add(c *cobra.Command) {
 
 // parse sorts ranges, gateways and reserved addresses under the subnets that they belong to.
 func (i *ipamFlags) parse() (*network.IPAM, error) {
-	out := &network.IPAM{Driver: i.driver, Options: keyValues(i.options), Config: []network.IPAMConfig{}}
+	out := &network.IPAM{Driver: i.driver, Options: pairs(i.options), Config: []network.IPAMConfig{}}
 	for _, s := range i.subnets {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
@@ -161,7 +161,7 @@ func networkConnectCommand(app *App) *cobra.Command {
 			return err
 		}
 		if len(options) > 0 {
-			e.DriverOpts = keyValues(options)
+			e.DriverOpts = pairs(options)
 		}
 		cl, err := app.Client()
 		if err != nil {

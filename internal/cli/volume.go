@@ -145,7 +145,7 @@ func volumeCreateCommand(app *App) *cobra.Command {
 			}
 			r.Name = args[0]
 		}
-		r.Labels, r.DriverOpts = keyValues(labels), keyValues(options)
+		r.Labels, r.DriverOpts = pairs(labels), pairs(options)
 		cl, err := app.Client()
 		if err != nil {
 			return err
@@ -163,16 +163,6 @@ func volumeCreateCommand(app *App) *cobra.Command {
 	c.Flags().StringArrayVarP(&options, "opt", "o", nil, "Option of the driver, such as type=tmpfs, device=… and o=… of mount(8); may be given often")
 	_ = c.Flags().MarkHidden("name")
 	return c
-}
-
-// keyValues reads k=v words; k alone has an empty value.
-func keyValues(list []string) map[string]string {
-	m := map[string]string{}
-	for _, s := range list {
-		k, v, _ := strings.Cut(s, "=")
-		m[k] = v
-	}
-	return m
 }
 
 func volumeRemoveCommand(app *App) *cobra.Command {

@@ -185,7 +185,7 @@ func receiver(e ast.Expr) string {
 }
 
 // records and options may have many fields: they are data that other software defined, or choices with useful zero values.
-var recordSuffixes = []string{"Options", "Request", "Response", "Record", "Config", "Allocation", "Stats", "View", "Input", "Flags", "Image"}
+var recordSuffixes = []string{"Options", "Request", "Response", "Record", "Config", "Allocation", "Stats", "View", "Input", "Flags", "Image", "Row"}
 
 func checkType(t *testing.T, dir string, spec ast.Spec, excused map[string]bool) {
 	ts, ok := spec.(*ast.TypeSpec)
