@@ -1,5 +1,152 @@
 package cli
 
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/spf13/cobra"
+
+	"wherry.dev/wherry/internal/client"
+)
+
+// fileCommands take files into and out of containers.
 func fileCommands() []command {
+	return []command{
+		{name: "cp", also: []string{"container cp"}, group: groupCommon, short: "Copy files into or out of a container", build: copyCommand},
+		{name: "diff", also: []string{"container diff"}, group: groupOther, short: "List what a container changed in its files", build: diffCommand},
+		{name: "commit", also: []string{"container commit"}, group: groupOther, short: "Make an image of a container's files", build: commitCommand},
+		{name: "export", also: []string{"container export"}, group: groupOther, short: "Write a container's files to a tar archive", build: exportCommand},
+	}
+}
+
+func diffCommand(app *App) *cobra.Command {
+	return &cobra.Command{Use: "diff CONTAINER", Args: exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
+		c, err := app.Client()
+		if err != nil {
+			return err
+		}
+		var list []container.FilesystemChange
+		if err := c.Get(cmd.Context(), containerPath(args[0], "/changes"), nil, &list); err != nil {
+			return err
+		}
+		for _, change := range list {
+			fmt.Fprintln(app.Out, change.Kind, change.Path)
+		}
+		return nil
+	}}
+}
+
+func commitCommand(app *App) *cobra.Command {
+	cmd := &cobra.Command{Use: "commit [OPTIONS] CONTAINER [NAME[:TAG]]", Args: between(1, 2)}
+	var author, message string
+	var changes listFlag
+	var pause bool
+	cmd.Flags().StringVarP(&author, "author", "a", "", "Who made it")
+	cmd.Flags().StringVarP(&message, "message", "m", "", "What it is about")
+	cmd.Flags().VarP(&changes, "change", "c", "Instruction of a Dockerfile to apply, such as 'ENV A=b'")
+	cmd.Flags().BoolVarP(&pause, "pause", "p", true, "Freeze the container while its files are read")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := app.Client()
+		if err != nil {
+			return err
+		}
+		q := url.Values{"container": {args[0]}, "pause": {fmt.Sprint(btoi(pause))}, "changes": changes.values}
+		if author != "" {
+			q.Set("author", author)
+		}
+		if message != "" {
+			q.Set("comment", message)
+		}
+		if len(args) == 2 {
+			n := splitName(args[1])
+			if n.digest != "" {
+				return fmt.Errorf("commit to %s: a digest is worked out, it cannot be given: name a tag", args[1])
+			}
+			q.Set("repo", repository(args[1]))
+			if n.tag != "" {
+				q.Set("tag", n.tag)
+			}
+		}
+		var made container.CommitResponse
+		if err := c.Post(cmd.Context(), "/commit", q, nil, &made); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(app.Out, made.ID)
+		return err
+	}
+	return cmd
+}
+
+func exportCommand(app *App) *cobra.Command {
+	cmd := &cobra.Command{Use: "export [OPTIONS] CONTAINER", Args: exactly(1)}
+	output := cmd.Flags().StringP("output", "o", "", "File to write (default standard output)")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if _, ok := terminal(app.Out); ok && *output == "" {
+			return errors.New("an archive is nothing for a terminal: give a file with -o, or send the output on")
+		}
+		c, err := app.Client()
+		if err != nil {
+			return err
+		}
+		res, err := c.Stream(cmd.Context(), client.Request{Method: http.MethodGet, Path: containerPath(args[0], "/export")})
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		if *output != "" {
+			return writeFile(*output, res.Body)
+		}
+		if _, err = io.Copy(app.Out, res.Body); err != nil {
+			return fmt.Errorf("export container %s: %w", args[0], err)
+		}
+		return nil
+	}
+	return cmd
+}
+
+// writeFile writes a stream to a file that appears only when it is whole; devices such as /dev/null are written to.
+func writeFile(name string, from io.Reader) error {
+	if st, err := os.Stat(name); err == nil && !st.Mode().IsRegular() {
+		if st.IsDir() {
+			return fmt.Errorf("write %s: it is a directory", name)
+		}
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(f, from)
+		return errors.Join(err, f.Close())
+	}
+	part := name + ".part"
+	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, from)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(part, name)
+	}
+	if err != nil {
+		os.Remove(part)
+		return fmt.Errorf("write %s: %w", name, err)
+	}
 	return nil
+}
+
+// splitCopy parts CONTAINER:PATH. Paths that begin with a slash or a dot are this machine's, whatever colons they have.
+func splitCopy(arg string) (name, path string) {
+	if strings.HasPrefix(arg, "/") || strings.HasPrefix(arg, ".") {
+		return "", arg
+	}
+	name, path, ok := strings.Cut(arg, ":")
+	if !ok {
+		return "", arg
+	}
+	return name, path
 }
