@@ -3,10 +3,8 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 
 	"github.com/moby/moby/api/types/container"
@@ -99,44 +97,9 @@ func exportCommand(app *App) *cobra.Command {
 			return err
 		}
 		defer res.Body.Close()
-		if *output != "" {
-			return writeFile(*output, res.Body)
-		}
-		if _, err = io.Copy(app.Out, res.Body); err != nil {
-			return fmt.Errorf("export container %s: %w", args[0], err)
-		}
-		return nil
+		return saveTo(app, *output, res.Body)
 	}
 	return cmd
-}
-
-// writeFile writes a stream to a file that appears only when it is whole; devices such as /dev/null are written to.
-func writeFile(name string, from io.Reader) error {
-	if st, err := os.Stat(name); err == nil && !st.Mode().IsRegular() {
-		if st.IsDir() {
-			return fmt.Errorf("write %s: it is a directory", name)
-		}
-		f, err := os.OpenFile(name, os.O_WRONLY, 0)
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(f, from)
-		return errors.Join(err, f.Close())
-	}
-	part := name + ".part"
-	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, from)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(part, name)
-	}
-	if err != nil {
-		os.Remove(part)
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	return nil
 }
 
 // splitCopy parts CONTAINER:PATH. Paths that begin with a slash or a dot are this machine's, whatever colons they have.

@@ -63,9 +63,12 @@ func readEnvFiles(files []string) (all []string, err error) {
 func readLabelFiles(files []string) (all []string, err error) {
 	for _, file := range files {
 		err := eachLine("--label-file", file, func(line string) error {
-			name, _, _ := strings.Cut(line, "=")
+			name, _, has := strings.Cut(line, "=")
 			if name == "" || strings.ContainsFunc(name, unicode.IsSpace) {
 				return fmt.Errorf("%q is no name of a label", name)
+			}
+			if !has {
+				return nil // as Docker: in files a name alone means a variable of the environment, which labels do not take
 			}
 			all = append(all, line)
 			return nil

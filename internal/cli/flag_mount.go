@@ -104,10 +104,10 @@ func (r *mountReader) option(key, value string) error {
 		k, v, _ := strings.Cut(value, "=")
 		put(&r.volume().Labels, k, v)
 	case "volume-driver":
-		r.driver().Name = value
+		r.volume().DriverConfig.Name = value
 	case "volume-opt":
 		k, v, _ := strings.Cut(value, "=")
-		put(&r.driver().Options, k, v)
+		put(&r.volume().DriverConfig.Options, k, v)
 	case "image-subpath":
 		if r.ImageOptions == nil {
 			r.ImageOptions = &mount.ImageOptions{}
@@ -182,16 +182,9 @@ func (r *mountReader) bind() *mount.BindOptions {
 
 func (r *mountReader) volume() *mount.VolumeOptions {
 	if r.VolumeOptions == nil {
-		r.VolumeOptions = &mount.VolumeOptions{}
+		r.VolumeOptions = &mount.VolumeOptions{DriverConfig: &mount.Driver{}} // an empty driver is the default one
 	}
 	return r.VolumeOptions
-}
-
-func (r *mountReader) driver() *mount.Driver {
-	if r.volume().DriverConfig == nil {
-		r.volume().DriverConfig = &mount.Driver{}
-	}
-	return r.VolumeOptions.DriverConfig
 }
 
 func (r *mountReader) tmpfs() *mount.TmpfsOptions {

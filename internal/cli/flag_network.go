@@ -19,7 +19,7 @@ type attachment struct {
 	name     string
 	endpoint network.EndpointSettings
 	ipam     network.EndpointIPAMConfig
-	short    bool // a name alone, without options of its own
+	implied  bool // nobody named it
 }
 
 // networkFlag collects --network NAME and --network name=NAME,alias=…,ip=….
@@ -42,7 +42,7 @@ func parseAttachment(s string) (*attachment, error) {
 		return nil, errors.New("write NAME, or name=NAME,alias=…,ip=…")
 	}
 	if !strings.Contains(s, "=") {
-		return &attachment{name: s, short: true}, nil
+		return &attachment{name: s}, nil
 	}
 	a := &attachment{}
 	for _, field := range fields {
@@ -110,7 +110,7 @@ func parseMAC(s string) (network.HardwareAddr, error) {
 func (f *networkFlags) resolve() (container.NetworkMode, map[string]*network.EndpointSettings, error) {
 	list := f.network.list
 	if len(list) == 0 {
-		list = []*attachment{{name: network.NetworkDefault}}
+		list = []*attachment{{name: network.NetworkDefault, implied: true}}
 	}
 	if err := f.first(list[0]); err != nil {
 		return "", nil, err
@@ -129,7 +129,7 @@ func (f *networkFlags) resolve() (container.NetworkMode, map[string]*network.End
 		}
 		e := a.settings()
 		// A name alone says nothing about the built-in networks that the mode does not say.
-		if i == 0 && !userDefined && (mode.IsContainer() || a.bare()) && a.name != network.NetworkDefault {
+		if i == 0 && !userDefined && !a.implied && (mode.IsContainer() || a.bare()) {
 			continue
 		}
 		endpoints[a.name] = e

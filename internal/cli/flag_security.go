@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 )
 
@@ -57,13 +56,7 @@ func readProfile(file string) (string, error) {
 	return b.String(), nil
 }
 
-// capabilitySets writes capabilities as CAP_NAME, once each and sorted. What is added is not dropped.
-func capabilitySets(add, drop []string) (added, dropped []string) {
-	added, dropped = capabilityNames(add), capabilityNames(drop)
-	dropped = slices.DeleteFunc(dropped, func(c string) bool { return slices.Contains(added, c) })
-	return added, dropped
-}
-
+// capabilityNames writes capabilities as CAP_NAME, once each and sorted.
 func capabilityNames(list []string) []string {
 	set := map[string]bool{}
 	for _, c := range list {

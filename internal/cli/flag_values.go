@@ -141,3 +141,12 @@ func oneOf(words ...string) func(string) (string, error) {
 		return "", fmt.Errorf("it can be %s", strings.Join(words, ", "))
 	}
 }
+
+// windowsFlag stands for limits that Docker's engine has on Windows only.
+type windowsFlag struct{}
+
+func (windowsFlag) Type() string   { return "number" }
+func (windowsFlag) String() string { return "" }
+func (windowsFlag) Set(string) error {
+	return errors.New("only engines on Windows have this limit: use --cpus and --device-read-bps")
+}

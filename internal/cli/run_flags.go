@@ -47,9 +47,6 @@ type limitFlags struct {
 	ulimits                                ulimitFlag
 	oomDisable                             bool
 	oomScore                               int
-	cpuCount, cpuPercent                   int64
-	ioBandwidth                            sizeFlag
-	ioOps                                  uint64
 }
 
 type storageFlags struct {
@@ -172,10 +169,10 @@ func (f *limitFlags) add(fs *pflag.FlagSet) {
 	fs.Var(&f.ulimits, "ulimit", "Limit of each process, NAME=SOFT[:HARD]")
 	fs.BoolVar(&f.oomDisable, "oom-kill-disable", false, "Let it wait for memory, not be killed")
 	fs.IntVar(&f.oomScore, "oom-score-adj", 0, "How readily it is killed when the host's memory is short, -1000 to 1000")
-	fs.Int64Var(&f.cpuCount, "cpu-count", 0, "Number of processors (Windows only)")
-	fs.Int64Var(&f.cpuPercent, "cpu-percent", 0, "Share of processors (Windows only)")
-	fs.Var(&f.ioBandwidth, "io-maxbandwidth", "Most input and output (Windows only)")
-	fs.Uint64Var(&f.ioOps, "io-maxiops", 0, "Most operations (Windows only)")
+	for _, name := range []string{"cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops"} {
+		fs.Var(&windowsFlag{}, name, "Only engines on Windows have this limit")
+		_ = fs.MarkHidden(name)
+	}
 }
 
 func (f *storageFlags) add(fs *pflag.FlagSet) {

@@ -186,7 +186,7 @@ func (f *runFlags) hostConfig(fs *pflag.FlagSet) (*container.HostConfig, error) 
 		SecurityOpt: security.list, StorageOpt: pairs(f.storageOpts.values), Sysctls: pairs(f.sysctls.values), ShmSize: f.shm.bytes,
 		Runtime: f.runtime, Resources: resources, Mounts: f.mounts.mounts, Tmpfs: tmpfsMounts(f.tmpfs.values),
 	}
-	h.CapAdd, h.CapDrop = capabilitySets(f.capAdd.values, f.capDrop.values)
+	h.CapAdd, h.CapDrop = capabilityNames(f.capAdd.values), capabilityNames(f.capDrop.values)
 	if security.unmasked {
 		h.MaskedPaths, h.ReadonlyPaths = []string{}, []string{}
 	}
@@ -224,6 +224,5 @@ func (f *runFlags) resources() (container.Resources, error) {
 		BlkioDeviceReadIOps: f.readOps.list, BlkioDeviceWriteIOps: f.writeOps.list,
 		Devices: d.nodes, DeviceRequests: d.requests, DeviceCgroupRules: f.deviceRules.values,
 		OomKillDisable: &f.oomDisable, Ulimits: f.ulimits.list(),
-		CPUCount: f.cpuCount, CPUPercent: f.cpuPercent, IOMaximumBandwidth: uint64(f.ioBandwidth.bytes), IOMaximumIOps: f.ioOps,
 	}, nil
 }
