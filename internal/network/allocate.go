@@ -1,0 +1,225 @@
+package network
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/network"
+)
+
+// Allocate reserves addresses and host ports (errdefs.ErrConflict naming the process that holds a port). Nothing is plumbed yet.
+func (s *Service) Allocate(ctx context.Context, r AllocateRequest) (*Allocation, error) {
+	if err := s.Release(ctx, r.ContainerID); err != nil {
+		return nil, err
+	}
+	h := &holding{BootID: s.bootID, Request: r}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, fmt.Errorf("the engine is closing: %w", errdefs.ErrUnavailable)
+	}
+	for _, a := range s.orderedNetworks(r.Networks) {
+		if a.err != nil {
+			s.drop(h)
+			return nil, a.err
+		}
+		if err := s.join(h, a.n, a.settings); err != nil {
+			s.drop(h)
+			return nil, err
+		}
+	}
+	h.chooseWayOut(s.networks)
+	s.holdings[r.ContainerID] = h
+	return s.allocation(h), nil
+}
+
+// asked is a network that a container wants to be on.
+type asked struct {
+	n        *lan
+	settings *network.EndpointSettings
+	err      error
+}
+
+// orderedNetworks are the requested networks in the order of their interfaces: by priority as gateway, then by name. The caller holds the
+// lock.
+func (s *Service) orderedNetworks(requested map[string]*network.EndpointSettings) []asked {
+	var out []asked
+	for name, settings := range requested {
+		n, err := s.find(name)
+		if settings == nil {
+			settings = &network.EndpointSettings{}
+		}
+		if err != nil {
+			n = &lan{definition: &definition{Network: network.Network{Name: name}}}
+		}
+		out = append(out, asked{n, settings, err})
+	}
+	slices.SortFunc(out, func(a, b asked) int {
+		return cmp.Or(cmp.Compare(b.settings.GwPriority, a.settings.GwPriority), cmp.Compare(a.n.Name, b.n.Name))
+	})
+	return out
+}
+
+// join reserves a place on a network. The caller holds the lock.
+func (s *Service) join(h *holding, n *lan, settings *network.EndpointSettings) (err error) {
+	id := h.Request.ContainerID
+	switch {
+	case n.removing:
+		return fmt.Errorf("network %s not found: it is being removed: %w", n.Name, errdefs.ErrNotFound)
+	case n.endpoints[id] != nil:
+		return fmt.Errorf("endpoint with name %s already exists in network %s: %w", h.Request.Name, n.Name, errdefs.ErrPermissionDenied)
+	case (n.Driver != driverBridge || h.exclusive(s.networks)) && len(h.Endpoints) > 0:
+		return invalid("container %s cannot be connected to the network %s and another one at the same time", h.Request.Name, n.Name)
+	}
+	e := &endpoint{
+		ID: newID(), NetworkID: n.ID, Network: n.Name, Name: h.Request.Name, Asked: settings.Copy(), Aliases: slices.Clone(settings.Aliases),
+	}
+	if n.Driver == driverBridge {
+		if err := s.address(e, n); err != nil {
+			return err
+		}
+		e.End = s.names.endOf(e.ID)
+		e.Interface = h.freeInterface(settings)
+	}
+	n.endpoints[id] = e
+	h.Endpoints = append(h.Endpoints, e)
+	return nil
+}
+
+// exclusive says that the holding is on host or none, beside which nothing else can be.
+func (h *holding) exclusive(networks map[string]*lan) bool {
+	for _, e := range h.Endpoints {
+		if n := networks[e.NetworkID]; n != nil && n.Driver != driverBridge {
+			return true
+		}
+	}
+	return false
+}
+
+// address gives an endpoint its addresses: those it asks for, or free ones.
+func (s *Service) address(e *endpoint, n *lan) (err error) {
+	want := network.EndpointIPAMConfig{}
+	if e.Asked.IPAMConfig != nil {
+		want = *e.Asked.IPAMConfig
+	}
+	if n.Name == network.NetworkBridge && (want.IPv4Address.IsValid() || want.IPv6Address.IsValid()) {
+		return invalid("user specified IP address is supported on user defined networks only, not on the network bridge")
+	}
+	for _, row := range []struct {
+		pool *pool
+		want netip.Addr
+		at   *netip.Addr
+	}{{n.v4, want.IPv4Address, &e.V4}, {n.v6, want.IPv6Address, &e.V6}} {
+		if row.pool == nil {
+			if row.want.IsValid() {
+				return invalid("network %s has no subnet of the family of %s", n.Name, row.want)
+			}
+			continue
+		}
+		if *row.at, err = row.pool.take(row.want); err != nil {
+			n.v4.give(e.V4)
+			return fmt.Errorf("network %s: %w", n.Name, err)
+		}
+	}
+	if e.MAC = e.Asked.MacAddress; len(e.MAC) == 0 {
+		e.MAC = macOf(e.V4, e.V6)
+	}
+	return nil
+}
+
+// freeInterface is the name of a container's next interface.
+func (h *holding) freeInterface(settings *network.EndpointSettings) string {
+	if name := settings.DriverOpts["com.docker.network.endpoint.ifname"]; name != "" {
+		return name
+	}
+	taken := map[string]bool{}
+	for _, e := range h.Endpoints {
+		taken[e.Interface] = true
+	}
+	for i := 0; ; i++ {
+		if name := fmt.Sprintf("eth%d", i); !taken[name] {
+			return name
+		}
+	}
+}
+
+// chooseWayOut finds the networks that packets to everywhere else take: of those that lead out, the one of the highest priority, then the
+// first by name.
+func (h *holding) chooseWayOut(networks map[string]*lan) {
+	var best4, best6 *endpoint
+	better := func(a, b *endpoint) bool {
+		return b == nil || cmp.Or(cmp.Compare(b.Asked.GwPriority, a.Asked.GwPriority), cmp.Compare(a.Network, b.Network)) < 0
+	}
+	for _, e := range h.Endpoints {
+		e.Default4, e.Default6 = false, false
+		n := networks[e.NetworkID]
+		if n == nil || n.Driver != driverBridge || n.Internal {
+			continue
+		}
+		if e.V4.IsValid() && better(e, best4) {
+			best4 = e
+		}
+		if e.V6.IsValid() && better(e, best6) {
+			best6 = e
+		}
+	}
+	if best4 != nil {
+		best4.Default4 = true
+	}
+	if best6 != nil {
+		best6.Default6 = true
+	}
+}
+
+// drop takes back what a holding has in memory. The caller holds the lock.
+func (s *Service) drop(h *holding) {
+	for _, e := range h.Endpoints {
+		s.leave(h.Request.ContainerID, e)
+	}
+	h.Endpoints = nil
+}
+
+// leave takes back an endpoint's addresses. The caller holds the lock.
+func (s *Service) leave(containerID string, e *endpoint) {
+	n := s.networks[e.NetworkID]
+	if n == nil || n.endpoints[containerID] != e {
+		return
+	}
+	delete(n.endpoints, containerID)
+	n.v4.give(e.V4)
+	n.v6.give(e.V6)
+}
+
+// allocation is a holding in the shape in which callers see it. The caller holds the lock.
+func (s *Service) allocation(h *holding) *Allocation {
+	a := &Allocation{Networks: map[string]*network.EndpointSettings{}, Ports: h.Ports, Sysctls: h.sysctls()}
+	for _, e := range h.Endpoints {
+		if n := s.networks[e.NetworkID]; n != nil {
+			a.Networks[n.Name] = e.settings(n, h.Request.ContainerID)
+		}
+	}
+	a.Hosts, a.ResolvConf = s.files(h)
+	return a
+}
+
+// sysctls are what Docker sets: any user may listen on any port and ping, inside.
+func (h *holding) sysctls() map[string]string {
+	return map[string]string{"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0\t4294967294"}
+}
+
+// Release takes back all that Allocate and Attach gave. Unknown ids are fine. Slow kernel work is done behind the call.
+func (s *Service) Release(ctx context.Context, containerID string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.holdings[containerID]
+	if h == nil {
+		return nil
+	}
+	delete(s.holdings, containerID)
+	s.drop(h)
+	return nil
+}

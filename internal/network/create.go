@@ -1,0 +1,222 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
+)
+
+func validName(s string) bool {
+	for i, c := range []byte(s) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		case i > 0 && (c == '_' || c == '.' || c == '-'):
+		default:
+			return false
+		}
+	}
+	return s != ""
+}
+
+// Create makes a network of the bridge driver, with its link and its rules.
+func (s *Service) Create(ctx context.Context, r network.CreateRequest) (network.CreateResponse, error) {
+	d, err := s.newDefinition(r)
+	if err != nil {
+		return network.CreateResponse{}, err
+	}
+	n, err := s.enlist(d, r.IPAM)
+	if err != nil {
+		return network.CreateResponse{}, err
+	}
+	if err := s.build(ctx, n); err != nil {
+		s.mu.Lock()
+		delete(s.networks, d.ID)
+		s.mu.Unlock()
+		return network.CreateResponse{}, err
+	}
+	s.publish(events.ActionCreate, n, "")
+	return network.CreateResponse{ID: d.ID}, nil
+}
+
+// build makes what a new network consists of outside memory, and nothing where a step fails.
+func (s *Service) build(ctx context.Context, n *lan) error {
+	return n.write(s.definitionsDir())
+}
+
+// newDefinition checks a request; addresses are yet to come.
+func (s *Service) newDefinition(r network.CreateRequest) (*definition, error) {
+	switch {
+	case !validName(r.Name):
+		return nil, invalid("%q is no name for a network: letters, digits, and after the first also _ . - are fine", r.Name)
+	case r.Driver != "" && r.Driver != "default" && r.Driver != driverBridge:
+		return nil, fmt.Errorf("network driver %q: could not find plugin, this engine has bridge: %w", r.Driver, errdefs.ErrNotFound)
+	case r.ConfigOnly || r.ConfigFrom != nil && r.ConfigFrom.Network != "":
+		return nil, fmt.Errorf("network %s: configuration-only networks are not supported: %w", r.Name, errdefs.ErrNotImplemented)
+	case r.Name == network.NetworkDefault || r.Name == network.NetworkBridge || r.Name == network.NetworkHost || r.Name == network.NetworkNone:
+		return nil, fmt.Errorf("operation is not permitted on predefined %s network: %w", r.Name, errdefs.ErrPermissionDenied)
+	}
+	d := &definition{Network: network.Network{
+		Name: r.Name, ID: newID(), Created: time.Now(), Scope: "local", Driver: driverBridge,
+		EnableIPv4: r.EnableIPv4 == nil || *r.EnableIPv4, EnableIPv6: r.EnableIPv6 != nil && *r.EnableIPv6,
+		Internal: r.Internal, Attachable: r.Attachable, Options: map[string]string{}, Labels: map[string]string{},
+		IPAM: network.IPAM{Driver: "default", Options: map[string]string{}},
+	}}
+	if !d.EnableIPv4 && !d.EnableIPv6 {
+		return nil, invalid("network %s: IPv4 or IPv6 must be enabled", r.Name)
+	}
+	maps.Copy(d.Options, r.Options)
+	maps.Copy(d.Labels, r.Labels)
+	d.Bridge = d.option("bridge.name")
+	if d.Bridge == "" {
+		d.Bridge = s.names.bridgeOf(d.ID)
+	}
+	return d, d.checkOptions()
+}
+
+func (d *definition) checkOptions() error {
+	if len(d.Bridge) > 15 || strings.ContainsAny(d.Bridge, "/: \t\n") || d.Bridge == "." || d.Bridge == ".." {
+		return invalid("com.docker.network.bridge.name: %q is no name of a link: at most 15 bytes, no space, slash or colon", d.Bridge)
+	}
+	for _, o := range []string{"bridge.enable_icc", "bridge.enable_ip_masquerade"} {
+		if v := d.option(o); v != "" {
+			if _, err := strconv.ParseBool(v); err != nil {
+				return invalid("com.docker.network.%s: %q is neither true nor false", o, v)
+			}
+		}
+	}
+	if v := d.option("bridge.host_binding_ipv4"); v != "" {
+		if a, err := netip.ParseAddr(v); err != nil || !a.Is4() {
+			return invalid("com.docker.network.bridge.host_binding_ipv4: %q is no IPv4 address", v)
+		}
+	}
+	if v := d.option("driver.mtu"); v != "" {
+		if n, err := strconv.Atoi(v); err != nil || n < 68 || n > 65535 {
+			return invalid("com.docker.network.driver.mtu: %q is not between 68 and 65535", v)
+		}
+	}
+	return nil
+}
+
+func (d *definition) mtu() int {
+	n, err := strconv.Atoi(d.option("driver.mtu"))
+	if err != nil {
+		return 1500
+	}
+	return n
+}
+
+// enlist gives a network its addresses and its name among the others.
+func (s *Service) enlist(d *definition, ipam *network.IPAM) (*lan, error) {
+	if ipam != nil {
+		if ipam.Driver != "" && ipam.Driver != "default" {
+			return nil, fmt.Errorf("IPAM driver %q: could not find plugin, this engine has default: %w", ipam.Driver, errdefs.ErrNotFound)
+		}
+		for _, c := range ipam.Config {
+			if c.Subnet.IsValid() && c.Subnet != c.Subnet.Masked() {
+				return nil, invalid("invalid network config: invalid subnet %s: it should be %s", c.Subnet, c.Subnet.Masked())
+			}
+		}
+		d.IPAM.Config = append(d.IPAM.Config, ipam.Config...)
+		maps.Copy(d.IPAM.Options, ipam.Options)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.networks {
+		switch {
+		case n.Name == d.Name:
+			return nil, fmt.Errorf("network with name %s already exists: %w", d.Name, errdefs.ErrConflict)
+		case n.Bridge == d.Bridge:
+			return nil, fmt.Errorf("network %s: the bridge %s belongs to the network %s: %w", d.Name, d.Bridge, n.Name, errdefs.ErrConflict)
+		}
+	}
+	if err := s.completeAddresses(d); err != nil {
+		return nil, err
+	}
+	n, err := newLan(d)
+	if err != nil {
+		return nil, err
+	}
+	for i, p := range []*pool{n.v4, n.v6} { // the gateway is written down: it stays the same whatever the rules of choosing will be
+		for j := range d.IPAM.Config {
+			if p != nil && d.IPAM.Config[j].Subnet.Addr().Is6() == (i == 1) {
+				d.IPAM.Config[j].Gateway = p.gateway
+			}
+		}
+	}
+	s.networks[d.ID] = n
+	return n, nil
+}
+
+// completeAddresses checks the subnets that are asked for and adds those that are missing. The caller holds the lock.
+func (s *Service) completeAddresses(d *definition) error {
+	have := map[bool]bool{}
+	for i := range d.IPAM.Config {
+		c := &d.IPAM.Config[i]
+		if !c.Subnet.IsValid() {
+			return invalid("network %s: an ip-range, a gateway or an auxiliary address needs a subnet", d.Name)
+		}
+		six := c.Subnet.Addr().Is6()
+		have[six] = true
+		if six && !d.EnableIPv6 {
+			return invalid("network %s: an IPv6 subnet needs IPv6: add --ipv6", d.Name)
+		}
+		if err := s.checkSubnet(d, c.Subnet); err != nil {
+			return err
+		}
+	}
+	for _, row := range []struct{ six, on bool }{{false, d.EnableIPv4}, {true, d.EnableIPv6}} {
+		if !row.on || have[row.six] {
+			continue
+		}
+		subnet, err := s.freeSubnet(row.six)
+		if err != nil {
+			return fmt.Errorf("choose addresses for the network %s: %w", d.Name, err)
+		}
+		d.IPAM.Config = append(d.IPAM.Config, network.IPAMConfig{Subnet: subnet, Gateway: subnet.Addr().Next()})
+	}
+	return nil
+}
+
+// checkSubnet refuses what another network or the host has already.
+func (s *Service) checkSubnet(d *definition, subnet netip.Prefix) error {
+	if a := subnet.Addr(); a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() {
+		return invalid("network %s: subnet %s is none that a network can have", d.Name, subnet)
+	}
+	for _, n := range s.networks {
+		for _, c := range n.IPAM.Config {
+			if c.Subnet.Overlaps(subnet) {
+				return fmt.Errorf("network %s: invalid pool request: Pool overlaps with other one on this address space: subnet %s and %s of network %s: %w", d.Name, subnet, c.Subnet, n.Name, errdefs.ErrPermissionDenied)
+			}
+		}
+	}
+	routes, err := hostRoutes()
+	if err != nil {
+		return err
+	}
+	for _, r := range routes {
+		if r.to.Overlaps(subnet) {
+			return fmt.Errorf("network %s: subnet %s overlaps with the host's route to %s: choose another subnet: %w", d.Name, subnet, r.to, errdefs.ErrPermissionDenied)
+		}
+	}
+	return nil
+}
+
+// publish tells of a network, with Docker's attributes.
+func (s *Service) publish(action events.Action, n *lan, containerID string) {
+	if s.o.Events == nil {
+		return
+	}
+	attributes := map[string]string{"name": n.Name, "type": n.Driver}
+	if containerID != "" {
+		attributes["container"] = containerID
+	}
+	s.o.Events.Publish(events.NetworkEventType, action, n.ID, attributes)
+}

@@ -1,0 +1,95 @@
+package network
+
+import (
+	"crypto/rand"
+	"net/netip"
+
+	"github.com/moby/moby/api/types/network"
+)
+
+// endpoint is a container's place on a network. It is written to disk as part of its holding.
+type endpoint struct {
+	ID        string
+	NetworkID string
+	Network   string // its name
+	Name      string // the container's
+	Asked     *network.EndpointSettings
+	V4, V6    netip.Addr
+	MAC       network.HardwareAddr
+	End       string `json:",omitempty"` // the host's end of the pair
+	Interface string `json:",omitempty"` // the container's end
+	Default4  bool   `json:",omitempty"` // the way out is through this one
+	Default6  bool   `json:",omitempty"`
+	Aliases   []string
+}
+
+// holding is all that a container holds of networks. What is exported is written to <State>/network while the container is attached.
+type holding struct {
+	BootID    string
+	Request   AllocateRequest
+	Endpoints []*endpoint
+	Ports     network.PortMap
+
+	attached bool
+}
+
+// macOf derives a hardware address from an address, as Docker did for long: a neighbour's entry for an address stays right when another
+// container gets it.
+func macOf(v4, v6 netip.Addr) network.HardwareAddr {
+	mac := network.HardwareAddr{0x02, 0x42, 0, 0, 0, 0}
+	switch {
+	case v4.IsValid():
+		copy(mac[2:], v4.AsSlice())
+	case v6.IsValid():
+		copy(mac[1:], v6.AsSlice()[11:])
+	default:
+		rand.Read(mac[2:])
+	}
+	return mac
+}
+
+// settings are an endpoint's in the shape of inspect.
+func (e *endpoint) settings(n *lan, containerID string) *network.EndpointSettings {
+	out := e.Asked.Copy()
+	if out == nil {
+		out = &network.EndpointSettings{}
+	}
+	out.NetworkID, out.EndpointID = n.ID, e.ID
+	out.DNSNames = nil
+	if n.Driver != driverBridge {
+		return out
+	}
+	out.MacAddress = e.MAC
+	if n.v4 != nil {
+		out.IPAddress, out.IPPrefixLen, out.Gateway = e.V4, n.v4.subnet.Bits(), n.v4.gateway
+	}
+	if n.v6 != nil {
+		out.GlobalIPv6Address, out.GlobalIPv6PrefixLen, out.IPv6Gateway = e.V6, n.v6.subnet.Bits(), n.v6.gateway
+	}
+	if n.Internal {
+		out.Gateway, out.IPv6Gateway = netip.Addr{}, netip.Addr{}
+	}
+	if n.Name != network.NetworkBridge {
+		out.Aliases = e.Asked.Aliases
+		out.DNSNames = e.dnsNames(containerID)
+	}
+	return out
+}
+
+// dnsNames are the names by which others on a network find a container; the first is the one that a reverse lookup gives.
+func (e *endpoint) dnsNames(containerID string) []string {
+	var out []string
+	seen := map[string]bool{}
+	for _, name := range append([]string{e.Name}, e.Aliases...) {
+		if name != "" && !seen[name] {
+			seen[name] = true
+			out = append(out, name)
+		}
+	}
+	if short := shortID(containerID); !seen[short] {
+		out = append(out, short)
+	}
+	return out
+}
+
+func shortID(id string) string { return id[:min(12, len(id))] }

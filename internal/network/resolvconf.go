@@ -1,0 +1,65 @@
+package network
+
+import (
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+)
+
+// resolvConf is what the file of that name says.
+type resolvConf struct {
+	servers         []netip.Addr
+	search, options []string
+}
+
+func parseResolvConf(b []byte) resolvConf {
+	var r resolvConf
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		switch f[0] {
+		case "nameserver":
+			if a, err := netip.ParseAddr(f[1]); err == nil {
+				r.servers = append(r.servers, a.Unmap())
+			}
+		case "search", "domain":
+			r.search = f[1:]
+		case "options":
+			r.options = append(r.options, f[1:]...)
+		}
+	}
+	return r
+}
+
+func (r resolvConf) format() []byte {
+	var b strings.Builder
+	for _, a := range r.servers {
+		b.WriteString("nameserver " + a.String() + "\n")
+	}
+	if len(r.search) > 0 {
+		b.WriteString("search " + strings.Join(r.search, " ") + "\n")
+	}
+	if len(r.options) > 0 {
+		b.WriteString("options " + strings.Join(r.options, " ") + "\n")
+	}
+	return []byte(b.String())
+}
+
+// hostResolvConf is the host's. Where it only names systemd-resolved's stub, resolved's own list says who stands behind.
+func hostResolvConf() resolvConf {
+	b, _ := os.ReadFile("/etc/resolv.conf") // a host without it has no resolvers
+	r := parseResolvConf(b)
+	if slices.Equal(r.servers, []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 53})}) {
+		if b, err := os.ReadFile("/run/systemd/resolve/resolv.conf"); err == nil {
+			if behind := parseResolvConf(b); len(behind.servers) > 0 {
+				r.servers = behind.servers
+			}
+		}
+	}
+	return r
+}
+
+func hostResolvers() []netip.Addr { return hostResolvConf().servers }
