@@ -55,7 +55,7 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 		return err
 	}
 	defer closeAll(listeners)
-	services, shut, err := wire(ctx, o)
+	services, shut, err := wire(ctx, o, log)
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 }
 
 // wire opens the services in the order in which they rest on each other; shut closes them the other way round.
-func wire(ctx context.Context, o options) (s docker.Services, shut func() error, err error) {
+func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, shut func() error, err error) {
 	var closers []func() error
 	shut = func() error {
 		var errs []error
@@ -120,6 +120,10 @@ func wire(ctx context.Context, o options) (s docker.Services, shut func() error,
 	s.Containers, err = container.Open(ctx, container.Options{
 		Root: o.root, State: o.state, Oar: o.oar, CgroupParent: o.cgroupParent,
 		Images: s.Images, Networks: s.Networks, Volumes: s.Volumes, Events: s.Events,
+		Log: func(err error) { log.Warn(err.Error()) },
+		Trace: func(id, step string, took time.Duration) {
+			log.Debug("start", "container", id, "step", step, "took", took)
+		},
 	})
 	if err != nil {
 		return s, shut, fmt.Errorf("open containers: %w", err)
