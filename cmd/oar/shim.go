@@ -30,7 +30,8 @@ func runShim(ctx context.Context, args []string) error {
 	runtime.GOMAXPROCS(2)
 	debug.SetGCPercent(400)
 	debug.SetMemoryLimit(24 << 20)
-	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGPIPE, unix.SIGTERM)
+	// Caught and dropped, not ignored: what is ignored stays so in the container's program, which could then not trap SIGTERM.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGPIPE, unix.SIGTERM, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	if err := sysprog.Protect(); err != nil {
 		return err
 	}

@@ -56,8 +56,14 @@ func (p *Program) words(list []uint64) uintptr {
 //go:noescape
 func cloneAndRun(args *unixCloneArgs, size, ops, header uintptr) (result uintptr)
 
+// headerPidfd is where the kernel writes the child's pidfd. Never to a variable of Go's: its stack may move between the taking of an
+// address and the call.
+const headerPidfd = 48
+
 func (p *Program) spawn(args *unixCloneArgs, pidfd *int32) (pid int, err error) {
-	args.pidfd = uint64(uintptr(unsafe.Pointer(pidfd)))
+	p.store(p.header(headerPidfd), 1<<64-1)
+	args.pidfd = uint64(p.header(headerPidfd))
+	defer func() { *pidfd = int32(p.load(p.header(headerPidfd))) }()
 	var result uintptr
 	if e := locked(func() { result = cloneAndRun(args, cloneArgsSize, p.header(headerSize), p.base()) }); e != nil {
 		return 0, e
