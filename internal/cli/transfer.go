@@ -29,6 +29,8 @@ type pullOptions struct {
 func pullImage(ctx context.Context, app *App, out io.Writer, name string, o pullOptions) error {
 	n := splitName(name)
 	switch {
+	case name == "":
+		return errors.New("pull: the name is empty: give one such as debian:12")
 	case o.allTags && (n.tag != "" || n.digest != ""):
 		return fmt.Errorf("pull %s: all tags are asked for, and one is given: leave it out, or leave --all-tags out", name)
 	case n.tag == "" && n.digest == "" && !o.allTags:

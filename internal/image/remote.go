@@ -2,10 +2,8 @@ package image
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -28,24 +26,38 @@ func (s *Service) resolver(ctx context.Context, r ref.Reference, auth *registry.
 	guard := &originGuard{origin: registryHost(r.Domain), next: transport()}
 	client := &http.Client{Transport: guard}
 	authorizer := docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthCreds(func(host string) (string, string, error) {
-		if auth == nil || host != guard.origin && host != r.Domain {
+		if host != guard.origin && host != r.Domain {
 			return "", "", nil
 		}
-		if auth.IdentityToken != "" {
-			return "", auth.IdentityToken, nil
-		}
-		return auth.Username, auth.Password, nil
+		return credentialsOf(auth)(host)
 	}))
-	hosts := config.ConfigureHosts(ctx, config.HostOptions{DefaultScheme: s.scheme(r.Domain),
-		UpdateClient: func(c *http.Client) error { c.Transport = guarded{guard, c.Transport}; return nil }})
 	return docker.NewResolver(docker.ResolverOptions{Tracker: tracker, Headers: http.Header{"User-Agent": {"wherry/" + version.Version}},
 		Hosts: func(host string) ([]docker.RegistryHost, error) {
-			list, err := hosts(host)
+			list, err := s.hosts(ctx, host, guard)
 			for i := range list {
 				list[i].Authorizer = authorizer
 			}
 			return list, err
 		}})
+}
+
+// credentialsOf are a user and a password, or nobody and a token; nil is nobody.
+func credentialsOf(a *registry.AuthConfig) func(host string) (string, string, error) {
+	return func(string) (string, string, error) {
+		switch {
+		case a == nil:
+			return "", "", nil
+		case a.IdentityToken != "":
+			return "", a.IdentityToken, nil
+		}
+		return a.Username, a.Password, nil
+	}
+}
+
+// hosts says how to speak to a registry: TLS or not, and with which certificates.
+func (s *Service) hosts(ctx context.Context, host string, guard *originGuard) ([]docker.RegistryHost, error) {
+	return config.ConfigureHosts(ctx, config.HostOptions{DefaultScheme: s.scheme(host),
+		UpdateClient: func(c *http.Client) error { c.Transport = guarded{guard, c.Transport}; return nil }})(host)
 }
 
 // scheme is "http" only for hosts that were named insecure; "" leaves loopback addresses to be tried.
@@ -89,7 +101,7 @@ func (g *originGuard) RoundTrip(r *http.Request) (*http.Response, error) { retur
 
 func (g *originGuard) forward(r *http.Request, next http.RoundTripper) (*http.Response, error) {
 	basic := strings.HasPrefix(r.Header.Get("Authorization"), "Basic ")
-	form := r.Method == http.MethodPost && r.Header.Get("Content-Type") == "application/x-www-form-urlencoded"
+	form := r.Method == http.MethodPost && strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded")
 	if (basic || form) && !g.trusts(r.URL) {
 		return nil, fmt.Errorf("registry %s asks for its credentials to be sent to %s://%s: refused: %w", g.origin, r.URL.Scheme, r.URL.Host, errdefs.ErrPermissionDenied)
 	}
@@ -164,20 +176,17 @@ func (s *Service) Login(ctx context.Context, a registry.AuthConfig) (registry.Au
 	if host == "" || host == "index.docker.io" {
 		host = "docker.io"
 	}
-	r := ref.Reference{Domain: host, Path: "library/login", Tag: "latest"}
+	r := ref.Reference{Domain: host, Path: "login", Tag: "latest"}
 	guard := &originGuard{origin: registryHost(host), next: transport()}
-	client := &http.Client{Transport: guard, Timeout: 30 * time.Second}
-	authorizer := docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthCreds(func(string) (string, string, error) {
-		if a.IdentityToken != "" {
-			return "", a.IdentityToken, nil
-		}
-		return a.Username, a.Password, nil
-	}))
-	scheme := s.scheme(host)
-	if scheme == "" {
-		scheme = "http"
+	list, err := s.hosts(ctx, host, guard)
+	if err != nil {
+		return registry.AuthResponse{}, err
 	}
-	if err := tryLogin(ctx, client, authorizer, scheme+"://"+registryHost(host)+"/v2/"); err != nil {
+	h := list[0]
+	client := *h.Client // of a registry on this machine it takes any certificate, and no TLS, as for pulls
+	client.Timeout = 30 * time.Second
+	authorizer := docker.NewDockerAuthorizer(docker.WithAuthClient(&client), docker.WithAuthCreds(credentialsOf(&a)))
+	if err := tryLogin(ctx, &client, authorizer, h.Scheme+"://"+h.Host+"/v2/"); err != nil {
 		if errdefs.IsUnauthorized(err) {
 			return registry.AuthResponse{}, fmt.Errorf("login to %s: unauthorized: incorrect username or password: %w", host, errdefs.ErrUnauthenticated)
 		}
@@ -219,47 +228,4 @@ func tryLogin(ctx context.Context, client *http.Client, authorizer docker.Author
 func isNetwork(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && !errors.Is(err, syscall.ECONNREFUSED)
-}
-
-// tags lists a repository's tags.
-func (s *Service) tags(ctx context.Context, r ref.Reference, a *registry.AuthConfig) ([]string, error) {
-	scheme := s.scheme(r.Domain)
-	if scheme == "" {
-		scheme = "http"
-	}
-	guard := &originGuard{origin: registryHost(r.Domain), next: transport()}
-	client := &http.Client{Transport: guard, Timeout: 60 * time.Second}
-	authorizer := docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthCreds(func(string) (string, string, error) {
-		if a == nil {
-			return "", "", nil
-		}
-		return a.Username, a.Password, nil
-	}))
-	address := scheme + "://" + registryHost(r.Domain) + "/v2/" + r.Path + "/tags/list"
-	var list struct{ Tags []string }
-	var responses []*http.Response
-	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-		if err != nil {
-			return nil, err
-		}
-		_ = authorizer.Authorize(docker.WithScope(ctx, "repository:"+r.Path+":pull"), req)
-		resp, err := client.Do(req)
-		if err != nil {
-			return nil, err
-		}
-		if resp.StatusCode == http.StatusOK {
-			defer resp.Body.Close()
-			err := json.NewDecoder(io.LimitReader(resp.Body, 16<<20)).Decode(&list)
-			return list.Tags, err
-		}
-		resp.Body.Close()
-		responses = append(responses, resp)
-		if resp.StatusCode == http.StatusNotFound {
-			return nil, errdefs.ErrNotFound
-		}
-		if resp.StatusCode != http.StatusUnauthorized || len(responses) > 1 || authorizer.AddResponses(ctx, responses) != nil {
-			return nil, fmt.Errorf("the registry answers %s", resp.Status)
-		}
-	}
 }
