@@ -10,6 +10,8 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strconv"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -35,8 +37,7 @@ func runShim(ctx context.Context, args []string) error {
 	if err := sysprog.Protect(); err != nil {
 		return err
 	}
-	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0)
+	adj := guard()
 	f := os.NewFile(3, "socket")
 	l, err := net.FileListener(f)
 	if err != nil {
@@ -47,14 +48,32 @@ func runShim(ctx context.Context, args []string) error {
 	if !ok {
 		return errors.New("descriptor 3 is not a unix socket")
 	}
-	return shim.NewServer(*dir, builtin{*dir}).Serve(ctx, listener)
+	return shim.NewServer(*dir, builtin{*dir, adj}).Serve(ctx, listener)
+}
+
+// guard asks the out-of-memory killer to look elsewhere, as far as the kernel permits it, and returns the score from before, which is the
+// containers'.
+func guard() int {
+	b, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		return 0
+	}
+	adj, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 0
+	}
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0)
+	return adj
 }
 
 // builtin is the runtime of this very binary, in this very process.
-type builtin struct{ dir string }
+type builtin struct {
+	dir string
+	adj int
+}
 
 func (b builtin) Create(ctx context.Context, c shim.Config, spec *specs.Spec, s shim.Streams) (shim.Container, error) {
-	made, err := ociruntime.Create(ctx, ociruntime.CreateOptions{ID: c.ID, Bundle: b.dir, Spec: spec, Rootfs: c.Rootfs,
+	made, err := ociruntime.Create(ctx, ociruntime.CreateOptions{ID: c.ID, Bundle: b.dir, Spec: spec, Rootfs: c.Rootfs, OOMScoreAdj: b.adj,
 		Stdio: ociruntime.Stdio{In: s[0], Out: s[1], Err: s[2]}})
 	if err != nil {
 		return nil, err
@@ -77,11 +96,16 @@ func (p process) Reap() (code, signal int, err error) {
 }
 
 func (p process) Kill(signal unix.Signal) error {
-	err := unix.PidfdSendSignal(int(p.pidfd.Fd()), signal, nil, 0)
-	if errors.Is(err, unix.ESRCH) {
+	raw, err := p.pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = unix.PidfdSendSignal(int(fd), signal, nil, 0) })
+	if errors.Is(failed, unix.ESRCH) {
 		return nil
 	}
-	return err
+	return errors.Join(err, failed)
 }
 
 type container struct {

@@ -52,14 +52,13 @@ type exec struct {
 	files           []*os.File
 	console, slave  *os.File
 	gateIn, gateOut *os.File
-	kept            bool // the program's memory is still shared
 }
 
 func (e *exec) close() {
 	for _, f := range e.files {
 		f.Close()
 	}
-	if e.program != nil && !e.kept {
+	if e.program != nil {
 		e.program.Close()
 	}
 }
@@ -119,10 +118,10 @@ func (e *exec) write() (err error) {
 		return err
 	}
 	p := e.program
-	pidfd := int(e.c.pidfd.Fd())
+	pidfd := e.c.process.Pidfd
 	all := unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP
 	if e.c.userns != nil {
-		all |= unix.CLONE_NEWUSER // in one call: the right to join is looked at with the rights from before
+		all |= unix.CLONE_NEWUSER // in one call: the right to join is judged by the rights from before
 	}
 	p.Call("join the container's namespaces", unix.SYS_SETNS, pidfd, all)
 	group := -1
@@ -136,12 +135,15 @@ func (e *exec) write() (err error) {
 		}
 	}
 	p.Fork("clone into the container", 0, group)
-	p.Call("wait for the control group", unix.SYS_READ, int(e.gateIn.Fd()), p.Bytes(make([]byte, 8)), 1)
+	p.Call("close the parent's end", unix.SYS_CLOSE, descriptor(e.gateOut))
+	writeAwait(p, "wait for the control group", int(e.gateIn.Fd()))
 	if e.c.userns != nil {
 		p.Call("become root of the user namespace", unix.SYS_SETRESGID, 0, 0, 0)
 		p.Call("become root of the user namespace", unix.SYS_SETRESUID, 0, 0, 0)
 	}
-	e.execs, err = writeProcess(p, processProgram{process: e.o.Process, stdio: e.o.Stdio, terminal: e.slave, filter: e.filter, keyring: true})
+	pp := processProgram{process: e.o.Process, stdio: e.o.Stdio, terminal: e.slave, filter: e.filter, keyring: true}
+	writeStreams(p, pp, nil)
+	e.execs, err = writeProcess(p, pp)
 	return err
 }
 
@@ -156,13 +158,24 @@ func (e *exec) run() (*Process, error) {
 		err = pr.Wait(markExecute)
 	}
 	if err != nil {
-		_ = unix.PidfdSendSignal(pr.Pidfd, unix.SIGKILL, nil, 0)
-		_ = sysprog.Reap(pr.Pidfd)
-		unix.Close(pr.Pidfd)
-		e.closeConsole()
-		return nil, diagnose(err, e.program, e.execs, e.c.rootOf())
+		return nil, e.failed(pr, err)
 	}
-	return &Process{Pid: pr.Pid, Pidfd: os.NewFile(uintptr(pr.Pidfd), "pidfd"), Console: e.console}, nil
+	pidfd, err := sysprog.Pollable(pr.Pidfd)
+	if err != nil {
+		return nil, e.failed(pr, err)
+	}
+	return &Process{Pid: pr.Pid, Pidfd: pidfd, Console: e.console}, nil
+}
+
+// failed ends a process that did not come to its program and says why.
+func (e *exec) failed(pr *sysprog.Process, err error) error {
+	pr.Discard()
+	e.closeConsole()
+	root := e.c.rootOf()
+	if root != nil {
+		defer root.Close()
+	}
+	return diagnose(err, e.program, e.execs, root)
 }
 
 // release puts the process into its control groups and limits, and lets it go on.
@@ -175,9 +188,7 @@ func (e *exec) release(pr *sysprog.Process) error {
 	if err := setRlimits(pr.Pid, e.o.Process.Rlimits); err != nil {
 		return err
 	}
-	if adj := e.o.Process.OOMScoreAdj; adj != nil {
-		setOOMScore(pr.Pid, *adj)
-	}
+	setOOMScore(pr.Pid, e.o.Process.OOMScoreAdj, e.c.oomScore)
 	_, err := e.gateOut.Write([]byte{'p'})
 	return err
 }

@@ -40,6 +40,8 @@ type CreateOptions struct {
 	Cgroup *cgroup.Group
 	// Gate is read for the byte that starts the program, a pipe of Create's own where it is nil (then use Container.Start).
 	Gate *os.File
+	// OOMScoreAdj is given to processes whose configuration says none. This process's own may differ: it guards itself.
+	OOMScoreAdj int
 	// PreserveFDs are descriptors 3… that the program inherits.
 	PreserveFDs int
 	// Trace, when not nil, is told each step as it begins.
@@ -62,6 +64,7 @@ type Container struct {
 	warnings []string
 	root     *os.File
 	userns   *os.File
+	oomScore int
 }
 
 func (c *Container) Pid() int { return c.process.Pid }

@@ -38,6 +38,7 @@ type start struct {
 	execs               execPaths
 	proc                sysprog.Word // the child's procfs
 	process             *sysprog.Process
+	pidfd               *os.File
 	warnings            []string
 }
 
@@ -90,8 +91,8 @@ func (s *start) finish() *Container {
 		f.Close()
 	}
 	c := &Container{id: s.o.ID, spec: s.spec, process: s.process, program: s.program, console: s.console, devpts: s.devpts, cgroup: s.group,
-		ownGroup: s.o.Cgroup == nil, execs: s.execs, warnings: s.warnings, root: s.root, userns: s.userns}
-	c.pidfd = os.NewFile(uintptr(s.process.Pidfd), "pidfd")
+		ownGroup: s.o.Cgroup == nil, execs: s.execs, warnings: s.warnings, root: s.root, userns: s.userns, oomScore: s.o.OOMScoreAdj}
+	c.pidfd = s.pidfd
 	if s.o.Gate == nil {
 		c.gate = s.toChild
 	} else {
@@ -103,9 +104,7 @@ func (s *start) finish() *Container {
 // undo ends the child and gives back what was made.
 func (s *start) undo(ctx context.Context) {
 	if s.process != nil {
-		_ = unix.PidfdSendSignal(s.process.Pidfd, unix.SIGKILL, nil, 0)
-		_ = sysprog.Reap(s.process.Pidfd)
-		unix.Close(s.process.Pidfd)
+		s.process.Discard()
 	}
 	if s.group != nil && s.o.Cgroup == nil {
 		_ = s.group.Kill()
@@ -267,14 +266,15 @@ func (s *start) joinGroup(context.Context) error {
 }
 
 // waitReady tells the child that its pid's control groups and limits are set, and waits until all its file systems are in place.
-func (s *start) waitReady(context.Context) error {
+func (s *start) waitReady(context.Context) (err error) {
 	defer s.fromChild.Close()
 	if _, err := s.toChild.Write([]byte{'p'}); err != nil {
 		return err
 	}
 	var b [1]byte
-	if n, _ := s.fromChild.Read(b[:]); n == 1 {
-		return nil
+	if n, _ := s.fromChild.Read(b[:]); n != 1 {
+		return diagnose(s.process.Wait(markExecute), s.program, s.execs, s.root)
 	}
-	return s.process.Wait(markExecute)
+	s.pidfd, err = sysprog.Pollable(s.process.Pidfd)
+	return err
 }

@@ -29,23 +29,19 @@ type execPaths struct {
 	why   []sysprog.Word
 }
 
-// writeProcess appends the steps from "prepared" to execve. Each runs with the privileges that it needs and no more: seccomp is loaded
-// early only where it wants CAP_SYS_ADMIN (no_new_privs off), all descriptors are closed before a path of the configuration is used.
+// writeProcess appends the steps from "prepared" to execve, after writeStreams. Each runs with the privileges that it needs and no more:
+// seccomp is loaded early only where it wants CAP_SYS_ADMIN (no_new_privs off).
 func writeProcess(p *sysprog.Program, pp processProgram) (execPaths, error) {
 	proc := pp.process
-	session := p.Call("begin a session", unix.SYS_SETSID)
-	p.Tolerate(session, 0, unix.EPERM)
 	if pp.keyring {
 		key := p.Call("join a keyring of its own", unix.SYS_KEYCTL, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, nil)
 		p.Tolerate(key, 0, unix.EPERM, unix.ENOSYS, unix.EACCES)
 	}
-	writeStreams(p, pp)
 	if proc.User.Umask != nil {
 		p.Call("set the umask", unix.SYS_UMASK, int(*proc.User.Umask))
 	} else {
 		p.Call("set the umask", unix.SYS_UMASK, 0o022)
 	}
-	p.Call("close all other descriptors", unix.SYS_CLOSE_RANGE, 3+pp.preserve, uintptr(^uint32(0)), 0)
 	p.Call("go to the working directory "+proc.Cwd, unix.SYS_CHDIR, p.String(proc.Cwd))
 	if len(pp.filter) > 0 && !proc.NoNewPrivileges {
 		writeFilter(p, pp.filter)
@@ -62,7 +58,12 @@ func writeProcess(p *sysprog.Program, pp processProgram) (execPaths, error) {
 	return writeExecute(p, proc), nil
 }
 
-func writeStreams(p *sysprog.Program, pp processProgram) {
+// writeStreams gives the process its streams and terminal and closes all other descriptors but the gate, which moves behind those to
+// preserve and closes itself at the execve. Nothing of the host's is open when a path of the configuration is used, nor while the process
+// waits at its gate.
+func writeStreams(p *sysprog.Program, pp processProgram, gate *os.File) (moved int) {
+	session := p.Call("begin a session", unix.SYS_SETSID)
+	p.Tolerate(session, 0, unix.EPERM)
 	for i, f := range []*os.File{pp.stdio.In, pp.stdio.Out, pp.stdio.Err} {
 		if fd := int(f.Fd()); fd != i {
 			p.Call("set stream "+string(rune('0'+i)), unix.SYS_DUP3, fd, i, 0)
@@ -71,6 +72,15 @@ func writeStreams(p *sysprog.Program, pp processProgram) {
 	if pp.terminal != nil {
 		p.Call("take the terminal", unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
 	}
+	moved, first := 3+pp.preserve, 3+pp.preserve
+	if gate != nil {
+		if fd := int(gate.Fd()); fd != moved {
+			p.Call("move the gate", unix.SYS_DUP3, fd, moved, unix.O_CLOEXEC)
+		}
+		first++
+	}
+	p.Call("close all other descriptors", unix.SYS_CLOSE_RANGE, first, uintptr(^uint32(0)), 0)
+	return moved
 }
 
 func writeFilter(p *sysprog.Program, filter []byte) {
@@ -110,6 +120,7 @@ func writeIdentity(p *sysprog.Program, proc *specs.Process) error {
 
 // writeExecute tries the program's path, or each folder of PATH.
 func writeExecute(p *sysprog.Program, proc *specs.Process) execPaths {
+	p.DefaultSignals()
 	p.Call("unblock signals", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, p.Bytes(make([]byte, 8)), nil, 8)
 	argv, envp := p.Strings(proc.Args), p.Strings(proc.Env)
 	var e execPaths

@@ -56,13 +56,13 @@ func (s *start) writeProgram(context.Context) error {
 		return err
 	}
 	s.writeProtectedPaths(p)
-	s.writeGate(p)
 	stdio, err := s.stdio()
 	if err != nil {
 		return err
 	}
-	s.execs, err = writeProcess(p, processProgram{process: s.spec.Process, stdio: stdio, terminal: s.slave, filter: filter,
-		keyring: true, preserve: s.o.PreserveFDs})
+	pp := processProgram{process: s.spec.Process, stdio: stdio, terminal: s.slave, filter: filter, keyring: true, preserve: s.o.PreserveFDs}
+	s.writeGate(p, pp)
+	s.execs, err = writeProcess(p, pp)
 	return err
 }
 
@@ -287,19 +287,27 @@ func (s *start) protectedAt(name string) (dir any, rest string) {
 }
 
 // writeGate: the parent has put the child into its control groups; tell it that all is ready, and wait to be started.
-func (s *start) writeGate(p *sysprog.Program) {
-	b := p.Bytes(make([]byte, 8))
-	p.Call("wait for the control group", unix.SYS_READ, int(s.fromParent.Fd()), b, 1)
+func (s *start) writeGate(p *sysprog.Program, pp processProgram) {
+	p.Call("close the parent's end", unix.SYS_CLOSE, descriptor(s.toChild))
+	p.Call("close the parent's end", unix.SYS_CLOSE, descriptor(s.fromChild))
+	writeAwait(p, "wait for the control group", int(s.fromParent.Fd()))
 	if s.newNS&unix.CLONE_NEWCGROUP != 0 {
 		p.Call("make the cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
 	}
-	gate := int(s.fromParent.Fd())
+	gate := s.fromParent
 	if s.o.Gate != nil {
-		gate = int(s.o.Gate.Fd())
+		gate = s.o.Gate
 	}
-	p.Call("say that all is ready", unix.SYS_WRITE, int(s.toParent.Fd()), b, 1)
-	p.Call("close the pipe", unix.SYS_CLOSE, int(s.toParent.Fd()))
-	p.Call("wait to be started", unix.SYS_READ, gate, b, 1)
+	p.Call("say that all is ready", unix.SYS_WRITE, int(s.toParent.Fd()), p.String("r"), 1)
+	moved := writeStreams(p, pp, gate)
+	writeAwait(p, "wait to be started", moved)
+}
+
+// writeAwait reads one byte; the end of the pipe (its writer is gone) ends the child.
+func writeAwait(p *sysprog.Program, name string, pipe int) {
+	got := p.Store(p.Call(name, unix.SYS_READ, pipe, p.Bytes(make([]byte, 8)), 1))
+	p.JumpIfEqual(got, 1, 1)
+	p.Fail(name, int(unix.EPIPE))
 }
 
 func (s *start) stdio() (Stdio, error) {

@@ -59,14 +59,16 @@ func (s *start) setLimits(context.Context) error {
 	if err := setRlimits(s.process.Pid, s.spec.Process.Rlimits); err != nil {
 		return err
 	}
-	if adj := s.spec.Process.OOMScoreAdj; adj != nil {
-		setOOMScore(s.process.Pid, *adj)
-	}
+	setOOMScore(s.process.Pid, s.spec.Process.OOMScoreAdj, s.o.OOMScoreAdj)
 	return nil
 }
 
 // setOOMScore sets what the kernel permits: without CAP_SYS_RESOURCE a value below the inherited one is refused and left.
-func setOOMScore(pid, adj int) {
+func setOOMScore(pid int, want *int, otherwise int) {
+	adj := otherwise
+	if want != nil {
+		adj = *want
+	}
 	_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte(strconv.Itoa(adj)), 0)
 }
 
@@ -109,7 +111,7 @@ type Status struct {
 
 // Reap waits until a child is dead, by its pidfd, and takes its status. A ptrace stop is not an end: only exits are waited for.
 func Reap(pidfd *os.File) (Status, error) {
-	code, signal, err := sysprog.Status(int(pidfd.Fd()))
+	code, signal, err := sysprog.Status(pidfd)
 	if err != nil {
 		return Status{}, err
 	}

@@ -98,3 +98,15 @@ func within(name, at string) (rest string, ok bool) {
 	}
 	return strings.CutPrefix(name, at+"/")
 }
+
+// descriptor is a file's number; unlike os.File.Fd it leaves a non-blocking file as it is.
+func descriptor(f *os.File) (fd int) {
+	raw, err := f.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(d uintptr) { fd = int(d) })
+	}
+	if err != nil {
+		return -1 // closed: every use of it says so
+	}
+	return fd
+}

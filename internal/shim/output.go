@@ -5,8 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"wherry.dev/wherry/internal/logs"
 )
 
@@ -37,25 +35,32 @@ func (o *output) open(terminal, stdin bool) (s Streams, err error) {
 		if s[0], o.stdin, err = os.Pipe(); err != nil {
 			return s, err
 		}
-		if err := blocking(s[0]); err != nil {
-			return s, err
-		}
 	}
-	for i, stream := range map[int]logs.Stream{1: logs.Stdout, 2: logs.Stderr} {
-		var r *os.File
-		if r, s[i], err = os.Pipe(); err != nil {
-			return s, err
+	var out, errs *os.File
+	if out, s[1], err = os.Pipe(); err == nil {
+		errs, s[2], err = os.Pipe()
+	}
+	if err != nil {
+		s.Close()
+		return s, err
+	}
+	o.pipes = []pipe{{out, logs.Stdout}, {errs, logs.Stderr}}
+	for _, f := range s { // the process's ends become what programs expect, ours stay as the poller wants them
+		if f != nil {
+			_ = f.Fd()
 		}
-		if err := blocking(s[i]); err != nil {
-			return s, err
-		}
-		o.pipes = append(o.pipes, pipe{r, stream})
 	}
 	return s, nil
 }
 
-// blocking makes a process's end what programs expect; the other end stays as the poller wants it.
-func blocking(f *os.File) error { return unix.SetNonblock(int(f.Fd()), false) }
+// Close closes the process's ends, as far as they are there.
+func (s Streams) Close() {
+	for _, f := range s {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
 
 func (o *output) pump(from *os.File, stream logs.Stream) {
 	o.pipes = append(o.pipes, pipe{from, stream})

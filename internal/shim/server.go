@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -50,15 +51,17 @@ type Server struct {
 	runtime Runtime
 	config  Config
 
-	clients sync.WaitGroup
 	ended   chan struct{} // closed when exit.json is written
-	deleted chan struct{}
+	quit    chan struct{} // closed when there is nothing left to do
+	quitOne sync.Once
 
 	mu        sync.Mutex // guards what follows
 	container Container
 	output    *output
 	stdin     *os.File // write side, or the terminal
 	started   bool
+	clients   int    // connected now
+	program   string // the first process's, for people
 	exit      *Exit
 	execs     map[string]*execution
 }
@@ -72,22 +75,24 @@ type execution struct {
 
 // NewServer serves the task in a folder.
 func NewServer(dir string, r Runtime) *Server {
-	return &Server{dir: dir, runtime: r, ended: make(chan struct{}), deleted: make(chan struct{}), execs: map[string]*execution{}}
+	return &Server{dir: dir, runtime: r, ended: make(chan struct{}), quit: make(chan struct{}), execs: map[string]*execution{}}
 }
 
-// Serve answers until the container is dead, its end is written down and nobody is connected, or until it is deleted.
+// abandoned is how long a shim waits for its first client: an engine that was killed right after it had started the shim never comes.
+const abandoned = 30 * time.Second
+
+// Serve answers until the container is dead, its end is written down and nobody is connected, or until it is deleted, or until everybody
+// has gone before there was a container.
 func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	if err := ReadJSON(s.path(TaskFile), &s.config); err != nil {
 		return err
 	}
 	go func() {
-		select {
-		case <-s.deleted:
-		case <-s.ended:
-			s.clients.Wait()
-		}
+		<-s.quit
 		l.Close()
 	}()
+	first := time.AfterFunc(abandoned, func() { s.count(0) })
+	defer first.Stop()
 	for {
 		c, err := l.AcceptUnix()
 		if errors.Is(err, net.ErrClosed) {
@@ -96,13 +101,13 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 		if err != nil {
 			return err
 		}
-		s.clients.Add(1)
+		s.count(1)
 		go s.client(ctx, NewConn(c))
 	}
 }
 
 func (s *Server) client(ctx context.Context, c *Conn) {
-	defer s.clients.Done()
+	defer s.count(-1)
 	defer c.Close()
 	for {
 		var r Request
@@ -111,16 +116,31 @@ func (s *Server) client(ctx context.Context, c *Conn) {
 			return
 		}
 		if r.Method == MethodDelete {
-			s.answer(ctx, c, r, files)
-			close(s.deleted)
-			return
+			if s.answer(ctx, c, r, files) == nil {
+				s.end()
+				return
+			}
+			continue
 		}
-		go s.answer(ctx, c, r, files)
+		go func() { _ = s.answer(ctx, c, r, files) }()
 	}
 }
 
+// count notes who is connected, and ends the service when nobody is and nothing lives.
+func (s *Server) count(change int) {
+	s.mu.Lock()
+	s.clients += change
+	over := s.clients == 0 && (s.container == nil || s.exit != nil)
+	s.mu.Unlock()
+	if over {
+		s.end()
+	}
+}
+
+func (s *Server) end() { s.quitOne.Do(func() { close(s.quit) }) }
+
 // answer carries one request out. Descriptors that came with it are closed here.
-func (s *Server) answer(ctx context.Context, c *Conn, r Request, files []*os.File) {
+func (s *Server) answer(ctx context.Context, c *Conn, r Request, files []*os.File) error {
 	defer func() {
 		for _, f := range files {
 			f.Close()
@@ -137,9 +157,10 @@ func (s *Server) answer(ctx context.Context, c *Conn, r Request, files []*os.Fil
 	}
 	if give != nil {
 		_ = c.Send(resp, give)
-		return
+		return err
 	}
 	_ = c.Send(resp)
+	return err
 }
 
 func (s *Server) do(ctx context.Context, r Request, files []*os.File) (resp Response, give *os.File, err error) {
@@ -190,19 +211,16 @@ func (s *Server) create(ctx context.Context) (Response, *os.File, error) {
 	out := &output{log: log}
 	streams, err := out.open(spec.Process.Terminal, s.config.Stdin)
 	if err != nil {
+		out.close()
 		return Response{}, nil, err
 	}
 	c, err := s.runtime.Create(ctx, s.config, &spec, streams)
-	for _, f := range streams {
-		if f != nil {
-			f.Close()
-		}
-	}
+	streams.Close()
 	if err != nil {
 		out.close()
 		return Response{}, nil, err
 	}
-	s.container, s.output, s.stdin = c, out, out.stdin
+	s.container, s.output, s.stdin, s.program = c, out, out.stdin, filepath.Base(spec.Process.Args[0])
 	if console := c.Console(); console != nil {
 		s.stdin = console
 		out.pump(console, logs.Stdout)
@@ -225,7 +243,7 @@ func (s *Server) start() error {
 	s.mu.Lock()
 	s.started = true
 	s.mu.Unlock()
-	return WriteJSON(s.path("started.json"), true)
+	return nil
 }
 
 func (s *Server) state() Response {
@@ -247,24 +265,41 @@ func (s *Server) watch(ctx context.Context) {
 		exit.Code = 255
 	}
 	if g := c.Cgroup(); g != nil {
-		_ = g.Kill()
-		wait, cancel := context.WithTimeout(ctx, 30*time.Second)
-		_ = g.WaitEmpty(wait)
-		cancel()
+		killAll(ctx, g)
 		if n, err := g.OOMKills(); err == nil && n > 0 {
 			exit.OOMKilled = true
+			if exit.OOMVictim = g.OOMVictim(); exit.OOMVictim == "" && sig == int(unix.SIGKILL) {
+				exit.OOMVictim = s.program
+			}
 		}
 	}
 	s.output.finish()
 	s.mu.Lock()
 	exit.Started = s.started
-	s.exit = &exit
 	s.mu.Unlock()
 	_ = WriteJSON(s.path(ExitFile), exit)
+	s.mu.Lock()
+	s.exit = &exit
+	s.mu.Unlock()
 	if g := c.Cgroup(); g != nil {
 		_ = g.Delete()
 	}
 	close(s.ended)
+	s.count(0)
+}
+
+// killAll ends what is left of a group and comes back when it is empty: before that nothing may be called dead. A process that sleeps in
+// the kernel (a lost disk) can make that long.
+func killAll(ctx context.Context, g *cgroup.Group) {
+	for {
+		_ = g.Kill()
+		wait, cancel := context.WithTimeout(ctx, 30*time.Second)
+		err := g.WaitEmpty(wait)
+		cancel()
+		if err == nil {
+			return
+		}
+	}
 }
 
 func (s *Server) kill(sig unix.Signal, all bool) error {

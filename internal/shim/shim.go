@@ -47,6 +47,7 @@ type Exit struct {
 	Signal    int       `json:"signal,omitempty"`
 	At        time.Time `json:"at"`
 	OOMKilled bool      `json:"oomKilled,omitempty"`
+	OOMVictim string    `json:"oomVictim,omitempty"` // name of the process that was killed last for want of memory
 	Started   bool      `json:"started"`
 }
 

@@ -83,3 +83,16 @@ func (p *Program) futexWait(address uintptr, value uint32) {
 func status(info *unix.Siginfo) int32 {
 	return *(*int32)(unsafe.Pointer(uintptr(unsafe.Pointer(info)) + 24))
 }
+
+// The kernel's struct sigaction on amd64: handler, flags, restorer, mask.
+const (
+	sigactionSize = 32
+	lastSignal    = 64
+)
+
+// ignored says whether this process ignores a signal.
+func ignored(sig int) bool {
+	var old [sigactionSize / 8]uint64
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&old)), 8, 0, 0)
+	return errno == 0 && old[0] == 1 // SIG_IGN
+}

@@ -39,6 +39,7 @@ const (
 	headerPid    = 16 // pid of the process that Fork made, in the parent's pid namespace
 	headerAlive  = 24 // 1 until the child has executed a program or exited (the kernel clears it)
 	headerMark   = 32 // the last Mark that was passed
+	headerFork   = 40 // 1 until Fork has happened, or the child that should have forked is gone
 	headerSize   = 64
 
 	opWords = 11 // nr, a0…a5, store, tolerated errors, jump, indirect arguments
@@ -84,6 +85,17 @@ func (p *Program) Fail(name string, errno any) Op { return p.add(name, opFail, [
 // Mark appends a note of how far the program has come (see Marked).
 func (p *Program) Mark(n int) Op { return p.add("mark", opSet, []any{p.header(headerMark), n}) }
 
+// DefaultSignals appends that every signal which this process ignores has its default effect again: ignored ones stay so across an
+// execve (the clone resets only those with a handler).
+func (p *Program) DefaultSignals() {
+	action := p.Bytes(make([]byte, sigactionSize))
+	for sig := 1; sig <= lastSignal; sig++ {
+		if ignored(sig) {
+			p.add(fmt.Sprintf("reset signal %d", sig), unix.SYS_RT_SIGACTION, []any{sig, action, nil, 8})
+		}
+	}
+}
+
 // JumpIfEqual appends a jump of skip operations forward when the word has the value.
 func (p *Program) JumpIfEqual(w Word, value, skip int) Op {
 	op := p.add("jump", opJumpEqual, []any{uintptr(w), value})
@@ -92,15 +104,22 @@ func (p *Program) JumpIfEqual(w Word, value, skip int) Op {
 }
 
 // Fork appends a clone3 with flags (without an exit signal: CLONE_PARENT is added, so the new process is a child of this one). The
-// program goes on in the new process; the one that forked exits.
+// program goes on in the new process; the one that forked sleeps until the new one has executed a program or ended, and exits.
+//
+// It sleeps because of CLONE_VFORK, which keeps this process out of its child's troubles: the out-of-memory killer takes no process that
+// is between its vfork and its execve (it would have to kill all who share the memory), and oom_score_adj of the two stay apart. The two
+// share their descriptors, a copy of this process's: what the program closes, nobody holds any more.
 func (p *Program) Fork(name string, flags uint64, cgroup int) Op {
-	args := &unixCloneArgs{flags: flags | unix.CLONE_VM | unix.CLONE_PARENT | unix.CLONE_CHILD_CLEARTID | unix.CLONE_PARENT_SETTID}
+	args := &unixCloneArgs{flags: flags | unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_FILES | unix.CLONE_PARENT | unix.CLONE_CHILD_CLEARTID | unix.CLONE_PARENT_SETTID}
 	args.childTid, args.parentTid = uint64(p.header(headerAlive)), uint64(p.header(headerPid))
 	if cgroup >= 0 {
 		args.flags |= unix.CLONE_INTO_CGROUP
 		args.cgroup = uint64(cgroup)
 	}
-	return p.add(name, opFork, []any{p.bytes(args.bytes()), cloneArgsSize})
+	op := p.add(name, opFork, []any{p.bytes(args.bytes()), cloneArgsSize})
+	p.add("tell of the fork", opSet, []any{p.header(headerFork), 0})
+	p.add("tell of the fork", unix.SYS_FUTEX, []any{p.header(headerFork), 1 /* FUTEX_WAKE */, 1})
+	return op
 }
 
 // Store has an operation's result (its error number where an error is tolerated) written to a new word.
@@ -184,11 +203,12 @@ func (p *Program) add(name string, nr uintptr, args []any) Op {
 	return op
 }
 
-// Process is what a program became: a child of this process.
+// Process is what a program became: a child of this process. Exactly one of Wait and Discard is called.
 type Process struct {
-	Pid   int
-	Pidfd int // O_CLOEXEC; the caller closes it
-	prog  *Program
+	Pid    int
+	Pidfd  int // O_CLOEXEC; the caller closes it after Wait
+	helper int // pidfd of the process that forked, -1 without one
+	prog   *Program
 }
 
 // Error says which operation failed.
@@ -211,32 +231,49 @@ func (p *Program) Start(flags uint64, forks bool) (*Process, error) {
 		return nil, p.err
 	}
 	p.store(p.header(headerAlive), 1)
+	p.store(p.header(headerFork), 1)
 	pidfd := int32(-1)
-	args := unixCloneArgs{flags: flags | unix.CLONE_VM | unix.CLONE_CLEAR_SIGHAND | unix.CLONE_PIDFD, exitSignal: uint64(unix.SIGCHLD)}
-	if !forks {
-		args.flags |= unix.CLONE_CHILD_CLEARTID
-		args.childTid = uint64(p.header(headerAlive))
+	args := unixCloneArgs{flags: flags | unix.CLONE_VM | unix.CLONE_CLEAR_SIGHAND | unix.CLONE_PIDFD | unix.CLONE_CHILD_CLEARTID, exitSignal: uint64(unix.SIGCHLD)}
+	args.childTid = uint64(p.header(headerAlive))
+	if forks {
+		args.childTid = uint64(p.header(headerFork))
 	}
 	pid, err := p.spawn(&args, &pidfd)
 	if err != nil {
 		return nil, fmt.Errorf("clone: %w", err)
 	}
 	if !forks {
-		return &Process{Pid: pid, Pidfd: int(pidfd), prog: p}, nil
+		return &Process{Pid: pid, Pidfd: int(pidfd), helper: -1, prog: p}, nil
 	}
-	defer unix.Close(int(pidfd))
-	if _, err := reap(int(pidfd)); err != nil {
-		return nil, err
+	p.wait(headerFork)
+	pr := &Process{Pid: int(p.load(p.header(headerPid))), helper: int(pidfd), prog: p}
+	if pr.Pid == 0 {
+		return nil, errors.Join(pr.reapHelper(), p.failure())
 	}
-	forked := int(p.load(p.header(headerPid)))
-	if forked == 0 {
-		return nil, p.failure()
+	if pr.Pidfd, err = unix.PidfdOpen(pr.Pid, 0); err != nil {
+		_ = unix.Kill(pr.Pid, unix.SIGKILL) // our child that nobody has reaped: the number is its own
+		return nil, errors.Join(fmt.Errorf("pidfd of %d: %w", pr.Pid, err), pr.reapHelper())
 	}
-	fd, err := unix.PidfdOpen(forked, 0)
-	if err != nil {
-		return nil, fmt.Errorf("pidfd of %d: %w", forked, err)
+	return pr, nil
+}
+
+// reapHelper waits for the process that forked; it ends when the forked one has executed a program or ended.
+func (pr *Process) reapHelper() error {
+	if pr.helper < 0 {
+		return nil
 	}
-	return &Process{Pid: forked, Pidfd: fd, prog: p}, nil
+	_, err := reap(pr.helper)
+	unix.Close(pr.helper)
+	pr.helper = -1
+	return err
+}
+
+// Discard kills the process, forgets it and closes its descriptor.
+func (pr *Process) Discard() {
+	_ = unix.PidfdSendSignal(pr.Pidfd, unix.SIGKILL, nil, 0)
+	_ = pr.reapHelper()
+	_, _ = reap(pr.Pidfd)
+	unix.Close(pr.Pidfd)
 }
 
 // failure describes why the program did not come to its end.
@@ -256,8 +293,9 @@ func (p *Program) Marked() int { return int(p.load(p.header(headerMark))) }
 // right before the execve: a child that passed it and reports no failure did execute.
 func (pr *Process) Wait(executed int) error {
 	p := pr.prog
-	for p.load(p.header(headerAlive)) != 0 {
-		p.futexWait(p.header(headerAlive), 1)
+	p.wait(headerAlive)
+	if err := pr.reapHelper(); err != nil {
+		return err
 	}
 	if p.load(p.header(headerFailed)) == 0 && p.Marked() == executed {
 		return nil
@@ -265,19 +303,42 @@ func (pr *Process) Wait(executed int) error {
 	return p.failure()
 }
 
-// Reap waits for a process to end by its pidfd and returns its wait status as exit code and signal. A stop (ptrace) is not an end.
-func reap(pidfd int) (*unix.Siginfo, error) {
-	var info unix.Siginfo
-	for {
-		err := unix.Waitid(unix.P_PIDFD, pidfd, &info, unix.WEXITED, nil)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("wait for a process of the start: %w", err)
-		}
-		return &info, nil
+// wait sleeps until the kernel or the child has cleared a word of the header.
+func (p *Program) wait(word uintptr) {
+	for uint32(p.load(p.header(word))) != 0 {
+		p.futexWait(p.header(word), 1)
 	}
+}
+
+// reap waits for a process to end, by its pidfd, and takes its status. waitid(2) alone would also tell of the stops of a process that
+// traces itself (PTRACE_TRACEME): a pidfd is readable only after the end.
+func reap(pidfd int) (*unix.Siginfo, error) {
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, -1)
+		if err != nil && err != unix.EINTR {
+			return nil, fmt.Errorf("wait for a process: %w", err)
+		}
+		if info, err := take(pidfd); info != nil || err != nil {
+			return info, err
+		}
+	}
+}
+
+// take is the status of a process that has ended, which is forgotten then; nil as long as it lives.
+func take(pidfd int) (*unix.Siginfo, error) {
+	poll := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	if n, err := unix.Poll(poll, 0); n == 0 || err == unix.EINTR {
+		return nil, nil
+	}
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PIDFD, pidfd, &info, unix.WEXITED|unix.WNOHANG, nil)
+	switch {
+	case err == unix.EINTR || err == nil && info.Signo == 0:
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("take the status of a process: %w", err)
+	}
+	return &info, nil
 }
 
 // Protect makes this process's memory unreadable for others until it ends (PR_SET_DUMPABLE 0): needed before any Start, as a child that
@@ -304,20 +365,31 @@ func locked(f func()) error {
 	return os.NewSyscallError("rt_sigprocmask", unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil))
 }
 
-// Reap waits for a child to end and forgets it.
-func Reap(pidfd int) error {
-	_, err := reap(pidfd)
-	return err
-}
-
-// Status waits for a child to end, forgets it, and returns its exit code, or the signal that ended it (waitid(2), CLD_*).
-func Status(pidfd int) (code, signal int, err error) {
-	info, err := reap(pidfd)
+// Status waits for a child to end, forgets it, and returns its exit code, or the signal that ended it. It takes no thread while it waits.
+func Status(pidfd *os.File) (code, signal int, err error) {
+	raw, err := pidfd.SyscallConn()
 	if err != nil {
+		return 0, 0, err
+	}
+	var info *unix.Siginfo
+	var failed error
+	err = raw.Read(func(fd uintptr) bool {
+		info, failed = take(int(fd))
+		return info != nil || failed != nil
+	})
+	if err := errors.Join(err, failed); err != nil {
 		return 0, 0, err
 	}
 	if info.Code == 1 { // CLD_EXITED
 		return int(status(info)), 0, nil
 	}
 	return 0, int(status(info)), nil
+}
+
+// Pollable makes a file of a pidfd that waits without a thread.
+func Pollable(pidfd int) (*os.File, error) {
+	if err := unix.SetNonblock(pidfd, true); err != nil {
+		return nil, fmt.Errorf("make a pidfd non-blocking: %w", err)
+	}
+	return os.NewFile(uintptr(pidfd), "pidfd"), nil
 }

@@ -32,11 +32,7 @@ func UserNamespace(uids, gids []Mapping) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a user namespace: %w", err)
 	}
-	defer func() {
-		_ = unix.PidfdSendSignal(pr.Pidfd, unix.SIGKILL, nil, 0)
-		_, _ = reap(pr.Pidfd)
-		unix.Close(pr.Pidfd)
-	}()
+	defer pr.Discard()
 	proc := "/proc/" + strconv.Itoa(pr.Pid)
 	if err := os.WriteFile(proc+"/uid_map", []byte(mapText(uids)), 0); err != nil {
 		return nil, fmt.Errorf("map users into a user namespace: %w", err)

@@ -109,6 +109,11 @@ func (t *Task) watch(ctx context.Context) {
 	if errors.Is(broken, net.ErrClosed) {
 		return // this engine's life ends, not the container's
 	}
+	t.endWithout(ctx)
+}
+
+// endWithout settles how the container ended when its shim does not say it: by what it has written down, or by killing what is left.
+func (t *Task) endWithout(ctx context.Context) {
 	var exit shim.Exit
 	if err := shim.ReadJSON(filepath.Join(t.dir, shim.ExitFile), &exit); err == nil {
 		t.setExit(fromShim(exit))
@@ -185,9 +190,7 @@ func (t *Task) Delete(ctx context.Context) error {
 	if err != nil && !errors.Is(err, errGone) {
 		return err
 	}
-	if errors.Is(err, errGone) {
-		t.killLost(ctx)
-	}
+	t.endWithout(ctx)
 	if t.pidfd != nil {
 		t.pidfd.Close()
 	}

@@ -50,6 +50,7 @@ type Exit struct {
 	Signal    int
 	At        time.Time
 	OOMKilled bool
+	OOMVictim string // name of the process that was killed last for want of memory, as far as the kernel says
 	Started   bool
 	// Lost says that the shim died before the exit was seen: the container was killed through its cgroup and Code is 137.
 	Lost bool
@@ -221,7 +222,7 @@ func openPidfd(pid int) (*os.File, error) {
 }
 
 func fromShim(e shim.Exit) *Exit {
-	return &Exit{Code: e.Code, Signal: e.Signal, At: e.At, OOMKilled: e.OOMKilled, Started: e.Started}
+	return &Exit{Code: e.Code, Signal: e.Signal, At: e.At, OOMKilled: e.OOMKilled, OOMVictim: e.OOMVictim, Started: e.Started}
 }
 
 // killLost ends what a dead shim has left.

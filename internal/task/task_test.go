@@ -47,7 +47,7 @@ func options(t *testing.T, oar, id string, args ...string) CreateOptions {
 	if err := os.WriteFile(filepath.Join(layer, "bin/busybox"), b, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, applet := range []string{"sh", "sleep", "cat", "echo", "stty", "tty"} {
+	for _, applet := range []string{"sh", "sleep", "cat", "echo", "stty", "tty", "tail", "ps", "true", "id", "mount"} {
 		if err := os.Symlink("busybox", filepath.Join(layer, "bin", applet)); err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +69,7 @@ func options(t *testing.T, oar, id string, args ...string) CreateOptions {
 			Mounts: []specs.Mount{{Destination: "/proc", Type: "proc"}, {Destination: "/dev", Type: "tmpfs", Options: []string{"mode=755"}},
 				{Destination: "/dev/pts", Type: "devpts", Options: []string{"newinstance", "ptmxmode=0666", "mode=0620"}}},
 			Linux: &specs.Linux{UIDMappings: ids, GIDMappings: ids, CgroupsPath: "/wherry-task-test/" + id,
-				Namespaces: []specs.LinuxNamespace{{Type: "pid"}, {Type: "mount"}, {Type: "user"}, {Type: "ipc"}, {Type: "uts"}, {Type: "network"}}}}}
+				Namespaces: []specs.LinuxNamespace{{Type: "pid"}, {Type: "mount"}, {Type: "user"}, {Type: "ipc"}, {Type: "uts"}, {Type: "network"}, {Type: "cgroup"}}}}}
 }
 
 func create(t *testing.T, o CreateOptions) *Task {
@@ -82,9 +82,14 @@ func create(t *testing.T, o CreateOptions) *Task {
 	return tk
 }
 
-func output(t *testing.T, o CreateOptions) string {
+func output(t *testing.T, o CreateOptions) string { return read(t, o, logs.ReadOptions{}) }
+
+// peek is what has been printed so far.
+func peek(t *testing.T, o CreateOptions) string { return read(t, o, logs.ReadOptions{}) }
+
+func read(t *testing.T, o CreateOptions, options logs.ReadOptions) string {
 	t.Helper()
-	r, err := logs.Open(o.Log.Dir, logs.ReadOptions{})
+	r, err := logs.Open(o.Log.Dir, options)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,91 @@
+// Command probe runs inside containers under test and prints what it sees, or misbehaves as told.
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"sort"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	commands := map[string]func([]string){"lie": lie, "fds": fds, "posture": posture, "bomb": bomb, "eat": eat, "zombies": zombies}
+	commands[os.Args[1]](os.Args[2:])
+}
+
+// lie has itself traced by its parent and stops: waitid(2) tells the parent of that as if it were an end.
+func lie([]string) {
+	runtime.LockOSThread()
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_PTRACE, syscall.PTRACE_TRACEME, 0, 0); errno != 0 {
+		fmt.Println("traceme:", errno)
+		os.Exit(3)
+	}
+	child, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"}, &os.ProcAttr{})
+	fmt.Println("child", child != nil, err)
+	_ = syscall.Kill(os.Getpid(), syscall.SIGUSR1)
+	select {}
+}
+
+// fds prints the open descriptors and what they are.
+func fds([]string) {
+	dir, err := os.Open("/proc/self/fd")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	names, _ := dir.Readdirnames(-1)
+	own := fmt.Sprint(dir.Fd())
+	sort.Strings(names)
+	for _, n := range names {
+		to, _ := os.Readlink("/proc/self/fd/" + n)
+		if n == own || strings.Contains(to, "eventpoll") || strings.Contains(to, "eventfd") { // the Go runtime's
+			continue
+		}
+		kind, _, _ := strings.Cut(to, ":")
+		fmt.Println(n, kind)
+	}
+}
+
+// bomb forks as fast as it may, and each of its children does.
+func bomb([]string) {
+	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	for {
+		p, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{Sys: &syscall.SysProcAttr{Setsid: true}})
+		if err != nil {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		_ = p.Release()
+	}
+}
+
+// eat takes memory until it is killed.
+func eat([]string) {
+	var all [][]byte
+	for {
+		b := make([]byte, 1<<20)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+		all = append(all, b)
+		_ = all
+	}
+}
+
+// zombies prints how many there are.
+func zombies([]string) {
+	n := 0
+	list, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, f := range list {
+		b, _ := os.ReadFile(f)
+		if strings.Contains(string(b), ") Z ") {
+			n++
+		}
+	}
+	fmt.Println(n)
+}
