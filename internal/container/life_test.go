@@ -158,6 +158,7 @@ func TestStopAndKill(t *testing.T) {
 	if err := e.Restart(ctx, id, StopOptions{Timeout: &second}); err != nil {
 		t.Error(err)
 	}
+	e.eventually("ready for the third time", func() bool { return strings.Count(e.output(id), "ready") == 3 })
 	if err := e.Pause(ctx, id); err != nil {
 		t.Error(err)
 	}

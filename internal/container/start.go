@@ -83,6 +83,7 @@ type starting struct {
 	content sandbox.Content
 	spec    *specs.Spec
 	task    *task.Task
+	began   time.Time  // right before the program was executed
 	held    []*os.File // namespaces that are joined, until the task has them
 	undo    []func(context.Context)
 }
@@ -383,7 +384,10 @@ func (n *starting) attach(ctx context.Context) error {
 	return n.s.o.Networks.Attach(ctx, n.r.ID, netns)
 }
 
-func (n *starting) execute(ctx context.Context) error { return n.task.Start(ctx) }
+func (n *starting) execute(ctx context.Context) error {
+	n.began = time.Now()
+	return n.task.Start(ctx)
+}
 
 // record makes the start known. A container with a restart policy is on the disk as started before anyone is told.
 func (n *starting) record(ctx context.Context) error {
@@ -392,7 +396,7 @@ func (n *starting) record(ctx context.Context) error {
 	c.task = t
 	c.mu.Unlock()
 	r, err := c.become(Running, !n.r.HostConfig.RestartPolicy.IsNone(), func(r *Record) {
-		r.Pid, r.StartedAt, r.BootID, r.HasRun = t.Pid(), time.Now().UTC(), n.s.host.bootID, true
+		r.Pid, r.StartedAt, r.BootID, r.HasRun = t.Pid(), n.began.UTC(), n.s.host.bootID, true
 		r.ExitCode, r.Error, r.OOMKilled, r.OOMVictim, r.Stopped = 0, "", false, "", false
 		r.RestartCount = 0
 		if n.o.byPolicy {

@@ -1,0 +1,289 @@
+package container
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"golang.org/x/sys/unix"
+)
+
+func TestRename(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	id, other := e.create(request{name: "first"}), e.create(request{name: "other"})
+	for name, class := range map[string]func(error) bool{"other": errdefs.IsConflict, "first": errdefs.IsInvalidArgument, "a/b": errdefs.IsInvalidArgument, "x": errdefs.IsInvalidArgument} {
+		if err := e.Rename(ctx, id, name); !class(err) {
+			t.Errorf("to %q: %v", name, err)
+		}
+	}
+	if err := e.Rename(ctx, id, "second"); err != nil {
+		t.Fatal(err)
+	}
+	e.again()
+	if r := e.rec("second"); r.ID != id {
+		t.Errorf("second is %s", r.ID)
+	}
+	if err := e.Rename(ctx, other, "first"); err != nil {
+		t.Errorf("the old name is free: %v", err)
+	}
+}
+
+func TestUpdate(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	id := e.run(request{cmd: sh("sleep 3600"), h: container.HostConfig{Resources: container.Resources{Memory: 32 << 20}}})
+	limit := int64(77)
+	u := container.UpdateConfig{Resources: container.Resources{Memory: 48 << 20, PidsLimit: &limit, NanoCPUs: 5e8}, RestartPolicy: container.RestartPolicy{Name: "always"}}
+	if _, err := e.Update(ctx, id, u); err != nil {
+		t.Fatal(err)
+	}
+	h := e.rec(id).HostConfig
+	if h.Memory != 48<<20 || h.MemorySwap != 64<<20 || *h.PidsLimit != 77 || h.NanoCPUs != 5e8 || !h.RestartPolicy.IsAlways() {
+		t.Errorf("%+v", h)
+	}
+	for file, want := range map[string]string{"memory/memory.limit_in_bytes": "50331648", "pids/pids.max": "77", "cpu/cpu.cfs_quota_us": "50000"} {
+		controller, name, _ := strings.Cut(file, "/")
+		b, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", controller, e.o.CgroupParent, id, name))
+		if err == nil && strings.TrimSpace(string(b)) != want {
+			t.Errorf("%s is %s, not %s", file, b, want)
+		}
+	}
+	for _, bad := range []container.Resources{{Memory: 1}, {Memory: 128 << 20}, {CPUQuota: 1000}, {CpusetCpus: "77"}} {
+		if _, err := e.Update(ctx, id, container.UpdateConfig{Resources: bad}); err == nil {
+			t.Errorf("%+v is let through", bad)
+		}
+	}
+	if e.rec(id).HostConfig.Memory != 48<<20 {
+		t.Error("a refused update changed something")
+	}
+}
+
+func TestPrune(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	label := map[string]string{"keep": "yes"}
+	runs, kept := e.run(request{cmd: sh("sleep 3600")}), e.create(request{c: container.Config{Labels: label}})
+	ended := e.create(request{cmd: sh("dd if=/dev/zero of=/big bs=1024 count=100 2>/dev/null")})
+	exit := e.arm(ended, container.WaitConditionNextExit)
+	e.start(ended)
+	e.take(exit)
+	if _, err := e.Prune(ctx, map[string]map[string]bool{"labell": {"x": true}}); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("an unknown filter: %v", err)
+	}
+	report, err := e.Prune(ctx, map[string]map[string]bool{"until": {"1h": true}})
+	if err != nil || len(report.ContainersDeleted) != 0 {
+		t.Errorf("until: %v %v", report, err)
+	}
+	report, err = e.Prune(ctx, map[string]map[string]bool{"label!": {"keep": true}})
+	if err != nil || len(report.ContainersDeleted) != 1 || report.ContainersDeleted[0] != ended || report.SpaceReclaimed < 100<<10 {
+		t.Errorf("%+v %v", report, err)
+	}
+	for _, id := range []string{runs, kept} {
+		if _, err := e.index.find(id); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestWaitConditions(t *testing.T) {
+	e := newEngine(t)
+	id := e.create(request{cmd: sh("exit 4")})
+	if code := e.take(e.arm(id, container.WaitConditionNotRunning)); code != 0 {
+		t.Errorf("never started: %d", code)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	if _, err := e.Wait(ctx, id, container.WaitConditionNextExit); err != nil {
+		t.Fatal(err)
+	}
+	c, _ := e.index.find(id)
+	cancel()
+	e.eventually("a waiter that has gone is forgotten", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.waiters) == 0
+	})
+	next := e.arm(id, container.WaitConditionNextExit)
+	e.start(id)
+	if code := e.take(next); code != 4 {
+		t.Errorf("next exit: %d", code)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	check := &container.HealthConfig{Test: []string{"CMD-SHELL", "test -e /tmp/ok && echo fine"}, Interval: 50 * time.Millisecond, Retries: 2}
+	id := e.run(request{cmd: sh("touch /tmp/ok; sleep 3600"), c: container.Config{Healthcheck: check}})
+	c, _ := e.index.find(id)
+	if h := c.healthState(); h == nil || h.Status != container.Starting {
+		t.Errorf("at first: %+v", h)
+	}
+	e.eventually("healthy", func() bool { return c.healthState().Status == container.Healthy })
+	if h := c.healthState(); h.Log[len(h.Log)-1].Output != "fine\n" || h.Log[len(h.Log)-1].ExitCode != 0 {
+		t.Errorf("%+v", h.Log)
+	}
+	if err := os.Remove(filepath.Join("/proc", strconv.Itoa(e.rec(id).Pid), "root/tmp/ok")); err != nil {
+		t.Fatal(err)
+	}
+	e.eventually("unhealthy", func() bool { return c.healthState().Status == container.Unhealthy })
+	e.eventually("the log is bounded", func() bool { h := c.healthState(); return h.FailingStreak > 6 && len(h.Log) == probesKept })
+	got := strings.Join(e.happened(id), ", ")
+	if got != "create, start, health_status: healthy, health_status: unhealthy" {
+		t.Errorf("events %q", got)
+	}
+	e.again()
+	c, _ = e.index.find(id)
+	e.eventually("found unhealthy again", func() bool { return c.healthState().Status == container.Unhealthy })
+	now := 0
+	if err := e.Restart(ctx, id, StopOptions{Timeout: &now}); err != nil {
+		t.Fatal(err)
+	}
+	e.eventually("healthy after a restart", func() bool { return c.healthState().Status == container.Healthy })
+}
+
+// TestProbes: time limits, endless output and what probes leave behind.
+func TestProbes(t *testing.T) {
+	e := newEngine(t)
+	for _, row := range []struct {
+		test []string
+		code int
+		want string
+	}{
+		{[]string{"CMD-SHELL", "sleep 100"}, -1, "exceeded timeout"},
+		{[]string{"CMD", "no-such-program"}, 127, "not found"},
+		{[]string{"CMD-SHELL", "yes | head -c 1000000; exit 3"}, 3, "y\ny\n"},
+		{[]string{"CMD-SHELL", "sleep 100 & echo left; exit 1"}, 1, "left"},
+	} {
+		h := &container.HealthConfig{Test: row.test, Interval: 20 * time.Millisecond, Timeout: 300 * time.Millisecond, Retries: 1}
+		id := e.run(request{cmd: sh("sleep 3600"), c: container.Config{Healthcheck: h}})
+		c, _ := e.index.find(id)
+		e.eventually("unhealthy", func() bool { return c.healthState().Status == container.Unhealthy })
+		r := c.healthState().Log[0]
+		if r.ExitCode != row.code || !strings.Contains(r.Output, row.want) || len(r.Output) > probeOutput+100 {
+			t.Errorf("%v: %d %.100q (%d bytes)", row.test, r.ExitCode, r.Output, len(r.Output))
+		}
+	}
+}
+
+// TestStartPeriod: failures in it do not count.
+func TestStartPeriod(t *testing.T) {
+	e := newEngine(t)
+	h := &container.HealthConfig{Test: []string{"CMD", "false"}, Interval: 10 * time.Millisecond, StartInterval: 10 * time.Millisecond, StartPeriod: 500 * time.Millisecond, Retries: 1}
+	began := time.Now()
+	id := e.run(request{cmd: sh("sleep 3600"), c: container.Config{Healthcheck: h}})
+	c, _ := e.index.find(id)
+	e.eventually("unhealthy", func() bool { return c.healthState().Status == container.Unhealthy })
+	if took := time.Since(began); took < 500*time.Millisecond {
+		t.Errorf("unhealthy after %s", took)
+	}
+}
+
+func TestJoinedNamespaces(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	e.run(request{name: "donor", cmd: sh("echo shared >/dev/shm/file; sleep 3600"), c: container.Config{Hostname: "donor"}, h: container.HostConfig{IpcMode: "shareable"}})
+	joins := container.HostConfig{NetworkMode: "container:donor", PidMode: "container:donor", IpcMode: "container:donor"}
+	id := e.create(request{name: "guest", cmd: sh("sleep 0.1; cat /dev/shm/file; ps | grep -c 'sleep 3600'; cat /etc/hostname; readlink /proc/self/ns/net"), h: joins})
+	exit := e.arm(id, container.WaitConditionNextExit)
+	e.start(id)
+	if code := e.take(exit); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if got := strings.Fields(e.output(id)); len(got) < 3 || got[0] != "shared" || got[1] == "0" || got[2] != "donor" {
+		t.Errorf("%q", e.output(id))
+	}
+	if e.rec("donor").IDMap != e.rec("guest").IDMap || e.rec("guest").OwnRange {
+		t.Error("they do not share their ids")
+	}
+	private := e.create(request{name: "private", cmd: sh("true"), h: container.HostConfig{IpcMode: "container:guest"}})
+	if err := e.Start(ctx, private); !errdefs.IsConflict(err) {
+		t.Errorf("joining one that has ended: %v", err)
+	}
+	shm := e.sharedMemory(e.rec("donor").ID)
+	if err := e.Remove(ctx, "donor", RemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(shm); err == nil {
+		t.Error("the shared memory is left")
+	}
+	if e.rec("guest").OwnRange == e.rec("private").OwnRange {
+		t.Error("the ids of the donor are nobody's, though two containers have them")
+	}
+	if err := e.Start(ctx, "guest"); !errdefs.IsConflict(err) {
+		t.Errorf("joining one that is gone: %v", err)
+	}
+}
+
+func TestOOM(t *testing.T) {
+	e := newEngine(t)
+	id := e.create(request{cmd: sh("tail /dev/zero"), h: container.HostConfig{Resources: container.Resources{Memory: 16 << 20, MemorySwap: 16 << 20}}})
+	exit := e.arm(id, container.WaitConditionNextExit)
+	e.start(id)
+	if code := e.take(exit); code != 137 {
+		t.Errorf("exit code %d", code)
+	}
+	if r := e.rec(id); !r.OOMKilled || r.OOMVictim != "tail" {
+		t.Errorf("%+v", r)
+	}
+	if got := strings.Join(e.happened(id, "victim"), ", "); got != "create, start, oom victim=tail, die" {
+		t.Errorf("events %q", got)
+	}
+}
+
+// TestCopyUp: owners, modes, links, attributes and times of the image's content.
+func TestCopyUp(t *testing.T) {
+	image, volume := rootWith(t, map[string]string{"data/file": "content", "data/sub/deep": "deep", "plain": "x"}), filepath.Join(t.TempDir(), "_data")
+	if err := os.Mkdir(volume, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	data := filepath.Join(image, "data")
+	for _, err := range []error{
+		os.Symlink("/etc/passwd", data+"/link"), os.Link(data+"/file", data+"/sub/hard"), unix.Mkfifo(data+"/pipe", 0o640),
+		os.Chown(data+"/file", 101, 102), unix.Chmod(data+"/file", 0o4750), os.Chown(data, 7, 8), unix.Chmod(data, 0o1770),
+		unix.Setxattr(data+"/file", "user.colour", []byte("blue"), 0), os.Chtimes(data+"/sub", time.Unix(1, 0), time.Unix(2, 0)),
+		os.Symlink("data", image+"/alias"),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := &Record{HostConfig: &container.HostConfig{}}
+	r.Image.Lower = []string{image}
+	if err := copyUp(r, "/alias", volume); err != nil {
+		t.Fatal(err)
+	}
+	var root, file, hard, sub, pipe unix.Stat_t
+	for name, st := range map[string]*unix.Stat_t{"": &root, "file": &file, "sub/hard": &hard, "sub": &sub, "pipe": &pipe} {
+		if err := unix.Lstat(filepath.Join(volume, name), st); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if root.Uid != 7 || root.Gid != 8 || root.Mode&0o7777 != 0o1770 || file.Uid != 101 || file.Gid != 102 || file.Mode&0o7777 != 0o4750 {
+		t.Errorf("owners and modes: %+v %+v", root, file)
+	}
+	if file.Ino != hard.Ino || sub.Mtim.Sec != 2 || pipe.Mode&unix.S_IFMT != unix.S_IFIFO || pipe.Mode&0o777 != 0o640 {
+		t.Errorf("links, times, pipes: %d %d %d %o", file.Ino, hard.Ino, sub.Mtim.Sec, pipe.Mode)
+	}
+	if to, err := os.Readlink(volume + "/link"); to != "/etc/passwd" || err != nil {
+		t.Errorf("link: %q %v", to, err)
+	}
+	value := make([]byte, 10)
+	if n, err := unix.Getxattr(volume+"/file", "user.colour", value); err != nil || string(value[:n]) != "blue" {
+		t.Errorf("attribute: %q %v", value[:n], err)
+	}
+	if left, _ := filepath.Glob(filepath.Dir(volume) + "/.copy-*"); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	for _, nothing := range []string{"/no/such", "/plain", "/plain/below"} {
+		if err := copyUp(r, nothing, volume); err != nil {
+			t.Errorf("%s: %v", nothing, err)
+		}
+	}
+}

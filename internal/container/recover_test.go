@@ -1,0 +1,196 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/task"
+)
+
+func restarting(name container.RestartPolicyMode, n int) container.HostConfig {
+	return container.HostConfig{RestartPolicy: container.RestartPolicy{Name: name, MaximumRetryCount: n}}
+}
+
+// TestNextLife: what ran runs on, what ended has its exact exit code, and policies are followed.
+func TestNextLife(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	runs := e.run(request{name: "runs", cmd: sh("sleep 3600")})
+	ends := e.run(request{name: "ends", cmd: sh("sleep 0.3; exit 42")})
+	frozen := e.run(request{name: "frozen", cmd: sh("sleep 3600")})
+	if err := e.Pause(ctx, frozen); err != nil {
+		t.Fatal(err)
+	}
+	always := e.run(request{name: "always", cmd: sh("sleep 0.2; exit 3"), h: restarting("always", 0)})
+	stopped := e.run(request{name: "stopped", cmd: sh("sleep 3600"), h: restarting("unless-stopped", 0)})
+	gone := e.run(request{name: "gone", cmd: sh("sleep 0.2"), h: container.HostConfig{AutoRemove: true}})
+	created := e.create(request{name: "created"})
+	now := 0
+	if err := e.Stop(ctx, stopped, StopOptions{Timeout: &now}); err != nil {
+		t.Fatal(err)
+	}
+	pid := e.rec(runs).Pid
+	e.close()
+	time.Sleep(500 * time.Millisecond)
+	e.open()
+	if r := e.rec(runs); r.Status != Running || r.Pid != pid {
+		t.Errorf("runs: %s %d, was %d", r.Status, r.Pid, pid)
+	}
+	if r := e.rec(ends); r.Status != Exited || r.ExitCode != 42 {
+		t.Errorf("ends: %s %d", r.Status, r.ExitCode)
+	}
+	if r := e.rec(frozen); r.Status != Paused {
+		t.Errorf("frozen: %s", r.Status)
+	}
+	if err := e.Unpause(ctx, frozen); err != nil {
+		t.Error(err)
+	}
+	if r := e.rec(created); r.Status != Created {
+		t.Errorf("created: %s", r.Status)
+	}
+	e.eventually("always runs again", func() bool { r := e.rec(always); return r.RestartCount > 0 })
+	if r := e.rec(stopped); r.Status != Exited {
+		t.Errorf("stopped: %s", r.Status)
+	}
+	e.eventually("--rm is gone", func() bool { _, err := e.index.find(gone); return err != nil })
+	exit := e.arm(runs, container.WaitConditionNotRunning)
+	if err := e.Stop(ctx, runs, StopOptions{Timeout: &now}); err != nil {
+		t.Error(err)
+	}
+	if code := e.take(exit); code != 137 {
+		t.Errorf("runs: exit code %d", code)
+	}
+	if e.noted() != "" {
+		t.Error(e.noted())
+	}
+}
+
+// TestAfterReboot: tasks are gone with the state directory. What ran is known to have ended, and policies start it again.
+func TestAfterReboot(t *testing.T) {
+	e := newEngine(t)
+	plain := e.run(request{name: "plain", cmd: sh("sleep 3600")})
+	kept := e.run(request{name: "kept", cmd: sh("sleep 3600"), h: restarting("unless-stopped", 0)})
+	failed := e.run(request{name: "failed", cmd: sh("sleep 3600"), h: restarting("on-failure", 0)})
+	temporary := e.run(request{name: "temporary", cmd: sh("sleep 3600"), h: container.HostConfig{AutoRemove: true}})
+	tasks := []string{plain, kept, failed, temporary}
+	e.close()
+	for _, id := range tasks { // as a reboot does
+		dir := filepath.Join(e.o.State, "tasks", id)
+		tk, err := task.Open(context.Background(), dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tk.Delete(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(e.o.Root, "containers", id)
+		r, err := readRecord(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.BootID = "an earlier one"
+		if err := r.write(path, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.RemoveAll(e.o.State); err != nil {
+		t.Fatal(err)
+	}
+	e.open()
+	if r := e.rec(plain); r.Status != Exited || r.ExitCode != 255 || r.Error == "" {
+		t.Errorf("plain: %s %d %q", r.Status, r.ExitCode, r.Error)
+	}
+	for _, id := range []string{kept, failed} {
+		e.eventually("it runs again", func() bool { return e.rec(id).Status == Running })
+	}
+	e.eventually("--rm is gone", func() bool { _, err := e.index.find(temporary); return err != nil })
+}
+
+// TestShimKilled: nobody knows how the program would have ended; nothing of it is left.
+func TestShimKilled(t *testing.T) {
+	e := newEngine(t)
+	id := e.run(request{name: "orphan", cmd: sh("sleep 3600 & sleep 3600")})
+	pid := e.rec(id).Pid
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "PPid:\t")
+	line, _, _ := strings.Cut(rest, "\n")
+	exit := e.arm(id, container.WaitConditionNextExit)
+	if err := unix.Kill(number(t, line), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if code := e.take(exit); code != 137 {
+		t.Errorf("exit code %d", code)
+	}
+	if r := e.rec(id); r.Status != Exited || r.Error == "" {
+		t.Errorf("%s %q", r.Status, r.Error)
+	}
+	e.eventually("the program is dead", func() bool { return errors.Is(unix.Kill(pid, 0), syscall.ESRCH) })
+	e.start(id) // and it can be started again
+}
+
+// TestDamagedRecord: it is named and set aside; the others are there.
+func TestDamagedRecord(t *testing.T) {
+	e := newEngine(t)
+	good, bad := e.create(request{name: "good"}), e.create(request{name: "bad"})
+	e.close()
+	if err := os.WriteFile(filepath.Join(e.o.Root, "containers", bad, recordFile), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e.open()
+	if _, err := e.index.find(good); err != nil {
+		t.Error(err)
+	}
+	if _, err := e.index.find(bad); err == nil || !strings.Contains(e.noted(), bad) {
+		t.Errorf("%v; noted %q", err, e.noted())
+	}
+	aside, _ := filepath.Glob(filepath.Join(e.o.Root, "containers", bad+".damaged-*"))
+	if len(aside) != 1 {
+		t.Errorf("set aside: %v", aside)
+	}
+	for _, dir := range aside {
+		os.RemoveAll(dir)
+	}
+}
+
+// TestRemovalGoesOn: an engine that was killed in the middle of a removal goes on with it.
+func TestRemovalGoesOn(t *testing.T) {
+	e := newEngine(t)
+	id := e.create(request{name: "half-removed"})
+	c, _ := e.index.find(id)
+	if _, err := c.become(Removing, true, nil); err != nil {
+		t.Fatal(err)
+	}
+	e.again()
+	e.eventually("it is gone", func() bool { _, err := e.index.find(id); return err != nil })
+	if _, err := os.Stat(c.dir); err == nil {
+		t.Error("its folder is left")
+	}
+	e.create(request{name: "half-removed"})
+}
+
+// TestHundredFoundAgain bounds what an engine's start does for each container.
+func TestHundredFoundAgain(t *testing.T) {
+	e := newEngine(t)
+	for i := range 30 {
+		e.run(request{name: fmt.Sprintf("many%d", i), cmd: sh("sleep 3600")})
+	}
+	e.again()
+	for i := range 30 {
+		if r := e.rec(fmt.Sprintf("many%d", i)); r.Status != Running {
+			t.Errorf("%s is %s", r.Name, r.Status)
+		}
+	}
+}
