@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
-	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/task"
 )
@@ -54,20 +52,16 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 	if before.wantsAgain(exit.Code) {
 		next, wait = Restarting, c.nextBackoff(exit.At.Sub(before.StartedAt))
 	}
-	victim := ""
-	if exit.OOMKilled {
-		victim = oomVictim(s.cgroupPath(before))
-	}
 	r := c.settle(func(r *Record) {
 		r.Status, r.Pid, r.ExitCode, r.FinishedAt = next, 0, exit.Code, exit.At.UTC()
-		r.OOMKilled, r.OOMVictim = exit.OOMKilled, victim
+		r.OOMKilled, r.OOMVictim = exit.OOMKilled, exit.OOMVictim
 		if exit.Lost {
 			r.Error = "its supervisor was gone: the container was ended, how its program did is not known"
 		}
 		c.exits++
 	})
 	if r.OOMKilled {
-		s.publish(r, events.ActionOOM, "victim", victim)
+		s.publish(r, events.ActionOOM, "victim", r.OOMVictim)
 	}
 	s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(r.ExitCode), "execDuration", strconv.Itoa(int(r.FinishedAt.Sub(r.StartedAt).Seconds())))
 	c.answer(exited(r), false)
@@ -197,47 +191,6 @@ func (l life) restartByPolicy(ctx context.Context) {
 	}
 	r = c.settle(func(r *Record) { r.Status = Exited })
 	c.answer(exited(r), false)
-}
-
-// oomVictim asks the kernel's log which process of a control group it killed last; "" where the log does not say.
-func oomVictim(group string) string {
-	fd, err := unix.Open("/dev/kmsg", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return ""
-	}
-	defer unix.Close(fd)
-	victim := ""
-	record := make([]byte, 8192)
-	for range 1 << 16 {
-		n, err := unix.Read(fd, record)
-		if errors.Is(err, unix.EPIPE) {
-			continue // overwritten while it was read
-		}
-		if err != nil || n == 0 {
-			break
-		}
-		if name := parseOOM(string(record[:n]), group); name != "" {
-			victim = name
-		}
-	}
-	return victim
-}
-
-// parseOOM reads the kernel's line "…oom-kill:constraint=…,task_memcg=GROUP,task=NAME,pid=N,uid=N".
-func parseOOM(line, group string) string {
-	_, rest, ok := strings.Cut(line, "oom-kill:")
-	if !ok {
-		return ""
-	}
-	_, rest, ok = strings.Cut(rest, ",task_memcg="+group)
-	if !ok || !strings.HasPrefix(rest, ",") && !strings.HasPrefix(rest, "/") {
-		return ""
-	}
-	_, rest, _ = strings.Cut(rest, ",task=")
-	if i := strings.LastIndex(rest, ",pid="); i >= 0 {
-		return rest[:i]
-	}
-	return ""
 }
 
 // settle changes the record for what has happened already: in memory also where the disk does not take it.
