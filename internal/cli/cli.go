@@ -86,7 +86,7 @@ func run(ctx context.Context, args []string, s Streams) error {
 		return printHelp(s.Out, commands())
 	}
 	if strings.HasPrefix(rest[0], cobra.ShellCompRequestCmd) || rest[0] == "completion" {
-		return execute(ctx, app, wholeTree(app), rest)
+		return complete(ctx, app, rest)
 	}
 	name, cmd, rest, err := choose(rest)
 	switch {
@@ -100,6 +100,16 @@ func run(ctx context.Context, args []string, s Streams) error {
 	c := cmd.build(app)
 	frame(c, "wherry "+name, cmd.short)
 	return execute(ctx, app, c, rest)
+}
+
+// complete answers shells, which put what was typed so far behind a word of their own.
+func complete(ctx context.Context, app *App, words []string) error {
+	g, typed, err := parseGlobals(words[1:])
+	if err == nil && words[0] != "completion" && len(typed) > 0 {
+		app.Client = newApp(g, app.Streams).Client
+		words = append(words[:1:1], typed...)
+	}
+	return execute(ctx, app, wholeTree(app), words)
 }
 
 func newApp(g globals, s Streams) *App {

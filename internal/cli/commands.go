@@ -94,6 +94,8 @@ func wholeTree(app *App) *cobra.Command {
 		for _, name := range all[i].names() {
 			c := all[i].build(app)
 			c.Short = all[i].short
+			completeNames(app, c)
+			addHelp(c)
 			parent := root
 			noun, verb, two := strings.Cut(name, " ")
 			if two {

@@ -327,3 +327,20 @@ func FuzzParseMount(f *testing.F) {
 		}
 	})
 }
+
+func TestCompletion(t *testing.T) {
+	host := recording{
+		"/containers/json": `[{"Id":"1","Names":["/web"]},{"Id":"2","Names":["/db"]}]`,
+		"/images/json":     `[{"Id":"sha256:1","RepoTags":["busybox:1"]}]`,
+	}.serve(t)
+	for line, want := range map[string]string{
+		"sto": "stop", "run --memory-s": "--memory-swap", "container attac": "attach", "stop ": "web", "exec ": "db", "run ": "busybox:1", "image rm ": "busybox:1",
+	} {
+		words := strings.Split(line, " ")
+		var out strings.Builder
+		code := Main(t.Context(), append([]string{"__complete", "-H", host}, words...), Streams{Out: &out, Err: io.Discard})
+		if code != 0 || !strings.Contains(out.String(), want) {
+			t.Errorf("%q: status %d, %q", line, code, out.String())
+		}
+	}
+}

@@ -33,16 +33,21 @@ func frame(c *cobra.Command, name, short string) {
 	if c.Short == "" {
 		c.Short = short
 	}
-	if c.Flags().ShorthandLookup("h") != nil {
-		c.Flags().Bool("help", false, "Print this")
-	} else {
-		c.Flags().BoolP("help", "h", false, "Print this")
-	}
+	addHelp(c)
 	c.SetUsageTemplate(usageTemplate)
 	c.SetHelpTemplate(`{{.UsageString}}`)
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return &exitError{125, flagError(c, err, name)} })
 	if c.Args == nil {
 		c.Args = exactly(0)
+	}
+}
+
+// addHelp leaves -h to --hostname where there is one.
+func addHelp(c *cobra.Command) {
+	if c.Flags().ShorthandLookup("h") != nil {
+		c.Flags().Bool("help", false, "Print this")
+	} else {
+		c.Flags().BoolP("help", "h", false, "Print this")
 	}
 }
 

@@ -80,6 +80,9 @@ func socketPath(host string) (string, error) {
 // Host is the address that the client speaks to, as unix:///path.
 func (c *Client) Host() string { return "unix://" + c.path }
 
+// DoNotStart makes requests fail when no engine runs, also at the usual address. It is for the time before the first request.
+func (c *Client) DoNotStart() { c.autoStart = false }
+
 // Close ends the idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
