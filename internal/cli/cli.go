@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -118,6 +119,11 @@ func newApp(g globals, s Streams) *App {
 	app.Client = func() (_ *client.Client, err error) {
 		if c == nil {
 			c, err = client.New(g.host)
+			if err == nil && g.debug {
+				c.Trace = func(method, path string, status int, took time.Duration) {
+					fmt.Fprintf(s.Err, "debug: %s %s: %d after %s\n", method, path, status, took.Round(10*time.Microsecond))
+				}
+			}
 		}
 		return c, err
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -15,7 +16,10 @@ func (w *waiting) read() (container.WaitResponse, error) {
 	defer w.body.Close()
 	var answer container.WaitResponse
 	if err := json.NewDecoder(w.body).Decode(&answer); err != nil {
-		return answer, fmt.Errorf("wait for the container: the engine went away: %w", err)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			err = errors.New("the engine went away before the container ended, which goes on without it: wherry ps and wherry logs tell more")
+		}
+		return answer, err
 	}
 	if answer.Error != nil && answer.Error.Message != "" {
 		return answer, errors.New(answer.Error.Message)
@@ -35,7 +39,7 @@ func (w *waiting) exit(id string) error {
 	answer, err := w.read()
 	switch {
 	case err != nil:
-		return &exitError{125, fmt.Errorf("exit status of container %s: %w", shortID(id), err)}
+		return &exitError{125, fmt.Errorf("container %s: %w", shortID(id), err)}
 	case answer.StatusCode != 0:
 		return &exitError{code: int(answer.StatusCode)}
 	}

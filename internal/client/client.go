@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 )
 
 // The engine's directories and socket when nothing else is said.
@@ -30,6 +31,9 @@ type Client struct {
 	path      string // of the socket
 	autoStart bool
 	http      *http.Client
+
+	// Trace is told about each request, where it is not nil. It is to be set before the first one.
+	Trace func(method, path string, status int, took time.Duration)
 
 	mu      sync.Mutex // one dial at a time tries to start the engine
 	started bool
@@ -184,7 +188,9 @@ func (c *Client) Stream(ctx context.Context, r Request) (*http.Response, error) 
 	if err != nil {
 		return nil, err
 	}
+	began := time.Now()
 	res, err := c.http.Do(req)
+	c.trace(r, res, began)
 	if err != nil {
 		return nil, c.explain(err)
 	}
@@ -193,6 +199,21 @@ func (c *Client) Stream(ctx context.Context, r Request) (*http.Response, error) 
 		return nil, readError(res)
 	}
 	return res, nil
+}
+
+func (c *Client) trace(r Request, res *http.Response, began time.Time) {
+	if c.Trace == nil {
+		return
+	}
+	status := 0
+	if res != nil {
+		status = res.StatusCode
+	}
+	target := r.Path
+	if len(r.Query) > 0 {
+		target += "?" + r.Query.Encode()
+	}
+	c.Trace(method(r), target, status, time.Since(began))
 }
 
 func method(r Request) string {

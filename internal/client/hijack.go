@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"time"
 )
 
 // Hijacked is a connection that attach and exec took over: what is written is input, what is read is output.
@@ -37,6 +38,7 @@ func (c *Client) Hijack(ctx context.Context, r Request) (*Hijacked, error) {
 	}
 	req.Header.Set("Connection", "Upgrade")
 	req.Header.Set("Upgrade", "tcp")
+	began := time.Now()
 	conn, err := c.dial(ctx)
 	if err != nil {
 		return nil, c.explain(err)
@@ -49,6 +51,7 @@ func (c *Client) Hijack(ctx context.Context, r Request) (*Hijacked, error) {
 	}
 	reader := bufio.NewReader(conn)
 	res, err := http.ReadResponse(reader, req)
+	c.trace(r, res, began)
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("read the engine's answer to %s %s: %w", r.Method, r.Path, err)
