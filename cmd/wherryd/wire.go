@@ -94,7 +94,7 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 	// Containers outlive the engine; what it does for them is ended by Close, not by the signal.
 	ctx = context.WithoutCancel(ctx)
 	s.Events = event.New()
-	if s.Volumes, err = volume.Open(filepath.Join(o.root, "volumes"), s.Events); err != nil {
+	if s.Volumes, err = volume.Open(filepath.Join(o.root, "volumes"), s.Events, func(err error) { log.Warn(err.Error()) }); err != nil {
 		return s, shut, fmt.Errorf("open volumes: %w", err)
 	}
 	closers = append(closers, s.Volumes.Close)

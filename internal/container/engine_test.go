@@ -166,7 +166,7 @@ func (e *engine) open() {
 	}
 	e.o.Events = event.New()
 	var err error
-	e.vols, err = volume.Open(filepath.Join(e.o.Root, "volumes"), e.o.Events)
+	e.vols, err = volume.Open(filepath.Join(e.o.Root, "volumes"), e.o.Events, nil)
 	must(err)
 	e.images, err = image.Open(ctx, image.Options{Root: e.o.Root, Oar: e.o.Oar, Events: e.o.Events})
 	must(err)

@@ -118,7 +118,7 @@ func (e *engine) open(t *testing.T, oar string) {
 	must(os.MkdirAll(state, 0o700))
 	s := docker.Services{Events: event.New()}
 	var err error
-	s.Volumes, err = volume.Open(filepath.Join(root, "volumes"), s.Events)
+	s.Volumes, err = volume.Open(filepath.Join(root, "volumes"), s.Events, nil)
 	must(err)
 	s.Images, err = image.Open(ctx, image.Options{Root: root, Oar: oar, Events: s.Events})
 	must(err)

@@ -2,10 +2,8 @@ package docker
 
 import (
 	"bufio"
-	"io/fs"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -72,25 +70,4 @@ func loopbackPrefixes() []netip.Prefix {
 		netip.PrefixFrom(netip.IPv6Loopback(), 128),
 		netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8),
 	}
-}
-
-// directorySize adds up the sizes of files; what cannot be read counts nothing. -1 where dir itself cannot.
-func directorySize(dir string) int64 {
-	if dir == "" {
-		return -1
-	}
-	var sum int64
-	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return nil
-		}
-		if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
-			sum += info.Size()
-		}
-		return nil
-	})
-	if err != nil {
-		return -1
-	}
-	return sum
 }

@@ -195,16 +195,13 @@ func (s *systemRoutes) containerUsage(ctx context.Context) (*container.DiskUsage
 }
 
 func (s *systemRoutes) volumeUsage(ctx context.Context) (*volume.DiskUsage, error) {
-	list, err := s.Volumes.List(ctx, nil)
+	list, err := s.Volumes.Usage(ctx)
 	if err != nil {
 		return nil, err
 	}
 	u := &volume.DiskUsage{Items: list, TotalCount: int64(len(list))}
 	for i := range list {
 		v := &list[i]
-		if v.UsageData == nil {
-			v.UsageData = &volume.UsageData{RefCount: -1, Size: directorySize(v.Mountpoint)}
-		}
 		u.TotalSize += max(v.UsageData.Size, 0)
 		if v.UsageData.RefCount > 0 {
 			u.ActiveCount++
