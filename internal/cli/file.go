@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -54,7 +55,10 @@ func commitCommand(app *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		q := url.Values{"container": {args[0]}, "pause": {fmt.Sprint(btoi(pause))}, "changes": changes.values}
+		q := url.Values{"container": {args[0]}, "changes": changes.values}
+		if !pause {
+			q.Set("pause", "0")
+		}
 		if author != "" {
 			q.Set("author", author)
 		}
@@ -67,9 +71,7 @@ func commitCommand(app *App) *cobra.Command {
 				return fmt.Errorf("commit to %s: a digest is worked out, it cannot be given: name a tag", args[1])
 			}
 			q.Set("repo", repository(args[1]))
-			if n.tag != "" {
-				q.Set("tag", n.tag)
-			}
+			q.Set("tag", cmp.Or(n.tag, "latest"))
 		}
 		var made container.CommitResponse
 		if err := c.Post(cmd.Context(), "/commit", q, nil, &made); err != nil {
