@@ -30,11 +30,15 @@ func printImageTree(w io.Writer, list []image.Summary, whole bool) error {
 				children = append(children, m)
 			}
 		}
+		size := "N/A"
+		if len(i.Manifests) > 0 {
+			size = humanSize(content)
+		}
 		used := ""
 		if i.Containers > 0 {
 			used = "yes"
 		}
-		fmt.Fprintf(&b, "%s\t%s\t%s\t%s\t%s\n", cmp.Or(strings.Join(names, ", "), "<none>"), id(i.ID), humanSize(i.Size), humanSize(content), used)
+		fmt.Fprintf(&b, "%s\t%s\t%s\t%s\t%s\n", cmp.Or(strings.Join(names, ", "), "<none>"), id(i.ID), humanSize(i.Size), size, used)
 		for n, m := range children {
 			branch, platform := "├─ ", "unknown"
 			if n == len(children)-1 {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,7 +49,7 @@ func login(ctx context.Context, app *App, key string, f loginFlags) error {
 	}
 	if f == (loginFlags{}) {
 		if a, err := c.credentials(key); err == nil && a != nil && (a.Password != "" || a.IdentityToken != "") {
-			fmt.Fprintf(app.Out, "Trying the login of %s that is there already...\n", a.Username)
+			fmt.Fprintf(app.Out, "Trying the login that is there already (%s)...\n", cmp.Or(a.Username, "a token"))
 			err := tryLogin(ctx, app, cl, c, *a)
 			if err == nil || client.Status(err) == 0 {
 				return err
