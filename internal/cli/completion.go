@@ -2,6 +2,7 @@ package cli
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/moby/moby/api/types/container"
@@ -17,13 +18,16 @@ func completeNames(app *App, c *cobra.Command) {
 		return
 	}
 	words := strings.FieldsFunc(c.Use, func(r rune) bool { return r < 'A' || r > 'Z' })
+	words = slices.DeleteFunc(words, func(w string) bool { return w == "OPTIONS" })
 	c.ValidArgsFunction = func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
-		for _, word := range words {
-			if list := names(app, cmd, word); list != nil {
-				return list, cobra.ShellCompDirectiveNoFileComp
-			}
+		if len(words) == 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		return nil, cobra.ShellCompDirectiveDefault
+		list := names(app, cmd, words[min(len(args), len(words)-1)])
+		if list == nil {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		return slices.DeleteFunc(list, func(n string) bool { return slices.Contains(args, n) }), cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
@@ -36,6 +40,10 @@ func names(app *App, cmd *cobra.Command, word string) (all []string) {
 	c.DoNotStart()
 	ctx := cmd.Context()
 	switch word {
+	case "OBJECT":
+		for _, kind := range []string{"CONTAINER", "IMAGE", "NETWORK", "VOLUME"} {
+			all = append(all, names(app, cmd, kind)...)
+		}
 	case "CONTAINER":
 		var list []container.Summary
 		if c.Get(ctx, "/containers/json", url.Values{"all": {"1"}}, &list) != nil {

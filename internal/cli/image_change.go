@@ -12,7 +12,7 @@ import (
 )
 
 func tagCommand(app *App) *cobra.Command {
-	return &cobra.Command{Use: "tag SOURCE[:TAG] TARGET[:TAG]", Args: exactly(2), RunE: func(cmd *cobra.Command, args []string) error {
+	return &cobra.Command{Use: "tag IMAGE[:TAG] NEW[:TAG]", Args: exactly(2), RunE: func(cmd *cobra.Command, args []string) error {
 		c, err := app.Client()
 		if err != nil {
 			return err

@@ -29,7 +29,7 @@ func kinds() []kind {
 	}
 }
 
-func inspectCommand(app *App) *cobra.Command { return inspectKinds(app, kinds(), "NAME...") }
+func inspectCommand(app *App) *cobra.Command { return inspectKinds(app, kinds(), "OBJECT...") }
 
 func inspectContainers(app *App) *cobra.Command {
 	return inspectKinds(app, kinds()[:1], "CONTAINER...")

@@ -139,7 +139,7 @@ func platformFlag(c *cobra.Command, into *string, usage string) {
 func pushCommand(app *App) *cobra.Command {
 	var all, quiet bool
 	var platform string
-	c := &cobra.Command{Use: "push [OPTIONS] NAME[:TAG]", Args: exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
+	c := &cobra.Command{Use: "push [OPTIONS] IMAGE[:TAG]", Args: exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
 		n := splitName(args[0])
 		switch {
 		case n.digest != "":
