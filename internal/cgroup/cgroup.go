@@ -222,6 +222,27 @@ func (g *Group) Add(pid int) error {
 	return nil
 }
 
+// Entries opens the files through which a single-threaded process puts itself into the group, by writing "0" to each: those of v1's
+// hierarchies, as clone3 puts it into the cgroup2 tree (see Dir). It moves nobody but itself, so the kernel need not wait until all
+// forks of the machine stand still, which a write of another's pid to cgroup.procs costs (kernel/cgroup, cgroup_threadgroup_rwsem).
+func (g *Group) Entries() ([]*os.File, error) {
+	var files []*os.File
+	for _, name := range g.names() {
+		if name == unified {
+			continue
+		}
+		f, err := os.OpenFile(filepath.Join(g.dirs[name], "tasks"), os.O_WRONLY, 0)
+		if err != nil {
+			for _, opened := range files {
+				opened.Close()
+			}
+			return nil, fmt.Errorf("open control group %s: %w", g.path, err)
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
 // names of the hierarchies in a fixed order.
 func (g *Group) names() []string {
 	names := make([]string, 0, len(g.dirs))

@@ -49,23 +49,16 @@ type exec struct {
 	filter          []byte
 	program         *sysprog.Program
 	execs           execPaths
-	files           []*os.File
+	held            held
 	console, slave  *os.File
 	gateIn, gateOut *os.File
 }
 
 func (e *exec) close() {
-	for _, f := range e.files {
-		f.Close()
-	}
+	e.held.close()
 	if e.program != nil {
 		e.program.Close()
 	}
-}
-
-func (e *exec) keep(f *os.File) *os.File {
-	e.files = append(e.files, f)
-	return f
 }
 
 func (e *exec) prepare() (err error) {
@@ -73,21 +66,21 @@ func (e *exec) prepare() (err error) {
 		if e.c.devpts == nil {
 			return fmt.Errorf("a terminal is asked for, but the container has no devpts")
 		}
-		owner := e.c.hostID(int(e.o.Process.User.UID))
+		owner := e.c.ids.Host(int(e.o.Process.User.UID))
 		if e.console, e.slave, err = openPty(e.c.devpts, owner, e.o.Process.ConsoleSize); err != nil {
 			return err
 		}
-		e.keep(e.slave)
+		e.held.keep(e.slave)
 		e.o.Stdio = Stdio{e.slave, e.slave, e.slave}
 	}
-	if e.o.Stdio, err = fillStdio(e.o.Stdio, e.keep); err != nil {
+	if e.o.Stdio, err = fillStdio(e.o.Stdio, e.held.keep); err != nil {
 		return err
 	}
 	if e.gateIn, e.gateOut, err = os.Pipe(); err != nil {
 		return err
 	}
-	e.keep(e.gateIn)
-	e.keep(e.gateOut)
+	e.held.keep(e.gateIn)
+	e.held.keep(e.gateOut)
 	return nil
 }
 
@@ -124,22 +117,17 @@ func (e *exec) write() (err error) {
 		all |= unix.CLONE_NEWUSER // in one call: the right to join is judged by the rights from before
 	}
 	p.Call("join the container's namespaces", unix.SYS_SETNS, pidfd, all)
-	group := -1
-	if e.c.cgroup != nil {
-		if dir, ok := e.c.cgroup.Dir(); ok {
-			f, err := os.Open(dir)
-			if err != nil {
-				return err
-			}
-			group = int(e.keep(f).Fd())
-		}
+	dir, entries, err := openGroup(e.c.cgroup, &e.held)
+	if err != nil {
+		return err
 	}
-	p.Fork("clone into the container", 0, group)
+	p.Fork("clone into the container", 0, dir)
+	writeEntries(p, entries)
 	p.Call("close the parent's end", unix.SYS_CLOSE, descriptor(e.gateOut))
-	writeAwait(p, "wait for the control group", int(e.gateIn.Fd()))
+	_ = unix.SetNonblock(descriptor(e.gateIn), false) // the child has no poller
+	writeAwait(p, "wait for the limits", descriptor(e.gateIn))
 	if e.c.userns != nil {
-		p.Call("become root of the user namespace", unix.SYS_SETRESGID, 0, 0, 0)
-		p.Call("become root of the user namespace", unix.SYS_SETRESUID, 0, 0, 0)
+		writeRootInside(p)
 	}
 	pp := processProgram{process: e.o.Process, stdio: e.o.Stdio, terminal: e.slave, filter: e.filter, keyring: true}
 	writeStreams(p, pp, nil)
@@ -178,13 +166,8 @@ func (e *exec) failed(pr *sysprog.Process, err error) error {
 	return diagnose(err, e.program, e.execs, root)
 }
 
-// release puts the process into its control groups and limits, and lets it go on.
+// release sets the process's limits and lets it go on.
 func (e *exec) release(pr *sysprog.Process) error {
-	if e.c.cgroup != nil {
-		if err := e.c.cgroup.Add(pr.Pid); err != nil {
-			return err
-		}
-	}
 	if err := setRlimits(pr.Pid, e.o.Process.Rlimits); err != nil {
 		return err
 	}

@@ -6,6 +6,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Sizes of the structures of openat2(2) and mount_setattr(2).
+const (
+	openHowSize   = 24
+	mountAttrSize = 32
+)
+
 // openHow, mountAttr and propagationAttr are the structures of openat2(2) and mount_setattr(2) as bytes.
 func openHow(flags, resolve uint64) []byte {
 	how := unix.OpenHow{Flags: flags, Resolve: resolve}

@@ -1,7 +1,6 @@
 package ociruntime
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/rootfs"
 )
 
@@ -91,63 +91,96 @@ func parseMountOptions(list []string) mountOptions {
 	return o
 }
 
-// prepareMounts makes every mount of the spec, detached, and opens the places where they go.
-func (s *start) prepareMounts(context.Context) error {
-	for i := range s.spec.Mounts {
-		m := &s.spec.Mounts[i]
-		if err := s.prepareMount(m); err != nil {
+// layout is a container's tree of file systems, made detached, with the places where they go.
+type layout struct {
+	bundle string
+	spec   *specs.Spec
+	ns     *namespaces
+	group  *cgroup.Group
+	held   *held
+
+	root     *os.File // the detached root file system
+	mounts   []*attachment
+	devices  *os.File // the /dev tmpfs
+	null     *os.File // a folder with a null device of ours
+	devpts   *os.File
+	console  *os.File // the terminal's master side
+	slave    *os.File
+	warnings []string
+}
+
+// prepare makes every mount of the spec, detached, and opens the places where they go.
+func (l *layout) prepare() error {
+	for i := range l.spec.Mounts {
+		m := &l.spec.Mounts[i]
+		if err := l.prepareMount(m); err != nil {
 			return fmt.Errorf("mount %s: %w", m.Destination, err)
 		}
 	}
-	if err := s.prepareDevices(); err != nil {
+	if err := l.prepareDevices(); err != nil {
 		return err
 	}
-	if s.slave != nil {
-		return s.prepareConsole()
+	if l.slave != nil {
+		if err := l.prepareConsole(); err != nil {
+			return err
+		}
 	}
+	l.makeWorkingDirectory()
 	return nil
 }
 
-func (s *start) prepareMount(m *specs.Mount) error {
+// makeWorkingDirectory makes the program's working directory where it is missing; where it cannot be made, entering it says why.
+func (l *layout) makeWorkingDirectory() {
+	a := &attachment{isDir: true}
+	dir, name := l.find(a, l.spec.Process.Cwd)
+	if dir == nil {
+		return
+	}
+	if f, err := l.target(dir, name, true); err == nil {
+		f.Close()
+	}
+}
+
+func (l *layout) prepareMount(m *specs.Mount) error {
 	o := parseMountOptions(m.Options)
 	a := &attachment{isDir: true, propagation: o.propagation, flags: int(o.set)}
 	var err error
 	switch {
 	case o.bind || o.rbind || m.Type == "bind":
-		err = s.bindMount(a, m, o)
+		err = l.bindMount(a, m, o)
 	case m.Type == "proc", m.Type == "mqueue":
 		a.fstype, a.optional = m.Type, m.Type == "mqueue"
 	case m.Type == "sysfs":
-		err = s.sysMount(a, o)
+		err = l.sysMount(a, o)
 	case m.Type == "cgroup", m.Type == "cgroup2":
-		return s.cgroupMounts(m.Destination, o)
+		return l.cgroupMounts(m.Destination, o)
 	case m.Type == "devpts":
-		a.source, err = s.newFilesystem("devpts", s.ownedBy(append(o.data, "newinstance")), o)
-		if s.devpts != nil && m.Destination == "/dev/pts" {
-			a.source, err = dup(s.devpts)
+		a.source, err = l.newFilesystem("devpts", l.ownedBy(append(o.data, "newinstance")), o)
+		if l.devpts != nil && m.Destination == "/dev/pts" {
+			a.source, err = dup(l.devpts)
 		}
 	default:
 		data := o.data
-		if m.Type == "tmpfs" && s.ids.Size > 0 {
-			data = s.ownedBy(append([]string{"uid=0", "gid=0"}, data...))
+		if m.Type == "tmpfs" && l.ns.ids.Size > 0 {
+			data = l.ownedBy(append([]string{"uid=0", "gid=0"}, data...))
 		}
-		a.source, err = s.newFilesystem(m.Type, data, o)
+		a.source, err = l.newFilesystem(m.Type, data, o)
 	}
 	if err != nil {
 		return err
 	}
-	if err := s.place(a, m.Destination); err != nil {
+	if err := l.place(a, m.Destination); err != nil {
 		return err
 	}
 	if o.copyUp {
-		return s.copyUp(a, m.Destination)
+		return l.copyUp(a, m.Destination)
 	}
 	return nil
 }
 
 // dup makes a second descriptor of the same mount's root, as a mount to be attached.
 func dup(f *os.File) (*os.File, error) {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	fd, err := unix.FcntlInt(uintptr(descriptor(f)), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return nil, err
 	}
@@ -155,12 +188,12 @@ func dup(f *os.File) (*os.File, error) {
 }
 
 // ownedBy shifts uid= and gid= of a file system's options into the container's range: the file system is made outside of it.
-func (s *start) ownedBy(data []string) []string {
+func (l *layout) ownedBy(data []string) []string {
 	out := make([]string, 0, len(data))
 	for _, d := range data {
 		key, value, _ := strings.Cut(d, "=")
 		if id, err := strconv.Atoi(value); err == nil && (key == "uid" || key == "gid") {
-			d = key + "=" + strconv.Itoa(s.ids.Host(id))
+			d = key + "=" + strconv.Itoa(l.ns.ids.Host(id))
 		}
 		out = append(out, d)
 	}
@@ -168,7 +201,7 @@ func (s *start) ownedBy(data []string) []string {
 }
 
 // newFilesystem makes a file system, detached.
-func (s *start) newFilesystem(fstype string, data []string, o mountOptions) (*os.File, error) {
+func (l *layout) newFilesystem(fstype string, data []string, o mountOptions) (*os.File, error) {
 	fs, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("file system %q: %w", fstype, err)
@@ -199,36 +232,51 @@ func (s *start) newFilesystem(fstype string, data []string, o mountOptions) (*os
 }
 
 // bindMount clones a host's file or directory, id-mapped where the spec asks for it.
-func (s *start) bindMount(a *attachment, m *specs.Mount, o mountOptions) error {
+func (l *layout) bindMount(a *attachment, m *specs.Mount, o mountOptions) error {
 	source := m.Source
 	if !filepath.IsAbs(source) {
-		source = filepath.Join(s.o.Bundle, source)
+		source = filepath.Join(l.bundle, source)
 	}
 	fi, err := os.Stat(source)
 	if err != nil {
 		return fmt.Errorf("bind source: %w", err)
 	}
 	a.isDir = fi.IsDir()
+	if a.propagation == 0 {
+		a.propagation = slaveTree // as the rest of the container's mounts: the host's reach it, its own do not reach the host
+	}
 	b := rootfs.BindOptions{Recursive: o.rbind, Set: o.set, Clear: o.clear}
-	userns := s.userns
+	userns := l.ns.user
 	if len(m.UIDMappings) > 0 || o.idmap {
 		b.UserNS = userns
 	}
 	a.source, err = rootfs.Bind(source, b)
 	if errors.Is(err, rootfs.ErrNotMapped) {
-		s.warnings = append(s.warnings, fmt.Sprintf("%s is mounted without mapping its ids: %v", source, err))
+		l.warnings = append(l.warnings, fmt.Sprintf("%s is mounted without mapping its ids: %v", source, err))
 		b.UserNS = nil
 		a.source, err = rootfs.Bind(source, b)
 	}
 	if err == nil && o.recursive != 0 {
-		err = unix.MountSetattr(int(a.source.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: o.recursive})
+		err = unix.MountSetattr(descriptor(a.source), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: o.recursive})
 	}
 	return err
 }
 
+// slaveTree is the propagation of what the configuration says nothing about.
+const slaveTree = unix.MS_SLAVE | unix.MS_REC
+
+// setPropagation sets that of a detached mount.
+func setPropagation(mount *os.File, propagation uintptr) error {
+	at := uint(unix.AT_EMPTY_PATH)
+	if propagation&unix.MS_REC != 0 {
+		at |= unix.AT_RECURSIVE
+	}
+	return unix.MountSetattr(descriptor(mount), "", at, &unix.MountAttr{Propagation: uint64(propagation &^ unix.MS_REC)})
+}
+
 // sysMount leaves sysfs to the child where it owns its network namespace; else the host's is shown.
-func (s *start) sysMount(a *attachment, o mountOptions) (err error) {
-	if s.newNS&unix.CLONE_NEWNET != 0 || s.ids.Size == 0 || s.joins(unix.CLONE_NEWUSER) && s.joins(unix.CLONE_NEWNET) {
+func (l *layout) sysMount(a *attachment, o mountOptions) (err error) {
+	if l.ns.create&unix.CLONE_NEWNET != 0 || l.ns.user == nil || l.ns.joins(unix.CLONE_NEWUSER) && l.ns.joins(unix.CLONE_NEWNET) {
 		a.fstype = "sysfs"
 		return nil
 	}
@@ -236,34 +284,25 @@ func (s *start) sysMount(a *attachment, o mountOptions) (err error) {
 	return err
 }
 
-func (s *start) joins(kind int) bool {
-	for _, j := range s.joined {
-		if j.kind == kind {
-			return true
-		}
-	}
-	return false
-}
-
 // cgroupMounts shows the container its own control group, by binds of its directories, at the place of the spec's cgroup mount.
-func (s *start) cgroupMounts(at string, o mountOptions) error {
-	if s.group == nil {
+func (l *layout) cgroupMounts(at string, o mountOptions) error {
+	if l.group == nil {
 		return nil
 	}
-	dirs := s.group.Dirs()
+	dirs := l.group.Dirs()
 	if dir, ok := dirs[""]; ok && len(dirs) == 1 { // pure cgroup v2
 		source, err := rootfs.Bind(dir, rootfs.BindOptions{Set: o.set})
 		if err != nil {
 			return err
 		}
-		return s.place(&attachment{source: source, isDir: true}, at)
+		return l.place(&attachment{source: source, isDir: true}, at)
 	}
-	tmpfs, err := s.newFilesystem("tmpfs", s.ownedBy([]string{"mode=755", "uid=0", "gid=0", "size=64k"}), mountOptions{set: o.set &^ unix.MOUNT_ATTR_RDONLY})
+	tmpfs, err := l.newFilesystem("tmpfs", l.ownedBy([]string{"mode=755", "uid=0", "gid=0", "size=64k"}), mountOptions{set: o.set &^ unix.MOUNT_ATTR_RDONLY})
 	if err != nil {
 		return err
 	}
 	parent := &attachment{source: tmpfs, isDir: true, late: o.set&unix.MOUNT_ATTR_RDONLY != 0}
-	if err := s.place(parent, at); err != nil {
+	if err := l.place(parent, at); err != nil {
 		return err
 	}
 	for name, dir := range dirs {
@@ -274,42 +313,62 @@ func (s *start) cgroupMounts(at string, o mountOptions) error {
 		if err != nil {
 			return err
 		}
-		if err := s.place(&attachment{source: source, isDir: true}, path.Join(at, name)); err != nil {
+		if err := l.place(&attachment{source: source, isDir: true}, path.Join(at, name)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// place finds the mount that destination lies in, so far, and opens the place there.
-func (s *start) place(a *attachment, destination string) error {
-	if a.source != nil {
-		s.keep(a.source)
+// place opens the place where a mount goes, in the topmost mount so far that it lies in.
+func (l *layout) place(a *attachment, destination string) error {
+	l.held.keep(a.source)
+	dir, name := l.find(a, destination)
+	if dir == nil {
+		l.mounts = append(l.mounts, a)
+		return nil // the child resolves it below its own file system
 	}
-	a.at = canonical(s.root, destination)
-	for i := len(s.mounts) - 1; i >= 0; i-- {
-		below := s.mounts[i]
+	return l.placeIn(a, dir, name)
+}
+
+// find says in which detached mount a destination lies, and where there; nil where only the child can look.
+func (l *layout) find(a *attachment, destination string) (dir *os.File, name string) {
+	a.at = canonical(l.root, destination)
+	for i := len(l.mounts) - 1; i >= 0; i-- {
+		below := l.mounts[i]
 		rest, ok := within(a.at, below.at)
 		if !ok {
 			continue
 		}
 		a.parent, a.rest = below, rest
 		if below.source == nil {
-			s.mounts = append(s.mounts, a)
-			return nil // the child resolves it below its own file system
+			return nil, ""
 		}
 		a.at = path.Join(below.at, canonical(below.source, rest))
 		rest, _ = within(a.at, below.at)
-		return s.placeIn(a, below.source, "/"+strings.TrimPrefix(rest, "/"))
+		return below.source, "/" + strings.TrimPrefix(rest, "/")
 	}
-	return s.placeIn(a, s.root, a.at)
+	return l.root, a.at
 }
 
-func (s *start) placeIn(a *attachment, dir *os.File, name string) (err error) {
-	if a.target, err = s.target(dir, name, a.isDir); err != nil {
+func (l *layout) placeIn(a *attachment, dir *os.File, name string) (err error) {
+	if a.target, err = l.target(dir, name, a.isDir); err != nil {
 		return err
 	}
-	s.keep(a.target)
-	s.mounts = append(s.mounts, a)
+	l.held.keep(a.target)
+	l.mounts = append(l.mounts, a)
 	return nil
+}
+
+// copyUp fills a fresh tmpfs with what the image has at its place ("tmpcopyup").
+func (l *layout) copyUp(a *attachment, destination string) error {
+	if a.target == nil || a.source == nil {
+		return fmt.Errorf("%s: tmpcopyup works only on a tmpfs over the root file system", destination)
+	}
+	from, err := openIn(l.root, strings.TrimPrefix(a.at, "/"), unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	return copyTree(from, a.source)
 }

@@ -50,7 +50,6 @@ type CreateOptions struct {
 
 // Container is a created container whose init process is a child of this process.
 type Container struct {
-	id       string
 	spec     *specs.Spec
 	process  *sysprog.Process
 	program  *sysprog.Program
@@ -59,7 +58,7 @@ type Container struct {
 	console  *os.File
 	devpts   *os.File
 	cgroup   *cgroup.Group
-	ownGroup bool
+	ids      rootfs.IDMap
 	execs    execPaths
 	warnings []string
 	root     *os.File

@@ -65,7 +65,7 @@ func writeStreams(p *sysprog.Program, pp processProgram, gate *os.File) (moved i
 	session := p.Call("begin a session", unix.SYS_SETSID)
 	p.Tolerate(session, 0, unix.EPERM)
 	for i, f := range []*os.File{pp.stdio.In, pp.stdio.Out, pp.stdio.Err} {
-		if fd := int(f.Fd()); fd != i {
+		if fd := descriptor(f); fd != i {
 			p.Call("set stream "+string(rune('0'+i)), unix.SYS_DUP3, fd, i, 0)
 		}
 	}
@@ -74,7 +74,7 @@ func writeStreams(p *sysprog.Program, pp processProgram, gate *os.File) (moved i
 	}
 	moved, first := 3+pp.preserve, 3+pp.preserve
 	if gate != nil {
-		if fd := int(gate.Fd()); fd != moved {
+		if fd := descriptor(gate); fd != moved {
 			p.Call("move the gate", unix.SYS_DUP3, fd, moved, unix.O_CLOEXEC)
 		}
 		first++

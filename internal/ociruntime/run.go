@@ -1,7 +1,6 @@
 package ociruntime
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -45,22 +44,6 @@ func (c *Container) rootOf() *os.File {
 		return nil
 	}
 	return f
-}
-
-func (c *Container) hostID(id int) int {
-	if maps := c.spec.Linux.UIDMappings; len(maps) > 0 && c.userns != nil {
-		return int(maps[0].HostID) + id
-	}
-	return id
-}
-
-// setLimits sets what belongs to the pid from outside.
-func (s *start) setLimits(context.Context) error {
-	if err := setRlimits(s.process.Pid, s.spec.Process.Rlimits); err != nil {
-		return err
-	}
-	setOOMScore(s.process.Pid, s.spec.Process.OOMScoreAdj, s.o.OOMScoreAdj)
-	return nil
 }
 
 // setOOMScore sets what the kernel permits: without CAP_SYS_RESOURCE a value below the inherited one is refused and left.

@@ -27,7 +27,7 @@ func openIn(dir *os.File, name string, flags uint64) (*os.File, error) {
 
 // target opens the place inside dir where something is to be mounted, and makes it where it is missing: directories, and an empty file
 // at the end where isDir is false. What is made belongs to the container's root.
-func (s *start) target(dir *os.File, name string, isDir bool) (*os.File, error) {
+func (l *layout) target(dir *os.File, name string, isDir bool) (*os.File, error) {
 	f, err := openIn(dir, name, unix.O_PATH)
 	if err == nil {
 		return f, nil
@@ -39,7 +39,7 @@ func (s *start) target(dir *os.File, name string, isDir bool) (*os.File, error) 
 	if clean == "/" {
 		return nil, err
 	}
-	parent, err := s.target(dir, path.Dir(clean), true)
+	parent, err := l.target(dir, path.Dir(clean), true)
 	if err != nil {
 		return nil, err
 	}
@@ -53,8 +53,8 @@ func (s *start) target(dir *os.File, name string, isDir bool) (*os.File, error) 
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, fmt.Errorf("make %s in the root file system: %w", name, err)
 	}
-	if err == nil && s.ids.Size > 0 {
-		if err := unix.Fchownat(int(parent.Fd()), base, s.ids.Host(0), s.ids.Host(0), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err == nil && l.ns.ids.Size > 0 {
+		if err := unix.Fchownat(int(parent.Fd()), base, l.ns.ids.Host(0), l.ns.ids.Host(0), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return nil, fmt.Errorf("own %s in the root file system: %w", name, err)
 		}
 	}

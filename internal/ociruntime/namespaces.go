@@ -1,0 +1,123 @@
+package ociruntime
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/rootfs"
+	"wherry.dev/wherry/internal/sysprog"
+)
+
+// namespaces are those that a container gets.
+type namespaces struct {
+	create uint64 // CLONE_NEW* of those to make
+	joined []joinedNamespace
+	user   *os.File     // made or joined; nil: the host's
+	ids    rootfs.IDMap // how ids inside are written to file systems that this process makes
+}
+
+// joinedNamespace is one that the spec names by path.
+type joinedNamespace struct {
+	kind int // CLONE_NEW*
+	name string
+	file *os.File
+}
+
+var namespaceFlags = map[specs.LinuxNamespaceType]int{
+	specs.PIDNamespace: unix.CLONE_NEWPID, specs.NetworkNamespace: unix.CLONE_NEWNET, specs.MountNamespace: unix.CLONE_NEWNS,
+	specs.IPCNamespace: unix.CLONE_NEWIPC, specs.UTSNamespace: unix.CLONE_NEWUTS, specs.UserNamespace: unix.CLONE_NEWUSER,
+	specs.CgroupNamespace: unix.CLONE_NEWCGROUP, specs.TimeNamespace: unix.CLONE_NEWTIME,
+}
+
+// open sorts the namespaces of a configuration and opens those to join.
+func (n *namespaces) open(list []specs.LinuxNamespace, h *held) error {
+	for _, ns := range list {
+		flag, ok := namespaceFlags[ns.Type]
+		if !ok {
+			return fmt.Errorf("namespace %q is not one of Linux's", ns.Type)
+		}
+		if n.create&uint64(flag) != 0 || n.joins(flag) {
+			return fmt.Errorf("the configuration names the %s namespace twice", ns.Type)
+		}
+		if ns.Path == "" {
+			n.create |= uint64(flag)
+			continue
+		}
+		f, err := os.Open(ns.Path)
+		if err != nil {
+			return fmt.Errorf("%s namespace: %w", ns.Type, err)
+		}
+		h.keep(f)
+		kind, err := unix.IoctlRetInt(descriptor(f), unix.NS_GET_NSTYPE)
+		if err != nil || kind != flag {
+			return fmt.Errorf("%s is not a %s namespace", ns.Path, ns.Type)
+		}
+		n.joined = append(n.joined, joinedNamespace{kind: flag, name: string(ns.Type), file: f})
+	}
+	if n.create&unix.CLONE_NEWNS == 0 {
+		return errors.New("a container without a mount namespace of its own is not supported: it would change the host's mounts")
+	}
+	return nil
+}
+
+func (n *namespaces) joins(kind int) bool {
+	for _, j := range n.joined {
+		if j.kind == kind {
+			return true
+		}
+	}
+	return false
+}
+
+// has says that the container has a namespace of the kind that is not this process's.
+func (n *namespaces) has(kind int) bool { return n.create&uint64(kind) != 0 || n.joins(kind) }
+
+// makeUser makes the user namespace, or takes the one to join.
+func (n *namespaces) makeUser(l *specs.Linux) (err error) {
+	if !n.has(unix.CLONE_NEWUSER) {
+		return nil
+	}
+	if maps := l.UIDMappings; len(maps) > 0 {
+		n.ids = rootfs.IDMap{Base: maps[0].HostID, Size: maps[0].Size}
+	}
+	for _, j := range n.joined {
+		if j.kind == unix.CLONE_NEWUSER {
+			n.user, err = dup(j.file)
+			return err
+		}
+	}
+	if len(l.UIDMappings) == 0 || len(l.GIDMappings) == 0 {
+		return errors.New("a user namespace is asked for, but no ids are mapped into it (linux.uidMappings, gidMappings)")
+	}
+	n.user, err = sysprog.UserNamespace(mappings(l.UIDMappings), mappings(l.GIDMappings))
+	return err
+}
+
+func mappings(list []specs.LinuxIDMapping) []sysprog.Mapping {
+	out := make([]sysprog.Mapping, 0, len(list))
+	for _, m := range list {
+		out = append(out, sysprog.Mapping{Inside: m.ContainerID, Outside: m.HostID, Count: m.Size})
+	}
+	return out
+}
+
+// held are files that stay open until the child no longer needs them.
+type held struct{ files []*os.File }
+
+func (h *held) keep(f *os.File) *os.File {
+	if f != nil {
+		h.files = append(h.files, f)
+	}
+	return f
+}
+
+func (h *held) close() {
+	for _, f := range h.files {
+		f.Close()
+	}
+	h.files = nil
+}

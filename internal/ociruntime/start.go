@@ -1,0 +1,203 @@
+package ociruntime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"wherry.dev/wherry/internal/cgroup"
+	"wherry.dev/wherry/internal/rootfs"
+	"wherry.dev/wherry/internal/sysprog"
+)
+
+// start collects what the steps of one Create make.
+type start struct {
+	o      CreateOptions
+	spec   *specs.Spec
+	held   held // what the child needs until it is ready
+	ns     namespaces
+	layout layout
+	group  *cgroup.Group
+
+	toChild, fromParent *os.File // 'p' and 's'
+	fromChild, toParent *os.File // 'r'
+	program             *sysprog.Program
+	execs               execPaths
+	process             *sysprog.Process
+	pidfd               *os.File
+}
+
+// step is one named part of a start.
+type step struct {
+	name string
+	run  func(*start, context.Context) error
+}
+
+// steps of Create, in order.
+func steps() []step {
+	return []step{
+		{"check the configuration", (*start).check},
+		{"open the namespaces to join", (*start).openNamespaces},
+		{"make the user namespace", (*start).makeUserNamespace},
+		{"make the control group", (*start).makeGroup},
+		{"mount the root file system, detached", (*start).openRoot},
+		{"open the terminal", (*start).openTerminal},
+		{"prepare the mounts, detached", (*start).prepareMounts},
+		{"write the child's program", (*start).writeProgram},
+		{"clone the child", (*start).cloneChild},
+		{"set limits", (*start).setLimits},
+		{"run the hooks of the creation", (*start).createHooks},
+		{"let the child prepare", (*start).waitReady},
+	}
+}
+
+// Create makes the namespaces and mounts; the init process then waits for Start. All is undone when an error is returned.
+func Create(ctx context.Context, o CreateOptions) (*Container, error) {
+	if err := sysprog.Protect(); err != nil {
+		return nil, err
+	}
+	s := &start{o: o, spec: o.Spec}
+	for _, st := range steps() {
+		if o.Trace != nil {
+			o.Trace(st.name)
+		}
+		if err := st.run(s, ctx); err != nil {
+			s.undo(context.WithoutCancel(ctx))
+			return nil, fmt.Errorf("%s: %w", st.name, err)
+		}
+	}
+	return s.finish(), nil
+}
+
+// finish closes what only the start needed.
+func (s *start) finish() *Container {
+	s.held.close()
+	c := &Container{spec: s.spec, process: s.process, program: s.program, console: s.layout.console, devpts: s.layout.devpts, cgroup: s.group,
+		ids: s.ns.ids, execs: s.execs, warnings: s.layout.warnings, root: s.layout.root, userns: s.ns.user, oomScore: s.o.OOMScoreAdj}
+	c.pidfd = s.pidfd
+	if s.o.Gate == nil {
+		c.gate = s.toChild
+	} else {
+		s.toChild.Close()
+	}
+	return c
+}
+
+// undo ends the child and gives back what was made.
+func (s *start) undo(ctx context.Context) {
+	if s.process != nil {
+		s.process.Discard()
+	}
+	if s.group != nil && s.o.Cgroup == nil {
+		_ = s.group.Kill()
+		_ = s.group.WaitEmpty(ctx)
+		_ = s.group.Delete()
+	}
+	s.held.close()
+	for _, f := range []*os.File{s.layout.root, s.ns.user, s.layout.console, s.layout.devpts, s.toChild, s.fromChild} {
+		if f != nil {
+			f.Close()
+		}
+	}
+	if s.program != nil {
+		s.program.Close()
+	}
+}
+
+func (s *start) check(context.Context) error {
+	switch {
+	case s.spec == nil || s.spec.Process == nil || s.spec.Root == nil:
+		return errors.New("config.json has no process or no root")
+	case s.spec.Linux == nil:
+		s.spec.Linux = &specs.Linux{}
+	}
+	if len(s.spec.Process.Args) == 0 {
+		return errors.New("config.json says no program to run (process.args is empty)")
+	}
+	if !filepath.IsAbs(s.spec.Process.Cwd) {
+		return fmt.Errorf("the working directory %q is not absolute", s.spec.Process.Cwd)
+	}
+	return nil
+}
+
+func (s *start) openNamespaces(context.Context) error {
+	if err := s.ns.open(s.spec.Linux.Namespaces, &s.held); err != nil {
+		return err
+	}
+	return checkSysctls(s.spec.Linux.Sysctl, &s.ns)
+}
+
+func (s *start) makeUserNamespace(context.Context) error { return s.ns.makeUser(s.spec.Linux) }
+
+func (s *start) makeGroup(context.Context) error {
+	if s.o.Cgroup != nil {
+		s.group = s.o.Cgroup
+		return nil
+	}
+	path := s.spec.Linux.CgroupsPath
+	if path == "" {
+		path = "/oar/" + s.o.ID
+	}
+	if !filepath.IsAbs(path) {
+		path = "/" + path
+	}
+	var err error
+	s.group, err = cgroup.Create(path, s.spec.Linux.Resources)
+	return err
+}
+
+func (s *start) openRoot(context.Context) (err error) {
+	s.layout = layout{bundle: s.o.Bundle, spec: s.spec, ns: &s.ns, group: s.group, held: &s.held}
+	if s.o.Rootfs != nil {
+		s.layout.root, err = s.o.Rootfs.Mount(s.ns.user)
+		return err
+	}
+	path := s.spec.Root.Path
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(s.o.Bundle, path)
+	}
+	if s.layout.root, err = rootfs.Bind(path, rootfs.BindOptions{Recursive: true}); err != nil {
+		return err
+	}
+	// A clone of a shared mount would pass the container's own mounts on to the host.
+	return setPropagation(s.layout.root, slaveTree)
+}
+
+func (s *start) openTerminal(context.Context) error  { return s.layout.openTerminal() }
+func (s *start) prepareMounts(context.Context) error { return s.layout.prepare() }
+
+func (s *start) cloneChild(context.Context) (err error) {
+	if s.process, err = s.program.Start(0, true); err != nil {
+		return err
+	}
+	s.fromParent.Close()
+	s.toParent.Close()
+	return nil
+}
+
+// setLimits sets what belongs to the pid from outside.
+func (s *start) setLimits(context.Context) error {
+	if err := setRlimits(s.process.Pid, s.spec.Process.Rlimits); err != nil {
+		return err
+	}
+	setOOMScore(s.process.Pid, s.spec.Process.OOMScoreAdj, s.o.OOMScoreAdj)
+	return nil
+}
+
+// waitReady tells the child that its pid's limits are set, and waits until all its file systems are in place.
+func (s *start) waitReady(context.Context) (err error) {
+	defer s.fromChild.Close()
+	if _, err := s.toChild.Write([]byte{'p'}); err != nil {
+		return err
+	}
+	var b [1]byte
+	if n, _ := s.fromChild.Read(b[:]); n != 1 {
+		return diagnose(s.process.Wait(markExecute), s.program, s.execs, s.layout.root)
+	}
+	s.pidfd, err = sysprog.Pollable(s.process.Pidfd)
+	return err
+}
