@@ -156,7 +156,7 @@ func (c *config) credentials(key string) (*registry.AuthConfig, error) {
 	return a, nil
 }
 
-// keep stores a login; plain tells that the password now stands in config.json, only encoded.
+// keep stores a login; plain tells that a new password now stands in config.json, only encoded.
 func (c *config) keep(a registry.AuthConfig) (plain bool, err error) {
 	if name := c.helper(a.ServerAddress); name != "" {
 		if err := credentialHelper(name).store(a); err != nil {
@@ -169,7 +169,8 @@ func (c *config) keep(a registry.AuthConfig) (plain bool, err error) {
 	if a.Username != "" {
 		e.Auth = base64.StdEncoding.EncodeToString([]byte(a.Username + ":" + a.Password))
 	}
-	return a.Password != "", c.set(a.ServerAddress, e)
+	_, old, _ := c.entry(a.ServerAddress)
+	return a.Password != "" && e != old, c.set(a.ServerAddress, e)
 }
 
 func (c *config) set(key string, e authEntry) error {

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
@@ -37,12 +39,36 @@ func askSecret(app *App, question string) (string, error) {
 		return "", errors.New("a password is needed and the input is no terminal: give it with --password-stdin")
 	}
 	fmt.Fprint(app.Out, question)
+	defer echoAfterSignals(fd)()
 	secret, err := term.ReadPassword(fd)
 	fmt.Fprintln(app.Out)
 	if err != nil {
 		return "", fmt.Errorf("read the password: %w", err)
 	}
 	return string(secret), nil
+}
+
+// echoAfterSignals turns the terminal's echo on again when a signal ends the process before stop is called.
+func echoAfterSignals(fd int) (stop func()) {
+	state, err := term.GetState(fd)
+	if err != nil {
+		return func() {}
+	}
+	signals, over := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
+	go func() { // ends with stop or with the process
+		select {
+		case s := <-signals:
+			_ = term.Restore(fd, state)
+			signal.Reset(s)
+			_ = unix.Kill(os.Getpid(), s.(unix.Signal))
+		case <-over:
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(over)
+	}
 }
 
 // confirm asks before something is destroyed; anything but y means no.

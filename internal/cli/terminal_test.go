@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func echoes(t *testing.T, f *os.File) bool {
+	t.Helper()
+	state, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return state.Lflag&unix.ECHO != 0
+}
+
+// eventually waits for something that another process does.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for range 1000 {
+		if is() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("never: %s", what)
+}
+
+func TestLoginAsksAtATerminal(t *testing.T) {
+	l := &listener{recording: recording{"/auth": `{"Status":"Login Succeeded"}`}}
+	host := serveOn(t, l)
+	person, program := openTerminal(t)
+	var out bytes.Buffer
+	ended := make(chan int)
+	go func() {
+		ended <- Main(t.Context(), []string{"--host", host, "--config", t.TempDir(), "login", "r.example"}, Streams{In: program, Out: &out, Err: program})
+	}()
+	fmt.Fprintln(person, "me")
+	eventually(t, "the echo is off", func() bool { return !echoes(t, program) })
+	fmt.Fprintln(person, "geheim")
+	if status := <-ended; status != 0 {
+		t.Errorf("exit %d: %s", status, out.String())
+	}
+	if !echoes(t, program) {
+		t.Error("the echo stays off")
+	}
+	if asked := l.take()[0].Body.(map[string]any); asked["username"] != "me" || asked["password"] != "geheim" {
+		t.Errorf("asked for %v", asked)
+	}
+	if want := "Username: Password: \nLogin Succeeded\n"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+}
+
+// TestInterruptTurnsTheEchoOn: who presses ^C at the question for a password wants a shell that shows what is typed.
+func TestInterruptTurnsTheEchoOn(t *testing.T) {
+	wherry := filepath.Join(t.TempDir(), "wherry")
+	if out, err := exec.Command("go", "build", "-o", wherry, "../../cmd/wherry").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	person, program := openTerminal(t)
+	cmd := exec.Command(wherry, "--host", "unix:///nowhere/s", "--config", t.TempDir(), "login", "-u", "me", "r.example")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the echo is off", func() bool { return !echoes(t, program) })
+	fmt.Fprint(person, "\x03")
+	err := cmd.Wait()
+	if status := cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGINT {
+		t.Errorf("ended with %v", err)
+	}
+	if !echoes(t, program) {
+		t.Error("the echo stays off")
+	}
+}
+
+func TestTerminalsAreKnown(t *testing.T) {
+	_, program := openTerminal(t)
+	if _, ok := terminal(program); !ok {
+		t.Error("a terminal is not seen")
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	for _, no := range []any{r, &bytes.Buffer{}, nil, strings.NewReader("")} {
+		if _, ok := terminal(no); ok {
+			t.Errorf("%T is taken for a terminal", no)
+		}
+	}
+	for _, command := range []string{"save i", "load"} {
+		person, program := openTerminal(t)
+		_ = person
+		var errs bytes.Buffer
+		status := Main(t.Context(), append([]string{"--host", "unix:///nowhere/s"}, strings.Fields(command)...), Streams{In: program, Out: program, Err: &errs})
+		if status != 1 || !strings.Contains(errs.String(), "archive") {
+			t.Errorf("%s at a terminal: exit %d: %s", command, status, errs.String())
+		}
+	}
+}
