@@ -1,7 +1,7 @@
 // Package container keeps containers: their records, their life cycle, their processes and what these print.
 //
-// On disk a container is the folder <Root>/containers/<id>: config.json (the record), hosts, hostname and resolv.conf, rootfs/{upper,work}
-// (the writable layer) and logs/. Its task's folder is <State>/tasks/<id>. What is alive is what the kernel and the shim say; the record
+// On disk a container is the folder <Root>/containers/<id>: config.json (the record), rootfs/{upper,work} (the writable layer) and logs/.
+// Its task's folder is <State>/tasks/<id>; hosts, hostname and resolv.conf lie in <State>/etc/<id>. What is alive is what the kernel and the shim say; the record
 // follows. A Service is safe for many goroutines: lists read immutable records, no lock is held while something slow is done but the
 // container's own "one operation at a time".
 package container
@@ -10,6 +10,7 @@ import (
 	"context"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -43,13 +44,14 @@ type Options struct {
 
 // Service owns the containers. Safe for many goroutines; lists read an immutable snapshot.
 type Service struct {
-	o      Options
-	ranges *sandbox.Ranges
-	index  *index
-	execs  *Execs
-	host   host
-	opened chan struct{} // closed when what is left of earlier lives is known
-	lives  lives
+	o       Options
+	ranges  *sandbox.Ranges
+	index   *index
+	execs   *Execs
+	host    host
+	opened  chan struct{} // closed when what is left of earlier lives is known
+	lives   lives
+	warming atomic.Bool // somebody is in cgroup.Warm
 }
 
 // lives are the goroutines of a Service.

@@ -202,7 +202,7 @@ func (e *engine) clean() {
 		}
 	}
 	e.close()
-	for _, dir := range []string{filepath.Join(e.o.Root, "containers"), filepath.Join(e.o.State, "tasks")} {
+	for _, dir := range []string{filepath.Join(e.o.Root, "containers"), filepath.Join(e.o.State, "tasks"), filepath.Join(e.o.State, "etc"), filepath.Join(e.o.State, "shm")} {
 		if list, _ := os.ReadDir(dir); len(list) > 0 {
 			e.t.Errorf("left in %s: %v", dir, list)
 		}

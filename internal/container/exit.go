@@ -193,14 +193,17 @@ func (l life) restartByPolicy(ctx context.Context) {
 	c.answer(exited(r), false)
 }
 
-// settle changes the record for what has happened already: in memory also where the disk does not take it.
+// settle changes the record for what has happened already: in memory also where the disk does not take it. Of a container with --rm it is
+// in memory only: an engine that finds its record removes it in any case.
 func (c *Container) settle(fn func(*Record)) *Record {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	next := *c.rec.Load()
 	fn(&next)
-	if err := next.write(c.dir, false); err != nil && !errors.Is(err, os.ErrNotExist) {
-		next.Error = err.Error()
+	if !next.HostConfig.AutoRemove {
+		if err := next.write(c.dir, false); err != nil && !errors.Is(err, os.ErrNotExist) {
+			next.Error = err.Error()
+		}
 	}
 	c.set(&next)
 	return &next

@@ -12,6 +12,7 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
+	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/image"
 	"wherry.dev/wherry/internal/rootfs"
@@ -62,7 +63,8 @@ func (r *Record) fresh() bool {
 
 const recordFile = "config.json"
 
-// write puts the record into dir by write and rename; durable ones are on the disk when write returns.
+// write puts the record into dir by write and rename; durable ones are on the disk when write returns. The two files of earlier writes
+// change places, so that no write after the second one makes or deletes a file: on a busy file system that is the slow part.
 func (r *Record) write(dir string, durable bool) error {
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -78,6 +80,9 @@ func (r *Record) write(dir string, durable bool) error {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
+		err = unix.Renameat2(unix.AT_FDCWD, path+".new", unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
+	}
+	if err != nil && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL)) { // the first one, or a file system that cannot exchange
 		err = os.Rename(path+".new", path)
 	}
 	if err == nil && durable {

@@ -81,12 +81,15 @@ func (l life) removeNow(ctx context.Context, o RemoveOptions) error {
 	}
 	r := c.record()
 	if r.Status != Removing {
-		var err error
-		if r, err = c.become(Removing, !r.HostConfig.AutoRemove, nil); err != nil {
-			if errdefs.IsConflict(err) {
-				return err
-			}
-			r = c.settle(func(r *Record) { r.Status = Removing }) // a full disk: removing is what makes room
+		if _, err := r.Status.To(Removing); err != nil {
+			return err
+		}
+		intent, err := r, errors.New("nothing to record")
+		if !r.HostConfig.AutoRemove {
+			intent, err = c.become(Removing, true, nil)
+		}
+		if r = intent; err != nil { // also where a full disk does not take it: removing is what makes room
+			r = c.settle(func(r *Record) { r.Status = Removing })
 		}
 	}
 	if err := l.takeApart(ctx, r, o); err != nil {
@@ -121,8 +124,10 @@ func (l life) takeApart(ctx context.Context, r *Record, o RemoveOptions) error {
 		return err
 	}
 	s.releaseVolumes(ctx, r, o.Volumes)
-	if err := os.RemoveAll(c.dir); err != nil {
-		return err
+	for _, dir := range []string{c.dir, s.etcDir(r.ID)} {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
 	}
 	s.o.Images.Release(ctx, r.ID)
 	s.giveRange(r)

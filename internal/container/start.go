@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"wherry.dev/wherry/internal/cgroup"
 	networks "wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/sandbox"
 	"wherry.dev/wherry/internal/spec"
@@ -116,6 +117,7 @@ func startSteps() []startStep {
 func (l life) start(ctx context.Context, o startOptions) error {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), startLimit, fmt.Errorf("the start took longer than %s", startLimit))
 	defer cancel()
+	l.s.expectStart(ctx)
 	n := &starting{life: l, o: o, r: l.c.record()}
 	n.again = n.r.HasRun
 	for _, step := range startSteps() {
@@ -155,6 +157,19 @@ func (n *starting) failed(step startStep, err error) error {
 		}
 	})
 	return err
+}
+
+// expectStart has the kernel prepare for a process that is about to join a control group.
+func (s *Service) expectStart(ctx context.Context) {
+	if !s.warming.CompareAndSwap(false, true) {
+		return
+	}
+	if !s.lives.run(ctx, func(context.Context) {
+		defer s.warming.Store(false)
+		cgroup.Warm()
+	}) {
+		s.warming.Store(false)
+	}
 }
 
 func (n *starting) onUndo(fn func(context.Context)) { n.undo = append(n.undo, fn) }
@@ -289,16 +304,22 @@ func (n *starting) allocate(ctx context.Context) error {
 	return nil
 }
 
+// etcDir holds the files of /etc that the engine writes at each start.
+func (s *Service) etcDir(id string) string { return filepath.Join(s.o.State, "etc", id) }
+
 func (n *starting) writeFiles(context.Context) error {
 	h := n.r.HostConfig
-	files := sandbox.FilesIn(n.c.dir)
+	files := sandbox.FilesIn(n.s.etcDir(n.r.ID))
+	if err := os.MkdirAll(n.s.etcDir(n.r.ID), 0o700); err != nil {
+		return err
+	}
 	switch {
 	case h.NetworkMode.IsContainer():
 		other, err := n.s.index.find(h.NetworkMode.ConnectedContainer())
 		if err != nil {
 			return err
 		}
-		files = sandbox.FilesIn(other.dir)
+		files = sandbox.FilesIn(n.s.etcDir(other.id))
 	case n.r.bridged():
 		if err := files.Write(n.content); err != nil {
 			return err
