@@ -1,17 +1,19 @@
 // Package volume keeps named volumes: directories that outlive containers.
 //
-// A Service owns <root>/volumes: <name>/opts.json says what a volume is, <name>/_data holds what it contains, with ids as seen inside
-// (0…65535): it is id-mapped into each container that mounts it. Who uses a volume is kept in memory and told again by the containers at
-// each start. All methods are safe for many goroutines; lists read what is in memory.
+// On disk a volume is the folder <root>/<name>: opts.json, its definition, and _data, its files. A folder is made under a name that no
+// volume can have (.new) and renamed when it is whole; it goes by the same way (.gone-…). A volume whose definition cannot be read is
+// kept, listed and named, and nothing but its removal is done with it: a container that began with an empty directory in its place would
+// be worse than one that does not start. References are in memory. A Service is safe for many goroutines: lists wait for no disk and no
+// mount.
 package volume
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,262 +27,213 @@ import (
 	"wherry.dev/wherry/internal/event"
 )
 
-// anonymousLabel marks volumes that nobody named, as Docker does.
-const anonymousLabel = "com.docker.volume.anonymous"
+const (
+	driver         = "local"
+	labelAnonymous = "com.docker.volume.anonymous"
+)
 
-// Service owns the volumes below one directory.
+// Service owns <root>/volumes. A volume's data lies in <root>/volumes/<name>/_data with ids as seen inside (0…65535): it is id-mapped
+// into each container that mounts it.
 type Service struct {
 	root   string
 	events *event.Bus
 	log    func(error)
 
-	mu      sync.Mutex // guards what follows
-	volumes map[string]*entry
+	changing sync.Mutex // held while a volume is made or taken out: one at a time
+
+	mu  sync.Mutex // guards what follows and the entries' references; never held while the disk is asked
+	all map[string]*entry
 }
 
-// entry is one volume.
+// entry is a volume in memory.
 type entry struct {
 	definition
+	damaged error // why the definition cannot be read
 
-	op      sync.Mutex      // one mount, unmount or removal at a time
-	users   map[string]bool // ids of containers; guarded by Service.mu
-	mounted bool            // its driver options are mounted on _data; guarded by op
-	gone    bool            // guarded by op
+	refs map[string]struct{} // containers, guarded by Service.mu
+
+	mount sync.Mutex // held while the volume's own file system is mounted, unmounted or its data removed
 }
 
-// Open reads the volumes below root. What is damaged is set aside and told to log (nil: nobody); the rest works.
+// definition is what opts.json holds.
+type definition struct {
+	Name    string
+	Created time.Time
+	Labels  map[string]string
+	Options map[string]string
+}
+
+// Open reads the definitions of all volumes below root. Those that cannot be read are told to log (nil: nobody).
 func Open(root string, ev *event.Bus, log func(error)) (*Service, error) {
-	s := &Service{root: root, events: ev, log: log, volumes: map[string]*entry{}}
-	if err := os.MkdirAll(root, 0o700); err != nil {
-		return nil, fmt.Errorf("make the folder of volumes: %w", err)
+	if log == nil {
+		log = func(error) {}
 	}
-	list, damaged, err := readDefinitions(root)
-	if err != nil {
-		return nil, fmt.Errorf("read the volumes: %w", err)
+	s := &Service{root: root, events: ev, log: log, all: map[string]*entry{}}
+	if err := s.load(); err != nil {
+		return nil, fmt.Errorf("read the volumes in %s: %w", root, err)
 	}
-	for _, err := range damaged {
-		if log != nil {
-			log(err)
+	for _, e := range s.all {
+		if e.damaged != nil {
+			log(e.damaged)
 		}
-	}
-	for _, d := range list {
-		s.volumes[d.Name] = &entry{definition: d, users: map[string]bool{}, mounted: d.hasMount() && isMountpoint(dataDir(root, d.Name))}
 	}
 	return s, nil
 }
 
-// Close leaves everything as it is: running containers keep their volumes.
+// Close does nothing: volumes stay mounted for the containers that run on.
 func (s *Service) Close() error { return nil }
 
-// Create returns the existing volume when name is taken by one with the same driver. An empty name gets 64 random hex digits and the
-// label com.docker.volume.anonymous.
-func (s *Service) Create(ctx context.Context, r volume.CreateRequest) (*volume.Volume, error) {
-	d, err := newDefinition(r)
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	if e := s.volumes[d.Name]; e != nil {
-		defer s.mu.Unlock()
-		if len(r.DriverOpts) > 0 && !maps.Equal(r.DriverOpts, e.Options) {
-			return nil, fmt.Errorf("volume %s is there already, with other options: remove it or choose another name: %w", d.Name, errdefs.ErrConflict)
-		}
-		return s.show(e), nil
-	}
-	e := &entry{definition: d, users: map[string]bool{}}
-	e.op.Lock()
-	defer e.op.Unlock()
-	s.volumes[d.Name] = e
-	s.mu.Unlock()
-	if err := d.write(s.root); err != nil {
-		s.mu.Lock()
-		delete(s.volumes, d.Name)
-		s.mu.Unlock()
-		e.gone = true
-		return nil, fmt.Errorf("make volume %s: %w", d.Name, err)
-	}
-	s.publish(events.ActionCreate, d.Name, "driver", d.Driver)
-	return s.show(e), nil
-}
+func (s *Service) dir(name string) string  { return filepath.Join(s.root, name) }
+func (s *Service) data(name string) string { return filepath.Join(s.root, name, dataDir) }
 
-func newDefinition(r volume.CreateRequest) (definition, error) {
-	d := definition{Name: r.Name, Driver: "local", Labels: maps.Clone(r.Labels), Options: maps.Clone(r.DriverOpts), CreatedAt: time.Now().UTC()}
-	if r.Driver != "" && r.Driver != "local" {
-		return d, fmt.Errorf("create %s: volume driver %q is not there: this engine has local only: %w", r.Name, r.Driver, errdefs.ErrNotFound)
+// shown is the volume as the API shows it.
+func (s *Service) shown(e *entry) volume.Volume {
+	v := volume.Volume{Name: e.Name, Driver: driver, Mountpoint: s.data(e.Name), Scope: "local", Labels: maps.Clone(e.Labels), Options: maps.Clone(e.Options)}
+	if !e.Created.IsZero() {
+		v.CreatedAt = e.Created.Format(time.RFC3339)
 	}
-	if d.Name == "" {
-		var b [32]byte
-		_, _ = rand.Read(b[:])
-		d.Name = hex.EncodeToString(b[:])
-		if d.Labels == nil {
-			d.Labels = map[string]string{}
-		}
-		d.Labels[anonymousLabel] = ""
+	if e.damaged != nil {
+		v.Status = map[string]any{"Error": e.damaged.Error()}
 	}
-	if !validName(d.Name) {
-		return d, fmt.Errorf(`create %s: "%s" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path: %w`,
-			d.Name, d.Name, errdefs.ErrInvalidArgument)
-	}
-	return d, d.checkOptions()
-}
-
-// validName keeps names from being paths: a letter or digit, then letters, digits, "_", "." and "-".
-func validName(name string) bool {
-	if len(name) < 2 || len(name) > 255 {
-		return false
-	}
-	for i := range len(name) {
-		c := name[i]
-		alphanumeric := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
-		if !alphanumeric && (i == 0 || c != '_' && c != '.' && c != '-') {
-			return false
-		}
-	}
-	return true
-}
-
-// Inspect shows one volume.
-func (s *Service) Inspect(ctx context.Context, name string) (*volume.Volume, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	e := s.volumes[name]
-	if e == nil {
-		return nil, noSuchVolume(name)
-	}
-	return s.show(e), nil
-}
-
-func noSuchVolume(name string) error {
-	return fmt.Errorf("get %s: no such volume: %w", name, errdefs.ErrNotFound)
-}
-
-// show is a volume in the API's shape. s.mu is held.
-func (s *Service) show(e *entry) *volume.Volume {
-	v := &volume.Volume{Name: e.Name, Driver: e.Driver, Mountpoint: dataDir(s.root, e.Name), CreatedAt: e.CreatedAt.Format(time.RFC3339),
-		Labels: maps.Clone(e.Labels), Options: maps.Clone(e.Options), Scope: "local"}
 	return v
 }
 
-// Users are the ids of the containers that refer to a volume, sorted.
-func (s *Service) Users(name string) []string {
+// find returns a volume that can be used.
+func (s *Service) find(name string) (*entry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.volumes[name]
-	if e == nil {
-		return nil
-	}
-	return slices.Sorted(maps.Keys(e.users))
-}
-
-// Remove refuses with errdefs.ErrFailedPrecondition (409) while a container refers to the volume. With force a volume that is not there
-// is no error.
-func (s *Service) Remove(ctx context.Context, name string, force bool) error {
-	e, err := s.lock(name)
-	if err != nil {
-		if force && errdefs.IsNotFound(err) {
-			return nil
-		}
-		return err
-	}
-	defer e.op.Unlock()
-	if users := s.Users(name); len(users) > 0 {
-		return fmt.Errorf("remove %s: volume is in use - [%s]: remove the containers first: %w", name, strings.Join(users, ", "), errdefs.ErrFailedPrecondition)
-	}
-	return s.removeNow(e)
-}
-
-// lock finds a volume and holds its op.
-func (s *Service) lock(name string) (*entry, error) {
-	s.mu.Lock()
-	e := s.volumes[name]
-	s.mu.Unlock()
-	if e == nil {
-		return nil, noSuchVolume(name)
-	}
-	e.op.Lock()
-	if e.gone {
-		e.op.Unlock()
-		return nil, noSuchVolume(name)
+	e := s.all[name]
+	switch {
+	case e == nil:
+		return nil, fmt.Errorf("get %s: no such volume: %w", name, errdefs.ErrNotFound)
+	case e.damaged != nil:
+		return nil, e.damaged
 	}
 	return e, nil
 }
 
-// removeNow takes the definition away first: what is no longer listed may then go in pieces. e.op is held.
-func (s *Service) removeNow(e *entry) error {
-	if err := e.unmount(s.root); err != nil {
-		return err
+// existing returns the volume of the same name, unless it was to be another one.
+func (s *Service) existing(d definition) (*entry, error) {
+	e, err := s.find(d.Name)
+	if err == nil && len(d.Options) > 0 && !maps.Equal(d.Options, e.Options) {
+		return nil, fmt.Errorf("create %s: the volume is there already, with other options: remove it or choose another name: %w", d.Name, errdefs.ErrConflict)
 	}
-	aside := filepath.Join(s.root, e.Name+removedSuffix)
-	if err := os.Rename(filepath.Join(s.root, e.Name), aside); err != nil {
-		return fmt.Errorf("remove volume %s: %w", e.Name, err)
+	return e, err
+}
+
+// Create returns the existing volume when name is taken by one with the same driver. An empty name gets 64 random hex digits and the
+// label com.docker.volume.anonymous.
+func (s *Service) Create(ctx context.Context, r volume.CreateRequest) (*volume.Volume, error) {
+	e, err := s.create(ctx, r)
+	if err != nil {
+		return nil, err
 	}
-	e.gone = true
+	v := s.shown(e)
+	return &v, nil
+}
+
+func (s *Service) create(ctx context.Context, r volume.CreateRequest) (*entry, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if r.Driver != "" && r.Driver != driver {
+		return nil, fmt.Errorf(`create %s: error looking up volume plugin %s: plugin "%s" not found: there is the driver local: %w`, r.Name, r.Driver, r.Driver, errdefs.ErrNotFound)
+	}
+	d := definition{Name: r.Name, Created: time.Now(), Labels: maps.Clone(r.Labels), Options: maps.Clone(r.DriverOpts)}
+	if d.Name == "" {
+		d.anonymous()
+	}
+	if err := checkName(d.Name); err != nil {
+		return nil, err
+	}
+	if e, err := s.existing(d); !errdefs.IsNotFound(err) {
+		return e, err
+	}
+	if _, err := parseOptions(d.Options); err != nil {
+		return nil, fmt.Errorf("create %s: %w", d.Name, err)
+	}
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if e, err := s.existing(d); !errdefs.IsNotFound(err) {
+		return e, err
+	}
+	if err := s.makeDir(d); err != nil {
+		return nil, fmt.Errorf("create volume %s: %w", d.Name, err)
+	}
+	e := &entry{definition: d, refs: map[string]struct{}{}}
 	s.mu.Lock()
-	delete(s.volumes, e.Name)
+	s.all[d.Name] = e
 	s.mu.Unlock()
-	s.publish(events.ActionDestroy, e.Name, "driver", e.Driver)
-	if err := os.RemoveAll(aside); err != nil {
-		return fmt.Errorf("remove the data of volume %s: %w", e.Name, err)
+	s.events.Publish(events.VolumeEventType, events.ActionCreate, d.Name, map[string]string{"driver": driver})
+	return e, nil
+}
+
+func (d *definition) anonymous() {
+	d.Name = randomName(32)
+	if d.Labels == nil {
+		d.Labels = map[string]string{}
+	}
+	d.Labels[labelAnonymous] = ""
+}
+
+func randomName(n int) string {
+	raw := make([]byte, n)
+	_, _ = rand.Read(raw) // never fails
+	return hex.EncodeToString(raw)
+}
+
+func checkName(name string) error {
+	const first, rest = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", "_.-"
+	switch {
+	case len(name) == 1:
+		return fmt.Errorf("create %s: volume name is too short, names should be at least two alphanumeric characters: %w", name, errdefs.ErrInvalidArgument)
+	case len(name) > 255:
+		return fmt.Errorf("create a volume: its name has %d characters, 255 is the most: %w", len(name), errdefs.ErrInvalidArgument)
+	case strings.Trim(name, first+rest) != "" || !strings.Contains(first, name[:1]):
+		return fmt.Errorf(`create %s: "%s" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path: %w`, name, name, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
 
-// Acquire notes that a container refers to the volume and returns its data directory, and whether it is empty (then the caller copies the
-// image's content up on first use). A volume that is not there is made. References live in memory: containers are re-acquired at start.
-func (s *Service) Acquire(ctx context.Context, name, containerID string) (dir string, fresh bool, err error) {
-	e, err := s.lock(name)
-	for errdefs.IsNotFound(err) { // again where somebody removes it in between
-		if _, err := s.Create(ctx, volume.CreateRequest{Name: name}); err != nil {
-			return "", false, err
-		}
-		e, err = s.lock(name)
-	}
-	if err != nil {
-		return "", false, err
-	}
-	defer e.op.Unlock()
-	if err := e.mount(s.root); err != nil {
-		return "", false, err
-	}
+// Inspect shows one volume; a damaged one too.
+func (s *Service) Inspect(_ context.Context, name string) (*volume.Volume, error) {
 	s.mu.Lock()
-	first := !e.users[containerID]
-	e.users[containerID] = true
+	e := s.all[name]
 	s.mu.Unlock()
-	dir = dataDir(s.root, name)
-	if first {
-		s.publish(events.ActionMount, name, "driver", e.Driver, "container", containerID, "destination", dir)
+	if e == nil {
+		return nil, fmt.Errorf("get %s: no such volume: %w", name, errdefs.ErrNotFound)
 	}
-	fresh, err = empty(dir)
-	return dir, fresh, err
+	v := s.shown(e)
+	return &v, nil
 }
 
-// Release takes a reference back. Unknown ones are fine.
-func (s *Service) Release(ctx context.Context, name, containerID string) {
-	e, err := s.lock(name)
+// List takes Docker's filters (name, driver, label, dangling).
+func (s *Service) List(_ context.Context, filters map[string]map[string]bool) ([]volume.Volume, error) {
+	list, err := s.matching(filters, listFilters)
 	if err != nil {
-		return
+		return nil, err
 	}
-	defer e.op.Unlock()
-	s.mu.Lock()
-	had := e.users[containerID]
-	delete(e.users, containerID)
-	left := len(e.users)
-	s.mu.Unlock()
-	if !had {
-		return
+	out := make([]volume.Volume, 0, len(list))
+	for _, e := range list {
+		out = append(out, s.shown(e))
 	}
-	s.publish(events.ActionUnmount, name, "driver", e.Driver, "container", containerID)
-	if left == 0 {
-		if err := e.unmount(s.root); err != nil && s.log != nil {
-			s.log(err)
-		}
-	}
+	return out, nil
 }
 
-func (s *Service) publish(a events.Action, name string, pairs ...string) {
-	attributes := map[string]string{}
-	for i := 0; i+1 < len(pairs); i += 2 {
-		attributes[pairs[i]] = pairs[i+1]
+// matching returns the entries that all filters let through, by name.
+func (s *Service) matching(filters map[string]map[string]bool, known string) ([]*entry, error) {
+	keep, err := compile(filters, known)
+	if err != nil {
+		return nil, err
 	}
-	s.events.Publish(events.VolumeEventType, a, name, attributes)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []*entry
+	for _, e := range s.all {
+		if keep(e) {
+			list = append(list, e)
+		}
+	}
+	slices.SortFunc(list, func(a, b *entry) int { return cmp.Compare(a.Name, b.Name) })
+	return list, nil
 }

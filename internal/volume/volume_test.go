@@ -1,216 +1,316 @@
 package volume
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/volume"
+	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/event"
 )
 
 func open(t *testing.T, root string) *Service {
 	t.Helper()
-	s, err := Open(root, event.New(), func(err error) { t.Log(err) })
+	s, err := Open(root, event.New(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-func TestVolumeOutlivesTheEngine(t *testing.T) {
-	root := t.TempDir()
-	s := open(t, root)
-	made, err := s.Create(t.Context(), volume.CreateRequest{Name: "data", Labels: map[string]string{"a": "b"}})
-	if err != nil || made.Name != "data" || made.Driver != "local" || made.Scope != "local" || made.Labels["a"] != "b" {
-		t.Fatalf("%+v %v", made, err)
-	}
-	dir, fresh, err := s.Acquire(t.Context(), "data", "c1")
-	if err != nil || !fresh || dir != made.Mountpoint {
-		t.Fatalf("%s %v %v", dir, fresh, err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("kept"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s = open(t, root)
-	got, err := s.Inspect(t.Context(), "data")
-	if err != nil || got.Labels["a"] != "b" || got.CreatedAt != made.CreatedAt {
-		t.Fatalf("%+v %v, want %+v", got, err, made)
-	}
-	if _, fresh, err := s.Acquire(t.Context(), "data", "c1"); fresh || err != nil {
-		t.Errorf("a volume with a file is fresh: %v %v", fresh, err)
-	}
-}
-
-func TestUseProtects(t *testing.T) {
-	s := open(t, t.TempDir())
-	dir, _, err := s.Acquire(t.Context(), "used", "container-1") // made on demand
+func create(t *testing.T, s *Service, r volume.CreateRequest) *volume.Volume {
+	t.Helper()
+	v, err := s.Create(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = s.Remove(t.Context(), "used", true)
-	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "container-1") {
-		t.Errorf("remove of a used volume: %v", err)
-	}
-	s.Release(t.Context(), "used", "container-1")
-	s.Release(t.Context(), "used", "never-there")
-	s.Release(t.Context(), "no-such", "container-1")
-	if err := s.Remove(t.Context(), "used", false); err != nil {
+	return v
+}
+
+func names(t *testing.T, s *Service, filters map[string]map[string]bool) []string {
+	t.Helper()
+	list, err := s.List(t.Context(), filters)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Dir(dir)); !os.IsNotExist(err) {
-		t.Errorf("the folder stays: %v", err)
+	var out []string
+	for _, v := range list {
+		out = append(out, v.Name)
 	}
-	if err := s.Remove(t.Context(), "used", false); !errdefs.IsNotFound(err) {
-		t.Errorf("remove again: %v", err)
+	return out
+}
+
+// ownMounts gives the test's thread a mount namespace, which ends with the test.
+func ownMounts(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread() // never unlocked: the thread ends with the test
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		t.Fatal(err)
 	}
-	if err := s.Remove(t.Context(), "used", true); err != nil {
-		t.Errorf("remove again by force: %v", err)
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
 	}
 }
 
-func TestNamesAndOptions(t *testing.T) {
+func TestVolumesOutliveTheService(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "volumes")
+	s := open(t, root)
+	made := create(t, s, volume.CreateRequest{Name: "data", Labels: map[string]string{"a": "b"}, Driver: "local"})
+	if made.Mountpoint != filepath.Join(root, "data/_data") || made.Scope != "local" || made.Driver != "local" {
+		t.Errorf("made %+v", made)
+	}
+	if st, err := os.Stat(made.Mountpoint); err != nil || st.Mode().Perm() != 0o755 {
+		t.Errorf("the folder: %v, %v", st, err)
+	}
+	if err := os.WriteFile(filepath.Join(made.Mountpoint, "f"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again := create(t, s, volume.CreateRequest{Name: "data", Labels: map[string]string{"other": ""}})
+	if again.CreatedAt != made.CreatedAt || again.Labels["a"] != "b" {
+		t.Errorf("a second creation gave %+v", again)
+	}
+	other := volume.CreateRequest{Name: "data", DriverOpts: map[string]string{"type": "tmpfs", "device": "tmpfs"}}
+	if _, err := s.Create(t.Context(), other); !errdefs.IsConflict(err) {
+		t.Errorf("the same name with other options: %v", err)
+	}
+	s = open(t, root)
+	v, err := s.Inspect(t.Context(), "data")
+	if err != nil || v.Labels["a"] != "b" || v.CreatedAt != made.CreatedAt {
+		t.Errorf("after reopening: %+v, %v", v, err)
+	}
+	if err := s.Remove(t.Context(), "data", false); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(root); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if err := s.Remove(t.Context(), "data", false); !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "no such volume") {
+		t.Errorf("removing it twice: %v", err)
+	}
+	if err := s.Remove(t.Context(), "data", true); err != nil {
+		t.Errorf("removing it by force: %v", err)
+	}
+}
+
+func TestWhatCannotBeCreated(t *testing.T) {
 	s := open(t, t.TempDir())
-	for _, r := range []volume.CreateRequest{
-		{Name: "../x"}, {Name: "a"}, {Name: ".x"}, {Name: "a/b"}, {Name: strings.Repeat("x", 256)},
-		{Name: "ok", DriverOpts: map[string]string{"size": "1"}},
-		{Name: "ok", DriverOpts: map[string]string{"o": "ro"}},
-		{Name: "ok", DriverOpts: map[string]string{"type": "tmpfs"}},
-		{Name: "ok", DriverOpts: map[string]string{"device": "/x"}},
+	long := strings.Repeat("x", 256)
+	for _, row := range []struct {
+		name, text string
+		r          volume.CreateRequest
+		is         func(error) bool
+	}{
+		{"one character", "too short", volume.CreateRequest{Name: "x"}, errdefs.IsInvalidArgument},
+		{"long", "255", volume.CreateRequest{Name: long}, errdefs.IsInvalidArgument},
+		{"slash", "invalid characters", volume.CreateRequest{Name: "a/b"}, errdefs.IsInvalidArgument},
+		{"dots", "invalid characters", volume.CreateRequest{Name: ".."}, errdefs.IsInvalidArgument},
+		{"scratch name", "invalid characters", volume.CreateRequest{Name: ".new"}, errdefs.IsInvalidArgument},
+		{"newline", "invalid characters", volume.CreateRequest{Name: "ab\n"}, errdefs.IsInvalidArgument},
+		{"driver", "plugin", volume.CreateRequest{Name: "ab", Driver: "rexray"}, errdefs.IsNotFound},
+		{"option", `invalid option: "foo"`, volume.CreateRequest{Name: "ab", DriverOpts: map[string]string{"foo": "1"}}, errdefs.IsInvalidArgument},
+		{"no device", `missing required option: "device"`, volume.CreateRequest{Name: "ab", DriverOpts: map[string]string{"type": "tmpfs"}}, errdefs.IsInvalidArgument},
+		{"no type", `missing required option: "type"`, volume.CreateRequest{Name: "ab", DriverOpts: map[string]string{"device": "tmpfs"}}, errdefs.IsInvalidArgument},
+		{"quota", "quota", volume.CreateRequest{Name: "ab", DriverOpts: map[string]string{"size": "1g"}}, errdefs.IsInvalidArgument},
+		{"relative bind", "absolute", volume.CreateRequest{Name: "ab", DriverOpts: map[string]string{"type": "none", "device": "x", "o": "bind"}}, errdefs.IsInvalidArgument},
+		{"nothing to mount", "o=bind", volume.CreateRequest{Name: "ab", DriverOpts: map[string]string{"type": "none", "device": "/x"}}, errdefs.IsInvalidArgument},
+		{"remount", "remount", volume.CreateRequest{Name: "ab", DriverOpts: map[string]string{"type": "tmpfs", "device": "x", "o": "remount"}}, errdefs.IsInvalidArgument},
 	} {
-		if v, err := s.Create(t.Context(), r); !errdefs.IsInvalidArgument(err) {
-			t.Errorf("%+v: %+v %v", r, v, err)
+		if _, err := s.Create(t.Context(), row.r); !row.is(err) || !strings.Contains(err.Error(), row.text) {
+			t.Errorf("%s: %v", row.name, err)
 		}
 	}
-	if _, err := s.Create(t.Context(), volume.CreateRequest{Name: "ok", Driver: "nfs"}); !errdefs.IsNotFound(err) {
-		t.Errorf("an unknown driver: %v", err)
+	if left, _ := os.ReadDir(s.root); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
 	}
-	if list, _ := s.List(t.Context(), nil); len(list) != 0 {
-		t.Errorf("refused volumes are listed: %v", list)
+	create(t, s, volume.CreateRequest{Name: strings.Repeat("y", 255)})
+}
+
+func TestVolumesInUseStay(t *testing.T) {
+	s := open(t, t.TempDir())
+	dir, fresh, err := s.Acquire(t.Context(), "made", "container1")
+	if err != nil || !fresh || dir != s.data("made") {
+		t.Fatalf("Acquire: %s, %v, %v", dir, fresh, err)
 	}
-	a, err := s.Create(t.Context(), volume.CreateRequest{})
-	if _, anonymous := a.Labels[anonymousLabel]; err != nil || len(a.Name) != 64 || !anonymous {
-		t.Errorf("%+v %v", a, err)
+	if err := os.WriteFile(filepath.Join(dir, "f"), []byte("some text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, fresh, err = s.Acquire(t.Context(), "made", "container2"); err != nil || fresh {
+		t.Fatalf("second Acquire: fresh %v, %v", fresh, err)
+	}
+	err = s.Remove(t.Context(), "made", true)
+	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "volume is in use - [container1, container2]") {
+		t.Errorf("removal in use: %v", err)
+	}
+	s.Release(t.Context(), "made", "container1")
+	s.Release(t.Context(), "made", "container1")
+	usage, err := s.Usage(t.Context())
+	if err != nil || len(usage) != 1 || usage[0].UsageData.RefCount != 1 || usage[0].UsageData.Size != 9 {
+		t.Errorf("usage %+v, %v", usage, err)
+	}
+	if err := s.Remove(t.Context(), "made", false); err == nil {
+		t.Error("removed while the second container has it")
+	}
+	s.Release(t.Context(), "made", "container2")
+	s.Release(t.Context(), "unknown", "container2")
+	if err := s.Remove(t.Context(), "made", false); err != nil {
+		t.Error(err)
 	}
 }
 
-func TestFiltersAndPrune(t *testing.T) {
+func TestFilters(t *testing.T) {
 	s := open(t, t.TempDir())
-	for _, r := range []volume.CreateRequest{{Name: "one", Labels: map[string]string{"k": "v"}}, {Name: "two"}, {Name: "three"}, {}} {
-		if _, err := s.Create(t.Context(), r); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, _, err := s.Acquire(t.Context(), "two", "c"); err != nil {
+	create(t, s, volume.CreateRequest{Name: "alpha", Labels: map[string]string{"env": "prod", "x": ""}})
+	create(t, s, volume.CreateRequest{Name: "beta", Labels: map[string]string{"env": "test"}})
+	if _, _, err := s.Acquire(t.Context(), "gamma", "c"); err != nil {
 		t.Fatal(err)
 	}
-	rows := []struct {
-		filters string
-		want    int
-	}{{"", 4}, {"name=tw", 1}, {"label=k", 1}, {"label=k=v", 1}, {"label=k=w", 0}, {"dangling=true", 3}, {"dangling=false", 1}, {"driver=local", 4}, {"driver=x", 0}}
-	for _, row := range rows {
-		filters := map[string]map[string]bool{}
-		if key, value, ok := strings.Cut(row.filters, "="); ok {
-			filters[key] = map[string]bool{value: true}
-		}
-		if list, err := s.List(t.Context(), filters); err != nil || len(list) != row.want {
-			t.Errorf("%s: %d, %v; want %d", row.filters, len(list), err, row.want)
+	type f = map[string]map[string]bool
+	for _, row := range []struct {
+		filters f
+		want    []string
+	}{
+		{nil, []string{"alpha", "beta", "gamma"}},
+		{f{"name": {"a": true}}, []string{"alpha", "beta", "gamma"}},
+		{f{"name": {"et": true, "gam": true}}, []string{"beta", "gamma"}},
+		{f{"label": {"env": true}}, []string{"alpha", "beta"}},
+		{f{"label": {"env=prod": true, "x": true}}, []string{"alpha"}},
+		{f{"label": {"env": true, "y": true}}, nil},
+		{f{"driver": {"local": true}}, []string{"alpha", "beta", "gamma"}},
+		{f{"driver": {"other": true}}, nil},
+		{f{"dangling": {"true": true}}, []string{"alpha", "beta"}},
+		{f{"dangling": {"0": true}}, []string{"gamma"}},
+	} {
+		if got := names(t, s, row.filters); !slices.Equal(got, row.want) {
+			t.Errorf("%v: %v, want %v", row.filters, got, row.want)
 		}
 	}
-	if _, err := s.List(t.Context(), map[string]map[string]bool{"colour": {"red": true}}); !errdefs.IsInvalidArgument(err) {
-		t.Errorf("an unknown filter: %v", err)
+	for _, bad := range []f{{"foo": {"1": true}}, {"dangling": {"maybe": true}}, {"all": {"1": true}}} {
+		if _, err := s.List(t.Context(), bad); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%v: %v", bad, err)
+		}
+	}
+}
+
+func TestPrune(t *testing.T) {
+	s := open(t, t.TempDir())
+	anonymous := create(t, s, volume.CreateRequest{})
+	if len(anonymous.Name) != 64 {
+		t.Errorf("anonymous volume %q", anonymous.Name)
+	}
+	if err := os.WriteFile(filepath.Join(anonymous.Mountpoint, "f"), make([]byte, 1000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	create(t, s, volume.CreateRequest{Name: "named"})
+	create(t, s, volume.CreateRequest{Name: "kept", Labels: map[string]string{"keep": ""}})
+	used := create(t, s, volume.CreateRequest{})
+	if _, _, err := s.Acquire(t.Context(), used.Name, "c"); err != nil {
+		t.Fatal(err)
 	}
 	report, err := s.Prune(t.Context(), nil)
-	if err != nil || len(report.VolumesDeleted) != 1 || len(report.VolumesDeleted[0]) != 64 {
-		t.Errorf("prune takes anonymous volumes: %+v %v", report, err)
+	if err != nil || !slices.Equal(report.VolumesDeleted, []string{anonymous.Name}) || report.SpaceReclaimed != 1000 {
+		t.Errorf("prune: %+v, %v", report, err)
 	}
-	report, err = s.Prune(t.Context(), map[string]map[string]bool{"all": {"true": true}, "label!": {"k=v": true}})
-	if err != nil || strings.Join(report.VolumesDeleted, " ") != "three" {
-		t.Errorf("prune of all without a label: %+v %v", report, err)
+	report, err = s.Prune(t.Context(), map[string]map[string]bool{"all": {"true": true}, "label!": {"keep": true}})
+	if err != nil || !slices.Equal(report.VolumesDeleted, []string{"named"}) {
+		t.Errorf("prune of all: %+v, %v", report, err)
 	}
-}
-
-// TestDamageIsNamed: no single damaged file stops the engine or hides data.
-func TestDamageIsNamed(t *testing.T) {
-	for name, content := range map[string]string{"zeroed": "", "truncated": `{"Name":"vol`, "another's": `{"Name":"other","Driver":"local"}`} {
-		root := t.TempDir()
-		s := open(t, root)
-		dir, _, err := s.Acquire(t.Context(), "vol", "c")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, "precious"), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(root, "vol", optionsFile), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		os.MkdirAll(filepath.Join(root, "cut"+newSuffix, "_data"), 0o700)
-		os.MkdirAll(filepath.Join(root, "gone"+removedSuffix, "_data"), 0o700)
-		var said []error
-		s, err = Open(root, event.New(), func(err error) { said = append(said, err) })
-		if err != nil || len(said) != 1 || !strings.Contains(said[0].Error(), "volume vol") {
-			t.Errorf("%s: %v, said %v", name, err, said)
-			continue
-		}
-		if list, _ := s.List(t.Context(), nil); len(list) != 1 || list[0].Name != "vol" {
-			t.Errorf("%s: %+v", name, list)
-		}
-		if _, err := os.Stat(filepath.Join(dir, "precious")); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
+	if got := names(t, s, nil); len(got) != 2 {
+		t.Errorf("left: %v", got)
 	}
 }
 
-// TestLocalDriverMounts: a tmpfs and a bind are mounted at first use and gone after the last.
-func TestLocalDriverMounts(t *testing.T) {
-	source := t.TempDir()
-	os.WriteFile(filepath.Join(source, "here"), nil, 0o600)
-	s := open(t, t.TempDir())
-	for name, options := range map[string]map[string]string{
-		"memory": {"type": "tmpfs", "device": "tmpfs", "o": "size=1m,nosuid"},
-		"bound":  {"type": "none", "device": source, "o": "bind,ro"},
-	} {
-		if _, err := s.Create(t.Context(), volume.CreateRequest{Name: name, DriverOpts: options}); err != nil {
+func TestDamagedVolumesAreNamedAndKept(t *testing.T) {
+	root := t.TempDir()
+	s := open(t, root)
+	for _, name := range []string{"whole", "cut", "lost", "other"} {
+		v := create(t, s, volume.CreateRequest{Name: name})
+		if err := os.WriteFile(filepath.Join(v.Mountpoint, "precious"), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		var dir string
-		for _, user := range []string{"c1", "c2"} {
-			var err error
-			if dir, _, err = s.Acquire(t.Context(), name, user); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if !isMountpoint(dir) {
-			t.Errorf("%s is not mounted", name)
-		}
-		if name == "bound" {
-			if _, err := os.Stat(filepath.Join(dir, "here")); err != nil {
-				t.Error(err)
-			}
-			if err := os.WriteFile(filepath.Join(dir, "x"), nil, 0o600); err == nil {
-				t.Error("a read-only bind can be written")
-			}
-		}
-		s.Release(t.Context(), name, "c1")
-		if !isMountpoint(dir) {
-			t.Errorf("%s is unmounted while it is used", name)
-		}
-		s.Release(t.Context(), name, "c2")
-		if isMountpoint(dir) {
-			t.Errorf("%s stays mounted", name)
-		}
-		if err := s.Remove(t.Context(), name, false); err != nil {
-			t.Error(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "cut/opts.json"), []byte(`{"Name":"cu`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(root, "lost/opts.json")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "other/opts.json"), []byte(`{"Name":"whole"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, half := range []string{".new", ".gone-0102"} {
+		if err := os.MkdirAll(filepath.Join(root, half, "_data"), 0o700); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if _, err := os.Stat(filepath.Join(source, "here")); err != nil {
-		t.Errorf("removing a volume removed what it was bound to: %v", err)
+	var said []error
+	s, err := Open(root, event.New(), func(err error) { said = append(said, err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := names(t, s, nil); !slices.Equal(got, []string{"cut", "lost", "other", "whole"}) {
+		t.Errorf("listed: %v", got)
+	}
+	if len(said) != 3 {
+		t.Errorf("told: %v", said)
+	}
+	if _, _, err := s.Acquire(t.Context(), "cut", "c"); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("a container would have begun with %v", err)
+	}
+	v, err := s.Inspect(t.Context(), "lost")
+	if err != nil || !strings.Contains(v.Status["Error"].(string), "damaged") {
+		t.Errorf("inspect: %+v, %v", v, err)
+	}
+	if _, err := s.Prune(t.Context(), map[string]map[string]bool{"all": {"1": true}}); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(root, "cut/_data/precious")); err != nil {
+		t.Errorf("prune took what it cannot read: %v", err)
+	}
+	if err := s.Remove(t.Context(), "cut", false); err != nil {
+		t.Error(err)
+	}
+	for _, half := range []string{".new", ".gone-0102", "cut"} {
+		if _, err := os.Stat(filepath.Join(root, half)); !os.IsNotExist(err) {
+			t.Errorf("%s is still there", half)
+		}
+	}
+}
+
+func TestEvents(t *testing.T) {
+	bus := event.New()
+	s, err := Open(t.TempDir(), bus, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Acquire(t.Context(), "vol", "c"); err != nil {
+		t.Fatal(err)
+	}
+	s.Release(t.Context(), "vol", "c")
+	if err := s.Remove(t.Context(), "vol", false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Prune(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	err = bus.Subscribe(context.WithoutCancel(t.Context()), time.Unix(1, 0), time.Now(), func(m events.Message) error {
+		got = append(got, string(m.Type)+" "+string(m.Action)+" "+m.Actor.ID+" "+m.Actor.Attributes["container"]+m.Actor.Attributes["reclaimed"])
+		return nil
+	})
+	want := []string{"volume create vol ", "volume mount vol c", "volume unmount vol c", "volume destroy vol ", "volume prune  0"}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("events %q, %v", got, err)
 	}
 }
 
@@ -238,7 +338,7 @@ func TestConcurrentUse(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if users := s.Users("shared"); len(users) != 0 {
-		t.Errorf("left: %v", users)
+	if left, _ := os.ReadDir(s.root); len(left) > 1 {
+		t.Errorf("left: %v", left)
 	}
 }

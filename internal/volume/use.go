@@ -1,0 +1,203 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/volume"
+)
+
+// Acquire notes that a container refers to the volume (created on demand) and returns its data directory, and whether it is empty
+// (then the caller copies the image's content up on first use). References live in memory: containers are re-acquired at start.
+func (s *Service) Acquire(ctx context.Context, name, containerID string) (dir string, fresh bool, err error) {
+	e, err := s.refer(ctx, name, containerID)
+	if err != nil {
+		return "", false, err
+	}
+	dir = s.data(name)
+	if err := s.prepare(ctx, e); err != nil {
+		s.Release(context.WithoutCancel(ctx), name, containerID)
+		return "", false, fmt.Errorf("volume %s: %w", name, err)
+	}
+	if fresh, err = empty(dir); err != nil {
+		s.Release(context.WithoutCancel(ctx), name, containerID)
+		return "", false, fmt.Errorf("volume %s: %w", name, err)
+	}
+	s.events.Publish(events.VolumeEventType, events.ActionMount, name, map[string]string{"driver": driver, "container": containerID})
+	return dir, fresh, nil
+}
+
+// refer adds the reference before anything slow is done, so that nobody removes the volume meanwhile.
+func (s *Service) refer(ctx context.Context, name, containerID string) (*entry, error) {
+	for {
+		e, err := s.create(ctx, volume.CreateRequest{Name: name})
+		if err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		if s.all[name] == e {
+			e.refs[containerID] = struct{}{}
+			s.mu.Unlock()
+			return e, nil
+		}
+		s.mu.Unlock() // removed in between
+	}
+}
+
+// prepare mounts what the volume's options say, at its first use.
+func (s *Service) prepare(ctx context.Context, e *entry) error {
+	from, err := parseOptions(e.Options)
+	if err != nil || from == nil {
+		return err
+	}
+	e.mount.Lock()
+	defer e.mount.Unlock()
+	if is, err := mounted(s.data(e.Name)); err != nil || is {
+		return err
+	}
+	return from.mountOn(ctx, s.data(e.Name))
+}
+
+func empty(dir string) (bool, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(2) // a file system's own lost+found does not count
+	names = slices.DeleteFunc(names, func(n string) bool { return n == "lost+found" })
+	return len(names) == 0, nil
+}
+
+// Release takes a container's reference back; the last one unmounts what the options mounted.
+func (s *Service) Release(_ context.Context, name, containerID string) {
+	s.mu.Lock()
+	e := s.all[name]
+	if e == nil {
+		s.mu.Unlock()
+		return
+	}
+	_, had := e.refs[containerID]
+	delete(e.refs, containerID)
+	s.mu.Unlock()
+	if !had {
+		return
+	}
+	if len(e.Options) > 0 {
+		e.mount.Lock()
+		s.mu.Lock()
+		unused := len(e.refs) == 0
+		s.mu.Unlock()
+		if unused { // who refers to it from here on waits for e.mount
+			if err := unmount(s.data(name)); err != nil { // its removal will insist
+				s.log(fmt.Errorf("volume %s is not used any more but stays mounted: %w", name, err))
+			}
+		}
+		e.mount.Unlock()
+	}
+	s.events.Publish(events.VolumeEventType, events.ActionUnmount, name, map[string]string{"driver": driver, "container": containerID})
+}
+
+// Remove refuses with errdefs.ErrFailedPrecondition (409) while a container refers to the volume.
+func (s *Service) Remove(ctx context.Context, name string, force bool) error {
+	gone, err := s.takeOut(ctx, name)
+	if errdefs.IsNotFound(err) && force {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := removeTree(gone); err != nil {
+		return fmt.Errorf("remove volume %s: %w: what is left lies in %s", name, err, gone)
+	}
+	return nil
+}
+
+// takeOut makes a volume that nobody uses unknown, and returns the folder that is to be removed.
+func (s *Service) takeOut(ctx context.Context, name string) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	s.mu.Lock()
+	e := s.all[name]
+	if e == nil {
+		s.mu.Unlock()
+		return "", fmt.Errorf("get %s: no such volume: %w", name, errdefs.ErrNotFound)
+	}
+	if len(e.refs) > 0 {
+		ids := make([]string, 0, len(e.refs))
+		for id := range e.refs {
+			ids = append(ids, id)
+		}
+		s.mu.Unlock()
+		slices.Sort(ids)
+		return "", fmt.Errorf("remove %s: volume is in use - [%s]: remove the containers first: %w", name, strings.Join(ids, ", "), errdefs.ErrFailedPrecondition)
+	}
+	delete(s.all, name)
+	s.mu.Unlock()
+	gone := filepath.Join(s.root, gonePrefix+randomName(8))
+	err := s.rename(e, gone)
+	if err != nil {
+		s.mu.Lock()
+		s.all[name] = e
+		s.mu.Unlock()
+		return "", fmt.Errorf("remove volume %s: %w", name, err)
+	}
+	s.events.Publish(events.VolumeEventType, events.ActionDestroy, name, map[string]string{"driver": driver})
+	return gone, nil
+}
+
+func (s *Service) rename(e *entry, gone string) error {
+	e.mount.Lock()
+	defer e.mount.Unlock()
+	if err := unmount(s.data(e.Name)); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	if err := os.Rename(s.dir(e.Name), gone); err != nil {
+		return err
+	}
+	return syncDir(s.root)
+}
+
+// Prune removes anonymous volumes that no container refers to; with the filter all=true named ones too.
+func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool) (*volume.PruneReport, error) {
+	list, err := s.matching(filters, pruneFilters)
+	if err != nil {
+		return nil, err
+	}
+	named, err := truth(filters, "all")
+	if err != nil {
+		return nil, err
+	}
+	report := &volume.PruneReport{VolumesDeleted: []string{}}
+	for _, e := range list {
+		if _, anonymous := e.Labels[labelAnonymous]; !anonymous && !named || e.damaged != nil {
+			continue
+		}
+		s.mu.Lock()
+		used := len(e.refs) > 0
+		s.mu.Unlock()
+		if used {
+			continue
+		}
+		size := usage(ctx, s.data(e.Name))
+		switch err := s.Remove(ctx, e.Name, false); {
+		case errdefs.IsNotFound(err), errdefs.IsFailedPrecondition(err): // somebody was faster
+			continue
+		case err != nil:
+			return report, err
+		}
+		report.VolumesDeleted = append(report.VolumesDeleted, e.Name)
+		report.SpaceReclaimed += uint64(max(size, 0))
+	}
+	s.events.Publish(events.VolumeEventType, events.ActionPrune, "", map[string]string{"reclaimed": fmt.Sprint(report.SpaceReclaimed)})
+	return report, nil
+}
