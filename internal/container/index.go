@@ -23,14 +23,13 @@ type Container struct {
 	waiters []waiter
 	policy  policy
 	health  *health
-	execs   map[string]bool
 	exits   int           // how often it has ended
 	changed chan struct{} // closed and replaced at each change of the record
 	gone    chan struct{} // closed when it has been removed
 }
 
 func newContainer(r *Record, dir, taskDir string) *Container {
-	c := &Container{id: r.ID, dir: dir, taskDir: taskDir, execs: map[string]bool{}, changed: make(chan struct{}), gone: make(chan struct{})}
+	c := &Container{id: r.ID, dir: dir, taskDir: taskDir, changed: make(chan struct{}), gone: make(chan struct{})}
 	c.rec.Store(r)
 	return c
 }

@@ -46,6 +46,7 @@ type Record struct {
 	RestartCount int    `json:",omitempty"`
 	Stopped      bool   `json:",omitempty"` // by the user: policies let it be
 	HasRun       bool   `json:",omitempty"` // the writable layer may hold something
+	Restarted    string `json:",omitempty"` // the writable layer of the last start that was not the first: "kept" or "fresh"
 	BootID       string `json:",omitempty"` // of the host's life in which it was last started
 }
 

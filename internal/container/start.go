@@ -419,7 +419,10 @@ func (n *starting) record(ctx context.Context) error {
 	r, err := c.become(Running, !n.r.HostConfig.RestartPolicy.IsNone(), func(r *Record) {
 		r.Pid, r.StartedAt, r.BootID, r.HasRun = t.Pid(), n.began.UTC(), n.s.host.bootID, true
 		r.ExitCode, r.Error, r.OOMKilled, r.OOMVictim, r.Stopped = 0, "", false, "", false
-		r.RestartCount = 0
+		r.RestartCount, r.Restarted = 0, ""
+		if n.again {
+			r.Restarted = r.layerWord()
+		}
 		if n.o.byPolicy {
 			r.RestartCount = n.r.RestartCount + 1
 		}

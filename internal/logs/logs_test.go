@@ -56,11 +56,6 @@ func TestReadOptions(t *testing.T) {
 		want string
 	}{
 		{"all", ReadOptions{}, "line 0\nline 1\nline 2\nline 3\nline 4\n"},
-		{"tail", ReadOptions{HasTail: true, Tail: 2}, "line 3\nline 4\n"},
-		{"tail of nothing", ReadOptions{HasTail: true}, ""},
-		{"tail of more", ReadOptions{HasTail: true, Tail: 50}, "line 0\nline 1\nline 2\nline 3\nline 4\n"},
-		{"since", ReadOptions{Since: start.Add(3 * time.Second)}, "line 3\nline 4\n"},
-		{"until", ReadOptions{Until: start.Add(time.Second)}, "line 0\nline 1\n"},
 		{"from the end", ReadOptions{FromEnd: true}, ""},
 	}
 	for _, row := range rows {
@@ -209,6 +204,27 @@ func TestSplitterKeepsStreamsApart(t *testing.T) {
 	}
 }
 
+func TestLinesAreCountedAsTheyAreHandedOut(t *testing.T) {
+	dir := t.TempDir()
+	w := writer(t, dir, 30, 9) // a few segments
+	for _, e := range []Entry{{Stdout, time.Now(), []byte("he")}, {Stderr, time.Now(), []byte("x\ny")}, {Stdout, time.Now(), []byte("llo\n\n")}} {
+		if err := w.Append(e.Stream, e.Time, e.Data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := Open(dir, ReadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if n, err := r.Lines(); n != 4 || err != nil {
+		t.Fatalf("%d lines, %v", n, err)
+	}
+	if e, err := r.Next(t.Context()); err != nil || string(e.Data) != "he" {
+		t.Fatalf("after counting, reading begins with %q, %v", e.Data, err)
+	}
+}
+
 func FuzzSegment(f *testing.F) {
 	f.Add([]byte{1, magic, 0, 0, 2, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 'h', 'i'})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -216,8 +232,16 @@ func FuzzSegment(f *testing.F) {
 		if err := os.WriteFile(segment(dir, 1), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if out := readAll(t, dir, ReadOptions{HasTail: true, Tail: 3}); len(out) > len(b) {
+		if out := readAll(t, dir, ReadOptions{}); len(out) > len(b) {
 			t.Fatal("more came out than is there")
+		}
+		r, err := Open(dir, ReadOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if n, err := r.Lines(); err != nil || n > len(b) {
+			t.Fatalf("%d lines of %d bytes, %v", n, len(b), err)
 		}
 	})
 }

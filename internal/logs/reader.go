@@ -1,7 +1,6 @@
 package logs
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -17,11 +16,8 @@ import (
 
 // ReadOptions choose where reading starts. The zero value reads all that is there and stops.
 type ReadOptions struct {
-	Follow       bool // wait for more until End is met (of the life that is current) or the context ends
-	FromEnd      bool // skip what is there already (attach)
-	Tail         int  // with HasTail: only the last Tail lines
-	HasTail      bool
-	Since, Until time.Time
+	Follow  bool // wait for more until End is met (of the life that is current) or the context ends
+	FromEnd bool // skip what is there already (attach)
 }
 
 // Reader reads entries in order. It pins the segments that it has yet to read by open descriptors, so rotation never takes them away
@@ -31,7 +27,6 @@ type Reader struct {
 	o     ReadOptions
 	buf   []byte // bytes read from the first file and not yet handed out
 	data  []byte
-	skip  int // lines to skip before the first entry
 	ended bool
 
 	watch   *os.File      // inotify, when following
@@ -55,16 +50,11 @@ func Open(dir string, o ReadOptions) (*Reader, error) {
 		r.Close()
 		return nil, err
 	}
-	var err error
-	switch {
-	case o.FromEnd:
-		err = r.seekEnd()
-	case o.HasTail:
-		err = r.seekTail()
-	}
-	if err != nil {
-		r.Close()
-		return nil, err
+	if o.FromEnd {
+		if err := r.seekEnd(); err != nil {
+			r.Close()
+			return nil, err
+		}
 	}
 	return r, nil
 }
@@ -169,34 +159,31 @@ func (r *Reader) leave() {
 	r.files, r.buf = r.files[1:], nil
 }
 
-// seekTail counts the lines that are there, and remembers how many to pass over.
-func (r *Reader) seekTail() error {
-	lines, open := 0, false
+// Lines counts the lines that are there, as a Splitter hands them out; unfinished ones count. It is called before Next.
+func (r *Reader) Lines() (int, error) {
+	var split Splitter
+	lines := 0
+	count := func(Line) error {
+		lines++
+		return nil
+	}
 	r.mu.Lock()
 	files := r.files
 	r.mu.Unlock()
 	for _, f := range files {
 		err := scan(f, func(h header, data []byte) {
-			lines += bytes.Count(data, []byte{'\n'})
-			if len(data) > 0 {
-				open = data[len(data)-1] != '\n'
+			if h.stream != end {
+				_ = split.Add(Entry{Stream: h.stream, Data: data}, count)
 			}
 		})
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if _, err := f.Seek(0, io.SeekStart); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	if open {
-		lines++
-	}
-	r.skip = max(0, lines-r.o.Tail)
-	if r.o.Tail == 0 && !r.o.Follow {
-		r.ended = true
-	}
-	return nil
+	return lines, split.Flush(count)
 }
 
 type header struct {
@@ -277,33 +264,10 @@ func (r *Reader) fill() error {
 // Next returns io.EOF at the end.
 func (r *Reader) Next(ctx context.Context) (Entry, error) {
 	for {
-		e, err := r.next(ctx)
-		if err != nil {
+		if e, err := r.next(ctx); err != nil || len(e.Data) > 0 {
 			return e, err
 		}
-		if r.skip > 0 {
-			e.Data = r.skipLines(e.Data)
-		}
-		if len(e.Data) == 0 || !r.o.Since.IsZero() && e.Time.Before(r.o.Since) {
-			continue
-		}
-		if !r.o.Until.IsZero() && e.Time.After(r.o.Until) {
-			return Entry{}, io.EOF
-		}
-		return e, nil
 	}
-}
-
-func (r *Reader) skipLines(data []byte) []byte {
-	for r.skip > 0 {
-		i := bytes.IndexByte(data, '\n')
-		if i < 0 {
-			return nil
-		}
-		data = data[i+1:]
-		r.skip--
-	}
-	return data
 }
 
 func (r *Reader) next(ctx context.Context) (Entry, error) {

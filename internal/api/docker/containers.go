@@ -79,7 +79,7 @@ func (c *containerRoutes) list(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	list, err := c.s.List(r.Context(), containers.ListOptions{
-		All: q.yes("all"), Size: q.yes("size"), Limit: max(limit, 0), Filters: filters,
+		All: q.yes("all"), Limit: max(limit, 0), Filters: filters,
 	})
 	if err != nil {
 		return err
@@ -96,7 +96,7 @@ func (c *containerRoutes) list(w http.ResponseWriter, r *http.Request) error {
 
 func (c *containerRoutes) inspect(w http.ResponseWriter, r *http.Request) error {
 	size := queryOf(r).yes("size")
-	out, err := c.s.Inspect(r.Context(), r.PathValue("id"), size)
+	out, err := c.s.Inspect(r.Context(), r.PathValue("id"))
 	if err != nil {
 		return err
 	}

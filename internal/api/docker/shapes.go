@@ -15,6 +15,8 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/api/types/volume"
+
+	containers "wherry.dev/wherry/internal/container"
 )
 
 // multiplexedOrRaw is the content type of logs, attach and exec: clients before 1.42 only knew one.
@@ -79,7 +81,7 @@ func (b *createBody) request() container.CreateRequest {
 
 // containerInspect has the top-level address of the default network, which 1.52 took out of NetworkSettings, and GraphDriver.
 type containerInspect struct {
-	container.InspectResponse
+	containers.Inspection
 	GraphDriver     graphDriver
 	NetworkSettings *networkSettings
 }
@@ -105,8 +107,8 @@ type networkSettings struct {
 	MacAddress             string
 }
 
-func shapeContainer(c container.InspectResponse) containerInspect {
-	out := containerInspect{InspectResponse: c, GraphDriver: graphDriver{Name: c.Driver}}
+func shapeContainer(c containers.Inspection) containerInspect {
+	out := containerInspect{Inspection: c, GraphDriver: graphDriver{Name: c.Driver}}
 	if c.GraphDriver != nil {
 		out.GraphDriver = graphDriver{Name: c.GraphDriver.Name, Data: c.GraphDriver.Data}
 	}

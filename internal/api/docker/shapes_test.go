@@ -10,6 +10,8 @@ import (
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/system"
+
+	containers "wherry.dev/wherry/internal/container"
 )
 
 // asMap is how a client that knows no types sees an answer.
@@ -34,7 +36,7 @@ func TestContainerShape(t *testing.T) {
 			MacAddress: network.HardwareAddr{2, 0x42, 0, 0, 0, 1},
 		}},
 	}}
-	out := asMap(t, shapeContainer(in))
+	out := asMap(t, shapeContainer(containers.Inspection{InspectResponse: in}))
 	n := out["NetworkSettings"].(map[string]any)
 	if n["IPAddress"] != "172.17.0.2" || n["Gateway"] != "172.17.0.1" || n["MacAddress"] != "02:42:00:00:00:01" || n["SandboxKey"] != "key" {
 		t.Errorf("network settings %v", n)
@@ -45,7 +47,7 @@ func TestContainerShape(t *testing.T) {
 	if g := out["GraphDriver"].(map[string]any); g["Name"] != "overlayfs" {
 		t.Errorf("graph driver %v", g)
 	}
-	if out := asMap(t, shapeContainer(container.InspectResponse{})); out["NetworkSettings"] != nil {
+	if out := asMap(t, shapeContainer(containers.Inspection{})); out["NetworkSettings"] != nil {
 		t.Errorf("no settings: %v", out["NetworkSettings"])
 	}
 }

@@ -173,7 +173,7 @@ func (s *systemRoutes) diskUsage(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *systemRoutes) containerUsage(ctx context.Context) (*container.DiskUsage, error) {
-	list, err := s.Containers.List(ctx, containers.ListOptions{All: true, Size: true})
+	list, err := s.Containers.List(ctx, containers.ListOptions{All: true})
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,167 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"wherry.dev/wherry/internal/logs"
+)
+
+// LogsOptions of Logs; Tail < 0 means all.
+type LogsOptions struct {
+	Stdout, Stderr, Follow, Timestamps, Details bool
+	Since, Until                                time.Time
+	Tail                                        int
+}
+
+// timestamp is RFC 3339 with all nine digits, as Docker writes it.
+const timestamp = "2006-01-02T15:04:05.000000000Z07:00"
+
+// Logs writes what the container has printed. With Follow it goes on until the container ends; one that does not run has ended.
+func (s *Service) Logs(ctx context.Context, id string, o LogsOptions, stdout, stderr io.Writer) error {
+	c, err := s.index.find(id)
+	if err != nil {
+		return err
+	}
+	r := c.record()
+	if r.HostConfig.LogConfig.Type == "none" {
+		return fail(errdefs.ErrNotImplemented, "configured logging driver does not support reading: container %s was created with --log-driver none", r.Name)
+	}
+	reading := ctx
+	follow := o.Follow && r.Status.Alive()
+	if follow {
+		over, cancel := c.untilOver(ctx)
+		defer cancel()
+		reading = over
+		if !o.Until.IsZero() {
+			limited, cancel := context.WithDeadline(over, o.Until)
+			defer cancel()
+			reading = limited
+		}
+	}
+	reader, err := logs.Open(r.Log.Dir, logs.ReadOptions{Follow: follow})
+	if err != nil {
+		return fmt.Errorf("read the output of container %s: %w", r.Name, err)
+	}
+	defer reader.Close()
+	p := &printer{o: o, details: r.logDetails(), to: [logs.Stderr + 1]io.Writer{}}
+	if o.Stdout {
+		p.to[logs.Stdout] = stdout
+	}
+	if o.Stderr {
+		p.to[logs.Stderr] = stderr
+	}
+	if o.Tail >= 0 {
+		lines, err := reader.Lines()
+		if err != nil {
+			return fmt.Errorf("read the output of container %s: %w", r.Name, err)
+		}
+		p.skip = max(0, lines-o.Tail)
+	}
+	err = p.print(reading, reader)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// logDetails are the labels and variables that --log-opt labels=… and env=… want beside each line.
+func (r *Record) logDetails() string {
+	env := map[string]string{}
+	for _, kv := range r.Config.Env {
+		k, v, _ := strings.Cut(kv, "=")
+		env[k] = v
+	}
+	var pairs []string
+	for option, values := range map[string]map[string]string{"labels": r.Config.Labels, "env": env} {
+		for _, key := range strings.Split(r.HostConfig.LogConfig.Config[option], ",") {
+			if v, ok := values[key]; ok {
+				pairs = append(pairs, url.QueryEscape(key)+"="+url.QueryEscape(v))
+			}
+		}
+	}
+	slices.Sort(pairs)
+	return strings.Join(pairs, ",")
+}
+
+// printer renders a log for one client.
+type printer struct {
+	o       LogsOptions
+	details string
+	skip    int // lines before the tail
+	to      [logs.Stderr + 1]io.Writer
+	lines   logs.Splitter
+}
+
+// print reads to the end, or to the end of ctx and what was there by then.
+func (p *printer) print(ctx context.Context, r *logs.Reader) error {
+	raw := p.o.Tail < 0 && !p.o.Timestamps && !p.o.Details && p.o.Since.IsZero() && p.o.Until.IsZero()
+	for {
+		e, err := r.Next(ctx)
+		if errors.Is(err, io.EOF) || err != nil && ctx.Err() != nil {
+			return p.ended(p.lines.Flush(p.line))
+		}
+		if err != nil {
+			return err
+		}
+		if raw {
+			err = p.write(e.Stream, e.Data)
+		} else {
+			err = p.lines.Add(e, p.line)
+		}
+		if err != nil {
+			return p.ended(err)
+		}
+	}
+}
+
+// errUntil: a line that is younger than the last one that was asked for.
+var errUntil = errors.New("what follows is younger than asked for")
+
+func (p *printer) ended(err error) error {
+	if errors.Is(err, errUntil) {
+		return nil
+	}
+	return err
+}
+
+func (p *printer) line(l logs.Line) error {
+	switch {
+	case p.skip > 0:
+		p.skip--
+		return nil
+	case !p.o.Since.IsZero() && l.Time.Before(p.o.Since):
+		return nil
+	case !p.o.Until.IsZero() && l.Time.After(p.o.Until):
+		return errUntil
+	}
+	text := l.Text
+	if p.o.Timestamps || p.o.Details {
+		var head []byte
+		if p.o.Timestamps {
+			head = append(l.Time.UTC().AppendFormat(nil, timestamp), ' ')
+		}
+		if p.o.Details {
+			head = append(append(head, p.details...), ' ')
+		}
+		text = append(head, text...)
+	}
+	return p.write(l.Stream, text)
+}
+
+func (p *printer) write(stream logs.Stream, text []byte) error {
+	w := p.to[stream]
+	if w == nil {
+		return nil
+	}
+	_, err := w.Write(text)
+	return err
+}

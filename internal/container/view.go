@@ -1,0 +1,73 @@
+package container
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+
+	"wherry.dev/wherry/internal/cgroup"
+)
+
+// View is a container as it is at this moment. A container that ends meanwhile is seen as not running.
+func (s *Service) View(ctx context.Context, id string) (View, error) {
+	c, err := s.index.find(id)
+	if err != nil {
+		return View{}, err
+	}
+	t, r, err := c.running()
+	img := r.Image
+	v := View{ID: r.ID, Name: r.Name, Rootfs: r.rootfs(c.dir), Config: r.Config, HostConfig: r.HostConfig, Mounts: r.points(), Image: &img,
+		Created: r.Created}
+	v.Networks, _ = s.connections(ctx, r)
+	if err != nil {
+		return v, nil
+	}
+	if v.Init, err = t.Pidfd(); err != nil {
+		return v, nil
+	}
+	if v.Cgroup, err = cgroup.Open(s.cgroupPath(r)); err != nil {
+		v.Init.Close()
+		v.Init = nil
+		if now := c.record(); !now.Status.Alive() {
+			return v, nil
+		}
+		return View{}, fmt.Errorf("open the control group of container %s: %w", r.Name, err)
+	}
+	v.Running, v.Paused, v.Pid = true, r.Status == Paused, r.Pid
+	return v, nil
+}
+
+// points are the mounts as inspect shows them.
+func (r *Record) points() []container.MountPoint {
+	out := make([]container.MountPoint, 0, len(r.Mounts))
+	for _, m := range r.Mounts {
+		out = append(out, m.Point())
+	}
+	return out
+}
+
+// connections are a container's networks and published ports: those that it has while it runs, those that it asks for otherwise.
+func (s *Service) connections(ctx context.Context, r *Record) (map[string]*network.EndpointSettings, network.PortMap) {
+	if r.Status.Alive() && r.bridged() {
+		if a, ok := s.o.Networks.Live(r.ID); ok {
+			ports := network.PortMap{}
+			for p := range r.Config.ExposedPorts {
+				ports[p] = nil
+			}
+			maps.Copy(ports, a.Ports)
+			return a.Networks, ports
+		}
+	}
+	out := make(map[string]*network.EndpointSettings, len(r.Networks))
+	for name, e := range r.Networks {
+		settings := e.Copy()
+		if found, err := s.o.Networks.Inspect(ctx, name); err == nil {
+			settings.NetworkID = found.ID
+		}
+		out[name] = settings
+	}
+	return out, network.PortMap{}
+}
