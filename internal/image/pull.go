@@ -103,6 +103,9 @@ func (p *pull) run(ctx context.Context, target ocispec.Descriptor) error {
 	if err := p.blob(ctx, m.Config); err != nil {
 		return err
 	}
+	if err := p.checkPlatform(ctx, m.Config); err != nil {
+		return err
+	}
 	return p.layers(ctx, manifest, m.Layers)
 }
 
@@ -142,6 +145,21 @@ func (p *pull) manifest(ctx context.Context, d ocispec.Descriptor) (ocispec.Desc
 }
 
 var errNoPlatform = errors.New("the image is not made for this platform: choose another with --platform, or another tag")
+
+// checkPlatform refuses an image of one platform only when another one was asked for by name.
+func (p *pull) checkPlatform(ctx context.Context, config ocispec.Descriptor) error {
+	if p.o.Platform == nil {
+		return nil
+	}
+	has, err := images.ConfigPlatform(ctx, p.s.content, config)
+	if err != nil {
+		return err
+	}
+	if !matcher(p.o.Platform).Match(has) {
+		return fmt.Errorf("there is only %s, and %s is asked for: %w", platforms.Format(has), platforms.Format(*p.o.Platform), errNoPlatform)
+	}
+	return nil
+}
 
 // layers downloads all, at most four at a time, and unpacks each when those below it are there.
 func (p *pull) layers(ctx context.Context, manifest ocispec.Descriptor, layers []ocispec.Descriptor) error {

@@ -66,6 +66,10 @@ func TestPushAndPull(t *testing.T) {
 	if err := b.Pull(t.Context(), host+"/team/app@"+img.ID.String(), TransferOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	other := ocispec.Platform{OS: "linux", Architecture: "riscv64"}
+	if err := b.Pull(t.Context(), host+"/team/app:1", TransferOptions{Platform: &other}); err == nil || !strings.Contains(err.Error(), "linux/riscv64 is asked for") {
+		t.Fatal(err)
+	}
 	if err := b.Pull(t.Context(), host+"/team/none:1", TransferOptions{}); !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "manifest unknown") {
 		t.Fatal(err)
 	}
