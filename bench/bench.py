@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""bench.py [-n RUNS] [TEST…]: runs each command on all engines in turn and prints minimum, median and maximum of the wall time.
+
+Started by run.sh, which brings the engines up. Engines take turns (A B C A B C …), so that a drift of the machine hits all alike; quote
+medians and ratios. Milliseconds unless said."""
+import json, os, re, statistics, subprocess as sp, sys, tempfile, time
+
+P = os.environ["P"]
+RUN = P + "/run"
+IMAGE = "127.0.0.1:5000/busybox:1"
+ENGINES = {
+    "wherry": ["wherry", "-H", f"unix://{RUN}/wherry.sock"],
+    "docker": ["docker", "-H", f"unix://{RUN}/docker.sock"],
+    "podman": ["podman"],
+}
+LOG = open(f"{RUN}/bench.err", "a+")
+
+
+def call(argv, check=True):
+    """Runs a command; its wall time in ms and its output."""
+    began = time.perf_counter()
+    p = sp.run(argv, stdin=sp.DEVNULL, stdout=sp.PIPE, stderr=LOG)
+    wall = (time.perf_counter() - began) * 1e3
+    if check and p.returncode:
+        print(f"!! {' '.join(argv)}: exit code {p.returncode}", file=sys.stderr)
+    return wall, p.stdout.decode(errors="replace").strip()
+
+
+def row(test, engine, walls, unit="ms"):
+    print(f"{test:<28} {engine:<10} n={len(walls):<3} {min(walls):9.1f} {statistics.median(walls):9.1f} {max(walls):9.1f} {unit}", flush=True)
+
+
+def turns(test, engines, n, argv, after=None):
+    walls = {e: [] for e in engines}
+    for i in range(n + 1):
+        for e in engines:
+            wall, out = call(argv(e))
+            if after:
+                after(e, out)
+            if i:
+                walls[e].append(wall)
+    for e in engines:
+        row(test, e, walls[e])
+
+
+def remove(e, *ids):
+    return ENGINES[e] + (["rm", "-f", "-t", "0"] if e == "podman" else ["rm", "-f"]) + list(ids)
+
+
+def t_run(n):
+    for e in ENGINES:
+        call(ENGINES[e] + ["pull", "-q", IMAGE])
+    turns("run --rm true", ENGINES, n, lambda e: ENGINES[e] + ["run", "--rm", IMAGE, "true"])
+    turns("run --rm --network none true", ENGINES, n, lambda e: ENGINES[e] + ["run", "--rm", "--network", "none", IMAGE, "true"])
+    starts, ends = {e: [] for e in ENGINES}, {e: [] for e in ENGINES}
+    for i in range(n + 1):
+        for e in ENGINES:
+            wall, out = call(ENGINES[e] + ["run", "-d", IMAGE, "sleep", "100000"])
+            gone, _ = call(remove(e, out))
+            if i:
+                starts[e].append(wall)
+                ends[e].append(gone)
+    for e in ENGINES:
+        row("run -d", e, starts[e])
+    for e in ENGINES:
+        row("rm -f", e, ends[e])
+
+
+def t_exec(n):
+    ids = {e: call(ENGINES[e] + ["run", "-d", IMAGE, "sleep", "100000"])[1] for e in ENGINES}
+    turns("exec true", ENGINES, n, lambda e: ENGINES[e] + ["exec", ids[e], "true"])
+    for e in ENGINES:
+        call(remove(e, ids[e]))
+
+
+def t_many(n, count=100):
+    for e in ENGINES:
+        began = time.perf_counter()
+        ids = [call(ENGINES[e] + ["run", "-d", IMAGE, "sleep", "100000"])[1] for _ in range(count)]
+        row(f"{count} x run -d", e, [time.perf_counter() - began], "s")
+        row(f"ps -q with {count} running", e, [call(ENGINES[e] + ["ps", "-q"])[0] for _ in range(5)])
+        if e == "wherry":
+            shims = [pss(p) for p in processes("oar")]
+            row("shim, PSS", e, [s / 1024 for s in shims], "MB")
+            row("engine with 100, PSS", e, [pss(pid("wherryd")) / 1024], "MB")
+        row(f"rm -f of {count}", e, [call(remove(e, *ids))[0] / 1e3], "s")
+
+
+def t_log(n):
+    command = "yes %s | head -c 200000000" % ("x" * 99)
+    turns("200 MB of lines", ENGINES, max(2, n // 4), lambda e: ENGINES[e] + ["run", "--rm", "--network", "none", IMAGE, "sh", "-c", command])
+
+
+def t_oci(n):
+    with tempfile.TemporaryDirectory(prefix="bundle-", dir=RUN) as bundle:
+        os.mkdir(bundle + "/rootfs")
+        made = call(ENGINES["wherry"] + ["create", IMAGE])[1]
+        sp.run(f"{' '.join(ENGINES['wherry'])} export {made} | tar -x -C {bundle}/rootfs", shell=True, check=True)
+        call(remove("wherry", made))
+        sp.run(["runc", "spec"], cwd=bundle, check=True)
+        with open(bundle + "/config.json") as f:
+            config = json.load(f)
+        config["process"].update(terminal=False, args=["/bin/true"])
+        config["linux"]["cgroupsPath"] = "/wherry-bench/oci"
+        config["ociVersion"] = "1.0.2"
+        with open(bundle + "/config.json", "w") as f:
+            json.dump(config, f)
+        os.makedirs(bundle + "/state", exist_ok=True)
+        turns("OCI run of a bundle", ["oar", "crun", "runc"], n, lambda e: [e, "run", "-b", bundle, "bench"])
+
+
+def t_small(n):
+    turns("--version", ENGINES, n, lambda e: [ENGINES[e][0], "--version"])
+    turns("ps -q, none running", ENGINES, n, lambda e: ENGINES[e] + ["ps", "-q"])
+
+
+def t_pull(n):
+    image = "127.0.0.1:5000/debian:12"
+    turns("pull of debian (66 MB)", ENGINES, max(3, n // 3), lambda e: ENGINES[e] + ["pull", "-q", image], after=lambda e, _: call(ENGINES[e] + ["rmi", "-f", image]))
+
+
+def pid(name):
+    return int(open(f"{RUN}/{name}.pid").read())
+
+
+def processes(name):
+    for p in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.path.basename(os.readlink(f"/proc/{p}/exe")) == name and b"shim" in open(f"/proc/{p}/cmdline", "rb").read():
+                yield int(p)
+        except OSError:
+            pass
+
+
+def pss(p):
+    return int(re.search(r"Pss: +(\d+)", open(f"/proc/{p}/smaps_rollup").read())[1])
+
+
+def t_idle(n):
+    row("engine idle, PSS", "wherry", [pss(pid("wherryd")) / 1024], "MB")
+    daemons = [pid("dockerd")] + [int(p) for p in sp.run(["ps", "-o", "pid=", "--ppid", str(pid("dockerd"))], stdout=sp.PIPE).stdout.split()]
+    row("engine idle, PSS", "docker", [sum(pss(p) for p in daemons) / 1024], "MB")
+
+
+def main():
+    args, n = sys.argv[1:], 12
+    if args[:1] == ["-n"]:
+        n, args = int(args[1]), args[2:]
+    tests = {k[2:]: v for k, v in globals().items() if k.startswith("t_")}
+    unknown = [a for a in args if a not in tests]
+    if unknown:
+        sys.exit(f"there is no test {unknown[0]!r}: there are {' '.join(tests)}")
+    print(f"# {time.strftime('%F %T')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; minimum, median, maximum")
+    for name in args or ["idle", "small", "run", "exec", "many", "log", "oci", "pull"]:
+        tests[name](n)
+
+
+main()
