@@ -80,7 +80,7 @@ func TestEveryPackageSaysItsJob(t *testing.T) {
 			continue
 		}
 		want := "Package " + filepath.Base(p.ImportPath) + " "
-		if strings.Contains(p.ImportPath, "/cmd/") {
+		if p.Name == "main" {
 			want = "Command " + filepath.Base(p.ImportPath) + " "
 		}
 		if !strings.HasPrefix(p.Doc, want) {
