@@ -17,7 +17,7 @@ func TestContainerRequestsAreDockers(t *testing.T) {
 	l := &listener{recording: recording{
 		"/containers/c/json": about, "/containers/c/kill": "", "/containers/c/stop": "", "/containers/c/restart": "", "/containers/c/pause": "",
 		"/containers/c/unpause": "", "/containers/c/rename": "", "/containers/c": "", "/containers/c/update": "{}", "/containers/c/start": "",
-		"/containers/c/top": `{"Titles":["UID","PID","CMD"],"Processes":[["root","1","sh"],["someone-with-a-long-name","4194304","sleep 1"]]}`,
+		"/containers/c/top":     `{"Titles":["UID","PID","CMD"],"Processes":[["root","1","sh"],["someone-with-a-long-name","4194304","sleep 1"]]}`,
 		"/containers/c/changes": `[{"Kind":0,"Path":"/etc"},{"Kind":1,"Path":"/etc/new"},{"Kind":2,"Path":"/gone"}]`, "/containers/c/logs": "", "/containers/json": "[]",
 		"/containers/c/export": "archive", "/commit": `{"Id":"i"}`, "/containers/c/exec": `{"Id":"e"}`, "/exec/e/start": "",
 		"/containers/c/wait": `{"StatusCode":0}`, "/images/c/json": "{}", "/networks/c": "{}", "/volumes/c": "{}",

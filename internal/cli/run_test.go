@@ -27,6 +27,7 @@ type scriptedEngine struct {
 	tty      bool
 	startErr string // what start answers, with status 400
 	missing  bool   // the image is there only after a pull
+	state    string // what inspect says: running (the default), exited, paused
 
 	mu      sync.Mutex
 	asked   []string
@@ -67,8 +68,25 @@ func (e *scriptedEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, 404, `{"message":"No such image: x:latest"}`)
 	case verb == "create":
 		answer(w, 201, `{"Id":"`+fakeID+`","Warnings":["something to know"]}`)
+	case r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, "/containers/"):
+		fmt.Fprintf(w, `{"Id":"`+fakeID+`","Config":{"Tty":%v,"OpenStdin":true},"State":{"Running":%v,"Paused":%v},"HostConfig":{}}`,
+			e.tty, e.state != "exited", e.state == "paused")
+	case verb == "exec":
+		answer(w, 201, `{"Id":"e"}`)
+	case r.URL.Path == "/exec/e/start" && e.startErr != "":
+		body, _ := json.Marshal(map[string]string{"message": e.startErr})
+		answer(w, 400, string(body))
+	case r.URL.Path == "/exec/e/start":
+		_, _ = io.Copy(io.Discard, r.Body)
+		e.attach(w)
+		go e.live()
+	case r.URL.Path == "/exec/e/json":
+		fmt.Fprintf(w, `{"ExitCode":%d}`, <-e.ended)
 	case verb == "attach":
 		e.attach(w)
+		if e.state == "running" {
+			go e.live()
+		}
 	case verb == "wait":
 		w.WriteHeader(200)
 		w.(http.Flusher).Flush()
