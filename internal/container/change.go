@@ -2,12 +2,15 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/spec"
@@ -51,10 +54,20 @@ func (s *Service) freeze(ctx context.Context, r *Record) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), freezeLimit, fmt.Errorf("not all have within %s", freezeLimit))
 	defer cancel()
-	if err := g.Freeze(ctx); err != nil {
+	err = g.Freeze(ctx)
+	if err != nil && isGone(g) {
+		return notRunning(r) // it has just ended
+	}
+	if err != nil {
 		return fmt.Errorf("pause container %s: %w", r.Name, err)
 	}
 	return nil
+}
+
+// isGone says that the control group has been removed, as it is when a container ends.
+func isGone(g *cgroup.Group) bool {
+	_, err := g.Populated()
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV)
 }
 
 // Unpause lets them go on.
@@ -73,7 +86,7 @@ func (s *Service) Unpause(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if err := g.Thaw(ctx); err != nil {
+	if err := g.Thaw(ctx); err != nil && !isGone(g) {
 		return fmt.Errorf("unpause container %s: %w", r.Name, err)
 	}
 	r, err = c.become(Running, false, nil)
@@ -174,7 +187,7 @@ func (s *Service) limit(r *Record, h *container.HostConfig, u *container.UpdateC
 	if err != nil {
 		return err
 	}
-	if err := g.Update(spec.Changes(&changes, block)); err != nil {
+	if err := g.Update(spec.Changes(&changes, block)); err != nil && !isGone(g) {
 		return fmt.Errorf("update container %s: %w", r.Name, err)
 	}
 	return nil

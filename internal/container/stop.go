@@ -114,10 +114,19 @@ func (l life) beginStop() (*stopping, error) {
 		}
 		return nil, fmt.Errorf("container %s is not running: %w", r.Name, errdefs.ErrNotModified)
 	}
-	r = l.noteStopped(nil)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return &stopping{life: l, r: r, task: c.task, exits: c.exits}, nil
+	l.noteStopped(nil)
+	return l.alive()
+}
+
+// alive is the container's present run.
+func (l life) alive() (*stopping, error) {
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	r := l.c.rec.Load()
+	if l.c.task == nil || !r.Status.Alive() {
+		return nil, notRunning(r)
+	}
+	return &stopping{life: l, r: r, task: l.c.task, exits: l.c.exits}, nil
 }
 
 // noteStopped records the user's wish: on the disk where a policy would start the container again after a power cut.
@@ -136,12 +145,9 @@ func (l life) noteStopped(more func(*Record)) *Record {
 }
 
 func (n *stopping) signal(ctx context.Context, signal int) {
-	if n.task == nil {
-		return
-	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if err := n.task.Kill(ctx, signal, signal == sigkill); err != nil {
+	if err := n.task.Kill(ctx, signal, signal == sigkill); err != nil && !n.c.waitExit(ctx, n.exits, time.Second) {
 		n.s.log(fmt.Errorf("signal container %s: %w", n.r.Name, err))
 	}
 	n.s.publish(n.r, events.ActionKill, "signal", strconv.Itoa(signal))
@@ -197,19 +203,19 @@ func (l life) signalled(ctx context.Context, signal int) error {
 		}
 		return n.deliver(ctx, signal)
 	}
-	t, r, err := l.c.running()
+	n, err := l.alive()
 	if err != nil {
 		return err
 	}
-	n := &stopping{life: l, r: r, task: t}
 	return n.deliver(ctx, signal)
 }
 
 func (n *stopping) deliver(ctx context.Context, signal int) error {
-	if n.task == nil {
-		return notRunning(n.r)
+	err := n.task.Kill(ctx, signal, false)
+	if err != nil && n.c.waitExit(ctx, n.exits, time.Second) {
+		return notRunning(n.r) // it has just ended
 	}
-	if err := n.task.Kill(ctx, signal, false); err != nil {
+	if err != nil {
 		return fmt.Errorf("send signal %d to container %s: %w", signal, n.r.Name, err)
 	}
 	n.s.publish(n.r, events.ActionKill, "signal", strconv.Itoa(signal))
