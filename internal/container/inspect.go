@@ -41,7 +41,7 @@ func (s *Service) Inspect(ctx context.Context, id string) (Inspection, error) {
 	}
 	r := c.record()
 	command := append(r.command(), "")
-	files := sandbox.FilesIn(c.dir)
+	files := sandbox.FilesIn(s.etcDir(c.id))
 	upper, work := layerDirs(c.dir)
 	manifest := r.Image.Manifest
 	out := Inspection{InspectResponse: container.InspectResponse{
