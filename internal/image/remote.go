@@ -152,11 +152,13 @@ func explain(what string, r ref.Reference, err error) error {
 	case errdefs.IsNotFound(err):
 		return fmt.Errorf("%s %s: manifest unknown: the registry has no such repository or tag, or hides it: check the spelling, or log in: %w", what, r.Familiar(), errdefs.ErrNotFound)
 	case errors.Is(err, docker.ErrInvalidAuthorization), strings.Contains(err.Error(), "401"), strings.Contains(err.Error(), "403 Forbidden"):
-		return fmt.Errorf("%s %s: pull access denied: the registry refuses these credentials, or none were given: run `wherry login %s`: %w: %w", what, r.Familiar(), r.Domain, err, errdefs.ErrPermissionDenied)
+		text := fmt.Sprintf("%s %s: %[1]s access denied: the registry refuses this login, or none was given: run `wherry login %[3]s`", what, r.Familiar(), r.Domain)
+		return &explained{text, []error{err, errdefs.ErrPermissionDenied}}
 	case errors.As(err, &dns):
 		return fmt.Errorf("%s %s: the registry's name %s cannot be resolved: %w: %w", what, r.Familiar(), r.Domain, err, errdefs.ErrUnavailable)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%s %s: connection refused: nothing listens at %s: is the registry running? (%w): %w", what, r.Familiar(), r.Domain, err, errdefs.ErrUnavailable)
+		text := fmt.Sprintf("%s %s: connection refused: nothing listens at %s: is the registry running?", what, r.Familiar(), r.Domain)
+		return &explained{text, []error{err, errdefs.ErrUnavailable}}
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return fmt.Errorf("%s %s: the registry speaks plain HTTP: start wherryd with --insecure-registry %s if that is meant: %w: %w", what, r.Familiar(), r.Domain, err, errdefs.ErrUnavailable)
 	case strings.Contains(err.Error(), "x509:"), strings.Contains(err.Error(), "tls:"):
@@ -168,6 +170,15 @@ func explain(what string, r ref.Reference, err error) error {
 	}
 	return fmt.Errorf("%s %s: %w", what, r.Familiar(), err)
 }
+
+// explained is an error whose causes a person need not read.
+type explained struct {
+	text   string
+	causes []error
+}
+
+func (e *explained) Error() string   { return e.text }
+func (e *explained) Unwrap() []error { return e.causes }
 
 // Login tries credentials at their registry and returns an identity token if it gave one.
 func (s *Service) Login(ctx context.Context, a registry.AuthConfig) (registry.AuthResponse, error) {
@@ -190,7 +201,7 @@ func (s *Service) Login(ctx context.Context, a registry.AuthConfig) (registry.Au
 		if errdefs.IsUnauthorized(err) {
 			return registry.AuthResponse{}, fmt.Errorf("login to %s: unauthorized: incorrect username or password: %w", host, errdefs.ErrUnauthenticated)
 		}
-		return registry.AuthResponse{}, explain("login to", r, err)
+		return registry.AuthResponse{}, explain("login", r, err)
 	}
 	return registry.AuthResponse{Status: "Login Succeeded"}, nil
 }
