@@ -62,15 +62,15 @@ func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) erro
 	defer done()
 	_, target, err := resolver.Resolve(ctx, r.String())
 	if err != nil {
-		return explain("pull", r, err)
+		return explain("pull "+r.Familiar(), r.Domain, err)
 	}
 	fetcher, err := resolver.Fetcher(ctx, r.String())
 	if err != nil {
-		return explain("pull", r, err)
+		return explain("pull "+r.Familiar(), r.Domain, err)
 	}
 	p := &pull{s: s, o: o, ref: r, fetcher: fetcher}
 	if err := p.run(ctx, target); err != nil {
-		return explain("pull", r, err)
+		return explain("pull "+r.Familiar(), r.Domain, err)
 	}
 	return p.finish(ctx, target)
 }
@@ -322,7 +322,7 @@ func (s *Service) name(ctx context.Context, name string, target ocispec.Descript
 func (s *Service) pullAllTags(ctx context.Context, r ref.Reference, o TransferOptions) error {
 	tags, err := s.tags(ctx, r, o.Auth)
 	if err != nil {
-		return explain("pull", r, err)
+		return explain("pull "+r.Familiar(), r.Domain, err)
 	}
 	o.AllTags = false
 	for _, tag := range tags {

@@ -45,10 +45,10 @@ func (s *Service) Push(ctx context.Context, name string, o TransferOptions) erro
 	tracker := docker.NewInMemoryTracker()
 	pusher, err := s.resolver(ctx, r, o.Auth, tracker).Pusher(ctx, r.Name()+":"+r.Tag+"@"+target.Digest.String())
 	if err != nil {
-		return explain("push", r, err)
+		return explain("push "+r.Familiar(), r.Domain, err)
 	}
 	if err := remotes.PushContent(ctx, reportingPusher{pusher, &o, &sync.Map{}}, target, s.content, nil, platforms.All, nil); err != nil {
-		return explain("push", r, err)
+		return explain("push "+r.Familiar(), r.Domain, err)
 	}
 	o.say("", "%s: digest: %s size: %d", r.Tag, target.Digest, target.Size)
 	if o.Progress != nil {
@@ -167,16 +167,16 @@ func (s *Service) Distribution(ctx context.Context, name string, a *registry.Aut
 	resolver := s.resolver(ctx, r, a, nil)
 	_, target, err := resolver.Resolve(ctx, r.String())
 	if err != nil {
-		return registry.DistributionInspect{}, explain("inspect", r, err)
+		return registry.DistributionInspect{}, explain("inspect "+r.Familiar(), r.Domain, err)
 	}
 	fetcher, err := resolver.Fetcher(ctx, r.String())
 	if err != nil {
-		return registry.DistributionInspect{}, explain("inspect", r, err)
+		return registry.DistributionInspect{}, explain("inspect "+r.Familiar(), r.Domain, err)
 	}
 	p := &pull{s: s, ref: r, fetcher: fetcher}
 	out := registry.DistributionInspect{Descriptor: target}
 	if err := p.blob(ctx, target); err != nil {
-		return out, explain("inspect", r, err)
+		return out, explain("inspect "+r.Familiar(), r.Domain, err)
 	}
 	if images.IsIndexType(target.MediaType) {
 		children, err := images.Children(ctx, s.content, target)
@@ -192,7 +192,7 @@ func (s *Service) Distribution(ctx context.Context, name string, a *registry.Aut
 		return out, err
 	}
 	if err := p.blob(ctx, m.Config); err != nil {
-		return out, explain("inspect", r, err)
+		return out, explain("inspect "+r.Familiar(), r.Domain, err)
 	}
 	platform, err := images.ConfigPlatform(ctx, s.content, m.Config)
 	out.Platforms = []ocispec.Platform{platform}

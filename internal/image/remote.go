@@ -143,32 +143,33 @@ func (g guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // explain turns what a registry or the network answered into one line for people.
-func explain(what string, r ref.Reference, err error) error {
+func explain(what, host string, err error) error {
 	var dns *net.DNSError
 	var op *net.OpError
 	switch {
 	case err == nil:
 		return nil
 	case errdefs.IsNotFound(err):
-		return fmt.Errorf("%s %s: manifest unknown: the registry has no such repository or tag, or hides it: check the spelling, or log in: %w", what, r.Familiar(), errdefs.ErrNotFound)
+		return fmt.Errorf("%s: manifest unknown: the registry has no such repository or tag, or hides it: check the spelling, or log in: %w", what, errdefs.ErrNotFound)
 	case errors.Is(err, docker.ErrInvalidAuthorization), strings.Contains(err.Error(), "401"), strings.Contains(err.Error(), "403 Forbidden"):
-		text := fmt.Sprintf("%s %s: %[1]s access denied: the registry refuses this login, or none was given: run `wherry login %[3]s`", what, r.Familiar(), r.Domain)
+		verb, _, _ := strings.Cut(what, " ")
+		text := fmt.Sprintf("%s: %s access denied: the registry refuses this login, or none was given: run `wherry login %s`", what, verb, host)
 		return &explained{text, []error{err, errdefs.ErrPermissionDenied}}
 	case errors.As(err, &dns):
-		return fmt.Errorf("%s %s: the registry's name %s cannot be resolved: %w: %w", what, r.Familiar(), r.Domain, err, errdefs.ErrUnavailable)
+		return fmt.Errorf("%s: the registry's name %s cannot be resolved: %w: %w", what, host, err, errdefs.ErrUnavailable)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		text := fmt.Sprintf("%s %s: connection refused: nothing listens at %s: is the registry running?", what, r.Familiar(), r.Domain)
+		text := fmt.Sprintf("%s: connection refused: nothing listens at %s: is the registry running?", what, host)
 		return &explained{text, []error{err, errdefs.ErrUnavailable}}
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
-		return fmt.Errorf("%s %s: the registry speaks plain HTTP: start wherryd with --insecure-registry %s if that is meant: %w: %w", what, r.Familiar(), r.Domain, err, errdefs.ErrUnavailable)
+		return fmt.Errorf("%s: the registry speaks plain HTTP: start wherryd with --insecure-registry %s if that is meant: %w: %w", what, host, err, errdefs.ErrUnavailable)
 	case strings.Contains(err.Error(), "x509:"), strings.Contains(err.Error(), "tls:"):
-		return fmt.Errorf("%s %s: the registry's certificate is not trusted: %w: %w", what, r.Familiar(), err, errdefs.ErrUnavailable)
+		return fmt.Errorf("%s: the registry's certificate is not trusted: %w: %w", what, err, errdefs.ErrUnavailable)
 	case errors.Is(err, syscall.ENOSPC):
-		return fmt.Errorf("%s %s: the disk is full: %w", what, r.Familiar(), err)
+		return fmt.Errorf("%s: the disk is full: %w", what, err)
 	case errors.As(err, &op):
-		return fmt.Errorf("%s %s: %w: %w", what, r.Familiar(), err, errdefs.ErrUnavailable)
+		return fmt.Errorf("%s: %w: %w", what, err, errdefs.ErrUnavailable)
 	}
-	return fmt.Errorf("%s %s: %w", what, r.Familiar(), err)
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // explained is an error whose causes a person need not read.
@@ -187,7 +188,6 @@ func (s *Service) Login(ctx context.Context, a registry.AuthConfig) (registry.Au
 	if host == "" || host == "index.docker.io" {
 		host = "docker.io"
 	}
-	r := ref.Reference{Domain: host, Path: "login", Tag: "latest"}
 	guard := &originGuard{origin: registryHost(host), next: transport()}
 	list, err := s.hosts(ctx, host, guard)
 	if err != nil {
@@ -201,7 +201,7 @@ func (s *Service) Login(ctx context.Context, a registry.AuthConfig) (registry.Au
 		if errdefs.IsUnauthorized(err) {
 			return registry.AuthResponse{}, fmt.Errorf("login to %s: unauthorized: incorrect username or password: %w", host, errdefs.ErrUnauthenticated)
 		}
-		return registry.AuthResponse{}, explain("login", r, err)
+		return registry.AuthResponse{}, explain("login "+host, host, err)
 	}
 	return registry.AuthResponse{Status: "Login Succeeded"}, nil
 }
