@@ -16,25 +16,61 @@ func (s *Service) Allocate(ctx context.Context, r AllocateRequest) (*Allocation,
 	if err := s.Release(ctx, r.ContainerID); err != nil {
 		return nil, err
 	}
+	a, err := s.allocate(r)
+	if errdefs.IsConflict(err) {
+		// An address that is asked for may be the container's own from just before: it is given back when its interface is gone.
+		s.later.drain()
+		a, err = s.allocate(r)
+	}
+	return a, err
+}
+
+func (s *Service) allocate(r AllocateRequest) (*Allocation, error) {
 	h := &holding{BootID: s.bootID, Request: r}
+	if err := s.joinAll(h); err != nil {
+		return nil, err
+	}
+	e := h.wayOut()
+	var n *lan
+	if e != nil {
+		s.mu.Lock()
+		n = s.networks[e.NetworkID]
+		s.mu.Unlock()
+	}
+	err := reservePorts(h, e, n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return nil, fmt.Errorf("the engine is closing: %w", errdefs.ErrUnavailable)
+	if err == nil && s.closed {
+		err = fmt.Errorf("the engine is closing: %w", errdefs.ErrUnavailable)
 	}
-	for _, a := range s.orderedNetworks(r.Networks) {
-		if a.err != nil {
-			s.drop(h)
-			return nil, a.err
+	if err != nil {
+		h.closePorts()
+		s.drop(h)
+		if e != nil {
+			err = fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", e.Name, e.ID, err)
 		}
-		if err := s.join(h, a.n, a.settings); err != nil {
+		return nil, err
+	}
+	s.holdings[r.ContainerID] = h
+	return s.allocation(h), nil
+}
+
+// joinAll reserves the places on all networks, or none.
+func (s *Service) joinAll(h *holding) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.orderedNetworks(h.Request.Networks) {
+		err := a.err
+		if err == nil {
+			err = s.join(h, a.n, a.settings)
+		}
+		if err != nil {
 			s.drop(h)
-			return nil, err
+			return err
 		}
 	}
 	h.chooseWayOut(s.networks)
-	s.holdings[r.ContainerID] = h
-	return s.allocation(h), nil
+	return nil
 }
 
 // asked is a network that a container wants to be on.
@@ -72,7 +108,7 @@ func (s *Service) join(h *holding, n *lan, settings *network.EndpointSettings) (
 		return fmt.Errorf("network %s not found: it is being removed: %w", n.Name, errdefs.ErrNotFound)
 	case n.endpoints[id] != nil:
 		return fmt.Errorf("endpoint with name %s already exists in network %s: %w", h.Request.Name, n.Name, errdefs.ErrPermissionDenied)
-	case (n.Driver != driverBridge || h.exclusive(s.networks)) && len(h.Endpoints) > 0:
+	case (n.Driver != driverBridge || h.exclusiveDriver(s.networks) != "") && len(h.Endpoints) > 0:
 		return invalid("container %s cannot be connected to the network %s and another one at the same time", h.Request.Name, n.Name)
 	}
 	e := &endpoint{
@@ -88,16 +124,6 @@ func (s *Service) join(h *holding, n *lan, settings *network.EndpointSettings) (
 	n.endpoints[id] = e
 	h.Endpoints = append(h.Endpoints, e)
 	return nil
-}
-
-// exclusive says that the holding is on host or none, beside which nothing else can be.
-func (h *holding) exclusive(networks map[string]*lan) bool {
-	for _, e := range h.Endpoints {
-		if n := networks[e.NetworkID]; n != nil && n.Driver != driverBridge {
-			return true
-		}
-	}
-	return false
 }
 
 // address gives an endpoint its addresses: those it asks for, or free ones.
@@ -208,18 +234,5 @@ func (s *Service) allocation(h *holding) *Allocation {
 
 // sysctls are what Docker sets: any user may listen on any port and ping, inside.
 func (h *holding) sysctls() map[string]string {
-	return map[string]string{"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0\t4294967294"}
-}
-
-// Release takes back all that Allocate and Attach gave. Unknown ids are fine. Slow kernel work is done behind the call.
-func (s *Service) Release(ctx context.Context, containerID string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	h := s.holdings[containerID]
-	if h == nil {
-		return nil
-	}
-	delete(s.holdings, containerID)
-	s.drop(h)
-	return nil
+	return map[string]string{"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 4294967294"}
 }

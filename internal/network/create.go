@@ -2,9 +2,12 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +15,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
+
+	"wherry.dev/wherry/internal/network/link"
 )
 
 func validName(s string) bool {
@@ -47,8 +52,37 @@ func (s *Service) Create(ctx context.Context, r network.CreateRequest) (network.
 }
 
 // build makes what a new network consists of outside memory, and nothing where a step fails.
-func (s *Service) build(ctx context.Context, n *lan) error {
+func (s *Service) build(ctx context.Context, n *lan) (err error) {
+	if n.option("bridge.name") != "" {
+		if _, err := s.host.Index(n.Bridge); err == nil {
+			n.Adopted = true
+		}
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.unbuild(n))
+		}
+	}()
+	if err := s.raise(n); err != nil {
+		return err
+	}
+	if err := s.fire.SetBridge(n.rules()); err != nil {
+		return err
+	}
 	return n.write(s.definitionsDir())
+}
+
+// unbuild takes away what build made, the definition first: without it the network does not come back.
+func (s *Service) unbuild(n *lan) error {
+	err := os.Remove(filepath.Join(s.definitionsDir(), n.ID+".json"))
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	err = errors.Join(err, s.fire.RemoveBridge(n.Bridge))
+	if !n.Adopted {
+		s.later.add(job{run: func() error { return link.Delete(s.host, 0, n.Bridge) }})
+	}
+	return err
 }
 
 // newDefinition checks a request; addresses are yet to come.

@@ -23,7 +23,8 @@ const (
 // definition is what is kept of a network on disk. It never changes.
 type definition struct {
 	network.Network
-	Bridge string `json:",omitempty"` // the link's name
+	Bridge  string `json:",omitempty"` // the link's name
+	Adopted bool   `json:",omitempty"` // the bridge was there before the network and stays when it goes
 }
 
 func (d *definition) predefined() bool {
@@ -209,6 +210,7 @@ type lan struct {
 	v4, v6    *pool                // nil: the network has no such addresses
 	endpoints map[string]*endpoint // by container
 	removing  bool
+	index     int // the bridge's number
 }
 
 func newLan(d *definition) (*lan, error) {

@@ -3,6 +3,8 @@ package network
 import (
 	"crypto/rand"
 	"net/netip"
+	"os"
+	"slices"
 
 	"github.com/moby/moby/api/types/network"
 )
@@ -29,8 +31,25 @@ type holding struct {
 	Request   AllocateRequest
 	Endpoints []*endpoint
 	Ports     network.PortMap
+	Reserved  []*reservation
+	Namespace namespace
 
 	attached bool
+	ns       *os.File // the container's network namespace, held open until the release
+}
+
+// wayOut is the endpoint through which the container's ports are published, nil where there is none.
+func (h *holding) wayOut() *endpoint {
+	for _, e := range h.Endpoints {
+		if e.Default4 || e.Default6 {
+			return e
+		}
+	}
+	return nil
+}
+
+func (h *holding) remove(e *endpoint) {
+	h.Endpoints = slices.DeleteFunc(h.Endpoints, func(other *endpoint) bool { return other == e })
 }
 
 // macOf derives a hardware address from an address, as Docker did for long: a neighbour's entry for an address stays right when another
@@ -93,3 +112,15 @@ func (e *endpoint) dnsNames(containerID string) []string {
 }
 
 func shortID(id string) string { return id[:min(12, len(id))] }
+
+func addrPort(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(a, port) }
+
+// exclusiveDriver is host or null where the container is on such a network, beside which nothing else can be, and else "".
+func (h *holding) exclusiveDriver(networks map[string]*lan) string {
+	for _, e := range h.Endpoints {
+		if n := networks[e.NetworkID]; n != nil && n.Driver != driverBridge {
+			return n.Driver
+		}
+	}
+	return ""
+}

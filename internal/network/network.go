@@ -15,13 +15,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
 
 	"wherry.dev/wherry/internal/event"
+	"wherry.dev/wherry/internal/network/firewall"
+	"wherry.dev/wherry/internal/network/link"
 )
 
 // Options of Open.
@@ -37,40 +38,16 @@ type Service struct {
 	o      Options
 	names  names // of links and of the table
 	bootID string
+	home   *os.File   // the engine's network namespace
+	host   *link.Conn // to its links
+	fire   *firewall.Table
+	later  *queue
+	guard  *guard
 
 	mu       sync.Mutex // guards what follows
 	networks map[string]*lan
 	holdings map[string]*holding // by container
 	closed   bool
-}
-
-// Open reads the definitions, makes the default network "bridge" (and "host", "none"), mends links and rules from the live endpoints.
-func Open(ctx context.Context, o Options) (*Service, error) {
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return nil, fmt.Errorf("read the boot id: %w", err)
-	}
-	s := &Service{
-		o: o, names: namesOf(o.State), bootID: strings.TrimSpace(string(boot)),
-		networks: map[string]*lan{}, holdings: map[string]*holding{},
-	}
-	for _, dir := range []string{s.definitionsDir(), s.liveDir()} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("make the folder of networks: %w", err)
-		}
-	}
-	if err := s.load(); err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
-// Close stops DNS and watchers; links and rules stay, running containers keep their network.
-func (s *Service) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	return nil
 }
 
 func (s *Service) definitionsDir() string { return filepath.Join(s.o.Root, "networks") }
@@ -104,37 +81,53 @@ type Allocation struct {
 	Sysctls           map[string]string // to set inside the network namespace before Attach returns (done by Attach)
 }
 
-// Attach plumbs an allocated container's interfaces, routes, DNS and ports into its network namespace.
-func (s *Service) Attach(ctx context.Context, containerID string, netns *os.File) error {
+// Rename tells DNS about a container's new name.
+func (s *Service) Rename(containerID, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if h := s.holdings[containerID]; h != nil {
-		for _, e := range h.Endpoints {
-			if e.Interface != "" {
-				return errors.New("not written yet")
-			}
-		}
-		h.attached = true
+	h := s.holdings[containerID]
+	if h == nil {
+		return
 	}
-	return nil
+	h.Request.Name = name
+	for _, e := range h.Endpoints {
+		e.Name = name
+	}
+	if h.attached {
+		if err := h.write(s.liveDir()); err != nil {
+			s.log(err)
+		}
+	}
 }
 
-// Connect and Disconnect change a running container (netns non-nil) and return its endpoint's settings.
-func (s *Service) Connect(ctx context.Context, nameOrID string, r AllocateRequest, settings *network.EndpointSettings, netns *os.File) (*network.EndpointSettings, error) {
-	panic("not written yet")
+// Live returns the allocation of a container that an earlier engine's life attached, ok false where there is none. Of a running container
+// it is also what its files are to be after a Connect, Disconnect or Rename.
+func (s *Service) Live(containerID string) (a *Allocation, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.holdings[containerID]
+	if h == nil || !h.attached {
+		return nil, false
+	}
+	return s.allocation(h), true
 }
-func (s *Service) Disconnect(ctx context.Context, nameOrID, containerID string, netns *os.File) error {
-	panic("not written yet")
-}
-
-// Rename tells DNS about a container's new name.
-func (s *Service) Rename(containerID, name string) {}
-
-// Live returns the allocation of a container that an earlier engine's life attached, ok false where there is none.
-func (s *Service) Live(containerID string) (a *Allocation, ok bool) { return nil, false }
 
 // Retain releases every endpoint whose container is not in ids (after a restart of the engine).
-func (s *Service) Retain(ctx context.Context, ids map[string]bool) error { return nil }
+func (s *Service) Retain(ctx context.Context, ids map[string]bool) error {
+	s.mu.Lock()
+	var gone []string
+	for id := range s.holdings {
+		if !ids[id] {
+			gone = append(gone, id)
+		}
+	}
+	s.mu.Unlock()
+	var errs []error
+	for _, id := range gone {
+		errs = append(errs, s.Release(ctx, id))
+	}
+	return errors.Join(errs...)
+}
 
 // Gateway is the address by which containers on the default bridge reach the host.
 func (s *Service) Gateway() netip.Addr {

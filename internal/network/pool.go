@@ -118,3 +118,15 @@ func lastOf(p netip.Prefix) netip.Addr {
 	a, _ := netip.AddrFromSlice(b)
 	return a
 }
+
+// keep notes an address that is in use since an earlier life.
+func (p *pool) keep(a netip.Addr) error {
+	if p == nil || !a.IsValid() {
+		return nil
+	}
+	if p.used[a] {
+		return fmt.Errorf("%s is used twice: %w", a, errdefs.ErrConflict)
+	}
+	p.used[a] = true
+	return nil
+}

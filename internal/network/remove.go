@@ -9,7 +9,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 )
 
-// demolish takes away a network that is marked as being removed: first what makes it come back.
+// demolish takes away a network that is marked as being removed.
 func (s *Service) demolish(ctx context.Context, n *lan) error {
 	if err := os.Remove(filepath.Join(s.definitionsDir(), n.ID+".json")); err != nil && !os.IsNotExist(err) {
 		s.mu.Lock()
@@ -21,5 +21,5 @@ func (s *Service) demolish(ctx context.Context, n *lan) error {
 	delete(s.networks, n.ID)
 	s.mu.Unlock()
 	s.publish(events.ActionDestroy, n, "")
-	return syncDir(s.definitionsDir())
+	return s.unbuild(n)
 }

@@ -1,0 +1,256 @@
+// Package firewall keeps one engine's rules: a single nftables table of the inet family that nobody else writes to.
+//
+// The table follows from what the engine wants (bridges and published ports) and is replaced whole, in one transaction. What happens at
+// each start and end of a container is less: ports are elements of maps, so that neither the number of containers nor of ports makes a
+// packet or a start slower. Rules of others are never touched, and no rule here accepts what others refuse.
+package firewall
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Bridge is a bridge of the engine.
+type Bridge struct {
+	Name       string
+	Internal   bool // nothing passes between it and elsewhere
+	Masquerade bool // packets that leave through another link get that link's address
+	Subnets    []netip.Prefix
+}
+
+// Port is a published port, or a range of ports that are the same on both sides.
+type Port struct {
+	Host        netip.Addr // unspecified: all of the host's addresses of that family
+	Proto       uint8      // unix.IPPROTO_TCP, …UDP, …SCTP
+	First, Last uint16     // on the host; Last 0: one port
+	To          netip.AddrPort
+}
+
+func (p Port) isRange() bool { return p.Last > p.First }
+
+// Table is the engine's table. Safe for many goroutines; changes take turns, for the kernel takes them so.
+type Table struct {
+	name string
+
+	mu      sync.Mutex // guards what follows
+	conn    *nftables.Conn
+	port    uint32 // the connection's address, by which notices of own changes are told from those of others'
+	bridges map[string]Bridge
+	ports   map[Port]bool
+	still   []string
+	sets    sets
+	there   bool
+	closed  bool
+}
+
+// Open connects to the kernel's tables; the table is made by the first Swap.
+func Open(name string) (*Table, error) {
+	t := &Table{name: name, bridges: map[string]Bridge{}, ports: map[Port]bool{}}
+	return t, t.dial()
+}
+
+// dial makes a new connection. After an error the old one may have answers under way that nobody reads.
+func (t *Table) dial() error {
+	if t.conn != nil {
+		t.conn.CloseLasting()
+	}
+	var err error
+	t.conn, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
+		var bindErr error
+		t.port, bindErr = portOf(c)
+		return errors.Join(bindErr, c.SetReadBuffer(4<<20), c.SetWriteBuffer(8<<20))
+	}))
+	if err != nil {
+		return fmt.Errorf("open a socket to the kernel's nftables: %w", err)
+	}
+	return nil
+}
+
+func portOf(c *netlink.Conn) (port uint32, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var inner error
+	err = raw.Control(func(fd uintptr) {
+		var sa unix.Sockaddr
+		if sa, inner = unix.Getsockname(int(fd)); inner == nil {
+			if nl, ok := sa.(*unix.SockaddrNetlink); ok {
+				port = nl.Pid
+			}
+		}
+	})
+	return port, errors.Join(err, inner)
+}
+
+// Close ends the connection; the table stays.
+func (t *Table) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	return t.conn.CloseLasting()
+}
+
+// Still names links between which packets are not to pass, because they did not pass before the engine made the host forward.
+func (t *Table) Still(links []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.still = slices.Clone(links)
+}
+
+// SetBridge adds a bridge or changes what is known of it.
+func (t *Table) SetBridge(b Bridge) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.bridges[b.Name] = b
+	if !t.there {
+		return nil
+	}
+	return t.swap()
+}
+
+// RemoveBridge takes a bridge out of the rules.
+func (t *Table) RemoveBridge(name string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.bridges, name)
+	if !t.there {
+		return nil
+	}
+	return t.swap()
+}
+
+// AddPorts publishes ports.
+func (t *Table) AddPorts(ports []Port) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.change(ports, true)
+}
+
+// RemovePorts takes ports back. Those that are not published are left out.
+func (t *Table) RemovePorts(ports []Port) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.change(ports, false)
+}
+
+// change adds or removes elements of the maps of ports. Where the kernel's table is not as expected it is replaced.
+func (t *Table) change(ports []Port, add bool) error {
+	var todo []Port
+	for _, p := range ports {
+		if t.ports[p] != add {
+			todo = append(todo, p)
+		}
+	}
+	if len(todo) == 0 {
+		return nil
+	}
+	for _, p := range todo {
+		if add {
+			t.ports[p] = true
+		} else {
+			delete(t.ports, p)
+		}
+	}
+	if !t.there {
+		return nil
+	}
+	err := t.flushElements(todo, add)
+	if err != nil {
+		if again := t.swap(); again == nil {
+			return nil
+		}
+		if add {
+			for _, p := range todo {
+				delete(t.ports, p)
+			}
+		}
+		return fmt.Errorf("publish ports in the table %s: %w", t.name, err)
+	}
+	return nil
+}
+
+func (t *Table) flushElements(ports []Port, add bool) error {
+	for m, elements := range t.sets.elements(ports) {
+		for chunk := range slices.Chunk(elements, chunk) {
+			var err error
+			if add {
+				err = t.conn.SetAddElements(m, chunk)
+			} else {
+				err = t.conn.SetDeleteElements(m, chunk)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return t.conn.Flush()
+}
+
+// Swap replaces the table by what is wanted, in one transaction.
+func (t *Table) Swap() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.swap()
+}
+
+func (t *Table) swap() error {
+	if t.closed {
+		return fmt.Errorf("replace the table %s: the engine is closing", t.name)
+	}
+	err := t.replace()
+	if err != nil {
+		if dialErr := t.dial(); dialErr != nil {
+			return dialErr
+		}
+		err = t.replace()
+	}
+	if err != nil {
+		t.dial()
+		return fmt.Errorf("replace the nftables table %s: %w", t.name, err)
+	}
+	t.there = true
+	return nil
+}
+
+func (t *Table) replace() error {
+	table := t.conn.AddTable(&nftables.Table{Name: t.name, Family: nftables.TableFamilyINet})
+	t.conn.DelTable(table)
+	table = t.conn.AddTable(&nftables.Table{Name: t.name, Family: nftables.TableFamilyINet})
+	t.sets = newSets(table)
+	bridges := slices.SortedFunc(maps.Values(t.bridges), func(a, b Bridge) int { return cmp.Compare(a.Name, b.Name) })
+	if err := t.sets.add(t.conn, bridges, t.still); err != nil {
+		return err
+	}
+	for m, elements := range t.sets.elements(slices.Collect(maps.Keys(t.ports))) {
+		for chunk := range slices.Chunk(elements, chunk) {
+			if err := t.conn.SetAddElements(m, chunk); err != nil {
+				return err
+			}
+		}
+	}
+	addRules(t.conn, table, t.sets)
+	return t.conn.Flush()
+}
+
+// Delete removes the table.
+func (t *Table) Delete() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	table := t.conn.AddTable(&nftables.Table{Name: t.name, Family: nftables.TableFamilyINet})
+	t.conn.DelTable(table)
+	t.there = false
+	if err := t.conn.Flush(); err != nil {
+		return fmt.Errorf("delete the nftables table %s: %w", t.name, err)
+	}
+	return nil
+}

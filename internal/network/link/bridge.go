@@ -1,0 +1,104 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Bridge is a bridge of the host.
+type Bridge struct {
+	Name      string
+	Addresses []netip.Prefix
+	MAC       net.HardwareAddr
+	MTU       int
+}
+
+// six says whether the bridge carries IPv6.
+func (b Bridge) six() bool {
+	for _, p := range b.Addresses {
+		if p.Addr().Is6() {
+			return true
+		}
+	}
+	return false
+}
+
+// Ensure makes the bridge, or mends the one that is there, and returns its number. Without IPv6 it neither has an address of its own nor
+// looks into multicast: both cost time for each port.
+func (b Bridge) Ensure(c *Conn) (int, error) {
+	if err := b.add(c); err != nil {
+		return 0, err
+	}
+	index, err := c.Index(b.Name)
+	if err != nil {
+		return 0, err
+	}
+	off := "1"
+	if b.six() {
+		off = "0"
+	}
+	if err := SetSysctl("net/ipv6/conf/"+b.Name+"/disable_ipv6", off); err != nil && (b.six() || !errors.Is(err, unix.ENOENT)) {
+		return 0, err
+	}
+	// Published ports are reached through the host's loopback addresses too. The firewall drops such addresses from containers.
+	if err := SetSysctl("net/ipv4/conf/"+b.Name+"/route_localnet", "1"); err != nil {
+		return 0, err
+	}
+	var requests []*Request
+	for _, p := range b.Addresses {
+		requests = append(requests, addAddress(index, b.Name, p).Forgive(unix.EEXIST))
+	}
+	up := newRequest("set bridge "+b.Name+" up", unix.RTM_SETLINK, 0)
+	up.link(unix.AF_UNSPEC, index, unix.IFF_UP, unix.IFF_UP)
+	return index, c.Do(append(requests, up)...)
+}
+
+func (b Bridge) add(c *Conn) error {
+	r := newRequest("make bridge "+b.Name, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	r.link(unix.AF_UNSPEC, 0, 0, 0)
+	r.text(unix.IFLA_IFNAME, b.Name)
+	r.number(unix.IFLA_MTU, b.MTU)
+	if len(b.MAC) > 0 {
+		r.attr(unix.IFLA_ADDRESS, b.MAC)
+	}
+	r.nest(unix.IFLA_LINKINFO, func() {
+		r.text(unix.IFLA_INFO_KIND, "bridge")
+		if !b.six() {
+			r.nest(unix.IFLA_INFO_DATA, func() { r.attr(bridgeSnooping, []byte{0}) })
+		}
+	})
+	if err := c.Do(r); err == nil || !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	kind, err := c.kind(b.Name)
+	if err == nil && kind != "bridge" {
+		err = fmt.Errorf("make bridge %s: the host has another link of that name", b.Name)
+	}
+	return err
+}
+
+// kind is a link's, "" for hardware.
+func (c *Conn) kind(name string) (string, error) {
+	r := newRequest("look at link "+name, unix.RTM_GETLINK, 0)
+	r.link(unix.AF_UNSPEC, 0, 0, 0)
+	r.text(unix.IFLA_IFNAME, name)
+	answers, err := c.exchange([]*Request{r})
+	if err != nil || len(answers) == 0 || len(answers[0]) < unix.SizeofIfInfomsg {
+		return "", err
+	}
+	for kind, value := range attributes(answers[0][unix.SizeofIfInfomsg:]) {
+		if kind != unix.IFLA_LINKINFO {
+			continue
+		}
+		for kind, value := range attributes(value) {
+			if kind == unix.IFLA_INFO_KIND {
+				return unix.ByteSliceToString(value), nil
+			}
+		}
+	}
+	return "", nil
+}

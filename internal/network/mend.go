@@ -1,0 +1,99 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/network/firewall"
+	"wherry.dev/wherry/internal/network/link"
+)
+
+// mend makes links and rules what definitions and live endpoints say. It runs once, before anybody else knows the service.
+func (s *Service) mend(ctx context.Context) error {
+	for _, n := range s.networks {
+		if n.Driver != driverBridge {
+			continue
+		}
+		if err := s.raise(n); err != nil {
+			if n.predefined() {
+				return err
+			}
+			s.log(fmt.Errorf("network %s has no bridge: %w", n.Name, err))
+			continue
+		}
+		if err := s.fire.SetBridge(n.rules()); err != nil {
+			return err
+		}
+	}
+	if err := s.replug(); err != nil {
+		return err
+	}
+	for _, h := range s.holdings {
+		if err := s.fire.AddPorts(firewallPorts(h.Reserved)); err != nil {
+			return err
+		}
+	}
+	return s.fire.Swap()
+}
+
+// raise makes a network's bridge, or mends it.
+func (s *Service) raise(n *lan) error {
+	b := link.Bridge{Name: n.Bridge, MTU: n.mtu()}
+	for _, p := range []*pool{n.v4, n.v6} {
+		if p != nil {
+			b.Addresses = append(b.Addresses, p.prefix(p.gateway))
+		}
+	}
+	b.MAC = net.HardwareAddr(macOf(n.gateway(), netip.Addr{}))
+	index, err := b.Ensure(s.host)
+	if err != nil {
+		return fmt.Errorf("network %s: %w", n.Name, err)
+	}
+	n.index = index
+	if n.v6 != nil {
+		return forwardSix()
+	}
+	return nil
+}
+
+// rules are what the firewall knows of a network.
+func (n *lan) rules() firewall.Bridge {
+	b := firewall.Bridge{Name: n.Bridge, Internal: n.Internal, Masquerade: n.flag("bridge.enable_ip_masquerade", true)}
+	for _, p := range []*pool{n.v4, n.v6} {
+		if p != nil {
+			b.Subnets = append(b.Subnets, p.subnet)
+		}
+	}
+	return b
+}
+
+// replug puts the live endpoints' ends on their bridges again, which may be new ones, and deletes ends that belong to nobody.
+func (s *Service) replug() error {
+	owned := map[string]bool{}
+	for _, h := range s.holdings {
+		for _, p := range s.plugs(h.Endpoints) {
+			owned[p.pair.Host] = true
+			if err := p.pair.Replug(s.host); err != nil {
+				s.log(fmt.Errorf("mend the interface of container %s: %w", h.Request.Name, err))
+			}
+		}
+	}
+	links, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return fmt.Errorf("list the host's links: %w", err)
+	}
+	for _, l := range links {
+		name := l.Attrs().Name
+		if l.Type() == "veth" && strings.HasPrefix(name, s.names.ends) && !owned[name] {
+			s.later.add(job{end: name})
+		}
+	}
+	return nil
+}

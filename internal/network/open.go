@@ -1,0 +1,123 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"wherry.dev/wherry/internal/network/firewall"
+	"wherry.dev/wherry/internal/network/link"
+)
+
+// Open reads the definitions, makes the default network "bridge" (and "host", "none"), mends links and rules from the live endpoints.
+func Open(ctx context.Context, o Options) (_ *Service, err error) {
+	s := &Service{o: o, names: namesOf(o.State), networks: map[string]*lan{}, holdings: map[string]*holding{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.shut())
+		}
+	}()
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("read the boot id: %w", err)
+	}
+	s.bootID = strings.TrimSpace(string(boot))
+	for _, dir := range []string{s.definitionsDir(), s.liveDir()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make the folder of networks: %w", err)
+		}
+	}
+	if err := s.connect(); err != nil {
+		return nil, err
+	}
+	if err := s.load(); err != nil {
+		return nil, err
+	}
+	if err := s.readHoldings(); err != nil {
+		return nil, err
+	}
+	s.findNamespaces()
+	if err := s.forward(); err != nil {
+		return nil, err
+	}
+	if err := s.mend(ctx); err != nil {
+		return nil, err
+	}
+	s.guard, err = newGuard(s.fire, s.log)
+	return s, err
+}
+
+// connect opens what speaks to the kernel.
+func (s *Service) connect() (err error) {
+	if s.home, err = link.Home(); err != nil {
+		return err
+	}
+	if s.host, err = link.Dial(); err != nil {
+		return err
+	}
+	if s.fire, err = firewall.Open(s.names.table); err != nil {
+		return err
+	}
+	slow, err := link.Dial() // of its own: deleting takes long, and nobody else is to wait for it
+	if err != nil {
+		return err
+	}
+	s.later = newQueue(slow, s.log)
+	return nil
+}
+
+// Close stops DNS and watchers; links and rules stay, running containers keep their network. Where no container runs nothing stays but the
+// definitions.
+func (s *Service) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	idle := len(s.holdings) == 0
+	var bridges []string
+	for _, n := range s.networks {
+		if n.Driver == driverBridge && !n.Adopted && n.index > 0 {
+			bridges = append(bridges, n.Bridge)
+		}
+	}
+	s.mu.Unlock()
+	var errs []error
+	if s.guard != nil {
+		errs = append(errs, s.guard.close())
+	}
+	if idle {
+		errs = append(errs, s.fire.Delete())
+		for _, b := range bridges {
+			s.later.add(job{end: b})
+		}
+	}
+	return errors.Join(append(errs, s.shut())...)
+}
+
+// shut closes what is open: the queue first, whose work needs the rest.
+func (s *Service) shut() error {
+	var errs []error
+	if s.later != nil {
+		s.later.close()
+	}
+	if s.fire != nil {
+		errs = append(errs, s.fire.Close())
+	}
+	if s.host != nil {
+		errs = append(errs, s.host.Close())
+	}
+	for _, h := range s.holdings {
+		h.closePorts()
+		if h.ns != nil {
+			errs = append(errs, h.ns.Close())
+		}
+	}
+	if s.home != nil {
+		errs = append(errs, s.home.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,313 @@
+package network
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/network"
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/network/firewall"
+)
+
+// reservation is a port of the host that a container has. The socket is bound, so that no program takes the port, but it does not listen:
+// whatever comes past the rules finds a closed port.
+type reservation struct {
+	Host  netip.AddrPort
+	Proto network.IPProtocol
+	To    netip.AddrPort
+
+	fd int
+}
+
+func (r *reservation) close() {
+	if r.fd > 0 {
+		unix.Close(r.fd)
+		r.fd = 0
+	}
+}
+
+// reservePorts chooses and reserves the host's ports of a container that is published through the endpoint e on n.
+func reservePorts(h *holding, e *endpoint, n *lan) (err error) {
+	wanted := map[network.Port][]network.PortBinding{}
+	for port := range h.Request.Exposed {
+		wanted[port] = nil
+		if h.Request.PublishAll {
+			wanted[port] = []network.PortBinding{{}}
+		}
+	}
+	for port, bindings := range h.Request.Ports {
+		if len(bindings) > 0 {
+			wanted[port] = bindings
+		} else if _, ok := wanted[port]; !ok {
+			wanted[port] = nil
+		}
+	}
+	h.Ports = network.PortMap{}
+	defer func() {
+		if err != nil {
+			h.closePorts()
+		}
+	}()
+	ports := slices.SortedFunc(maps.Keys(wanted), func(a, b network.Port) int {
+		return cmp.Or(cmp.Compare(a.Proto(), b.Proto()), cmp.Compare(a.Num(), b.Num()))
+	})
+	for _, dynamic := range []bool{false, true} { // ports that are named first: a free one must not be one of them
+		for _, port := range ports {
+			if _, ok := h.Ports[port]; !ok {
+				h.Ports[port] = nil
+			}
+			for _, b := range wanted[port] {
+				first, last, err := hostRange(b.HostPort)
+				if err != nil {
+					return err
+				}
+				if (first != last || first == 0) != dynamic {
+					continue
+				}
+				if e == nil {
+					continue // a network without a way out publishes nothing
+				}
+				w := wish{port: port, first: first, last: last}
+				if w.hosts, err = hostAddresses(b.HostIP, e, n); err != nil {
+					return fmt.Errorf("publish port %s: %w", port, err)
+				}
+				if err := h.reserve(w, e); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (h *holding) closePorts() {
+	for _, r := range h.Reserved {
+		r.close()
+	}
+	h.Reserved = nil
+}
+
+// wish is a port to publish on some addresses of the host, as one number of a range (0: any free one).
+type wish struct {
+	port        network.Port
+	hosts       []netip.Addr
+	first, last uint16
+}
+
+// hostRange reads a host port: empty or 0 for any, a number, or a range to choose from.
+func hostRange(s string) (first, last uint16, err error) {
+	if s == "" {
+		return 0, 0, nil
+	}
+	r, err := network.ParsePortRange(s)
+	if err != nil {
+		return 0, 0, invalid("invalid host port %q: %s", s, err)
+	}
+	return r.Start(), r.End(), nil
+}
+
+// hostAddresses are those on which a port is published. Without an address it is all of each family that the network has.
+func hostAddresses(asked netip.Addr, e *endpoint, n *lan) ([]netip.Addr, error) {
+	asked = asked.Unmap()
+	if asked.IsValid() {
+		if asked.Is6() && !e.V6.IsValid() || asked.Is4() && !e.V4.IsValid() {
+			return nil, invalid("host address %s: the network %s has no addresses of that family", asked, n.Name)
+		}
+		return []netip.Addr{asked}, nil
+	}
+	var out []netip.Addr
+	if e.V4.IsValid() {
+		all := netip.IPv4Unspecified()
+		if a, err := netip.ParseAddr(n.option("bridge.host_binding_ipv4")); err == nil {
+			all = a
+		}
+		out = append(out, all)
+	}
+	if e.V6.IsValid() {
+		out = append(out, netip.IPv6Unspecified())
+	}
+	return out, nil
+}
+
+// reserve finds a number that is free on all of a wish's addresses.
+func (h *holding) reserve(w wish, e *endpoint) error {
+	var last error
+	attempts := int(w.last-w.first) + 1
+	if w.first == 0 {
+		attempts = 16
+	}
+	for i := range attempts {
+		got, err := tryReserve(w, w.first+uint16(i)*min(1, w.first), e)
+		if err == nil {
+			for _, r := range got {
+				h.Reserved = append(h.Reserved, r)
+				h.Ports[w.port] = append(h.Ports[w.port], network.PortBinding{HostIP: r.Host.Addr(), HostPort: strconv.Itoa(int(r.Host.Port()))})
+			}
+			return nil
+		}
+		if last = err; !errdefs.IsConflict(err) {
+			break
+		}
+	}
+	if attempts > 1 && w.first != 0 {
+		return fmt.Errorf("all ports of %d-%d are taken: %w", w.first, w.last, last)
+	}
+	return last
+}
+
+// tryReserve reserves one number on all addresses, or none. 0 is any, the same on all.
+func tryReserve(w wish, number uint16, e *endpoint) (out []*reservation, err error) {
+	for _, host := range w.hosts {
+		to := e.V4
+		if host.Is6() {
+			to = e.V6
+		}
+		r := &reservation{Host: netip.AddrPortFrom(host, number), Proto: w.port.Proto(), To: netip.AddrPortFrom(to, w.port.Num())}
+		if err := r.bind(); err != nil {
+			for _, r := range out {
+				r.close()
+			}
+			return nil, err
+		}
+		out = append(out, r)
+		number = r.Host.Port()
+	}
+	return out, nil
+}
+
+// bind reserves the port. A TCP port that a server has just left (its connections linger) is free, hence SO_REUSEADDR for the moment of
+// binding; without it afterwards no other program can have the port too.
+func (r *reservation) bind() error {
+	domain, kind, proto := unix.AF_INET, unix.SOCK_STREAM, 0
+	if r.Host.Addr().Is6() {
+		domain = unix.AF_INET6
+	}
+	switch r.Proto {
+	case network.UDP:
+		kind = unix.SOCK_DGRAM
+	case network.SCTP:
+		proto = unix.IPPROTO_SCTP
+	}
+	fd, err := unix.Socket(domain, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
+	if errors.Is(err, unix.EPROTONOSUPPORT) && r.Proto == network.SCTP && r.Host.Port() != 0 {
+		return nil // the host cannot use the port for anything else
+	}
+	if err == nil {
+		if err = r.bindTo(fd); err == nil {
+			r.fd = fd
+			return nil
+		}
+		unix.Close(fd)
+	}
+	return r.explain(err)
+}
+
+func (r *reservation) bindTo(fd int) error {
+	var sa unix.Sockaddr = &unix.SockaddrInet4{Port: int(r.Host.Port()), Addr: four(r.Host.Addr())}
+	if r.Host.Addr().Is6() {
+		sa = &unix.SockaddrInet6{Port: int(r.Host.Port()), Addr: r.Host.Addr().As16()}
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+			return err
+		}
+	}
+	linger := r.Proto == network.TCP && r.Host.Port() != 0
+	if linger {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return err
+		}
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		return err
+	}
+	if linger {
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
+	}
+	if r.Host.Port() == 0 {
+		name, err := unix.Getsockname(fd)
+		if err != nil {
+			return err
+		}
+		switch name := name.(type) {
+		case *unix.SockaddrInet4:
+			r.Host = netip.AddrPortFrom(r.Host.Addr(), uint16(name.Port))
+		case *unix.SockaddrInet6:
+			r.Host = netip.AddrPortFrom(r.Host.Addr(), uint16(name.Port))
+		}
+	}
+	return nil
+}
+
+// explain makes a failed bind an error that says what to do.
+func (r *reservation) explain(err error) error {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		who := portHolder(r.Host, r.Proto)
+		if who == "" {
+			return fmt.Errorf("Bind for %s failed: port is already allocated: %w", r.Host, errdefs.ErrConflict)
+		}
+		return fmt.Errorf("Bind for %s failed: port is already allocated: %s has it: stop that or publish another port: %w", r.Host, who, errdefs.ErrConflict)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("Bind for %s failed: cannot assign requested address: the host has no address %s: %w", r.Host, r.Host.Addr(), errdefs.ErrInvalidArgument)
+	case errors.Is(err, unix.EMFILE):
+		return fmt.Errorf("Bind for %s failed: the engine may not open more files: raise its limit (ulimit -n) or publish fewer ports: %w", r.Host, errdefs.ErrResourceExhausted)
+	}
+	return fmt.Errorf("Bind for %s failed: %w", r.Host, err)
+}
+
+// rangeLength is from where a row of ports that are the same on both sides becomes one element: finding it costs more than a port of its
+// own, having thousands costs more than that.
+const rangeLength = 16
+
+// firewallPorts are the reservations as the firewall has them.
+func firewallPorts(reserved []*reservation) []firewall.Port {
+	sorted := slices.SortedFunc(slices.Values(reserved), func(a, b *reservation) int {
+		return cmp.Or(strings.Compare(string(a.Proto), string(b.Proto)), a.Host.Addr().Compare(b.Host.Addr()), cmp.Compare(a.Host.Port(), b.Host.Port()))
+	})
+	var out []firewall.Port
+	for i := 0; i < len(sorted); {
+		r := sorted[i]
+		n := 1
+		for i+n < len(sorted) && r.continues(sorted[i+n], uint16(n)) {
+			n++
+		}
+		if n >= rangeLength {
+			out = append(out, firewall.Port{Host: r.Host.Addr(), Proto: r.number(), First: r.Host.Port(), Last: r.Host.Port() + uint16(n-1), To: netip.AddrPortFrom(r.To.Addr(), 0)})
+			i += n
+			continue
+		}
+		out = append(out, firewall.Port{Host: r.Host.Addr(), Proto: r.number(), First: r.Host.Port(), To: r.To})
+		i++
+	}
+	return out
+}
+
+// continues says whether next is the n-th port after r of a row that is the same on both sides.
+func (r *reservation) continues(next *reservation, n uint16) bool {
+	return r.Proto == next.Proto && r.Host.Addr() == next.Host.Addr() && r.To.Addr() == next.To.Addr() &&
+		r.Host.Port() == r.To.Port() && next.Host.Port() == r.Host.Port()+n && next.To.Port() == next.Host.Port()
+}
+
+func (r *reservation) number() uint8 {
+	switch r.Proto {
+	case network.UDP:
+		return unix.IPPROTO_UDP
+	case network.SCTP:
+		return unix.IPPROTO_SCTP
+	}
+	return unix.IPPROTO_TCP
+}
+
+func four(a netip.Addr) [4]byte {
+	if a.Is4() {
+		return a.As4()
+	}
+	return [4]byte{}
+}

@@ -1,0 +1,226 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
+
+	"wherry.dev/wherry/internal/network/link"
+)
+
+// Release takes back all that Allocate and Attach gave. Unknown ids are fine. Slow kernel work is done behind the call.
+func (s *Service) Release(ctx context.Context, containerID string) error {
+	s.mu.Lock()
+	h := s.holdings[containerID]
+	if h == nil {
+		s.mu.Unlock()
+		return nil
+	}
+	delete(s.holdings, containerID)
+	if !h.attached {
+		s.drop(h)
+		s.mu.Unlock()
+		h.closePorts()
+		return nil
+	}
+	var left []*lan
+	var jobs []job
+	for _, e := range h.Endpoints {
+		if n := s.detach(containerID, e); n != nil {
+			left = append(left, n)
+			jobs = append(jobs, s.unplug(e, n))
+		}
+	}
+	s.mu.Unlock()
+	err := s.fire.RemovePorts(firewallPorts(h.Reserved))
+	h.closePorts()
+	err = errors.Join(err, h.forget(s.liveDir()))
+	if h.ns != nil {
+		jobs = append(jobs, job{then: func() { h.ns.Close() }})
+	}
+	s.later.add(jobs...)
+	for _, n := range left {
+		s.publish(events.ActionDisconnect, n, containerID)
+	}
+	return err
+}
+
+// detach takes an endpoint off its network; its addresses stay reserved until its interface is gone. The caller holds the lock.
+func (s *Service) detach(containerID string, e *endpoint) *lan {
+	n := s.networks[e.NetworkID]
+	if n == nil || n.endpoints[containerID] != e {
+		return nil
+	}
+	delete(n.endpoints, containerID)
+	return n
+}
+
+// unplug is the work of taking an endpoint's interfaces away.
+func (s *Service) unplug(e *endpoint, n *lan) job {
+	return job{end: e.End, then: func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		n.v4.give(e.V4)
+		n.v6.give(e.V6)
+	}}
+}
+
+// Disconnect takes a container off a network; netns is nil where it does not run.
+func (s *Service) Disconnect(ctx context.Context, nameOrID, containerID string, netns *os.File) error {
+	s.mu.Lock()
+	n, err := s.find(nameOrID)
+	if err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	h, e := s.holdings[containerID], n.endpoints[containerID]
+	switch {
+	case h == nil || e == nil:
+		err = fmt.Errorf("container %s is not connected to network %s: %w", shortID(containerID), n.Name, errdefs.ErrPermissionDenied)
+	case n.Driver == driverHost:
+		err = fmt.Errorf("container cannot be disconnected from host network or connected to host network: %w", errdefs.ErrPermissionDenied)
+	}
+	if err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	wasOut := h.wayOut() == e
+	h.remove(e)
+	s.detach(containerID, e)
+	h.chooseWayOut(s.networks)
+	out := h.wayOut()
+	attached := h.attached
+	s.mu.Unlock()
+	if !attached {
+		s.later.add(s.unplug(e, n))
+		return nil
+	}
+	errs := []error{h.write(s.liveDir())}
+	if wasOut {
+		errs = append(errs, s.movePorts(h, out))
+	}
+	errs = append(errs, link.Delete(s.host, 0, e.End))
+	s.later.add(job{then: s.unplug(e, n).then})
+	errs = append(errs, s.reroute(h))
+	s.publish(events.ActionDisconnect, n, containerID)
+	return errors.Join(errs...)
+}
+
+// movePorts sends the published ports through another endpoint; without one they are closed but stay reserved.
+func (s *Service) movePorts(h *holding, to *endpoint) error {
+	err := s.fire.RemovePorts(firewallPorts(h.Reserved))
+	if to == nil {
+		return err
+	}
+	var ports []*reservation
+	s.mu.Lock()
+	for _, r := range h.Reserved {
+		a := to.V4
+		if r.Host.Addr().Is6() {
+			a = to.V6
+		}
+		r.To = addrPort(a, r.To.Port())
+		if a.IsValid() {
+			ports = append(ports, r)
+		}
+	}
+	s.mu.Unlock()
+	return errors.Join(err, s.fire.AddPorts(firewallPorts(ports)), h.write(s.liveDir()))
+}
+
+// reroute sets the default routes of a running container to where they should go now.
+func (s *Service) reroute(h *holding) error {
+	if h.ns == nil {
+		return nil
+	}
+	s.mu.Lock()
+	plugs := s.plugs(h.Endpoints)
+	s.mu.Unlock()
+	return link.Inside(h.ns, s.home, func() error {
+		c, err := link.Dial()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for _, p := range plugs {
+			for _, g := range p.inner.Gateways {
+				if err := link.SetDefault(c, p.inner.Name, g); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// Connect puts a container on one more network: into its namespace where it runs, else among what Attach will plumb.
+func (s *Service) Connect(ctx context.Context, nameOrID string, r AllocateRequest, settings *network.EndpointSettings, netns *os.File) (*network.EndpointSettings, error) {
+	if settings == nil {
+		settings = &network.EndpointSettings{}
+	}
+	s.mu.Lock()
+	n, err := s.find(nameOrID)
+	if err != nil {
+		s.mu.Unlock()
+		return nil, err
+	}
+	h := s.holdings[r.ContainerID]
+	if h == nil {
+		h = &holding{BootID: s.bootID, Request: r}
+		if netns != nil {
+			h.attached = true
+			err = h.pin(netns)
+		}
+	}
+	if err == nil {
+		err = s.join(h, n, settings)
+	}
+	if err != nil {
+		s.mu.Unlock()
+		return nil, err
+	}
+	s.holdings[r.ContainerID] = h
+	e := n.endpoints[r.ContainerID]
+	before := h.wayOut()
+	h.chooseWayOut(s.networks)
+	moved := h.wayOut() != before
+	out := e.settings(n, r.ContainerID)
+	plugs := s.plugs([]*endpoint{e})
+	attached := h.attached
+	s.mu.Unlock()
+	if !attached {
+		return out, nil
+	}
+	if err := s.connectLive(h, plugs, moved); err != nil {
+		s.mu.Lock()
+		h.remove(e)
+		s.detach(r.ContainerID, e)
+		h.chooseWayOut(s.networks)
+		s.mu.Unlock()
+		s.later.add(s.unplug(e, n))
+		return nil, errors.Join(fmt.Errorf("connect container %s to network %s: %w", r.Name, n.Name, err), h.write(s.liveDir()))
+	}
+	s.publish(events.ActionConnect, n, r.ContainerID)
+	return out, nil
+}
+
+func (s *Service) connectLive(h *holding, plugs []plug, moved bool) error {
+	if err := h.write(s.liveDir()); err != nil {
+		return err
+	}
+	if h.ns == nil {
+		return fmt.Errorf("its network namespace was not found: %w", errdefs.ErrFailedPrecondition)
+	}
+	if err := link.Inside(h.ns, s.home, func() error { return s.plumb(h.ns, plugs) }); err != nil {
+		return err
+	}
+	if !moved {
+		return nil
+	}
+	return errors.Join(s.movePorts(h, h.wayOut()), s.reroute(h))
+}

@@ -1,0 +1,233 @@
+package network
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/moby/moby/api/types/network"
+)
+
+func TestBridgeCarriesTraffic(t *testing.T) {
+	far := outside(t)
+	far.serve(80, "far")
+	s := open(t)
+	a, b := newBox(t), newBox(t)
+	aa, ab := a.attach(s, AllocateRequest{}), b.attach(s, AllocateRequest{})
+	defer a.release(s)
+	defer b.release(s)
+	if ip := aa.Networks["bridge"].IPAddress.String(); ip != "172.17.0.2" {
+		t.Errorf("address %s", ip)
+	}
+	a.serve(8080, "a")
+	b.serve(8080, "b")
+	if got, err := a.get(ab.Networks["bridge"].IPAddress.String() + ":8080"); err != nil || got != "b" {
+		t.Errorf("a to b: %q, %v", got, err)
+	}
+	if got, err := get(aa.Networks["bridge"].IPAddress.String() + ":8080"); err != nil || got != "a" {
+		t.Errorf("host to a: %q, %v", got, err)
+	}
+	if got, err := a.get("192.0.2.9"); err != nil || got != "far" {
+		t.Errorf("a to the other host, which knows no route back: %q, %v", got, err)
+	}
+	if out := a.mustRun("ip", "route"); !strings.Contains(out, "default via 172.17.0.1 dev eth0") {
+		t.Errorf("routes: %s", out)
+	}
+	if out := a.mustRun("ip", "-o", "link", "show", "lo"); !strings.Contains(out, "UP") {
+		t.Errorf("loopback: %s", out)
+	}
+	if out := a.mustRun("cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start", "/proc/sys/net/ipv4/ping_group_range"); out != "0\n0\t4294967294\n" {
+		t.Errorf("settings: %q", out)
+	}
+}
+
+func TestNetworksAreApart(t *testing.T) {
+	s := open(t)
+	mustCreate(t, s, network.CreateRequest{Name: "one"})
+	mustCreate(t, s, network.CreateRequest{Name: "inner", Internal: true})
+	far := outside(t)
+	far.serve(80, "far")
+	a, b, c, d := newBox(t), newBox(t), newBox(t), newBox(t)
+	on := func(n string) AllocateRequest {
+		return AllocateRequest{Networks: map[string]*network.EndpointSettings{n: {}}}
+	}
+	a.attach(s, on("bridge"))
+	addressB := b.attach(s, on("one")).Networks["one"].IPAddress.String()
+	c.attach(s, on("inner"))
+	addressD := d.attach(s, on("inner")).Networks["inner"].IPAddress.String()
+	for _, x := range []*box{a, b, c, d} {
+		defer x.release(s)
+	}
+	b.serve(8080, "b")
+	d.serve(8080, "d")
+	if got, err := a.get(addressB + ":8080"); err == nil {
+		t.Errorf("from another network: %q", got)
+	}
+	far.mustRun("ip", "route", "add", "172.16.0.0/12", "via", "192.0.2.1")
+	if got, err := far.get(addressB + ":8080"); err == nil {
+		t.Errorf("from another host that routes to the container: %q", got)
+	}
+	if got, err := c.get(addressD + ":8080"); err != nil || got != "d" {
+		t.Errorf("within an internal network: %q, %v", got, err)
+	}
+	c.run("ip", "route", "add", "default", "via", s.networksGateway("inner"))
+	if got, err := c.get("192.0.2.9"); err == nil {
+		t.Errorf("out of an internal network: %q", got)
+	}
+	if got, err := b.get("192.0.2.9"); err != nil || got != "far" {
+		t.Errorf("out of a user-defined network: %q, %v", got, err)
+	}
+}
+
+func (s *Service) networksGateway(name string) string {
+	n, _ := s.find(name)
+	return n.gateway().String()
+}
+
+func TestPublishedPorts(t *testing.T) {
+	far := outside(t)
+	s := open(t)
+	mustCreate(t, s, network.CreateRequest{Name: "other"})
+	a, b, c := newBox(t), newBox(t), newBox(t)
+	got := a.attach(s, AllocateRequest{Ports: portMap("|28080|8080/tcp", "127.0.0.1|28081|8080/tcp", "192.0.2.1|28082|8080/tcp", "||9000/udp")})
+	b.attach(s, AllocateRequest{})
+	c.attach(s, AllocateRequest{Networks: map[string]*network.EndpointSettings{"other": {}}})
+	defer a.release(s)
+	defer b.release(s)
+	defer c.release(s)
+	a.serve(8080, "a")
+	if p := got.Ports[network.MustParsePort("8080/tcp")]; len(p) != 3 || p[0].HostIP.String() != "0.0.0.0" || p[0].HostPort != "28080" {
+		t.Errorf("ports: %+v", got.Ports)
+	}
+	if p := got.Ports[network.MustParsePort("9000/udp")]; len(p) != 1 || p[0].HostPort == "" || p[0].HostPort == "0" {
+		t.Errorf("a free port: %+v", p)
+	}
+	for name, row := range map[string]struct {
+		get  func(string) (string, error)
+		at   string
+		fine bool
+	}{
+		"loopback":                        {get, "127.0.0.1:28080", true},
+		"another loopback address":        {get, "127.1.2.3:28080", true},
+		"own address":                     {get, "192.0.2.1:28080", true},
+		"bridge address":                  {get, "172.17.0.1:28080", true},
+		"other host":                      {far.get, "192.0.2.1:28080", true},
+		"itself":                          {a.get, "192.0.2.1:28080", true},
+		"neighbour":                       {b.get, "192.0.2.1:28080", true},
+		"neighbour, gateway":              {b.get, "172.17.0.1:28080", true},
+		"another network":                 {c.get, "192.0.2.1:28080", true},
+		"loopback only, here":             {get, "127.0.0.1:28081", true},
+		"loopback only, own address":      {get, "192.0.2.1:28081", false},
+		"loopback only, other host":       {far.get, "192.0.2.1:28081", false},
+		"one address":                     {far.get, "192.0.2.1:28082", true},
+		"one address, from here":          {get, "192.0.2.1:28082", true},
+		"one address, through loopback":   {get, "127.0.0.1:28082", false},
+		"one address, through the bridge": {b.get, "172.17.0.1:28082", false},
+		"a port that nobody published":    {far.get, "192.0.2.1:8080", false},
+	} {
+		out, err := row.get(row.at)
+		if row.fine && (err != nil || out != "a") || !row.fine && err == nil {
+			t.Errorf("%s: %q, %v", name, out, err)
+		}
+	}
+	// A neighbour on the wire may send packets for 127.0.0.1: they are not to arrive, neither at published ports nor anywhere.
+	far.mustRun("sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1")
+	far.mustRun("ip", "route", "del", "local", "127.0.0.0/8", "dev", "lo", "table", "local")
+	far.mustRun("ip", "route", "del", "local", "127.0.0.1", "dev", "lo", "table", "local")
+	far.mustRun("ip", "route", "add", "127.0.0.1", "via", "192.0.2.1", "src", "192.0.2.9")
+	for _, port := range []string{"28080", "28081"} {
+		if out, err := far.get("127.0.0.1:" + port); err == nil {
+			t.Errorf("port %s of 127.0.0.1 from the wire: %q", port, out)
+		}
+	}
+	b.mustRun("sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1")
+	b.mustRun("ip", "route", "del", "local", "127.0.0.0/8", "dev", "lo", "table", "local")
+	b.mustRun("ip", "route", "del", "local", "127.0.0.1", "dev", "lo", "table", "local")
+	b.mustRun("ip", "route", "add", "127.0.0.1", "via", "172.17.0.1", "src", "172.17.0.3")
+	local := exec.Command("busybox", "httpd", "-f", "-p", "127.0.0.1:28099", "-h", t.TempDir())
+	if err := local.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { local.Process.Kill(); local.Wait() }()
+	eventually(t, func() error { _, err := get("127.0.0.1:28099"); return err })
+	for _, port := range []string{"28080", "28081", "28099"} {
+		if out, err := b.get("127.0.0.1:" + port); err == nil {
+			t.Errorf("port %s of 127.0.0.1 from a container: %q", port, out)
+		}
+	}
+	a.release(s)
+	if out, err := get("127.0.0.1:28080"); err == nil {
+		t.Errorf("after the release: %q", out)
+	}
+}
+
+func TestRowOfPorts(t *testing.T) {
+	s := open(t)
+	a := newBox(t)
+	ports := network.PortMap{}
+	for i := 30000; i < 31000; i++ {
+		p := fmt.Sprintf("|%d|%d/tcp", i, i)
+		for k, v := range portMap(p) {
+			ports[k] = v
+		}
+	}
+	a.attach(s, AllocateRequest{Ports: ports})
+	defer a.release(s)
+	a.serve(30500, "middle")
+	a.serve(30999, "last")
+	for port, want := range map[string]string{"30500": "middle", "30999": "last"} {
+		if out, err := get("127.0.0.1:" + port); err != nil || out != want {
+			t.Errorf("port %s: %q, %v", port, out, err)
+		}
+	}
+	out, err := exec.Command("nft", "list", "table", "inet", s.names.table).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "30000-30999") {
+		t.Errorf("the row is no single element: %v, %s", err, out)
+	}
+}
+
+func TestLeavesNothing(t *testing.T) {
+	before := snapshot(t)
+	s := open(t)
+	id := mustCreate(t, s, network.CreateRequest{Name: "one"})
+	for range 3 {
+		var boxes []*box
+		for range 5 {
+			b := newBox(t)
+			b.attach(s, AllocateRequest{Networks: map[string]*network.EndpointSettings{"bridge": {}, id: {}}, Ports: portMap("||80/tcp")})
+			boxes = append(boxes, b)
+		}
+		for _, b := range boxes {
+			b.release(s)
+		}
+		s.later.drain()
+	}
+	if list, _ := os.ReadDir(s.liveDir()); len(list) > 1 {
+		t.Errorf("live endpoints: %v", list)
+	}
+	if err := s.Remove(t.Context(), "one"); err != nil {
+		t.Error(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if after := snapshot(t); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+}
+
+// snapshot is what the engine could leave in the namespace.
+func snapshot(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	for _, args := range [][]string{{"ip", "-o", "-br", "link"}, {"nft", "list", "ruleset"}, {"ip", "route"}} {
+		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%q: %v: %s", args, err, out)
+		}
+		b.Write(out)
+	}
+	return b.String()
+}
