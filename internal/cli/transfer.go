@@ -200,7 +200,7 @@ func loadCommand(app *App) *cobra.Command {
 	c := &cobra.Command{Use: "load [OPTIONS]", RunE: func(cmd *cobra.Command, args []string) error {
 		body := app.In
 		if input != "" && input != "-" {
-			f, err := os.Open(input)
+			f, err := openArchive(input)
 			if err != nil {
 				return err
 			}
@@ -229,6 +229,17 @@ func loadCommand(app *App) *cobra.Command {
 	return c
 }
 
+func openArchive(path string) (*os.File, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if st.IsDir() {
+		return nil, fmt.Errorf("%s is a directory, not an archive: pack it first, with tar -C %s -cf FILE .", path, path)
+	}
+	return os.Open(path)
+}
+
 func importCommand(app *App) *cobra.Command {
 	var changes []string
 	var message, platform string
@@ -242,7 +253,7 @@ func importCommand(app *App) *cobra.Command {
 		case strings.HasPrefix(source, "http://"), strings.HasPrefix(source, "https://"):
 			q.Set("fromSrc", source)
 		default:
-			f, err := os.Open(source)
+			f, err := openArchive(source)
 			if err != nil {
 				return err
 			}

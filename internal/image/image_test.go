@@ -248,3 +248,16 @@ func FuzzLoad(f *testing.F) {
 		_ = s.Load(t.Context(), bytes.NewReader(b), TransferOptions{})
 	})
 }
+
+func TestImportOfSomethingElse(t *testing.T) {
+	s := open(t)
+	for _, text := range []string{strings.Repeat("no archive\n", 100), "short"} {
+		_, err := s.Import(t.Context(), strings.NewReader(text), ImportOptions{Ref: "x:1"})
+		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "no whole tar archive") {
+			t.Errorf("%.10q: %v", text, err)
+		}
+	}
+	if list, err := s.List(t.Context(), ListOptions{}); err != nil || len(list) != 0 {
+		t.Errorf("left behind: %v %v", list, err)
+	}
+}

@@ -197,6 +197,9 @@ func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (dig
 		return "", err
 	}
 	id, err := s.build(ctx, buildRequest{layer: plain, config: config, ref: o.Ref, history: "import", comment: o.Message})
+	if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return "", fmt.Errorf("import: this is no whole tar archive, plain or compressed: %w", errdefs.ErrInvalidArgument)
+	}
 	if err != nil {
 		return "", fmt.Errorf("import: %w", err)
 	}
