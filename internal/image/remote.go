@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker/config"
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/registry"
+	"golang.org/x/net/publicsuffix"
 
 	"wherry.dev/wherry/internal/ref"
 	"wherry.dev/wherry/internal/version"
@@ -122,10 +123,14 @@ func hostname(host string) string {
 	return host
 }
 
-// site is the last two labels of a name.
+// site is the part of a name that one owner has registered ("example.co.uk" of "registry.example.co.uk"), by the public suffix list.
+// A name that is itself a suffix, under which strangers register, is a site of its own.
 func site(host string) string {
-	labels := strings.Split(host, ".")
-	return strings.Join(labels[max(0, len(labels)-2):], ".")
+	registered, err := publicsuffix.EffectiveTLDPlusOne(host)
+	if err != nil {
+		return host
+	}
+	return registered
 }
 
 // guarded puts a guard before a client's own transport.
