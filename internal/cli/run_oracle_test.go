@@ -297,7 +297,7 @@ func flatten(t *testing.T, data []byte) map[string]any {
 			if len(v) == 0 && !strings.HasSuffix(path, "Paths") {
 				return
 			}
-			if path == "/Env" { // one variable follows another in no order that a process sees
+			if path == "/Env" || path == "/HostConfig/Binds" { // no order that a process sees; docker's own is another each time
 				slices.SortFunc(v, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
 			}
 			out[path] = v
