@@ -111,6 +111,13 @@ func (s *Service) join(h *holding, n *lan, settings *network.EndpointSettings) (
 	case (n.Driver != driverBridge || h.exclusiveDriver(s.networks) != "") && len(h.Endpoints) > 0:
 		return invalid("container %s cannot be connected to the network %s and another one at the same time", h.Request.Name, n.Name)
 	}
+	if n.Name == network.NetworkBridge {
+		for _, l := range settings.Links {
+			if target, alias := parseLink(l); !n.has(target) {
+				return invalid("Cannot link to a non running container: /%s AS /%s/%s", target, h.Request.Name, alias)
+			}
+		}
+	}
 	e := &endpoint{
 		ID: newID(), NetworkID: n.ID, Network: n.Name, Name: h.Request.Name, Asked: settings.Copy(), Aliases: slices.Clone(settings.Aliases),
 	}
@@ -121,7 +128,7 @@ func (s *Service) join(h *holding, n *lan, settings *network.EndpointSettings) (
 		e.End = s.names.endOf(e.ID)
 		e.Interface = h.freeInterface(settings)
 	}
-	n.endpoints[id] = e
+	n.enter(id, e)
 	h.Endpoints = append(h.Endpoints, e)
 	return nil
 }
@@ -215,7 +222,7 @@ func (s *Service) leave(containerID string, e *endpoint) {
 	if n == nil || n.endpoints[containerID] != e {
 		return
 	}
-	delete(n.endpoints, containerID)
+	n.exit(containerID, e)
 	n.v4.give(e.V4)
 	n.v6.give(e.V6)
 }

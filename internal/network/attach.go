@@ -52,7 +52,10 @@ func (s *Service) Attach(ctx context.Context, containerID string, netns *os.File
 		if err := setSysctls(h.sysctls()); err != nil {
 			return err
 		}
-		return s.plumb(h.ns, plugs)
+		if err := s.plumb(h.ns, plugs); err != nil {
+			return err
+		}
+		return s.startResolver(ctx, h)
 	})
 	if err != nil {
 		return fmt.Errorf("attach container %s: %w", h.Request.Name, err)

@@ -210,11 +210,12 @@ type lan struct {
 	v4, v6    *pool                // nil: the network has no such addresses
 	endpoints map[string]*endpoint // by container
 	removing  bool
-	index     int // the bridge's number
+	index     int                    // the bridge's number
+	named     map[string][]*endpoint // by name and alias, in lower case
 }
 
 func newLan(d *definition) (*lan, error) {
-	n := &lan{definition: d, endpoints: map[string]*endpoint{}}
+	n := &lan{definition: d, endpoints: map[string]*endpoint{}, named: map[string][]*endpoint{}}
 	var err error
 	n.v4, n.v6, err = poolsOf(d.IPAM.Config)
 	return n, err

@@ -2,7 +2,10 @@ package network
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
+
+	"github.com/moby/moby/api/types/network"
 
 	"wherry.dev/wherry/internal/sandbox"
 )
@@ -10,19 +13,19 @@ import (
 // files are /etc/hosts and /etc/resolv.conf of a container. The caller holds the lock.
 func (s *Service) files(h *holding) (hosts, resolv []byte) {
 	r := h.Request
-	base := sandbox.HostNetwork{None: true, ExtraHosts: s.extraHosts(r.ExtraHosts), DNSSearch: r.DNSSearch, DNSOptions: r.DNSOptions}
-	for _, a := range r.DNS {
-		if a, err := netip.ParseAddr(a); err == nil {
-			base.DNS = append(base.DNS, a)
-		}
-	}
-	for _, e := range h.Endpoints {
-		if n := s.networks[e.NetworkID]; n != nil && n.Driver == driverHost {
-			base.None = false
-		}
+	driver := h.exclusiveDriver(s.networks)
+	base := sandbox.HostNetwork{
+		None: driver != driverHost, ExtraHosts: s.extraHosts(r.ExtraHosts),
+		DNS: addresses(r.DNS), DNSSearch: r.DNSSearch, DNSOptions: r.DNSOptions,
 	}
 	c := base.Content()
+	if driver != "" {
+		return c.Hosts, c.ResolvConf
+	}
 	var b strings.Builder
+	for _, e := range h.Endpoints {
+		b.WriteString(s.linkedHosts(e))
+	}
 	for _, e := range h.Endpoints {
 		for _, a := range []netip.Addr{e.V4, e.V6} {
 			if a.IsValid() {
@@ -30,7 +33,56 @@ func (s *Service) files(h *holding) (hosts, resolv []byte) {
 			}
 		}
 	}
-	return append(c.Hosts, b.String()...), c.ResolvConf
+	return append(c.Hosts, b.String()...), s.resolvConf(h)
+}
+
+// linkedHosts are the lines for those whom a container on the default bridge is linked to; elsewhere the resolver knows them.
+func (s *Service) linkedHosts(e *endpoint) string {
+	n := s.networks[e.NetworkID]
+	if n == nil || n.Name != network.NetworkBridge {
+		return ""
+	}
+	var b strings.Builder
+	for _, l := range e.Asked.Links {
+		target, alias := parseLink(l)
+		id, other := n.linked(target)
+		if other == nil || !other.V4.IsValid() {
+			continue
+		}
+		names := []string{alias}
+		for _, name := range []string{other.Name, shortID(id)} {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+		b.WriteString(other.V4.String() + "\t" + strings.Join(names, " ") + "\n")
+	}
+	return b.String()
+}
+
+// parseLink reads "target:alias"; names may have Docker's leading slash.
+func parseLink(l string) (target, alias string) {
+	target, alias, ok := strings.Cut(l, ":")
+	target = strings.TrimPrefix(target, "/")
+	if !ok {
+		return target, target
+	}
+	return target, alias[strings.LastIndexByte(alias, '/')+1:]
+}
+
+func (n *lan) has(target string) bool {
+	_, e := n.linked(target)
+	return e != nil
+}
+
+// linked finds a container on the network by name or id. The caller holds the lock.
+func (n *lan) linked(target string) (id string, e *endpoint) {
+	for id, e := range n.endpoints {
+		if e.Name == target || id == target || len(target) >= 12 && strings.HasPrefix(id, target) {
+			return id, e
+		}
+	}
+	return "", nil
 }
 
 func ownNames(r AllocateRequest) string {

@@ -75,7 +75,7 @@ func (s *Service) adopt(h *holding) {
 				s.log(fmt.Errorf("address of container %s: %w", h.Request.Name, err))
 			}
 		}
-		n.endpoints[id] = e
+		n.enter(id, e)
 		kept = append(kept, e)
 	}
 	h.Endpoints = kept

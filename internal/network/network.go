@@ -21,6 +21,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 
 	"wherry.dev/wherry/internal/event"
+	"wherry.dev/wherry/internal/network/dns"
 	"wherry.dev/wherry/internal/network/firewall"
 	"wherry.dev/wherry/internal/network/link"
 )
@@ -43,6 +44,8 @@ type Service struct {
 	fire   *firewall.Table
 	later  *queue
 	guard  *guard
+
+	resolvers *dns.Server
 
 	mu       sync.Mutex // guards what follows
 	networks map[string]*lan
@@ -91,7 +94,11 @@ func (s *Service) Rename(containerID, name string) {
 	}
 	h.Request.Name = name
 	for _, e := range h.Endpoints {
-		e.Name = name
+		if n := s.networks[e.NetworkID]; n != nil {
+			n.forgetNames(containerID, e)
+			e.Name = name
+			n.learnNames(containerID, e)
+		}
 	}
 	if h.attached {
 		if err := h.write(s.liveDir()); err != nil {

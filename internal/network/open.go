@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"wherry.dev/wherry/internal/network/dns"
 	"wherry.dev/wherry/internal/network/firewall"
 	"wherry.dev/wherry/internal/network/link"
 )
@@ -14,6 +15,7 @@ import (
 // Open reads the definitions, makes the default network "bridge" (and "host", "none"), mends links and rules from the live endpoints.
 func Open(ctx context.Context, o Options) (_ *Service, err error) {
 	s := &Service{o: o, names: namesOf(o.State), networks: map[string]*lan{}, holdings: map[string]*holding{}}
+	s.resolvers = dns.New(view{s})
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.shut())
@@ -45,6 +47,7 @@ func Open(ctx context.Context, o Options) (_ *Service, err error) {
 	if err := s.mend(ctx); err != nil {
 		return nil, err
 	}
+	s.resumeResolvers(ctx)
 	s.guard, err = newGuard(s.fire, s.log)
 	return s, err
 }
@@ -101,6 +104,7 @@ func (s *Service) Close() error {
 // shut closes what is open: the queue first, whose work needs the rest.
 func (s *Service) shut() error {
 	var errs []error
+	s.resolvers.Close()
 	if s.later != nil {
 		s.later.close()
 	}

@@ -37,6 +37,7 @@ func (s *Service) Release(ctx context.Context, containerID string) error {
 		}
 	}
 	s.mu.Unlock()
+	s.resolvers.Stop(containerID)
 	err := s.fire.RemovePorts(firewallPorts(h.Reserved))
 	h.closePorts()
 	err = errors.Join(err, h.forget(s.liveDir()))
@@ -56,7 +57,7 @@ func (s *Service) detach(containerID string, e *endpoint) *lan {
 	if n == nil || n.endpoints[containerID] != e {
 		return nil
 	}
-	delete(n.endpoints, containerID)
+	n.exit(containerID, e)
 	return n
 }
 
@@ -196,7 +197,7 @@ func (s *Service) Connect(ctx context.Context, nameOrID string, r AllocateReques
 	if !attached {
 		return out, nil
 	}
-	if err := s.connectLive(h, plugs, moved); err != nil {
+	if err := s.connectLive(ctx, h, plugs, moved); err != nil {
 		s.mu.Lock()
 		h.remove(e)
 		s.detach(r.ContainerID, e)
@@ -209,14 +210,20 @@ func (s *Service) Connect(ctx context.Context, nameOrID string, r AllocateReques
 	return out, nil
 }
 
-func (s *Service) connectLive(h *holding, plugs []plug, moved bool) error {
+func (s *Service) connectLive(ctx context.Context, h *holding, plugs []plug, moved bool) error {
 	if err := h.write(s.liveDir()); err != nil {
 		return err
 	}
 	if h.ns == nil {
 		return fmt.Errorf("its network namespace was not found: %w", errdefs.ErrFailedPrecondition)
 	}
-	if err := link.Inside(h.ns, s.home, func() error { return s.plumb(h.ns, plugs) }); err != nil {
+	err := link.Inside(h.ns, s.home, func() error {
+		if err := s.plumb(h.ns, plugs); err != nil {
+			return err
+		}
+		return s.startResolver(ctx, h)
+	})
+	if err != nil {
 		return err
 	}
 	if !moved {

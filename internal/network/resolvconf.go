@@ -48,10 +48,15 @@ func (r resolvConf) format() []byte {
 	return []byte(b.String())
 }
 
+// hostFile is the host's own file.
+func hostFile() resolvConf {
+	b, _ := os.ReadFile("/etc/resolv.conf") // a host without it has no resolvers
+	return parseResolvConf(b)
+}
+
 // hostResolvConf is the host's. Where it only names systemd-resolved's stub, resolved's own list says who stands behind.
 func hostResolvConf() resolvConf {
-	b, _ := os.ReadFile("/etc/resolv.conf") // a host without it has no resolvers
-	r := parseResolvConf(b)
+	r := hostFile()
 	if slices.Equal(r.servers, []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 53})}) {
 		if b, err := os.ReadFile("/run/systemd/resolve/resolv.conf"); err == nil {
 			if behind := parseResolvConf(b); len(behind.servers) > 0 {
@@ -63,3 +68,42 @@ func hostResolvConf() resolvConf {
 }
 
 func hostResolvers() []netip.Addr { return hostResolvConf().servers }
+
+// reachable are the servers that a container can ask itself: not those at the host's loopback addresses or behind one of its links.
+func (r resolvConf) reachable() []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(r.servers), func(a netip.Addr) bool { return a.IsLoopback() || a.Zone() != "" })
+}
+
+// resolvConf is what a container on bridges gets. The caller holds the lock.
+func (s *Service) resolvConf(h *holding) []byte {
+	r := hostResolvConf()
+	own := len(h.Request.DNSOptions) > 0
+	if own {
+		r.options = h.Request.DNSOptions
+	}
+	if len(h.Request.DNSSearch) > 0 {
+		r.search = slices.DeleteFunc(slices.Clone(h.Request.DNSSearch), func(d string) bool { return d == "." })
+	}
+	switch {
+	case s.needsResolver(h):
+		r.servers = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 11})}
+		if !slices.ContainsFunc(r.options, func(o string) bool { return strings.HasPrefix(o, "ndots:") }) {
+			r.options = append(slices.Clone(r.options), "ndots:0")
+		}
+	case len(h.Request.DNS) > 0:
+		r.servers = addresses(h.Request.DNS)
+	default:
+		r.servers = r.reachable()
+	}
+	return r.format()
+}
+
+func addresses(texts []string) []netip.Addr {
+	var out []netip.Addr
+	for _, t := range texts {
+		if a, err := netip.ParseAddr(t); err == nil {
+			out = append(out, a)
+		}
+	}
+	return out
+}

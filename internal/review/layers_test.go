@@ -18,7 +18,7 @@ edges:      client < cli
 edges:      api/docker
 upper:      files monitor
 service:    container
-services:   sandbox volume image network/dns network/firewall < network
+services:   sandbox volume image network/dns network/firewall network/link < network
 mechanisms: snapshot/overlay content registry store task
 runtime:    ociruntime shim
 leaves:     sysprog < rootfs

@@ -1,0 +1,248 @@
+// Package dns answers the questions of containers for names: of each other where they share a network, of the world through the host's
+// resolvers.
+//
+// Each container that needs it has a resolver at 127.0.0.11 port 53 of its own network namespace, as with Docker. Its two sockets belong to
+// the engine. They sit at ports that the kernel chose, and two rules in the container's namespace exchange port numbers, without tracking
+// connections: port 53 stays free for what runs inside, and neither a firewall of the host nor a network without a way out is in the way.
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// Names is what the resolver asks about a container.
+type Names interface {
+	// Lookup finds a name, in lower case and without the last dot, on the container's networks. A known name may have no addresses.
+	Lookup(container, name string) (addresses []netip.Addr, known bool)
+	// Reverse finds the name of an address. Of an address of the container's networks nobody else is asked.
+	Reverse(container string, a netip.Addr) (name string, own bool)
+	// Upstream are the servers that know the rest; none where the container has no way out.
+	Upstream(container string) []netip.AddrPort
+}
+
+const (
+	questionsAtOnce   = 128 // of one container; more are dropped, and asked again by their client
+	connectionsAtOnce = 16
+	idle              = 10 * time.Second // of a connection
+	ttl               = 5                // seconds for which a container's address may be remembered
+)
+
+// Server holds the resolvers of all containers. Safe for many goroutines.
+type Server struct {
+	names Names
+	turn  atomic.Uint32
+
+	mu        sync.Mutex // guards what follows
+	resolvers map[string]*resolver
+	closed    bool
+	wg        sync.WaitGroup
+}
+
+// New makes a server without resolvers.
+func New(names Names) *Server {
+	return &Server{names: names, resolvers: map[string]*resolver{}}
+}
+
+// resolver serves one container.
+type resolver struct {
+	s         *Server
+	container string
+	udp       *net.UDPConn
+	tcp       *net.TCPListener
+	end       context.CancelFunc
+	questions chan struct{} // as many as may be answered at once
+
+	mu    sync.Mutex // guards conns
+	conns map[net.Conn]struct{}
+}
+
+// Start opens a container's resolver. It must run on a thread in the container's network namespace, on which it stays.
+func (s *Server) Start(ctx context.Context, container string) error {
+	r, err := open()
+	if err != nil {
+		return fmt.Errorf("open the resolver of container %s: %w", container, err)
+	}
+	r.s, r.container = s, container
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.resolvers[container] != nil {
+		r.close()
+		return nil
+	}
+	s.resolvers[container] = r
+	ctx, r.end = context.WithCancel(context.WithoutCancel(ctx))
+	s.wg.Go(func() { r.serveUDP(ctx) })
+	s.wg.Go(func() { r.serveTCP(ctx) })
+	return nil
+}
+
+// open makes the sockets and the rules that lead to them.
+func open() (*resolver, error) {
+	r := &resolver{questions: make(chan struct{}, questionsAtOnce), conns: map[net.Conn]struct{}{}, end: func() {}}
+	at := net.IPv4(127, 0, 0, 11)
+	var err error
+	if r.udp, err = net.ListenUDP("udp4", &net.UDPAddr{IP: at}); err != nil {
+		return nil, err
+	}
+	var c net.ListenConfig
+	c.SetMultipathTCP(false)
+	if r.tcp, err = net.ListenTCP("tcp4", &net.TCPAddr{IP: at}); err != nil {
+		r.udp.Close()
+		return nil, err
+	}
+	err = exchangePorts(uint16(r.udp.LocalAddr().(*net.UDPAddr).Port), uint16(r.tcp.Addr().(*net.TCPAddr).Port))
+	if err != nil {
+		r.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// Serves says whether a container has a resolver.
+func (s *Server) Serves(container string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.resolvers[container] != nil
+}
+
+// Stop closes a container's resolver.
+func (s *Server) Stop(container string) {
+	s.mu.Lock()
+	r := s.resolvers[container]
+	delete(s.resolvers, container)
+	s.mu.Unlock()
+	if r != nil {
+		r.close()
+	}
+}
+
+// Close closes all resolvers and waits until they are done.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	all := s.resolvers
+	s.resolvers = map[string]*resolver{}
+	s.mu.Unlock()
+	for _, r := range all {
+		r.close()
+	}
+	s.wg.Wait()
+}
+
+func (r *resolver) close() {
+	r.end()
+	r.udp.Close()
+	r.tcp.Close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c := range r.conns {
+		c.Close()
+	}
+}
+
+func (r *resolver) serveUDP(ctx context.Context) {
+	buf := make([]byte, 4096)
+	for {
+		n, from, err := r.udp.ReadFromUDPAddrPort(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue
+		}
+		var q dns.Msg
+		if q.Unpack(buf[:n]) != nil || q.Response {
+			continue
+		}
+		select {
+		case r.questions <- struct{}{}:
+		default:
+			continue
+		}
+		r.s.wg.Go(func() {
+			defer func() { <-r.questions }()
+			a := r.answer(ctx, &q, "udp")
+			a.Truncate(room(&q))
+			if b, err := a.Pack(); err == nil {
+				_, _ = r.udp.WriteToUDPAddrPort(b, from) // who has gone needs no answer
+			}
+		})
+	}
+}
+
+// room is how long an answer may be that goes in one packet.
+func room(q *dns.Msg) int {
+	if o := q.IsEdns0(); o != nil {
+		return max(dns.MinMsgSize, int(o.UDPSize()))
+	}
+	return dns.MinMsgSize
+}
+
+func (r *resolver) serveTCP(ctx context.Context) {
+	for {
+		c, err := r.tcp.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			time.Sleep(10 * time.Millisecond) // out of descriptors
+			continue
+		}
+		if !r.hold(c) {
+			c.Close()
+			continue
+		}
+		r.s.wg.Go(func() {
+			defer r.drop(c)
+			r.serveConn(ctx, &dns.Conn{Conn: c})
+		})
+	}
+}
+
+// hold notes a connection; false when there are too many.
+func (r *resolver) hold(c net.Conn) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.conns) >= connectionsAtOnce || r.ended() {
+		return false
+	}
+	r.conns[c] = struct{}{}
+	return true
+}
+
+func (r *resolver) ended() bool {
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	return r.s.resolvers[r.container] != r
+}
+
+func (r *resolver) drop(c net.Conn) {
+	c.Close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.conns, c)
+}
+
+func (r *resolver) serveConn(ctx context.Context, c *dns.Conn) {
+	for {
+		if c.SetDeadline(time.Now().Add(idle)) != nil {
+			return
+		}
+		q, err := c.ReadMsg()
+		if err != nil || q.Response {
+			return
+		}
+		if c.WriteMsg(r.answer(ctx, q, "tcp")) != nil {
+			return
+		}
+	}
+}

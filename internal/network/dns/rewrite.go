@@ -1,0 +1,57 @@
+package dns
+
+import (
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// exchangePorts writes, in the calling thread's namespace, the rules that lead port 53 of 127.0.0.11 to the resolver's sockets:
+//
+//	ip daddr 127.0.0.11 udp dport 53 udp dport set UDP
+//	ip saddr 127.0.0.11 udp sport UDP udp sport set 53
+//
+// and the same for TCP. They replace those of an earlier life of the engine.
+func exchangePorts(udp, tcp uint16) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open a socket to nftables: %w", err)
+	}
+	t := c.AddTable(&nftables.Table{Name: "wherry-dns", Family: nftables.TableFamilyIPv4})
+	c.DelTable(t)
+	t = c.AddTable(&nftables.Table{Name: "wherry-dns", Family: nftables.TableFamilyIPv4})
+	chain := c.AddChain(&nftables.Chain{
+		Table: t, Name: "ports", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityRaw,
+	})
+	for _, row := range []struct {
+		proto    byte
+		port     uint16
+		checksum uint32 // where the protocol's header has it
+	}{{unix.IPPROTO_UDP, udp, 6}, {unix.IPPROTO_TCP, tcp, 16}} {
+		for _, way := range []struct {
+			address, port uint32 // offsets
+			from, to      uint16
+		}{{16, 2, 53, row.port}, {12, 0, row.port, 53}} {
+			c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: []expr.Any{
+				&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: way.address, Len: 4},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{127, 0, 0, 11}},
+				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{row.proto}},
+				&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: way.port, Len: 2},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(way.from)},
+				&expr.Immediate{Register: 1, Data: binaryutil.BigEndian.PutUint16(way.to)},
+				&expr.Payload{
+					OperationType: expr.PayloadWrite, SourceRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: way.port, Len: 2,
+					CsumType: expr.CsumTypeInet, CsumOffset: row.checksum,
+				},
+			}})
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("lead port 53 to the resolver: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,150 @@
+package network
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/api/types/network"
+
+	"wherry.dev/wherry/internal/network/link"
+)
+
+func nft(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command("nft", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("nft %q: %v: %s", args, err, out)
+	}
+	return string(out)
+}
+
+func TestRulesAreMended(t *testing.T) {
+	s := open(t)
+	a := newBox(t)
+	a.attach(s, AllocateRequest{Ports: portMap("|28080|8080/tcp")})
+	defer a.release(s)
+	a.serve(8080, "a")
+	table := s.names.table
+	nft(t, "add", "table", "ip", "foreign")
+	nft(t, "add", "chain", "ip", "foreign", "mine")
+	nft(t, "add", "rule", "ip", "foreign", "mine", "counter")
+	for _, harm := range [][]string{
+		{"flush", "table", "inet", table},
+		{"delete", "table", "inet", table},
+		{"flush", "map", "inet", table, "any_ports4"},
+		{"flush", "chain", "inet", table, "pass"},
+	} {
+		nft(t, harm...)
+		began := time.Now()
+		eventually(t, func() error {
+			if !s.fire.Whole() {
+				return fmt.Errorf("after %q the table is not whole", harm)
+			}
+			return nil
+		})
+		if got, err := get("127.0.0.1:28080"); err != nil || got != "a" {
+			t.Errorf("after %q: %q, %v", harm, got, err)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("after %q: mended in %s", harm, took)
+		}
+	}
+	if out := nft(t, "list", "table", "ip", "foreign"); !strings.Contains(out, "counter") {
+		t.Errorf("a foreign table: %s", out)
+	}
+	nft(t, "delete", "table", "ip", "foreign")
+	if err := link.SetSysctl(forward4, "0"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if readSysctl(forward4) != "1" {
+			return fmt.Errorf("the host does not forward")
+		}
+		return nil
+	})
+}
+
+func TestAnotherLifeOfTheEngine(t *testing.T) {
+	far := outside(t)
+	s := open(t)
+	mustCreate(t, s, network.CreateRequest{Name: "one"})
+	a, gone := newBox(t), newBox(t)
+	request := AllocateRequest{
+		Networks: map[string]*network.EndpointSettings{"one": {Aliases: []string{"web"}}},
+		Ports:    portMap("|28080|8080/tcp"), Name: "a",
+	}
+	before := a.attach(s, request)
+	gone.attach(s, AllocateRequest{Ports: portMap("|28081|8080/tcp")})
+	a.serve(8080, "a")
+	check := func(when string) {
+		t.Helper()
+		for name, get := range map[string]func(string) (string, error){"here": get, "another host": far.get} {
+			if got, err := get("192.0.2.1:28080"); err != nil || got != "a" {
+				t.Errorf("%s, from %s: %q, %v", when, name, got, err)
+			}
+		}
+	}
+	check("in the first life")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	check("while no engine runs")
+	again := reopen(t, s.o)
+	check("in the next life")
+	live, ok := again.Live(a.id)
+	if !ok || live.Networks["one"].IPAddress != before.Networks["one"].IPAddress || len(live.Ports[network.MustParsePort("8080/tcp")]) != 1 {
+		t.Errorf("live: %+v, %t", live, ok)
+	}
+	if _, ok := again.Live(strings.Repeat("0", 64)); ok {
+		t.Error("a container that never was is live")
+	}
+	if err := again.Retain(t.Context(), map[string]bool{a.id: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := again.Live(gone.id); ok {
+		t.Error("a container that is gone is live")
+	}
+	// Its port is free, that of the other one is not.
+	c, d := newBox(t), newBox(t)
+	c.attach(again, AllocateRequest{Ports: portMap("|28081|8080/tcp")})
+	if _, err := again.Allocate(t.Context(), AllocateRequest{ContainerID: d.id, Networks: map[string]*network.EndpointSettings{"bridge": {}}, Ports: portMap("|28080|80/tcp")}); err == nil {
+		t.Error("a port was given out twice")
+	}
+	// Links that somebody deleted meanwhile are made again.
+	again.Close()
+	n := again.networks[before.Networks["one"].NetworkID]
+	if out, err := exec.Command("ip", "link", "del", n.Bridge).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	third := reopen(t, s.o)
+	check("after the bridge was deleted")
+	a.release(third)
+	c.release(third)
+}
+
+func TestEnginesBesideEachOther(t *testing.T) {
+	one, two := open(t), open(t)
+	a, b := newBox(t), newBox(t)
+	aa, ab := a.attach(one, AllocateRequest{Ports: portMap("|28080|8080/tcp")}), b.attach(two, AllocateRequest{Ports: portMap("|28081|8080/tcp")})
+	defer a.release(one)
+	defer b.release(two)
+	a.serve(8080, "a")
+	b.serve(8080, "b")
+	if aa.Networks["bridge"].Gateway == ab.Networks["bridge"].Gateway {
+		t.Errorf("both have the gateway %s", aa.Networks["bridge"].Gateway)
+	}
+	for port, want := range map[string]string{"28080": "a", "28081": "b"} {
+		if got, err := get("127.0.0.1:" + port); err != nil || got != want {
+			t.Errorf("port %s: %q, %v", port, got, err)
+		}
+	}
+	if got, err := a.get(ab.Networks["bridge"].IPAddress.String() + ":8080"); err == nil {
+		t.Errorf("from one engine's container to the other's: %q", got)
+	}
+	if got, err := a.get(aa.Networks["bridge"].Gateway.String() + ":28081"); err != nil || got != "b" {
+		t.Errorf("from one engine's container to the other's published port: %q, %v", got, err)
+	}
+}

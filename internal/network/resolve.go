@@ -1,0 +1,201 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/moby/moby/api/types/network"
+
+	"wherry.dev/wherry/internal/network/link"
+)
+
+// enter puts an endpoint on the network, exit takes it off. The caller holds the lock.
+func (n *lan) enter(containerID string, e *endpoint) {
+	n.endpoints[containerID] = e
+	n.learnNames(containerID, e)
+}
+
+func (n *lan) exit(containerID string, e *endpoint) {
+	delete(n.endpoints, containerID)
+	n.forgetNames(containerID, e)
+}
+
+// learnNames lets others on the network find a container. On the default bridge nobody finds anybody, as with Docker.
+func (n *lan) learnNames(containerID string, e *endpoint) {
+	if n.Driver != driverBridge || n.Name == network.NetworkBridge {
+		return
+	}
+	for _, name := range e.dnsNames(containerID) {
+		name = strings.ToLower(name)
+		n.named[name] = append(n.named[name], e)
+	}
+}
+
+func (n *lan) forgetNames(containerID string, e *endpoint) {
+	for _, name := range e.dnsNames(containerID) {
+		name = strings.ToLower(name)
+		left := slices.DeleteFunc(n.named[name], func(other *endpoint) bool { return other == e })
+		if len(left) == 0 {
+			delete(n.named, name)
+		} else {
+			n.named[name] = left
+		}
+	}
+}
+
+// needsResolver says whether a container asks the engine for names: on user-defined networks, and where the host's resolvers are at its
+// loopback addresses, which the container cannot reach. The caller holds the lock.
+func (s *Service) needsResolver(h *holding) bool {
+	bridged := false
+	for _, e := range h.Endpoints {
+		n := s.networks[e.NetworkID]
+		if n == nil || n.Driver != driverBridge {
+			continue
+		}
+		if n.Name != network.NetworkBridge {
+			return true
+		}
+		bridged = true
+	}
+	if !bridged || len(h.Request.DNS) > 0 {
+		return false
+	}
+	r := hostResolvConf()
+	return len(r.servers) > 0 && len(r.reachable()) == 0
+}
+
+// startResolver opens a container's resolver where it needs one and has none. It runs on a thread in the container's namespace.
+func (s *Service) startResolver(ctx context.Context, h *holding) error {
+	s.mu.Lock()
+	needed := s.needsResolver(h)
+	s.mu.Unlock()
+	if !needed || s.resolvers.Serves(h.Request.ContainerID) {
+		return nil
+	}
+	return s.resolvers.Start(ctx, h.Request.ContainerID)
+}
+
+// resumeResolvers opens the resolvers of containers that an earlier life of the engine attached.
+func (s *Service) resumeResolvers(ctx context.Context) {
+	turns := make(chan struct{}, 8)
+	var wg sync.WaitGroup
+	for _, h := range s.holdings {
+		if h.ns == nil {
+			continue
+		}
+		turns <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-turns }()
+			if err := link.Inside(h.ns, s.home, func() error { return s.startResolver(ctx, h) }); err != nil {
+				s.log(fmt.Errorf("names for container %s: %w", h.Request.Name, err))
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// view is what the resolvers ask.
+type view struct{ s *Service }
+
+// Lookup finds a container by name, alias or short id, on the networks of the one that asks; also as "name.network".
+func (v view) Lookup(containerID, name string) ([]netip.Addr, bool) {
+	v.s.mu.Lock()
+	defer v.s.mu.Unlock()
+	h := v.s.holdings[containerID]
+	if h == nil {
+		return nil, false
+	}
+	var out []netip.Addr
+	known := false
+	for _, e := range h.Endpoints {
+		n := v.s.networks[e.NetworkID]
+		if n == nil {
+			continue
+		}
+		bare := name
+		if short, ok := strings.CutSuffix(name, "."+strings.ToLower(n.Name)); ok && len(n.named[name]) == 0 {
+			bare = short
+		}
+		for _, found := range slices.Concat(n.named[bare], n.byLink(e, bare)) {
+			known = true
+			for _, a := range []netip.Addr{found.V4, found.V6} {
+				if a.IsValid() && !slices.Contains(out, a) {
+					out = append(out, a)
+				}
+			}
+		}
+	}
+	return out, known
+}
+
+// byLink finds who an endpoint is linked to under an alias that only it uses.
+func (n *lan) byLink(e *endpoint, name string) []*endpoint {
+	if n.Name == network.NetworkBridge {
+		return nil
+	}
+	for _, l := range e.Asked.Links {
+		if target, alias := parseLink(l); strings.EqualFold(alias, name) {
+			if _, other := n.linked(target); other != nil {
+				return []*endpoint{other}
+			}
+		}
+	}
+	return nil
+}
+
+// Reverse finds who has an address on the networks of the one that asks.
+func (v view) Reverse(containerID string, a netip.Addr) (name string, own bool) {
+	v.s.mu.Lock()
+	defer v.s.mu.Unlock()
+	h := v.s.holdings[containerID]
+	if h == nil {
+		return "", false
+	}
+	for _, e := range h.Endpoints {
+		n := v.s.networks[e.NetworkID]
+		if n == nil || n.Name == network.NetworkBridge || !n.covers(a) {
+			continue
+		}
+		for id, other := range n.endpoints {
+			if other.V4 == a || other.V6 == a {
+				return other.dnsNames(id)[0] + "." + n.Name, true
+			}
+		}
+		return "", true
+	}
+	return "", false
+}
+
+func (n *lan) covers(a netip.Addr) bool {
+	return n.v4 != nil && n.v4.subnet.Contains(a) || n.v6 != nil && n.v6.subnet.Contains(a)
+}
+
+// Upstream are the servers that a container names, or the host's. A container without a way out asks nobody but servers on its networks:
+// names, too, are a way out.
+func (v view) Upstream(containerID string) []netip.AddrPort {
+	v.s.mu.Lock()
+	defer v.s.mu.Unlock()
+	h := v.s.holdings[containerID]
+	if h == nil {
+		return nil
+	}
+	servers := addresses(h.Request.DNS)
+	if len(servers) == 0 {
+		servers = hostFile().servers
+	}
+	var out []netip.AddrPort
+	for _, a := range servers {
+		near := slices.ContainsFunc(h.Endpoints, func(e *endpoint) bool {
+			n := v.s.networks[e.NetworkID]
+			return n != nil && n.covers(a)
+		})
+		if near || h.wayOut() != nil {
+			out = append(out, netip.AddrPortFrom(a, 53))
+		}
+	}
+	return out
+}
