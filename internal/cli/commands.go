@@ -75,10 +75,30 @@ func unknownCommand(words []string, isNoun bool, all []command) error {
 		}
 		return fmt.Errorf("unknown command %q of wherry %s%s", words[1], words[0], didYouMean(words[1], names, "; see wherry "+words[0]+" --help"))
 	}
+	if why := notHere(words[0]); why != "" {
+		return fmt.Errorf("%s: %s", words[0], why)
+	}
 	for _, n := range nouns() {
 		names = append(names, n[0])
 	}
 	return fmt.Errorf("unknown command %q%s", words[0], didYouMean(words[0], names, "; see wherry --help"))
+}
+
+// notHere says why a command of Docker's is not one of ours, "" for words that Docker does not know either.
+func notHere(word string) string {
+	switch word {
+	case "swarm", "node", "service", "stack", "secret", "config":
+		return "this engine runs one machine and has no swarm mode"
+	case "plugin":
+		return "this engine takes no plugins"
+	case "trust":
+		return "signatures of images are not checked, so there is no trust to manage"
+	case "checkpoint":
+		return "containers cannot be frozen to disk yet"
+	case "manifest":
+		return "lists of manifests are not edited yet; wherry push sends those that an image has"
+	}
+	return ""
 }
 
 // wholeTree builds every command, for the completion of shells.

@@ -114,7 +114,7 @@ func TestRequestsAreDockers(t *testing.T) {
 	}}
 	host := serveOn(t, l)
 	rows := []string{
-		"pull busybox", "pull -q busybox:1", "pull localhost:5000/a/b:v1", "pull -a localhost:5000/a/b",
+		"pull busybox", "pull -q --disable-content-trust busybox:1", "pull localhost:5000/a/b:v1", "pull -a localhost:5000/a/b",
 		"pull --platform linux/arm64/v8 docker.io/library/busybox",
 		"pull busybox@sha256:6784fb0834aa7dbbe12e3d7471e69c290df3e6ba810dc38b34ae33d3c1c05f7d",
 		"push localhost:5000/a/b:v1", "push -a localhost:5000/a/b", "push -q busybox", "push --platform linux/arm64 busybox",
@@ -186,7 +186,7 @@ func TestErrorsAreOneLine(t *testing.T) {
 	host := serveOn(t, l)
 	rows := []struct{ args, want string }{
 		{"pull -a busybox:1", "leave"}, {"push -a busybox:1", "leave"}, {"push x@sha256:12", "tag"}, {"pull", "usage"}, {"pull busybox", "no such image"},
-		{"tag a b@sha256:12", "digest"}, {"search nginx", "hub.docker.com"}, {"build .", "later"}, {"builder prune", "later"}, {"image build .", "later"},
+		{"tag a b@sha256:12", "digest"}, {"search nginx", "hub.docker.com"}, {"swarm init", "no swarm mode"}, {"trust ls", "signatures"}, {"manifest inspect x", "not edited"}, {"plugin ls", "no plugins"}, {"build .", "later"}, {"builder prune", "later"}, {"image build .", "later"},
 		{"load -i /nowhere/x.tar", "/nowhere/x.tar"}, {"import /nowhere/x.tar", "/nowhere/x.tar"}, {"import /tmp", "tar -C /tmp"}, {"load -i /tmp", "directory"}, {"save", "usage"},
 		{"network create --subnet x n", "10.9.0.0/24"}, {"network create --gateway 10.0.0.1 n", "--subnet"}, {"network create --ip-range 10.0.0.0/33 n", "bits"},
 		{"network create --subnet 10.0.0.0/8 --subnet 10.1.0.0/16 n", "overlaps"}, {"network create --aux-address 10.0.0.1 n", "name=address"},

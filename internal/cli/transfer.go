@@ -128,12 +128,19 @@ func pullCommand(app *App) *cobra.Command {
 	c.Flags().BoolVarP(&o.allTags, "all-tags", "a", false, "Pull every tag of the repository")
 	c.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "Print the name only")
 	platformFlag(c, &o.platform, "Platform of the image, such as linux/arm64")
+	trustFlag(c)
 	return c
 }
 
 // platformFlag is --platform with the default that Docker's tools share.
 func platformFlag(c *cobra.Command, into *string, usage string) {
 	c.Flags().StringVar(into, "platform", os.Getenv("DOCKER_DEFAULT_PLATFORM"), usage)
+}
+
+// trustFlag takes a flag of Docker's that means nothing here, so that scripts with it go on working.
+func trustFlag(c *cobra.Command) {
+	c.Flags().Bool("disable-content-trust", true, "Taken and ignored")
+	_ = c.Flags().MarkHidden("disable-content-trust")
 }
 
 func pushCommand(app *App) *cobra.Command {
@@ -177,6 +184,7 @@ func pushCommand(app *App) *cobra.Command {
 	c.Flags().BoolVarP(&all, "all-tags", "a", false, "Push every tag of the repository")
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "Print the name only")
 	c.Flags().StringVar(&platform, "platform", "", "Push the manifest of one platform only, such as linux/arm64")
+	trustFlag(c)
 	return c
 }
 
