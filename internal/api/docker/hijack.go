@@ -1,12 +1,13 @@
 package docker
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -38,7 +39,7 @@ type stream struct {
 	up   chan struct{} // closed when open has run
 	err  error         // of open
 	conn net.Conn
-	in   *bufio.Reader
+	in   io.Reader
 }
 
 func (s *Server) newStream(w http.ResponseWriter, r *http.Request, terminal bool) *stream {
@@ -73,7 +74,12 @@ func (s *stream) takeOver() error {
 		}
 		head += "\r\n"
 	}
-	s.conn, s.in = conn, rw.Reader
+	// What has been read ahead comes first, then the connection itself: the server's own reader would end the request at end of input.
+	ahead, err := rw.Reader.Peek(rw.Reader.Buffered())
+	if err != nil {
+		return err
+	}
+	s.conn, s.in = conn, io.MultiReader(bytes.NewReader(slices.Clone(ahead)), conn)
 	_, err = io.WriteString(conn, head)
 	return err
 }
