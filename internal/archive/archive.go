@@ -35,6 +35,11 @@ func Open(root *os.File, name string, flags int) (*os.File, error) {
 	return open(root, name, flags, inRoot)
 }
 
+// OpenBelow opens name below root and follows no link at all.
+func OpenBelow(root *os.File, name string, flags int) (*os.File, error) {
+	return open(root, name, flags, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+}
+
 func open(root *os.File, name string, flags int, resolve uint64) (*os.File, error) {
 	rel := path.Clean("/" + name)[1:]
 	if rel == "" {

@@ -23,6 +23,7 @@ import (
 	networks "wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/sandbox"
+	"wherry.dev/wherry/internal/spec"
 	"wherry.dev/wherry/internal/volume"
 )
 
@@ -170,6 +171,7 @@ type View struct {
 	Config     *container.Config
 	HostConfig *container.HostConfig
 	Mounts     []container.MountPoint
+	Binds      []spec.Mount // the same, with what inspect does not show
 	Image      *image.Image
 	Cgroup     *cgroup.Group // nil when not running
 	Networks   map[string]*network.EndpointSettings

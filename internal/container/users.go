@@ -22,6 +22,12 @@ type accounts struct {
 	open func(name string) (*os.File, error) // opens a file inside, never blocking
 }
 
+// FindUser finds the user that -u names ("", NAME|UID[:GROUP|GID]) in a root file system; open opens a file in it, never blocking.
+func FindUser(text string, open func(name string) (*os.File, error)) (uid, gid uint32, err error) {
+	who, err := accounts{open: open}.find(text, nil)
+	return who.user.UID, who.user.GID, err
+}
+
 // identity is who a process is.
 type identity struct {
 	user specs.User

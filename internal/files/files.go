@@ -1,60 +1,223 @@
 // Package files reads and writes a container's file system from outside: copy in and out, export, changes, commit.
+//
+// It owns nothing but a note of how large layers are. All methods are safe for many goroutines. A container's root is had as a descriptor:
+// a running one's as its processes see it, volumes included; a stopped one's mounted in a mount namespace that ends with the call, however
+// the call ends. Below it package archive resolves every name; writable layers are read where they lie.
 package files
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"maps"
+	"os"
+	"path"
+	"strings"
+	"sync"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/archive"
 	containers "wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/image"
 )
 
+// Containers is what this package asks of the containers.
+type Containers interface {
+	View(ctx context.Context, id string) (containers.View, error)
+	Pause(ctx context.Context, id string) error
+	Unpause(ctx context.Context, id string) error
+}
+
+// Images makes an image of a container's changes.
+type Images interface {
+	Commit(ctx context.Context, layer io.Reader, o image.CommitOptions) (digest.Digest, error)
+}
+
 // Service works on running and stopped containers. Nothing inside a container's root is ever resolved by string on the host.
-type Service struct{}
+type Service struct {
+	containers Containers
+	images     Images
+	events     *event.Bus
 
-func New(c *containers.Service, i *image.Service, ev *event.Bus) *Service { return &Service{} }
+	mu     sync.Mutex // guards what follows
+	layers map[string]int64
+}
 
-// Stat describes a path inside (GET/HEAD /containers/{id}/archive).
-func (s *Service) Stat(ctx context.Context, id, path string) (container.PathStat, error) {
-	panic("not written yet")
+// New returns a service.
+func New(c Containers, i Images, ev *event.Bus) *Service {
+	return &Service{containers: c, images: i, events: ev, layers: map[string]int64{}}
+}
+
+// view is a container's, with its pidfd closed at the end.
+func (s *Service) view(ctx context.Context, id string) (containers.View, func(), error) {
+	v, err := s.containers.View(ctx, id)
+	if err != nil {
+		return v, nil, err
+	}
+	return v, func() {
+		if v.Init != nil {
+			_ = v.Init.Close()
+		}
+	}, nil
+}
+
+func (s *Service) publish(v *containers.View, action events.Action, more map[string]string) {
+	attributes := map[string]string{}
+	if v.Config != nil {
+		maps.Copy(attributes, v.Config.Labels)
+		attributes["image"] = v.Config.Image
+	}
+	attributes["name"] = v.Name
+	maps.Copy(attributes, more)
+	s.events.Publish(events.ContainerEventType, action, v.ID, attributes)
+}
+
+// open gives a container's root; it is to be closed.
+func (s *Service) open(ctx context.Context, id string) (containers.View, *root, error) {
+	v, done, err := s.view(ctx, id)
+	if err != nil {
+		return v, nil, err
+	}
+	defer done()
+	r, err := openRoot(&v)
+	if err != nil {
+		return v, nil, fmt.Errorf("open the file system of container %s: %w", v.Name, err)
+	}
+	return v, r, nil
+}
+
+// Stat describes a path inside (GET/HEAD /containers/{id}/archive). Links to the path are followed, the path itself is not.
+func (s *Service) Stat(ctx context.Context, id, name string) (container.PathStat, error) {
+	v, r, err := s.open(ctx, id)
+	if err != nil {
+		return container.PathStat{}, err
+	}
+	defer r.Close()
+	p, err := r.lookup(name)
+	if err != nil {
+		return container.PathStat{}, notFound(&v, name, err)
+	}
+	defer p.Close()
+	return p.stat(r)
+}
+
+// notFound is what is said about a path that cannot be reached.
+func notFound(v *containers.View, name string, err error) error {
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
+		return fmt.Errorf("Could not find the file %s in container %s: %w", name, v.Name, errdefs.ErrNotFound) //nolint:staticcheck // Docker's words, which clients look for
+	case errors.Is(err, unix.ELOOP):
+		return fmt.Errorf("%s in container %s is behind a link that leads nowhere: %w: %w", name, v.Name, err, errdefs.ErrInvalidArgument)
+	case errors.Is(err, unix.ENAMETOOLONG):
+		return fmt.Errorf("%s in container %s: %w: %w", name, v.Name, err, errdefs.ErrInvalidArgument)
+	}
+	return fmt.Errorf("find %s in container %s: %w", name, v.Name, err)
 }
 
 // Get returns path as a tar whose ids are those seen inside. The caller closes it.
-func (s *Service) Get(ctx context.Context, id, path string) (io.ReadCloser, container.PathStat, error) {
-	panic("not written yet")
+func (s *Service) Get(ctx context.Context, id, name string) (io.ReadCloser, container.PathStat, error) {
+	v, r, err := s.open(ctx, id)
+	if err != nil {
+		return nil, container.PathStat{}, err
+	}
+	p, err := r.lookup(name)
+	if err != nil {
+		r.Close()
+		return nil, container.PathStat{}, notFound(&v, name, err)
+	}
+	st, err := p.stat(r)
+	if err != nil {
+		p.Close()
+		r.Close()
+		return nil, container.PathStat{}, err
+	}
+	out := archive.Stream(ctx, func(ctx context.Context, w io.Writer) error {
+		return p.archive(ctx, archive.NewWriter(w, v.Rootfs.IDMap))
+	}, func() {
+		p.Close()
+		r.Close()
+	})
+	s.publish(&v, events.ActionArchivePath, map[string]string{"path": name})
+	return out, st, nil
 }
 
 // PutOptions as Docker's noOverwriteDirNonDir and copyUIDGID.
 type PutOptions struct{ NoOverwriteDirNonDir, CopyUIDGID bool }
 
 // Put unpacks a tar (also compressed) in the directory path.
-func (s *Service) Put(ctx context.Context, id, path string, r io.Reader, o PutOptions) error {
-	panic("not written yet")
+func (s *Service) Put(ctx context.Context, id, name string, r io.Reader, o PutOptions) error {
+	v, root, err := s.open(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	at := path.Clean("/" + name)
+	dir, err := archive.Open(root.dir, at, unix.O_PATH)
+	if err != nil {
+		return notFound(&v, name, err)
+	}
+	defer dir.Close()
+	if err := root.writable(&v, dir, name); err != nil {
+		return err
+	}
+	options := archive.ReadOptions{IDs: v.Rootfs.IDMap, KeepKind: o.NoOverwriteDirNonDir}
+	if o.CopyUIDGID && v.Config.User != "" {
+		uid, gid, err := containers.FindUser(v.Config.User, func(name string) (*os.File, error) {
+			return archive.Open(root.dir, name, unix.O_RDONLY)
+		})
+		if err != nil {
+			return err
+		}
+		options.Owner = &archive.Owner{UID: int(uid), GID: int(gid)}
+	}
+	plain, err := archive.Decompress(r)
+	if err != nil {
+		return fmt.Errorf("copy to %s in container %s: %w", name, v.Name, err)
+	}
+	defer plain.Close()
+	err = asRoot(v.Rootfs.IDMap, func() error { return archive.Read(ctx, plain, root.dir, at, options) })
+	if err != nil {
+		if errors.Is(err, unix.EROFS) {
+			err = fmt.Errorf("%w: %w", err, errdefs.ErrPermissionDenied)
+		}
+		return fmt.Errorf("copy to %s in container %s: %w", name, v.Name, err)
+	}
+	s.publish(&v, events.ActionExtractToDir, map[string]string{"path": name})
+	return nil
 }
-func (s *Service) Export(ctx context.Context, id string, w io.Writer) error { panic("not written yet") }
 
-// Changes lists what differs from the image (docker diff).
-func (s *Service) Changes(ctx context.Context, id string) ([]container.FilesystemChange, error) {
-	panic("not written yet")
+// Export writes the container's root file system as a tar, without what is mounted in it.
+func (s *Service) Export(ctx context.Context, id string, w io.Writer) error {
+	v, done, err := s.view(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer done()
+	r, err := openBare(&v)
+	if err != nil {
+		return fmt.Errorf("open the file system of container %s: %w", v.Name, err)
+	}
+	defer r.Close()
+	out := archive.NewWriter(w, v.Rootfs.IDMap)
+	if err := out.Tree(ctx, r.dir, "", archive.WalkOptions{OneMount: true}); err != nil {
+		return fmt.Errorf("export container %s: %w", v.Name, err)
+	}
+	if err := out.Close(); err != nil {
+		return fmt.Errorf("export container %s: %w", v.Name, err)
+	}
+	s.publish(&v, events.ActionExport, nil)
+	return nil
 }
 
-// CommitOptions of Commit.
-type CommitOptions struct {
-	Ref, Author, Comment string
-	Changes              []string
-	NoPause              bool
-	Config               *container.Config // overrides, may be nil
-}
-
-func (s *Service) Commit(ctx context.Context, id string, o CommitOptions) (digest.Digest, error) {
-	panic("not written yet")
-}
-
-// Size of the writable layer and of the whole root file system in bytes (ps -s).
-func (s *Service) Size(ctx context.Context, id string) (rw, root int64, err error) {
-	panic("not written yet")
+// absolute is a path as it is meant inside, with what its end says about its being a directory.
+func absolute(name string) (clean string, directory bool) {
+	clean = path.Clean("/" + name)
+	return clean, clean == "/" || strings.HasSuffix(name, "/") || strings.HasSuffix(name, "/.") || name == "."
 }

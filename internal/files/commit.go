@@ -1,0 +1,181 @@
+package files
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/archive"
+	"wherry.dev/wherry/internal/image"
+)
+
+// CommitOptions of Commit.
+type CommitOptions struct {
+	Ref, Author, Comment string
+	Changes              []string
+	NoPause              bool
+	Config               *container.Config // overrides, may be nil
+}
+
+// Commit makes an image of a container's changes. The container's processes stand still meanwhile, unless NoPause is set.
+func (s *Service) Commit(ctx context.Context, id string, o CommitOptions) (_ digest.Digest, err error) {
+	v, done, err := s.view(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	defer done()
+	if v.Running && !v.Paused && !o.NoPause {
+		if err := s.containers.Pause(ctx, v.ID); err != nil {
+			return "", fmt.Errorf("pause container %s while it is committed: %w", v.Name, err)
+		}
+		defer func() {
+			if e := s.containers.Unpause(context.WithoutCancel(ctx), v.ID); e != nil {
+				err = errors.Join(err, fmt.Errorf("container %s stays paused: %w: docker unpause lets it go on", v.Name, e))
+			}
+		}()
+	}
+	u, err := openUpper(&v)
+	if err != nil {
+		return "", fmt.Errorf("commit container %s: %w", v.Name, err)
+	}
+	layer := archive.Stream(ctx, func(ctx context.Context, w io.Writer) error {
+		return u.layer(ctx, archive.NewWriter(w, v.Rootfs.IDMap))
+	}, u.Close)
+	defer layer.Close()
+	made, err := s.images.Commit(ctx, layer, image.CommitOptions{
+		Parent: v.Image, Ref: o.Ref, Author: o.Author, Comment: o.Comment, Config: imageConfig(v.Config, o.Config), Changes: o.Changes, ContainerID: v.ID,
+	})
+	if err != nil {
+		return "", err
+	}
+	s.publish(&v, events.ActionCommit, map[string]string{"comment": o.Comment, "imageID": made.String(), "imageRef": o.Ref})
+	return made, nil
+}
+
+// imageConfig is a container's configuration as an image has it, with what the request says laid over.
+func imageConfig(c, over *container.Config) dockerspec.DockerOCIImageConfig {
+	var out dockerspec.DockerOCIImageConfig
+	if c != nil {
+		out = converted(c)
+		out.OnBuild = nil // they were for whoever builds on the parent
+	}
+	if over == nil {
+		return out
+	}
+	o := converted(over)
+	if len(o.Entrypoint) > 0 {
+		out.Entrypoint = o.Entrypoint
+		out.Cmd = o.Cmd
+	} else if len(o.Cmd) > 0 {
+		out.Cmd = o.Cmd
+	}
+	for _, f := range []struct{ to, from *string }{{&out.User, &o.User}, {&out.WorkingDir, &o.WorkingDir}, {&out.StopSignal, &o.StopSignal}} {
+		if *f.from != "" {
+			*f.to = *f.from
+		}
+	}
+	out.Env = mergeEnv(out.Env, o.Env)
+	out.ExposedPorts, out.Volumes, out.Labels = union(out.ExposedPorts, o.ExposedPorts), union(out.Volumes, o.Volumes), union(out.Labels, o.Labels)
+	if o.Healthcheck != nil {
+		out.Healthcheck = o.Healthcheck
+	}
+	if len(o.Shell) > 0 {
+		out.Shell = o.Shell
+	}
+	out.OnBuild = o.OnBuild
+	return out
+}
+
+func converted(c *container.Config) dockerspec.DockerOCIImageConfig {
+	var out dockerspec.DockerOCIImageConfig
+	out.User, out.WorkingDir, out.StopSignal = c.User, c.WorkingDir, c.StopSignal
+	out.Env, out.Entrypoint, out.Cmd = slices.Clone(c.Env), slices.Clone(c.Entrypoint), slices.Clone(c.Cmd)
+	out.Volumes, out.Labels = maps.Clone(c.Volumes), maps.Clone(c.Labels)
+	for port := range c.ExposedPorts {
+		if out.ExposedPorts == nil {
+			out.ExposedPorts = map[string]struct{}{}
+		}
+		out.ExposedPorts[port.String()] = struct{}{}
+	}
+	out.Healthcheck, out.OnBuild, out.Shell = c.Healthcheck, slices.Clone(c.OnBuild), slices.Clone(c.Shell)
+	return out
+}
+
+func mergeEnv(base, over []string) []string {
+	out := slices.DeleteFunc(slices.Clone(base), func(kv string) bool {
+		key, _, _ := strings.Cut(kv, "=")
+		return slices.ContainsFunc(over, func(o string) bool { return strings.HasPrefix(o, key+"=") })
+	})
+	return append(out, over...)
+}
+
+func union[V any](a, b map[string]V) map[string]V {
+	if len(b) == 0 {
+		return a
+	}
+	out := maps.Clone(a)
+	if out == nil {
+		out = map[string]V{}
+	}
+	maps.Copy(out, b)
+	return out
+}
+
+// Size of the writable layer and of the whole root file system in bytes (ps -s).
+func (s *Service) Size(ctx context.Context, id string) (rw, root int64, err error) {
+	v, done, err := s.view(ctx, id)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer done()
+	if rw, err = sizeOf(ctx, v.Rootfs.Upper); err != nil {
+		return 0, 0, fmt.Errorf("size of container %s: %w", v.Name, err)
+	}
+	root = rw
+	for _, dir := range v.Rootfs.Lower {
+		n, err := s.layerSize(ctx, dir)
+		if err != nil {
+			return 0, 0, fmt.Errorf("size of container %s: %w", v.Name, err)
+		}
+		root += n
+	}
+	return rw, root, nil
+}
+
+// layerSize adds up a layer once: it does not change.
+func (s *Service) layerSize(ctx context.Context, dir string) (int64, error) {
+	s.mu.Lock()
+	n, ok := s.layers[dir]
+	s.mu.Unlock()
+	if ok {
+		return n, nil
+	}
+	n, err := sizeOf(ctx, dir)
+	if err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	s.layers[dir] = n
+	s.mu.Unlock()
+	return n, nil
+}
+
+func sizeOf(ctx context.Context, dir string) (int64, error) {
+	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return archive.Size(ctx, f)
+}
