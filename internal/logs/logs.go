@@ -7,11 +7,13 @@
 //
 // in the machine's byte order. Stream 0 marks the end of one life of the container. One Writer appends (the shim); any number of Readers
 // read, also while it is written, and hold the segments that they have yet to read open: rotation never takes them away, and no reader
-// ever slows the writer. A torn last frame, after a power cut, ends a segment.
+// ever slows the writer. A reader that follows has a shared lock on the newest segment that it has open, and the writer leaves what is
+// newer until the reader has opened it too. A torn last frame, after a power cut, ends a segment.
 package logs
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,6 +22,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Stream says which of the process's streams a frame came from.
@@ -42,6 +46,8 @@ const (
 
 	defaultMaxSize  = 20 << 20
 	defaultMaxFiles = 5
+
+	maxBehind = 128 << 20 // bytes that followers may be behind with opening
 )
 
 // Entry is a piece of output as it was read from the process: raw bytes, not lines.
@@ -60,6 +66,8 @@ type Writer struct {
 	mu     sync.Mutex // guards what follows
 	file   *os.File
 	number int
+	oldest int
+	pin    *os.File // a segment that a follower is at; nil when none is known
 	size   int64
 }
 
@@ -78,9 +86,10 @@ func Create(dir string, maxSize int64, maxFiles int) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{dir: dir, maxSize: maxSize, maxFiles: maxFiles}
+	w := &Writer{dir: dir, maxSize: maxSize, maxFiles: maxFiles, oldest: 1}
 	next := 1
 	if len(numbers) > 0 {
+		w.oldest = numbers[0]
 		next = numbers[len(numbers)-1] + 1
 		if f, size, ok := continueSegment(dir, numbers[len(numbers)-1], maxSize); ok {
 			w.file, w.size, w.number = f, size, numbers[len(numbers)-1]
@@ -134,11 +143,39 @@ func (w *Writer) begin(number int) error {
 		w.file.Close()
 	}
 	w.file, w.number, w.size = f, number, 0
-	if old := number - w.maxFiles; old > 0 {
-		_ = os.Remove(segment(w.dir, old))
-	}
+	w.removeOld()
 	return nil
 }
+
+// removeOld removes the segments that are too many, the oldest first, and stops where a follower has yet to open the next.
+func (w *Writer) removeOld() {
+	for w.oldest <= w.number-w.maxFiles {
+		if w.waits() && w.number-w.oldest < w.maxFiles+w.patience() {
+			return
+		}
+		_ = os.Remove(segment(w.dir, w.oldest))
+		w.oldest++
+	}
+}
+
+// waits says whether a follower has not got beyond the oldest segment, or beyond one that was removed all the same.
+func (w *Writer) waits() bool {
+	if w.pin == nil {
+		var err error
+		if w.pin, err = os.Open(segment(w.dir, w.oldest)); err != nil {
+			return false
+		}
+	}
+	if errors.Is(unix.Flock(int(w.pin.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK) {
+		return true
+	}
+	w.pin.Close()
+	w.pin = nil
+	return false
+}
+
+// patience is how many segments more than asked for are kept for followers that have yet to open them: a follower may be stopped.
+func (w *Writer) patience() int { return int(min(max(16, maxBehind/w.maxSize), 1000)) }
 
 // Append writes one entry.
 func (w *Writer) Append(s Stream, t time.Time, p []byte) error {
@@ -173,6 +210,10 @@ func (w *Writer) AppendFrame(s Stream, t time.Time, frame []byte) error {
 func (w *Writer) End() error {
 	if err := w.AppendFrame(end, time.Now(), make([]byte, HeaderSize)); err != nil {
 		return err
+	}
+	if w.pin != nil {
+		w.pin.Close()
+		w.pin = nil
 	}
 	return w.file.Close()
 }

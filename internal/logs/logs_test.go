@@ -245,3 +245,68 @@ func FuzzSegment(f *testing.F) {
 		}
 	})
 }
+
+// TestRotationWaitsForFollowers: what a follower has yet to open stays, however many segments there should be; no follower, no waiting.
+func TestRotationWaitsForFollowers(t *testing.T) {
+	dir := t.TempDir()
+	w := writer(t, dir, 100, 2)
+	count := func() int {
+		t.Helper()
+		list, err := segments(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	fill := func(n int) {
+		t.Helper()
+		for range n {
+			if err := w.Append(Stdout, time.Now(), make([]byte, 100)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	fill(10)
+	if n := count(); n != 2 {
+		t.Fatalf("%d segments without a follower", n)
+	}
+	r, err := Open(dir, ReadOptions{Follow: true, FromEnd: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.mu.Lock() // it is not given the time to open anything
+	fill(20)
+	n := count()
+	r.mu.Unlock()
+	if n != 21 {
+		t.Fatalf("%d segments for a follower that is 20 behind", n)
+	}
+	for total := 0; total < 2000; {
+		e, err := r.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += len(e.Data)
+	}
+	if err := r.openNew(); err != nil {
+		t.Fatal(err)
+	}
+	fill(1)
+	if n := count(); n > 3 {
+		t.Fatalf("%d segments for a follower that has opened all", n)
+	}
+	r.mu.Lock()
+	fill(1200)
+	n = count()
+	r.mu.Unlock()
+	if n < 1000 || n > w.maxFiles+w.patience()+1 {
+		t.Fatalf("%d segments for a follower that is stopped", n)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fill(1)
+	if n := count(); n != 2 {
+		t.Fatalf("%d segments after the follower", n)
+	}
+}

@@ -36,6 +36,7 @@ type Reader struct {
 	mu     sync.Mutex // guards what follows: the watcher opens new segments at once, however slow the reader is
 	files  []*os.File // the first is being read
 	newest int        // number of the last in files
+	held   *os.File   // the last in files, locked; nil when not following
 }
 
 // Open opens the segments of a folder. A folder that is not there yet is empty.
@@ -115,9 +116,21 @@ func (r *Reader) openNew() error {
 		if err != nil {
 			return err
 		}
+		if r.o.Follow {
+			r.hold(f)
+		}
 		r.files, r.newest = append(r.files, f), n
 	}
 	return nil
+}
+
+// hold locks the newest segment, and only then lets go of the one before it: at each moment the writer sees how far this reader is.
+func (r *Reader) hold(f *os.File) {
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_SH)
+	if r.held != nil {
+		_ = unix.Flock(int(r.held.Fd()), unix.LOCK_UN)
+	}
+	r.held = f
 }
 
 func (r *Reader) seekEnd() error {

@@ -1,0 +1,385 @@
+package container
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+)
+
+// execResult is what one exec printed and how it ended.
+type execResult struct {
+	out, errs string
+	code      int
+	err       error
+}
+
+// exec runs a program in a container with all output attached.
+func (e *engine) exec(id string, q container.ExecCreateRequest, stdin io.Reader) execResult {
+	e.t.Helper()
+	q.AttachStdout, q.AttachStderr, q.AttachStdin = true, true, stdin != nil
+	x, err := e.ExecCreate(context.Background(), id, q)
+	if err != nil {
+		e.t.Fatalf("create an exec of %v: %v", q.Cmd, err)
+	}
+	var out, errs bytes.Buffer
+	o := ExecStreams{Stdout: &out, Stderr: &errs, Stdin: stdin}
+	err = e.ExecStart(context.Background(), x, o)
+	about, inspectErr := e.ExecInspect(x)
+	if inspectErr != nil || about.Running || about.ExitCode == nil {
+		e.t.Fatalf("exec of %v has returned and is %+v, %v", q.Cmd, about, inspectErr)
+	}
+	return execResult{out.String(), errs.String(), *about.ExitCode, err}
+}
+
+func TestExec(t *testing.T) {
+	e := newEngine(t)
+	id := e.run(request{name: "box", cmd: []string{"sleep", "1000"}, c: container.Config{Env: []string{"A=image", "B=b"}, Hostname: "inside", WorkingDir: "/tmp"}})
+	for _, row := range []struct {
+		name  string
+		q     container.ExecCreateRequest
+		stdin string
+		want  execResult
+	}{
+		{"streams and code", container.ExecCreateRequest{Cmd: sh("cat; echo e >&2; exit 5")}, "typed\n", execResult{"typed\n", "e\n", 5, nil}},
+		{"no input", container.ExecCreateRequest{Cmd: sh("cat; readlink /proc/self/fd/0")}, "", execResult{"/dev/null\n", "", 0, nil}},
+		{"a signal", container.ExecCreateRequest{Cmd: sh("kill -TERM $$")}, "", execResult{"", "", 143, nil}},
+		{"environment", container.ExecCreateRequest{Cmd: sh("echo $A $B $C $HOME $HOSTNAME $TERM."), Env: []string{"A=exec", "C=c"}}, "", execResult{"exec b c /root inside .\n", "", 0, nil}},
+		{"working directory", container.ExecCreateRequest{Cmd: sh("pwd")}, "", execResult{"/tmp\n", "", 0, nil}},
+		{"another directory", container.ExecCreateRequest{Cmd: sh("pwd"), WorkingDir: "/data"}, "", execResult{"/data\n", "", 0, nil}},
+		{"a user by name", container.ExecCreateRequest{Cmd: sh("id -u; id -g; echo $HOME"), User: "web"}, "", execResult{"101\n102\n/home\n", "", 0, nil}},
+		{"numbers", container.ExecCreateRequest{Cmd: sh("id -u; id -g; grep CapEff /proc/self/status"), User: "7:8"}, "", execResult{"7\n8\nCapEff:\t0000000000000000\n", "", 0, nil}},
+		{"its init is pid 1", container.ExecCreateRequest{Cmd: sh("cat /proc/1/comm")}, "", execResult{"sleep\n", "", 0, nil}},
+	} {
+		var stdin io.Reader
+		if row.stdin != "" {
+			stdin = strings.NewReader(row.stdin)
+		}
+		if got := e.exec(id, row.q, stdin); got != row.want {
+			t.Errorf("%s: %+v; want %+v", row.name, got, row.want)
+		}
+	}
+	full := e.exec(id, container.ExecCreateRequest{Cmd: sh("grep CapBnd /proc/self/status"), Privileged: true}, nil).out
+	own := e.exec(id, container.ExecCreateRequest{Cmd: sh("grep CapBnd /proc/self/status")}, nil).out
+	first := e.exec(id, container.ExecCreateRequest{Cmd: sh("grep CapBnd /proc/1/status")}, nil).out
+	if own != first || own == full {
+		t.Errorf("capabilities: %q, of pid 1 %q, privileged %q", own, first, full)
+	}
+}
+
+func TestExecsThatDoNotStart(t *testing.T) {
+	e := newEngine(t)
+	id := e.run(request{name: "box", cmd: []string{"sleep", "1000"}})
+	for _, row := range []struct {
+		q    container.ExecCreateRequest
+		code int
+		says string
+	}{
+		{container.ExecCreateRequest{Cmd: []string{"nosuchprogram"}}, 127, `exec: "nosuchprogram": executable file not found in $PATH`},
+		{container.ExecCreateRequest{Cmd: []string{"/no/such"}}, 127, "no such file"},
+		{container.ExecCreateRequest{Cmd: []string{"/etc/plain"}}, 126, "permission denied"},
+		{container.ExecCreateRequest{Cmd: []string{"/etc"}}, 126, "permission denied"},
+		{container.ExecCreateRequest{Cmd: []string{"crlf"}}, 126, "CRLF"},
+		{container.ExecCreateRequest{Cmd: []string{"orphan"}}, 126, "/no/such/interpreter"},
+		{container.ExecCreateRequest{Cmd: []string{"true"}, WorkingDir: "/nowhere"}, 126, "/nowhere"},
+		{container.ExecCreateRequest{Cmd: []string{"true"}, User: "nobodyhere"}, 126, "unable to find user nobodyhere: no matching entries in passwd file"},
+		{container.ExecCreateRequest{Cmd: []string{"true"}, User: "0:nogroup"}, 126, "unable to find group nogroup"},
+		{container.ExecCreateRequest{Cmd: []string{"true"}, User: "4294967296"}, 126, "unable to find user 4294967296"},
+		{container.ExecCreateRequest{Cmd: []string{"true"}, User: "70000"}, 126, "70000 is outside"},
+	} {
+		got := e.exec(id, row.q, nil)
+		if got.code != row.code || got.err == nil || !strings.Contains(got.err.Error(), row.says) || !errdefs.IsInvalidArgument(got.err) {
+			t.Errorf("%v: code %d, %v; want %d and %q", row.q.Cmd, got.code, got.err, row.code, row.says)
+		}
+	}
+	if _, err := e.ExecCreate(context.Background(), id, container.ExecCreateRequest{}); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("no command: %v", err)
+	}
+	if _, err := e.ExecCreate(context.Background(), id, container.ExecCreateRequest{Cmd: sh("true"), DetachKeys: "ctrl-!"}); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("bad keys: %v", err)
+	}
+	if err := e.ExecStart(context.Background(), "nosuch", ExecStreams{}); !errdefs.IsNotFound(err) {
+		t.Errorf("no such exec: %v", err)
+	}
+}
+
+func TestExecWantsARunningContainer(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	id := e.create(request{name: "box", cmd: []string{"sleep", "1000"}})
+	q := container.ExecCreateRequest{Cmd: sh("true")}
+	if _, err := e.ExecCreate(ctx, id, q); !errdefs.IsConflict(err) {
+		t.Errorf("of a created container: %v", err)
+	}
+	e.start(id)
+	x, err := e.ExecCreate(ctx, id, q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Pause(ctx, id); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.ExecCreate(ctx, id, q); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "paused") {
+		t.Errorf("of a paused container: %v", err)
+	}
+	if err := e.ExecStart(ctx, x, ExecStreams{}); !errdefs.IsConflict(err) {
+		t.Errorf("start in a paused container: %v", err)
+	}
+	if err := e.Unpause(ctx, id); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.ExecStart(ctx, x, ExecStreams{}); err != nil {
+		t.Errorf("after that it can still be started: %v", err)
+	}
+	if err := e.ExecStart(ctx, x, ExecStreams{}); !errdefs.IsConflict(err) {
+		t.Errorf("a second start: %v", err)
+	}
+	if err := e.Remove(ctx, id, RemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.ExecInspect(x); !errdefs.IsNotFound(err) {
+		t.Errorf("inspect an exec of a removed container: %v", err)
+	}
+}
+
+// TestExecLeavesChildrenAlone: an exec ends with its process. What that leaves behind neither keeps the client nor is ended.
+func TestExecLeavesChildrenAlone(t *testing.T) {
+	e := newEngine(t)
+	id := e.run(request{name: "box", cmd: []string{"sleep", "1000"}})
+	got := e.exec(id, container.ExecCreateRequest{Cmd: sh("echo before; (trap '' HUP; while :; do echo more; touch /tmp/alive; sleep 0.02; done) & exit 4")}, nil)
+	if got.code != 4 || !strings.HasPrefix(got.out, "before\n") || got.err != nil {
+		t.Fatalf("%.100q %+v", got.out, got.err)
+	}
+	e.exec(id, container.ExecCreateRequest{Cmd: []string{"rm", "/tmp/alive"}}, nil)
+	e.eventually("the child goes on printing", func() bool {
+		return e.exec(id, container.ExecCreateRequest{Cmd: []string{"test", "-e", "/tmp/alive"}}, nil).code == 0
+	})
+}
+
+// slowWriter takes a while for each piece, and counts.
+type slowWriter struct {
+	wait  time.Duration
+	total int
+}
+
+func (w *slowWriter) Write(p []byte) (int, error) {
+	time.Sleep(w.wait)
+	w.total += len(p)
+	return len(p), nil
+}
+
+// TestExecOutputIsWhole: what the process has printed comes, also to a client that is slower than the drain, while a child holds the pipe.
+func TestExecOutputIsWhole(t *testing.T) {
+	e := newEngine(t)
+	id := e.run(request{name: "box", cmd: []string{"sleep", "1000"}})
+	for _, script := range []string{"head -c 200000 /dev/zero", "sleep 60 & head -c 200000 /dev/zero"} {
+		x, err := e.ExecCreate(context.Background(), id, container.ExecCreateRequest{Cmd: sh(script), AttachStdout: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		slow := &slowWriter{wait: 150 * time.Millisecond}
+		if err := e.ExecStart(context.Background(), x, ExecStreams{Stdout: slow}); err != nil || slow.total != 200000 {
+			t.Errorf("%s: %d bytes of 200000, %v", script, slow.total, err)
+		}
+	}
+}
+
+func TestExecEvents(t *testing.T) {
+	e := newEngine(t)
+	id := e.run(request{name: "box", cmd: []string{"sleep", "1000"}})
+	e.exec(id, container.ExecCreateRequest{Cmd: []string{"sh", "-c", "exit 3"}}, nil)
+	got := e.happened(id, "exitCode")
+	want := []string{"exec_create: sh -c exit 3", "exec_start: sh -c exit 3", "exec_die exitCode=3"}
+	if len(got) < 3 || !slices.Equal(got[len(got)-3:], want) {
+		t.Errorf("%q; want %q", got, want)
+	}
+}
+
+func TestExecTerminal(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	id := e.run(request{name: "box", cmd: []string{"sleep", "1000"}})
+	x, err := e.ExecCreate(ctx, id, container.ExecCreateRequest{Cmd: sh("stty size; read x; stty size; echo $TERM; exit 6"), Tty: true, AttachStdin: true, AttachStdout: true, ConsoleSize: &[2]uint{20, 50}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, typed := io.Pipe()
+	defer typed.Close()
+	out := &watched{}
+	done := make(chan error, 1)
+	go func() { done <- e.ExecStart(ctx, x, ExecStreams{Stdin: in, Stdout: out}) }()
+	e.eventually("the first size is there", func() bool { return strings.Contains(out.String(), "20 50\r\n") })
+	if err := e.ExecResize(ctx, x, 33, 77); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(typed, "go\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "33 77\r\nxterm\r\n") {
+		t.Errorf("%q", out.String())
+	}
+	if about, err := e.ExecInspect(x); err != nil || about.ExitCode == nil || *about.ExitCode != 6 || !about.ProcessConfig.Tty {
+		t.Errorf("%+v %v", about, err)
+	}
+	if err := e.ExecResize(ctx, x, 1, 1); !errdefs.IsConflict(err) {
+		t.Errorf("resize after the end: %v", err)
+	}
+}
+
+// watched is a buffer that may be looked at while it is written.
+type watched struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.Write(p)
+}
+
+func (w *watched) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.String()
+}
+
+// TestExecDetach: the keys let go of the process, a client that vanishes does too, and the process ends by itself with its own code.
+func TestExecDetach(t *testing.T) {
+	e := newEngine(t)
+	id := e.run(request{name: "box", cmd: []string{"sleep", "1000"}})
+	for _, row := range []struct {
+		name string
+		tty  bool
+		let  func(typed io.Writer, vanish func())
+	}{
+		{"keys", true, func(typed io.Writer, _ func()) { _, _ = io.WriteString(typed, "\x01d") }},
+		{"vanishing", true, func(_ io.Writer, vanish func()) { vanish() }},
+		{"vanishing without a terminal", false, func(_ io.Writer, vanish func()) { vanish() }},
+	} {
+		ctx, vanish := context.WithCancel(context.Background())
+		x, err := e.ExecCreate(ctx, id, container.ExecCreateRequest{Cmd: sh("echo up; while ! test -e /tmp/go; do sleep 0.02; done; rm /tmp/go; head -c 300000 /dev/zero; exit 9"), Tty: row.tty,
+			AttachStdin: true, AttachStdout: true, DetachKeys: "ctrl-a,d"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, typed := io.Pipe()
+		out := &watched{}
+		done := make(chan error, 1)
+		go func() { done <- e.ExecStart(ctx, x, ExecStreams{Stdin: in, Stdout: out}) }()
+		e.eventually("the program prints", func() bool { return strings.Contains(out.String(), "up") })
+		row.let(typed, vanish)
+		<-done
+		if about, err := e.ExecInspect(x); err != nil || !about.Running || about.Pid == 0 || about.ExitCode != nil {
+			t.Fatalf("%s: %+v %v", row.name, about, err)
+		}
+		e.exec(id, container.ExecCreateRequest{Cmd: []string{"touch", "/tmp/go"}}, nil)
+		e.eventually(row.name+": the program ends", func() bool {
+			about, err := e.ExecInspect(x)
+			return err == nil && !about.Running && *about.ExitCode == 9
+		})
+		typed.Close()
+		vanish()
+	}
+	if got := e.happened(id); !slices.Contains(got, "exec_detach") {
+		t.Errorf("events %q", got)
+	}
+}
+
+// TestExecDiesWithItsContainer: the exec ends, and whoever is attached to it is let go.
+func TestExecDiesWithItsContainer(t *testing.T) {
+	e := newEngine(t)
+	id := e.run(request{name: "box", cmd: []string{"sleep", "1000"}})
+	x, err := e.ExecCreate(context.Background(), id, container.ExecCreateRequest{Cmd: sh("echo up; sleep 1000"), AttachStdout: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := &watched{}
+	done := make(chan error, 1)
+	go func() { done <- e.ExecStart(context.Background(), x, ExecStreams{Stdout: out}) }()
+	e.eventually("the program prints", func() bool { return out.String() != "" })
+	if got, err := e.Inspect(context.Background(), id); err != nil || !slices.Equal(got.ExecIDs, []string{x}) {
+		t.Errorf("inspect shows the execs %v, %v", got.ExecIDs, err)
+	}
+	if err := e.Kill(context.Background(), id, "KILL"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if about, err := e.ExecInspect(x); err != nil || about.ExitCode == nil || *about.ExitCode != 137 {
+		t.Errorf("%+v %v", about, err)
+	}
+}
+
+// TestExecStorm: 500 execs, and afterwards the engine has as many descriptors and goroutines as before, and remembers a bounded number.
+func TestExecStorm(t *testing.T) {
+	e := newEngine(t)
+	id := e.run(request{name: "box", cmd: []string{"sleep", "1000"}})
+	e.exec(id, container.ExecCreateRequest{Cmd: sh("echo warm")}, nil)
+	before := e.openFiles()
+	goroutines := e.goroutines()
+	const each = 125
+	var wg sync.WaitGroup
+	failures := make(chan string, 4*each)
+	for w := range 4 {
+		wg.Go(func() {
+			for i := range each {
+				want := fmt.Sprintf("%d.%d\n", w, i)
+				x, err := e.ExecCreate(context.Background(), id, container.ExecCreateRequest{Cmd: []string{"echo", strings.TrimSpace(want)}, AttachStdout: true})
+				var out bytes.Buffer
+				if err == nil {
+					err = e.ExecStart(context.Background(), x, ExecStreams{Stdout: &out})
+				}
+				if err != nil || out.String() != want {
+					failures <- fmt.Sprintf("%q instead of %q, %v", out.String(), want, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(failures)
+	for f := range failures {
+		t.Fatal(f)
+	}
+	e.eventually("descriptors and goroutines are back", func() bool { return e.openFiles() <= before && e.goroutines() <= goroutines })
+	for range execsKept {
+		if _, err := e.ExecCreate(context.Background(), id, container.ExecCreateRequest{Cmd: []string{"true"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.execs.mu.Lock()
+	kept, idle := len(e.execs.byID), len(e.execs.idle)
+	e.execs.mu.Unlock()
+	if kept != execsKept || idle != execsKept {
+		t.Errorf("%d and %d execs are remembered", kept, idle)
+	}
+}
+
+// openFiles counts this process's descriptors.
+func (e *engine) openFiles() int {
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return len(list)
+}
+
+// goroutines counts those of the service.
+func (e *engine) goroutines() int {
+	e.lives.mu.Lock()
+	defer e.lives.mu.Unlock()
+	return len(e.lives.cancels)
+}

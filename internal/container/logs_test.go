@@ -1,0 +1,134 @@
+package container
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+
+	"wherry.dev/wherry/internal/logs"
+)
+
+// written puts a log in the place of a container's.
+func (e *engine) written(id string, entries ...logs.Entry) {
+	e.t.Helper()
+	w, err := logs.Create(e.rec(id).Log.Dir, 0, 0)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	for _, x := range entries {
+		if err := w.Append(x.Stream, x.Time, x.Data); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+	if err := w.End(); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+func TestLogs(t *testing.T) {
+	e := newEngine(t)
+	id := e.create(request{name: "box", c: container.Config{Labels: map[string]string{"tier": "web front"}, Env: []string{"A=b"}},
+		h: container.HostConfig{LogConfig: container.LogConfig{Config: map[string]string{"labels": "tier,none", "env": "A"}}}})
+	at := func(seconds int) time.Time { return time.Date(2026, 1, 2, 3, 4, seconds, 50, time.UTC) }
+	entry := func(s logs.Stream, seconds int, text string) logs.Entry {
+		return logs.Entry{Stream: s, Time: at(seconds), Data: []byte(text)}
+	}
+	e.written(id, entry(logs.Stdout, 0, "one\n"), entry(logs.Stdout, 1, "tw"), entry(logs.Stderr, 2, "bad\nworse\n"), entry(logs.Stdout, 3, "o\nthree"))
+	both := LogsOptions{Stdout: true, Stderr: true, Tail: -1}
+	with := func(change func(*LogsOptions)) LogsOptions {
+		o := both
+		change(&o)
+		return o
+	}
+	for _, row := range []struct {
+		name      string
+		o         LogsOptions
+		out, errs string
+	}{
+		{"all", both, "one\ntwo\nthree", "bad\nworse\n"},
+		{"stdout", LogsOptions{Stdout: true, Tail: -1}, "one\ntwo\nthree", ""},
+		{"stderr", LogsOptions{Stderr: true, Tail: -1}, "", "bad\nworse\n"},
+		{"a tail does not cut a line that another stream interrupts", with(func(o *LogsOptions) { o.Tail = 2 }), "two\nthree", ""},
+		{"a tail counts both streams", with(func(o *LogsOptions) { o.Tail = 3 }), "two\nthree", "worse\n"},
+		{"no tail", with(func(o *LogsOptions) { o.Tail = 0 }), "", ""},
+		{"a long tail", with(func(o *LogsOptions) { o.Tail = 99 }), "one\ntwo\nthree", "bad\nworse\n"},
+		{"since", with(func(o *LogsOptions) { o.Since = at(2) }), "three", "bad\nworse\n"},
+		{"until", with(func(o *LogsOptions) { o.Until = at(1) }), "one\n", ""},
+		{"timestamps", with(func(o *LogsOptions) { o.Timestamps, o.Tail = true, 1 }), "2026-01-02T03:04:03.000000050Z three", ""},
+		{"details", with(func(o *LogsOptions) { o.Details, o.Tail = true, 1 }), "A=b,tier=web+front three", ""},
+		{"both", with(func(o *LogsOptions) { o.Details, o.Timestamps, o.Tail = true, true, 1 }), "2026-01-02T03:04:03.000000050Z A=b,tier=web+front three", ""},
+		{"following what does not run", with(func(o *LogsOptions) { o.Follow = true }), "one\ntwo\nthree", "bad\nworse\n"},
+	} {
+		var out, errs bytes.Buffer
+		if err := e.Logs(context.Background(), id, row.o, &out, &errs); err != nil || out.String() != row.out || errs.String() != row.errs {
+			t.Errorf("%s: %q %q %v; want %q %q", row.name, out.String(), errs.String(), err, row.out, row.errs)
+		}
+	}
+}
+
+func TestLogsFollow(t *testing.T) {
+	e := newEngine(t)
+	id := e.run(request{name: "box", cmd: sh("echo before; while ! test -e /tmp/go; do sleep 0.02; done; echo after; exec sleep 1000")})
+	out := &watched{}
+	done := make(chan error, 1)
+	go func() {
+		done <- e.Logs(context.Background(), id, LogsOptions{Stdout: true, Follow: true, Tail: -1}, out, nil)
+	}()
+	e.eventually("what was there", func() bool { return out.String() == "before\n" })
+	e.exec(id, container.ExecCreateRequest{Cmd: []string{"touch", "/tmp/go"}}, nil)
+	e.eventually("what came", func() bool { return out.String() == "before\nafter\n" })
+
+	var tail bytes.Buffer // its end is a moment that comes while nothing is printed
+	if err := e.Logs(context.Background(), id, LogsOptions{Stdout: true, Follow: true, Tail: 1, Until: time.Now().Add(100 * time.Millisecond)}, &tail, nil); err != nil || tail.String() != "after\n" {
+		t.Errorf("until a moment: %q, %v", tail.String(), err)
+	}
+	ctx, leave := context.WithCancel(context.Background())
+	leave()
+	if err := e.Logs(ctx, id, LogsOptions{Stdout: true, Follow: true, Tail: -1}, &tail, nil); err == nil {
+		t.Error("a client that left is answered")
+	}
+	if err := e.Kill(context.Background(), id, "KILL"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil || out.String() != "before\nafter\n" {
+		t.Errorf("%q %v", out.String(), err)
+	}
+}
+
+// TestLogsAreCompleteAtTheExit: a follower gets the last byte, whatever the moment at which it began.
+func TestLogsAreCompleteAtTheExit(t *testing.T) {
+	e := newEngine(t)
+	for i := range 10 {
+		id := e.run(request{name: fmt.Sprintf("box%d", i), cmd: sh("head -c 100000 /dev/zero; echo last")})
+		var out bytes.Buffer
+		if err := e.Logs(context.Background(), id, LogsOptions{Stdout: true, Follow: true, Tail: -1}, &out, nil); err != nil {
+			t.Fatal(err)
+		}
+		if out.Len() != 100005 || !strings.HasSuffix(out.String(), "last\n") {
+			t.Fatalf("%d bytes", out.Len())
+		}
+	}
+}
+
+func TestNoLogs(t *testing.T) {
+	e := newEngine(t)
+	id := e.create(request{name: "box", h: container.HostConfig{LogConfig: container.LogConfig{Type: "none"}}})
+	if err := e.Logs(context.Background(), id, LogsOptions{Stdout: true}, nil, nil); !errdefs.IsNotImplemented(err) {
+		t.Errorf("a container without a log: %v", err)
+	}
+	silent := e.create(request{name: "silent"})
+	var out bytes.Buffer
+	if err := e.Logs(context.Background(), silent, LogsOptions{Stdout: true, Tail: -1}, &out, nil); err != nil || out.Len() != 0 {
+		t.Errorf("one that never ran: %q, %v", out.String(), err)
+	}
+	if list, _ := filepath.Glob(e.rec(silent).Log.Dir + "/*"); len(list) != 0 {
+		t.Errorf("reading has made %v", list)
+	}
+}
