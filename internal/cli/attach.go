@@ -120,7 +120,7 @@ func startAttached(ctx context.Context, app *App, name, keys string, input bool)
 	if err := checkInput(app, config.AttachStdin, config.Tty); err != nil {
 		return err
 	}
-	r := runner{app: app, proxy: !config.Tty, remove: about.HostConfig.AutoRemove}
+	r := runner{app: app, proxy: !config.Tty, remove: about.HostConfig.AutoRemove, old: true}
 	if r.keys, err = detachKeys(app, keys); err != nil {
 		return err
 	}

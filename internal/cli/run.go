@@ -60,7 +60,7 @@ func runCommand(app *App) *cobra.Command {
 		if err != nil {
 			return &exitError{125, err}
 		}
-		r := runner{app: app, proxy: proxy, remove: f.rm}
+		r := runner{app: app, proxy: proxy, remove: f.rm, idFile: f.cidfile}
 		if r.keys, err = detachKeys(app, keys); err != nil {
 			return &exitError{125, err}
 		}
@@ -154,7 +154,9 @@ type runner struct {
 	app    *App
 	keys   []byte
 	proxy  bool
-	remove bool // the engine removes it when it ends
+	remove bool   // the engine removes it when it ends
+	idFile string // of --cidfile
+	old    bool   // it was there before, so that a start that fails leaves it there
 }
 
 func (r *runner) startDetached(ctx context.Context, id string) error {
@@ -163,7 +165,7 @@ func (r *runner) startDetached(ctx context.Context, id string) error {
 		return err
 	}
 	if err := c.Post(ctx, "/containers/"+id+"/start", nil, nil, nil); err != nil {
-		return startFailure(err)
+		return errors.Join(startFailure(err), r.leaveNothing(ctx, c, id))
 	}
 	_, err = fmt.Fprintln(r.app.Out, id)
 	return err
@@ -203,7 +205,7 @@ func (r *runner) run(ctx context.Context, id string, config *container.Config) e
 		if r.remove {
 			_, _ = wait.result(5 * time.Second) // so that nothing is left when the prompt is back
 		}
-		return startFailure(err)
+		return errors.Join(startFailure(err), r.leaveNothing(ctx, c, id))
 	}
 	close(started)
 	ended := make(chan error, 1)
@@ -225,6 +227,21 @@ func (r *runner) follow(id string, wait *waiting, ended <-chan error, cancelled 
 		return &exitError{1, fmt.Errorf("asked three times: container %s goes on without this terminal; wherry kill %[1]s ends it", shortID(id))}
 	}
 	return wait.exit(id)
+}
+
+// leaveNothing removes a container that was made for this run and never ran.
+func (r *runner) leaveNothing(ctx context.Context, c *client.Client, id string) error {
+	if r.old || r.remove {
+		return nil
+	}
+	if r.idFile != "" {
+		os.Remove(r.idFile)
+	}
+	err := c.Delete(ctx, "/containers/"+id, url.Values{"v": {"1"}}, nil)
+	if client.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 func (r *runner) session(id string, config *container.Config) *session {

@@ -105,6 +105,8 @@ func (e *scriptedEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case verb == "kill":
 		e.signals <- r.URL.Query().Get("signal")
 		w.WriteHeader(204)
+	case r.Method == http.MethodDelete:
+		w.WriteHeader(204)
 	case verb == "resize":
 		e.sizes <- r.URL.Query().Get("h") + "x" + r.URL.Query().Get("w")
 	}
@@ -240,6 +242,10 @@ func TestStartFailures(t *testing.T) {
 			got := runWherry(t, serveRecorder(t, e), "", args...)
 			if got.code != code || got.stdout != "" || !strings.HasSuffix(got.stderr, "wherry: "+message+"\n") {
 				t.Errorf("%v, %s: %+v, want status %d", args, message, got, code)
+			}
+			// With --rm the engine removes it.
+			if removed := slices.Contains(e.requests(), "DELETE /containers/ID"); removed == slices.Contains(args, "--rm") {
+				t.Errorf("%v, %s: removed the container that never ran: %v", args, message, removed)
 			}
 		}
 	}
