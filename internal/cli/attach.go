@@ -52,7 +52,7 @@ func attachCommand(app *App) *cobra.Command {
 		if err := checkInput(app, config.AttachStdin, config.Tty); err != nil {
 			return err
 		}
-		r := runner{app: app, proxy: proxy && !config.Tty}
+		r := runner{app: app, proxy: proxy && !config.Tty, joined: true}
 		if r.keys, err = detachKeys(app, keys); err != nil {
 			return err
 		}

@@ -8,7 +8,7 @@ import (
 )
 
 // errDetached ends a stream whose user typed the detach keys.
-var errDetached = errors.New("read escape sequence")
+var errDetached = errors.New("detached; it goes on running")
 
 // parseDetachKeys reads a list such as ctrl-p,ctrl-q: single characters, and ctrl- with a letter or one of @ [ \ ] ^ _.
 func parseDetachKeys(s string) ([]byte, error) {

@@ -110,7 +110,8 @@ func execAttached(ctx context.Context, s *session, name string, req container.Ex
 	}
 	if err := s.attach(ctx, streams); err != nil {
 		if errors.Is(err, errDetached) {
-			return nil
+			fmt.Fprintln(s.app.Err)
+			return err
 		}
 		return fmt.Errorf("exec in container %s: %w", name, err)
 	}

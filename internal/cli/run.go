@@ -157,6 +157,7 @@ type runner struct {
 	remove bool   // the engine removes it when it ends
 	idFile string // of --cidfile
 	old    bool   // it was there before, so that a start that fails leaves it there
+	joined bool   // it runs already
 }
 
 func (r *runner) startDetached(ctx context.Context, id string) error {
@@ -218,6 +219,10 @@ func (r *runner) follow(id string, wait *waiting, ended <-chan error, cancelled 
 	select {
 	case err := <-ended:
 		if errors.Is(err, errDetached) {
+			fmt.Fprintln(r.app.Err) // off the line of the container's prompt
+			if r.joined {
+				return err // as Docker: attach and exec end with 1, run and start with 0
+			}
 			return nil
 		}
 		if err != nil {
@@ -245,7 +250,7 @@ func (r *runner) leaveNothing(ctx context.Context, c *client.Client, id string) 
 }
 
 func (r *runner) session(id string, config *container.Config) *session {
-	s := &session{app: r.app, tty: config.Tty, keys: r.keys}
+	s := &session{app: r.app, tty: config.Tty, keys: r.keys, redraw: r.joined}
 	if config.Tty {
 		s.resize = "/containers/" + id + "/resize"
 	}

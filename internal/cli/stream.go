@@ -27,6 +27,7 @@ type session struct {
 	in     io.Reader // nil: no input is sent
 	keys   []byte    // that detach
 	resize string    // path of the API to tell the terminal's size; "" for none
+	redraw bool      // let a program that runs already draw its screen again
 }
 
 // attach copies both ways until the output ends. It gives errDetached when the user typed the detach keys.
@@ -125,8 +126,11 @@ func (s *session) followSize(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
 		defer close(done)
+		if s.redraw {
+			s.tellSize(ctx, fd, 1) // programs draw when the size changes
+		}
 		for {
-			s.tellSize(ctx, fd)
+			s.tellSize(ctx, fd, 0)
 			select {
 			case <-changed:
 			case <-ctx.Done():
@@ -141,7 +145,7 @@ func (s *session) followSize(ctx context.Context) (stop func()) {
 	}
 }
 
-func (s *session) tellSize(ctx context.Context, fd int) {
+func (s *session) tellSize(ctx context.Context, fd, taller int) {
 	width, height, err := term.GetSize(fd)
 	if err != nil || width == 0 || height == 0 {
 		return
@@ -151,7 +155,7 @@ func (s *session) tellSize(ctx context.Context, fd int) {
 		return
 	}
 	// It is a courtesy: a process that has just ended needs no size.
-	_ = c.Post(ctx, s.resize, url.Values{"h": {strconv.Itoa(height)}, "w": {strconv.Itoa(width)}}, nil, nil)
+	_ = c.Post(ctx, s.resize, url.Values{"h": {strconv.Itoa(height + taller)}, "w": {strconv.Itoa(width)}}, nil, nil)
 }
 
 // terminalSize is what the API calls a console size: height, then width. Zeros where output is no terminal.
