@@ -100,9 +100,7 @@ func (s *Service) recoverAll(ctx context.Context) {
 	var wg sync.WaitGroup
 	all := s.index.all()
 	for _, c := range all {
-		if c.record().Status.Alive() || c.record().Status == Created || c.record().Status == Exited {
-			wg.Go(func() { life{s, c}.reattach(ctx) })
-		}
+		wg.Go(func() { life{s, c}.reattach(ctx) })
 	}
 	wg.Wait()
 	live := map[string]bool{}
