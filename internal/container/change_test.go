@@ -223,7 +223,7 @@ func TestJoinedNamespaces(t *testing.T) {
 
 func TestOOM(t *testing.T) {
 	e := newEngine(t)
-	id := e.create(request{cmd: sh("tail /dev/zero"), h: container.HostConfig{Resources: container.Resources{Memory: 16 << 20, MemorySwap: 16 << 20}}})
+	id := e.create(request{cmd: []string{"tail", "/dev/zero"}, h: container.HostConfig{Resources: container.Resources{Memory: 16 << 20, MemorySwap: 16 << 20}}})
 	exit := e.arm(id, container.WaitConditionNextExit)
 	e.start(id)
 	if code := e.take(exit); code != 137 {

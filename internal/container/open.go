@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -95,14 +94,29 @@ func (s *Service) adopt(ctx context.Context, r *Record) {
 	s.index.add(newContainer(r, dir, taskDir))
 }
 
+// patience is how long the engine's start waits for shims: one that is stopped, or a busy machine, keeps nobody from the others.
+const patience = 500 * time.Millisecond
+
 // recoverAll finds out, for all containers at once, what became of their processes, then does what policies want.
 func (s *Service) recoverAll(ctx context.Context) {
-	var wg sync.WaitGroup
 	all := s.index.all()
-	for _, c := range all {
-		wg.Go(func() { life{s, c}.reattach(ctx) })
+	known := make([]chan struct{}, len(all))
+	for i, c := range all {
+		done := make(chan struct{})
+		known[i] = done
+		s.lives.run(ctx, func(ctx context.Context) {
+			defer close(done)
+			life{s, c}.reattach(ctx)
+		})
 	}
-	wg.Wait()
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for _, done := range known {
+		select {
+		case <-done:
+		case <-limited.Done():
+		}
+	}
 	live := map[string]bool{}
 	for _, c := range all {
 		if c.record().Status.Alive() {
@@ -114,7 +128,19 @@ func (s *Service) recoverAll(ctx context.Context) {
 	}
 	close(s.opened)
 	for i := len(all) - 1; i >= 0; i-- { // oldest first
-		life{s, all[i]}.resume(ctx)
+		l := life{s, all[i]}
+		select {
+		case <-known[i]:
+			l.resume(ctx)
+		default:
+			s.lives.run(ctx, func(ctx context.Context) {
+				select {
+				case <-known[i]:
+					l.resume(ctx)
+				case <-ctx.Done():
+				}
+			})
+		}
 	}
 }
 

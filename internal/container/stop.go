@@ -31,8 +31,8 @@ type StopOptions struct {
 type stopping struct {
 	life
 	r     *Record
-	task  *task.Task
-	exits int // how often it had ended before
+	task  *task.Task // nil while the shim of an earlier engine's life has not answered
+	exits int        // how often it had ended before
 }
 
 // Stop ends a container: its stop signal, and SIGKILL after the timeout. errdefs.ErrNotModified when it does not run.
@@ -114,8 +114,10 @@ func (l life) beginStop() (*stopping, error) {
 		}
 		return nil, fmt.Errorf("container %s is not running: %w", r.Name, errdefs.ErrNotModified)
 	}
-	l.noteStopped(nil)
-	return l.alive()
+	r = l.noteStopped(nil)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return &stopping{life: l, r: r, task: c.task, exits: c.exits}, nil
 }
 
 // alive is the container's present run.
@@ -145,6 +147,9 @@ func (l life) noteStopped(more func(*Record)) *Record {
 }
 
 func (n *stopping) signal(ctx context.Context, signal int) {
+	if n.task == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if err := n.task.Kill(ctx, signal, signal == sigkill); err != nil && !n.c.waitExit(ctx, n.exits, time.Second) {
@@ -211,6 +216,9 @@ func (l life) signalled(ctx context.Context, signal int) error {
 }
 
 func (n *stopping) deliver(ctx context.Context, signal int) error {
+	if n.task == nil {
+		return fail(errdefs.ErrUnavailable, "the shim of container %s does not answer (yet): try again, or remove the container by force", n.r.Name)
+	}
 	err := n.task.Kill(ctx, signal, false)
 	if err != nil && n.c.waitExit(ctx, n.exits, time.Second) {
 		return notRunning(n.r) // it has just ended

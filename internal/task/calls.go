@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -104,9 +103,9 @@ func (t *Task) watch(ctx context.Context) {
 		return
 	}
 	t.mu.Lock()
-	broken := t.broken
+	closed := t.closed
 	t.mu.Unlock()
-	if errors.Is(broken, net.ErrClosed) {
+	if closed {
 		return // this engine's life ends, not the container's
 	}
 	t.endWithout(ctx)
@@ -184,9 +183,7 @@ func (t *Task) Resize(ctx context.Context, rows, cols uint16) error {
 // Delete kills what is left, removes cgroup and directory, and ends the shim. It refuses while processes do not die.
 func (t *Task) Delete(ctx context.Context) error {
 	_, _, err := t.call(ctx, shim.Request{Method: shim.MethodDelete})
-	if t.conn != nil {
-		t.conn.Close()
-	}
+	_ = t.Close()
 	if err != nil && !errors.Is(err, errGone) {
 		return err
 	}

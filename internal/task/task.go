@@ -68,6 +68,7 @@ type Task struct {
 	next    uint64
 	waiting map[uint64]chan reply
 	broken  error
+	closed  bool // by this side: the end of the connection says nothing about the shim
 	started bool
 	exit    *Exit
 	ended   chan struct{} // closed when exit is set
@@ -201,6 +202,9 @@ func Open(ctx context.Context, dir string) (*Task, error) {
 			go t.watch(context.WithoutCancel(ctx))
 			return t, nil
 		}
+		if err == nil { // its engine was killed before the shim had made anything: it must not do so after we have looked
+			_, _, _ = t.call(ctx, shim.Request{Method: shim.MethodDelete})
+		}
 		t.conn.Close()
 	}
 	var exit shim.Exit
@@ -282,6 +286,9 @@ func (t *Task) Started() bool {
 // Close drops the engine's connection only.
 func (t *Task) Close() error {
 	if t.conn != nil {
+		t.mu.Lock()
+		t.closed = true
+		t.mu.Unlock()
 		return t.conn.Close()
 	}
 	return nil
