@@ -144,6 +144,7 @@ func printHelp(w io.Writer, all []command) error {
 			}
 		}
 	}
+	b.WriteString("  completion  Print a script that lets bash, zsh or fish complete words\n")
 	b.WriteString("\nCommands by what they are about:\n")
 	for _, n := range nouns() {
 		fmt.Fprintf(&b, "  %-11s %s\n", n[0], n[1])

@@ -17,7 +17,7 @@ const usageTemplate = `Usage: {{.UseLine}}
 {{- if .HasAvailableLocalFlags}}
 
 Options:
-{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}
+{{.LocalFlags.FlagUsagesWrapped 100 | trimTrailingWhitespaces}}{{end}}
 `
 
 // frame gives a command the manners that all have: its name, its help, and errors of one line.
