@@ -70,7 +70,7 @@ func auditAfter(before inventory) error {
 	})
 }
 
-// processes lists those that only an engine under test starts: the three binaries and whatever lives in a control group of theirs.
+// processes lists those that only an engine under test starts: what names its folder, and whatever lives in a control group of its.
 func processes() ([]string, error) {
 	dirs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -78,12 +78,9 @@ func processes() ([]string, error) {
 	}
 	var out []string
 	for _, dir := range dirs {
-		exe, _ := os.Readlink(dir + "/exe")
-		cgroup, _ := os.ReadFile(dir + "/cgroup")
-		base := strings.TrimSuffix(filepath.Base(exe), " (deleted)")
-		ours := base == "wherryd" || base == "oar" || strings.Contains(exe, "oar")
-		if ours || strings.Contains(string(cgroup), "/wherry") {
-			cmdline, _ := os.ReadFile(dir + "/cmdline")
+		cmdline, _ := os.ReadFile(dir + "/cmdline")
+		group, _ := os.ReadFile(dir + "/cgroup")
+		if strings.Contains(string(cmdline), scratchPrefix) || strings.Contains(string(group), cgroupParent) {
 			out = append(out, filepath.Base(dir)+" "+strings.ReplaceAll(string(cmdline), "\x00", " "))
 		}
 	}
@@ -120,7 +117,7 @@ func commandLines(name string, args ...string) ([]string, error) {
 
 func cgroups() ([]string, error) {
 	var out []string
-	for _, pattern := range []string{"/sys/fs/cgroup/wherry*/*", "/sys/fs/cgroup/*/wherry*/*"} {
+	for _, pattern := range []string{"/sys/fs/cgroup" + cgroupParent + "/*", "/sys/fs/cgroup/*" + cgroupParent + "/*"} {
 		dirs, err := filepath.Glob(pattern)
 		if err != nil {
 			return nil, err
@@ -137,7 +134,7 @@ func cgroups() ([]string, error) {
 // files lists the places where engines keep things.
 func files() ([]string, error) {
 	var out []string
-	for _, pattern := range []string{"/run/*", "/var/run/netns/*", "/var/lib/*", "/tmp/wherry*", "/tmp/oar*", "/var/tmp/wherry-e2e-*", "/dev/shm/*"} {
+	for _, pattern := range []string{"/run/*", "/var/run/netns/*", "/var/lib/*", "/tmp/wherry*", "/tmp/oar*", "/var/tmp/" + scratchPrefix + "*", "/dev/shm/*"} {
 		names, err := filepath.Glob(pattern)
 		if err != nil {
 			return nil, err

@@ -23,7 +23,11 @@ type bench struct {
 	engine           *engine
 }
 
-const registryAddress = "127.0.0.1:5000"
+const (
+	registryAddress = "127.0.0.1:5000"
+	cgroupParent    = "/wherry-e2e"
+	scratchPrefix   = "wherry-e2e-"
+)
 
 func newBench(dir string) (*bench, error) {
 	b := &bench{dir: dir, bin: filepath.Join(repository(), "bin"), images: filepath.Join(repository(), ".cache/images")}
@@ -111,7 +115,7 @@ func (e *engine) start() error {
 		return err
 	}
 	defer log.Close()
-	args := append([]string{"--root", e.dir + "/root", "--state", e.dir + "/state", "--host", e.host()}, e.args...)
+	args := append([]string{"--root", e.dir + "/root", "--state", e.dir + "/state", "--host", e.host(), "--cgroup-parent", cgroupParent}, e.args...)
 	e.cmd = exec.Command(filepath.Join(e.bench.bin, "wherryd"), args...)
 	e.cmd.Stdout, e.cmd.Stderr = log, log
 	e.cmd.Dir = "/"

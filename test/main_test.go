@@ -57,7 +57,7 @@ func inner(m *testing.M) (code int) {
 		fmt.Fprintln(os.Stderr, "prepare the namespaces:", err)
 		return 1
 	}
-	dir, err := os.MkdirTemp("/var/tmp", "wherry-e2e-")
+	dir, err := os.MkdirTemp("/var/tmp", scratchPrefix)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -85,7 +85,8 @@ func prepareNamespaces() error {
 		{"ip", "link", "set", "lo", "up"},
 		{"sysctl", "-qw", "net.ipv4.ip_forward=1"},
 		// An uplink with a default route, as any machine has one: traffic to it goes nowhere.
-		{"ip", "link", "add", "uplink0", "type", "dummy"},
+		{"ip", "link", "add", "uplink0", "type", "veth", "peer", "name", "uplink1"},
+		{"ip", "link", "set", "uplink1", "up"},
 		{"ip", "addr", "add", "192.0.2.2/24", "dev", "uplink0"},
 		{"ip", "link", "set", "uplink0", "up"},
 		{"ip", "route", "add", "default", "via", "192.0.2.1"},
