@@ -271,7 +271,7 @@ func freshLayer(dir string, r *Record) error {
 // rootfs is the container's root file system.
 func (r *Record) rootfs(dir string) rootfs.Rootfs {
 	upper, work := layerDirs(dir)
-	return rootfs.Rootfs{Lower: r.Image.Lower, Upper: upper, Work: work, IDMap: r.IDMap, ReadOnly: r.HostConfig.ReadonlyRootfs}
+	return rootfs.Rootfs{Lower: r.Image.Lower, Upper: upper, Work: work, IDMap: r.IDMap}
 }
 
 // store writes the record: from here on the container is there, also after a power cut.

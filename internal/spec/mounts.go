@@ -3,6 +3,7 @@ package spec
 import (
 	"cmp"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -110,10 +111,13 @@ func (b *builder) defaultMounts() []specs.Mount {
 func (b *builder) ipcMounts() []specs.Mount {
 	plain := []string{"nosuid", "noexec", "nodev"}
 	if b.h.IpcMode.IsHost() {
-		return []specs.Mount{
-			{Destination: "/dev/mqueue", Type: "bind", Source: "/dev/mqueue", Options: append([]string{"bind"}, plain...)},
-			{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: append([]string{"bind"}, plain...)},
+		var list []specs.Mount
+		for _, dir := range []string{"/dev/mqueue", "/dev/shm"} {
+			if _, err := os.Stat(dir); err == nil { // a host may have mounted neither
+				list = append(list, specs.Mount{Destination: dir, Type: "bind", Source: dir, Options: append([]string{"bind"}, plain...)})
+			}
 		}
+		return list
 	}
 	list := []specs.Mount{{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: plain}}
 	switch {
