@@ -3,7 +3,6 @@ package container
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -52,9 +51,9 @@ func (s *Service) Attach(ctx context.Context, id string, o AttachOptions) error 
 		return fail(errdefs.ErrConflict, "container %s is restarting, wait until the container is running", r.ID)
 	}
 	over, cancel := c.untilOver(ctx)
-	if a.reader, err = logs.Open(r.Log.Dir, logs.ReadOptions{Follow: o.Stream, FromEnd: !o.Logs}); err != nil {
+	if a.reader, err = c.openLog(logs.ReadOptions{Follow: o.Stream, FromEnd: !o.Logs}); err != nil {
 		cancel()
-		return fmt.Errorf("read the output of container %s: %w", r.Name, err)
+		return err
 	}
 	if o.Ready != nil {
 		o.Ready()
@@ -69,7 +68,7 @@ func (s *Service) Attach(ctx context.Context, id string, o AttachOptions) error 
 	})
 	if !ok {
 		cancel()
-		a.reader.Close()
+		c.closeLog(a.reader)
 		return errClosed
 	}
 	defer cancel()
@@ -107,7 +106,7 @@ func (a *attachment) serve(ctx context.Context, moved chan error) error {
 
 // move passes output on until the container's life is over and all of it was passed on.
 func (a *attachment) move(over context.Context) error {
-	defer a.reader.Close()
+	defer a.c.closeLog(a.reader)
 	for {
 		e, err := a.reader.Next(over)
 		if errors.Is(err, io.EOF) || err != nil && over.Err() != nil {

@@ -33,7 +33,7 @@ func TestDetacher(t *testing.T) {
 		{"\x10\x11", "he\x10\x11llo", "he", true},
 		{"\x10\x11", "\x10\x10\x11x", "\x10", true},
 		{"\x10\x11", "a\x10b\x11c\x10", "a\x10b\x11c\x10", false}, // the held key is passed on at the end
-		{"aab", "aaab", "a", true},                               // the keys begin within a beginning that went wrong
+		{"aab", "aaab", "a", true},                                // the keys begin within a beginning that went wrong
 		{"abab", "abaabab", "aba", true},
 		{"abac", "abab", "abab", false},
 		{"x", "x", "", true},

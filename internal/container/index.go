@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"wherry.dev/wherry/internal/logs"
 	"wherry.dev/wherry/internal/task"
 )
 
@@ -23,13 +24,14 @@ type Container struct {
 	waiters []waiter
 	policy  policy
 	health  *health
-	exits   int           // how often it has ended
-	changed chan struct{} // closed and replaced at each change of the record
-	gone    chan struct{} // closed when it has been removed
+	readers map[*logs.Reader]bool // of the output
+	exits   int                   // how often it has ended
+	changed chan struct{}         // closed and replaced at each change of the record
+	gone    chan struct{}         // closed when it has been removed
 }
 
 func newContainer(r *Record, dir, taskDir string) *Container {
-	c := &Container{id: r.ID, dir: dir, taskDir: taskDir, changed: make(chan struct{}), gone: make(chan struct{})}
+	c := &Container{id: r.ID, dir: dir, taskDir: taskDir, readers: map[*logs.Reader]bool{}, changed: make(chan struct{}), gone: make(chan struct{})}
 	c.rec.Store(r)
 	return c
 }

@@ -47,11 +47,11 @@ func (s *Service) Logs(ctx context.Context, id string, o LogsOptions, stdout, st
 			reading = limited
 		}
 	}
-	reader, err := logs.Open(r.Log.Dir, logs.ReadOptions{Follow: follow})
+	reader, err := c.openLog(logs.ReadOptions{Follow: follow})
 	if err != nil {
-		return fmt.Errorf("read the output of container %s: %w", r.Name, err)
+		return err
 	}
-	defer reader.Close()
+	defer c.closeLog(reader)
 	p := &printer{o: o, details: r.logDetails(), to: [logs.Stderr + 1]io.Writer{}}
 	if o.Stdout {
 		p.to[logs.Stdout] = stdout
@@ -71,6 +71,37 @@ func (s *Service) Logs(ctx context.Context, id string, o LogsOptions, stdout, st
 		return context.Cause(ctx)
 	}
 	return err
+}
+
+// openLog begins to read the container's output. What it has not read when the container is removed it can read afterwards.
+func (c *Container) openLog(o logs.ReadOptions) (*logs.Reader, error) {
+	r := c.record()
+	reader, err := logs.Open(r.Log.Dir, o)
+	if err != nil {
+		return nil, fmt.Errorf("read the output of container %s: %w", r.Name, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.readers[reader] = true
+	return reader, nil
+}
+
+func (c *Container) closeLog(reader *logs.Reader) {
+	c.mu.Lock()
+	delete(c.readers, reader)
+	c.mu.Unlock()
+	reader.Close()
+}
+
+// pinOutput has all readers open what is there. Nothing more is written: the container has ended.
+func (c *Container) pinOutput() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var errs []error
+	for reader := range c.readers {
+		errs = append(errs, reader.Pin())
+	}
+	return errors.Join(errs...)
 }
 
 // logDetails are the labels and variables that --log-opt labels=… and env=… want beside each line.

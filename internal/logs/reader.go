@@ -28,6 +28,7 @@ type Reader struct {
 	buf   []byte // bytes read from the first file and not yet handed out
 	data  []byte
 	ended bool
+	last  bool // the context has ended: what is there by then is still read
 
 	watch   *os.File      // inotify, when following
 	changed chan struct{} // the folder or a segment has changed
@@ -349,9 +350,17 @@ func (r *Reader) advance(ctx context.Context) (bool, error) {
 	case <-r.changed:
 		return true, nil
 	case <-ctx.Done():
+		if !r.last { // what was written before the context ended counts
+			r.last = true
+			return true, nil
+		}
 		return false, context.Cause(ctx)
 	}
 }
+
+// Pin opens what is there now: it can be read even when the folder is removed afterwards. Unlike the other methods it may be called beside
+// them.
+func (r *Reader) Pin() error { return r.openNew() }
 
 // Close gives the descriptors back.
 func (r *Reader) Close() error {

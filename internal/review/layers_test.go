@@ -34,7 +34,7 @@ github.com/docker/go-units
 `
 
 type goPackage struct {
-	Name, ImportPath, Doc, Dir           string
+	Name, ImportPath, Doc, Dir     string
 	GoFiles, Imports, Deps, SFiles []string
 	TestGoFiles, TestImports       []string
 	XTestGoFiles, XTestImports     []string
