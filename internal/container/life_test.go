@@ -110,6 +110,8 @@ func TestWhoAndWhere(t *testing.T) {
 		{request{cmd: sh("id -G"), h: container.HostConfig{GroupAdd: []string{"web", "77"}}}, "0 77 102"},
 		{request{cmd: sh("cat /proc/1/uid_map"), h: container.HostConfig{UsernsMode: "host"}}, "0 0 4294967295"},
 		{request{cmd: sh("ls -d /dev/fuse; stat -c %t:%T /dev/fuse"), h: container.HostConfig{Resources: container.Resources{Devices: []container.DeviceMapping{{PathOnHost: "/dev/fuse"}}}}}, "/dev/fuse a:e5"},
+		{request{cmd: sh("touch /x 2>/dev/null || echo ro; touch /etc/x 2>/dev/null || echo ro; touch /t/x && echo rw; grep -c localhost /etc/hosts"),
+			h: container.HostConfig{ReadonlyRootfs: true, Tmpfs: map[string]string{"/t": ""}}}, "ro ro rw 2"},
 		{request{cmd: sh("cat /etc/hosts | grep -c localhost; cat /etc/hostname"), c: container.Config{Hostname: "named"}}, "2 named"},
 	} {
 		id := e.create(row.q)
