@@ -41,7 +41,7 @@ func diagnose(err error, p *sysprog.Program, tried execPaths, root *os.File) err
 	if !errors.As(err, &failed) {
 		return err
 	}
-	if dir, ok := strings.CutPrefix(failed.Name, "go to the working directory "); ok {
+	if dir, ok := strings.CutPrefix(failed.Name, enterDirectory); ok {
 		return &ExecError{Path: dir, Code: 126, Err: failed.Errno, Why: "the working directory cannot be entered; set another one with -w"}
 	}
 	name, ok := strings.CutPrefix(failed.Name, "execute ")

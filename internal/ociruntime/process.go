@@ -42,7 +42,7 @@ func writeProcess(p *sysprog.Program, pp processProgram) (execPaths, error) {
 	} else {
 		p.Call("set the umask", unix.SYS_UMASK, 0o022)
 	}
-	p.Call("go to the working directory "+proc.Cwd, unix.SYS_CHDIR, p.String(proc.Cwd))
+	writeWorkingDirectory(p, proc.Cwd)
 	if len(pp.filter) > 0 && !proc.NoNewPrivileges {
 		writeFilter(p, pp.filter)
 	}
@@ -82,6 +82,17 @@ func writeStreams(p *sysprog.Program, pp processProgram, gate *os.File) (moved i
 	p.Call("close all other descriptors", unix.SYS_CLOSE_RANGE, first, uintptr(^uint32(0)), 0)
 	return moved
 }
+
+// writeWorkingDirectory goes to a path of the configuration, from the root where the process is: no magic link of /proc leads out of it.
+func writeWorkingDirectory(p *sysprog.Program, dir string) {
+	how := p.Bytes(openHow(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, inRoot))
+	name := enterDirectory + dir
+	fd := p.Store(p.Call(name, unix.SYS_OPENAT2, here, p.String(dir), how, openHowSize))
+	p.Call(name, unix.SYS_FCHDIR, fd)
+}
+
+// enterDirectory begins the name of the steps that go to the working directory.
+const enterDirectory = "go to the working directory "
 
 func writeFilter(p *sysprog.Program, filter []byte) {
 	fprog := p.Bytes(sockFprog(len(filter)/8, p.Bytes(filter)))

@@ -1,7 +1,9 @@
 package task
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -297,5 +299,51 @@ func TestShimDiesBeforeStart(t *testing.T) {
 	}
 	if out := peek(t, o); out != "" {
 		t.Fatalf("it ran: %q", out)
+	}
+}
+
+// TestEngineBinaryCannotBeWritten: class 1 of the field's escapes (CVE-2019-5736). A container runs /proc/self/exe, which is the
+// runtime; whoever opens that by /proc/PID/exe and waits until nobody runs it any more ("text file busy") must not be able to write.
+func TestEngineBinaryCannotBeWritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "oar")
+	binary, err := os.ReadFile(oar(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, binary, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	o := options(t, path, "overwrite", "/proc/self/exe", "hello", "--wait")
+	tk := create(t, o)
+	if err := tk.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var held []*os.File
+	for _, pid := range []int{tk.Pid(), parent(t, tk.Pid())} {
+		f, err := os.Open("/proc/" + itoa(pid) + "/exe")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		held = append(held, f)
+	}
+	if b, err := io.ReadAll(held[0]); err != nil || !bytes.Equal(b, binary) {
+		t.Fatalf("the container does not run the runtime's binary, the test proves nothing: %v", err)
+	}
+	if err := tk.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range held {
+		until(t, "nobody runs the binary", func() bool {
+			w, err := os.OpenFile("/proc/self/fd/"+itoa(int(f.Fd())), os.O_WRONLY, 0)
+			if err == nil {
+				w.Close()
+				t.Fatal("the engine's binary can be written to")
+			}
+			return !errors.Is(err, syscall.ETXTBSY)
+		})
+		if _, err := os.OpenFile("/proc/self/fd/"+itoa(int(f.Fd())), os.O_WRONLY, 0); !errors.Is(err, syscall.EROFS) {
+			t.Errorf("open the engine's binary for writing: %v", err)
+		}
 	}
 }

@@ -157,7 +157,15 @@ func (t *Task) spawn(ctx context.Context, oar string) error {
 		return err
 	}
 	defer null.Close()
-	p, err := os.StartProcess(oar, []string{"oar", "shim", "--dir", t.dir}, &os.ProcAttr{Dir: "/", Env: []string{},
+	// A read-only mount of the binary for this one process: /proc/PID/exe of a container's processes may lead to it before their execve,
+	// and through it nobody can write to the binary on the host.
+	program, err := rootfs.Bind(oar, rootfs.BindOptions{Set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV})
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	path := "/proc/self/fd/" + strconv.Itoa(int(program.Fd()))
+	p, err := os.StartProcess(path, []string{"oar", "shim", "--dir", t.dir}, &os.ProcAttr{Dir: "/", Env: []string{},
 		Files: []*os.File{null, errors, errors, socket}, Sys: &unix.SysProcAttr{Setsid: true}})
 	if err != nil {
 		return err
