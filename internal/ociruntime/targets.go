@@ -26,48 +26,69 @@ func openIn(dir *os.File, name string, flags uint64) (*os.File, error) {
 }
 
 // target opens the place inside dir where something is to be mounted, and makes it where it is missing: directories, and an empty file
-// at the end where isDir is false. What is made belongs to the container's root.
+// at the end where isDir is false. Links to what is missing are followed as the kernel would inside dir (many images have an
+// /etc/resolv.conf that leads to /run). What is made belongs to the container's root.
 func (l *layout) target(dir *os.File, name string, isDir bool) (*os.File, error) {
-	f, err := openIn(dir, name, unix.O_PATH)
-	if err == nil {
-		return f, nil
+	for range maxLinks {
+		f, next, err := l.targetStep(dir, path.Clean("/"+name), isDir)
+		if err != nil || f != nil {
+			return f, err
+		}
+		name = next
+	}
+	return nil, fmt.Errorf("open %s in the root file system: %w", name, unix.ELOOP)
+}
+
+// maxLinks is how many links to what is missing are followed.
+const maxLinks = 40
+
+// targetStep opens or makes a target, or says where a link in its place leads.
+func (l *layout) targetStep(dir *os.File, name string, isDir bool) (f *os.File, next string, err error) {
+	if f, err = openIn(dir, name, unix.O_PATH); err == nil || name == "/" {
+		return f, "", err
 	}
 	if !errors.Is(err, unix.ENOENT) {
-		return nil, fmt.Errorf("open %s in the root file system: %w", name, err)
+		return nil, "", fmt.Errorf("open %s in the root file system: %w", name, err)
 	}
-	clean := path.Clean("/" + name)
-	if clean == "/" {
-		return nil, err
-	}
-	parent, err := l.target(dir, path.Dir(clean), true)
+	parent, err := l.target(dir, path.Dir(name), true)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer parent.Close()
-	base := path.Base(clean)
-	if isDir {
-		err = unix.Mkdirat(int(parent.Fd()), base, 0o755)
-	} else {
-		err = unix.Mknodat(int(parent.Fd()), base, unix.S_IFREG|0o644, 0)
-	}
+	base := path.Base(name)
+	err = l.makeTarget(parent, base, isDir)
 	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return nil, fmt.Errorf("make %s in the root file system: %w", name, err)
+		return nil, "", fmt.Errorf("make %s in the root file system: %w", name, err)
 	}
-	if err == nil && l.ns.ids.Size > 0 {
-		if err := unix.Fchownat(int(parent.Fd()), base, l.ns.ids.Host(0), l.ns.ids.Host(0), unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return nil, fmt.Errorf("own %s in the root file system: %w", name, err)
-		}
-	}
-	fd, err := unix.Openat2(int(parent.Fd()), base, &unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: inRoot})
+	fd, err := unix.Openat2(descriptor(parent), base, &unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: inRoot})
 	if err != nil {
-		return nil, fmt.Errorf("open %s in the root file system: %w", name, err)
+		return nil, "", fmt.Errorf("open %s in the root file system: %w", name, err)
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT == unix.S_IFLNK {
-		unix.Close(fd)
-		return nil, fmt.Errorf("%s in the root file system is a link to nowhere: nothing can be mounted there", name)
+	f = os.NewFile(uintptr(fd), name)
+	link := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(fd, "", link)
+	if err != nil { // no link
+		return f, "", nil
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	f.Close()
+	next = string(link[:n])
+	if !path.IsAbs(next) {
+		next = path.Join(canonical(dir, path.Dir(name)), next)
+	}
+	return nil, next, nil
+}
+
+func (l *layout) makeTarget(parent *os.File, base string, isDir bool) error {
+	var err error
+	if isDir {
+		err = unix.Mkdirat(descriptor(parent), base, 0o755)
+	} else {
+		err = unix.Mknodat(descriptor(parent), base, unix.S_IFREG|0o644, 0)
+	}
+	if err != nil || l.ns.ids.Size == 0 {
+		return err
+	}
+	return unix.Fchownat(descriptor(parent), base, l.ns.ids.Host(0), l.ns.ids.Host(0), unix.AT_SYMLINK_NOFOLLOW)
 }
 
 // canonical is name inside dir with all links followed, as far as it exists.

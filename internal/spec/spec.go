@@ -19,6 +19,9 @@ import (
 // InitPath is where the small first process of --init is shown inside.
 const InitPath = "/sbin/docker-init"
 
+// rootNoSuid is ociruntime.NoSuidAnnotation.
+const rootNoSuid = "dev.wherry.root.nosuid"
+
 // Input is all that a runtime configuration is made of. Config and HostConfig are merged with the image's and complete.
 type Input struct {
 	ID         string
@@ -63,6 +66,12 @@ func Build(in Input) (*specs.Spec, error) {
 		s.Hostname, s.Domainname = "", ""
 	}
 	s.Annotations = maps.Clone(b.h.Annotations)
+	if b.opts.Strict {
+		if s.Annotations == nil {
+			s.Annotations = map[string]string{}
+		}
+		s.Annotations[rootNoSuid] = "true"
+	}
 	if s.Mounts, err = b.mounts(); err != nil {
 		return nil, err
 	}
