@@ -56,7 +56,7 @@ func (s *Service) allocate(r AllocateRequest) (*Allocation, error) {
 }
 
 // joinAll reserves the places on all networks, or none.
-func (s *Service) joinAll(h *holding) error {
+func (s *state) joinAll(h *holding) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, a := range s.orderedNetworks(h.Request.Networks) {
@@ -82,7 +82,7 @@ type asked struct {
 
 // orderedNetworks are the requested networks in the order of their interfaces: by priority as gateway, then by name. The caller holds the
 // lock.
-func (s *Service) orderedNetworks(requested map[string]*network.EndpointSettings) []asked {
+func (s *state) orderedNetworks(requested map[string]*network.EndpointSettings) []asked {
 	var out []asked
 	for name, settings := range requested {
 		n, err := s.find(name)
@@ -101,7 +101,7 @@ func (s *Service) orderedNetworks(requested map[string]*network.EndpointSettings
 }
 
 // join reserves a place on a network. The caller holds the lock.
-func (s *Service) join(h *holding, n *lan, settings *network.EndpointSettings) (err error) {
+func (s *state) join(h *holding, n *lan, settings *network.EndpointSettings) (err error) {
 	id := h.Request.ContainerID
 	switch {
 	case n.removing:
@@ -122,7 +122,7 @@ func (s *Service) join(h *holding, n *lan, settings *network.EndpointSettings) (
 		ID: newID(), NetworkID: n.ID, Network: n.Name, Name: h.Request.Name, Asked: settings.Copy(), Aliases: slices.Clone(settings.Aliases),
 	}
 	if n.Driver == driverBridge {
-		if err := s.address(e, n); err != nil {
+		if err := address(e, n); err != nil {
 			return err
 		}
 		e.End = s.names.endOf(e.ID)
@@ -134,7 +134,7 @@ func (s *Service) join(h *holding, n *lan, settings *network.EndpointSettings) (
 }
 
 // address gives an endpoint its addresses: those it asks for, or free ones.
-func (s *Service) address(e *endpoint, n *lan) (err error) {
+func address(e *endpoint, n *lan) (err error) {
 	want := network.EndpointIPAMConfig{}
 	if e.Asked.IPAMConfig != nil {
 		want = *e.Asked.IPAMConfig
@@ -209,7 +209,7 @@ func (h *holding) chooseWayOut(networks map[string]*lan) {
 }
 
 // drop takes back what a holding has in memory. The caller holds the lock.
-func (s *Service) drop(h *holding) {
+func (s *state) drop(h *holding) {
 	for _, e := range h.Endpoints {
 		s.leave(h.Request.ContainerID, e)
 	}
@@ -217,7 +217,7 @@ func (s *Service) drop(h *holding) {
 }
 
 // leave takes back an endpoint's addresses. The caller holds the lock.
-func (s *Service) leave(containerID string, e *endpoint) {
+func (s *state) leave(containerID string, e *endpoint) {
 	n := s.networks[e.NetworkID]
 	if n == nil || n.endpoints[containerID] != e {
 		return
@@ -228,7 +228,7 @@ func (s *Service) leave(containerID string, e *endpoint) {
 }
 
 // allocation is a holding in the shape in which callers see it. The caller holds the lock.
-func (s *Service) allocation(h *holding) *Allocation {
+func (s *state) allocation(h *holding) *Allocation {
 	a := &Allocation{Networks: map[string]*network.EndpointSettings{}, Ports: h.Ports, Sysctls: h.sysctls()}
 	for _, e := range h.Endpoints {
 		if n := s.networks[e.NetworkID]; n != nil {

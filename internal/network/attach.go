@@ -2,7 +2,6 @@ package network
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -45,7 +44,7 @@ func (s *Service) Attach(ctx context.Context, containerID string, netns *os.File
 	if err != nil {
 		return err
 	}
-	if err := h.write(s.liveDir()); err != nil {
+	if err := h.write(s.o.live()); err != nil {
 		return err
 	}
 	err = link.Inside(h.ns, s.home, func() error {
@@ -71,7 +70,7 @@ func (s *Service) Attach(ctx context.Context, containerID string, netns *os.File
 
 // attachHost notes a container that is on the host's own network.
 func (s *Service) attachHost(h *holding) error {
-	if err := h.write(s.liveDir()); err != nil {
+	if err := h.write(s.o.live()); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -98,7 +97,7 @@ func (h *holding) pin(netns *os.File) (err error) {
 }
 
 // plugs describes what has to be made for endpoints. The caller holds the lock.
-func (s *Service) plugs(endpoints []*endpoint) []plug {
+func (s *state) plugs(endpoints []*endpoint) []plug {
 	var out []plug
 	// Where the kernel shows bridged packets to the firewall, those for a container's own published port turn round within the bridge.
 	hairpin := readSysctl("net/bridge/bridge-nf-call-iptables") == "1"
@@ -128,41 +127,13 @@ func (s *Service) plugs(endpoints []*endpoint) []plug {
 	return out
 }
 
-// plumb makes pairs of interfaces and configures the inner ends. It runs on a thread in the namespace; the host's ends are made through a
-// socket that was opened outside.
-func (s *Service) plumb(ns *os.File, plugs []plug) error {
-	inside, err := link.Dial()
-	if err != nil {
-		return err
+// waysOut are the interfaces of a holding with their default routes.
+func (s *state) waysOut(h *holding) []link.Interface {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []link.Interface
+	for _, p := range s.plugs(h.Endpoints) {
+		out = append(out, p.inner)
 	}
-	defer inside.Close()
-	var interfaces []link.Interface
-	for _, p := range plugs {
-		p.pair.Namespace = ns
-		if err := setSix(p.six); err != nil {
-			return err
-		}
-		if err := p.pair.Add(s.host); err != nil {
-			if errors.Is(err, unix.EXFULL) {
-				return fmt.Errorf("network %s: its bridge has 1024 ports and no more: use another network: %w", p.n.Name, errdefs.ErrResourceExhausted)
-			}
-			return err
-		}
-		interfaces = append(interfaces, p.inner)
-	}
-	return link.Configure(inside, interfaces)
-}
-
-// setSix decides whether the next interface of the calling thread's namespace has IPv6. Set before the interface is made it spares the
-// kernel an address, and the neighbours its announcement.
-func setSix(on bool) error {
-	value := "1"
-	if on {
-		value = "0"
-	}
-	err := link.SetSysctl("net/ipv6/conf/default/disable_ipv6", value)
-	if errors.Is(err, unix.ENOENT) && !on { // a kernel without IPv6
-		return nil
-	}
-	return err
+	return out
 }

@@ -33,7 +33,7 @@ func validName(s string) bool {
 
 // Create makes a network of the bridge driver, with its link and its rules.
 func (s *Service) Create(ctx context.Context, r network.CreateRequest) (network.CreateResponse, error) {
-	d, err := s.newDefinition(r)
+	d, err := newDefinition(s.names, r)
 	if err != nil {
 		return network.CreateResponse{}, err
 	}
@@ -69,12 +69,12 @@ func (s *Service) build(ctx context.Context, n *lan) (err error) {
 	if err := s.fire.SetBridge(n.rules()); err != nil {
 		return err
 	}
-	return n.write(s.definitionsDir())
+	return n.write(s.o.definitions())
 }
 
 // unbuild takes away what build made, the definition first: without it the network does not come back.
 func (s *Service) unbuild(n *lan) error {
-	err := os.Remove(filepath.Join(s.definitionsDir(), n.ID+".json"))
+	err := os.Remove(filepath.Join(s.o.definitions(), n.ID+".json"))
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil
 	}
@@ -86,7 +86,7 @@ func (s *Service) unbuild(n *lan) error {
 }
 
 // newDefinition checks a request; addresses are yet to come.
-func (s *Service) newDefinition(r network.CreateRequest) (*definition, error) {
+func newDefinition(names names, r network.CreateRequest) (*definition, error) {
 	switch {
 	case !validName(r.Name):
 		return nil, invalid("%q is no name for a network: letters, digits, and after the first also _ . - are fine", r.Name)
@@ -110,7 +110,7 @@ func (s *Service) newDefinition(r network.CreateRequest) (*definition, error) {
 	maps.Copy(d.Labels, r.Labels)
 	d.Bridge = d.option("bridge.name")
 	if d.Bridge == "" {
-		d.Bridge = s.names.bridgeOf(d.ID)
+		d.Bridge = names.bridgeOf(d.ID)
 	}
 	return d, d.checkOptions()
 }
@@ -148,7 +148,7 @@ func (d *definition) mtu() int {
 }
 
 // enlist gives a network its addresses and its name among the others.
-func (s *Service) enlist(d *definition, ipam *network.IPAM) (*lan, error) {
+func (s *state) enlist(d *definition, ipam *network.IPAM) (*lan, error) {
 	if ipam != nil {
 		if ipam.Driver != "" && ipam.Driver != "default" {
 			return nil, fmt.Errorf("IPAM driver %q: could not find plugin, this engine has default: %w", ipam.Driver, errdefs.ErrNotFound)
@@ -190,7 +190,7 @@ func (s *Service) enlist(d *definition, ipam *network.IPAM) (*lan, error) {
 }
 
 // completeAddresses checks the subnets that are asked for and adds those that are missing. The caller holds the lock.
-func (s *Service) completeAddresses(d *definition) error {
+func (s *state) completeAddresses(d *definition) error {
 	have := map[bool]bool{}
 	for i := range d.IPAM.Config {
 		c := &d.IPAM.Config[i]
@@ -220,7 +220,7 @@ func (s *Service) completeAddresses(d *definition) error {
 }
 
 // checkSubnet refuses what another network or the host has already.
-func (s *Service) checkSubnet(d *definition, subnet netip.Prefix) error {
+func (s *state) checkSubnet(d *definition, subnet netip.Prefix) error {
 	if a := subnet.Addr(); a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() {
 		return invalid("network %s: subnet %s is none that a network can have", d.Name, subnet)
 	}

@@ -146,7 +146,7 @@ func isID(s string) bool {
 // load reads the definitions and adds the networks that always are.
 func (s *Service) load() error {
 	seen := map[string]bool{}
-	damaged, err := readFolder(s.definitionsDir(), func(name string, b []byte) error {
+	damaged, err := readFolder(s.o.definitions(), func(name string, b []byte) error {
 		d, err := decodeDefinition(name, b)
 		if err != nil {
 			return err
@@ -197,7 +197,7 @@ func (s *Service) addPredefined(name, driver string) error {
 	if err != nil {
 		return err
 	}
-	if err := d.write(s.definitionsDir()); err != nil {
+	if err := d.write(s.o.definitions()); err != nil {
 		return err
 	}
 	s.networks[d.ID] = n

@@ -25,16 +25,15 @@ func readSysctl(key string) string {
 
 // forward makes the host forward IPv4. Where it did not before, the links that it has at that moment are noted: the host is not to become
 // a router between them only because it runs containers.
-func (s *Service) forward() error {
-	note := filepath.Join(s.liveDir(), "still")
+func (k *kernel) forward(note, bootID string) error {
 	if readSysctl(forward4) == "1" {
 		b, err := os.ReadFile(note)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("read which links packets do not pass between: %w", err)
 		}
 		boot, links, _ := strings.Cut(string(b), "\n")
-		if boot == s.bootID {
-			s.fire.Still(strings.Fields(links))
+		if boot == bootID {
+			k.fire.Still(strings.Fields(links))
 		}
 		return nil
 	}
@@ -48,10 +47,10 @@ func (s *Service) forward() error {
 			names = append(names, a.Name)
 		}
 	}
-	if err := writeFile(note, []byte(s.bootID+"\n"+strings.Join(names, "\n")), false); err != nil {
+	if err := writeFile(note, []byte(bootID+"\n"+strings.Join(names, "\n")), false); err != nil {
 		return fmt.Errorf("note which links packets do not pass between: %w", err)
 	}
-	s.fire.Still(names)
+	k.fire.Still(names)
 	return link.SetSysctl(forward4, "1")
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 // files are /etc/hosts and /etc/resolv.conf of a container. The caller holds the lock.
-func (s *Service) files(h *holding) (hosts, resolv []byte) {
+func (s *state) files(h *holding) (hosts, resolv []byte) {
 	r := h.Request
 	driver := h.exclusiveDriver(s.networks)
 	base := sandbox.HostNetwork{
@@ -37,7 +37,7 @@ func (s *Service) files(h *holding) (hosts, resolv []byte) {
 }
 
 // linkedHosts are the lines for those whom a container on the default bridge is linked to; elsewhere the resolver knows them.
-func (s *Service) linkedHosts(e *endpoint) string {
+func (s *state) linkedHosts(e *endpoint) string {
 	n := s.networks[e.NetworkID]
 	if n == nil || n.Name != network.NetworkBridge {
 		return ""
@@ -93,7 +93,7 @@ func ownNames(r AllocateRequest) string {
 }
 
 // extraHosts puts the default bridge's gateway where host-gateway is asked for.
-func (s *Service) extraHosts(extra []string) []string {
+func (s *state) extraHosts(extra []string) []string {
 	out := make([]string, len(extra))
 	for i, e := range extra {
 		out[i] = e

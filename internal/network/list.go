@@ -8,14 +8,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
 )
 
 // find is the network of that name, of that id, or of the one id that begins so. The caller holds the lock.
-func (s *Service) find(nameOrID string) (*lan, error) {
+func (s *state) find(nameOrID string) (*lan, error) {
 	if nameOrID == network.NetworkDefault {
 		nameOrID = network.NetworkBridge
 	}
@@ -43,7 +42,7 @@ func (s *Service) find(nameOrID string) (*lan, error) {
 }
 
 // Inspect shows a network with the containers on it.
-func (s *Service) Inspect(ctx context.Context, nameOrID string) (network.Inspect, error) {
+func (s *state) Inspect(ctx context.Context, nameOrID string) (network.Inspect, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, err := s.find(nameOrID)
@@ -94,7 +93,7 @@ func (p *pool) status() network.SubnetStatus {
 }
 
 // List shows the networks that all filters let through, by name: driver, id, label, name, scope, type and dangling.
-func (s *Service) List(ctx context.Context, filters map[string]map[string]bool) ([]network.Inspect, error) {
+func (s *state) List(ctx context.Context, filters map[string]map[string]bool) ([]network.Inspect, error) {
 	if err := checkFilters(filters, "driver", "id", "label", "name", "scope", "type", "dangling"); err != nil {
 		return nil, err
 	}
@@ -165,94 +164,4 @@ func hasLabel(labels map[string]string, want string) bool {
 	key, value, hasValue := strings.Cut(want, "=")
 	got, ok := labels[key]
 	return ok && (!hasValue || got == value)
-}
-
-// Remove deletes a network that nobody is on.
-func (s *Service) Remove(ctx context.Context, nameOrID string) error {
-	s.mu.Lock()
-	n, err := s.find(nameOrID)
-	if err == nil {
-		err = n.removable()
-	}
-	if err != nil {
-		s.mu.Unlock()
-		return err
-	}
-	n.removing = true
-	s.mu.Unlock()
-	return s.demolish(ctx, n)
-}
-
-// removable says why a network cannot go. The caller holds the lock.
-func (n *lan) removable() error {
-	switch {
-	case n.predefined():
-		return fmt.Errorf("%s is a pre-defined network and cannot be removed: %w", n.Name, errdefs.ErrPermissionDenied)
-	case n.removing:
-		return fmt.Errorf("network %s is being removed: %w", n.Name, errdefs.ErrConflict)
-	case len(n.endpoints) > 0:
-		var who []string
-		for _, e := range n.endpoints {
-			who = append(who, fmt.Sprintf("name:%q id:%q", e.Name, e.ID[:12]))
-		}
-		slices.Sort(who)
-		return fmt.Errorf("error while removing network: network %s has active endpoints (%s): disconnect or stop the containers: %w", n.Name, strings.Join(who, ", "), errdefs.ErrPermissionDenied)
-	}
-	return nil
-}
-
-// Prune removes user-defined networks that nobody is on: filters until, label and label!.
-func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool) (network.PruneReport, error) {
-	report := network.PruneReport{NetworksDeleted: []string{}}
-	if err := checkFilters(filters, "until", "label", "label!"); err != nil {
-		return report, err
-	}
-	until, err := untilOf(filters["until"])
-	if err != nil {
-		return report, err
-	}
-	s.mu.Lock()
-	var idle []*lan
-	for _, n := range s.networks {
-		unwanted := false
-		for v := range filters["label!"] {
-			unwanted = unwanted || hasLabel(n.Labels, v)
-		}
-		if n.removable() != nil || unwanted || !until.IsZero() && n.Created.After(until) || !n.matches(map[string]map[string]bool{"label": filters["label"]}) {
-			continue
-		}
-		n.removing = true
-		idle = append(idle, n)
-	}
-	s.mu.Unlock()
-	slices.SortFunc(idle, func(a, b *lan) int { return cmp.Compare(a.Name, b.Name) })
-	for _, n := range idle {
-		if err := s.demolish(ctx, n); err != nil {
-			s.log(fmt.Errorf("prune network %s: %w", n.Name, err))
-			continue
-		}
-		report.NetworksDeleted = append(report.NetworksDeleted, n.Name)
-	}
-	return report, nil
-}
-
-// untilOf reads a moment: RFC 3339, seconds since 1970, or how long ago.
-func untilOf(values map[string]bool) (time.Time, error) {
-	if len(values) > 1 {
-		return time.Time{}, invalid("more than one until filter specified")
-	}
-	for v := range values {
-		if t, err := time.Parse(time.RFC3339Nano, v); err == nil {
-			return t, nil
-		}
-		if d, err := time.ParseDuration(v); err == nil {
-			return time.Now().Add(-d), nil
-		}
-		seconds, err := strconv.ParseFloat(v, 64)
-		if err != nil {
-			return time.Time{}, invalid("until=%s: give a moment, seconds since 1970, or a duration such as 24h", v)
-		}
-		return time.Unix(0, int64(seconds*1e9)), nil
-	}
-	return time.Time{}, nil
 }

@@ -36,7 +36,7 @@ func (h *holding) write(dir string) error {
 
 // readHoldings reads what an earlier life of the engine attached. What is of an earlier life of the host is gone.
 func (s *Service) readHoldings() error {
-	damaged, err := readFolder(s.liveDir(), func(name string, b []byte) error {
+	damaged, err := readFolder(s.o.live(), func(name string, b []byte) error {
 		var h holding
 		if err := json.Unmarshal(b, &h); err != nil {
 			return err
@@ -45,7 +45,7 @@ func (s *Service) readHoldings() error {
 			return fmt.Errorf("it is of container %q", h.Request.ContainerID)
 		}
 		if h.BootID != s.bootID {
-			return os.Remove(filepath.Join(s.liveDir(), name+".json"))
+			return os.Remove(filepath.Join(s.o.live(), name+".json"))
 		}
 		h.attached = true
 		s.adopt(&h)
@@ -88,7 +88,7 @@ func (s *Service) adopt(h *holding) {
 }
 
 // findNamespaces opens the namespaces of adopted holdings, by looking at all processes once.
-func (s *Service) findNamespaces() {
+func (s *state) findNamespaces() {
 	want := map[namespace]*holding{}
 	for _, h := range s.holdings {
 		if h.ns == nil && h.Namespace.Inode != 0 {

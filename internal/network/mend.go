@@ -2,14 +2,9 @@ package network
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/network/firewall"
 	"wherry.dev/wherry/internal/network/link"
@@ -32,9 +27,11 @@ func (s *Service) mend(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := s.replug(); err != nil {
-		return err
+	var plugs []plug
+	for _, h := range s.holdings {
+		plugs = append(plugs, s.plugs(h.Endpoints)...)
 	}
+	s.log(s.replug(plugs, s.names.ends))
 	for _, h := range s.holdings {
 		if err := s.fire.AddPorts(firewallPorts(h.Reserved)); err != nil {
 			return err
@@ -44,7 +41,7 @@ func (s *Service) mend(ctx context.Context) error {
 }
 
 // raise makes a network's bridge, or mends it.
-func (s *Service) raise(n *lan) error {
+func (k *kernel) raise(n *lan) error {
 	b := link.Bridge{Name: n.Bridge, MTU: n.mtu()}
 	for _, p := range []*pool{n.v4, n.v6} {
 		if p != nil {
@@ -52,7 +49,7 @@ func (s *Service) raise(n *lan) error {
 		}
 	}
 	b.MAC = net.HardwareAddr(macOf(n.gateway(), netip.Addr{}))
-	index, err := b.Ensure(s.host)
+	index, err := b.Ensure(k.host)
 	if err != nil {
 		return fmt.Errorf("network %s: %w", n.Name, err)
 	}
@@ -72,28 +69,4 @@ func (n *lan) rules() firewall.Bridge {
 		}
 	}
 	return b
-}
-
-// replug puts the live endpoints' ends on their bridges again, which may be new ones, and deletes ends that belong to nobody.
-func (s *Service) replug() error {
-	owned := map[string]bool{}
-	for _, h := range s.holdings {
-		for _, p := range s.plugs(h.Endpoints) {
-			owned[p.pair.Host] = true
-			if err := p.pair.Replug(s.host); err != nil {
-				s.log(fmt.Errorf("mend the interface of container %s: %w", h.Request.Name, err))
-			}
-		}
-	}
-	links, err := netlink.LinkList()
-	if err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return fmt.Errorf("list the host's links: %w", err)
-	}
-	for _, l := range links {
-		name := l.Attrs().Name
-		if l.Type() == "veth" && strings.HasPrefix(name, s.names.ends) && !owned[name] {
-			s.later.add(job{end: name})
-		}
-	}
-	return nil
 }

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"sync"
 
@@ -22,8 +21,6 @@ import (
 
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/network/dns"
-	"wherry.dev/wherry/internal/network/firewall"
-	"wherry.dev/wherry/internal/network/link"
 )
 
 // Options of Open.
@@ -36,16 +33,17 @@ type Options struct {
 
 // Service owns the networks, their bridges and the engine's nftables table.
 type Service struct {
-	o      Options
-	names  names // of links and of the table
-	bootID string
-	home   *os.File   // the engine's network namespace
-	host   *link.Conn // to its links
-	fire   *firewall.Table
-	later  *queue
-	guard  *guard
-
+	o         Options
+	bootID    string
+	guard     *guard
 	resolvers *dns.Server
+	kernel
+	state
+}
+
+// state is what the service knows: in memory, changed under its lock, never while the kernel or a disk works.
+type state struct {
+	names names // of links and of the table
 
 	mu       sync.Mutex // guards what follows
 	networks map[string]*lan
@@ -53,9 +51,9 @@ type Service struct {
 	closed   bool
 }
 
-func (s *Service) definitionsDir() string { return filepath.Join(s.o.Root, "networks") }
+func (o Options) definitions() string { return filepath.Join(o.Root, "networks") }
 
-func (s *Service) liveDir() string { return filepath.Join(s.o.State, "network") }
+func (o Options) live() string { return filepath.Join(o.State, "network") }
 
 func (s *Service) log(err error) {
 	if err != nil && s.o.Log != nil {
@@ -101,7 +99,7 @@ func (s *Service) Rename(containerID, name string) {
 		}
 	}
 	if h.attached {
-		if err := h.write(s.liveDir()); err != nil {
+		if err := h.write(s.o.live()); err != nil {
 			s.log(err)
 		}
 	}
@@ -109,7 +107,7 @@ func (s *Service) Rename(containerID, name string) {
 
 // Live returns the allocation of a container that an earlier engine's life attached, ok false where there is none. Of a running container
 // it is also what its files are to be after a Connect, Disconnect or Rename.
-func (s *Service) Live(containerID string) (a *Allocation, ok bool) {
+func (s *state) Live(containerID string) (a *Allocation, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.holdings[containerID]
@@ -137,7 +135,7 @@ func (s *Service) Retain(ctx context.Context, ids map[string]bool) error {
 }
 
 // Gateway is the address by which containers on the default bridge reach the host.
-func (s *Service) Gateway() netip.Addr {
+func (s *state) Gateway() netip.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n, err := s.find(network.NetworkBridge); err == nil {

@@ -165,7 +165,7 @@ func TestDamagedDefinitionIsSetAside(t *testing.T) {
 	s := open(t)
 	good, bad := mustCreate(t, s, network.CreateRequest{Name: "good"}), mustCreate(t, s, network.CreateRequest{Name: "bad"})
 	s.Close()
-	path := filepath.Join(s.definitionsDir(), bad+".json")
+	path := filepath.Join(s.o.definitions(), bad+".json")
 	if err := os.WriteFile(path, []byte(`{"Name":"ba`), 0o600); err != nil {
 		t.Fatal(err)
 	}

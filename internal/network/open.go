@@ -5,16 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"wherry.dev/wherry/internal/network/dns"
-	"wherry.dev/wherry/internal/network/firewall"
-	"wherry.dev/wherry/internal/network/link"
 )
 
 // Open reads the definitions, makes the default network "bridge" (and "host", "none"), mends links and rules from the live endpoints.
 func Open(ctx context.Context, o Options) (_ *Service, err error) {
-	s := &Service{o: o, names: namesOf(o.State), networks: map[string]*lan{}, holdings: map[string]*holding{}}
+	s := &Service{o: o, state: state{names: namesOf(o.State), networks: map[string]*lan{}, holdings: map[string]*holding{}}}
 	s.resolvers = dns.New(view{s})
 	defer func() {
 		if err != nil {
@@ -26,12 +25,12 @@ func Open(ctx context.Context, o Options) (_ *Service, err error) {
 		return nil, fmt.Errorf("read the boot id: %w", err)
 	}
 	s.bootID = strings.TrimSpace(string(boot))
-	for _, dir := range []string{s.definitionsDir(), s.liveDir()} {
+	for _, dir := range []string{s.o.definitions(), s.o.live()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make the folder of networks: %w", err)
 		}
 	}
-	if err := s.connect(); err != nil {
+	if s.kernel, err = openKernel(s.names.table, s.log); err != nil {
 		return nil, err
 	}
 	if err := s.load(); err != nil {
@@ -41,7 +40,7 @@ func Open(ctx context.Context, o Options) (_ *Service, err error) {
 		return nil, err
 	}
 	s.findNamespaces()
-	if err := s.forward(); err != nil {
+	if err := s.forward(filepath.Join(o.live(), "still"), s.bootID); err != nil {
 		return nil, err
 	}
 	if err := s.mend(ctx); err != nil {
@@ -50,25 +49,6 @@ func Open(ctx context.Context, o Options) (_ *Service, err error) {
 	s.resumeResolvers(ctx)
 	s.guard, err = newGuard(s.fire, s.log)
 	return s, err
-}
-
-// connect opens what speaks to the kernel.
-func (s *Service) connect() (err error) {
-	if s.home, err = link.Home(); err != nil {
-		return err
-	}
-	if s.host, err = link.Dial(); err != nil {
-		return err
-	}
-	if s.fire, err = firewall.Open(s.names.table); err != nil {
-		return err
-	}
-	slow, err := link.Dial() // of its own: deleting takes long, and nobody else is to wait for it
-	if err != nil {
-		return err
-	}
-	s.later = newQueue(slow, s.log)
-	return nil
 }
 
 // Close stops DNS and watchers; links and rules stay, running containers keep their network. Where no container runs nothing stays but the
@@ -101,27 +81,15 @@ func (s *Service) Close() error {
 	return errors.Join(append(errs, s.shut())...)
 }
 
-// shut closes what is open: the queue first, whose work needs the rest.
+// shut closes what is open.
 func (s *Service) shut() error {
-	var errs []error
 	s.resolvers.Close()
-	if s.later != nil {
-		s.later.close()
-	}
-	if s.fire != nil {
-		errs = append(errs, s.fire.Close())
-	}
-	if s.host != nil {
-		errs = append(errs, s.host.Close())
-	}
+	errs := []error{s.kernel.close()}
 	for _, h := range s.holdings {
 		h.closePorts()
 		if h.ns != nil {
 			errs = append(errs, h.ns.Close())
 		}
-	}
-	if s.home != nil {
-		errs = append(errs, s.home.Close())
 	}
 	return errors.Join(errs...)
 }

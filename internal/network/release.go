@@ -40,7 +40,7 @@ func (s *Service) Release(ctx context.Context, containerID string) error {
 	s.resolvers.Stop(containerID)
 	err := s.fire.RemovePorts(firewallPorts(h.Reserved))
 	h.closePorts()
-	err = errors.Join(err, h.forget(s.liveDir()))
+	err = errors.Join(err, h.forget(s.o.live()))
 	if h.ns != nil {
 		jobs = append(jobs, job{then: func() { h.ns.Close() }})
 	}
@@ -52,7 +52,7 @@ func (s *Service) Release(ctx context.Context, containerID string) error {
 }
 
 // detach takes an endpoint off its network; its addresses stay reserved until its interface is gone. The caller holds the lock.
-func (s *Service) detach(containerID string, e *endpoint) *lan {
+func (s *state) detach(containerID string, e *endpoint) *lan {
 	n := s.networks[e.NetworkID]
 	if n == nil || n.endpoints[containerID] != e {
 		return nil
@@ -101,13 +101,13 @@ func (s *Service) Disconnect(ctx context.Context, nameOrID, containerID string, 
 		s.later.add(s.unplug(e, n))
 		return nil
 	}
-	errs := []error{h.write(s.liveDir())}
+	errs := []error{h.write(s.o.live())}
 	if wasOut {
 		errs = append(errs, s.movePorts(h, out))
 	}
 	errs = append(errs, link.Delete(s.host, 0, e.End))
 	s.later.add(job{then: s.unplug(e, n).then})
-	errs = append(errs, s.reroute(h))
+	errs = append(errs, s.reroute(h.ns, s.waysOut(h)))
 	s.publish(events.ActionDisconnect, n, containerID)
 	return errors.Join(errs...)
 }
@@ -131,32 +131,7 @@ func (s *Service) movePorts(h *holding, to *endpoint) error {
 		}
 	}
 	s.mu.Unlock()
-	return errors.Join(err, s.fire.AddPorts(firewallPorts(ports)), h.write(s.liveDir()))
-}
-
-// reroute sets the default routes of a running container to where they should go now.
-func (s *Service) reroute(h *holding) error {
-	if h.ns == nil {
-		return nil
-	}
-	s.mu.Lock()
-	plugs := s.plugs(h.Endpoints)
-	s.mu.Unlock()
-	return link.Inside(h.ns, s.home, func() error {
-		c, err := link.Dial()
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		for _, p := range plugs {
-			for _, g := range p.inner.Gateways {
-				if err := link.SetDefault(c, p.inner.Name, g); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
+	return errors.Join(err, s.fire.AddPorts(firewallPorts(ports)), h.write(s.o.live()))
 }
 
 // Connect puts a container on one more network: into its namespace where it runs, else among what Attach will plumb.
@@ -204,14 +179,14 @@ func (s *Service) Connect(ctx context.Context, nameOrID string, r AllocateReques
 		h.chooseWayOut(s.networks)
 		s.mu.Unlock()
 		s.later.add(s.unplug(e, n))
-		return nil, errors.Join(fmt.Errorf("connect container %s to network %s: %w", r.Name, n.Name, err), h.write(s.liveDir()))
+		return nil, errors.Join(fmt.Errorf("connect container %s to network %s: %w", r.Name, n.Name, err), h.write(s.o.live()))
 	}
 	s.publish(events.ActionConnect, n, r.ContainerID)
 	return out, nil
 }
 
 func (s *Service) connectLive(ctx context.Context, h *holding, plugs []plug, moved bool) error {
-	if err := h.write(s.liveDir()); err != nil {
+	if err := h.write(s.o.live()); err != nil {
 		return err
 	}
 	if h.ns == nil {
@@ -229,5 +204,5 @@ func (s *Service) connectLive(ctx context.Context, h *holding, plugs []plug, mov
 	if !moved {
 		return nil
 	}
-	return errors.Join(s.movePorts(h, h.wayOut()), s.reroute(h))
+	return errors.Join(s.movePorts(h, h.wayOut()), s.reroute(h.ns, s.waysOut(h)))
 }

@@ -75,7 +75,7 @@ func (r resolvConf) reachable() []netip.Addr {
 }
 
 // resolvConf is what a container on bridges gets. The caller holds the lock.
-func (s *Service) resolvConf(h *holding) []byte {
+func (s *state) resolvConf(h *holding) []byte {
 	r := hostResolvConf()
 	own := len(h.Request.DNSOptions) > 0
 	if own {

@@ -49,7 +49,7 @@ func (n *lan) forgetNames(containerID string, e *endpoint) {
 
 // needsResolver says whether a container asks the engine for names: on user-defined networks, and where the host's resolvers are at its
 // loopback addresses, which the container cannot reach. The caller holds the lock.
-func (s *Service) needsResolver(h *holding) bool {
+func (s *state) needsResolver(h *holding) bool {
 	bridged := false
 	for _, e := range h.Endpoints {
 		n := s.networks[e.NetworkID]

@@ -1,7 +1,6 @@
 package network
 
 import (
-	"fmt"
 	"net"
 	"os"
 	"slices"
@@ -210,24 +209,21 @@ func TestPort53StaysFree(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer home.Close()
-	err = link.Inside(a.netns, home, func() error {
-		l, err := net.Listen("tcp4", "0.0.0.0:53")
-		if err != nil {
-			return err
+	var listener net.Listener
+	var packets net.PacketConn
+	err = link.Inside(a.netns, home, func() (err error) {
+		if listener, err = net.Listen("tcp4", "0.0.0.0:53"); err == nil {
+			packets, err = net.ListenPacket("udp4", "0.0.0.0:53")
 		}
-		defer l.Close()
-		p, err := net.ListenPacket("udp4", "0.0.0.0:53")
-		if err != nil {
-			return err
-		}
-		defer p.Close()
-		if found := a.find("a"); found != got.Networks["one"].IPAddress.String() {
-			return fmt.Errorf("the resolver says %s", found)
-		}
-		return nil
+		return err
 	})
 	if err != nil {
-		t.Error(err)
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	defer packets.Close()
+	if found := a.find("a"); found != got.Networks["one"].IPAddress.String() {
+		t.Errorf("the resolver says %s", found)
 	}
 }
 

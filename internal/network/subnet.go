@@ -25,7 +25,7 @@ type poolRange struct {
 
 // freeSubnet finds a subnet that neither a network of this engine, nor a route or address of the host, nor a resolver has.
 // The caller holds the lock or is alone.
-func (s *Service) freeSubnet(six bool) (netip.Prefix, error) {
+func (s *state) freeSubnet(six bool) (netip.Prefix, error) {
 	taken, err := hostPrefixes()
 	if err != nil {
 		return netip.Prefix{}, err

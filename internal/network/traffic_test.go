@@ -81,7 +81,7 @@ func TestNetworksAreApart(t *testing.T) {
 	}
 }
 
-func (s *Service) networksGateway(name string) string {
+func (s *state) networksGateway(name string) string {
 	n, _ := s.find(name)
 	return n.gateway().String()
 }
@@ -204,7 +204,7 @@ func TestLeavesNothing(t *testing.T) {
 		}
 		s.later.drain()
 	}
-	if list, _ := os.ReadDir(s.liveDir()); len(list) > 1 {
+	if list, _ := os.ReadDir(s.o.live()); len(list) > 1 {
 		t.Errorf("live endpoints: %v", list)
 	}
 	if err := s.Remove(t.Context(), "one"); err != nil {

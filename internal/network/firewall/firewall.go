@@ -60,11 +60,7 @@ func Open(name string) (*Table, error) {
 
 // dial makes a new connection. After an error the old one may have answers under way that nobody reads.
 func (t *Table) dial() error {
-	if t.conn != nil {
-		t.conn.CloseLasting()
-	}
-	var err error
-	t.conn, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
 		var bindErr error
 		t.port, bindErr = portOf(c)
 		return errors.Join(bindErr, c.SetReadBuffer(4<<20), c.SetWriteBuffer(8<<20))
@@ -72,6 +68,10 @@ func (t *Table) dial() error {
 	if err != nil {
 		return fmt.Errorf("open a socket to the kernel's nftables: %w", err)
 	}
+	if t.conn != nil {
+		t.conn.CloseLasting()
+	}
+	t.conn = conn
 	return nil
 }
 

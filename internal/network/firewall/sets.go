@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 )
 
 // chunk is how many elements go into one message: its attributes count bytes in 16 bits.
@@ -35,9 +36,9 @@ func newSets(table *nftables.Table) sets {
 	id := uint32(0)
 	set := func(name string, key ...nftables.SetDatatype) *nftables.Set {
 		id++ // ids are counted here: the library's counter is shared by all connections and guarded by none
-		s := &nftables.Set{Table: table, Name: name, ID: id, KeyType: key[0]}
+		s := &nftables.Set{Table: table, Name: name, ID: id, KeyType: key[0], KeyByteOrder: binaryutil.NativeEndian}
 		if len(key) > 1 {
-			s.KeyType = nftables.MustConcatSetType(key...)
+			s.KeyType, s.KeyByteOrder = nftables.MustConcatSetType(key...), nil
 		}
 		return s
 	}

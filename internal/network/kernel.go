@@ -1,0 +1,143 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/network/firewall"
+	"wherry.dev/wherry/internal/network/link"
+)
+
+// kernel is what speaks to the kernel.
+type kernel struct {
+	home  *os.File   // the engine's network namespace
+	host  *link.Conn // to its links
+	fire  *firewall.Table
+	later *queue
+}
+
+// openKernel opens all of it. After an error close closes what is open.
+func openKernel(table string, log func(error)) (k kernel, err error) {
+	if k.home, err = link.Home(); err != nil {
+		return k, err
+	}
+	if k.host, err = link.Dial(); err != nil {
+		return k, err
+	}
+	if k.fire, err = firewall.Open(table); err != nil {
+		return k, err
+	}
+	slow, err := link.Dial() // of its own: deleting takes long, and nobody else is to wait for it
+	if err != nil {
+		return k, err
+	}
+	k.later = newQueue(slow, log)
+	return k, nil
+}
+
+// close lets the queue finish and closes everything.
+func (k *kernel) close() error {
+	var errs []error
+	if k.later != nil {
+		k.later.close()
+	}
+	if k.fire != nil {
+		errs = append(errs, k.fire.Close())
+	}
+	if k.host != nil {
+		errs = append(errs, k.host.Close())
+	}
+	if k.home != nil {
+		errs = append(errs, k.home.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// plumb makes pairs of interfaces and configures the inner ends. It runs on a thread in the namespace; the host's ends are made through a
+// socket that was opened outside.
+func (k *kernel) plumb(ns *os.File, plugs []plug) error {
+	inside, err := link.Dial()
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	var interfaces []link.Interface
+	for _, p := range plugs {
+		p.pair.Namespace = ns
+		if err := setSix(p.six); err != nil {
+			return err
+		}
+		if err := p.pair.Add(k.host); err != nil {
+			if errors.Is(err, unix.EXFULL) {
+				return fmt.Errorf("network %s: its bridge has 1024 ports and no more: use another network: %w", p.n.Name, errdefs.ErrResourceExhausted)
+			}
+			return err
+		}
+		interfaces = append(interfaces, p.inner)
+	}
+	return link.Configure(inside, interfaces)
+}
+
+// setSix decides whether the next interface of the calling thread's namespace has IPv6. Set before the interface is made it spares the
+// kernel an address, and the neighbours its announcement.
+func setSix(on bool) error {
+	value := "1"
+	if on {
+		value = "0"
+	}
+	err := link.SetSysctl("net/ipv6/conf/default/disable_ipv6", value)
+	if errors.Is(err, unix.ENOENT) && !on { // a kernel without IPv6
+		return nil
+	}
+	return err
+}
+
+// reroute sets the default routes of a running container.
+func (k *kernel) reroute(ns *os.File, ways []link.Interface) error {
+	if ns == nil {
+		return nil
+	}
+	return link.Inside(ns, k.home, func() error {
+		c, err := link.Dial()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for _, w := range ways {
+			for _, g := range w.Gateways {
+				if err := link.SetDefault(c, w.Name, g); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// replug puts live pairs on their bridges again, which may be new ones, and deletes ends with the prefix that belong to nobody.
+func (k *kernel) replug(plugs []plug, prefix string) error {
+	var errs []error
+	owned := map[string]bool{}
+	for _, p := range plugs {
+		owned[p.pair.Host] = true
+		if err := p.pair.Replug(k.host); err != nil {
+			errs = append(errs, fmt.Errorf("mend the interface of container %s: %w", p.e.Name, err))
+		}
+	}
+	links, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		errs = append(errs, fmt.Errorf("list the host's links: %w", err))
+	}
+	for _, l := range links {
+		if name := l.Attrs().Name; l.Type() == "veth" && strings.HasPrefix(name, prefix) && !owned[name] {
+			k.later.add(job{end: name})
+		}
+	}
+	return errors.Join(errs...)
+}
