@@ -185,3 +185,12 @@ func portMap(rows ...string) network.PortMap {
 	}
 	return out
 }
+
+func mustHost(t testing.TB, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%q: %v: %s", args, err, out)
+	}
+	return string(out)
+}

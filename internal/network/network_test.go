@@ -56,6 +56,14 @@ func reopen(t testing.TB, o Options) *Service {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		s.mu.Lock()
+		closed := s.closed
+		s.mu.Unlock()
+		if !closed {
+			if err := s.Retain(context.Background(), nil); err != nil { // nothing is left to other tests
+				t.Error(err)
+			}
+		}
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}

@@ -79,9 +79,9 @@ func (p *pool) take(want netip.Addr) (netip.Addr, error) {
 	if want.IsValid() {
 		switch {
 		case !p.subnet.Contains(want):
-			return want, invalid("address %s is not part of subnet %s", want, p.subnet)
+			return netip.Addr{}, invalid("address %s is not part of subnet %s", want, p.subnet)
 		case p.used[want]:
-			return want, fmt.Errorf("address %s: Address already in use: %w", want, errdefs.ErrConflict)
+			return netip.Addr{}, fmt.Errorf("address %s: Address already in use: %w", want, errdefs.ErrConflict)
 		}
 		p.used[want] = true
 		return want, nil
