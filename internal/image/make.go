@@ -2,22 +2,16 @@ package image
 
 import (
 	"archive/tar"
-	"bytes"
-	"compress/gzip"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"strings"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/containerd/errdefs"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/events"
@@ -27,62 +21,6 @@ import (
 
 	"wherry.dev/wherry/internal/ref"
 )
-
-// labelOar marks the built-in image with the oar that it was made from.
-const labelOar = "dev.wherry.built-in"
-
-func (s *Service) oarStamp() (string, error) {
-	fi, err := os.Stat(s.o.Oar)
-	if err != nil {
-		return "", fmt.Errorf("the built-in image is made from oar: %w", err)
-	}
-	return fmt.Sprintf("%d-%d", fi.Size(), fi.ModTime().Unix()), nil
-}
-
-// makeHello makes the built-in image from the oar binary: a first run needs no network.
-func (s *Service) makeHello(ctx context.Context) (images.Image, error) {
-	stamp, err := s.oarStamp()
-	if err != nil {
-		return images.Image{}, err
-	}
-	binary, err := os.ReadFile(s.o.Oar)
-	if err != nil {
-		return images.Image{}, err
-	}
-	var layer bytes.Buffer
-	t := tar.NewWriter(&layer)
-	epoch := time.Unix(0, 0).UTC()
-	for _, dir := range []string{"etc", "proc", "sys", "dev", "tmp"} {
-		if err := t.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755, ModTime: epoch}); err != nil {
-			return images.Image{}, err
-		}
-	}
-	passwd := []byte("root:x:0:0:root:/:/oar\n")
-	for _, f := range []struct {
-		name string
-		mode int64
-		data []byte
-	}{{"oar", 0o755, binary}, {"etc/passwd", 0o644, passwd}} {
-		if err := t.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: f.name, Mode: f.mode, Size: int64(len(f.data)), ModTime: epoch}); err != nil {
-			return images.Image{}, err
-		}
-		if _, err := t.Write(f.data); err != nil {
-			return images.Image{}, err
-		}
-	}
-	if err := t.Close(); err != nil {
-		return images.Image{}, err
-	}
-	config := dockerspec.DockerOCIImage{Image: ocispec.Image{Created: &epoch, Platform: ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}}}
-	config.Config.Entrypoint = []string{"/oar", "hello"}
-	config.Config.Labels = map[string]string{labelOar: stamp, ocispec.AnnotationDescription: "built into Wherry: prints what its process sees"}
-	id, err := s.build(ctx, buildRequest{layer: &layer, config: config, ref: helloName, history: "built in"})
-	if err != nil {
-		return images.Image{}, fmt.Errorf("make the built-in image: %w", err)
-	}
-	_ = id
-	return s.images.Get(in(ctx), helloName)
-}
 
 // buildRequest is an image to be made of a parent's layers and one more.
 type buildRequest struct {
@@ -95,42 +33,46 @@ type buildRequest struct {
 	author  string
 }
 
-// build writes layer, config and manifest, names the image and unpacks it.
-func (s *Service) build(ctx context.Context, r buildRequest) (digest.Digest, error) {
-	ctx, done, err := s.lease(ctx)
+// build writes layer, config and manifest, unpacks the image and names it.
+func (l *layers) build(ctx context.Context, r buildRequest) (digest.Digest, error) {
+	ctx, done, err := l.st.lease(ctx)
 	if err != nil {
 		return "", err
 	}
 	defer done()
-	layer, diff, err := s.writeLayer(ctx, r.layer)
+	layer, diff, err := l.st.writeLayer(ctx, r.layer)
 	if err != nil {
 		return "", err
 	}
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
 	r.config.RootFS = ocispec.RootFS{Type: "layers"}
+	r.config.History = nil
 	if r.parent != nil {
-		pm, err := images.Manifest(ctx, s.content, r.parent.Manifest, nil)
+		pm, err := l.st.manifest(ctx, r.parent.Manifest)
 		if err != nil {
 			return "", err
 		}
-		m.Layers = append(m.Layers, pm.Layers...)
+		for _, p := range pm.Layers {
+			p.MediaType = ociLayerType(p.MediaType)
+			m.Layers = append(m.Layers, p)
+		}
 		r.config.RootFS.DiffIDs = append(r.config.RootFS.DiffIDs, r.parent.Config.RootFS.DiffIDs...)
-		r.config.History = append([]ocispec.History(nil), r.parent.Config.History...)
+		r.config.History = append(r.config.History, r.parent.Config.History...)
 	}
 	m.Layers = append(m.Layers, layer)
 	r.config.RootFS.DiffIDs = append(r.config.RootFS.DiffIDs, diff)
 	r.config.History = append(r.config.History, ocispec.History{Created: r.config.Created, CreatedBy: r.history, Comment: r.comment, Author: r.author})
-	if m.Config, err = s.writeBlob(ctx, ocispec.MediaTypeImageConfig, r.config, nil); err != nil {
+	if m.Config, err = l.st.writeBlob(ctx, ocispec.MediaTypeImageConfig, r.config); err != nil {
 		return "", err
 	}
-	manifest, err := s.writeBlob(ctx, ocispec.MediaTypeImageManifest, m, nil)
+	manifest, err := l.st.writeBlob(ctx, ocispec.MediaTypeImageManifest, m)
 	if err != nil {
 		return "", err
 	}
-	if err := s.labelChildren(ctx, manifest); err != nil {
+	if err := l.st.labelChildren(ctx, manifest); err != nil {
 		return "", err
 	}
-	if _, err := s.unpack(ctx, manifest, nil); err != nil {
+	if _, err := l.unpack(ctx, manifest, nil); err != nil {
 		return "", err
 	}
 	name := manifest.Digest.String()
@@ -141,37 +83,32 @@ func (s *Service) build(ctx context.Context, r buildRequest) (digest.Digest, err
 		}
 		name = named.String()
 	}
-	return manifest.Digest, s.name(ctx, name, manifest)
+	return manifest.Digest, l.st.name(ctx, name, manifest)
 }
 
-// writeLayer compresses a tar into the content store; the result is the same for the same tar.
-func (s *Service) writeLayer(ctx context.Context, r io.Reader) (ocispec.Descriptor, digest.Digest, error) {
-	d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip}
-	w, err := content.OpenWriter(ctx, s.content, content.WithRef(fmt.Sprintf("layer-%d", time.Now().UnixNano())))
-	if err != nil {
-		return d, "", err
+// ociLayerType is a layer's type in the words of the OCI, so that a manifest is all of one kind.
+func ociLayerType(t string) string {
+	switch t {
+	case images.MediaTypeDockerSchema2Layer:
+		return ocispec.MediaTypeImageLayer
+	case images.MediaTypeDockerSchema2LayerGzip:
+		return ocispec.MediaTypeImageLayerGzip
+	case images.MediaTypeDockerSchema2LayerZstd:
+		return ocispec.MediaTypeImageLayerZstd
 	}
-	defer w.Close()
-	sum := sha256.New()
-	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
-	if err != nil {
-		return d, "", err
+	return t
+}
+
+// nameable says before the work whether an image can be given a name.
+func nameable(name string) error {
+	if name == "" {
+		return nil
 	}
-	if _, err := io.Copy(io.MultiWriter(z, sum), r); err != nil {
-		return d, "", fmt.Errorf("write the layer: %w", err)
+	r, err := ref.Parse(name)
+	if err == nil && r.Digest != "" {
+		return fmt.Errorf("an image cannot be made under a digest: %q: leave the @… out: %w", name, errdefs.ErrInvalidArgument)
 	}
-	if err := z.Close(); err != nil {
-		return d, "", err
-	}
-	st, err := w.Status()
-	if err != nil {
-		return d, "", err
-	}
-	d.Digest, d.Size = w.Digest(), st.Offset
-	if err := w.Commit(ctx, d.Size, d.Digest); err != nil && !errdefs.IsAlreadyExists(err) {
-		return d, "", err
-	}
-	return d, digest.NewDigest(digest.SHA256, sum), nil
+	return err
 }
 
 // ImportOptions of Import: a root file system's tar becomes a one-layer image.
@@ -183,7 +120,7 @@ type ImportOptions struct {
 
 // Import makes an image of a root file system's tar, plain or compressed.
 func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (digest.Digest, error) {
-	plain, err := compression.DecompressStream(r)
+	plain, err := inflate(r)
 	if err != nil {
 		return "", fmt.Errorf("import: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
@@ -196,6 +133,9 @@ func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (dig
 	if err := applyChanges(&config.Config, o.Changes); err != nil {
 		return "", err
 	}
+	if err := nameable(o.Ref); err != nil {
+		return "", err
+	}
 	id, err := s.build(ctx, buildRequest{layer: plain, config: config, ref: o.Ref, history: "import", comment: o.Message})
 	if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return "", fmt.Errorf("import: this is no whole tar archive, plain or compressed: %w", errdefs.ErrInvalidArgument)
@@ -203,7 +143,7 @@ func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (dig
 	if err != nil {
 		return "", fmt.Errorf("import: %w", err)
 	}
-	s.o.Events.Publish(events.ImageEventType, events.ActionImport, id.String(), map[string]string{"name": o.Ref})
+	s.events.Publish(events.ImageEventType, events.ActionImport, id.String(), map[string]string{"name": o.Ref})
 	return id, nil
 }
 
@@ -232,6 +172,9 @@ func (s *Service) Commit(ctx context.Context, layer io.Reader, o CommitOptions) 
 	}
 	config.Created = &created
 	if err := applyChanges(&config.Config, o.Changes); err != nil {
+		return "", err
+	}
+	if err := nameable(o.Ref); err != nil {
 		return "", err
 	}
 	id, err := s.build(ctx, buildRequest{parent: o.Parent, layer: layer, config: config, ref: o.Ref, author: o.Author, comment: o.Comment,

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/moby/moby/api/types/events"
@@ -44,15 +47,16 @@ func (o *TransferOptions) say(id, format string, args ...any) {
 // tries is how often a broken download is taken up again where it stopped.
 const tries = 5
 
-// Pull brings an image here and unpacks it: layers are downloaded beside each other, and unpacked as they arrive.
+// Pull brings an image here and unpacks it: layers are downloaded beside each other, and unpacked as they arrive. What stopped half-way is
+// taken up where it stopped, by a later Pull too.
 func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) error {
 	r, err := ref.Parse(name)
 	if err != nil {
 		return err
 	}
-	resolver := s.resolver(ctx, r, o.Auth, nil)
+	m := s.remote(ctx, r, o.Auth)
 	if o.AllTags {
-		return s.pullAllTags(ctx, r, o)
+		return s.pullAllTags(ctx, m, o)
 	}
 	o.say(tagOrDigest(r), "Pulling from %s", r.FamiliarRepository())
 	ctx, done, err := s.lease(ctx)
@@ -60,6 +64,7 @@ func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) erro
 		return err
 	}
 	defer done()
+	resolver := m.resolver(nil)
 	_, target, err := resolver.Resolve(ctx, r.String())
 	if err != nil {
 		return explain("pull "+r.Familiar(), r.Domain, err)
@@ -70,6 +75,9 @@ func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) erro
 	}
 	p := &pull{s: s, o: o, ref: r, fetcher: fetcher}
 	if err := p.run(ctx, target); err != nil {
+		if errors.Is(err, syscall.ENOSPC) {
+			err = errors.Join(err, s.collect(context.WithoutCancel(ctx))) // what is half here needs its room more than its resumption
+		}
 		return explain("pull "+r.Familiar(), r.Domain, err)
 	}
 	return p.finish(ctx, target)
@@ -92,27 +100,52 @@ type pull struct {
 
 // run fetches manifests down to the platform's, then config and layers.
 func (p *pull) run(ctx context.Context, target ocispec.Descriptor) error {
-	manifest, err := p.manifest(ctx, target)
+	manifest, err := p.manifest(ctx, target, 0)
 	if err != nil {
 		return err
 	}
-	m, err := images.Manifest(ctx, p.s.content, manifest, nil)
+	m, err := p.s.manifest(ctx, manifest)
 	if err != nil {
-		return fmt.Errorf("read manifest %s: %w", manifest.Digest, err)
+		return err
+	}
+	if !images.IsConfigType(m.Config.MediaType) {
+		return fmt.Errorf("%s is of type %q, not a container image: %w", manifest.Digest, m.Config.MediaType, errdefs.ErrInvalidArgument)
 	}
 	if err := p.blob(ctx, m.Config); err != nil {
 		return err
 	}
-	if err := p.checkPlatform(ctx, m.Config); err != nil {
+	if err := p.fits(ctx, m.Config); err != nil {
 		return err
 	}
 	return p.layers(ctx, manifest, m.Layers)
 }
 
+// fits holds the config's platform against what is wanted before layers are fetched: a manifest without an index says it only there.
+func (p *pull) fits(ctx context.Context, config ocispec.Descriptor) error {
+	var c ocispec.Image
+	if err := p.s.readJSON(ctx, config, &c); err != nil {
+		return fmt.Errorf("read config: %w", err)
+	}
+	has := platforms.Normalize(c.Platform)
+	if p.o.Platform != nil && !matcher(p.o.Platform).Match(has) {
+		return fmt.Errorf("there is only %s, and %s is asked for: %w", platforms.Format(has), platforms.Format(*p.o.Platform), errNoPlatform)
+	}
+	if p.o.Platform == nil && !matcher(nil).Match(has) {
+		p.o.say("", "The image is made for %s, and this machine is %s: it cannot run here", platforms.Format(has), platforms.Format(platforms.DefaultSpec()))
+	}
+	return nil
+}
+
 // manifest fetches an index or manifest and chooses the platform's.
-func (p *pull) manifest(ctx context.Context, d ocispec.Descriptor) (ocispec.Descriptor, error) {
-	if d.Size > 8<<20 {
+func (p *pull) manifest(ctx context.Context, d ocispec.Descriptor, depth int) (ocispec.Descriptor, error) {
+	if d.Size > maxJSON {
 		return d, fmt.Errorf("manifest %s has %d bytes, 8 MiB are the most: %w", d.Digest, d.Size, errdefs.ErrInvalidArgument)
+	}
+	if !images.IsManifestType(d.MediaType) && !images.IsIndexType(d.MediaType) {
+		return d, fmt.Errorf("%s is of type %q, not a container image: %w", d.Digest, d.MediaType, errdefs.ErrInvalidArgument)
+	}
+	if depth > 3 {
+		return d, fmt.Errorf("index %s is nested too deep: %w", d.Digest, errdefs.ErrInvalidArgument)
 	}
 	if err := p.blob(ctx, d); err != nil {
 		return d, err
@@ -120,17 +153,19 @@ func (p *pull) manifest(ctx context.Context, d ocispec.Descriptor) (ocispec.Desc
 	if images.IsManifestType(d.MediaType) {
 		return d, nil
 	}
-	if !images.IsIndexType(d.MediaType) {
-		return d, fmt.Errorf("%s is of type %q, not a container image: %w", d.Digest, d.MediaType, errdefs.ErrInvalidArgument)
-	}
-	children, err := images.Children(ctx, p.s.content, d)
+	children, err := p.s.index(ctx, d)
 	if err != nil {
 		return d, err
 	}
 	want := matcher(p.o.Platform)
 	var best *ocispec.Descriptor
+	var have []string
 	for i, c := range children {
-		if c.Platform != nil && want.Match(*c.Platform) && (best == nil || want.Less(*c.Platform, *best.Platform)) {
+		if c.Platform == nil || c.Annotations["vnd.docker.reference.type"] != "" {
+			continue
+		}
+		have = append(have, platforms.Format(*c.Platform))
+		if want.Match(*c.Platform) && (best == nil || want.Less(*c.Platform, *best.Platform)) {
 			best = &children[i]
 		}
 	}
@@ -139,27 +174,13 @@ func (p *pull) manifest(ctx context.Context, d ocispec.Descriptor) (ocispec.Desc
 		if p.o.Platform != nil {
 			spec = *p.o.Platform
 		}
-		return d, fmt.Errorf("no matching manifest for %s in the manifest list entries: %w", platforms.Format(spec), errNoPlatform)
+		return d, fmt.Errorf("no matching manifest for %s in the manifest list entries, which are for %s: %w", platforms.Format(spec), strings.Join(have, ", "), errNoPlatform)
 	}
-	return p.manifest(ctx, *best)
+	return p.manifest(ctx, *best, depth+1)
 }
 
-var errNoPlatform = errors.New("the image is not made for this platform: choose another with --platform, or another tag")
-
-// checkPlatform refuses an image of one platform only when another one was asked for by name.
-func (p *pull) checkPlatform(ctx context.Context, config ocispec.Descriptor) error {
-	if p.o.Platform == nil {
-		return nil
-	}
-	has, err := images.ConfigPlatform(ctx, p.s.content, config)
-	if err != nil {
-		return err
-	}
-	if !matcher(p.o.Platform).Match(has) {
-		return fmt.Errorf("there is only %s, and %s is asked for: %w", platforms.Format(has), platforms.Format(*p.o.Platform), errNoPlatform)
-	}
-	return nil
-}
+// errNoPlatform is a not-found of a kind that a person can do something about.
+var errNoPlatform = fmt.Errorf("choose another with --platform, or another tag: %w", errdefs.ErrInvalidArgument)
 
 // layers downloads all, at most four at a time, and unpacks each when those below it are there.
 func (p *pull) layers(ctx context.Context, manifest ocispec.Descriptor, layers []ocispec.Descriptor) error {
@@ -199,21 +220,24 @@ func (p *pull) layers(ctx context.Context, manifest ocispec.Descriptor, layers [
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	for key := range started {
-		p.o.say(key[7:19], "Pull complete")
+	for _, l := range layers {
+		if started[l.Digest.String()] {
+			delete(started, l.Digest.String())
+			p.o.say(short(l), "Pull complete")
+		}
 	}
 	return nil
 }
 
-func short(d ocispec.Descriptor) string { return d.Digest.Encoded()[:12] }
+func short(d ocispec.Descriptor) string { return fmt.Sprintf("%.12s", d.Digest.Encoded()) }
 
 func (p *pull) layer(ctx context.Context, l ocispec.Descriptor) error {
-	if len(l.URLs) > 0 {
-		l.URLs = nil // a foreign address of the image's making is never asked
+	if _, err := images.DiffCompression(ctx, l.MediaType); err != nil {
+		return fmt.Errorf("layer %s is of type %q, not a file system layer: %w", l.Digest, l.MediaType, errdefs.ErrInvalidArgument)
 	}
 	if _, err := p.s.content.Info(ctx, l.Digest); err == nil {
 		p.o.say(short(l), "Already exists")
-		return nil
+		return p.blob(ctx, l)
 	}
 	stop := p.report(ctx, l)
 	err := p.blob(ctx, l)
@@ -250,18 +274,39 @@ func (p *pull) report(ctx context.Context, l ocispec.Descriptor) (stop func()) {
 	return func() { close(done); ended.Wait() }
 }
 
-// blob fetches one piece of content, verified by size and digest; a broken connection is taken up where it stopped.
+// blob fetches one piece of content, verified by size and digest; a broken connection is taken up where it stopped. Of all pulls that
+// want it, one fetches it. Addresses of the image's making ("urls") are never asked.
 func (p *pull) blob(ctx context.Context, d ocispec.Descriptor) error {
-	d.URLs = nil
+	if err := d.Digest.Validate(); err != nil {
+		return fmt.Errorf("digest %q: %w: %w", d.Digest, err, errdefs.ErrInvalidArgument)
+	}
+	d.URLs, d.Data = nil, nil
+	unlock, err := p.s.pulls.lock(ctx, d.Digest.String())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := p.mend(ctx, d); err != nil {
+		return err
+	}
+	if d.Size == 0 {
+		return fmt.Errorf("%s: no content has 0 bytes: %w", d.Digest, errdefs.ErrInvalidArgument)
+	}
 	wait := 200 * time.Millisecond
 	for try := 1; ; try++ {
 		err := remotes.Fetch(ctx, p.s.content, p.fetcher, d)
 		if err == nil || errdefs.IsAlreadyExists(err) {
 			return p.label(ctx, d)
 		}
+		if errdefs.IsFailedPrecondition(err) {
+			// The bytes are not what the digest says: those that are here are no ground to go on from.
+			_ = p.s.content.Abort(context.WithoutCancel(ctx), remotes.MakeRefKey(ctx, d))
+			return fmt.Errorf("the registry sends other content than the digest and size say: %w", err)
+		}
 		if try == tries || !transient(err) || ctx.Err() != nil {
 			return err
 		}
+		p.o.say(short(d), "Retrying in %s: %s", wait, withoutQuery(err))
 		select {
 		case <-time.After(wait):
 			wait *= 2
@@ -271,22 +316,34 @@ func (p *pull) blob(ctx context.Context, d ocispec.Descriptor) error {
 	}
 }
 
+// mend drops what is here but damaged, so that it is fetched anew: files that a crash or a failing disk has cut short, and small ones with
+// other content.
+func (p *pull) mend(ctx context.Context, d ocispec.Descriptor) error {
+	if _, err := p.s.content.Info(ctx, d.Digest); err != nil {
+		return nil
+	}
+	info, err := p.s.backend.Info(ctx, d.Digest)
+	if err == nil && info.Size == d.Size && (d.Size > maxJSON || p.s.verify(ctx, d) == nil) {
+		return nil
+	}
+	if err == nil && info.Size != d.Size && p.s.verify(ctx, ocispec.Descriptor{Digest: d.Digest, Size: info.Size}) == nil {
+		return fmt.Errorf("%s has %d bytes, the manifest says %d: %w", d.Digest, info.Size, d.Size, errdefs.ErrInvalidArgument)
+	}
+	p.s.forgetLayers()
+	return p.s.discard(ctx, d.Digest)
+}
+
 // transient errors are those that a second try may not see.
 func transient(err error) bool {
+	if errors.Is(err, docker.ErrInvalidAuthorization) || errdefs.IsInvalidArgument(err) {
+		return false
+	}
 	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errdefs.IsUnavailable(err) || isNetwork(err)
 }
 
 // label makes content keep its children from being collected, and remember where it came from.
 func (p *pull) label(ctx context.Context, d ocispec.Descriptor) error {
 	return p.s.labelChildren(ctx, d)
-}
-
-func (s *Service) labelChildren(ctx context.Context, d ocispec.Descriptor) error {
-	if !images.IsManifestType(d.MediaType) && !images.IsIndexType(d.MediaType) {
-		return nil
-	}
-	_, err := images.SetChildrenLabels(s.content, images.ChildrenHandler(s.content))(ctx, d)
-	return err
 }
 
 // finish names the image.
@@ -302,29 +359,18 @@ func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 	} else {
 		p.o.say("", "Status: Image is up to date for %s", p.ref.Familiar())
 	}
-	p.s.o.Events.Publish(events.ImageEventType, events.ActionPull, p.ref.Familiar(), map[string]string{"name": p.ref.FamiliarName()})
+	p.s.events.Publish(events.ImageEventType, events.ActionPull, p.ref.Familiar(), map[string]string{"name": p.ref.FamiliarName()})
 	return nil
 }
 
-// name points a reference at content.
-func (s *Service) name(ctx context.Context, name string, target ocispec.Descriptor) error {
-	img := images.Image{Name: name, Target: ocispec.Descriptor{MediaType: target.MediaType, Digest: target.Digest, Size: target.Size}}
-	_, err := s.images.Create(ctx, img)
-	if errdefs.IsAlreadyExists(err) {
-		_, err = s.images.Update(ctx, img, "target")
-	}
-	if err != nil {
-		return fmt.Errorf("name image %s: %w", name, err)
-	}
-	return nil
-}
-
-func (s *Service) pullAllTags(ctx context.Context, r ref.Reference, o TransferOptions) error {
-	tags, err := s.tags(ctx, r, o.Auth)
+func (s *Service) pullAllTags(ctx context.Context, m *remote, o TransferOptions) error {
+	r := m.ref
+	tags, err := m.tags(in(ctx))
 	if err != nil {
 		return explain("pull "+r.Familiar(), r.Domain, err)
 	}
 	o.AllTags = false
+	r.Digest = ""
 	for _, tag := range tags {
 		r.Tag = tag
 		if err := s.Pull(ctx, r.String(), o); err != nil {

@@ -43,7 +43,7 @@ func (s *Service) Push(ctx context.Context, name string, o TransferOptions) erro
 	}
 	o.say("", "The push refers to repository [%s]", r.Name())
 	tracker := docker.NewInMemoryTracker()
-	pusher, err := s.resolver(ctx, r, o.Auth, tracker).Pusher(ctx, r.Name()+":"+r.Tag+"@"+target.Digest.String())
+	pusher, err := s.remote(ctx, r, o.Auth).resolver(tracker).Pusher(ctx, r.Name()+":"+r.Tag+"@"+target.Digest.String())
 	if err != nil {
 		return explain("push "+r.Familiar(), r.Domain, err)
 	}
@@ -54,7 +54,7 @@ func (s *Service) Push(ctx context.Context, name string, o TransferOptions) erro
 	if o.Progress != nil {
 		o.Progress(Progress{Aux: map[string]any{"Tag": r.Tag, "Digest": target.Digest, "Size": target.Size}})
 	}
-	s.o.Events.Publish(events.ImageEventType, events.ActionPush, r.Familiar(), map[string]string{"name": r.FamiliarName()})
+	s.events.Publish(events.ImageEventType, events.ActionPush, r.Familiar(), map[string]string{"name": r.FamiliarName()})
 	return nil
 }
 
@@ -75,7 +75,7 @@ func (s *Service) pushAllTags(ctx context.Context, r ref.Reference, o TransferOp
 }
 
 // pushTarget is the whole image where all of it is here, else the one platform's manifest that is.
-func (s *Service) pushTarget(ctx context.Context, img images.Image, platform *ocispec.Platform) (ocispec.Descriptor, error) {
+func (s *store) pushTarget(ctx context.Context, img images.Image, platform *ocispec.Platform) (ocispec.Descriptor, error) {
 	if platform == nil && s.complete(ctx, img.Target) {
 		return img.Target, nil
 	}
@@ -85,23 +85,6 @@ func (s *Service) pushTarget(ctx context.Context, img images.Image, platform *oc
 	}
 	d.Platform = nil
 	return d, nil
-}
-
-// complete says whether all content below a descriptor is here.
-func (s *Service) complete(ctx context.Context, d ocispec.Descriptor) bool {
-	if _, err := s.content.Info(ctx, d.Digest); err != nil {
-		return false
-	}
-	children, err := images.Children(ctx, s.content, d)
-	if err != nil {
-		return false
-	}
-	for _, c := range children {
-		if !s.complete(ctx, c) {
-			return false
-		}
-	}
-	return true
 }
 
 // reportingPusher says what is sent.
@@ -164,7 +147,7 @@ func (s *Service) Distribution(ctx context.Context, name string, a *registry.Aut
 		return registry.DistributionInspect{}, err
 	}
 	defer done()
-	resolver := s.resolver(ctx, r, a, nil)
+	resolver := s.remote(ctx, r, a).resolver(nil)
 	_, target, err := resolver.Resolve(ctx, r.String())
 	if err != nil {
 		return registry.DistributionInspect{}, explain("inspect "+r.Familiar(), r.Domain, err)

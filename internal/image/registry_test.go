@@ -138,29 +138,30 @@ func TestCredentialsStayAtTheirOrigin(t *testing.T) {
 func TestWhoIsTrustedWithCredentials(t *testing.T) {
 	rows := []struct {
 		origin, realm string
-		want          bool
+		want, plain   bool
 	}{
-		{"registry-1.docker.io", "https://auth.docker.io/token", true},
-		{"ghcr.io", "https://ghcr.io/token", true},
-		{"quay.io", "https://quay.io/v2/auth", true},
-		{"eu.gcr.io", "https://gcr.io/v2/token", true},
-		{"name.azurecr.io", "https://name.azurecr.io/oauth2/token", true},
-		{"registry.example.co.uk", "https://login.example.co.uk/token", true},
-		{"registry.local:5000", "http://registry.local:5000/token", true},
-		{"registry.example.com", "http://auth.example.com/token", false},
-		{"registry.example.com", "https://auth.example.org/token", false},
-		{"registry.example.co.uk", "https://evil.co.uk/token", false},
-		{"me.github.io", "https://you.github.io/token", false},
-		{"127.0.0.1:5000", "http://127.0.0.1:5001/token", false},
-		{"10.0.0.1", "https://20.0.0.1/token", false},
-		{"registry.local:5000", "http://registry.local:5001/token", false},
+		{"registry-1.docker.io", "https://auth.docker.io/token", true, false},
+		{"ghcr.io", "https://ghcr.io/token", true, false},
+		{"quay.io", "https://quay.io/v2/auth", true, false},
+		{"eu.gcr.io", "https://gcr.io/v2/token", true, false},
+		{"name.azurecr.io", "https://name.azurecr.io/oauth2/token", true, false},
+		{"registry.example.co.uk", "https://login.example.co.uk/token", true, false},
+		{"registry.local:5000", "http://registry.local:5000/token", true, true},
+		{"registry.local:5000", "http://registry.local:5000/token", false, false},
+		{"registry.example.com", "http://auth.example.com/token", false, false},
+		{"registry.example.com", "https://auth.example.org/token", false, false},
+		{"registry.example.co.uk", "https://evil.co.uk/token", false, false},
+		{"me.github.io", "https://you.github.io/token", false, false},
+		{"127.0.0.1:5000", "http://127.0.0.1:5001/token", false, true},
+		{"10.0.0.1", "https://20.0.0.1/token", false, false},
+		{"registry.local:5000", "http://registry.local:5001/token", false, true},
 	}
 	for _, row := range rows {
 		u, err := url.Parse(row.realm)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := (&originGuard{origin: row.origin}).trusts(u); got != row.want {
+		if got := newAuthorizer(row.origin, row.plain, nil, nil).trusts(u); got != row.want {
 			t.Errorf("%s sends credentials to %s: %v, want %v", row.origin, row.realm, got, row.want)
 		}
 	}

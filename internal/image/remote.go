@@ -2,8 +2,10 @@ package image
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -16,62 +18,82 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker/config"
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/registry"
-	"golang.org/x/net/publicsuffix"
 
 	"wherry.dev/wherry/internal/ref"
 	"wherry.dev/wherry/internal/version"
 )
 
-// resolver speaks to the registry of one reference with the credentials that were given for it.
-func (s *Service) resolver(ctx context.Context, r ref.Reference, auth *registry.AuthConfig, tracker docker.StatusTracker) remotes.Resolver {
-	guard := &originGuard{origin: registryHost(r.Domain), next: transport()}
-	client := &http.Client{Transport: guard}
-	authorizer := docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthCreds(func(host string) (string, string, error) {
-		if host != guard.origin && host != r.Domain {
-			return "", "", nil
+// registries knows how registries are reached.
+type registries struct {
+	insecure []string // hosts and networks whose certificates are not checked, and which may be spoken to over plain HTTP
+	hostDirs []string // folders with <host>/ca.crt, client certificates, or hosts.toml
+}
+
+// remote is one registry, with the credentials that were given for it.
+type remote struct {
+	ref   ref.Reference
+	auth  *authorizer
+	hosts docker.RegistryHosts
+}
+
+func (g *registries) remote(ctx context.Context, r ref.Reference, creds *registry.AuthConfig) *remote {
+	plain := g.plain(r.Domain)
+	home := registryHost(r.Domain)
+	o := config.HostOptions{UpdateClient: limitTransport, HostDir: g.hostDir}
+	if plain && !docker.IsLocalhost(r.Domain) {
+		o.DefaultScheme = "http" // tried after TLS has failed
+		o.DefaultTLS = &tls.Config{InsecureSkipVerify: true}
+	}
+	hosts := config.ConfigureHosts(ctx, o)
+	m := &remote{ref: r}
+	m.hosts = func(host string) ([]docker.RegistryHost, error) {
+		list, err := hosts(host)
+		if err != nil {
+			return nil, fmt.Errorf("settings of registry %s: %w", host, err)
 		}
-		return credentialsOf(auth)(host)
-	}))
-	return docker.NewResolver(docker.ResolverOptions{Tracker: tracker, Headers: http.Header{"User-Agent": {"wherry/" + version.Version}},
-		Hosts: func(host string) ([]docker.RegistryHost, error) {
-			list, err := s.hosts(ctx, host, guard)
-			for i := range list {
-				list[i].Authorizer = authorizer
+		for i := range list {
+			if m.auth == nil {
+				m.auth = newAuthorizer(home, plain, creds, list[len(list)-1].Client.Transport)
 			}
-			return list, err
-		}})
-}
-
-// credentialsOf are a user and a password, or nobody and a token; nil is nobody.
-func credentialsOf(a *registry.AuthConfig) func(host string) (string, string, error) {
-	return func(string) (string, string, error) {
-		switch {
-		case a == nil:
-			return "", "", nil
-		case a.IdentityToken != "":
-			return "", a.IdentityToken, nil
+			list[i].Authorizer = m.auth
+			client := *list[i].Client
+			client.CheckRedirect = m.auth.checkRedirect
+			list[i].Client = &client
 		}
-		return a.Username, a.Password, nil
+		return list, nil
 	}
+	return m
 }
 
-// hosts says how to speak to a registry: TLS or not, and with which certificates.
-func (s *Service) hosts(ctx context.Context, host string, guard *originGuard) ([]docker.RegistryHost, error) {
-	return config.ConfigureHosts(ctx, config.HostOptions{DefaultScheme: s.scheme(host),
-		UpdateClient: func(c *http.Client) error { c.Transport = guarded{guard, c.Transport}; return nil }})(host)
+func (m *remote) resolver(tracker docker.StatusTracker) remotes.Resolver {
+	return docker.NewResolver(docker.ResolverOptions{Tracker: tracker, Headers: http.Header{"User-Agent": {"wherry/" + version.Version}}, Hosts: m.hosts})
 }
 
-// scheme is "http" only for hosts that were named insecure; "" leaves loopback addresses to be tried.
-func (s *Service) scheme(host string) string {
-	for _, insecure := range s.o.InsecureRegistries {
-		if host == insecure {
-			return "http"
-		}
-	}
+// plain says whether a registry may do without TLS: loopback addresses, and those named with --insecure-registry.
+func (g *registries) plain(host string) bool {
 	if docker.IsLocalhost(host) {
-		return ""
+		return true
 	}
-	return "https"
+	ip := net.ParseIP(hostname(host))
+	for _, insecure := range g.insecure {
+		if host == insecure {
+			return true
+		}
+		if _, network, err := net.ParseCIDR(insecure); err == nil && ip != nil && network.Contains(ip) {
+			return true
+		}
+	}
+	return false
+}
+
+// hostDir finds the folder with a registry's certificates.
+func (g *registries) hostDir(host string) (string, error) {
+	for _, dir := range g.hostDirs {
+		if found, err := config.HostDirFromRoot(dir)(host); err == nil {
+			return found, nil
+		}
+	}
+	return "", errdefs.ErrNotFound
 }
 
 func registryHost(domain string) string {
@@ -81,70 +103,95 @@ func registryHost(domain string) string {
 	return domain
 }
 
-// transport gives up on a registry that does not answer or stalls; a download that moves may take any time.
-func transport() *http.Transport {
-	t := http.DefaultTransport.(*http.Transport).Clone()
+// limitTransport gives up on a registry that does not answer; a download that moves may take any time.
+func limitTransport(c *http.Client) error {
+	t, ok := c.Transport.(*http.Transport)
+	if !ok {
+		return nil
+	}
 	t.DialContext = (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext
 	t.ResponseHeaderTimeout = 60 * time.Second
 	t.TLSHandshakeTimeout = 15 * time.Second
 	t.MaxIdleConnsPerHost = 8
-	return t
+	t.MaxResponseHeaderBytes = 1 << 20
+	return nil
 }
 
-// originGuard lets credentials go to the registry that they were given for, and to a token service of the same site over TLS; to nobody
-// else, whatever a challenge says.
-type originGuard struct {
-	origin string
-	next   http.RoundTripper
-}
-
-func (g *originGuard) RoundTrip(r *http.Request) (*http.Response, error) { return g.forward(r, g.next) }
-
-func (g *originGuard) forward(r *http.Request, next http.RoundTripper) (*http.Response, error) {
-	basic := strings.HasPrefix(r.Header.Get("Authorization"), "Basic ")
-	form := r.Method == http.MethodPost && strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded")
-	if (basic || form) && !g.trusts(r.URL) {
-		return nil, fmt.Errorf("registry %s asks for its credentials to be sent to %s://%s: refused: %w", g.origin, r.URL.Scheme, r.URL.Host, errdefs.ErrPermissionDenied)
-	}
-	return next.RoundTrip(r)
-}
-
-func (g *originGuard) trusts(u *url.URL) bool {
-	if u.Host == g.origin {
-		return true
-	}
-	return u.Scheme == "https" && site(u.Hostname()) == site(hostname(g.origin)) && net.ParseIP(u.Hostname()) == nil
-}
-
-func hostname(host string) string {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		return h
-	}
-	return host
-}
-
-// site is the part of a name that one owner has registered ("example.co.uk" of "registry.example.co.uk"), by the public suffix list.
-// A name that is itself a suffix, under which strangers register, is a site of its own.
-func site(host string) string {
-	registered, err := publicsuffix.EffectiveTLDPlusOne(host)
+// get asks the registry for something small that has no place in a resolver.
+func (m *remote) get(ctx context.Context, path string, query url.Values, scope string) (*http.Response, error) {
+	hosts, err := m.hosts(m.ref.Domain)
 	if err != nil {
-		return host
+		return nil, err
 	}
-	return registered
+	host := hosts[len(hosts)-1]
+	address := url.URL{Scheme: host.Scheme, Host: host.Host, Path: host.Path + path, RawQuery: query.Encode()}
+	if scope != "" {
+		ctx = docker.WithScope(ctx, scope)
+	}
+	client := *host.Client
+	client.Timeout = 60 * time.Second
+	var responses []*http.Response
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("User-Agent", "wherry/"+version.Version)
+		if err := m.auth.Authorize(ctx, req); err != nil {
+			return nil, err
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return nil, err
+		}
+		switch resp.StatusCode {
+		case http.StatusOK:
+			return resp, nil
+		case http.StatusUnauthorized:
+			resp.Body.Close()
+			responses = append(responses, resp)
+			if err := m.auth.AddResponses(ctx, responses); err != nil {
+				return nil, err
+			}
+		case http.StatusNotFound:
+			resp.Body.Close()
+			return nil, errdefs.ErrNotFound
+		default:
+			resp.Body.Close()
+			return nil, fmt.Errorf("the registry answers %s", resp.Status)
+		}
+	}
 }
 
-// guarded puts a guard before a client's own transport.
-type guarded struct {
-	*originGuard
-	own http.RoundTripper
-}
-
-func (g guarded) RoundTrip(r *http.Request) (*http.Response, error) {
-	next := g.own
-	if next == nil {
-		next = g.next
+// Login tries credentials at their registry and returns an identity token if it gave one.
+func (s *Service) Login(ctx context.Context, a registry.AuthConfig) (registry.AuthResponse, error) {
+	host := serverHost(a.ServerAddress)
+	domain := host
+	if host == registryHost("docker.io") {
+		domain = "docker.io"
 	}
-	return g.forward(r, next)
+	r := ref.Reference{Domain: domain, Path: "library/login", Tag: "latest"}
+	if _, err := ref.Parse(domain + "/a/b"); err != nil || strings.Trim(domain, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]_") != "" {
+		return registry.AuthResponse{}, fmt.Errorf("login to %q: this is no registry's address: give a host, or host:port: %w", a.ServerAddress, errdefs.ErrInvalidArgument)
+	}
+	a.ServerAddress = ""
+	m := s.remote(ctx, r, &a)
+	if _, err := m.hosts(domain); err != nil {
+		return registry.AuthResponse{}, err
+	}
+	m.auth.offline = true
+	resp, err := m.get(in(ctx), "/", nil, "")
+	if errors.Is(err, docker.ErrInvalidAuthorization) {
+		if held := (*withheldError)(nil); errors.As(err, &held) {
+			return registry.AuthResponse{}, fmt.Errorf("login to %s: %w: %w", domain, held, errdefs.ErrUnauthenticated)
+		}
+		return registry.AuthResponse{}, fmt.Errorf("login to %s: unauthorized: incorrect username or password: %w", domain, errdefs.ErrUnauthenticated)
+	}
+	if err != nil {
+		return registry.AuthResponse{}, explain("login "+domain, domain, err)
+	}
+	resp.Body.Close()
+	return registry.AuthResponse{Status: "Login Succeeded", IdentityToken: m.auth.refresh}, nil
 }
 
 // explain turns what a registry or the network answered into one line for people.
@@ -154,11 +201,16 @@ func explain(what, host string, err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, context.Canceled):
+		return err
 	case errdefs.IsNotFound(err):
 		return fmt.Errorf("%s: manifest unknown: the registry has no such repository or tag, or hides it: check the spelling, or log in: %w", what, errdefs.ErrNotFound)
 	case errors.Is(err, docker.ErrInvalidAuthorization), strings.Contains(err.Error(), "401"), strings.Contains(err.Error(), "403 Forbidden"):
 		verb, _, _ := strings.Cut(what, " ")
 		text := fmt.Sprintf("%s: %s access denied: the registry refuses this login, or none was given: run `wherry login %s`", what, verb, host)
+		if held := (*withheldError)(nil); errors.As(err, &held) {
+			text = fmt.Sprintf("%s: %s access denied: %s", what, verb, held)
+		}
 		return &explained{text, []error{err, errdefs.ErrPermissionDenied}}
 	case errors.As(err, &dns):
 		return fmt.Errorf("%s: the registry's name %s cannot be resolved: %w: %w", what, host, err, errdefs.ErrUnavailable)
@@ -168,10 +220,10 @@ func explain(what, host string, err error) error {
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return fmt.Errorf("%s: the registry speaks plain HTTP: start wherryd with --insecure-registry %s if that is meant: %w: %w", what, host, err, errdefs.ErrUnavailable)
 	case strings.Contains(err.Error(), "x509:"), strings.Contains(err.Error(), "tls:"):
-		return fmt.Errorf("%s: the registry's certificate is not trusted: %w: %w", what, err, errdefs.ErrUnavailable)
+		return fmt.Errorf("%s: the registry's certificate is not trusted: put that of its authority into /etc/docker/certs.d/%s/ca.crt: %w: %w", what, host, err, errdefs.ErrUnavailable)
 	case errors.Is(err, syscall.ENOSPC):
-		return fmt.Errorf("%s: the disk is full: %w", what, err)
-	case errors.As(err, &op):
+		return fmt.Errorf("%s: the disk is full: free space, or remove images with `wherry rmi`: %w", what, err)
+	case errors.As(err, &op), errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%s: %w: %w", what, err, errdefs.ErrUnavailable)
 	}
 	return fmt.Errorf("%s: %w", what, err)
@@ -185,60 +237,6 @@ type explained struct {
 
 func (e *explained) Error() string   { return e.text }
 func (e *explained) Unwrap() []error { return e.causes }
-
-// Login tries credentials at their registry and returns an identity token if it gave one.
-func (s *Service) Login(ctx context.Context, a registry.AuthConfig) (registry.AuthResponse, error) {
-	host := strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(a.ServerAddress, "https://"), "http://"), "/")
-	host, _, _ = strings.Cut(host, "/")
-	if host == "" || host == "index.docker.io" {
-		host = "docker.io"
-	}
-	guard := &originGuard{origin: registryHost(host), next: transport()}
-	list, err := s.hosts(ctx, host, guard)
-	if err != nil {
-		return registry.AuthResponse{}, err
-	}
-	h := list[0]
-	client := *h.Client // of a registry on this machine it takes any certificate, and no TLS, as for pulls
-	client.Timeout = 30 * time.Second
-	authorizer := docker.NewDockerAuthorizer(docker.WithAuthClient(&client), docker.WithAuthCreds(credentialsOf(&a)))
-	if err := tryLogin(ctx, &client, authorizer, h.Scheme+"://"+h.Host+"/v2/"); err != nil {
-		if errdefs.IsUnauthorized(err) {
-			return registry.AuthResponse{}, fmt.Errorf("login to %s: unauthorized: incorrect username or password: %w", host, errdefs.ErrUnauthenticated)
-		}
-		return registry.AuthResponse{}, explain("login "+host, host, err)
-	}
-	return registry.AuthResponse{Status: "Login Succeeded"}, nil
-}
-
-func tryLogin(ctx context.Context, client *http.Client, authorizer docker.Authorizer, address string) error {
-	var responses []*http.Response
-	for range 2 {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-		if err != nil {
-			return err
-		}
-		if err := authorizer.Authorize(docker.WithScope(ctx, "registry:catalog:*"), req); err != nil && len(responses) > 0 {
-			return fmt.Errorf("%w: %w", err, errdefs.ErrUnauthenticated)
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			return err
-		}
-		resp.Body.Close()
-		if resp.StatusCode == http.StatusOK {
-			return nil
-		}
-		if resp.StatusCode != http.StatusUnauthorized {
-			return fmt.Errorf("the registry answers %s", resp.Status)
-		}
-		responses = append(responses, resp)
-		if err := authorizer.AddResponses(ctx, responses); err != nil {
-			return fmt.Errorf("%w: %w", err, errdefs.ErrUnauthenticated)
-		}
-	}
-	return errdefs.ErrUnauthenticated
-}
 
 // isNetwork says whether an error came from the connection, not from an answer.
 func isNetwork(err error) bool {

@@ -3,13 +3,11 @@ package image
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/image"
-	"github.com/opencontainers/go-digest"
 
 	"wherry.dev/wherry/internal/ref"
 )
@@ -24,17 +22,14 @@ func (s *Service) Tag(ctx context.Context, source, target string) error {
 		return fmt.Errorf("refusing to create a tag with a digest reference: %q: leave the @… out: %w", target, errdefs.ErrInvalidArgument)
 	}
 	ctx = in(ctx)
-	img, err := s.find(ctx, source)
-	if errdefs.IsNotFound(err) && isHello(source) {
-		img, err = s.makeHello(ctx)
-	}
+	img, err := s.lookup(ctx, source)
 	if err != nil {
 		return err
 	}
 	if err := s.name(ctx, r.String(), img.Target); err != nil {
 		return err
 	}
-	s.o.Events.Publish(events.ImageEventType, events.ActionTag, img.Target.Digest.String(), map[string]string{"name": r.Familiar()})
+	s.events.Publish(events.ImageEventType, events.ActionTag, img.Target.Digest.String(), map[string]string{"name": r.Familiar()})
 	return nil
 }
 
@@ -42,6 +37,7 @@ func (s *Service) Tag(ctx context.Context, source, target string) error {
 type RemoveOptions struct{ Force, NoPrune bool }
 
 // Remove takes a name away, and with the last name the image; by id it takes all names away. Its disk space is free when Remove returns.
+// An image that containers use is not removed: with Force its names go, and it stays nameless until it is removed or pruned after them.
 func (s *Service) Remove(ctx context.Context, name string, o RemoveOptions) ([]image.DeleteResponse, error) {
 	ctx = in(ctx)
 	img, err := s.find(ctx, name)
@@ -52,22 +48,68 @@ func (s *Service) Remove(ctx context.Context, name string, o RemoveOptions) ([]i
 	if err != nil {
 		return nil, err
 	}
-	names := []string{img.Name}
-	if isID(name) && s.byIDOnly(ctx, name) {
-		names = e.names
-		if len(names) > 1 && !o.Force {
-			return nil, fmt.Errorf("conflict: unable to delete %s (must be forced) - image is referenced in multiple repositories: %w", name, errdefs.ErrConflict)
+	user := s.userOf(img.Target.Digest)
+	if !isID(name) || !s.byIDOnly(ctx, name) {
+		names := e.goingWith(img.Name)
+		if user != "" && len(names) == len(e.names) && !o.Force {
+			return nil, fmt.Errorf("conflict: unable to remove repository reference %q (must force) - container %.12s is using its referenced image %.12s: %w",
+				familiar(img.Name), user, img.Target.Digest.Encoded(), errdefs.ErrConflict)
+		}
+		return s.removeNames(ctx, e, names)
+	}
+	if e.severalNames() && !o.Force {
+		return nil, fmt.Errorf("conflict: unable to delete %.12s (must be forced) - image is referenced in multiple repositories: %w", img.Target.Digest.Encoded(), errdefs.ErrConflict)
+	}
+	if user != "" && !(o.Force && e.named()) {
+		return nil, fmt.Errorf("conflict: unable to delete %.12s - image is being used by container %.12s: remove the container first: %w",
+			img.Target.Digest.Encoded(), user, errdefs.ErrConflict)
+	}
+	return s.removeNames(ctx, e, e.names)
+}
+
+// named says that an image has a name of people's making, be it one with a digest.
+func (e *entry) named() bool {
+	_, digests := e.tagsAndDigests()
+	return len(digests) > 0
+}
+
+// goingWith are the names that go when one is taken away: references by digest of the same repository do not stay behind the last tag.
+func (e *entry) goingWith(name string) []string {
+	taken, err := ref.Parse(name)
+	if err != nil || isFullID(name) {
+		return []string{name}
+	}
+	out := []string{name}
+	for _, n := range e.names {
+		r, err := ref.Parse(n)
+		switch {
+		case n == name || isFullID(n) || err != nil:
+		case r.Name() == taken.Name() && r.Digest != "":
+			out = append(out, n)
+		case r.Name() == taken.Name():
+			return []string{name} // another tag stays
 		}
 	}
-	if user := s.userOf(img.Target.Digest); user != "" && len(names) == len(e.names) && !o.Force {
-		return nil, fmt.Errorf("conflict: unable to remove repository reference %q (must force) - container %.12s is using its referenced image %.12s: %w",
-			name, user, img.Target.Digest.Encoded(), errdefs.ErrConflict)
+	return out
+}
+
+// severalNames says that an image has more than one tag, or names in more than one repository.
+func (e *entry) severalNames() bool {
+	tags := 0
+	repositories := map[string]bool{}
+	for _, n := range e.names {
+		if r, err := ref.Parse(n); err == nil && !isFullID(n) {
+			repositories[r.Name()] = true
+			if r.Digest == "" {
+				tags++
+			}
+		}
 	}
-	return s.removeNames(ctx, e, names)
+	return tags > 1 || len(repositories) > 1
 }
 
 // byIDOnly says that a name which looks like an id is not also a tag.
-func (s *Service) byIDOnly(ctx context.Context, name string) bool {
+func (s *store) byIDOnly(ctx context.Context, name string) bool {
 	r, err := ref.Parse(name)
 	if err != nil || isFullID(name) {
 		return true
@@ -77,66 +119,74 @@ func (s *Service) byIDOnly(ctx context.Context, name string) bool {
 }
 
 func (s *Service) removeNames(ctx context.Context, e *entry, names []string) ([]image.DeleteResponse, error) {
+	id := e.target.Digest
+	last := len(names) == len(e.names)
+	if last {
+		done, free := s.beginRemoval(id)
+		if free {
+			defer done()
+		} else {
+			// Containers still use it: it stays, nameless, until they are gone.
+			last = false
+			if _, err := s.images.Create(ctx, images.Image{Name: id.String(), Target: e.target}); err != nil && !errdefs.IsAlreadyExists(err) {
+				return nil, fmt.Errorf("keep image %s: %w", id, err)
+			}
+		}
+	}
 	var out []image.DeleteResponse
 	for _, n := range names {
-		if len(names) == len(e.names) && s.userOf(e.target.Digest) != "" {
-			// Containers still use it: it stays, nameless, until they are gone.
-			if err := s.name(ctx, e.target.Digest.String(), e.target); err != nil {
-				return out, err
-			}
+		if !last && n == id.String() {
+			continue
 		}
 		if err := s.images.Delete(ctx, n); err != nil && !errdefs.IsNotFound(err) {
 			return out, fmt.Errorf("remove image %s: %w", n, err)
 		}
-		out = append(out, image.DeleteResponse{Untagged: familiar(n)})
-		s.o.Events.Publish(events.ImageEventType, events.ActionUnTag, e.target.Digest.String(), map[string]string{"name": familiar(n)})
+		if !isFullID(n) {
+			out = append(out, image.DeleteResponse{Untagged: familiar(n)})
+			s.events.Publish(events.ImageEventType, events.ActionUnTag, id.String(), map[string]string{"name": familiar(n)})
+		}
 	}
-	if len(names) < len(e.names) || s.userOf(e.target.Digest) != "" {
+	if !last {
 		return out, nil
 	}
-	s.forget(e.target.Digest)
+	s.forgetLayers()
 	if err := s.collect(ctx); err != nil {
 		return out, err
 	}
-	s.o.Events.Publish(events.ImageEventType, events.ActionDelete, e.target.Digest.String(), map[string]string{"name": e.target.Digest.String()})
-	return append(out, image.DeleteResponse{Deleted: e.target.Digest.String()}), nil
-}
-
-// forget drops what is remembered of images whose layers may now be collected.
-func (s *Service) forget(target digest.Digest) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for k := range s.resolved {
-		if k.target == target {
-			delete(s.resolved, k)
-		}
-	}
-	clear(s.lowers)
+	s.events.Publish(events.ImageEventType, events.ActionDelete, id.String(), map[string]string{"name": id.String()})
+	return append(out, image.DeleteResponse{Deleted: id.String()}), nil
 }
 
 // Prune removes images that no name points at, or with dangling=false those that no container uses.
 func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool) (image.PruneReport, error) {
 	ctx = in(ctx)
 	var report image.PruneReport
-	all := filters["dangling"]["false"] || filters["dangling"]["0"]
+	dangling := true
 	rest := map[string]map[string]bool{}
 	for k, v := range filters {
-		if k != "dangling" {
+		switch k {
+		case "dangling":
+			var err error
+			if dangling, err = truth(k, v); err != nil {
+				return report, err
+			}
+		case "label", "label!", "until":
 			rest[k] = v
+		default:
+			return report, fmt.Errorf("invalid filter '%s': image prune has dangling, label, label!, until: %w", k, errdefs.ErrInvalidArgument)
 		}
+	}
+	keep, err := s.filter(ctx, rest)
+	if err != nil {
+		return report, err
 	}
 	list, err := s.entries(ctx)
 	if err != nil {
 		return report, err
 	}
-	keep, err := s.filter(ctx, list, rest)
-	if err != nil {
-		return report, err
-	}
 	before, _ := s.DiskUsage(ctx)
 	for _, e := range list {
-		tags, _ := e.tagsAndDigests()
-		if len(tags) > 0 && !all || s.userOf(e.target.Digest) != "" || !keep(e) {
+		if dangling && e.named() || s.userOf(e.target.Digest) != "" || !keep(e) {
 			continue
 		}
 		deleted, err := s.removeNames(ctx, e, e.names)
@@ -151,25 +201,4 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 	after, _ := s.DiskUsage(ctx)
 	report.SpaceReclaimed = uint64(max(0, before.TotalSize-after.TotalSize))
 	return report, nil
-}
-
-// isHello says whether a name means the built-in image.
-func isHello(name string) bool {
-	return strings.TrimSuffix(name, ":latest") == "hello" || name == helloName
-}
-
-const helloName = "docker.io/library/hello:latest"
-
-// helloIsOld says that the built-in image was made from another oar.
-func (s *Service) helloIsOld(ctx context.Context, img images.Image) bool {
-	loaded, err := s.load(ctx, img, nil)
-	if err != nil {
-		return false
-	}
-	made := loaded.Config.Config.Labels[labelOar]
-	if made == "" {
-		return false // somebody's own
-	}
-	now, err := s.oarStamp()
-	return err == nil && now != made
 }

@@ -2,11 +2,9 @@ package image
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
@@ -21,16 +19,23 @@ import (
 // It is on the path of `run`: warm, it reads the database's pages and memory only.
 func (s *Service) Resolve(ctx context.Context, name string, platform *ocispec.Platform) (*Image, error) {
 	ctx = in(ctx)
-	img, err := s.find(ctx, name)
-	if errdefs.IsNotFound(err) && isHello(name) {
-		img, err = s.makeHello(ctx)
-	} else if err == nil && isHello(name) && s.helloIsOld(ctx, img) {
-		img, err = s.makeHello(ctx)
-	}
+	img, err := s.lookup(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	return s.resolve(ctx, img, name, platform)
+}
+
+// lookup finds an image by what people write, and sees to the built-in one.
+func (s *Service) lookup(ctx context.Context, name string) (images.Image, error) {
+	img, err := s.find(ctx, name)
+	if !isHello(name) || err != nil && !errdefs.IsNotFound(err) {
+		return img, err
+	}
+	if err == nil && !s.builtIn.isOld(ctx, img) {
+		return img, nil
+	}
+	return s.builtIn.make(ctx)
 }
 
 func (s *Service) resolve(ctx context.Context, img images.Image, name string, platform *ocispec.Platform) (*Image, error) {
@@ -39,27 +44,33 @@ func (s *Service) resolve(ctx context.Context, img images.Image, name string, pl
 		key.platform = platforms.FormatAll(*platform)
 	}
 	s.mu.Lock()
-	known := s.resolved[key]
+	known, ok := s.resolved[key]
 	s.mu.Unlock()
-	if known == nil {
-		var err error
-		if known, err = s.load(ctx, img, platform); err != nil {
+	if !ok {
+		loaded, err := s.load(ctx, img, platform)
+		if err != nil {
 			return nil, err
 		}
+		if loaded.Lower, err = s.unpack(ctx, loaded.Manifest, nil); err != nil {
+			return nil, fmt.Errorf("image %s: %w", familiar(img.Name), err)
+		}
+		known = *loaded
+		s.mu.Lock()
+		s.resolved[key] = known
+		s.mu.Unlock()
 	}
-	lower, err := s.unpack(ctx, known.Manifest, nil)
-	if err != nil {
-		return nil, err
+	if !isFullID(img.Name) && (!isID(name) || !strings.HasPrefix(img.Target.Digest.Encoded(), strings.TrimPrefix(name, "sha256:"))) {
+		known.Ref = img.Name
 	}
+	return &known, nil
+}
+
+// forgetLayers drops what is remembered of layers that may now be collected.
+func (s *Service) forgetLayers() {
 	s.mu.Lock()
-	s.resolved[key] = known
-	s.mu.Unlock()
-	out := *known
-	out.Lower = lower
-	if !isID(name) {
-		out.Ref = img.Name
-	}
-	return &out, nil
+	defer s.mu.Unlock()
+	clear(s.resolved)
+	s.layers.forget()
 }
 
 // matcher chooses a platform's image: the host's, or just the one asked for.
@@ -71,7 +82,7 @@ func matcher(platform *ocispec.Platform) platforms.MatchComparer {
 }
 
 // load reads a platform's manifest and config.
-func (s *Service) load(ctx context.Context, img images.Image, platform *ocispec.Platform) (*Image, error) {
+func (s *store) load(ctx context.Context, img images.Image, platform *ocispec.Platform) (*Image, error) {
 	manifest, err := s.manifestFor(ctx, img.Target, matcher(platform))
 	if errdefs.IsNotFound(err) && platform == nil {
 		// Whatever there is, when it is one of a kind that this machine can say something about.
@@ -84,22 +95,18 @@ func (s *Service) load(ctx context.Context, img images.Image, platform *ocispec.
 		return nil, err
 	}
 	out := &Image{ID: img.Target.Digest, Manifest: manifest}
-	m, err := images.Manifest(ctx, s.content, manifest, nil)
+	m, err := s.manifest(ctx, manifest)
 	if err != nil {
-		return nil, fmt.Errorf("read manifest %s: %w", manifest.Digest, err)
+		return nil, err
 	}
-	b, err := content.ReadBlob(ctx, s.content, m.Config)
-	if err != nil {
-		return nil, fmt.Errorf("read config of %s: %w", img.Name, err)
-	}
-	if err := json.Unmarshal(b, &out.Config); err != nil {
-		return nil, fmt.Errorf("config of %s: %w: %w", img.Name, err, errdefs.ErrInvalidArgument)
+	if err := s.readJSON(ctx, m.Config, &out.Config); err != nil {
+		return nil, fmt.Errorf("read config of %s: %w", familiar(img.Name), err)
 	}
 	return out, nil
 }
 
 // manifestFor finds the best manifest whose content is here.
-func (s *Service) manifestFor(ctx context.Context, target ocispec.Descriptor, m platforms.MatchComparer) (ocispec.Descriptor, error) {
+func (s *blobs) manifestFor(ctx context.Context, target ocispec.Descriptor, m platforms.MatchComparer) (ocispec.Descriptor, error) {
 	list, err := s.manifests(ctx, target)
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -120,16 +127,16 @@ func (s *Service) manifestFor(ctx context.Context, target ocispec.Descriptor, m 
 }
 
 // manifests lists the image manifests below a target that are here whole enough to be read, each with its platform.
-func (s *Service) manifests(ctx context.Context, target ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+func (s *blobs) manifests(ctx context.Context, target ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 	if images.IsManifestType(target.MediaType) {
 		return s.withPlatform(ctx, target)
 	}
 	if !images.IsIndexType(target.MediaType) {
 		return nil, fmt.Errorf("%s is of type %s, not an image: %w", target.Digest, target.MediaType, errdefs.ErrInvalidArgument)
 	}
-	children, err := images.Children(ctx, s.content, target)
+	children, err := s.index(ctx, target)
 	if err != nil {
-		return nil, fmt.Errorf("read index %s: %w", target.Digest, err)
+		return nil, err
 	}
 	var out []ocispec.Descriptor
 	for _, c := range children {
@@ -147,23 +154,24 @@ func (s *Service) manifests(ctx context.Context, target ocispec.Descriptor) ([]o
 	return out, nil
 }
 
-func (s *Service) withPlatform(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+func (s *blobs) withPlatform(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 	if d.Platform != nil {
 		return []ocispec.Descriptor{d}, nil
 	}
-	m, err := images.Manifest(ctx, s.content, d, nil)
+	m, err := s.manifest(ctx, d)
 	if err != nil {
-		return nil, fmt.Errorf("read manifest %s: %w", d.Digest, err)
+		return nil, err
 	}
-	p, err := images.ConfigPlatform(ctx, s.content, m.Config)
-	if err != nil {
+	var config ocispec.Image
+	if err := s.readJSON(ctx, m.Config, &config); err != nil {
 		return nil, fmt.Errorf("read the platform of %s: %w", d.Digest, err)
 	}
+	p := platforms.Normalize(config.Platform)
 	d.Platform = &p
 	return []ocispec.Descriptor{d}, nil
 }
 
-func (s *Service) wrongPlatform(ctx context.Context, img images.Image, want ocispec.Platform) error {
+func (s *store) wrongPlatform(ctx context.Context, img images.Image, want ocispec.Platform) error {
 	var have []string
 	if list, err := s.manifests(ctx, img.Target); err == nil {
 		for _, d := range list {
@@ -175,7 +183,7 @@ func (s *Service) wrongPlatform(ctx context.Context, img images.Image, want ocis
 }
 
 // find looks an image up by reference, or by id.
-func (s *Service) find(ctx context.Context, name string) (images.Image, error) {
+func (s *store) find(ctx context.Context, name string) (images.Image, error) {
 	if r, err := ref.Parse(name); err == nil && !isFullID(name) {
 		if img, err := s.byReference(ctx, r); err == nil || !errdefs.IsNotFound(err) {
 			return img, err
@@ -198,7 +206,7 @@ func withTag(name string) string {
 	return name
 }
 
-func (s *Service) byReference(ctx context.Context, r ref.Reference) (images.Image, error) {
+func (s *store) byReference(ctx context.Context, r ref.Reference) (images.Image, error) {
 	img, err := s.images.Get(ctx, r.String())
 	if err == nil || r.Digest == "" {
 		return img, err
@@ -227,7 +235,7 @@ func isID(name string) bool {
 	return strings.Trim(hex, "0123456789abcdef") == ""
 }
 
-func (s *Service) byID(ctx context.Context, name string) (images.Image, error) {
+func (s *store) byID(ctx context.Context, name string) (images.Image, error) {
 	list, err := s.images.List(ctx)
 	if err != nil {
 		return images.Image{}, err
@@ -253,31 +261,4 @@ func familiar(name string) string {
 		return r.Familiar()
 	}
 	return name
-}
-
-// Acquire notes that a container uses an image: its layers are neither removed nor collected. In memory; re-acquired at start.
-func (s *Service) Acquire(_ context.Context, id digest.Digest, manifest digest.Digest, containerID string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.users[containerID] = use{id, manifest}
-	return nil
-}
-
-// Release takes a container's claim back.
-func (s *Service) Release(_ context.Context, containerID string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.users, containerID)
-}
-
-// userOf names a container that uses an image, "" for none.
-func (s *Service) userOf(id digest.Digest) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for container, u := range s.users {
-		if u.id == id {
-			return container
-		}
-	}
-	return ""
 }

@@ -2,15 +2,13 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/diff"
-	"github.com/containerd/containerd/v2/core/diff/apply"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
@@ -18,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
+	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
 
@@ -34,26 +33,23 @@ type Options struct {
 	Root               string // content/, snapshots/, and the metadata database lie here
 	Oar                string // the built-in image "hello" is made from this binary
 	Events             *event.Bus
-	InsecureRegistries []string // hosts that are spoken to over plain HTTP; loopback addresses always may be
+	InsecureRegistries []string    // hosts and networks whose certificates are not checked, and that may do without TLS; loopback always may
+	HostDirs           []string    // where <host>/ca.crt, client certificates or hosts.toml lie; nil: Docker's, containerd's and Wherry's in /etc
+	Log                func(error) // hears of damage that was worked round; nil: nobody does
 }
 
-// Service owns the image store. Safe for many goroutines.
+// Service keeps images. Safe for many goroutines.
 type Service struct {
-	o       Options
-	bolt    *bolt.DB
-	db      *metadata.DB
-	content content.Store
-	snaps   snapshots.Snapshotter
-	images  images.Store
-	leases  leases.Manager
-	applier diff.Applier
-
-	unpacking keyedLock // by chain id: one unpacks, others wait
+	*store
+	*layers
+	*registries
+	*claims
+	builtIn *builtIn
+	events  *event.Bus
+	pulls   keyedLock // by blob: one downloads, others wait
 
 	mu       sync.Mutex // guards what follows
-	resolved map[resolvedKey]*Image
-	lowers   map[digest.Digest][]string // by chain id
-	users    map[string]use             // by container
+	resolved map[resolvedKey]Image
 }
 
 type resolvedKey struct {
@@ -61,11 +57,44 @@ type resolvedKey struct {
 	platform string
 }
 
-// use is a container's claim on an image.
-type use struct{ id, manifest digest.Digest }
-
 // Open opens the store below o.Root, or makes one.
 func Open(ctx context.Context, o Options) (*Service, error) {
+	if o.Log == nil {
+		o.Log = func(error) {}
+	}
+	if o.HostDirs == nil {
+		o.HostDirs = []string{"/etc/wherry/certs.d", "/etc/containerd/certs.d", "/etc/docker/certs.d"}
+	}
+	// The libraries below tell of their steps by a log of their own; what matters comes back as an error.
+	if err := log.SetLevel("fatal"); err != nil {
+		return nil, err
+	}
+	st, err := openStore(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	l := &layers{st: st, dirs: map[digest.Digest][]string{}}
+	s := &Service{store: st, layers: l, registries: &registries{insecure: o.InsecureRegistries, hostDirs: o.HostDirs},
+		claims: &claims{of: map[string]use{}, going: map[digest.Digest]bool{}}, builtIn: &builtIn{l: l, oar: o.Oar}, events: o.Events,
+		resolved: map[resolvedKey]Image{}}
+	return s, nil
+}
+
+// Close closes the store. Nothing may be using it.
+func (s *Service) Close() error { return s.close() }
+
+// store is what lies on disk: content by digest, names, leases, and layers as snapshots.
+type store struct {
+	*blobs
+	root   string
+	bolt   *bolt.DB
+	db     *metadata.DB
+	snaps  snapshots.Snapshotter
+	images images.Store
+	leases leases.Manager
+}
+
+func openStore(ctx context.Context, o Options) (*store, error) {
 	if err := os.MkdirAll(o.Root, 0o700); err != nil {
 		return nil, err
 	}
@@ -80,32 +109,24 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	path := filepath.Join(o.Root, "images.db")
 	b, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: 5 * time.Second, NoFreelistSync: true})
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), snaps.Close())
 	}
 	db := metadata.NewDB(b, contents, map[string]snapshots.Snapshotter{snapshotter: snaps})
 	if err := db.Init(ctx); err != nil {
-		b.Close()
-		return nil, fmt.Errorf("read %s: %w", path, err)
+		return nil, errors.Join(fmt.Errorf("read %s: %w", path, err), b.Close(), snaps.Close())
 	}
-	s := &Service{o: o, bolt: b, db: db, content: db.ContentStore(), snaps: db.Snapshotter(snapshotter), images: metadata.NewImageStore(db),
-		leases: metadata.NewLeaseManager(db), resolved: map[resolvedKey]*Image{}, lowers: map[digest.Digest][]string{}, users: map[string]use{}}
-	s.applier = apply.NewFileSystemApplier(s.content)
+	s := &store{root: o.Root, bolt: b, db: db, blobs: &blobs{backend: contents, content: db.ContentStore()}, snaps: db.Snapshotter(snapshotter),
+		images: metadata.NewImageStore(db), leases: metadata.NewLeaseManager(db)}
 	return s, s.dropOldLeases(in(ctx))
 }
 
-// Close closes the store. Nothing may be using it.
-func (s *Service) Close() error {
-	if err := s.snaps.Close(); err != nil {
-		return err
-	}
-	return s.bolt.Close()
-}
+func (s *store) close() error { return errors.Join(s.snaps.Close(), s.bolt.Close()) }
 
 // in puts a context into the store's namespace.
 func in(ctx context.Context) context.Context { return namespaces.WithNamespace(ctx, namespace) }
 
-// dropOldLeases gives up what operations of an earlier life held.
-func (s *Service) dropOldLeases(ctx context.Context) error {
+// dropOldLeases gives up what operations of an earlier life held. A day is left for taking up a download where it stopped.
+func (s *store) dropOldLeases(ctx context.Context) error {
 	list, err := s.leases.List(ctx)
 	if err != nil {
 		return fmt.Errorf("list leases: %w", err)
@@ -119,7 +140,7 @@ func (s *Service) dropOldLeases(ctx context.Context) error {
 }
 
 // lease keeps what an operation makes from being collected until done is called.
-func (s *Service) lease(ctx context.Context) (_ context.Context, done func(), err error) {
+func (s *store) lease(ctx context.Context) (_ context.Context, done func(), err error) {
 	ctx = in(ctx)
 	l, err := s.leases.Create(ctx, leases.WithRandomID(), leases.WithExpiration(24*time.Hour))
 	if err != nil {
@@ -130,7 +151,7 @@ func (s *Service) lease(ctx context.Context) (_ context.Context, done func(), er
 }
 
 // collect frees what nothing refers to.
-func (s *Service) collect(ctx context.Context) error {
+func (s *store) collect(ctx context.Context) error {
 	if _, err := s.db.GarbageCollect(in(ctx)); err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
 	}

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/registry"
 
@@ -42,11 +44,11 @@ func TestTagsComeInPages(t *testing.T) {
 	host := pagedTags(t, func(n int) string { return fmt.Sprintf(`</v2/a/b/tags/list?last=%d&n=1>; rel="next"`, n) })
 	r := ref.Reference{Domain: host, Path: "a/b", Tag: "latest"}
 	auth := &registry.AuthConfig{Username: "me", Password: "secret", ServerAddress: "https://" + host + "/v2/"}
-	tags, err := s.tags(t.Context(), r, auth)
+	tags, err := s.remote(t.Context(), r, auth).tags(t.Context())
 	if err != nil || !slices.Equal(tags, []string{"t0", "t1", "t2", "t3"}) {
 		t.Errorf("%v %v", tags, err)
 	}
-	if _, err := s.tags(t.Context(), r, nil); !errdefs.IsUnauthorized(err) {
+	if _, err := s.remote(t.Context(), r, nil).tags(t.Context()); !errors.Is(err, docker.ErrInvalidAuthorization) {
 		t.Errorf("without a login: %v", err)
 	}
 	if _, err := s.Login(t.Context(), *auth); err != nil {
@@ -63,7 +65,7 @@ func TestTagPagesStayAtTheRegistry(t *testing.T) {
 	auth := &registry.AuthConfig{Username: "me", Password: "secret"}
 	for _, link := range []string{`<https://evil.example/v2/a/b/tags/list>; rel="next"`, `<//evil.example/x>; rel="next"`, `<http://%zz>; rel=next`} {
 		host := pagedTags(t, func(int) string { return link })
-		if tags, err := s.tags(t.Context(), ref.Reference{Domain: host, Path: "a/b"}, auth); err == nil {
+		if tags, err := s.remote(t.Context(), ref.Reference{Domain: host, Path: "a/b"}, auth).tags(t.Context()); err == nil {
 			t.Errorf("%s: %v", link, tags)
 		}
 	}

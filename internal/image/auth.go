@@ -1,0 +1,342 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/core/remotes/docker/auth"
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/registry"
+	"golang.org/x/net/publicsuffix"
+
+	"wherry.dev/wherry/internal/version"
+)
+
+// authorizer answers the challenges of one registry with the credentials that were given for it (docs/decisions/0005): they go to the
+// registry's own host and port, and to a token service over TLS within the same registrable domain. Whoever else asks is treated as if
+// there were none. It is a docker.Authorizer.
+type authorizer struct {
+	home   string // host[:port] that the credentials were given for
+	plain  bool   // home may be spoken to without TLS
+	creds  *registry.AuthConfig
+	client *http.Client // of token requests; follows no redirects
+
+	mu       sync.Mutex // guards what follows
+	asked    map[string]auth.Challenge
+	tokens   map[tokenKey]token
+	refresh  string // an identity token that a token service gave, when offline is set
+	withheld string // who wanted the credentials and did not get them
+	offline  bool
+}
+
+type tokenKey struct{ host, scopes string }
+
+type token struct {
+	value   string
+	expires time.Time
+}
+
+func newAuthorizer(home string, plain bool, creds *registry.AuthConfig, tr http.RoundTripper) *authorizer {
+	a := &authorizer{home: home, plain: plain, asked: map[string]auth.Challenge{}, tokens: map[tokenKey]token{}}
+	a.client = &http.Client{Transport: tokenTransport{a, tr}, Timeout: 30 * time.Second,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	if creds != nil && (creds.Username != "" || creds.IdentityToken != "" || creds.RegistryToken != "") {
+		if at := serverHost(creds.ServerAddress); creds.ServerAddress != "" && at != home {
+			a.withheld = fmt.Sprintf("the credentials were given for %s, not for %s", at, home)
+		} else {
+			a.creds = creds
+		}
+	}
+	return a
+}
+
+// tokenTransport reaches a token service at the registry's own address, or of a registry with TLS, like the registry: its certificates may
+// be of the same private authority. What is unchecked for a registry without TLS is not for others.
+type tokenTransport struct {
+	a    *authorizer
+	home http.RoundTripper
+}
+
+func (t tokenTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if t.a.plain && !t.a.isHome(r.URL) {
+		return http.DefaultTransport.RoundTrip(r)
+	}
+	return t.home.RoundTrip(r)
+}
+
+// serverHost is the registry that a server address of a login means.
+func serverHost(address string) string {
+	if _, rest, ok := strings.Cut(address, "://"); ok {
+		address = rest
+	}
+	host, _, _ := strings.Cut(address, "/")
+	switch host {
+	case "", "docker.io", "index.docker.io", "registry-1.docker.io":
+		return registryHost("docker.io")
+	}
+	return host
+}
+
+// isHome says that a request to u reaches the registry itself.
+func (a *authorizer) isHome(u *url.URL) bool {
+	if u.Scheme != "https" && !(u.Scheme == "http" && a.plain) {
+		return false
+	}
+	if strings.EqualFold(u.Host, a.home) {
+		return true
+	}
+	return strings.EqualFold(hostname(u.Host), hostname(a.home)) && portOf(u.Host, u.Scheme) == portOf(a.home, u.Scheme)
+}
+
+func portOf(host, scheme string) string {
+	if _, port, err := net.SplitHostPort(host); err == nil {
+		return port
+	}
+	return map[string]string{"http": "80", "https": "443"}[scheme]
+}
+
+func hostname(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		return h
+	}
+	return strings.Trim(host, "[]")
+}
+
+// trusts says that a token service at u may see the credentials.
+func (a *authorizer) trusts(u *url.URL) bool {
+	if a.isHome(u) {
+		return true
+	}
+	mine, theirs := site(hostname(a.home)), site(u.Hostname())
+	return u.Scheme == "https" && mine != "" && mine == theirs
+}
+
+// site is a name's registrable domain: the part below a public suffix such as com, co.uk or github.io. "" for addresses and single labels.
+func site(host string) string {
+	if net.ParseIP(host) != nil {
+		return ""
+	}
+	s, err := publicsuffix.EffectiveTLDPlusOne(strings.ToLower(strings.TrimSuffix(host, ".")))
+	if err != nil {
+		return ""
+	}
+	return s
+}
+
+// Authorize puts on a request what its host asked for, and takes off what a redirect may have carried along.
+func (a *authorizer) Authorize(ctx context.Context, req *http.Request) error {
+	req.Header.Del("Authorization")
+	if a.creds != nil && a.creds.RegistryToken != "" && a.isHome(req.URL) {
+		req.Header.Set("Authorization", "Bearer "+a.creds.RegistryToken)
+		return nil
+	}
+	a.mu.Lock()
+	c, ok := a.asked[req.URL.Host]
+	a.mu.Unlock()
+	switch {
+	case !ok:
+		return nil
+	case c.Scheme == auth.BasicAuth:
+		if a.creds != nil && a.isHome(req.URL) {
+			req.SetBasicAuth(a.creds.Username, a.creds.Password)
+		}
+		return nil
+	}
+	t, err := a.bearer(ctx, req.URL, c)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+t)
+	return nil
+}
+
+// AddResponses learns from a 401 what its host wants. An error ends the request.
+func (a *authorizer) AddResponses(_ context.Context, responses []*http.Response) error {
+	last := responses[len(responses)-1]
+	refused := 0
+	for _, r := range responses {
+		if r.StatusCode == http.StatusUnauthorized && r.Request.URL.Host == last.Request.URL.Host {
+			refused++
+		}
+	}
+	host := last.Request.URL.Host
+	for _, c := range auth.ParseAuthHeader(last.Header) {
+		if c.Scheme != auth.BasicAuth && c.Scheme != auth.BearerAuth {
+			continue
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		_, known := a.asked[host]
+		if refused > 2 || c.Scheme == auth.BasicAuth && (known && refused > 1 || a.creds == nil || !a.isHome(last.Request.URL)) {
+			return a.denied()
+		}
+		for k := range a.tokens {
+			if k.host == host {
+				delete(a.tokens, k) // whatever was tried is not good any more
+			}
+		}
+		a.asked[host] = c
+		return nil
+	}
+	return a.denied()
+}
+
+// denied is called with mu held.
+func (a *authorizer) denied() error {
+	if a.withheld != "" {
+		return &withheldError{a.withheld}
+	}
+	return docker.ErrInvalidAuthorization
+}
+
+// withheldError says why credentials that were given were not sent.
+type withheldError struct{ why string }
+
+func (e *withheldError) Error() string { return e.why + ": they were not sent" }
+func (e *withheldError) Unwrap() error { return docker.ErrInvalidAuthorization }
+
+// bearer finds or fetches a token for the scopes of a request.
+func (a *authorizer) bearer(ctx context.Context, at *url.URL, c auth.Challenge) (string, error) {
+	var common []string
+	if s := c.Parameters["scope"]; s != "" {
+		common = strings.Split(s, " ")
+	}
+	scopes := docker.GetTokenScopes(ctx, common)
+	key := tokenKey{at.Host, strings.Join(scopes, " ")}
+	a.mu.Lock()
+	t, ok := a.tokens[key]
+	a.mu.Unlock()
+	if ok && time.Now().Before(t.expires) {
+		return t.value, nil
+	}
+	realm, err := url.Parse(c.Parameters["realm"])
+	if err != nil || realm.Host == "" {
+		return "", fmt.Errorf("registry %s names %q as its token service, which is no address: %w", at.Host, c.Parameters["realm"], errdefs.ErrInvalidArgument)
+	}
+	if realm.Scheme != "https" && !(realm.Scheme == "http" && a.plain) {
+		return "", fmt.Errorf("registry %s names a token service without TLS, %s: refused: %w", at.Host, realm.Redacted(), errdefs.ErrPermissionDenied)
+	}
+	creds := a.creds
+	if creds != nil && !(a.isHome(at) && a.trusts(realm)) {
+		creds = nil
+		a.mu.Lock()
+		a.withheld = fmt.Sprintf("registry %s wants the credentials sent to %s://%s, which is another site", at.Host, realm.Scheme, realm.Host)
+		a.mu.Unlock()
+	}
+	return a.fetch(ctx, tokenRequest{realm: realm, service: c.Parameters["service"], scopes: scopes, key: key, creds: creds})
+}
+
+type tokenRequest struct {
+	realm   *url.URL
+	service string
+	scopes  []string
+	key     tokenKey
+	creds   *registry.AuthConfig // nil: anonymous
+}
+
+// fetch asks a token service: with an identity token by its OAuth form, else by GET.
+// https://distribution.github.io/distribution/spec/auth/
+func (a *authorizer) fetch(ctx context.Context, r tokenRequest) (string, error) {
+	q := r.realm.Query()
+	if r.service != "" {
+		q.Set("service", r.service)
+	}
+	var req *http.Request
+	var err error
+	if r.creds != nil && r.creds.IdentityToken != "" {
+		q.Set("grant_type", "refresh_token")
+		q.Set("refresh_token", r.creds.IdentityToken)
+		q.Set("client_id", "wherry")
+		q.Set("scope", strings.Join(r.scopes, " "))
+		if req, err = http.NewRequestWithContext(ctx, http.MethodPost, r.realm.String(), strings.NewReader(q.Encode())); err != nil {
+			return "", err
+		}
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	} else {
+		for _, s := range r.scopes {
+			q.Add("scope", s)
+		}
+		if a.offline {
+			q.Set("offline_token", "true")
+			q.Set("client_id", "wherry")
+		}
+		u := *r.realm
+		u.User, u.RawQuery = nil, q.Encode()
+		if req, err = http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil); err != nil {
+			return "", err
+		}
+		if r.creds != nil {
+			req.SetBasicAuth(r.creds.Username, r.creds.Password)
+		}
+	}
+	req.Header.Set("User-Agent", "wherry/"+version.Version)
+	return a.exchange(req, r)
+}
+
+func (a *authorizer) exchange(req *http.Request, r tokenRequest) (string, error) {
+	resp, err := a.client.Do(req)
+	if err != nil {
+		return "", fmt.Errorf("ask token service %s: %w", r.realm.Host, withoutQuery(err))
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusBadRequest {
+			return "", fmt.Errorf("token service %s answers %s: %w", r.realm.Host, resp.Status, a.denied())
+		}
+		return "", fmt.Errorf("token service %s answers %s: %w", r.realm.Host, resp.Status, errdefs.ErrUnavailable)
+	}
+	var answer struct {
+		Token        string `json:"token"`
+		AccessToken  string `json:"access_token"`
+		RefreshToken string `json:"refresh_token"`
+		ExpiresIn    int    `json:"expires_in"`
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&answer); err != nil {
+		return "", fmt.Errorf("read the answer of token service %s: %w: %w", r.realm.Host, err, errdefs.ErrUnavailable)
+	}
+	value := answer.Token
+	if value == "" {
+		value = answer.AccessToken
+	}
+	if value == "" {
+		return "", fmt.Errorf("token service %s gives no token: %w", r.realm.Host, errdefs.ErrUnavailable)
+	}
+	seconds := min(max(answer.ExpiresIn, 60), 24*3600) // the specification's least is 60
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.tokens[r.key] = token{value: value, expires: time.Now().Add(time.Duration(seconds)*time.Second - 5*time.Second)}
+	a.refresh = answer.RefreshToken
+	return value, nil
+}
+
+// withoutQuery takes the address out of an error of net/http: its query may be long, or secret.
+func withoutQuery(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+// checkRedirect is for clients of requests to the registry: what was meant for it is not carried elsewhere, and TLS is not given up.
+func (a *authorizer) checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) >= 10 {
+		return errors.New("stopped after 10 redirects")
+	}
+	if req.URL.Scheme != "https" && !a.plain {
+		return fmt.Errorf("the registry redirects to %s://%s, without TLS: refused: %w", req.URL.Scheme, req.URL.Host, errdefs.ErrPermissionDenied)
+	}
+	return a.Authorize(req.Context(), req)
+}

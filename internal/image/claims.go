@@ -1,0 +1,107 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+)
+
+// claims remember which container uses which image: in memory, since containers claim theirs again at start.
+type claims struct {
+	mu    sync.Mutex // guards what follows
+	of    map[string]use
+	going map[digest.Digest]bool // images under removal
+}
+
+// use is a container's claim on an image.
+type use struct{ id, manifest digest.Digest }
+
+func (c *claims) take(container string, u use) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.going[u.id] {
+		return fmt.Errorf("image %s is being removed: %w", u.id, errdefs.ErrNotFound)
+	}
+	c.of[container] = u
+	return nil
+}
+
+func (c *claims) drop(container string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.of, container)
+}
+
+// userOf names a container that uses an image, "" for none.
+func (c *claims) userOf(id digest.Digest) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.userLocked(id)
+}
+
+func (c *claims) userLocked(id digest.Digest) string {
+	for container, u := range c.of {
+		if u.id == id {
+			return container
+		}
+	}
+	return ""
+}
+
+// usersOf names the containers that use one platform's manifest.
+func (c *claims) usersOf(manifest digest.Digest) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := []string{}
+	for container, u := range c.of {
+		if u.manifest == manifest {
+			out = append(out, container)
+		}
+	}
+	return out
+}
+
+// counts is how many containers use each image.
+func (c *claims) counts() map[digest.Digest]int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := map[digest.Digest]int64{}
+	for _, u := range c.of {
+		out[u.id]++
+	}
+	return out
+}
+
+// beginRemoval says that nobody uses an image, and that nobody may until done is called.
+func (c *claims) beginRemoval(id digest.Digest) (done func(), free bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.userLocked(id) != "" || c.going[id] {
+		return nil, false
+	}
+	c.going[id] = true
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.going, id)
+	}, true
+}
+
+// Acquire notes that a container uses an image: its layers are neither removed nor collected. In memory; re-acquired at start. An image
+// that is not here any more is errdefs.ErrNotFound.
+func (s *Service) Acquire(ctx context.Context, id digest.Digest, manifest digest.Digest, containerID string) error {
+	if err := s.take(containerID, use{id, manifest}); err != nil {
+		return err
+	}
+	if _, err := s.content.Info(in(ctx), manifest); err != nil {
+		s.drop(containerID)
+		return fmt.Errorf("image %s has been removed: %w", id, errdefs.ErrNotFound)
+	}
+	return nil
+}
+
+// Release takes a container's claim back.
+func (s *Service) Release(_ context.Context, containerID string) { s.claims.drop(containerID) }

@@ -1,0 +1,121 @@
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/images"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+const (
+	helloName = "docker.io/library/hello:latest"
+
+	// labelOar marks the built-in image with the oar that it was made from.
+	labelOar = "dev.wherry.built-in"
+)
+
+// isHello says whether a name means the built-in image.
+func isHello(name string) bool {
+	return strings.TrimSuffix(name, ":latest") == "hello" || name == helloName
+}
+
+// builtIn makes the image `hello` from the oar binary, so that a first run needs no network, and makes it anew when oar has changed.
+type builtIn struct {
+	l   *layers
+	oar string
+
+	mu    sync.Mutex // guards what follows; held while the image is made
+	id    digest.Digest
+	stamp string // of the oar that image id was made from, "" when it is somebody's own
+}
+
+func (b *builtIn) now() (string, error) {
+	fi, err := os.Stat(b.oar)
+	if err != nil {
+		return "", fmt.Errorf("the built-in image is made from oar: %w", err)
+	}
+	return fmt.Sprintf("%d-%d", fi.Size(), fi.ModTime().UnixNano()), nil
+}
+
+// isOld says that the built-in image was made from another oar.
+func (b *builtIn) isOld(ctx context.Context, img images.Image) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.id != img.Target.Digest {
+		loaded, err := b.l.st.load(ctx, img, nil)
+		if err != nil {
+			return false
+		}
+		b.id, b.stamp = img.Target.Digest, loaded.Config.Config.Labels[labelOar]
+	}
+	now, err := b.now()
+	return err == nil && b.stamp != "" && now != b.stamp
+}
+
+func (b *builtIn) make(ctx context.Context) (images.Image, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	stamp, err := b.now()
+	if err != nil {
+		return images.Image{}, err
+	}
+	if img, err := b.l.st.images.Get(ctx, helloName); err == nil && b.stamp == stamp && b.id == img.Target.Digest {
+		return img, nil // another request has just made it
+	}
+	layer, err := helloLayer(b.oar)
+	if err != nil {
+		return images.Image{}, fmt.Errorf("make the built-in image: %w", err)
+	}
+	epoch := time.Unix(0, 0).UTC()
+	config := dockerspec.DockerOCIImage{Image: ocispec.Image{Created: &epoch, Platform: ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}}}
+	config.Config.Entrypoint = []string{"/oar", "hello"}
+	config.Config.Labels = map[string]string{labelOar: stamp, ocispec.AnnotationDescription: "built into Wherry: prints what its process sees"}
+	id, err := b.l.build(ctx, buildRequest{layer: layer, config: config, ref: helloName, history: "built in"})
+	if err != nil {
+		return images.Image{}, fmt.Errorf("make the built-in image: %w", err)
+	}
+	b.id, b.stamp = id, stamp
+	return b.l.st.images.Get(in(ctx), helloName)
+}
+
+// helloLayer is the tar of a root file system with nothing but oar and a name for root.
+func helloLayer(oar string) (io.Reader, error) {
+	binary, err := os.ReadFile(oar)
+	if err != nil {
+		return nil, err
+	}
+	var layer bytes.Buffer
+	t := tar.NewWriter(&layer)
+	epoch := time.Unix(0, 0).UTC()
+	for _, h := range []struct {
+		name string
+		mode int64
+		data []byte
+	}{
+		{"etc/", 0o755, nil}, {"proc/", 0o755, nil}, {"sys/", 0o755, nil}, {"dev/", 0o755, nil}, {"tmp/", 0o1777, nil},
+		{"oar", 0o755, binary}, {"etc/passwd", 0o644, []byte("root:x:0:0:root:/:/oar\n")},
+	} {
+		kind := byte(tar.TypeReg)
+		if strings.HasSuffix(h.name, "/") {
+			kind = tar.TypeDir
+		}
+		if err := t.WriteHeader(&tar.Header{Typeflag: kind, Name: h.name, Mode: h.mode, Size: int64(len(h.data)), ModTime: epoch}); err != nil {
+			return nil, err
+		}
+		if _, err := t.Write(h.data); err != nil {
+			return nil, err
+		}
+	}
+	return &layer, t.Close()
+}

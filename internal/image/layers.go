@@ -1,0 +1,337 @@
+package image
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/pkg/archive"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+)
+
+// layers are the unpacked directories of images, each shared by all that have it.
+type layers struct {
+	st        *store
+	unpacking keyedLock // by chain id: one unpacks, others wait
+
+	mu   sync.Mutex                 // guards what follows
+	dirs map[digest.Digest][]string // by chain id
+}
+
+// unpack makes a manifest's layers into directories and returns these, topmost first. ready, when not nil, returns when a layer's blob is
+// here; it lets unpacking begin while later layers are still on their way.
+func (l *layers) unpack(ctx context.Context, manifest ocispec.Descriptor, ready func(context.Context, ocispec.Descriptor) error) ([]string, error) {
+	m, err := l.st.manifest(ctx, manifest)
+	if err != nil {
+		return nil, err
+	}
+	diffs, err := images.RootFS(ctx, l.st.content, m.Config)
+	if err != nil {
+		return nil, fmt.Errorf("read the layers of %s: %w", manifest.Digest, err)
+	}
+	if len(diffs) != len(m.Layers) {
+		return nil, fmt.Errorf("image %s has %d layers, its config names %d: %w", manifest.Digest, len(m.Layers), len(diffs), errdefs.ErrInvalidArgument)
+	}
+	if len(diffs) == 0 {
+		return nil, fmt.Errorf("image %s has no layers: there is nothing to run: %w", manifest.Digest, errdefs.ErrInvalidArgument)
+	}
+	for _, d := range diffs {
+		if err := d.Validate(); err != nil {
+			return nil, fmt.Errorf("config of %s names layer %q: %w: %w", manifest.Digest, d, err, errdefs.ErrInvalidArgument)
+		}
+	}
+	top := identity.ChainID(append([]digest.Digest(nil), diffs...))
+	if lower := l.known(top); lower != nil && ready == nil {
+		return lower, nil
+	}
+	ctx, done, err := l.st.lease(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	for i := range diffs {
+		if ready != nil {
+			if err := ready(ctx, m.Layers[i]); err != nil {
+				return nil, err
+			}
+		}
+		if err := l.unpackLayer(ctx, m.Layers[i], diffs[:i+1]); err != nil {
+			return nil, fmt.Errorf("unpack layer %s: %w", m.Layers[i].Digest, err)
+		}
+	}
+	if err := l.pin(ctx, m.Config.Digest, top); err != nil {
+		return nil, err
+	}
+	lower, err := l.where(ctx, top)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	l.dirs[top] = lower
+	l.mu.Unlock()
+	return lower, nil
+}
+
+func (l *layers) known(top digest.Digest) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dirs[top]
+}
+
+// forget drops what is remembered of layers that may now be collected.
+func (l *layers) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.dirs)
+}
+
+// pin makes the image's config keep its layers from being collected.
+func (l *layers) pin(ctx context.Context, config, top digest.Digest) error {
+	label := "containerd.io/gc.ref.snapshot." + snapshotter
+	_, err := l.st.content.Update(ctx, content.Info{Digest: config, Labels: map[string]string{label: top.String()}}, "labels."+label)
+	return err
+}
+
+// unpackLayer applies one layer on those below it: all its data is on disk before it is named.
+func (l *layers) unpackLayer(ctx context.Context, layer ocispec.Descriptor, diffs []digest.Digest) error {
+	chain := chainID(diffs)
+	unlock, err := l.unpacking.lock(ctx, chain)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := l.st.snaps.Stat(ctx, chain); err == nil {
+		return nil
+	}
+	parent := ""
+	if len(diffs) > 1 {
+		parent = chainID(diffs[:len(diffs)-1])
+	}
+	key := "unpack " + chain
+	mounts, err := l.st.snaps.Prepare(ctx, key, parent)
+	if errdefs.IsAlreadyExists(err) {
+		// Left half-made by an earlier life.
+		if err := l.st.snaps.Remove(ctx, key); err != nil {
+			return err
+		}
+		mounts, err = l.st.snaps.Prepare(ctx, key, parent)
+	}
+	if err != nil {
+		return err
+	}
+	if err = l.apply(ctx, layer, mounts, diffs[len(diffs)-1]); err == nil {
+		err = l.st.snaps.Commit(ctx, chain, key)
+	}
+	if err == nil || errdefs.IsAlreadyExists(err) {
+		return nil
+	}
+	_ = l.st.snaps.Remove(context.WithoutCancel(ctx), key)
+	if errors.Is(err, unix.ENOSPC) {
+		return fmt.Errorf("the disk of %s is full: free space, or remove images with `wherry rmi`: %w", l.st.root, err)
+	}
+	return err
+}
+
+// chainID leaves the slice as it is, which identity.ChainID does not.
+func chainID(diffs []digest.Digest) string {
+	return identity.ChainID(append([]digest.Digest(nil), diffs...)).String()
+}
+
+// apply writes a layer's files into a snapshot and syncs them. The content must be what the image's config says.
+func (l *layers) apply(ctx context.Context, layer ocispec.Descriptor, mounts []mount.Mount, want digest.Digest) error {
+	if _, err := images.DiffCompression(ctx, layer.MediaType); err != nil {
+		return fmt.Errorf("it is of type %q, not a file system layer: %w", layer.MediaType, errdefs.ErrInvalidArgument)
+	}
+	upper, parents, err := writable(mounts)
+	if err != nil {
+		return err
+	}
+	blob, err := l.st.content.ReaderAt(ctx, layer)
+	if err != nil {
+		return err
+	}
+	defer blob.Close()
+	plain, err := inflate(io.NewSectionReader(blob, 0, blob.Size()))
+	if err != nil {
+		return err
+	}
+	defer plain.Close()
+	sum := sha256.New()
+	r := io.TeeReader(plain, sum)
+	opts := []archive.ApplyOpt{archive.WithFilter(noOverlayMarks)}
+	if len(parents) > 0 {
+		opts = append(opts, archive.WithParents(parents))
+	}
+	if len(parents) > 0 || mounts[0].Type == "overlay" {
+		opts = append(opts, archive.WithConvertWhiteout(archive.OverlayConvertWhiteout))
+	}
+	if _, err := archive.Apply(ctx, upper, r, opts...); err != nil {
+		return l.blame(ctx, layer, err)
+	}
+	if _, err := io.Copy(io.Discard, r); err != nil { // what stands behind the archive's end counts too
+		return l.blame(ctx, layer, err)
+	}
+	if got := digest.NewDigest(digest.SHA256, sum); got != want {
+		return l.blame(ctx, layer, fmt.Errorf("its content is %s, the config says %s: %w", got, want, errdefs.ErrInvalidArgument))
+	}
+	return syncFS(upper)
+}
+
+// blame tells a layer that came damaged from one that was damaged here: the latter is dropped, so that a pull brings it anew.
+func (l *layers) blame(ctx context.Context, layer ocispec.Descriptor, err error) error {
+	if ctx.Err() != nil || errors.Is(err, unix.ENOSPC) {
+		return err
+	}
+	if l.st.verify(ctx, layer) == nil {
+		return err
+	}
+	if dropped := l.st.discard(context.WithoutCancel(ctx), layer.Digest); dropped != nil {
+		return errors.Join(err, dropped)
+	}
+	return fmt.Errorf("its file on this disk was damaged and is dropped: pull or load the image again: %w", err)
+}
+
+// noOverlayMarks keeps layers from speaking to the overlay file system: its attributes redirect and hide files.
+func noOverlayMarks(h *tar.Header) (bool, error) {
+	for key := range h.PAXRecords {
+		name, ok := strings.CutPrefix(key, "SCHILY.xattr.")
+		if ok && (strings.HasPrefix(name, "trusted.") || strings.HasPrefix(name, "user.overlay.")) {
+			delete(h.PAXRecords, key)
+		}
+	}
+	return true, nil
+}
+
+func syncFS(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	return nil
+}
+
+// writable is the directory behind a snapshot's mounts and those below it.
+func writable(mounts []mount.Mount) (upper string, parents []string, err error) {
+	if len(mounts) == 1 && mounts[0].Type == "bind" {
+		return mounts[0].Source, nil, nil
+	}
+	if len(mounts) == 1 && mounts[0].Type == "overlay" {
+		for _, o := range mounts[0].Options {
+			if dir, ok := strings.CutPrefix(o, "upperdir="); ok {
+				upper = dir
+			}
+			if list, ok := strings.CutPrefix(o, "lowerdir="); ok {
+				parents = strings.Split(list, ":")
+			}
+		}
+	}
+	if upper == "" {
+		return "", nil, fmt.Errorf("a snapshot of mounts %v is not understood", mounts)
+	}
+	return upper, parents, nil
+}
+
+// where asks the snapshotter, by a short-lived view, where a chain's directories are.
+func (l *layers) where(ctx context.Context, top digest.Digest) ([]string, error) {
+	unlock, err := l.unpacking.lock(ctx, "view "+top.String())
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	key := "view " + top.String()
+	mounts, err := l.st.snaps.View(ctx, key, top.String())
+	if errdefs.IsAlreadyExists(err) {
+		mounts, err = l.st.snaps.Mounts(ctx, key)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look at layers %s: %w", top, err)
+	}
+	defer func() { _ = l.st.snaps.Remove(context.WithoutCancel(ctx), key) }()
+	dirs, err := lowerDirs(mounts)
+	for _, dir := range dirs {
+		if _, err := os.Stat(dir); err != nil {
+			return nil, fmt.Errorf("a layer's directory is gone from this disk: remove the image and pull it again: %w", err)
+		}
+	}
+	return dirs, err
+}
+
+func lowerDirs(mounts []mount.Mount) ([]string, error) {
+	if len(mounts) != 1 {
+		return nil, fmt.Errorf("a view of %d mounts is not understood", len(mounts))
+	}
+	if mounts[0].Type == "bind" {
+		return []string{mounts[0].Source}, nil
+	}
+	for _, o := range mounts[0].Options {
+		if list, ok := strings.CutPrefix(o, "lowerdir="); ok {
+			return strings.Split(list, ":"), nil
+		}
+	}
+	return nil, fmt.Errorf("a view of type %s is not understood", mounts[0].Type)
+}
+
+// sizes adds the disk space of an image's layers, each by its chain.
+func (l *layers) sizes(ctx context.Context, diffs []digest.Digest, into map[string]int64) {
+	for i := range diffs {
+		chain := chainID(diffs[:i+1])
+		if _, ok := into[chain]; ok {
+			continue
+		}
+		if u, err := l.st.snaps.Usage(ctx, chain); err == nil {
+			into[chain] = u.Size
+		}
+	}
+}
+
+// parts is the disk space of an image, part by part: blobs by digest and unpacked layers by chain.
+func (l *layers) parts(ctx context.Context, target ocispec.Descriptor) map[string]int64 {
+	out := map[string]int64{}
+	list, err := l.st.manifests(ctx, target)
+	if err != nil {
+		return out
+	}
+	out[target.Digest.String()] = target.Size
+	for _, d := range list {
+		l.manifestParts(ctx, d, out, out)
+	}
+	return out
+}
+
+// manifestParts notes blobs and layers of one platform's manifest, as far as they are here.
+func (l *layers) manifestParts(ctx context.Context, d ocispec.Descriptor, blobs, unpacked map[string]int64) {
+	m, err := l.st.manifest(ctx, d)
+	if err != nil {
+		return
+	}
+	blobs[d.Digest.String()] = d.Size
+	for _, b := range append([]ocispec.Descriptor{m.Config}, m.Layers...) {
+		if _, err := l.st.content.Info(ctx, b.Digest); err == nil {
+			blobs[b.Digest.String()] = b.Size
+		}
+	}
+	if diffs, err := images.RootFS(ctx, l.st.content, m.Config); err == nil {
+		chains := map[string]int64{}
+		l.sizes(ctx, diffs, chains)
+		for chain, size := range chains {
+			unpacked["layer "+chain] = size
+		}
+	}
+}
