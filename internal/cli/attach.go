@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"time"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/spf13/cobra"
@@ -75,6 +76,7 @@ func (r *runner) join(ctx context.Context, id string, config *container.Config) 
 	if err != nil {
 		return err
 	}
+	began := time.Now()
 	started, cancelled := make(chan struct{}), make(chan struct{})
 	close(started)
 	if r.proxy {
@@ -83,7 +85,7 @@ func (r *runner) join(ctx context.Context, id string, config *container.Config) 
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- r.session(id, config).attach(ctx, streams) }()
-	return r.follow(id, wait, ended, cancelled)
+	return r.ending(ctx, id, began, r.follow(id, wait, ended, cancelled))
 }
 
 func startCommand(app *App) *cobra.Command {

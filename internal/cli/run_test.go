@@ -27,6 +27,7 @@ type scriptedEngine struct {
 	tty      bool
 	startErr string // what start answers, with status 400
 	missing  bool   // the image is there only after a pull
+	oom      bool   // the kernel killed it for want of memory
 	state    string // what inspect says: running (the default), exited, paused
 
 	mu      sync.Mutex
@@ -68,6 +69,8 @@ func (e *scriptedEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, 404, `{"message":"No such image: x:latest"}`)
 	case verb == "create":
 		answer(w, 201, `{"Id":"`+fakeID+`","Warnings":["something to know"]}`)
+	case r.URL.Path == "/events" && e.oom && r.URL.Query().Get("until") != "":
+		fmt.Fprintln(w, `{"Type":"container","Action":"oom","Actor":{"ID":"`+fakeID+`","Attributes":{"victim":"hungry"}}}`)
 	case r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, "/containers/"):
 		fmt.Fprintf(w, `{"Id":"`+fakeID+`","Config":{"Tty":%v,"OpenStdin":true},"State":{"Running":%v,"Paused":%v},"HostConfig":{}}`,
 			e.tty, e.state != "exited", e.state == "paused")
@@ -190,6 +193,17 @@ func TestRun(t *testing.T) {
 	asked := e.requests()
 	if len(asked) != 4 || asked[0] != "POST /containers/create" || asked[3] != "POST /containers/ID/start" {
 		t.Errorf("the way of a run is create, attach and wait, start; it was %v", asked)
+	}
+}
+
+func TestRunSaysThatMemoryWasShort(t *testing.T) {
+	for _, oom := range []bool{true, false} {
+		e := newScriptedEngine(func(io.Reader, io.Writer, io.Writer) int { return 137 })
+		e.oom = oom
+		got := runWherry(t, serveRecorder(t, e), "", "run", "--rm", "x")
+		if said := strings.Contains(got.stderr, "the kernel killed hungry in it"); got.code != 137 || said != oom {
+			t.Errorf("out of memory %v: %+v", oom, got)
+		}
 	}
 }
 
