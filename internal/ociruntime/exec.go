@@ -62,18 +62,18 @@ func (e *exec) close() {
 }
 
 func (e *exec) prepare() (err error) {
+	owner := e.c.ids.Host(int(e.o.Process.User.UID))
 	if e.o.Process.Terminal {
 		if e.c.devpts == nil {
 			return fmt.Errorf("a terminal is asked for, but the container has no devpts")
 		}
-		owner := e.c.ids.Host(int(e.o.Process.User.UID))
 		if e.console, e.slave, err = openPty(e.c.devpts, owner, e.o.Process.ConsoleSize); err != nil {
 			return err
 		}
 		e.held.keep(e.slave)
 		e.o.Stdio = Stdio{e.slave, e.slave, e.slave}
 	}
-	if e.o.Stdio, err = fillStdio(e.o.Stdio, e.held.keep); err != nil {
+	if e.o.Stdio, err = fillStdio(e.o.Stdio, owner, e.held.keep); err != nil {
 		return err
 	}
 	if e.gateIn, e.gateOut, err = os.Pipe(); err != nil {
@@ -84,10 +84,14 @@ func (e *exec) prepare() (err error) {
 	return nil
 }
 
-// fillStdio opens /dev/null for streams that are nil.
-func fillStdio(s Stdio, keep func(*os.File) *os.File) (Stdio, error) {
+// fillStdio opens /dev/null for streams that are nil, and gives pipes to the process's user, who may then open them again by
+// /dev/stdout and /dev/stderr.
+func fillStdio(s Stdio, owner int, keep func(*os.File) *os.File) (Stdio, error) {
 	for _, f := range []**os.File{&s.In, &s.Out, &s.Err} {
 		if *f != nil {
+			if err := ownPipe(*f, owner); err != nil {
+				return s, err
+			}
 			continue
 		}
 		null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
@@ -97,6 +101,17 @@ func fillStdio(s Stdio, keep func(*os.File) *os.File) (Stdio, error) {
 		*f = keep(null)
 	}
 	return s, nil
+}
+
+func ownPipe(f *os.File, owner int) error {
+	st, err := f.Stat()
+	if err != nil || st.Mode().Type() != os.ModeNamedPipe {
+		return err
+	}
+	if err := f.Chown(owner, -1); err != nil {
+		return fmt.Errorf("give a stream's pipe to user %d: %w", owner, err)
+	}
+	return nil
 }
 
 // write is the exec's program: join everything that the container's init has, by its pidfd, then become the process.

@@ -256,5 +256,5 @@ func (s *start) stdio() (Stdio, error) {
 	if slave := s.layout.slave; slave != nil {
 		return Stdio{slave, slave, slave}, nil
 	}
-	return fillStdio(s.o.Stdio, s.held.keep)
+	return fillStdio(s.o.Stdio, s.ns.ids.Host(int(s.spec.Process.User.UID)), s.held.keep)
 }
