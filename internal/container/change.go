@@ -36,7 +36,7 @@ func (s *Service) Pause(ctx context.Context, id string) error {
 	case !r.Status.Alive():
 		return notRunning(r)
 	}
-	if err := s.freeze(ctx, r); err != nil {
+	if err := (life{s, c}).freeze(ctx, r); err != nil {
 		return err
 	}
 	r, err = c.become(Paused, false, nil)
@@ -47,8 +47,8 @@ func (s *Service) Pause(ctx context.Context, id string) error {
 	return nil
 }
 
-func (s *Service) freeze(ctx context.Context, r *Record) error {
-	g, err := cgroup.Open(s.cgroupPath(r))
+func (l life) freeze(ctx context.Context, r *Record) error {
+	g, err := cgroup.Open(l.s.o.cgroupPath(r))
 	if err != nil {
 		return err
 	}
@@ -82,7 +82,7 @@ func (s *Service) Unpause(ctx context.Context, id string) error {
 	if r.Status != Paused {
 		return fail(errdefs.ErrConflict, "Container %s is not paused", r.Name)
 	}
-	g, err := cgroup.Open(s.cgroupPath(r))
+	g, err := cgroup.Open(s.o.cgroupPath(r))
 	if err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func (s *Service) Update(_ context.Context, id string, u container.UpdateConfig)
 		return container.UpdateResponse{}, err
 	}
 	if r.Status.Alive() {
-		if err := s.limit(r, &h, &u); err != nil {
+		if err := s.o.limit(r, &h, &u); err != nil {
 			return container.UpdateResponse{}, err
 		}
 	}
@@ -174,7 +174,7 @@ func (s *Service) Update(_ context.Context, id string, u container.UpdateConfig)
 }
 
 // limit gives a running container its new limits.
-func (s *Service) limit(r *Record, h *container.HostConfig, u *container.UpdateConfig) error {
+func (o *Options) limit(r *Record, h *container.HostConfig, u *container.UpdateConfig) error {
 	changes := u.Resources
 	if changes.Memory != 0 || changes.MemorySwap != 0 {
 		changes.Memory, changes.MemorySwap = h.Memory, h.MemorySwap
@@ -183,7 +183,7 @@ func (s *Service) limit(r *Record, h *container.HostConfig, u *container.UpdateC
 	if err != nil {
 		return err
 	}
-	g, err := cgroup.Open(s.cgroupPath(r))
+	g, err := cgroup.Open(o.cgroupPath(r))
 	if err != nil {
 		return err
 	}

@@ -206,7 +206,7 @@ func TestJoinedNamespaces(t *testing.T) {
 	if err := e.Start(ctx, private); !errdefs.IsConflict(err) {
 		t.Errorf("joining one that has ended: %v", err)
 	}
-	shm := e.sharedMemory(e.rec("donor").ID)
+	shm := e.o.sharedMemory(e.rec("donor").ID)
 	if err := e.Remove(ctx, "donor", RemoveOptions{Force: true}); err != nil {
 		t.Fatal(err)
 	}

@@ -110,7 +110,7 @@ func (s *Service) DisconnectNetwork(ctx context.Context, id, name string, force 
 		return fail(errdefs.ErrConflict, "container %s is not connected to network %s", r.Name, found.Name)
 	}
 	if r.Status.Alive() {
-		if err := s.disconnect(ctx, c, found.Name); err != nil && !force {
+		if err := (life{s, c}).disconnect(ctx, found.Name); err != nil && !force {
 			return err
 		}
 	}
@@ -121,8 +121,8 @@ func (s *Service) DisconnectNetwork(ctx context.Context, id, name string, force 
 	return err
 }
 
-func (s *Service) disconnect(ctx context.Context, c *Container, name string) error {
-	t, _, err := c.running()
+func (l life) disconnect(ctx context.Context, name string) error {
+	t, _, err := l.c.running()
 	if err != nil {
 		return err
 	}
@@ -131,5 +131,5 @@ func (s *Service) disconnect(ctx context.Context, c *Container, name string) err
 		return err
 	}
 	defer netns.Close()
-	return s.o.Networks.Disconnect(ctx, name, c.id, netns)
+	return l.s.o.Networks.Disconnect(ctx, name, l.c.id, netns)
 }

@@ -42,7 +42,7 @@ type creating struct {
 // Create makes a container that is ready to start. errdefs.ErrNotFound "No such image: …" (the client pulls then), ErrConflict for a taken
 // name, ErrInvalidArgument.
 func (s *Service) Create(ctx context.Context, q CreateRequest) (container.CreateResponse, error) {
-	s.expectStart(ctx)
+	expectStart(ctx, s)
 	n := &creating{s: s, q: q, r: &Record{ID: newID(), Created: time.Now().UTC(), Status: Created}}
 	for _, step := range []func(*creating, context.Context) error{
 		(*creating).resolve, (*creating).configure, (*creating).name, (*creating).makeDir, (*creating).takeRange, (*creating).acquire,
@@ -93,7 +93,7 @@ func (n *creating) configure(context.Context) error {
 	}
 	n.warnings = v.warnings
 	var err error
-	if n.r.Log, err = logOptions(h.LogConfig, filepath.Join(n.s.containersDir(), n.r.ID, "logs")); err != nil {
+	if n.r.Log, err = logOptions(h.LogConfig, filepath.Join(n.s.o.containersDir(), n.r.ID, "logs")); err != nil {
 		return err
 	}
 	if n.r.Networks, err = requestedNetworks(n.r.HostConfig.NetworkMode, n.q.NetworkingConfig); err != nil {
@@ -143,7 +143,7 @@ func (n *creating) name(context.Context) error {
 
 // makeDir makes the container's folder. Until the record is in it, the engine's next start would take it away again.
 func (n *creating) makeDir(context.Context) error {
-	n.dir, _ = n.s.dirsOf(n.r.ID)
+	n.dir, _ = n.s.o.dirsOf(n.r.ID)
 	if err := os.Mkdir(n.dir, 0o700); err != nil {
 		return fmt.Errorf("make the folder of container %s: %w", n.r.Name, err)
 	}
@@ -154,7 +154,7 @@ func (n *creating) makeDir(context.Context) error {
 // takeRange gives the container its ids: its own, the host's, or those of the container whose namespaces it joins.
 func (n *creating) takeRange(context.Context) error {
 	h := n.r.HostConfig
-	joined, err := n.s.joinedContainers(h)
+	joined, err := n.s.index.joined(h)
 	if err != nil {
 		return err
 	}
@@ -180,10 +180,10 @@ func (n *creating) takeRange(context.Context) error {
 }
 
 // joinedContainers are those whose namespaces a configuration joins.
-func (s *Service) joinedContainers(h *container.HostConfig) ([]*Container, error) {
+func (x *index) joined(h *container.HostConfig) ([]*Container, error) {
 	var out []*Container
 	for _, name := range joinedNames(h) {
-		c, err := s.index.find(name)
+		c, err := x.find(name)
 		if err != nil {
 			return nil, err
 		}
@@ -284,7 +284,7 @@ func (n *creating) store(context.Context) error {
 			return err
 		}
 	}
-	_, taskDir := n.s.dirsOf(n.r.ID)
+	_, taskDir := n.s.o.dirsOf(n.r.ID)
 	n.s.index.add(newContainer(n.r, n.dir, taskDir))
 	return nil
 }

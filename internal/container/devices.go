@@ -148,9 +148,6 @@ func blockDevice(path string) (major, minor int64, err error) {
 	return int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev)), nil
 }
 
-// sharedMemory is the place of a /dev/shm that other containers may join.
-func (s *Service) sharedMemory(id string) string { return filepath.Join(s.o.State, "shm", id) }
-
 // makeSharedMemory mounts a tmpfs on the host for an --ipc shareable container: a mount of the container's own could not be shown to others.
 func makeSharedMemory(path string, r *Record) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {

@@ -183,12 +183,12 @@ func (s *Service) ExecStart(ctx context.Context, execID string, o ExecStreams) e
 	if started == nil {
 		started = func() {}
 	}
-	running, err := s.begin(ctx, e, t, o)
+	running, err := e.begin(ctx, s, t, o)
 	if err != nil {
 		if _, _, gone := e.c.running(); gone != nil {
 			err = gone
 		}
-		s.endExec(e, failureCode(err))
+		e.end(s, failureCode(err))
 		started()
 		return err
 	}
@@ -232,7 +232,7 @@ func (f *startFailure) Error() string { return f.err.Error() }
 func (f *startFailure) Unwrap() error { return f.err }
 
 // endExec notes an exec's exit code and tells it.
-func (s *Service) endExec(e *execution, code int) {
+func (e *execution) end(s *Service, code int) {
 	e.mu.Lock()
 	begun := e.process != nil
 	e.running, e.code, e.process = false, &code, nil

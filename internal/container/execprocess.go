@@ -99,7 +99,7 @@ func (e *execution) giveCapabilities(p *specs.Process) error {
 }
 
 // begin starts an exec's process and what moves its output.
-func (s *Service) begin(ctx context.Context, e *execution, t *task.Task, o ExecStreams) (*session, error) {
+func (e *execution) begin(ctx context.Context, s *Service, t *task.Task, o ExecStreams) (*session, error) {
 	process, err := e.describe(o.ConsoleSize)
 	if err != nil {
 		return nil, err

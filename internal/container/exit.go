@@ -69,7 +69,7 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 	if t != nil {
 		s.log(t.Delete(ctx))
 	}
-	s.log(removeSharedMemory(s.sharedMemory(c.id)))
+	s.log(removeSharedMemory(s.o.sharedMemory(c.id)))
 	switch {
 	case next == Restarting:
 		l.restartAfter(ctx, wait)

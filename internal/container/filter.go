@@ -31,7 +31,7 @@ func (f *filter) matches(k candidate) bool {
 }
 
 // filter reads Docker's filters. Several values of one filter are alternatives, but for labels, which all have to be there.
-func (s *Service) filter(ctx context.Context, filters map[string]map[string]bool) (*filter, error) {
+func (s listing) filter(ctx context.Context, filters map[string]map[string]bool) (*filter, error) {
 	f := &filter{}
 	for name, set := range filters {
 		values := make([]string, 0, len(set))
@@ -52,7 +52,7 @@ func (s *Service) filter(ctx context.Context, filters map[string]map[string]bool
 	return f, nil
 }
 
-func (s *Service) filterTests(ctx context.Context, name string, values []string) ([]func(candidate) bool, error) {
+func (s listing) filterTests(ctx context.Context, name string, values []string) ([]func(candidate) bool, error) {
 	switch name {
 	case "id", "name":
 		return matchText(name, values)
@@ -158,7 +158,7 @@ func matchExit(values []string) ([]func(candidate) bool, error) {
 }
 
 // matchAncestor finds containers of an image, and of images that were made on top of it. An image that is not there has none.
-func (s *Service) matchAncestor(ctx context.Context, values []string) []func(candidate) bool {
+func (s listing) matchAncestor(ctx context.Context, values []string) []func(candidate) bool {
 	var layers [][]digest.Digest
 	var ids []digest.Digest
 	for _, v := range values {
@@ -178,7 +178,7 @@ func (s *Service) matchAncestor(ctx context.Context, values []string) []func(can
 	}}
 }
 
-func (s *Service) matchAge(name string, values []string) ([]func(candidate) bool, error) {
+func (s listing) matchAge(name string, values []string) ([]func(candidate) bool, error) {
 	var tests []func(candidate) bool
 	for _, v := range values {
 		c, err := s.index.find(v)
@@ -208,7 +208,7 @@ func hasVolume(r *Record, values []string) bool {
 	return false
 }
 
-func (s *Service) hasNetwork(ctx context.Context, r *Record, values []string) bool {
+func (s listing) hasNetwork(ctx context.Context, r *Record, values []string) bool {
 	connected, _ := s.connections(ctx, r)
 	for name, e := range connected {
 		if slices.ContainsFunc(values, func(v string) bool { return v == name || v != "" && strings.HasPrefix(e.NetworkID, v) }) {

@@ -41,7 +41,7 @@ func (s *Service) Inspect(ctx context.Context, id string) (Inspection, error) {
 	}
 	r := c.record()
 	command := append(r.command(), "")
-	files := sandbox.FilesIn(s.etcDir(c.id))
+	files := sandbox.FilesIn(s.o.etcDir(c.id))
 	upper, work := layerDirs(c.dir)
 	manifest := r.Image.Manifest
 	out := Inspection{InspectResponse: container.InspectResponse{
@@ -60,7 +60,7 @@ func (s *Service) Inspect(ctx context.Context, id string) (Inspection, error) {
 	if r.Status.Alive() {
 		n.SandboxID, n.SandboxKey = r.ID, fmt.Sprintf("/proc/%d/ns/net", r.Pid)
 	}
-	out.Wherry = Extras{OOMVictim: r.OOMVictim, Restarted: r.Restarted, Cgroup: s.cgroupPath(r)}
+	out.Wherry = Extras{OOMVictim: r.OOMVictim, Restarted: r.Restarted, Cgroup: s.o.cgroupPath(r)}
 	if r.IDMap.Size > 0 {
 		out.Wherry.UserNamespace = fmt.Sprintf("%d+%d", r.IDMap.Base, r.IDMap.Size)
 	}

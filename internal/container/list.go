@@ -19,9 +19,12 @@ type ListOptions struct {
 	Filters map[string]map[string]bool
 }
 
+// listing is what a service lists by.
+type listing struct{ *Service }
+
 // List describes containers, newest first. Sizes are left to package files.
 func (s *Service) List(ctx context.Context, o ListOptions) ([]container.Summary, error) {
-	f, err := s.filter(ctx, o.Filters)
+	f, err := listing{s}.filter(ctx, o.Filters)
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +36,7 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]container.Summary,
 		if !running && !o.All && !f.all && o.Limit <= 0 || !f.matches(candidate{c: c, r: r, health: c.healthState()}) {
 			continue
 		}
-		out = append(out, s.summary(ctx, c, r, images))
+		out = append(out, listing{s}.summary(ctx, c, r, images))
 		if o.Limit > 0 && len(out) == o.Limit {
 			break
 		}
@@ -42,7 +45,7 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]container.Summary,
 }
 
 // summary is one row. images holds what references were found to mean in this list.
-func (s *Service) summary(ctx context.Context, c *Container, r *Record, images map[string]string) container.Summary {
+func (s listing) summary(ctx context.Context, c *Container, r *Record, images map[string]string) container.Summary {
 	manifest := r.Image.Manifest
 	out := container.Summary{ID: r.ID, Names: []string{"/" + r.Name}, Image: s.imageName(ctx, r, images), ImageID: r.Image.ID.String(),
 		ImageManifestDescriptor: &manifest, Command: commandText(r.command()), Created: r.Created.Unix(), Labels: r.Config.Labels,
@@ -65,7 +68,7 @@ func (s *Service) summary(ctx context.Context, c *Container, r *Record, images m
 }
 
 // imageName is the reference that the container was made of, or the image's id where the reference means another one by now.
-func (s *Service) imageName(ctx context.Context, r *Record, known map[string]string) string {
+func (s listing) imageName(ctx context.Context, r *Record, known map[string]string) string {
 	id, ok := known[r.Config.Image]
 	if !ok {
 		if found, err := s.o.Images.Resolve(ctx, r.Config.Image, nil); err == nil {

@@ -23,7 +23,7 @@ func (n *creating) mounts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.onUndo(func() { n.s.releaseVolumes(context.WithoutCancel(ctx), n.r, true) })
+	n.onUndo(func() { n.s.o.releaseVolumes(context.WithoutCancel(ctx), n.r, true) })
 	for _, m := range list {
 		if err := n.resolveMount(ctx, &m); err != nil {
 			return err
@@ -319,14 +319,14 @@ func (n *creating) resolveVolume(ctx context.Context, m *spec.Mount) error {
 }
 
 // releaseVolumes gives a container's volumes back; anonymous: those that only it knew are removed.
-func (s *Service) releaseVolumes(ctx context.Context, r *Record, anonymous bool) {
+func (o *Options) releaseVolumes(ctx context.Context, r *Record, anonymous bool) {
 	for _, m := range r.Mounts {
 		if m.Name == "" || m.Type != mount.TypeVolume {
 			continue
 		}
-		s.o.Volumes.Release(ctx, m.Name, r.ID)
+		o.Volumes.Release(ctx, m.Name, r.ID)
 		if anonymous && m.Anonymous {
-			_ = s.o.Volumes.Remove(ctx, m.Name, false) // another container may use it by --volumes-from
+			_ = o.Volumes.Remove(ctx, m.Name, false) // another container may use it by --volumes-from
 		}
 	}
 }

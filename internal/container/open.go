@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -41,12 +42,12 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	}
 	s := &Service{o: o, ranges: sandbox.NewRanges(o.Root), index: newIndex(), host: lookAround(), opened: make(chan struct{})}
 	s.execs = newExecs(s)
-	for _, dir := range []string{s.containersDir(), filepath.Join(o.State, "tasks")} {
+	for _, dir := range []string{s.o.containersDir(), filepath.Join(o.State, "tasks")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make the folder of containers: %w", err)
 		}
 	}
-	records, damaged, err := readRecords(s.containersDir())
+	records, damaged, err := readRecords(s.o.containersDir())
 	if err != nil {
 		return nil, fmt.Errorf("read the containers: %w", err)
 	}
@@ -54,21 +55,36 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 		s.log(err)
 	}
 	for _, r := range records {
-		s.adopt(ctx, r)
+		adopt(ctx, s, r)
 	}
 	s.recoverAll(ctx)
 	return s, nil
 }
 
-func (s *Service) containersDir() string { return filepath.Join(s.o.Root, "containers") }
+func (o *Options) containersDir() string { return filepath.Join(o.Root, "containers") }
 
-func (s *Service) dirsOf(id string) (dir, taskDir string) {
-	return filepath.Join(s.containersDir(), id), filepath.Join(s.o.State, "tasks", id)
+func (o *Options) dirsOf(id string) (dir, taskDir string) {
+	return filepath.Join(o.containersDir(), id), filepath.Join(o.State, "tasks", id)
+}
+
+// etcDir holds the files of /etc that the engine writes at each start.
+func (o *Options) etcDir(id string) string { return filepath.Join(o.State, "etc", id) }
+
+// sharedMemory is the place of a /dev/shm that other containers may join.
+func (o *Options) sharedMemory(id string) string { return filepath.Join(o.State, "shm", id) }
+
+// cgroupPath is a container's control group.
+func (o *Options) cgroupPath(r *Record) string {
+	parent := o.CgroupParent
+	if p := r.HostConfig.CgroupParent; p != "" {
+		parent = path.Clean("/" + p)
+	}
+	return path.Join(parent, r.ID)
 }
 
 // adopt takes a container of an earlier life into memory, with what it holds of others.
-func (s *Service) adopt(ctx context.Context, r *Record) {
-	dir, taskDir := s.dirsOf(r.ID)
+func adopt(ctx context.Context, s *Service, r *Record) {
+	dir, taskDir := s.o.dirsOf(r.ID)
 	if err := s.index.reserve(r.Name, r.ID); err != nil {
 		// Two records with one name: the engine was killed in the middle of a rename. The later comer gets a name of its own.
 		renamed := *r
@@ -178,7 +194,7 @@ func (l life) goOn(ctx context.Context, t *task.Task) {
 		return
 	}
 	if r := l.c.record(); r.Status == Paused {
-		l.s.log(l.s.freeze(ctx, r)) // the record is written after the freezing, and before the thawing is
+		l.s.log(l.freeze(ctx, r)) // the record is written after the freezing, and before the thawing is
 	}
 	l.s.lives.run(ctx, func(ctx context.Context) { l.watch(ctx, t) })
 	l.startHealth(ctx)

@@ -112,7 +112,7 @@ func (l life) removeNow(ctx context.Context, o RemoveOptions) error {
 // takeApart gives back what the container has: processes, network, volumes, files, image, ids, in this order.
 func (l life) takeApart(ctx context.Context, r *Record, o RemoveOptions) error {
 	c, s := l.c, l.s
-	if err := s.endLeftovers(ctx, c, r); err != nil {
+	if err := l.endLeftovers(ctx, r); err != nil {
 		return err
 	}
 	if r.bridged() {
@@ -120,22 +120,23 @@ func (l life) takeApart(ctx context.Context, r *Record, o RemoveOptions) error {
 			return err
 		}
 	}
-	if err := removeSharedMemory(s.sharedMemory(r.ID)); err != nil {
+	if err := removeSharedMemory(s.o.sharedMemory(r.ID)); err != nil {
 		return err
 	}
-	s.releaseVolumes(ctx, r, o.Volumes)
-	for _, dir := range []string{c.dir, s.etcDir(r.ID)} {
+	s.o.releaseVolumes(ctx, r, o.Volumes)
+	for _, dir := range []string{c.dir, s.o.etcDir(r.ID)} {
 		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}
 	}
 	s.o.Images.Release(ctx, r.ID)
-	s.giveRange(r)
+	l.giveRange(r)
 	return nil
 }
 
 // endLeftovers sees to it that no process of the container is left.
-func (s *Service) endLeftovers(ctx context.Context, c *Container, r *Record) error {
+func (l life) endLeftovers(ctx context.Context, r *Record) error {
+	c, s := l.c, l.s
 	if _, err := os.Lstat(c.taskDir); err == nil {
 		t, err := task.Open(ctx, c.taskDir)
 		if err == nil {
@@ -148,7 +149,7 @@ func (s *Service) endLeftovers(ctx context.Context, c *Container, r *Record) err
 			return err
 		}
 	}
-	g, err := cgroup.Open(s.cgroupPath(r))
+	g, err := cgroup.Open(s.o.cgroupPath(r))
 	if err != nil {
 		return err
 	}
@@ -168,7 +169,8 @@ func (s *Service) endLeftovers(ctx context.Context, c *Container, r *Record) err
 }
 
 // giveRange gives the ids back, or to a container that shares them.
-func (s *Service) giveRange(r *Record) {
+func (l life) giveRange(r *Record) {
+	s := l.s
 	if !r.OwnRange {
 		return
 	}

@@ -124,7 +124,7 @@ func (n *session) wait(ctx context.Context) {
 	for _, o := range n.outlets {
 		_ = o.from.SetReadDeadline(time.Now().Add(execDrain))
 	}
-	n.s.endExec(n.e, code)
+	n.e.end(n.s, code)
 }
 
 // serve moves the client's input until the process has exited and all output was passed on, or the client lets go.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -117,7 +116,7 @@ func startSteps() []startStep {
 func (l life) start(ctx context.Context, o startOptions) error {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), startLimit, fmt.Errorf("the start took longer than %s", startLimit))
 	defer cancel()
-	l.s.expectStart(ctx)
+	expectStart(ctx, l.s)
 	n := &starting{life: l, o: o, r: l.c.record()}
 	n.again = n.r.HasRun
 	for _, step := range startSteps() {
@@ -160,7 +159,7 @@ func (n *starting) failed(step startStep, err error) error {
 }
 
 // expectStart has the kernel prepare for a process that is about to join a control group.
-func (s *Service) expectStart(ctx context.Context) {
+func expectStart(ctx context.Context, s *Service) {
 	if !s.warming.CompareAndSwap(false, true) {
 		return
 	}
@@ -257,7 +256,7 @@ func (n *starting) join(context.Context) error {
 			if !r.HostConfig.IpcMode.IsShareable() {
 				return fail(errdefs.ErrConflict, "can't join IPC of container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)", r.Name)
 			}
-			n.input.Shm = n.s.sharedMemory(r.ID)
+			n.input.Shm = n.s.o.sharedMemory(r.ID)
 		}
 	}
 	return nil
@@ -304,13 +303,10 @@ func (n *starting) allocate(ctx context.Context) error {
 	return nil
 }
 
-// etcDir holds the files of /etc that the engine writes at each start.
-func (s *Service) etcDir(id string) string { return filepath.Join(s.o.State, "etc", id) }
-
 func (n *starting) writeFiles(context.Context) error {
 	h := n.r.HostConfig
-	files := sandbox.FilesIn(n.s.etcDir(n.r.ID))
-	if err := os.MkdirAll(n.s.etcDir(n.r.ID), 0o700); err != nil {
+	files := sandbox.FilesIn(n.s.o.etcDir(n.r.ID))
+	if err := os.MkdirAll(n.s.o.etcDir(n.r.ID), 0o700); err != nil {
 		return err
 	}
 	switch {
@@ -319,7 +315,7 @@ func (n *starting) writeFiles(context.Context) error {
 		if err != nil {
 			return err
 		}
-		files = sandbox.FilesIn(n.s.etcDir(other.id))
+		files = sandbox.FilesIn(n.s.o.etcDir(other.id))
 	case n.r.bridged():
 		if err := files.Write(n.content); err != nil {
 			return err
@@ -339,18 +335,9 @@ func (n *starting) shareMemory(context.Context) error {
 	if !n.r.HostConfig.IpcMode.IsShareable() {
 		return nil
 	}
-	n.input.Shm = n.s.sharedMemory(n.r.ID)
+	n.input.Shm = n.s.o.sharedMemory(n.r.ID)
 	n.onUndo(func(context.Context) { n.s.log(removeSharedMemory(n.input.Shm)) })
 	return makeSharedMemory(n.input.Shm, n.r)
-}
-
-// cgroupPath is the container's control group.
-func (s *Service) cgroupPath(r *Record) string {
-	parent := s.o.CgroupParent
-	if p := r.HostConfig.CgroupParent; p != "" {
-		parent = path.Clean("/" + p)
-	}
-	return path.Join(parent, r.ID)
 }
 
 func (n *starting) build(context.Context) (err error) {
@@ -358,7 +345,7 @@ func (n *starting) build(context.Context) (err error) {
 	in.ID, in.Config, in.HostConfig, in.Mounts = n.r.ID, n.r.Config, n.r.HostConfig, n.r.Mounts
 	in.User, in.Hostname = n.who.user, n.r.Config.Hostname
 	in.Base, in.Size = n.r.IDMap.Base, n.r.IDMap.Size
-	in.Oar, in.CgroupPath, in.MaxRlimits = n.s.o.Oar, n.s.cgroupPath(n.r), n.s.host.rlimit
+	in.Oar, in.CgroupPath, in.MaxRlimits = n.s.o.Oar, n.s.o.cgroupPath(n.r), n.s.host.rlimit
 	in.Env = []string{defaultPath, "HOSTNAME=" + n.r.Config.Hostname}
 	if n.r.Config.Tty {
 		in.Env = append(in.Env, "TERM=xterm")

@@ -59,7 +59,7 @@ func (l life) stop(ctx context.Context, o StopOptions) (*Record, error) {
 	}
 	n.signal(ctx, signal)
 	if n.r.Status == Paused { // it can only answer the signal when it runs
-		if g, err := cgroup.Open(n.s.cgroupPath(n.r)); err == nil {
+		if g, err := cgroup.Open(n.s.o.cgroupPath(n.r)); err == nil {
 			n.s.log(g.Thaw(ctx))
 		}
 	}
@@ -164,7 +164,7 @@ func (n *stopping) kill(ctx context.Context) error {
 	if n.c.waitExit(ctx, n.exits, killLimit/3) {
 		return nil
 	}
-	if g, err := cgroup.Open(n.s.cgroupPath(n.r)); err == nil {
+	if g, err := cgroup.Open(n.s.o.cgroupPath(n.r)); err == nil {
 		n.s.log(g.Kill())
 	}
 	if n.c.waitExit(ctx, n.exits, killLimit) {

@@ -28,7 +28,7 @@ func (s *Service) View(ctx context.Context, id string) (View, error) {
 	if v.Init, err = t.Pidfd(); err != nil {
 		return v, nil
 	}
-	if v.Cgroup, err = cgroup.Open(s.cgroupPath(r)); err != nil {
+	if v.Cgroup, err = cgroup.Open(s.o.cgroupPath(r)); err != nil {
 		v.Init.Close()
 		v.Init = nil
 		if now := c.record(); !now.Status.Alive() {
