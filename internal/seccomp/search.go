@@ -28,7 +28,7 @@ func segmentsOf(p *specs.LinuxSeccomp, a abi, table map[string][5]int, fallback 
 			}
 			nr := uint32(numbers[a.column]) | a.bit
 			v := verdicts[nr]
-			if err := v.add(sc.Args, act, fallback); err != nil {
+			if err := v.add(rule{sc.Args, act, a.narrow}, fallback); err != nil {
 				return nil, fmt.Errorf("seccomp rule for %s: %w", name, err)
 			}
 			verdicts[nr] = v
@@ -50,15 +50,15 @@ func segmentsOf(p *specs.LinuxSeccomp, a abi, table map[string][5]int, fallback 
 
 // add joins a rule to a verdict. As libseccomp and runc have it: several conditions on one argument are alternatives, a rule without
 // conditions decides what conditions left open.
-func (v *verdict) add(args []specs.LinuxSeccompArg, act, fallback uint32) error {
-	if act == fallback {
+func (v *verdict) add(r rule, fallback uint32) error {
+	if r.action == fallback {
 		return nil
 	}
 	if !v.set {
 		v.action, v.set = fallback, true
 	}
-	if len(args) == 0 {
-		v.action, v.rules = act, nil
+	if len(r.conditions) == 0 {
+		v.action, v.rules = r.action, nil
 		return nil
 	}
 	if v.action != fallback {
@@ -66,22 +66,22 @@ func (v *verdict) add(args []specs.LinuxSeccompArg, act, fallback uint32) error 
 	}
 	seen := map[uint]bool{}
 	repeated := false
-	for _, arg := range args {
+	for _, arg := range r.conditions {
 		if arg.Index > 5 {
 			return fmt.Errorf("argument %d: a system call has six", arg.Index)
 		}
-		if _, err := compare(arg, 0); err != nil {
+		if _, err := r.compare(arg, 0); err != nil {
 			return err
 		}
 		repeated = repeated || seen[arg.Index]
 		seen[arg.Index] = true
 	}
 	if !repeated {
-		v.rules = append(v.rules, rule{args, act})
+		v.rules = append(v.rules, r)
 		return nil
 	}
-	for _, arg := range args {
-		v.rules = append(v.rules, rule{[]specs.LinuxSeccompArg{arg}, act})
+	for _, arg := range r.conditions {
+		v.rules = append(v.rules, rule{[]specs.LinuxSeccompArg{arg}, r.action, r.narrow})
 	}
 	return nil
 }
@@ -125,19 +125,52 @@ func decide(v verdict) []bpf.Instruction {
 func (r rule) code() []bpf.Instruction {
 	code := []bpf.Instruction{bpf.RetConstant{Val: r.action}}
 	for i := len(r.conditions) - 1; i >= 0; i-- {
-		c, _ := compare(r.conditions[i], len(code))
+		c, _ := r.compare(r.conditions[i], len(code))
 		code = append(c, code...)
 	}
 	return code
 }
 
 // compare falls through when the condition holds, else jumps over itself and rest more instructions. Arguments have 64 bits, BPF words 32.
-func compare(arg specs.LinuxSeccompArg, rest int) ([]bpf.Instruction, error) {
+func (r rule) compare(arg specs.LinuxSeccompArg, rest int) ([]bpf.Instruction, error) {
+	if r.narrow {
+		return compareNarrow(arg, uint8(rest))
+	}
+	return compareWide(arg, uint8(rest))
+}
+
+// compareNarrow looks at the lower word only.
+func compareNarrow(arg specs.LinuxSeccompArg, rest uint8) ([]bpf.Instruction, error) {
+	load := bpf.LoadAbsolute{Off: uint32(offsetArgs + 8*arg.Index), Size: 4}
+	test := func(cond bpf.JumpTest, val uint32) []bpf.Instruction {
+		return []bpf.Instruction{load, bpf.JumpIf{Cond: cond, Val: val, SkipFalse: rest}}
+	}
+	lo := uint32(arg.Value)
+	switch arg.Op {
+	case specs.OpEqualTo:
+		return test(bpf.JumpEqual, lo), nil
+	case specs.OpNotEqual:
+		return test(bpf.JumpNotEqual, lo), nil
+	case specs.OpMaskedEqual:
+		and := bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: lo}
+		return []bpf.Instruction{load, and, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(arg.ValueTwo), SkipFalse: rest}}, nil
+	case specs.OpGreaterThan:
+		return test(bpf.JumpGreaterThan, lo), nil
+	case specs.OpGreaterEqual:
+		return test(bpf.JumpGreaterOrEqual, lo), nil
+	case specs.OpLessThan:
+		return test(bpf.JumpLessThan, lo), nil
+	case specs.OpLessEqual:
+		return test(bpf.JumpLessOrEqual, lo), nil
+	}
+	return nil, fmt.Errorf("operator %q is unknown", arg.Op)
+}
+
+func compareWide(arg specs.LinuxSeccompArg, r uint8) ([]bpf.Instruction, error) {
 	low := bpf.LoadAbsolute{Off: uint32(offsetArgs + 8*arg.Index), Size: 4}
 	high := bpf.LoadAbsolute{Off: low.Off + 4, Size: 4}
 	v, w := arg.Value, arg.ValueTwo
 	hi, lo := uint32(v>>32), uint32(v)
-	r := uint8(rest)
 	jump := func(cond bpf.JumpTest, val uint32, yes, no uint8) bpf.Instruction {
 		return bpf.JumpIf{Cond: cond, Val: val, SkipTrue: yes, SkipFalse: no}
 	}

@@ -23,14 +23,15 @@ type abi struct {
 	audit  uint32 // AUDIT_ARCH_*
 	column int    // in syscallTable
 	bit    uint32 // set in all its numbers (x32)
+	narrow bool   // arguments have 32 bits: what a register holds above is not looked at
 }
 
 var abis = []abi{
-	{specs.ArchX86_64, unix.AUDIT_ARCH_X86_64, 0, 0},
-	{specs.ArchX32, unix.AUDIT_ARCH_X86_64, 2, 0x40000000},
-	{specs.ArchX86, unix.AUDIT_ARCH_I386, 1, 0},
-	{specs.ArchAARCH64, unix.AUDIT_ARCH_AARCH64, 3, 0},
-	{specs.ArchARM, unix.AUDIT_ARCH_ARM, 4, 0},
+	{specs.ArchX86_64, unix.AUDIT_ARCH_X86_64, 0, 0, false},
+	{specs.ArchX32, unix.AUDIT_ARCH_X86_64, 2, 0x40000000, true},
+	{specs.ArchX86, unix.AUDIT_ARCH_I386, 1, 0, true},
+	{specs.ArchAARCH64, unix.AUDIT_ARCH_AARCH64, 3, 0, false},
+	{specs.ArchARM, unix.AUDIT_ARCH_ARM, 4, 0, true},
 }
 
 // Offsets in struct seccomp_data.
@@ -51,11 +52,12 @@ type verdict struct {
 type rule struct {
 	conditions []specs.LinuxSeccompArg
 	action     uint32
+	narrow     bool // of an interface with 32-bit arguments
 }
 
 func (v verdict) equal(o verdict) bool {
 	return v.action == o.action && slices.EqualFunc(v.rules, o.rules, func(a, b rule) bool {
-		return a.action == b.action && slices.Equal(a.conditions, b.conditions)
+		return a.action == b.action && a.narrow == b.narrow && slices.Equal(a.conditions, b.conditions)
 	})
 }
 
@@ -85,11 +87,25 @@ func Compile(p *specs.LinuxSeccomp) ([]byte, error) {
 		byAudit[a.audit] = append(byAudit[a.audit], segments...)
 	}
 	for audit, segments := range byAudit {
+		if audit == unix.AUDIT_ARCH_X86_64 {
+			segments = append(segments, foreign(wanted)...)
+		}
 		sort.Slice(segments, func(i, j int) bool { return segments[i].from < segments[j].from })
 		code := append([]bpf.Instruction{bpf.LoadAbsolute{Off: offsetNr, Size: 4}}, search(merge(segments))...)
 		blocks[audit] = code
 	}
 	return assemble(program(order, blocks))
+}
+
+// foreign are the numbers below the mark of x86_64 that belong to an interface which the profile does not name: they are killed, as those
+// of other marks are. Without this a list of refused calls would not hold for x32's numbers of the same calls.
+func foreign(wanted []abi) (out []segment) {
+	for _, a := range abis[:2] {
+		if !slices.ContainsFunc(wanted, func(w abi) bool { return w.name == a.name }) {
+			out = append(out, segment{from: a.bit, verdict: verdict{action: unix.SECCOMP_RET_KILL_PROCESS}})
+		}
+	}
+	return out
 }
 
 // program selects the block of the architecture; a call from any other is killed, as libseccomp does by default.

@@ -24,7 +24,8 @@ func TestTables(t *testing.T) {
 		numbers[info] = map[string]int{}
 		for nr, name := range info.SyscallNumbers {
 			names[name] = true
-			if have, ok := numbers[info][name]; !ok || nr < have {
+			// x32 has numbers of its own, from 512, for calls whose structures differ; those of x86_64 are listed beside them.
+			if have, ok := numbers[info][name]; !ok || (nr < have) != (info == arch.X32) {
 				numbers[info][name] = nr
 			}
 		}
