@@ -64,7 +64,7 @@ func hierarchies() (map[string]string, error) {
 	}
 	mounts := map[string]string{}
 	for _, name := range append([]string{unified}, controllers()...) {
-		if dir, ok := found[name]; ok {
+		if dir, ok := found[name]; ok && isHierarchy(dir) {
 			mounts[name] = dir
 		}
 	}
@@ -72,6 +72,12 @@ func hierarchies() (map[string]string, error) {
 		return nil, fmt.Errorf("no control groups are mounted on this host (looked for cgroup and cgroup2 in /proc/self/mountinfo): %w", errdefs.ErrUnavailable)
 	}
 	return mounts, nil
+}
+
+// isHierarchy says that dir shows control groups: something else may have been mounted over them.
+func isHierarchy(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && (st.Type == unix.CGROUP_SUPER_MAGIC || st.Type == unix.CGROUP2_SUPER_MAGIC)
 }
 
 // open names a group below the hierarchies of this host.
