@@ -104,7 +104,9 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 		return err
 	})
 	g.Go(func() (err error) {
-		s.Networks, err = network.Open(ctx, network.Options{Root: o.root, State: o.state, Events: s.Events})
+		s.Networks, err = network.Open(ctx, network.Options{
+			Root: o.root, State: o.state, Events: s.Events, Log: func(err error) { log.Warn(err.Error()) },
+		})
 		return err
 	})
 	err = g.Wait()

@@ -62,6 +62,9 @@ func (s *Service) Attach(ctx context.Context, containerID string, netns *os.File
 	if err := s.fire.AddPorts(firewallPorts(h.Reserved)); err != nil {
 		return err
 	}
+	if f := flowsOf(h.Reserved); len(f) > 0 {
+		s.later.add(job{run: f.forget})
+	}
 	for _, p := range plugs {
 		s.publish(events.ActionConnect, p.n, containerID)
 	}

@@ -2,9 +2,14 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+
+	"github.com/moby/moby/api/types/network"
+	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/network/firewall"
 	"wherry.dev/wherry/internal/network/link"
@@ -15,6 +20,11 @@ func (s *Service) mend(ctx context.Context) error {
 	for _, n := range s.networks {
 		if n.Driver != driverBridge {
 			continue
+		}
+		if n.Name == network.NetworkBridge {
+			if err := s.yield(n); err != nil {
+				return err
+			}
 		}
 		if err := s.raise(n); err != nil {
 			if n.predefined() {
@@ -38,6 +48,41 @@ func (s *Service) mend(ctx context.Context) error {
 		}
 	}
 	return s.fire.Swap()
+}
+
+// yield gives the default network other addresses where the host uses its own for something else by now. Nobody chose them, and containers
+// that run keep theirs.
+func (s *Service) yield(n *lan) error {
+	if len(n.endpoints) > 0 || n.v4 == nil {
+		return nil
+	}
+	own, err := s.host.Index(n.Bridge)
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	routes, err := hostRoutes()
+	if err != nil {
+		return err
+	}
+	clash := slices.ContainsFunc(routes, func(r hostRoute) bool { return r.link != own && r.to.Overlaps(n.v4.subnet) })
+	if !clash {
+		return nil
+	}
+	if own > 0 {
+		if err := link.Delete(s.host, 0, n.Bridge); err != nil {
+			return err
+		}
+	}
+	subnet, err := s.freeSubnet(false)
+	if err != nil {
+		return fmt.Errorf("choose other addresses for the network %s: %w", n.Name, err)
+	}
+	s.log(fmt.Errorf("the network %s has %s now: the host uses %s", n.Name, subnet, n.v4.subnet))
+	n.IPAM.Config = []network.IPAMConfig{{Subnet: subnet, Gateway: subnet.Addr().Next()}}
+	if n.v4, n.v6, err = poolsOf(n.IPAM.Config); err != nil {
+		return err
+	}
+	return n.write(s.o.definitions())
 }
 
 // raise makes a network's bridge, or mends it.

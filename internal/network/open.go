@@ -47,8 +47,10 @@ func Open(ctx context.Context, o Options) (_ *Service, err error) {
 		return nil, err
 	}
 	s.resumeResolvers(ctx)
-	s.guard, err = newGuard(s.fire, s.log)
-	return s, err
+	if s.guard, err = newGuard(s.fire, s.log); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // Close stops DNS and watchers; links and rules stay, running containers keep their network. Where no container runs nothing stays but the

@@ -145,7 +145,7 @@ func TestUDPThroughLoopback(t *testing.T) {
 	a := newBox(t)
 	a.attach(s, AllocateRequest{Ports: portMap("|28053|9053/udp")})
 	defer a.release(s)
-	server := a.command("python3", "-c", "import socket\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\ns.bind(('',9053))\nwhile True:\n d,p=s.recvfrom(99)\n s.sendto(d.upper(),p)")
+	server := a.command("python3", "-c", upper)
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -44,6 +44,9 @@ func (s *Service) Release(ctx context.Context, containerID string) error {
 	if h.ns != nil {
 		jobs = append(jobs, job{then: func() { h.ns.Close() }})
 	}
+	if f := flowsOf(h.Reserved); len(f) > 0 {
+		jobs = append(jobs, job{run: f.forget})
+	}
 	s.later.add(jobs...)
 	for _, n := range left {
 		s.publish(events.ActionDisconnect, n, containerID)

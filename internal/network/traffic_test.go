@@ -2,12 +2,18 @@ package network
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
+
+	"wherry.dev/wherry/internal/network/link"
 )
 
 func TestBridgeCarriesTraffic(t *testing.T) {
@@ -230,4 +236,123 @@ func snapshot(t *testing.T) string {
 		b.Write(out)
 	}
 	return b.String()
+}
+
+// TestSenderFollowsThePort: who keeps sending UDP from one port reaches the container that has the published port now.
+func TestSenderFollowsThePort(t *testing.T) {
+	s := open(t)
+	c, err := net.Dial("udp4", "127.0.0.1:28053")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := echo(c); err == nil {
+		t.Fatal("an answer without a container")
+	}
+	for range 2 {
+		a := newBox(t)
+		a.attach(s, AllocateRequest{Ports: portMap("|28053|9053/udp")})
+		server := a.command("python3", "-c", upper)
+		if err := server.Start(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, func() error { return echo(c) })
+		a.release(s)
+		server.Process.Kill()
+		server.Wait()
+		if err := echo(c); err == nil {
+			t.Error("an answer after the release")
+		}
+	}
+}
+
+// upper is a server that answers packets at port 9053 in capitals.
+const upper = "import socket\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\ns.bind(('',9053))\nwhile True:\n d,p=s.recvfrom(99)\n s.sendto(d.upper(),p)"
+
+func TestNoneAndHost(t *testing.T) {
+	s := open(t)
+	a := newBox(t)
+	got := a.attach(s, AllocateRequest{Networks: map[string]*network.EndpointSettings{"none": {}}, Ports: portMap("|28080|80/tcp")})
+	if out := a.mustRun("ip", "-o", "-br", "addr"); !strings.Contains(out, "127.0.0.1/8") || strings.Contains(out, "eth0") {
+		t.Errorf("links on none: %s", out)
+	}
+	if len(got.Ports[network.MustParsePort("80/tcp")]) != 0 {
+		t.Errorf("ports of a container without a network: %v", got.Ports)
+	}
+	a.release(s)
+	before := snapshot(t)
+	id := newID()
+	request := AllocateRequest{ContainerID: id, Name: "h", Networks: map[string]*network.EndpointSettings{"host": {}}}
+	b, err := s.Allocate(t.Context(), request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	home, err := link.Home()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer home.Close()
+	if err := s.Attach(t.Context(), id, home); err != nil {
+		t.Fatal(err)
+	}
+	hosts, _ := os.ReadFile("/etc/hosts")
+	if string(b.Hosts) != string(hosts) || b.Networks["host"] == nil {
+		t.Errorf("on the host's network: %+v", b)
+	}
+	if n, err := s.Inspect(t.Context(), "host"); err != nil || len(n.Containers) != 1 {
+		t.Errorf("the network host: %+v, %v", n, err)
+	}
+	if err := s.Release(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if after := snapshot(t); after != before {
+		t.Errorf("a container on the host's network changed it: %s, then %s", before, after)
+	}
+	request.Networks["bridge"] = &network.EndpointSettings{}
+	if _, err := s.Allocate(t.Context(), request); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("on host and bridge: %v", err)
+	}
+}
+
+func TestEvents(t *testing.T) {
+	s := open(t)
+	began := time.Now()
+	id := mustCreate(t, s, network.CreateRequest{Name: "one"})
+	a := newBox(t)
+	a.attach(s, AllocateRequest{Networks: map[string]*network.EndpointSettings{"one": {}}})
+	a.release(s)
+	if err := s.Remove(t.Context(), "one"); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	err := s.o.Events.Subscribe(t.Context(), began.Add(-time.Second), time.Now(), func(m events.Message) error {
+		if m.Actor.ID != id || m.Actor.Attributes["name"] != "one" || m.Actor.Attributes["type"] != "bridge" || m.Type != events.NetworkEventType {
+			t.Errorf("event %+v", m)
+		}
+		got = append(got, string(m.Action)+" "+m.Actor.Attributes["container"])
+		return nil
+	})
+	if want := "create |connect " + a.id + "|disconnect " + a.id + "|destroy "; err != nil || strings.Join(got, "|") != want {
+		t.Errorf("events %q, %v; not %q", got, err, want)
+	}
+}
+
+// TestDefaultNetworkYields: while no engine ran the host came to use the default network's addresses.
+func TestDefaultNetworkYields(t *testing.T) {
+	s := open(t)
+	s.Close()
+	mustHost(t, "ip", "link", "add", "vpn0", "type", "bridge")
+	t.Cleanup(func() { exec.Command("ip", "link", "del", "vpn0").Run() })
+	mustHost(t, "ip", "addr", "add", "172.17.5.1/24", "dev", "vpn0")
+	mustHost(t, "ip", "link", "set", "vpn0", "up")
+	again := reopen(t, s.o)
+	if g := again.Gateway().String(); g != "172.18.0.1" {
+		t.Errorf("gateway %s", g)
+	}
+	a := newBox(t)
+	a.attach(again, AllocateRequest{})
+	a.serve(80, "a")
+	if got, err := get("172.18.0.2"); err != nil || got != "a" {
+		t.Errorf("%q, %v", got, err)
+	}
 }

@@ -67,7 +67,7 @@ type resolver struct {
 
 // Start opens a container's resolver. It must run on a thread in the container's network namespace, on which it stays.
 func (s *Server) Start(ctx context.Context, container string) error {
-	r, err := open()
+	r, closer, err := open()
 	if err != nil {
 		return fmt.Errorf("open the resolver of container %s: %w", container, err)
 	}
@@ -76,8 +76,9 @@ func (s *Server) Start(ctx context.Context, container string) error {
 	defer s.mu.Unlock()
 	if s.closed || s.resolvers[container] != nil {
 		r.close()
-		return nil
+		return closer()
 	}
+	s.wg.Go(func() { _ = closer() })
 	s.resolvers[container] = r
 	ctx, r.end = context.WithCancel(context.WithoutCancel(ctx))
 	s.wg.Go(func() { r.serveUDP(ctx) })
@@ -86,25 +87,22 @@ func (s *Server) Start(ctx context.Context, container string) error {
 }
 
 // open makes the sockets and the rules that lead to them.
-func open() (*resolver, error) {
-	r := &resolver{questions: make(chan struct{}, questionsAtOnce), conns: map[net.Conn]struct{}{}, end: func() {}}
+func open() (r *resolver, closer func() error, err error) {
+	r = &resolver{questions: make(chan struct{}, questionsAtOnce), conns: map[net.Conn]struct{}{}, end: func() {}}
 	at := net.IPv4(127, 0, 0, 11)
-	var err error
 	if r.udp, err = net.ListenUDP("udp4", &net.UDPAddr{IP: at}); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var c net.ListenConfig
-	c.SetMultipathTCP(false)
 	if r.tcp, err = net.ListenTCP("tcp4", &net.TCPAddr{IP: at}); err != nil {
 		r.udp.Close()
-		return nil, err
+		return nil, nil, err
 	}
-	err = exchangePorts(uint16(r.udp.LocalAddr().(*net.UDPAddr).Port), uint16(r.tcp.Addr().(*net.TCPAddr).Port))
+	closer, err = exchangePorts(uint16(r.udp.LocalAddr().(*net.UDPAddr).Port), uint16(r.tcp.Addr().(*net.TCPAddr).Port))
 	if err != nil {
 		r.close()
-		return nil, err
+		return nil, nil, err
 	}
-	return r, nil
+	return r, closer, nil
 }
 
 // Serves says whether a container has a resolver.

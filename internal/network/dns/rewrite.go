@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/google/nftables"
@@ -9,20 +10,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const tableName = "wherry-dns"
+
 // exchangePorts writes, in the calling thread's namespace, the rules that lead port 53 of 127.0.0.11 to the resolver's sockets:
 //
 //	ip daddr 127.0.0.11 udp dport 53 udp dport set UDP
 //	ip saddr 127.0.0.11 udp sport UDP udp sport set 53
 //
-// and the same for TCP. They replace those of an earlier life of the engine.
-func exchangePorts(udp, tcp uint16) error {
-	c, err := nftables.New()
+// and the same for TCP. They replace those of an earlier life of the engine. The caller closes what is returned, when nobody waits: that
+// waits for what other namespaces' rules are doing.
+func exchangePorts(udp, tcp uint16) (closer func() error, err error) {
+	c, err := nftables.New(nftables.AsLasting())
 	if err != nil {
-		return fmt.Errorf("open a socket to nftables: %w", err)
+		return nil, fmt.Errorf("open a socket to nftables: %w", err)
 	}
-	t := c.AddTable(&nftables.Table{Name: "wherry-dns", Family: nftables.TableFamilyIPv4})
-	c.DelTable(t)
-	t = c.AddTable(&nftables.Table{Name: "wherry-dns", Family: nftables.TableFamilyIPv4})
+	addRules(c, c.CreateTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}), udp, tcp)
+	err = c.Flush()
+	if errors.Is(err, unix.EEXIST) {
+		c.CloseLasting()
+		c.DelTable(c.AddTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}))
+		addRules(c, c.AddTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}), udp, tcp)
+		err = c.Flush()
+	}
+	if err != nil {
+		c.CloseLasting()
+		return nil, fmt.Errorf("lead port 53 to the resolver: %w", err)
+	}
+	return c.CloseLasting, nil
+}
+
+func addRules(c *nftables.Conn, t *nftables.Table, udp, tcp uint16) {
 	chain := c.AddChain(&nftables.Chain{
 		Table: t, Name: "ports", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityRaw,
 	})
@@ -50,8 +67,4 @@ func exchangePorts(udp, tcp uint16) error {
 			}})
 		}
 	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("lead port 53 to the resolver: %w", err)
-	}
-	return nil
 }
