@@ -80,7 +80,26 @@ func TestProgramsThatDoNotStart(t *testing.T) {
 			t.Errorf("%v: the task is left", row.cmd)
 		}
 	}
-	id := e.create(request{cmd: []string{"nothing"}, h: container.HostConfig{AutoRemove: true}})
+	id := ""
+	// Scripts that are mounted, as they come from editors on other systems.
+	dir := t.TempDir()
+	for name, text := range map[string]string{"crlf": "#!/bin/sh\r\necho\r\n", "orphan": "#!/no/such/interpreter\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, row := range []struct {
+		bind, cwd, cmd, want string
+	}{
+		{dir + ":/x", "/", "/x/crlf", "CRLF"}, {dir + ":/x", "/x", "./crlf", "CRLF"}, {dir + "/crlf:/run.sh", "/", "/run.sh", "CRLF"},
+		{dir + ":/x", "/", "/x/orphan", "/no/such/interpreter"}, {dir + ":/x/y", "/x/y", "./none", "there is no such file"},
+	} {
+		id := e.create(request{cmd: []string{row.cmd}, c: container.Config{WorkingDir: row.cwd}, h: container.HostConfig{Binds: []string{row.bind}}})
+		if err := e.Start(ctx, id); err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%+v: %v", row, err)
+		}
+	}
+	id = e.create(request{cmd: []string{"nothing"}, h: container.HostConfig{AutoRemove: true}})
 	removed := e.arm(id, container.WaitConditionRemoved)
 	if err := e.Start(ctx, id); err == nil {
 		t.Error("it started")

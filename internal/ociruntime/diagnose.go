@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -36,7 +35,7 @@ func (e *ExecError) ExitCode() int { return e.Code }
 func (e *ExecError) Unwrap() error { return e.Err }
 
 // diagnose turns a failed step into what a person can mend; steps before the execve stay as they are, but for the working directory.
-func diagnose(err error, p *sysprog.Program, tried execPaths, root *os.File) error {
+func diagnose(err error, p *sysprog.Program, tried execPaths, files view) error {
 	var failed *sysprog.Error
 	if !errors.As(err, &failed) {
 		return err
@@ -59,12 +58,12 @@ func diagnose(err error, p *sysprog.Program, tried execPaths, root *os.File) err
 			}
 		}
 	}
-	explain(e, name, tried, root)
+	explain(e, name, tried, files)
 	return e
 }
 
-// explain reads the program's first bytes, inside the container's root, to say what is wrong with it.
-func explain(e *ExecError, name string, tried execPaths, root *os.File) {
+// explain reads the program's first bytes, as the container sees them, to say what is wrong with it.
+func explain(e *ExecError, name string, tried execPaths, files view) {
 	switch {
 	case errors.Is(e.Err, unix.EACCES):
 		e.Why = "it is there but not executable, or a folder: check its mode (chmod +x) and what was given as command"
@@ -72,15 +71,15 @@ func explain(e *ExecError, name string, tried execPaths, root *os.File) {
 	case errors.Is(e.Err, unix.ENOEXEC):
 		e.Why = "exec format error: it is neither a program for this machine nor a script that begins with #!"
 	}
-	if root == nil {
+	if files.root == nil {
 		return
 	}
 	for _, try := range append([]string{name}, tried.paths...) {
-		head, err := readHead(root, try)
+		head, err := readHead(files, try)
 		if err != nil {
 			continue
 		}
-		if why := interpreterProblem(root, head); why != "" {
+		if why := interpreterProblem(files, head); why != "" {
 			e.Code, e.Why = 126, why
 			if errors.Is(e.Err, unix.ENOENT) {
 				e.Why = why
@@ -100,9 +99,9 @@ func explain(e *ExecError, name string, tried execPaths, root *os.File) {
 
 var errNotInPath = errors.New("executable file not found in $PATH")
 
-// readHead reads the beginning of a regular file inside the root.
-func readHead(root *os.File, name string) ([]byte, error) {
-	f, err := openIn(root, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+// readHead reads the beginning of a regular file of the container.
+func readHead(files view, name string) ([]byte, error) {
+	f, err := files.open(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +112,7 @@ func readHead(root *os.File, name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, 64<<10))
 }
 
-func interpreterProblem(root *os.File, head []byte) string {
+func interpreterProblem(files view, head []byte) string {
 	if line, ok := bytes.CutPrefix(head, []byte("#!")); ok {
 		line, _, _ = bytes.Cut(line, []byte("\n"))
 		crlf := bytes.HasSuffix(line, []byte("\r"))
@@ -121,17 +120,17 @@ func interpreterProblem(root *os.File, head []byte) string {
 		if crlf {
 			return fmt.Sprintf("the script's lines end in CRLF (Windows), so its interpreter is read as %q: convert it with dos2unix", interpreter+"\\r")
 		}
-		if f, err := openIn(root, interpreter, unix.O_PATH); err != nil {
+		if f, err := files.open(interpreter, unix.O_PATH); err != nil {
 			return fmt.Sprintf("its interpreter %s is not in the image", interpreter)
 		} else {
 			f.Close()
 		}
 		return ""
 	}
-	return elfProblem(root, head)
+	return elfProblem(files, head)
 }
 
-func elfProblem(root *os.File, head []byte) string {
+func elfProblem(files view, head []byte) string {
 	f, err := elf.NewFile(bytes.NewReader(head))
 	if err != nil {
 		return ""
@@ -148,7 +147,7 @@ func elfProblem(root *os.File, head []byte) string {
 			return ""
 		}
 		loader := strings.TrimRight(string(b), "\x00")
-		if f, err := openIn(root, loader, unix.O_PATH); err != nil {
+		if f, err := files.open(loader, unix.O_PATH); err != nil {
 			return fmt.Sprintf("its loader %s is not in the image (a program built for another libc?)", loader)
 		} else {
 			f.Close()

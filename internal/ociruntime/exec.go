@@ -178,7 +178,7 @@ func (e *exec) failed(pr *sysprog.Process, err error) error {
 	if root != nil {
 		defer root.Close()
 	}
-	return diagnose(err, e.program, e.execs, root)
+	return diagnose(err, e.program, e.execs, view{root: root, cwd: e.o.Process.Cwd})
 }
 
 // release sets the process's limits and lets it go on.

@@ -61,7 +61,7 @@ type Container struct {
 	ids      rootfs.IDMap
 	execs    execPaths
 	warnings []string
-	root     *os.File
+	files    view // until the program runs
 	userns   *os.File
 	oomScore int
 }
@@ -82,10 +82,11 @@ func (c *Container) Warnings() []string { return c.warnings }
 
 // Close releases descriptors. It does not stop the container.
 func (c *Container) Close() error {
-	for _, f := range []*os.File{c.gate, c.console, c.devpts, c.root, c.userns, c.pidfd} {
+	for _, f := range []*os.File{c.gate, c.console, c.devpts, c.files.root, c.userns, c.pidfd} {
 		if f != nil {
 			f.Close()
 		}
 	}
+	c.files.close()
 	return nil
 }

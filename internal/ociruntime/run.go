@@ -26,14 +26,15 @@ func (c *Container) Start() error {
 // WaitExecuted returns when the init process has executed the user's program, or an *ExecError.
 func (c *Container) WaitExecuted() error {
 	if err := c.process.Wait(markExecute); err != nil {
-		return diagnose(err, c.program, c.execs, c.root)
+		return diagnose(err, c.program, c.execs, c.files)
 	}
 	if c.gate != nil {
 		c.gate.Close()
 		c.gate = nil
 	}
-	c.root.Close()
-	c.root = nil
+	c.files.root.Close()
+	c.files.root = nil
+	c.files.close()
 	return c.program.Close()
 }
 

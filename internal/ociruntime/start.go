@@ -80,9 +80,9 @@ func Create(ctx context.Context, o CreateOptions) (*Container, error) {
 
 // finish closes what only the start needed.
 func (s *start) finish() *Container {
-	s.held.close()
 	c := &Container{spec: s.spec, process: s.process, program: s.program, console: s.layout.console, devpts: s.layout.devpts, cgroup: s.group,
-		ids: s.ns.ids, execs: s.execs, warnings: s.layout.warnings, root: s.layout.root, userns: s.ns.user, oomScore: s.o.OOMScoreAdj}
+		ids: s.ns.ids, execs: s.execs, warnings: s.layout.warnings, files: s.layout.view(s.spec.Process, s.execs), userns: s.ns.user, oomScore: s.o.OOMScoreAdj}
+	s.held.close()
 	c.pidfd = s.pidfd
 	if s.o.Gate == nil {
 		c.gate = s.toChild
@@ -207,7 +207,9 @@ func (s *start) waitReady(context.Context) (err error) {
 	}
 	var b [1]byte
 	if n, _ := s.fromChild.Read(b[:]); n != 1 {
-		return diagnose(s.process.Wait(markExecute), s.program, s.execs, s.layout.root)
+		files := s.layout.view(s.spec.Process, s.execs)
+		defer files.close()
+		return diagnose(s.process.Wait(markExecute), s.program, s.execs, files)
 	}
 	s.pidfd, err = sysprog.Pollable(s.process.Pidfd)
 	return err
