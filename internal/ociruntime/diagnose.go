@@ -118,7 +118,7 @@ func interpreterProblem(files view, head []byte) string {
 		crlf := bytes.HasSuffix(line, []byte("\r"))
 		interpreter, _, _ := strings.Cut(strings.TrimSpace(strings.TrimSuffix(string(line), "\r")), " ")
 		if crlf {
-			return fmt.Sprintf("the script's lines end in CRLF (Windows), so its interpreter is read as %q: convert it with dos2unix", interpreter+"\\r")
+			return fmt.Sprintf("the script's lines end in CRLF (Windows), so its interpreter is read as %q: convert it with dos2unix", interpreter+"\r")
 		}
 		if f, err := files.open(interpreter, unix.O_PATH); err != nil {
 			return fmt.Sprintf("its interpreter %s is not in the image", interpreter)

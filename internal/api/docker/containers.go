@@ -320,6 +320,9 @@ func checkName(name string) error {
 		ok = ok && (letter || i > 0 && (c == '_' || c == '.' || c == '-'))
 	}
 	if !ok {
+		if len(name) == 1 {
+			return invalid("Invalid container name (%s): a name has two characters or more", name)
+		}
 		return invalid("Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
 	}
 	return nil
