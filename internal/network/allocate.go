@@ -3,6 +3,7 @@ package network
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -46,6 +47,9 @@ func (s *Service) allocate(r AllocateRequest) (*Allocation, error) {
 	if err != nil {
 		h.closePorts()
 		s.drop(h)
+		if taken := new(portTaken); errors.As(err, &taken) {
+			taken.who = cmp.Or(s.publisher(taken.host, taken.proto), taken.who)
+		}
 		if e != nil {
 			err = fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", e.Name, e.ID, err)
 		}

@@ -245,15 +245,41 @@ func (r *reservation) bindTo(fd int) error {
 	return nil
 }
 
+// portTaken says who has a port that was asked for.
+type portTaken struct {
+	host  netip.AddrPort
+	proto network.IPProtocol
+	who   string // "" is not known
+}
+
+func (e *portTaken) Unwrap() error { return errdefs.ErrConflict }
+
+func (e *portTaken) Error() string {
+	text := fmt.Sprintf("Bind for %s failed: port is already allocated", e.host)
+	if e.who != "" {
+		text += ": " + e.who + " has it: stop that or publish another port"
+	}
+	return text
+}
+
+// publisher is the container that publishes a port, as people call it.
+func (s *state) publisher(host netip.AddrPort, proto network.IPProtocol) string {
+	for id, h := range s.holdings {
+		for _, r := range h.Reserved {
+			all := r.Host.Addr().IsUnspecified() || host.Addr().IsUnspecified()
+			if r.Proto == proto && r.Host.Port() == host.Port() && (all || r.Host.Addr() == host.Addr()) {
+				return "container " + cmp.Or(h.Request.Name, id)
+			}
+		}
+	}
+	return ""
+}
+
 // explain makes a failed bind an error that says what to do.
 func (r *reservation) explain(err error) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		who := portHolder(r.Host, r.Proto)
-		if who == "" {
-			return fmt.Errorf("Bind for %s failed: port is already allocated: %w", r.Host, errdefs.ErrConflict)
-		}
-		return fmt.Errorf("Bind for %s failed: port is already allocated: %s has it: stop that or publish another port: %w", r.Host, who, errdefs.ErrConflict)
+		return &portTaken{host: r.Host, proto: r.Proto, who: portHolder(r.Host, r.Proto)}
 	case errors.Is(err, unix.EADDRNOTAVAIL):
 		return fmt.Errorf("Bind for %s failed: cannot assign requested address: the host has no address %s: %w", r.Host, r.Host.Addr(), errdefs.ErrInvalidArgument)
 	case errors.Is(err, unix.EMFILE):

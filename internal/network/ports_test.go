@@ -54,7 +54,7 @@ func TestPortConflicts(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, err = s.tryPorts(t, portMap("|28099|80/tcp", "|28081|80/tcp"))
-	if !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "Bind for 0.0.0.0:28081 failed: port is already allocated") {
+	if !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "Bind for 0.0.0.0:28081 failed: port is already allocated: container box-"+id[:6]+" has it") {
 		t.Errorf("another container's port: %v", err)
 	}
 	if _, err := net.Listen("tcp", ":28080"); err == nil {
