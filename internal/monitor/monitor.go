@@ -1,24 +1,46 @@
 // Package monitor measures running containers: processes and counters.
+//
+// It owns nothing. What it reads comes from the kernel, by the container's control group and its first process; nothing of the image is
+// run or read. All methods are safe for many goroutines.
 package monitor
 
 import (
 	"context"
+	"errors"
 
-	"github.com/moby/moby/api/types/container"
+	"golang.org/x/sys/unix"
 
 	containers "wherry.dev/wherry/internal/container"
 )
 
-type Service struct{}
-
-func New(c *containers.Service) *Service { return &Service{} }
-
-// Top lists the container's processes with the host's ps and the given arguments ("" means "-ef"). Nothing of the image is run.
-func (s *Service) Top(ctx context.Context, id, psArgs string) (container.TopResponse, error) {
-	panic("not written yet")
+// Containers is what this package asks of the containers.
+type Containers interface {
+	View(ctx context.Context, id string) (containers.View, error)
 }
 
-// Stats calls fn with a sample each second (Stream) or once; a stopped container gives one empty sample.
-func (s *Service) Stats(ctx context.Context, id string, stream, oneShot bool, fn func(container.StatsResponse) error) error {
-	panic("not written yet")
+// Service measures.
+type Service struct{ containers Containers }
+
+// New returns a service.
+func New(c Containers) *Service { return &Service{containers: c} }
+
+// view is a container's, with a function that gives back what it holds.
+func (s *Service) view(ctx context.Context, id string) (containers.View, func(), error) {
+	v, err := s.containers.View(ctx, id)
+	return v, func() {
+		if v.Init != nil {
+			_ = v.Init.Close()
+		}
+	}, err
+}
+
+// ended says that the container's first process is no more.
+func ended(v *containers.View) bool {
+	fds := []unix.PollFd{{Fd: int32(v.Init.Fd()), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(fds, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return err != nil || n > 0
+		}
+	}
 }
