@@ -100,7 +100,8 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 	closers = append(closers, s.Volumes.Close)
 	var g errgroup.Group
 	g.Go(func() (err error) {
-		s.Images, err = image.Open(ctx, image.Options{Root: o.root, Oar: o.oar, InsecureRegistries: o.insecure, Events: s.Events})
+		s.Images, err = image.Open(ctx, image.Options{Root: o.root, Oar: o.oar, InsecureRegistries: o.insecure, Events: s.Events,
+			Log: func(err error) { log.Warn(err.Error()) }})
 		return err
 	})
 	g.Go(func() (err error) {

@@ -102,21 +102,29 @@ func openStore(ctx context.Context, o Options) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the content store: %w", err)
 	}
-	snaps, err := overlay.NewSnapshotter(filepath.Join(o.Root, "snapshots"))
+	at, restore, err := sound(o.Root, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	snaps, err := overlay.NewSnapshotter(at.layers)
 	if err != nil {
 		return nil, fmt.Errorf("open the layers: %w", err)
 	}
-	path := filepath.Join(o.Root, "images.db")
-	b, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: 5 * time.Second, NoFreelistSync: true})
+	b, err := bolt.Open(at.db, 0o600, &bolt.Options{Timeout: 5 * time.Second, NoFreelistSync: true})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), snaps.Close())
+		return nil, errors.Join(fmt.Errorf("open %s: %w", at.db, err), snaps.Close())
 	}
 	db := metadata.NewDB(b, contents, map[string]snapshots.Snapshotter{snapshotter: snaps})
 	if err := db.Init(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("read %s: %w", path, err), b.Close(), snaps.Close())
+		return nil, errors.Join(fmt.Errorf("read %s: %w", at.db, err), b.Close(), snaps.Close())
 	}
 	s := &store{root: o.Root, bolt: b, db: db, blobs: &blobs{backend: contents, content: db.ContentStore()}, snaps: db.Snapshotter(snapshotter),
-		images: metadata.NewImageStore(db), leases: metadata.NewLeaseManager(db)}
+		images: &copiedNames{Store: metadata.NewImageStore(db), path: filepath.Join(o.Root, namesFile)}, leases: metadata.NewLeaseManager(db)}
+	if restore {
+		if err := s.restore(ctx, o.Log); err != nil {
+			return nil, errors.Join(err, s.close())
+		}
+	}
 	return s, s.dropOldLeases(in(ctx))
 }
 
