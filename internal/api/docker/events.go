@@ -104,7 +104,7 @@ func eventMeets(m events.Message, name, value string) bool {
 			m.Type == events.ImageEventType && value == withoutTag(m.Actor.Attributes["name"])
 	case "container", "network", "volume", "plugin", "daemon":
 		if string(m.Type) != name {
-			return m.Actor.Attributes[name] == value && value != ""
+			return false // as Docker: what happens to a network is no event of the container in it
 		}
 		return value == m.Actor.ID || value == m.Actor.Attributes["name"] || len(value) >= 4 && strings.HasPrefix(m.Actor.ID, value)
 	}

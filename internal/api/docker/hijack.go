@@ -118,6 +118,9 @@ func (s *stream) outputs() (stdout, stderr io.Writer) {
 	return stdFrames(s)
 }
 
+// lingering is how long a client may take to close its side after the end.
+const lingering = 500 * time.Millisecond
+
 // fail tells the client of an error after the takeover, where dockerd tells it too: as output.
 func (s *stream) fail(err error) {
 	if !s.opened() {
@@ -137,15 +140,20 @@ func (s *stream) close() {
 		if c, ok := s.conn.(interface{ CloseWrite() error }); ok {
 			_ = c.CloseWrite()
 		}
+		// Input that nobody has read would make the kernel tell the client of a broken connection instead of an end.
+		_ = s.conn.SetReadDeadline(time.Now().Add(lingering))
+		_, _ = io.Copy(io.Discard, s.conn)
 		s.server.drop(s.conn)
 	}
 }
 
-// watch returns a context that ends when the client has closed both directions. A client that only closes its writing side (docker does
-// so when it has no input) still reads. The kernel tells by POLLHUP, which a look every second finds.
+// watch returns a context that ends when the client has closed both directions, or the server closes. A client that only closes its
+// writing side (docker does so when it has no input) still reads; net/http takes that for the end of the request when it comes before the
+// takeover, so its word is not heard. The kernel tells by POLLHUP, which a look every second finds.
 func (s *stream) watch(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
+		defer cancel()
 		select {
 		case <-s.up:
 		case <-ctx.Done():
@@ -154,11 +162,12 @@ func (s *stream) watch(ctx context.Context) (context.Context, context.CancelFunc
 		for s.err == nil && !hungUp(s.conn) {
 			select {
 			case <-time.After(time.Second):
+			case <-s.server.closing:
+				return
 			case <-ctx.Done():
 				return
 			}
 		}
-		cancel()
 	}()
 	return ctx, cancel
 }

@@ -90,8 +90,10 @@ func TestHijack(t *testing.T) {
 		defer st.close()
 		stdout, _ := st.outputs()
 		go st.open()
-		_, err := io.Copy(stdout, st)                  // begins before open
-		handled <- errors.Join(err, r.Context().Err()) // the end of input is not the end of the request: output may still come
+		ctx, cancel := st.watch(r.Context())
+		defer cancel()
+		_, err := io.Copy(stdout, st)          // begins before open
+		handled <- errors.Join(err, ctx.Err()) // the end of input is not the end of the request: output may still come
 	}))
 	server := &http.Server{Handler: h, ConnContext: withPeer}
 	go func() { _ = server.Serve(l) }()
