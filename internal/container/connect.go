@@ -6,6 +6,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
+
+	"wherry.dev/wherry/internal/sandbox"
 )
 
 // ConnectNetwork adds a network to a container: at once where it runs, else at its next start.
@@ -43,6 +45,7 @@ func (s *Service) ConnectNetwork(ctx context.Context, id, name string, e *networ
 		if _, err := s.o.Networks.Connect(ctx, found.Name, r.allocateRequest(), e, netns); err != nil {
 			return err
 		}
+		s.log((life{s, c}).rewriteFiles())
 	}
 	_, err = c.change(true, func(r *Record) error {
 		r.Networks = withNetwork(r.Networks, found.Name, e)
@@ -106,7 +109,7 @@ func (s *Service) DisconnectNetwork(ctx context.Context, id, name string, force 
 	defer c.op.Unlock()
 	r := c.record()
 	key := networkKey(r, found)
-	if _, ok := r.Networks[key]; !ok || c.isGone() || !r.bridged() {
+	if _, ok := r.Networks[key]; !ok || c.isGone() || !r.bridged() || r.HostConfig.NetworkMode.IsNone() {
 		return fail(errdefs.ErrConflict, "container %s is not connected to network %s", r.Name, found.Name)
 	}
 	if r.Status.Alive() {
@@ -131,5 +134,19 @@ func (l life) disconnect(ctx context.Context, name string) error {
 		return err
 	}
 	defer netns.Close()
-	return l.s.o.Networks.Disconnect(ctx, name, l.c.id, netns)
+	if err := l.s.o.Networks.Disconnect(ctx, name, l.c.id, netns); err != nil {
+		return err
+	}
+	l.s.log(l.rewriteFiles())
+	return nil
+}
+
+// rewriteFiles brings a running container's /etc/hosts and /etc/resolv.conf up to date with its networks.
+func (l life) rewriteFiles() error {
+	a, ok := l.s.o.Networks.Live(l.c.id)
+	if !ok {
+		return nil
+	}
+	content := sandbox.Content{Hosts: a.Hosts, ResolvConf: a.ResolvConf, Hostname: l.c.record().Config.Hostname}
+	return sandbox.FilesIn(l.s.o.etcDir(l.c.id)).Write(content)
 }

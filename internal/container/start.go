@@ -272,10 +272,10 @@ func (n *starting) joinOne(t *task.Task, kind specs.LinuxNamespaceType, name str
 	return nil
 }
 
-// bridged says that the container has interfaces of package network's.
+// bridged says that package network furnishes the container's network namespace: with interfaces or, on none, with loopback only.
 func (r *Record) bridged() bool {
 	m := r.HostConfig.NetworkMode
-	return !m.IsContainer() && !m.IsHost() && !m.IsNone()
+	return !m.IsContainer() && !m.IsHost()
 }
 
 // allocateRequest is what a container asks of its networks.
@@ -286,6 +286,11 @@ func (r *Record) allocateRequest() networks.AllocateRequest {
 		ExtraHosts: h.ExtraHosts, Domainname: r.Config.Domainname}
 	for _, a := range h.DNS {
 		q.DNS = append(q.DNS, a.String())
+	}
+	if first := r.Networks[string(h.NetworkMode)]; first != nil && len(h.Links) > 0 {
+		linked := first.Copy()
+		linked.Links = append(linked.Links, h.Links...)
+		q.Networks = withNetwork(r.Networks, string(h.NetworkMode), linked)
 	}
 	return q
 }
@@ -321,7 +326,7 @@ func (n *starting) writeFiles(context.Context) error {
 			return err
 		}
 	default:
-		own := sandbox.HostNetwork{None: h.NetworkMode.IsNone(), Hostname: n.r.Config.Hostname, ExtraHosts: h.ExtraHosts, DNS: h.DNS,
+		own := sandbox.HostNetwork{Hostname: n.r.Config.Hostname, ExtraHosts: h.ExtraHosts, DNS: h.DNS,
 			DNSSearch: h.DNSSearch, DNSOptions: h.DNSOptions}
 		if err := files.Write(own.Content()); err != nil {
 			return err

@@ -86,8 +86,8 @@ func (s *Service) Disconnect(ctx context.Context, nameOrID, containerID string, 
 	switch {
 	case h == nil || e == nil:
 		err = fmt.Errorf("container %s is not connected to network %s: %w", shortID(containerID), n.Name, errdefs.ErrPermissionDenied)
-	case n.Driver == driverHost:
-		err = fmt.Errorf("container cannot be disconnected from host network or connected to host network: %w", errdefs.ErrPermissionDenied)
+	case n.Driver != driverBridge:
+		err = fmt.Errorf("container cannot be disconnected from the network %s or connected to it while it runs: %w", n.Name, errdefs.ErrPermissionDenied)
 	}
 	if err != nil {
 		s.mu.Unlock()

@@ -60,7 +60,7 @@ func (r *resolver) own(q *dns.Msg, question dns.Question) *dns.Msg {
 
 func reply(q *dns.Msg) *dns.Msg {
 	a := new(dns.Msg).SetReply(q)
-	a.RecursionAvailable = true
+	a.Authoritative, a.RecursionAvailable = true, true
 	if o := q.IsEdns0(); o != nil {
 		a.SetEdns0(o.UDPSize(), false)
 	}
