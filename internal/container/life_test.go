@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 )
 
 func sh(script string) []string { return []string{"sh", "-c", script} }
@@ -289,5 +290,41 @@ func TestRestartFresh(t *testing.T) {
 	}
 	if got := strings.Join(e.happened(id, "restart"), " "); !strings.Contains(got, "start restart=fresh") {
 		t.Errorf("events %q", got)
+	}
+}
+
+// TestVolumes: the image's content is copied once, ids are those inside, a part of a volume can be mounted, and no link leads out of it.
+func TestVolumes(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	id := e.create(request{name: "first", cmd: sh("cat /data/file; stat -c '%u %g %a' /data /data/file; mkdir /data/part; echo in >/data/part/inner; ln -s /etc /data/out; rm /data/file"), h: container.HostConfig{Binds: []string{"things:/data"}}})
+	exit := e.arm(id, container.WaitConditionNextExit)
+	e.start(id)
+	if code := e.take(exit); code != 0 || e.output(id) != "from-image\n101 102 750\n101 102 644\n" {
+		t.Errorf("%d %q", code, e.output(id))
+	}
+	below := func(path string) container.HostConfig {
+		return container.HostConfig{Mounts: []mount.Mount{{Type: mount.TypeVolume, Source: "things", Target: "/data", VolumeOptions: &mount.VolumeOptions{Subpath: path}}}}
+	}
+	id = e.create(request{cmd: sh("ls /data; cat /data/inner; touch /data/new"), h: below("part")})
+	exit = e.arm(id, container.WaitConditionNextExit)
+	e.start(id)
+	if code := e.take(exit); code != 0 || e.output(id) != "inner\nin\n" {
+		t.Errorf("a part: %d %q", code, e.output(id))
+	}
+	for _, path := range []string{"nothing", "out/passwd"} {
+		id = e.create(request{cmd: sh("true"), h: below(path)})
+		if err := e.Start(ctx, id); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	id = e.create(request{name: "last", cmd: sh("ls /data"), h: container.HostConfig{VolumesFrom: []string{"first"}, AutoRemove: false}})
+	exit = e.arm(id, container.WaitConditionNextExit)
+	e.start(id)
+	if code := e.take(exit); code != 0 || e.output(id) != "link\nout\npart\nsub\n" {
+		t.Errorf("of another container: %d %q", code, e.output(id))
+	}
+	if err := e.vols.Remove(ctx, "things", false); err == nil {
+		t.Error("a volume in use is removed")
 	}
 }

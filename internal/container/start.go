@@ -12,7 +12,9 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/mount"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/cgroup"
 	networks "wherry.dev/wherry/internal/network"
@@ -84,7 +86,7 @@ type starting struct {
 	spec    *specs.Spec
 	task    *task.Task
 	began   time.Time  // right before the program was executed
-	held    []*os.File // namespaces that are joined, until the task has them
+	held    []*os.File // what the runtime finds by this process's descriptors
 	undo    []func(context.Context)
 }
 
@@ -100,6 +102,7 @@ func startSteps() []startStep {
 		{"look at the layers", (*starting).layers},
 		{"find the user", (*starting).findUser},
 		{"find the devices", (*starting).findDevices},
+		{"find what is to be mounted", (*starting).findMounts},
 		{"open the namespaces to join", (*starting).join},
 		{"reserve addresses and ports", (*starting).allocate},
 		{"write the files of /etc", (*starting).writeFiles},
@@ -219,7 +222,45 @@ func (n *starting) findDevices(context.Context) (err error) {
 	return err
 }
 
-// join opens the namespaces of other containers. The runtime finds them by this process's descriptors: a pid could be another's by then.
+// hold keeps a file open until the task is made, and is the path by which the runtime finds it. A path of its own could be another's by
+// then: the pid of a namespace, a link in a folder that a container writes to.
+func (n *starting) hold(f *os.File) string {
+	n.held = append(n.held, f)
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
+}
+
+// findMounts makes missing folders of -v again, and opens what lies below volumes.
+func (n *starting) findMounts(context.Context) error {
+	n.input.Mounts = slices.Clone(n.r.Mounts)
+	for i := range n.input.Mounts {
+		m := &n.input.Mounts[i]
+		if m.CreateSource {
+			if err := bindSource(m); err != nil {
+				return err
+			}
+		}
+		if m.Type != mount.TypeVolume || m.Subpath == "" {
+			continue
+		}
+		f, err := openBelow(m.Source, m.Subpath)
+		if err != nil {
+			return invalid("cannot access path %s of volume %s: %v: make it first, for example with a container that mounts the whole volume", m.Subpath, m.Name, errors.Unwrap(err))
+		}
+		m.Source = n.hold(f)
+	}
+	return nil
+}
+
+func openBelow(dir, name string) (*os.File, error) {
+	d, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return openIn(d, name, unix.O_PATH)
+}
+
+// join opens the namespaces of other containers.
 func (n *starting) join(context.Context) error {
 	h := n.r.HostConfig
 	n.input.Joined = map[specs.LinuxNamespaceType]string{}
@@ -267,8 +308,7 @@ func (n *starting) joinOne(t *task.Task, kind specs.LinuxNamespaceType, name str
 	if err != nil {
 		return fmt.Errorf("open the %s namespace to join: %w", kind, err)
 	}
-	n.held = append(n.held, f)
-	n.input.Joined[kind] = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
+	n.input.Joined[kind] = n.hold(f)
 	return nil
 }
 
@@ -347,7 +387,7 @@ func (n *starting) shareMemory(context.Context) error {
 
 func (n *starting) build(context.Context) (err error) {
 	in := &n.input
-	in.ID, in.Config, in.HostConfig, in.Mounts = n.r.ID, n.r.Config, n.r.HostConfig, n.r.Mounts
+	in.ID, in.Config, in.HostConfig = n.r.ID, n.r.Config, n.r.HostConfig
 	in.User, in.Hostname = n.who.user, n.r.Config.Hostname
 	in.Base, in.Size = n.r.IDMap.Base, n.r.IDMap.Size
 	in.Oar, in.CgroupPath, in.MaxRlimits = n.s.o.Oar, n.s.o.cgroupPath(n.r), n.s.host.rlimit
@@ -357,13 +397,6 @@ func (n *starting) build(context.Context) (err error) {
 	}
 	if !slices.ContainsFunc(n.r.Config.Env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }) {
 		in.Env = append(in.Env, "HOME="+n.who.home)
-	}
-	for _, m := range n.r.Mounts {
-		if m.CreateSource { // made at creation, and perhaps removed since
-			if err := bindSource(&m); err != nil {
-				return err
-			}
-		}
 	}
 	n.spec, err = spec.Build(*in)
 	return err
