@@ -101,15 +101,22 @@ func (l *lives) stop() {
 	l.wg.Wait()
 }
 
-// Close drops connections to the shims. Containers keep running.
+// Close drops connections to the shims. Containers keep running; where none does, their common control group goes.
 func (s *Service) Close() error {
 	s.lives.stop()
+	alive := false
 	for _, c := range s.index.all() {
 		c.mu.Lock()
 		if c.task != nil {
+			alive = true
 			c.task.Close()
 		}
 		c.mu.Unlock()
+	}
+	if g, err := cgroup.Open(s.o.CgroupParent); err == nil && !alive {
+		for _, dir := range g.Dirs() {
+			_ = os.Remove(dir) // not empty: another engine's containers are in it
+		}
 	}
 	return nil
 }

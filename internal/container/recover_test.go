@@ -121,14 +121,8 @@ func TestShimKilled(t *testing.T) {
 	e := newEngine(t)
 	id := e.run(request{name: "orphan", cmd: sh("sleep 3600 & sleep 3600")})
 	pid := e.rec(id).Pid
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(b), "PPid:\t")
-	line, _, _ := strings.Cut(rest, "\n")
 	exit := e.arm(id, container.WaitConditionNextExit)
-	if err := unix.Kill(number(t, line), unix.SIGKILL); err != nil {
+	if err := unix.Kill(parentOf(t, pid), unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	if code := e.take(exit); code != 137 {
@@ -193,4 +187,51 @@ func TestHundredFoundAgain(t *testing.T) {
 			t.Errorf("%s is %s", r.Name, r.Status)
 		}
 	}
+}
+
+// TestStoppedShim: one shim that does not answer keeps nobody from the other containers, nor from an engine's start, nor from removing
+// its own container by force.
+func TestStoppedShim(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	id, other := e.run(request{name: "stuck", cmd: sh("sleep 3600")}), e.run(request{name: "other", cmd: sh("sleep 3600")})
+	shim := parentOf(t, e.rec(id).Pid)
+	if err := unix.Kill(shim, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Kill(shim, unix.SIGCONT) }()
+	began := time.Now()
+	e.again()
+	now := 0
+	if err := e.Stop(ctx, other, StopOptions{Timeout: &now}); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("the others had to wait for %s", took)
+	}
+	if r := e.rec(id); r.Status != Running {
+		t.Errorf("stuck is %s", r.Status)
+	}
+	if err := unix.Kill(shim, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	c, _ := e.index.find(id)
+	e.eventually("its task is found when it answers", func() bool { _, _, err := c.running(); return err == nil })
+	if err := unix.Kill(shim, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Remove(ctx, id, RemoveOptions{Force: true}); err != nil {
+		t.Errorf("rm -f: %v", err)
+	}
+}
+
+func parentOf(t *testing.T, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "PPid:\t")
+	line, _, _ := strings.Cut(rest, "\n")
+	return number(t, line)
 }

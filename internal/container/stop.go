@@ -17,8 +17,12 @@ const (
 	defaultTimeout = 10 * time.Second
 	// killLimit is how long a container may take to be dead after SIGKILL before somebody is told.
 	killLimit = 30 * time.Second
-	sigkill   = 9
-	sigterm   = 15
+	// answerLimit is how long a shim may take to answer.
+	answerLimit = 5 * time.Second
+	// abandonAfter is how long a shim may take to tell of a container whose processes are all dead.
+	abandonAfter = 5 * time.Second
+	sigkill      = 9
+	sigterm      = 15
 )
 
 // StopOptions: a nil Timeout is the container's own (else 10 s), -1 waits for ever; an empty Signal is the container's own.
@@ -146,34 +150,49 @@ func (l life) noteStopped(more func(*Record)) *Record {
 	return l.c.settle(func(r *Record) { _ = note(r) }) // a full disk stops nobody from stopping
 }
 
-func (n *stopping) signal(ctx context.Context, signal int) {
+// signal says whether the shim has taken the signal, or the container has ended.
+func (n *stopping) signal(ctx context.Context, signal int) bool {
 	if n.task == nil {
-		return
+		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	limited, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
-	if err := n.task.Kill(ctx, signal, signal == sigkill); err != nil && !n.c.waitExit(ctx, n.exits, time.Second) {
+	err := n.task.Kill(limited, signal, signal == sigkill)
+	if err != nil && n.c.waitExit(ctx, n.exits, time.Second) {
+		return true
+	}
+	if err != nil {
 		n.s.log(fmt.Errorf("signal container %s: %w", n.r.Name, err))
 	}
 	n.s.publish(n.r, events.ActionKill, "signal", strconv.Itoa(signal))
+	return err == nil
 }
 
 // kill ends the container for sure, through its control group where the shim does not answer, and waits for it.
 func (n *stopping) kill(ctx context.Context) error {
-	n.signal(ctx, sigkill)
-	if n.c.waitExit(ctx, n.exits, killLimit/3) {
+	if n.signal(ctx, sigkill) && n.c.waitExit(ctx, n.exits, killLimit/3) {
 		return nil
 	}
-	if g, err := cgroup.Open(n.s.o.cgroupPath(n.r)); err == nil {
-		n.s.log(g.Kill())
+	g, err := cgroup.Open(n.s.o.cgroupPath(n.r))
+	if err == nil {
+		err = g.Kill()
 	}
-	if n.c.waitExit(ctx, n.exits, killLimit) {
+	if err == nil {
+		limited, cancel := context.WithTimeout(ctx, killLimit)
+		err = g.WaitEmpty(limited)
+		cancel()
+	}
+	if err == nil && n.task != nil && !n.c.waitExit(ctx, n.exits, abandonAfter) {
+		err = n.task.Abandon() // all are dead, and their shim does not say so
+	}
+	n.s.log(err)
+	if n.c.waitExit(ctx, n.exits, killLimit/3) {
 		return nil
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return fmt.Errorf("container %s is not dead %s after SIGKILL: a process of it may hang in the kernel (see the state in ps), or its shim is stopped", n.r.Name, killLimit+killLimit/3)
+	return fmt.Errorf("container %s is not dead %s after SIGKILL: a process of it may hang in the kernel (see the state in ps), or its shim is stopped", n.r.Name, killLimit)
 }
 
 // Kill sends a signal to the container's first process. SIGKILL goes to all and is waited for.

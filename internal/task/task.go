@@ -6,6 +6,7 @@
 package task
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -282,6 +284,26 @@ func (t *Task) Namespace(name string) (*os.File, error) {
 		return nil, fmt.Errorf("container %s is not running: %w", t.config.ID, errdefs.ErrFailedPrecondition)
 	}
 	return f, nil
+}
+
+// Abandon kills a shim that does not answer any more (somebody has stopped it): the task is then lost, and Wait returns. The caller has
+// seen that the container's processes are dead.
+func (t *Task) Abandon() error {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(t.pid) + "/stat")
+	if err != nil {
+		return fmt.Errorf("find the shim of container %s: %w", t.config.ID, err)
+	}
+	// The first process is the shim's child until the shim has reaped it, which a stopped one does not. Its name may hold anything.
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	shimPid, err := strconv.Atoi(fields[1])
+	if err != nil || shimPid <= 1 {
+		return fmt.Errorf("find the shim of container %s: its parent is %q", t.config.ID, fields[1])
+	}
+	name, err := os.ReadFile("/proc/" + fields[1] + "/cmdline")
+	if err != nil || !bytes.Contains(name, []byte(t.dir)) {
+		return fmt.Errorf("the parent %d of container %s is not its shim", shimPid, t.config.ID)
+	}
+	return unix.Kill(shimPid, unix.SIGKILL)
 }
 
 // Started says whether Start has been called with success in any engine's life.
