@@ -78,7 +78,7 @@ func (s listing) filterTests(ctx context.Context, name string, values []string) 
 		}}, nil
 	}
 	known := []string{"ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network", "publish", "since", "status", "volume"}
-	return nil, invalid("invalid filter '%s': did you mean %s?", name, spec.Nearest(name, known))
+	return nil, invalid("invalid filter '%s': %s", name, spec.Suggest(name, known))
 }
 
 func matchText(name string, values []string) ([]func(candidate) bool, error) {

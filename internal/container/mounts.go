@@ -154,7 +154,7 @@ func bindOption(m *spec.Mount, o string) error {
 	case slices.Contains([]string{"", "rw", "z", "Z", "consistent", "cached", "delegated", "default", "copy"}, o):
 	default:
 		known := []string{"ro", "rw", "z", "Z", "nocopy", "rprivate", "private", "rshared", "shared", "rslave", "slave", "cached", "delegated", "consistent"}
-		return invalid("invalid mode: %s: did you mean %s?", o, spec.Nearest(o, known))
+		return invalid("invalid mode: %s: %s", o, spec.Suggest(o, known))
 	}
 	return nil
 }

@@ -66,7 +66,7 @@ func pruneFilter(filters map[string]map[string]bool) (func(*Record) bool, error)
 			}
 		case "label", "label!":
 		default:
-			return nil, invalid("invalid filter '%s': did you mean %s?", name, spec.Nearest(name, known))
+			return nil, invalid("invalid filter '%s': %s", name, spec.Suggest(name, known))
 		}
 	}
 	return func(r *Record) bool {

@@ -157,7 +157,7 @@ func (v *validation) ulimits() error {
 			if u != nil {
 				name = u.Name
 			}
-			return invalid("invalid ulimit type: %q: did you mean %s?", name, spec.Nearest(name, names))
+			return invalid("invalid ulimit type: %q: %s", name, spec.Suggest(name, names))
 		}
 		if u.Hard != -1 && (u.Soft > u.Hard || u.Soft == -1) {
 			return invalid("ulimit %s: the soft limit %d must be less than or equal to the hard limit %d", u.Name, u.Soft, u.Hard)
@@ -299,7 +299,7 @@ func logOptions(c container.LogConfig, dir string) (task.LogOptions, error) {
 	switch c.Type {
 	case "", "json-file", "local", "none":
 	default:
-		return o, invalid("unknown log driver %q: there are json-file, local and none; did you mean %s?", c.Type, spec.Nearest(c.Type, []string{"json-file", "local", "none"}))
+		return o, invalid("unknown log driver %q: %s", c.Type, spec.Suggest(c.Type, []string{"json-file", "local", "none"}))
 	}
 	for key, value := range c.Config {
 		switch key {
@@ -358,7 +358,7 @@ func parseSignal(text string) (int, error) {
 		names = append(names, n)
 	}
 	slices.Sort(names)
-	return 0, invalid("invalid signal: %s: did you mean SIG%s?", text, spec.Nearest(name, names))
+	return 0, invalid("invalid signal: %s: %s", text, spec.Suggest(name, names))
 }
 
 // signalNumbers of Linux on the machines that this engine is built for (signal(7)).

@@ -219,7 +219,7 @@ func ParseTmpfs(options string) ([]string, error) {
 		case o == "":
 		case slices.Contains([]string{"rprivate", "private", "rshared", "shared", "rslave", "slave"}, key):
 		case !slices.Contains(flags, key):
-			return nil, fmt.Errorf("invalid tmpfs option %q: did you mean %s?: %w", o, Nearest(key, flags), errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf("invalid tmpfs option %q: %s: %w", o, Suggest(key, flags), errdefs.ErrInvalidArgument)
 		default:
 			out = append(out, o)
 		}

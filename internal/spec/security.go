@@ -55,7 +55,7 @@ func ParseSecurity(list []string) (Security, error) {
 		case "disable":
 		default:
 			keys := []string{"no-new-privileges", "seccomp", "wherry", "systempaths", "apparmor", "label"}
-			return s, badOption(opt, "did you mean "+Nearest(key, keys)+"?")
+			return s, badOption(opt, Suggest(key, keys))
 		}
 	}
 	return s, nil
@@ -144,22 +144,28 @@ func capabilities(list []string) ([]string, error) {
 	for _, name := range list {
 		short := strings.TrimPrefix(strings.ToUpper(strings.TrimSpace(name)), "CAP_")
 		if short != "ALL" && !slices.Contains(capabilityNames, short) {
-			return nil, fmt.Errorf("unknown capability %q: did you mean %s? (capabilities(7) lists all): %w", name, Nearest(short, capabilityNames), errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf("unknown capability %q: %s: %w", name, Suggest(short, capabilityNames), errdefs.ErrInvalidArgument)
 		}
 		out = append(out, short)
 	}
 	return out, nil
 }
 
-// Nearest is the candidate with the fewest changed letters.
-func Nearest(word string, candidates []string) string {
+// Suggest says what a wrong word could have been: "did you mean X?" where one of the words is near, otherwise which words there are.
+func Suggest(word string, words []string) string {
 	best, distance := "", 1<<30
-	for _, c := range candidates {
-		if d := edits(word, c); d < distance {
+	for _, c := range words {
+		if d := edits(strings.ToLower(word), strings.ToLower(c)); d < distance {
 			best, distance = c, d
 		}
 	}
-	return best
+	if distance <= max(1, min(len(word), len(best))/3) {
+		return "did you mean " + best + "?"
+	}
+	if len(words) > 16 {
+		return "nothing like it is known"
+	}
+	return "it can be " + strings.Join(words, ", ")
 }
 
 // edits is the Levenshtein distance.
