@@ -1,0 +1,112 @@
+package ociruntime
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// TestWhyAProgramDoesNotStart: each cause has its exit code and says what to do, by run and by exec.
+func TestWhyAProgramDoesNotStart(t *testing.T) {
+	files := map[string]string{
+		"plain": "not a program\n", "noscript": "#!/no/such/interpreter -x\necho\n", "crlf": "#!/bin/sh\r\necho\r\n", "env-crlf": "#!/usr/bin/env sh\r\n",
+		"empty": "", "notexec": "#!/bin/sh\n", "arm": program(183, ""), "musl": program(62, "/lib/ld-musl-x86_64.so.1"), "riscv32": strings.Replace(program(243, ""), "\x7fELF\x02", "\x7fELF\x01", 1),
+	}
+	rows := map[string]struct {
+		args []string
+		cwd  string
+		code int
+		says []string
+	}{
+		"no such file":        {args: []string{"/no/such"}, code: 127, says: []string{`"/no/such"`, "no such file", "check the path"}},
+		"not in PATH":         {args: []string{"nothing"}, code: 127, says: []string{`"nothing": executable file not found in $PATH`, "PATH"}},
+		"folder":              {args: []string{"/bin"}, code: 126, says: []string{"permission denied", "folder"}},
+		"below a file":        {args: []string{"/bin/sh/x"}, code: 127, says: []string{"/bin/sh/x"}},
+		"not executable":      {args: []string{"/bin/notexec"}, code: 126, says: []string{"permission denied", "chmod +x"}},
+		"not exec., in PATH":  {args: []string{"notexec"}, code: 126, says: []string{"permission denied", "chmod +x"}},
+		"no format":           {args: []string{"/bin/plain"}, code: 126, says: []string{"exec format error", "#!"}},
+		"missing interpreter": {args: []string{"noscript"}, code: 126, says: []string{"/no/such/interpreter", "not in the image"}},
+		"CRLF":                {args: []string{"/bin/crlf"}, code: 126, says: []string{"CRLF", `/bin/sh\r`, "dos2unix"}},
+		"CRLF with env":       {args: []string{"/bin/env-crlf"}, code: 126, says: []string{"CRLF"}},
+		"other machine":       {args: []string{"/bin/arm"}, code: 126, says: []string{"EM_AARCH64", "EM_X86_64", "platform"}},
+		"32-bit machine":      {args: []string{"/bin/riscv32"}, code: 126, says: []string{"exec format error"}},
+		"other libc":          {args: []string{"musl"}, code: 126, says: []string{"/lib/ld-musl-x86_64.so.1", "libc"}},
+		"no folder":           {args: []string{"true"}, cwd: "/bin/sh", code: 126, says: []string{"/bin/sh", "not a directory", "-w"}},
+	}
+	prepare := func() *box {
+		b := newBox(t)
+		for name, content := range files {
+			mode := os.FileMode(0o755)
+			if name == "notexec" {
+				mode = 0o644
+			}
+			must(t, os.WriteFile(filepath.Join(b.image, "bin", name), []byte(content), mode))
+		}
+		return b
+	}
+	b := prepare()
+	c := b.sleeper()
+	for name, row := range rows {
+		if row.cwd == "" {
+			row.cwd = "/"
+		}
+		check := func(how string, err error) {
+			t.Helper()
+			var e *ExecError
+			if !errors.As(err, &e) || e.ExitCode() != row.code {
+				t.Errorf("%s, %s: %v (want code %d)", name, how, err, row.code)
+				return
+			}
+			for _, s := range row.says {
+				if !strings.Contains(err.Error(), s) {
+					t.Errorf("%s, %s: %q does not say %q", name, how, err, s)
+				}
+			}
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s: more than one line: %q", name, err)
+			}
+		}
+		_, _, err := b.exec(c, &specs.Process{Args: row.args, Cwd: row.cwd})
+		check("exec", err)
+		other := prepare()
+		other.spec.Process.Args, other.spec.Process.Cwd = row.args, row.cwd
+		_, _, err = other.run()
+		check("run", err)
+	}
+}
+
+// program is the head of a program for a machine, with an interpreter where one is named.
+func program(machine byte, interpreter string) string {
+	h := make([]byte, 64+56)
+	copy(h, "\x7fELF\x02\x01\x01")
+	h[16], h[18], h[20] = 2, machine, 1
+	h[32], h[52], h[54], h[58] = 64, 64, 56, 64 // program headers follow
+	if interpreter != "" {
+		h[56] = 1
+		p := h[64:]
+		p[0], p[4], p[8] = 3, 4, byte(len(h)) // PT_INTERP
+		p[32], p[40] = byte(len(interpreter)+1), byte(len(interpreter)+1)
+	}
+	return string(h) + interpreter + "\x00"
+}
+
+// FuzzHead: what an image holds at its entrypoint is read by no more than its first bytes and upsets nobody.
+func FuzzHead(f *testing.F) {
+	for _, s := range []string{"", "#!", "#!\r", "#! /bin/sh\r\n", "\x7fELF", program(62, "/lib/x"), program(183, "")} {
+		f.Add([]byte(s))
+	}
+	root, err := os.Open(f.TempDir())
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer root.Close()
+	f.Fuzz(func(t *testing.T, head []byte) {
+		if why := interpreterProblem(root, head); len(why) > 70<<10 {
+			t.Errorf("%d bytes of explanation", len(why))
+		}
+	})
+}

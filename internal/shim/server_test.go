@@ -1,0 +1,110 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// refusing is a runtime that makes no container: what a server does around that is under test here; real containers are package task's.
+type refusing struct{}
+
+func (refusing) Create(context.Context, Config, *specs.Spec, Streams) (Container, error) {
+	return nil, errors.New("no container today")
+}
+
+// serve runs a server and says when it ended.
+func serve(t *testing.T) (address *net.UnixAddr, ended chan error) {
+	t.Helper()
+	dir := t.TempDir()
+	for name, v := range map[string]any{TaskFile: Config{ID: "x", Log: LogConfig{Dir: filepath.Join(dir, "log")}}, ConfigFile: specs.Spec{Process: &specs.Process{Args: []string{"true"}}}} {
+		b, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: filepath.Join(dir, SocketFile)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended = make(chan error, 1)
+	go func() { ended <- NewServer(dir, refusing{}).Serve(t.Context(), l) }()
+	return l.Addr().(*net.UnixAddr), ended
+}
+
+func dial(t *testing.T, to *net.UnixAddr) *Conn {
+	t.Helper()
+	c, err := net.DialUnix("unix", nil, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	t.Cleanup(func() { c.Close() })
+	return NewConn(c)
+}
+
+func ask(t *testing.T, c *Conn, r Request) Response {
+	t.Helper()
+	if err := c.Send(r); err != nil {
+		t.Fatal(err)
+	}
+	var resp Response
+	if _, err := c.Receive(&resp); err != nil || resp.N != r.N {
+		t.Fatalf("%+v: %+v, %v", r, resp, err)
+	}
+	return resp
+}
+
+func TestRequestsWithoutContainer(t *testing.T) {
+	to, _ := serve(t)
+	c := dial(t, to)
+	for i, method := range []string{MethodStart, MethodKill, MethodExec, MethodExecWait, MethodExecKill, MethodResize, "nonsense", "", MethodCreate} {
+		if resp := ask(t, c, Request{N: uint64(i + 1), Method: method}); resp.Error == "" {
+			t.Errorf("%q is answered without an error", method)
+		}
+	}
+	for i, method := range []string{MethodState, MethodStdin, MethodCloseStdin} {
+		if resp := ask(t, c, Request{N: uint64(i + 100), Method: method}); resp.Error != "" || resp.Pid != 0 {
+			t.Errorf("%q: %+v", method, resp)
+		}
+	}
+}
+
+// TestEndsWithItsClients: a shim that has no container ends when the last client has gone, and by Delete.
+func TestEndsWithItsClients(t *testing.T) {
+	for _, how := range []string{"gone", "delete"} {
+		to, ended := serve(t)
+		first, second := dial(t, to), dial(t, to)
+		ask(t, first, Request{N: 1, Method: MethodState})
+		ask(t, second, Request{N: 1, Method: MethodState})
+		first.Close()
+		select {
+		case err := <-ended:
+			t.Fatalf("it ended while a client was there: %v", err)
+		case <-time.After(50 * time.Millisecond):
+		}
+		if how == "delete" {
+			ask(t, second, Request{N: 2, Method: MethodDelete})
+		} else {
+			second.Close()
+		}
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: it does not end", how)
+		}
+	}
+}
