@@ -105,7 +105,7 @@ func FuzzHead(f *testing.F) {
 	}
 	defer root.Close()
 	f.Fuzz(func(t *testing.T, head []byte) {
-		if why := interpreterProblem(root, head); len(why) > 70<<10 {
+		if why := interpreterProblem(view{root: root, cwd: "/"}, head); len(why) > 70<<10 {
 			t.Errorf("%d bytes of explanation", len(why))
 		}
 	})
