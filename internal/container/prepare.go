@@ -1,0 +1,240 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/mount"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	networks "wherry.dev/wherry/internal/network"
+	"wherry.dev/wherry/internal/sandbox"
+	"wherry.dev/wherry/internal/spec"
+	"wherry.dev/wherry/internal/task"
+)
+
+// layers sees to it that the image is still there, and that --restart-fresh gets its clean layer.
+func (n *starting) layers(context.Context) error {
+	for _, dir := range n.r.Image.Lower {
+		if _, err := os.Stat(dir); err != nil {
+			return fail(errdefs.ErrFailedPrecondition, "a layer of image %s is not there any more (%v): create the container anew", n.r.Config.Image, err)
+		}
+	}
+	if n.again && n.r.fresh() {
+		return freshLayer(n.c.dir, n.r)
+	}
+	if n.again && n.volatile() {
+		// Overlay refuses a layer that was mounted without syncs, since a power cut may have spoiled it; there was none.
+		_, work := layerDirs(n.c.dir)
+		return os.RemoveAll(filepath.Join(work, "work", "incompat"))
+	}
+	return nil
+}
+
+// volatile says that the writable layer is disposable.
+func (n *starting) volatile() bool { return n.r.HostConfig.AutoRemove }
+
+func (n *starting) findUser(context.Context) (err error) {
+	layers := n.r.layers(n.c.dir)
+	a := accounts{open: func(name string) (*os.File, error) { return openInLayers(layers, name) }}
+	if n.who, err = a.find(n.r.Config.User, n.r.HostConfig.GroupAdd); err != nil {
+		return err
+	}
+	return n.who.fits(n.r.IDMap.Size)
+}
+
+func (n *starting) findDevices(context.Context) (err error) {
+	if n.input.Devices, n.input.DeviceRules, err = devicesOf(n.r.HostConfig); err != nil {
+		return err
+	}
+	n.input.BlockIO, err = blockIO(&n.r.HostConfig.Resources)
+	return err
+}
+
+// hold keeps a file open until the task is made, and is the path by which the runtime finds it. A path of its own could be another's by
+// then: the pid of a namespace, a link in a folder that a container writes to.
+func (n *starting) hold(f *os.File) string {
+	n.held = append(n.held, f)
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
+}
+
+// findMounts makes missing folders of -v again, and opens what lies below volumes.
+func (n *starting) findMounts(context.Context) error {
+	n.input.Mounts = slices.Clone(n.r.Mounts)
+	for i := range n.input.Mounts {
+		m := &n.input.Mounts[i]
+		if m.CreateSource {
+			if err := bindSource(m); err != nil {
+				return err
+			}
+		}
+		if m.Type != mount.TypeVolume || m.Subpath == "" {
+			continue
+		}
+		f, err := openBelow(m.Source, m.Subpath)
+		if err != nil {
+			return invalid("cannot access path %s of volume %s: %v: make it first, for example with a container that mounts the whole volume", m.Subpath, m.Name, errors.Unwrap(err))
+		}
+		m.Source = n.hold(f)
+	}
+	return nil
+}
+
+func openBelow(dir, name string) (*os.File, error) {
+	d, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return openIn(d, name, unix.O_PATH)
+}
+
+// join opens the namespaces of other containers.
+func (n *starting) join(context.Context) error {
+	h := n.r.HostConfig
+	n.input.Joined = map[specs.LinuxNamespaceType]string{}
+	for _, row := range []struct {
+		is   bool
+		name string
+		kind specs.LinuxNamespaceType
+		file string
+	}{
+		{h.NetworkMode.IsContainer(), h.NetworkMode.ConnectedContainer(), specs.NetworkNamespace, "net"},
+		{h.PidMode.IsContainer(), h.PidMode.Container(), specs.PIDNamespace, "pid"},
+		{h.IpcMode.IsContainer(), h.IpcMode.Container(), specs.IPCNamespace, "ipc"},
+	} {
+		if !row.is {
+			continue
+		}
+		c, err := n.s.index.find(row.name)
+		if err != nil {
+			return fail(errdefs.ErrConflict, "cannot join the %s namespace of container %s: it does not exist any more", row.kind, row.name)
+		}
+		t, r, err := c.running()
+		if err != nil {
+			return fail(errdefs.ErrConflict, "cannot join %s of a non running container: %s: start it first", row.kind, r.Name)
+		}
+		if err := n.joinOne(t, row.kind, row.file); err != nil {
+			return err
+		}
+		if n.r.IDMap.Size > 0 {
+			if err := n.joinOne(t, specs.UserNamespace, "user"); err != nil {
+				return err
+			}
+		}
+		if row.kind == specs.IPCNamespace {
+			if !r.HostConfig.IpcMode.IsShareable() {
+				return fail(errdefs.ErrConflict, "can't join IPC of container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)", r.Name)
+			}
+			n.input.Shm = n.s.o.sharedMemory(r.ID)
+		}
+	}
+	return nil
+}
+
+func (n *starting) joinOne(t *task.Task, kind specs.LinuxNamespaceType, name string) error {
+	f, err := t.Namespace(name)
+	if err != nil {
+		return fmt.Errorf("open the %s namespace to join: %w", kind, err)
+	}
+	n.input.Joined[kind] = n.hold(f)
+	return nil
+}
+
+// bridged says that package network furnishes the container's network namespace: with interfaces or, on none, with loopback only.
+func (r *Record) bridged() bool {
+	m := r.HostConfig.NetworkMode
+	return !m.IsContainer() && !m.IsHost()
+}
+
+// allocateRequest is what a container asks of its networks.
+func (r *Record) allocateRequest() networks.AllocateRequest {
+	h := r.HostConfig
+	q := networks.AllocateRequest{ContainerID: r.ID, Name: r.Name, Hostname: r.Config.Hostname, Networks: r.Networks, Ports: h.PortBindings,
+		PublishAll: h.PublishAllPorts, Exposed: r.Config.ExposedPorts, DNSSearch: h.DNSSearch, DNSOptions: h.DNSOptions,
+		ExtraHosts: h.ExtraHosts, Domainname: r.Config.Domainname}
+	for _, a := range h.DNS {
+		q.DNS = append(q.DNS, a.String())
+	}
+	if first := r.Networks[string(h.NetworkMode)]; first != nil && len(h.Links) > 0 {
+		linked := first.Copy()
+		linked.Links = append(linked.Links, h.Links...)
+		q.Networks = withNetwork(r.Networks, string(h.NetworkMode), linked)
+	}
+	return q
+}
+
+func (n *starting) allocate(ctx context.Context) error {
+	if !n.r.bridged() {
+		return nil
+	}
+	a, err := n.s.o.Networks.Allocate(ctx, n.r.allocateRequest())
+	if err != nil {
+		return err
+	}
+	n.onUndo(func(ctx context.Context) { n.s.log(n.s.o.Networks.Release(ctx, n.r.ID)) })
+	n.content = sandbox.Content{Hosts: a.Hosts, ResolvConf: a.ResolvConf, Hostname: n.r.Config.Hostname}
+	return nil
+}
+
+func (n *starting) writeFiles(context.Context) error {
+	h := n.r.HostConfig
+	files := sandbox.FilesIn(n.s.o.etcDir(n.r.ID))
+	if err := os.MkdirAll(n.s.o.etcDir(n.r.ID), 0o700); err != nil {
+		return err
+	}
+	switch {
+	case h.NetworkMode.IsContainer():
+		other, err := n.s.index.find(h.NetworkMode.ConnectedContainer())
+		if err != nil {
+			return err
+		}
+		files = sandbox.FilesIn(n.s.o.etcDir(other.id))
+	case n.r.bridged():
+		if err := files.Write(n.content); err != nil {
+			return err
+		}
+	default:
+		own := sandbox.HostNetwork{Hostname: n.r.Config.Hostname, ExtraHosts: h.ExtraHosts, DNS: h.DNS,
+			DNSSearch: h.DNSSearch, DNSOptions: h.DNSOptions}
+		if err := files.Write(own.Content()); err != nil {
+			return err
+		}
+	}
+	n.input.Hosts, n.input.HostnameFile, n.input.ResolvConf = files.Hosts, files.Hostname, files.ResolvConf
+	return nil
+}
+
+func (n *starting) shareMemory(context.Context) error {
+	if !n.r.HostConfig.IpcMode.IsShareable() {
+		return nil
+	}
+	n.input.Shm = n.s.o.sharedMemory(n.r.ID)
+	n.onUndo(func(context.Context) { n.s.log(removeSharedMemory(n.input.Shm)) })
+	return makeSharedMemory(n.input.Shm, n.r)
+}
+
+func (n *starting) build(context.Context) (err error) {
+	in := &n.input
+	in.ID, in.Config, in.HostConfig = n.r.ID, n.r.Config, n.r.HostConfig
+	in.User, in.Hostname = n.who.user, n.r.Config.Hostname
+	in.Base, in.Size = n.r.IDMap.Base, n.r.IDMap.Size
+	in.Oar, in.CgroupPath, in.MaxRlimits = n.s.o.Oar, n.s.o.cgroupPath(n.r), n.s.host.rlimit
+	in.Env = []string{defaultPath, "HOSTNAME=" + n.r.Config.Hostname}
+	if n.r.Config.Tty {
+		in.Env = append(in.Env, "TERM=xterm")
+	}
+	if !slices.ContainsFunc(n.r.Config.Env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }) {
+		in.Env = append(in.Env, "HOME="+n.who.home)
+	}
+	n.spec, err = spec.Build(*in)
+	return err
+}
+
