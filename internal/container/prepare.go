@@ -237,4 +237,3 @@ func (n *starting) build(context.Context) (err error) {
 	n.spec, err = spec.Build(*in)
 	return err
 }
-
