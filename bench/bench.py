@@ -13,7 +13,9 @@ ENGINES = {
     "docker": ["docker", "-H", f"unix://{RUN}/docker.sock"],
     "podman": ["podman"],
 }
-LOG = open(f"{RUN}/bench.err", "a+")
+# Podman 4.3 asks for more files and processes than a root without CAP_SYS_RESOURCE may have.
+OPTIONS = {"podman": ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]}
+LOG = open(f"{P}/bench.err", "w+")
 
 
 def call(argv, check=True):
@@ -50,12 +52,12 @@ def remove(e, *ids):
 def t_run(n):
     for e in ENGINES:
         call(ENGINES[e] + ["pull", "-q", IMAGE])
-    turns("run --rm true", ENGINES, n, lambda e: ENGINES[e] + ["run", "--rm", IMAGE, "true"])
-    turns("run --rm --network none true", ENGINES, n, lambda e: ENGINES[e] + ["run", "--rm", "--network", "none", IMAGE, "true"])
+    turns("run --rm true", ENGINES, n, lambda e: ENGINES[e] + ["run", "--rm", *OPTIONS.get(e, []), IMAGE, "true"])
+    turns("run --rm --network none true", ENGINES, n, lambda e: ENGINES[e] + ["run", "--rm", "--network", "none", *OPTIONS.get(e, []), IMAGE, "true"])
     starts, ends = {e: [] for e in ENGINES}, {e: [] for e in ENGINES}
     for i in range(n + 1):
         for e in ENGINES:
-            wall, out = call(ENGINES[e] + ["run", "-d", IMAGE, "sleep", "100000"])
+            wall, out = call(ENGINES[e] + ["run", "-d", *OPTIONS.get(e, []), IMAGE, "sleep", "100000"])
             gone, _ = call(remove(e, out))
             if i:
                 starts[e].append(wall)
@@ -67,7 +69,7 @@ def t_run(n):
 
 
 def t_exec(n):
-    ids = {e: call(ENGINES[e] + ["run", "-d", IMAGE, "sleep", "100000"])[1] for e in ENGINES}
+    ids = {e: call(ENGINES[e] + ["run", "-d", *OPTIONS.get(e, []), IMAGE, "sleep", "100000"])[1] for e in ENGINES}
     turns("exec true", ENGINES, n, lambda e: ENGINES[e] + ["exec", ids[e], "true"])
     for e in ENGINES:
         call(remove(e, ids[e]))
@@ -76,7 +78,7 @@ def t_exec(n):
 def t_many(n, count=100):
     for e in ENGINES:
         began = time.perf_counter()
-        ids = [call(ENGINES[e] + ["run", "-d", IMAGE, "sleep", "100000"])[1] for _ in range(count)]
+        ids = [call(ENGINES[e] + ["run", "-d", *OPTIONS.get(e, []), IMAGE, "sleep", "100000"])[1] for _ in range(count)]
         row(f"{count} x run -d", e, [time.perf_counter() - began], "s")
         row(f"ps -q with {count} running", e, [call(ENGINES[e] + ["ps", "-q"])[0] for _ in range(5)])
         if e == "wherry":
@@ -88,7 +90,7 @@ def t_many(n, count=100):
 
 def t_log(n):
     command = "yes %s | head -c 200000000" % ("x" * 99)
-    turns("200 MB of lines", ENGINES, max(2, n // 4), lambda e: ENGINES[e] + ["run", "--rm", "--network", "none", IMAGE, "sh", "-c", command])
+    turns("200 MB of lines", ENGINES, max(2, n // 4), lambda e: ENGINES[e] + ["run", "--rm", "--network", "none", *OPTIONS.get(e, []), IMAGE, "sh", "-c", command])
 
 
 def t_oci(n):

@@ -34,6 +34,8 @@ storage: {filesystem: {rootdirectory: $P/data/registry}}
 http: {addr: 127.0.0.1:5000}
 X
 cat >"$run/containers.conf" <<X
+[containers]
+log_driver = "k8s-file"
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"

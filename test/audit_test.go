@@ -80,7 +80,7 @@ func processes() ([]string, error) {
 	for _, dir := range dirs {
 		cmdline, _ := os.ReadFile(dir + "/cmdline")
 		group, _ := os.ReadFile(dir + "/cgroup")
-		if strings.Contains(string(cmdline), scratchPrefix) || strings.Contains(string(group), cgroupParent) {
+		if strings.Contains(string(cmdline), run()) || strings.Contains(string(group), "/"+run()+"/") {
 			out = append(out, filepath.Base(dir)+" "+strings.ReplaceAll(string(cmdline), "\x00", " "))
 		}
 	}
@@ -117,7 +117,7 @@ func commandLines(name string, args ...string) ([]string, error) {
 
 func cgroups() ([]string, error) {
 	var out []string
-	for _, pattern := range []string{"/sys/fs/cgroup" + cgroupParent + "/*", "/sys/fs/cgroup/*" + cgroupParent + "/*"} {
+	for _, pattern := range []string{"/sys/fs/cgroup/" + run(), "/sys/fs/cgroup/*/" + run()} {
 		dirs, err := filepath.Glob(pattern)
 		if err != nil {
 			return nil, err
@@ -134,7 +134,7 @@ func cgroups() ([]string, error) {
 // files lists the places where engines keep things.
 func files() ([]string, error) {
 	var out []string
-	for _, pattern := range []string{"/run/*", "/var/run/netns/*", "/var/lib/*", "/tmp/wherry*", "/tmp/oar*", "/var/tmp/" + scratchPrefix + "*", "/dev/shm/*"} {
+	for _, pattern := range []string{"/run/*", "/var/run/netns/*", "/var/lib/*", "/var/tmp/" + run() + "*", "/dev/shm/*"} {
 		names, err := filepath.Glob(pattern)
 		if err != nil {
 			return nil, err

@@ -23,11 +23,15 @@ type bench struct {
 	engine           *engine
 }
 
-const (
-	registryAddress = "127.0.0.1:5000"
-	cgroupParent    = "/wherry-e2e"
-	scratchPrefix   = "wherry-e2e-"
-)
+const registryAddress = "127.0.0.1:5000"
+
+// run names one run of the tests: its folder, its control groups. It is the outer process's, so that runs beside each other are apart.
+func run() string {
+	if name := os.Getenv(innerVariable); name != "" {
+		return name
+	}
+	return fmt.Sprintf("wherry-e2e-%d", os.Getpid())
+}
 
 func newBench(dir string) (*bench, error) {
 	b := &bench{dir: dir, bin: filepath.Join(repository(), "bin"), images: filepath.Join(repository(), ".cache/images")}
@@ -115,7 +119,7 @@ func (e *engine) start() error {
 		return err
 	}
 	defer log.Close()
-	args := append([]string{"--root", e.dir + "/root", "--state", e.dir + "/state", "--host", e.host(), "--cgroup-parent", cgroupParent}, e.args...)
+	args := append([]string{"--root", e.dir + "/root", "--state", e.dir + "/state", "--host", e.host(), "--cgroup-parent", "/" + run()}, e.args...)
 	e.cmd = exec.Command(filepath.Join(e.bench.bin, "wherryd"), args...)
 	e.cmd.Stdout, e.cmd.Stderr = log, log
 	e.cmd.Dir = "/"

@@ -37,7 +37,7 @@ func outer() int {
 	}
 	signal.Ignore(os.Interrupt) // the child gets it too and ends first
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), innerVariable+"=1")
+	cmd.Env = append(os.Environ(), innerVariable+"="+run())
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	code := 0
@@ -53,7 +53,7 @@ func outer() int {
 
 // inner prepares the namespaces, starts the registry and the engine that most scripts share, and runs the tests.
 func inner(m *testing.M) (code int) {
-	dir, err := os.MkdirTemp("/var/tmp", scratchPrefix)
+	dir, err := os.MkdirTemp("/var/tmp", run()+"-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -74,7 +74,12 @@ func inner(m *testing.M) (code int) {
 			code = 1
 		}
 	}()
-	return m.Run()
+	code = m.Run()
+	if left, err := os.ReadDir("/tmp"); err != nil || len(left) > 0 {
+		fmt.Fprintf(os.Stderr, "--- FAIL: left in /tmp: %v %v\nFAIL\n", left, err)
+		code = 1
+	}
+	return code
 }
 
 func prepareNamespaces(dir string) error {
@@ -91,6 +96,7 @@ func prepareNamespaces(dir string) error {
 	}
 	for _, args := range [][]string{
 		{"ip", "link", "set", "lo", "up"},
+		{"mount", "-t", "tmpfs", "-o", "mode=1777", "tmp", "/tmp"},
 		{"sysctl", "-qw", "net.ipv4.ip_forward=1"},
 		// An uplink with a default route, as any machine has one: traffic to it goes nowhere.
 		{"ip", "link", "add", "uplink0", "type", "veth", "peer", "name", "uplink1"},
