@@ -13,6 +13,7 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/client"
 )
@@ -117,6 +118,9 @@ func (r *runner) follow(id string, wait *waiting, ended <-chan error, cancelled 
 				return err // as Docker: attach and exec end with 1, run and start with 0
 			}
 			return nil
+		}
+		if errors.Is(err, unix.EPIPE) {
+			return &exitError{125, fmt.Errorf("nobody reads the output any more; container %s may still run: see wherry ps", shortID(id))}
 		}
 		if err != nil {
 			return &exitError{125, fmt.Errorf("output of container %s: %w; it may still run: see wherry ps", shortID(id), err)}
