@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
-	"strings"
 
 	"github.com/moby/moby/api/types"
 	"golang.org/x/sys/unix"
@@ -83,35 +80,6 @@ func (s *session) receive(h *client.Hijacked) error {
 	}
 	_, err := io.Copy(s.app.Out, h.Reader)
 	return err
-}
-
-// demultiplex takes frames apart: a byte for the stream, three of nothing, the length in four, then so many of output.
-func demultiplex(stdout, stderr io.Writer, in *bufio.Reader) error {
-	var head [8]byte
-	for {
-		if _, err := io.ReadFull(in, head[:]); err != nil {
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return fmt.Errorf("read a frame of output: %w", err)
-		}
-		size := int64(binary.BigEndian.Uint32(head[4:]))
-		var to io.Writer
-		switch head[0] {
-		case 0, 1:
-			to = stdout
-		case 2:
-			to = stderr
-		case 3:
-			text, err := io.ReadAll(io.LimitReader(in, min(size, 1<<16)))
-			return errors.Join(errors.New(strings.TrimSpace(string(text))), err)
-		default:
-			return fmt.Errorf("read output: there is no stream %d", head[0])
-		}
-		if _, err := io.CopyN(to, in, size); err != nil {
-			return fmt.Errorf("copy output: %w", err)
-		}
-	}
 }
 
 // followSize tells the engine the terminal's size, now and whenever it changes.

@@ -49,7 +49,7 @@ func (c *Client) Hijack(ctx context.Context, r Request) (*Hijacked, error) {
 		conn.Close()
 		return nil, fmt.Errorf("send %s %s: %w", r.Method, r.Path, err)
 	}
-	reader := bufio.NewReader(conn)
+	reader := bufio.NewReaderSize(conn, 64<<10)
 	res, err := http.ReadResponse(reader, req)
 	c.trace(r, res, began)
 	if err != nil {
