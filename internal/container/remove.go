@@ -179,6 +179,9 @@ func (l life) giveRange(r *Record) {
 			continue
 		}
 		if _, err := other.change(true, func(r *Record) error {
+			if r.Status == Removing { // its folder is going: nothing may be written there
+				return busy(r, "being removed")
+			}
 			r.OwnRange = true
 			return nil
 		}); err == nil {
