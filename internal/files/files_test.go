@@ -1,0 +1,431 @@
+package files
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	containers "wherry.dev/wherry/internal/container"
+	"wherry.dev/wherry/internal/event"
+	"wherry.dev/wherry/internal/image"
+	"wherry.dev/wherry/internal/rootfs"
+	"wherry.dev/wherry/internal/spec"
+)
+
+const base = 0x20000000
+
+// one is a container in folders of the test's, with the calls that this package makes.
+type one struct {
+	t      *testing.T
+	view   containers.View
+	volume string // mounted on /vol
+	calls  []string
+	layer  []byte // what was committed
+	got    image.CommitOptions
+	bus    *event.Bus
+}
+
+func (c *one) View(_ context.Context, id string) (containers.View, error) {
+	if id != "c" {
+		return containers.View{}, errdefs.ErrNotFound
+	}
+	v := c.view
+	if v.Running {
+		fd, err := unix.PidfdOpen(v.Pid, 0)
+		if err != nil {
+			return v, err
+		}
+		v.Init = os.NewFile(uintptr(fd), "pidfd")
+	}
+	return v, nil
+}
+func (c *one) Pause(context.Context, string) error { c.calls = append(c.calls, "pause"); return nil }
+func (c *one) Unpause(context.Context, string) error {
+	c.calls = append(c.calls, "unpause")
+	return nil
+}
+func (c *one) Commit(_ context.Context, r io.Reader, o image.CommitOptions) (digest.Digest, error) {
+	var err error
+	c.layer, err = io.ReadAll(r)
+	c.calls = append(c.calls, "commit")
+	c.got = o
+	return "sha256:made", err
+}
+
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newOne makes a stopped container: an image of two layers, a writable layer, a volume.
+func newOne(t *testing.T) (*Service, *one) {
+	t.Helper()
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	script := `mkdir -p top/etc top/bin low/etc low/tmp low/d/sub upper work vol
+echo low >low/etc/low; echo old >low/etc/both; echo new >top/etc/both; echo 'web:x:33:44::/:/bin/sh' >top/etc/passwd
+echo 1 >low/d/one; echo 2 >low/d/sub/two; echo 3 >low/gone; chmod 1777 low/tmp; cp "$(command -v busybox)" top/bin/busybox
+ln -s /etc low/abs; ln -s ../../../../etc/passwd low/d/up; ln -s no/where low/dangling; echo volume >vol/f; chown 7:8 vol/f`
+	cmd := exec.Command("sh", "-ec", script)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	must(t, os.Chown(at("upper"), base, base))
+	c := &one{t: t, volume: at("vol"), bus: event.New()}
+	c.view = containers.View{
+		ID: "c", Name: "name", Config: &container.Config{Image: "img"}, HostConfig: &container.HostConfig{},
+		Rootfs: rootfs.Rootfs{Lower: []string{at("top"), at("low")}, Upper: at("upper"), Work: at("work"), IDMap: rootfs.IDMap{Base: base, Size: 65536}},
+		Binds:  []spec.Mount{{Type: mount.TypeVolume, Name: "v", Source: at("vol"), Destination: "/vol"}},
+		Mounts: []container.MountPoint{{Type: mount.TypeVolume, Source: at("vol"), Destination: "/vol"}},
+		Image:  &image.Image{},
+	}
+	return New(c, c, c.bus), c
+}
+
+// run makes the container a running one: a process in a mount namespace whose root is the container's.
+func (c *one) run() {
+	c.t.Helper()
+	fs := c.view.Rootfs
+	merged := filepath.Join(c.t.TempDir(), "merged")
+	must(c.t, os.Mkdir(merged, 0o755))
+	root, err := fs.Mount(nil)
+	must(c.t, err)
+	defer root.Close()
+	userns, err := fs.IDMap.UserNamespace()
+	must(c.t, err)
+	defer userns.Close()
+	volume, err := rootfs.Bind(c.volume, rootfs.BindOptions{UserNS: userns})
+	must(c.t, err)
+	defer volume.Close()
+	must(c.t, os.MkdirAll(filepath.Join(fs.Upper, "vol"), 0o755), os.MkdirAll(filepath.Join(fs.Upper, "proc"), 0o755))
+	var pid int
+	var cmd *exec.Cmd
+	in, out, err := os.Pipe()
+	must(c.t, err)
+	defer in.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	must(c.t, err)
+	defer null.Close()
+	must(c.t, apart(func() error {
+		if err := errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")); err != nil {
+			return err
+		}
+		attach := func(m *os.File, at string) error {
+			return unix.MoveMount(int(m.Fd()), "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH)
+		}
+		if err := errors.Join(attach(root, merged), attach(volume, merged+"/vol"), unix.Mount("proc", merged+"/proc", "proc", 0, "")); err != nil {
+			return err
+		}
+		if err := errors.Join(unix.Chdir(merged), unix.PivotRoot(".", "."), unix.Unmount(".", unix.MNT_DETACH), unix.Chdir("/")); err != nil {
+			return err
+		}
+		cmd = exec.Command("/bin/busybox", "sh", "-c", "echo up; exec busybox sleep 1000")
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = null, out, null
+		err := cmd.Start()
+		if err == nil {
+			pid = cmd.Process.Pid
+		}
+		return err
+	}))
+	out.Close()
+	_, err = io.ReadFull(in, make([]byte, 3))
+	must(c.t, err)
+	c.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	c.view.Running, c.view.Pid = true, pid
+}
+
+func tarOf(t *testing.T, h tar.Header, content string) *bytes.Buffer {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	h.Size = int64(len(content))
+	if h.Mode == 0 {
+		h.Mode = 0o644
+	}
+	must(t, w.WriteHeader(&h))
+	_, err := io.WriteString(w, content)
+	must(t, err, w.Close())
+	return &b
+}
+
+func entries(t *testing.T, r io.Reader) (map[string]*tar.Header, map[string]string) {
+	t.Helper()
+	headers, contents := map[string]*tar.Header{}, map[string]string{}
+	for tr := tar.NewReader(r); ; {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return headers, contents
+		}
+		must(t, err)
+		b, err := io.ReadAll(tr)
+		must(t, err)
+		headers[h.Name], contents[h.Name] = h, string(b)
+	}
+}
+
+// both runs a test on a stopped and on a running container.
+func both(t *testing.T, test func(t *testing.T, s *Service, c *one)) {
+	t.Run("stopped", func(t *testing.T) {
+		s, c := newOne(t)
+		test(t, s, c)
+	})
+	t.Run("running", func(t *testing.T) {
+		s, c := newOne(t)
+		c.run()
+		test(t, s, c)
+	})
+}
+
+func TestPutAndGet(t *testing.T) {
+	before, _ := os.ReadFile("/proc/self/mountinfo")
+	both(t, func(t *testing.T, s *Service, c *one) {
+		ctx := t.Context()
+		must(t, s.Put(ctx, "c", "/tmp", tarOf(t, tar.Header{Name: "new", Uid: 5, Gid: 6}, "some text"), PutOptions{}),
+			s.Put(ctx, "c", "/abs", tarOf(t, tar.Header{Name: "through"}, "a link"), PutOptions{}),
+			s.Put(ctx, "c", "/vol/", tarOf(t, tar.Header{Name: "made", Uid: 5, Gid: 6}, "in the volume"), PutOptions{}))
+		var st unix.Stat_t
+		must(t, unix.Stat(filepath.Join(c.view.Rootfs.Upper, "tmp/new"), &st))
+		if st.Uid != base+5 || st.Gid != base+6 {
+			t.Errorf("in the writable layer the file belongs to %d:%d", st.Uid-base, st.Gid-base)
+		}
+		must(t, unix.Stat(filepath.Join(c.volume, "made"), &st))
+		if st.Uid != 5 || st.Gid != 6 {
+			t.Errorf("in the volume the file belongs to %d:%d", st.Uid, st.Gid)
+		}
+		for path, want := range map[string]string{"/tmp/new": "some text", "/etc/through": "a link", "/vol/made": "in the volume", "/vol/f": "volume\n", "/abs/both": "new\n"} {
+			r, stat, err := s.Get(ctx, "c", path)
+			must(t, err)
+			headers, contents := entries(t, r)
+			must(t, r.Close())
+			name := filepath.Base(path)
+			if contents[name] != want || len(contents) != 1 || stat.Name != name || stat.Size != int64(len(want)) {
+				t.Errorf("%s: %q %+v", path, contents, stat)
+			}
+			if path == "/vol/f" && (headers["f"].Uid != 7 || headers["f"].Gid != 8) {
+				t.Errorf("%s belongs to %d:%d", path, headers["f"].Uid, headers["f"].Gid)
+			}
+		}
+		r, stat, err := s.Get(ctx, "c", "/")
+		must(t, err)
+		headers, _ := entries(t, r)
+		must(t, r.Close())
+		if headers["/"] == nil || headers["/vol/f"] == nil || headers["/d/sub/two"] == nil || headers["/proc/self"] != nil || stat.Name != "/" {
+			t.Errorf("the whole: %v %+v", slices.Sorted(func(yield func(string) bool) {
+				for k := range headers {
+					if !yield(k) {
+						return
+					}
+				}
+			}), stat)
+		}
+	})
+	if after, _ := os.ReadFile("/proc/self/mountinfo"); !bytes.Equal(before, after) {
+		t.Errorf("mounts have stayed:\n%s", after)
+	}
+}
+
+func TestStat(t *testing.T) {
+	both(t, func(t *testing.T, s *Service, c *one) {
+		for path, want := range map[string]container.PathStat{
+			"/d":                 {Name: "d", Mode: fs.ModeDir | 0o755},
+			"/tmp/.":             {Name: ".", Mode: fs.ModeDir | fs.ModeSticky | 0o777},
+			"/abs":               {Name: "abs", Mode: fs.ModeSymlink | 0o777, LinkTarget: "/etc"},
+			"/abs/":              {Name: "abs", Mode: fs.ModeDir | 0o755},
+			"/d/up":              {Name: "up", Mode: fs.ModeSymlink | 0o777, LinkTarget: "/etc/passwd"},
+			"/dangling":          {Name: "dangling", Mode: fs.ModeSymlink | 0o777, LinkTarget: "/no/where"},
+			"vol/f":              {Name: "f", Mode: 0o644},
+			"/../../../etc/both": {Name: "both", Mode: 0o644},
+		} {
+			got, err := s.Stat(t.Context(), "c", path)
+			if err != nil || got.Name != want.Name || got.Mode != want.Mode || got.LinkTarget != want.LinkTarget {
+				t.Errorf("%s: %+v, %v", path, got, err)
+			}
+		}
+		for _, path := range []string{"/nowhere", "/etc/both/x", "/dangling/x"} {
+			if _, err := s.Stat(t.Context(), "c", path); !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "Could not find the file "+path+" in container") {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+	})
+}
+
+func TestPutRefuses(t *testing.T) {
+	both(t, func(t *testing.T, s *Service, c *one) {
+		ctx := t.Context()
+		try := func(path string, o PutOptions) error {
+			return s.Put(ctx, "c", path, tarOf(t, tar.Header{Name: "d"}, "x"), o)
+		}
+		if err := try("/nowhere", PutOptions{}); !errdefs.IsNotFound(err) {
+			t.Errorf("no such directory: %v", err)
+		}
+		if err := try("/etc/both", PutOptions{}); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "not a directory") {
+			t.Errorf("a file: %v", err)
+		}
+		if err := try("/", PutOptions{NoOverwriteDirNonDir: true}); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "cannot overwrite directory") {
+			t.Errorf("a file over a directory: %v", err)
+		}
+		if err := s.Put(ctx, "c", "/", strings.NewReader("\xfd7zXZ\x00 …"), PutOptions{}); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("xz: %v", err)
+		}
+		if err := s.Put(ctx, "other", "/", tarOf(t, tar.Header{Name: "d"}, "x"), PutOptions{}); !errdefs.IsNotFound(err) {
+			t.Errorf("no such container: %v", err)
+		}
+		c.view.Config = &container.Config{User: "web"}
+		must(t, s.Put(ctx, "c", "/tmp", tarOf(t, tar.Header{Name: "web", Uid: 1}, "x"), PutOptions{CopyUIDGID: true}))
+		var st unix.Stat_t
+		must(t, unix.Stat(filepath.Join(c.view.Rootfs.Upper, "tmp/web"), &st))
+		if st.Uid != base+33 || st.Gid != base+44 {
+			t.Errorf("the container's user is not the owner: %d:%d", st.Uid, st.Gid)
+		}
+	})
+}
+
+func TestReadOnly(t *testing.T) {
+	s, c := newOne(t)
+	c.view.Rootfs.ReadOnly = true
+	err := s.Put(t.Context(), "c", "/tmp", tarOf(t, tar.Header{Name: "x"}, "x"), PutOptions{})
+	if !errdefs.IsPermissionDenied(err) || !strings.Contains(err.Error(), "rootfs is marked read-only") {
+		t.Errorf("read-only root: %v", err)
+	}
+	must(t, s.Put(t.Context(), "c", "/vol", tarOf(t, tar.Header{Name: "x"}, "x"), PutOptions{}))
+	c.view.Binds[0].ReadOnly = true
+	err = s.Put(t.Context(), "c", "/vol", tarOf(t, tar.Header{Name: "x"}, "x"), PutOptions{})
+	if !errdefs.IsPermissionDenied(err) || !strings.Contains(err.Error(), "volume is marked read-only") {
+		t.Errorf("read-only volume: %v", err)
+	}
+}
+
+func TestExport(t *testing.T) {
+	both(t, func(t *testing.T, s *Service, c *one) {
+		must(t, os.MkdirAll(filepath.Join(c.view.Rootfs.Lower[1], "vol"), 0o755), s.Put(t.Context(), "c", "/tmp", tarOf(t, tar.Header{Name: "new", Uid: 5}, "x"), PutOptions{}))
+		var b bytes.Buffer
+		must(t, s.Export(t.Context(), "c", &b))
+		headers, contents := entries(t, &b)
+		if contents["etc/both"] != "new\n" || contents["d/sub/two"] != "2\n" || headers["tmp/new"].Uid != 5 || headers["abs"].Linkname != "/etc" {
+			t.Errorf("%q", contents)
+		}
+		if headers["vol/f"] != nil || headers["./"] != nil || headers["proc/self"] != nil {
+			t.Error("the archive holds what is mounted")
+		}
+	})
+}
+
+// change does to a container's file system what its processes could.
+func (c *one) change() {
+	c.t.Helper()
+	script := `rm gone; echo more >>etc/low; mkdir -p a/b; echo x >a/b/c; rm -r d; mkdir d; echo fresh >d/one; ln a/b/c a/hard; chmod 700 tmp
+: >etc/hosts; mkdir -p dev proc`
+	root, err := openStopped(&c.view)
+	must(c.t, err)
+	defer root.Close()
+	cmd := exec.Command("sh", "-ec", script)
+	cmd.Dir = "/proc/" + strconv.Itoa(os.Getpid()) + "/fd/" + strconv.Itoa(int(root.dir.Fd()))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		c.t.Fatalf("%v: %s", err, out)
+	}
+}
+
+func TestChanges(t *testing.T) {
+	s, c := newOne(t)
+	if list, err := s.Changes(t.Context(), "c"); err != nil || len(list) != 0 {
+		t.Errorf("of an untouched container: %v %v", list, err)
+	}
+	c.change()
+	list, err := s.Changes(t.Context(), "c")
+	must(t, err)
+	var got []string
+	for _, ch := range list {
+		got = append(got, ch.Kind.String()+" "+ch.Path)
+	}
+	want := []string{"A /a", "A /a/b", "A /a/b/c", "A /a/hard", "C /d", "C /d/one", "D /d/sub", "D /d/up", "C /etc", "C /etc/low", "D /gone", "C /tmp"}
+	if !slices.Equal(got, want) {
+		t.Errorf("changes\n%q, want\n%q", got, want)
+	}
+}
+
+func TestCommit(t *testing.T) {
+	s, c := newOne(t)
+	c.change()
+	c.run()
+	c.view.Config = &container.Config{Image: "img", Cmd: []string{"a"}, Env: []string{"A=1", "B=2"}, OnBuild: []string{"RUN x"}, User: "u", WorkingDir: "/w"}
+	over := &container.Config{Env: []string{"B=3"}, User: "v"}
+	id, err := s.Commit(t.Context(), "c", CommitOptions{Ref: "new:1", Author: "me", Comment: "why", Changes: []string{"CMD x"}, Config: over})
+	if err != nil || id != "sha256:made" || !slices.Equal(c.calls, []string{"pause", "commit", "unpause"}) {
+		t.Errorf("%s %v %v", id, err, c.calls)
+	}
+	headers, contents := entries(t, bytes.NewReader(c.layer))
+	for _, name := range []string{".wh.gone", "d/", "d/.wh..wh..opq", "d/one", "etc/", "etc/low", "a/", "a/b/", "tmp/"} {
+		if headers[name] == nil {
+			t.Errorf("the layer lacks %s", name)
+		}
+	}
+	for _, name := range []string{"etc/hosts", "dev/", "proc/", "vol/", "etc/both", "gone"} {
+		if headers[name] != nil {
+			t.Errorf("the layer has %s", name)
+		}
+	}
+	if h := headers["etc/low"]; contents["etc/low"] != "low\nmore\n" || h.Uid != 0 {
+		t.Errorf("etc/low: %q %+v", contents["etc/low"], h)
+	}
+	if headers["a/hard"].Typeflag != tar.TypeLink && headers["a/b/c"].Typeflag != tar.TypeLink {
+		t.Error("two names of a file became two files")
+	}
+	want := dockerspec.DockerOCIImageConfig{}
+	want.Env, want.User, want.WorkingDir, want.Cmd = []string{"A=1", "B=3"}, "v", "/w", []string{"a"}
+	o := c.got
+	if !slices.Equal(o.Config.Env, want.Env) || o.Config.User != "v" || o.Config.WorkingDir != "/w" || !slices.Equal(o.Config.Cmd, want.Cmd) || o.Config.OnBuild != nil {
+		t.Errorf("configuration %+v", o.Config)
+	}
+	if o.Ref != "new:1" || o.Author != "me" || o.Comment != "why" || !slices.Equal(o.Changes, []string{"CMD x"}) || o.Parent != c.view.Image {
+		t.Errorf("options %+v", o)
+	}
+	c.calls = nil
+	_, err = s.Commit(t.Context(), "c", CommitOptions{NoPause: true})
+	if err != nil || !slices.Equal(c.calls, []string{"commit"}) {
+		t.Errorf("without a pause: %v %v", c.calls, err)
+	}
+}
+
+func TestSizeAndEvents(t *testing.T) {
+	s, c := newOne(t)
+	must(t, s.Put(t.Context(), "c", "/tmp", tarOf(t, tar.Header{Name: "x"}, strings.Repeat("x", 1000)), PutOptions{}))
+	rw, root, err := s.Size(t.Context(), "c")
+	if st, _ := os.Stat(filepath.Join(c.view.Rootfs.Lower[0], "bin/busybox")); err != nil || rw != 1000 || root < rw+st.Size() || root > rw+st.Size()+1000 {
+		t.Errorf("%d %d %v", rw, root, err)
+	}
+	r, _, err := s.Get(t.Context(), "c", "/etc")
+	must(t, err, r.Close(), s.Export(t.Context(), "c", io.Discard))
+	var got []string
+	must(t, c.bus.Subscribe(t.Context(), time.Unix(1, 0), time.Now(), func(m events.Message) error {
+		got = append(got, string(m.Action)+" "+m.Actor.Attributes["path"]+" "+m.Actor.Attributes["name"])
+		return nil
+	}))
+	if want := []string{"extract-to-dir /tmp name", "archive-path /etc name", "export  name"}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}
