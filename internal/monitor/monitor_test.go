@@ -1,0 +1,238 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/cgroup"
+	containers "wherry.dev/wherry/internal/container"
+	"wherry.dev/wherry/internal/rootfs"
+)
+
+const (
+	base  = 0x20000000
+	group = "/wherry-monitor-test"
+)
+
+// one is a container: a process in a control group, with ids of a container's range.
+type one struct{ view containers.View }
+
+func (c *one) View(context.Context, string) (containers.View, error) {
+	v := c.view
+	if v.Running {
+		fd, err := unix.PidfdOpen(v.Pid, 0)
+		if err != nil {
+			return v, err
+		}
+		v.Init = os.NewFile(uintptr(fd), "pidfd")
+	}
+	return v, nil
+}
+
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func run(t *testing.T, script string) (*Service, *one, *exec.Cmd) {
+	t.Helper()
+	g, err := cgroup.Create(group+"-"+strconv.Itoa(os.Getpid())+"/"+t.Name(), nil)
+	must(t, err)
+	cmd := exec.Command("sh", "-c", "read gate; "+script)
+	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Credential: credential(base + 33)}
+	gate, err := cmd.StdinPipe()
+	must(t, err, cmd.Start())
+	t.Cleanup(func() {
+		_ = g.Kill()
+		_ = cmd.Wait()
+		must(t, g.WaitEmpty(context.WithoutCancel(t.Context())), g.Delete())
+		if parent, err := cgroup.Open(group + "-" + strconv.Itoa(os.Getpid())); err == nil {
+			_ = parent.Delete()
+		}
+	})
+	must(t, g.Add(cmd.Process.Pid), gate.Close())
+	c := &one{view: containers.View{
+		ID: "c", Name: "name", Running: true, Pid: cmd.Process.Pid, Cgroup: g, HostConfig: &container.HostConfig{},
+		Rootfs: rootfs.Rootfs{IDMap: rootfs.IDMap{Base: base, Size: 65536}},
+	}}
+	return New(c), c, cmd
+}
+
+func TestTop(t *testing.T) {
+	s, c, cmd := run(t, "sleep 1000; :")
+	pid := strconv.Itoa(cmd.Process.Pid)
+	waitFor(t, func() bool { pids, err := c.view.Cgroup.Procs(); return err == nil && len(pids) == 2 })
+	find := func(args string) (container.TopResponse, []string) {
+		top, err := s.Top(t.Context(), "c", args)
+		must(t, err)
+		if len(top.Processes) != 2 {
+			t.Errorf("%q: %q", args, top.Processes)
+		}
+		at := slices.Index(top.Titles, "PID")
+		for _, p := range top.Processes {
+			if p[at] == pid {
+				return top, p
+			}
+		}
+		t.Fatalf("%q: the process is missing in %q", args, top)
+		return top, nil
+	}
+	top, p := find("")
+	if !slices.Equal(top.Titles, strings.Fields("UID PID PPID C STIME TTY TIME CMD")) || p[0] != "33" || p[7] != "sh -c read gate; sleep 1000; :" {
+		t.Errorf("%q %q", top.Titles, p)
+	}
+	if _, p = find("aux"); p[0] != "33" || p[len(p)-1] != "sh -c read gate; sleep 1000; :" {
+		t.Errorf("aux: %q", p)
+	}
+	if top, p = find("-o uid,pid,args"); len(top.Titles) != 3 || p[0] != "33" {
+		t.Errorf("-o: %q %q", top.Titles, p)
+	}
+	for args, text := range map[string]string{"-o user": "PID is missing", "--nonsense": "ps --nonsense"} {
+		if _, err := s.Top(t.Context(), "c", args); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), text) {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+	pids, err := c.view.Cgroup.Procs()
+	must(t, err)
+	own, err := builtin(&c.view, pids)
+	must(t, err)
+	for i, line := range own.Processes { // the built-in table says what ps says
+		ps, err := pick(psOf(t, line[1]), pids)
+		must(t, err)
+		if line[0] != "33" || line[2] != ps.Processes[0][2] || line[4] != ps.Processes[0][4] || line[7] != ps.Processes[0][7] {
+			t.Errorf("%d: %q, ps says %q", i, line, ps.Processes[0])
+		}
+	}
+	c.view.Running = false
+	if _, err := s.Top(t.Context(), "c", ""); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "is not running") {
+		t.Errorf("of a stopped container: %v", err)
+	}
+}
+
+func psOf(t *testing.T, pid string) string {
+	t.Helper()
+	out, err := exec.Command("ps", "-f", "-q", pid).Output()
+	must(t, err)
+	return string(out)
+}
+
+func waitFor(t *testing.T, ok func() bool) {
+	t.Helper()
+	for range 500 {
+		if ok() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("it does not come")
+}
+
+func TestStats(t *testing.T) {
+	s, c, cmd := run(t, `x=$(head -c 1000000 /dev/zero | tr '\0' x); while :; do :; done`)
+	var list []container.StatsResponse
+	collect := func(r container.StatsResponse) error { list = append(list, r); return nil }
+	waitFor(t, func() bool {
+		list = nil
+		must(t, s.Stats(t.Context(), "c", false, true, collect))
+		return list[0].CPUStats.CPUUsage.TotalUsage > 0 && list[0].MemoryStats.Usage > 0 && list[0].PidsStats.Current == 1
+	})
+	if len(list) != 1 || !list[0].PreRead.IsZero() {
+		t.Fatalf("one shot: %+v", list)
+	}
+	r := list[0]
+	if r.ID != "c" || r.Name != "/name" || r.OSType != "linux" || r.PidsStats.Current != 1 || r.MemoryStats.Usage == 0 || r.MemoryStats.Limit == 0 ||
+		r.CPUStats.OnlineCPUs != uint32(runtime.NumCPU()) || r.CPUStats.SystemUsage == 0 {
+		t.Errorf("%+v", r)
+	}
+	if len(r.Networks) != 0 {
+		t.Errorf("a namespace with nothing but the loopback: %+v", r.Networks)
+	}
+	list = nil
+	must(t, s.Stats(t.Context(), "c", false, false, collect))
+	if r := list[0]; len(list) != 1 || r.PreRead.IsZero() || r.CPUStats.CPUUsage.TotalUsage <= r.PreCPUStats.CPUUsage.TotalUsage || r.CPUStats.SystemUsage <= r.PreCPUStats.SystemUsage {
+		t.Errorf("with the sample before: %+v", list)
+	}
+	list = nil
+	stop := errors.New("enough")
+	err := s.Stats(t.Context(), "c", true, false, func(r container.StatsResponse) error {
+		if list = append(list, r); len(list) == 2 {
+			return stop
+		}
+		return nil
+	})
+	if !errors.Is(err, stop) || list[1].PreRead != list[0].Read {
+		t.Errorf("stream: %v %+v", err, list)
+	}
+	n := 0
+	must(t, s.Stats(t.Context(), "c", true, false, func(container.StatsResponse) error {
+		n++
+		return cmd.Process.Kill()
+	}))
+	if n != 1 {
+		t.Errorf("%d samples of a container that ended after the first", n)
+	}
+	list, c.view.Running = nil, false
+	must(t, s.Stats(t.Context(), "c", true, false, collect))
+	if len(list) != 1 || !list[0].Read.IsZero() || list[0].ID != "c" {
+		t.Errorf("stopped: %+v", list)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	must(t, s.Stats(ctx, "c", true, false, collect))
+}
+
+func TestNetDev(t *testing.T) {
+	got := parseNetDev(`Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0
+  eth0:18446744073709551615       2    3    4    0     0          0         0       5       6    7    8    0     0       0          0
+broken: 1 2
+`)
+	want := container.NetworkStats{RxBytes: 1<<64 - 1, RxPackets: 2, RxErrors: 3, RxDropped: 4, TxBytes: 5, TxPackets: 6, TxErrors: 7, TxDropped: 8}
+	if len(got) != 1 || got["eth0"] != want {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestProcessLines(t *testing.T) {
+	line := "7 (a (b) c) S 3 7 7 34818 7 4194304 1 0 0 0 150 50 0 0 20 0 1 0 360000 1 1 1"
+	p, err := parseStat(line)
+	if err != nil || p.parent != 3 || p.cpu != 2*time.Second || p.started != time.Hour || p.command != "[a (b) c]" {
+		t.Errorf("%+v %v", p, err)
+	}
+	now := clock{now: time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC), uptime: time.Hour + 10*time.Second}
+	if got := p.columns(now); !slices.Equal(got, []string{"3", "20", "11:59", "pts/2", "00:00:02", "[a (b) c]"}) {
+		t.Errorf("%q", got)
+	}
+	now.uptime += 48 * time.Hour
+	if got := p.columns(now); got[2] != "Dec31" {
+		t.Errorf("%q", got)
+	}
+	for _, bad := range []string{"", "7 sh", "7 (sh) S 1", ")("} {
+		if _, err := parseStat(bad); err == nil {
+			t.Errorf("%q is read", bad)
+		}
+	}
+}
+
+func TestPick(t *testing.T) {
+	top, err := pick("  PID   LWP CMD\n    1     - a  b\n    -    11 t\n    2     - other\n    -    21 t\n   12    12 x\n", []int{1, 12})
+	want := [][]string{{"1", "-", "a  b"}, {"-", "11", "t"}, {"12", "12", "x"}}
+	if err != nil || !slices.EqualFunc(top.Processes, want, slices.Equal[[]string]) {
+		t.Errorf("%q, %v", top.Processes, err)
+	}
+}
