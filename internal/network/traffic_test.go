@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -355,4 +356,62 @@ func TestDefaultNetworkYields(t *testing.T) {
 	if got, err := get("172.18.0.2"); err != nil || got != "a" {
 		t.Errorf("%q, %v", got, err)
 	}
+}
+
+// TestManyAtOnce: containers come and go at the same time, and each has what is its own.
+func TestManyAtOnce(t *testing.T) {
+	s := open(t)
+	mustCreate(t, s, network.CreateRequest{Name: "one"})
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	seen := map[string]bool{}
+	for range 8 {
+		boxes := []*box{newBox(t), newBox(t), newBox(t)}
+		wg.Go(func() {
+			for _, b := range boxes {
+				r := AllocateRequest{ContainerID: b.id, Name: b.id[:8], Networks: map[string]*network.EndpointSettings{"bridge": {}, "one": {}}, Ports: portMap("||80/tcp")}
+				a, err := s.Allocate(t.Context(), r)
+				if err == nil {
+					err = s.Attach(t.Context(), b.id, b.netns)
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				for _, key := range []string{a.Networks["bridge"].IPAddress.String(), a.Networks["one"].IPAddress.String(), a.Ports[network.MustParsePort("80/tcp")][0].HostPort} {
+					if seen[key] {
+						t.Errorf("%s was given out twice", key)
+					}
+					seen[key] = true
+				}
+				mu.Unlock()
+				if _, err := s.List(t.Context(), nil); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if !s.fire.Whole() {
+		t.Error("the rules are not whole")
+	}
+	if n, err := s.Inspect(t.Context(), "one"); err != nil || len(n.Containers) != 24 {
+		t.Errorf("%d containers, %v", len(n.Containers), err)
+	}
+	if err := s.Retain(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+	s.later.drain()
+	if out := mustHost(t, "ip", "-o", "link"); strings.Contains(out, s.names.ends) {
+		t.Errorf("ends are left: %s", out)
+	}
+	if n := len(s.networks[mustID(s, "one")].v4.used); n != 3 {
+		t.Errorf("%d addresses are in use, not the network's own three", n)
+	}
+}
+
+func mustID(s *Service, name string) string {
+	n, _ := s.find(name)
+	return n.ID
 }

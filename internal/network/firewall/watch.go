@@ -37,7 +37,7 @@ func (w *Watch) Next() error {
 		case errors.Is(err, unix.ENOBUFS):
 			return nil
 		case err != nil:
-			if errors.Is(err, os.ErrClosed) {
+			if errors.Is(err, os.ErrClosed) || errors.Is(err, unix.EBADF) {
 				return os.ErrClosed
 			}
 			return fmt.Errorf("read changes of nftables: %w", err)

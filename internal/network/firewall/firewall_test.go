@@ -1,0 +1,208 @@
+package firewall
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestMain runs the tests in a network namespace of their own.
+func TestMain(m *testing.M) {
+	if os.Getenv("WHERRY_TEST_NETNS") != "" {
+		os.Exit(m.Run())
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), "WHERRY_TEST_NETNS=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET}
+	if err := cmd.Run(); err != nil {
+		println(err.Error())
+		os.Exit(1)
+	}
+}
+
+func nft(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command("nft", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("nft %q: %v: %s", args, err, out)
+	}
+	return string(out)
+}
+
+func open(t *testing.T, name string) *Table {
+	t.Helper()
+	table, err := Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(table.Delete(), table.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return table
+}
+
+func port(host string, first, last uint16, to string) Port {
+	return Port{Host: netip.MustParseAddr(host), Proto: unix.IPPROTO_TCP, First: first, Last: last, To: netip.MustParseAddrPort(to)}
+}
+
+// TestTableAsNftReadsIt holds the table against what nft makes of it.
+func TestTableAsNftReadsIt(t *testing.T) {
+	table := open(t, "one")
+	table.Still([]string{"eth0"})
+	subnets := []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24"), netip.MustParsePrefix("fd00:1::/64")}
+	for _, b := range []Bridge{{Name: "br0", Masquerade: true, Subnets: subnets}, {Name: "br1", Internal: true}} {
+		if err := table.SetBridge(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ports := []Port{
+		port("0.0.0.0", 80, 0, "10.1.0.2:8080"), port("127.0.0.1", 81, 0, "10.1.0.2:8081"), port("192.0.2.1", 1000, 1999, "10.1.0.3:0"),
+		port("::", 80, 0, "[fd00:1::2]:8080"), port("2001:db8::1", 81, 0, "[fd00:1::2]:8081"), port("::", 5000, 5999, "[fd00:1::2]:0"),
+	}
+	if err := table.AddPorts(ports[:3]); err != nil {
+		t.Fatal(err)
+	}
+	if err := table.Swap(); err != nil {
+		t.Fatal(err)
+	}
+	if err := table.AddPorts(ports[3:]); err != nil {
+		t.Fatal(err)
+	}
+	out := nft(t, "list", "table", "inet", "one")
+	for _, want := range []string{
+		`elements = { "br0" . 10.1.0.0/24 }`, `elements = { "br0" . fd00:1::/64 }`, `"br1"`, `"eth0"`,
+		"elements = { tcp . 80 : 10.1.0.2 . 8080 }", "elements = { 127.0.0.1 . tcp . 81 : 10.1.0.2 . 8081 }",
+		"elements = { 192.0.2.1 . tcp . 1000-1999 : 10.1.0.3 }", "elements = { tcp . 80 : fd00:1::2 . 8080 }",
+		"elements = { 2001:db8::1 . tcp . 81 : fd00:1::2 . 8081 }", "elements = { tcp . 5000-5999 : fd00:1::2 }",
+		"iifname @bridges ip daddr 127.0.0.0/8 drop", "oifname . ip saddr @neighbours4 ct status dnat masquerade",
+		"iifname @masquerade iifname . oifname != @same masquerade", "iifname @still oifname @still drop",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if !table.Whole() {
+		t.Error("the table is not whole")
+	}
+	if err := table.RemovePorts(append(ports, ports...)); err != nil {
+		t.Fatal(err)
+	}
+	if out := nft(t, "list", "table", "inet", "one"); strings.Contains(out, "tcp .") {
+		t.Errorf("ports that were removed: %s", out)
+	}
+	if err := table.RemoveBridge("br1"); err != nil {
+		t.Fatal(err)
+	}
+	if out := nft(t, "list", "table", "inet", "one"); strings.Contains(out, "br1") {
+		t.Errorf("a bridge that was removed: %s", out)
+	}
+}
+
+func TestThousandsOfPorts(t *testing.T) {
+	table := open(t, "many")
+	if err := table.Swap(); err != nil {
+		t.Fatal(err)
+	}
+	var ports []Port
+	for i := range 5000 {
+		ports = append(ports, port("0.0.0.0", uint16(20000+i), 0, fmt.Sprintf("10.1.0.2:%d", 30000+i)))
+	}
+	if err := table.AddPorts(ports); err != nil {
+		t.Fatal(err)
+	}
+	if !table.Whole() {
+		t.Error("not all ports arrived")
+	}
+	if err := table.Swap(); err != nil {
+		t.Fatal(err)
+	}
+	if !table.Whole() {
+		t.Error("not all ports are there after a swap")
+	}
+	if err := table.RemovePorts(ports); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestChangesByOthersAreNoticed(t *testing.T) {
+	table, other := open(t, "mine"), open(t, "theirs")
+	for _, x := range []*Table{table, other} {
+		if err := x.Swap(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w, err := table.Watch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	noticed := make(chan error)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			err := w.Next()
+			if errors.Is(err, os.ErrClosed) {
+				return
+			}
+			noticed <- err
+		}
+	}()
+	expect := func(what string, want bool) {
+		t.Helper()
+		select {
+		case err := <-noticed:
+			if err != nil || !want {
+				t.Errorf("%s: noticed, %v", what, err)
+			}
+		case <-time.After(map[bool]time.Duration{true: 5 * time.Second, false: 200 * time.Millisecond}[want]):
+			if want {
+				t.Errorf("%s: not noticed", what)
+			}
+		}
+	}
+	p := port("0.0.0.0", 80, 0, "10.1.0.2:80")
+	if err := errors.Join(table.AddPorts([]Port{p}), table.Swap(), other.AddPorts([]Port{p}), other.Swap()); err != nil {
+		t.Fatal(err)
+	}
+	expect("own changes and those of another table", false)
+	nft(t, "delete", "element", "inet", "mine", "any_ports4", "{ tcp . 80 }")
+	expect("an element that was deleted", true)
+	if table.Whole() {
+		t.Error("whole without an element")
+	}
+	nft(t, "delete", "table", "inet", "mine")
+	expect("a table that was deleted", true)
+	if table.Whole() {
+		t.Error("whole without a table")
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	for {
+		select {
+		case err := <-noticed: // each deleted part has its notice
+			if err != nil {
+				t.Fatal(err)
+			}
+			continue
+		case <-ended:
+		}
+		break
+	}
+	// Elements can be added and removed all the same: the table is made again.
+	q := port("0.0.0.0", 81, 0, "10.1.0.2:81")
+	if err := table.AddPorts([]Port{q}); err != nil || !table.Whole() {
+		t.Errorf("a port in a table that was deleted: %v", err)
+	}
+}
