@@ -10,7 +10,6 @@ import (
 	"context"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -45,14 +44,13 @@ type Options struct {
 
 // Service owns the containers. Safe for many goroutines; lists read an immutable snapshot.
 type Service struct {
-	o       Options
-	ranges  *sandbox.Ranges
-	index   *index
-	execs   *Execs
-	host    host
-	opened  chan struct{} // closed when what is left of earlier lives is known
-	lives   lives
-	warming atomic.Bool // somebody is in cgroup.Warm
+	o      Options
+	ranges *sandbox.Ranges
+	index  *index
+	execs  *Execs
+	host   host
+	opened chan struct{} // closed when what is left of earlier lives is known
+	lives  lives
 }
 
 // lives are the goroutines of a Service.

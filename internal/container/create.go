@@ -42,7 +42,6 @@ type creating struct {
 // Create makes a container that is ready to start. errdefs.ErrNotFound "No such image: …" (the client pulls then), ErrConflict for a taken
 // name, ErrInvalidArgument.
 func (s *Service) Create(ctx context.Context, q CreateRequest) (container.CreateResponse, error) {
-	expectStart(ctx, s)
 	n := &creating{s: s, q: q, r: &Record{ID: newID(), Created: time.Now().UTC(), Status: Created}}
 	for _, step := range []func(*creating, context.Context) error{
 		(*creating).resolve, (*creating).configure, (*creating).name, (*creating).makeDir, (*creating).takeRange, (*creating).acquire,

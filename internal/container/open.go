@@ -73,8 +73,11 @@ func (o *Options) etcDir(id string) string { return filepath.Join(o.State, "etc"
 // sharedMemory is the place of a /dev/shm that other containers may join.
 func (o *Options) sharedMemory(id string) string { return filepath.Join(o.State, "shm", id) }
 
-// cgroupPath is a container's control group.
+// cgroupPath is a container's control group: the one that it runs in, or the next start's.
 func (o *Options) cgroupPath(r *Record) string {
+	if r.Status.Alive() && r.Cgroup != "" {
+		return r.Cgroup // its engine may have had another --cgroup-parent
+	}
 	parent := o.CgroupParent
 	if p := r.HostConfig.CgroupParent; p != "" {
 		parent = path.Clean("/" + p)

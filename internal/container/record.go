@@ -47,6 +47,7 @@ type Record struct {
 	Stopped      bool   `json:",omitempty"` // by the user: policies let it be
 	HasRun       bool   `json:",omitempty"` // the writable layer may hold something
 	Restarted    string `json:",omitempty"` // the writable layer of the last start that was not the first: "kept" or "fresh"
+	Cgroup       string `json:",omitempty"` // of the last start
 	BootID       string `json:",omitempty"` // of the host's life in which it was last started
 }
 

@@ -11,7 +11,6 @@ import (
 	"github.com/moby/moby/api/types/events"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/sandbox"
 	"wherry.dev/wherry/internal/spec"
 	"wherry.dev/wherry/internal/task"
@@ -113,7 +112,6 @@ func startSteps() []startStep {
 func (l life) start(ctx context.Context, o startOptions) error {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), startLimit, fmt.Errorf("the start took longer than %s", startLimit))
 	defer cancel()
-	expectStart(ctx, l.s)
 	n := &starting{life: l, o: o, r: l.c.record()}
 	n.again = n.r.HasRun
 	for _, step := range startSteps() {
@@ -153,19 +151,6 @@ func (n *starting) failed(step startStep, err error) error {
 		}
 	})
 	return err
-}
-
-// expectStart has the kernel prepare for a process that is about to join a control group.
-func expectStart(ctx context.Context, s *Service) {
-	if !s.warming.CompareAndSwap(false, true) {
-		return
-	}
-	if !s.lives.run(ctx, func(context.Context) {
-		defer s.warming.Store(false)
-		cgroup.Warm()
-	}) {
-		s.warming.Store(false)
-	}
 }
 
 func (n *starting) onUndo(fn func(context.Context)) { n.undo = append(n.undo, fn) }
@@ -219,6 +204,7 @@ func (n *starting) record(ctx context.Context) error {
 	c.mu.Unlock()
 	r, err := c.become(Running, !n.r.HostConfig.RestartPolicy.IsNone(), func(r *Record) {
 		r.Pid, r.StartedAt, r.BootID, r.HasRun = t.Pid(), n.began.UTC(), n.s.host.bootID, true
+		r.Cgroup = n.input.CgroupPath
 		r.ExitCode, r.Error, r.OOMKilled, r.OOMVictim, r.Stopped = 0, "", false, "", false
 		r.RestartCount, r.Restarted = 0, ""
 		if n.again {
