@@ -123,7 +123,7 @@ func (s *state) join(h *holding, n *lan, settings *network.EndpointSettings) (er
 		}
 	}
 	e := &endpoint{
-		ID: newID(), NetworkID: n.ID, Network: n.Name, Name: h.Request.Name, Asked: settings.Copy(), Aliases: slices.Clone(settings.Aliases),
+		ID: newID(), NetworkID: n.ID, Network: n.Name, Name: h.Request.Name, Hostname: h.Request.Hostname, Asked: settings.Copy(), Aliases: slices.Clone(settings.Aliases),
 	}
 	if n.Driver == driverBridge {
 		if err := address(e, n); err != nil {

@@ -59,7 +59,7 @@ func (s *Service) Attach(ctx context.Context, containerID string, netns *os.File
 	if err != nil {
 		return fmt.Errorf("attach container %s: %w", h.Request.Name, err)
 	}
-	if err := s.fire.AddPorts(firewallPorts(h.Reserved)); err != nil {
+	if err := s.fire.AddPorts(firewallPorts(h.published())); err != nil {
 		return err
 	}
 	if f := flowsOf(h.Reserved); len(f) > 0 {

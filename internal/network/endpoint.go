@@ -15,6 +15,7 @@ type endpoint struct {
 	NetworkID string
 	Network   string // its name
 	Name      string // the container's
+	Hostname  string
 	Asked     *network.EndpointSettings
 	V4, V6    netip.Addr
 	MAC       network.HardwareAddr
@@ -46,6 +47,17 @@ func (h *holding) wayOut() *endpoint {
 		}
 	}
 	return nil
+}
+
+// published are the reservations that lead somewhere: to an address that the container has now.
+func (h *holding) published() []*reservation {
+	var out []*reservation
+	for _, r := range h.Reserved {
+		if slices.ContainsFunc(h.Endpoints, func(e *endpoint) bool { return e.V4 == r.To.Addr() || e.V6 == r.To.Addr() }) {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 func (h *holding) remove(e *endpoint) {
@@ -105,8 +117,11 @@ func (e *endpoint) dnsNames(containerID string) []string {
 			out = append(out, name)
 		}
 	}
-	if short := shortID(containerID); !seen[short] {
-		out = append(out, short)
+	for _, name := range []string{shortID(containerID), e.Hostname} {
+		if name != "" && !seen[name] {
+			seen[name] = true
+			out = append(out, name)
+		}
 	}
 	return out
 }

@@ -55,7 +55,7 @@ func (s *Service) readHoldings() error {
 		return fmt.Errorf("read the live endpoints: %w", err)
 	}
 	for _, err := range damaged {
-		s.log(fmt.Errorf("a live endpoint's record is damaged, its container is without published ports and names: %w", err))
+		s.log(fmt.Errorf("a live endpoint's record is damaged, its container is without a network until it is started again: %w", err))
 	}
 	return nil
 }

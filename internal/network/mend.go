@@ -43,7 +43,7 @@ func (s *Service) mend(ctx context.Context) error {
 	}
 	s.log(s.replug(plugs, s.names.ends))
 	for _, h := range s.holdings {
-		if err := s.fire.AddPorts(firewallPorts(h.Reserved)); err != nil {
+		if err := s.fire.AddPorts(firewallPorts(h.published())); err != nil {
 			return err
 		}
 	}

@@ -44,6 +44,7 @@ type Service struct {
 // state is what the service knows: in memory, changed under its lock, never while the kernel or a disk works.
 type state struct {
 	names names // of links and of the table
+	conf  hostConf
 
 	mu       sync.Mutex // guards what follows
 	networks map[string]*lan

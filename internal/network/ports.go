@@ -300,6 +300,10 @@ func firewallPorts(reserved []*reservation) []firewall.Port {
 	var out []firewall.Port
 	for i := 0; i < len(sorted); {
 		r := sorted[i]
+		if !r.To.IsValid() {
+			i++
+			continue
+		}
 		n := 1
 		for i+n < len(sorted) && r.continues(sorted[i+n], uint16(n)) {
 			n++

@@ -5,6 +5,9 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // resolvConf is what the file of that name says.
@@ -48,15 +51,44 @@ func (r resolvConf) format() []byte {
 	return []byte(b.String())
 }
 
-// hostFile is the host's own file.
-func hostFile() resolvConf {
-	b, _ := os.ReadFile("/etc/resolv.conf") // a host without it has no resolvers
-	return parseResolvConf(b)
+// hostConf knows the host's resolvers, and reads its file again when it has changed. Safe for many goroutines.
+type hostConf struct {
+	mu     sync.Mutex // guards what follows
+	stamp  fileStamp
+	parsed resolvConf
 }
 
-// hostResolvConf is the host's. Where it only names systemd-resolved's stub, resolved's own list says who stands behind.
-func hostResolvConf() resolvConf {
-	r := hostFile()
+// fileStamp tells one content of a file from another.
+type fileStamp struct {
+	inode        uint64
+	size         int64
+	seconds, sub int64
+}
+
+const hostResolvConf = "/etc/resolv.conf"
+
+// read is the host's own file; a host without it has no resolvers.
+func (h *hostConf) read() resolvConf {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var st unix.Stat_t
+	if unix.Stat(hostResolvConf, &st) != nil {
+		return resolvConf{}
+	}
+	if now := (fileStamp{st.Ino, st.Size, int64(st.Mtim.Sec), int64(st.Mtim.Nsec)}); now != h.stamp {
+		b, err := os.ReadFile(hostResolvConf)
+		if err != nil {
+			return resolvConf{}
+		}
+		h.parsed, h.stamp = parseResolvConf(b), now
+	}
+	return h.parsed
+}
+
+// behind is the same for those who cannot ask the host itself: where the file only names systemd-resolved's stub, resolved's own list says
+// who stands behind.
+func (h *hostConf) behind() resolvConf {
+	r := h.read()
 	if slices.Equal(r.servers, []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 53})}) {
 		if b, err := os.ReadFile("/run/systemd/resolve/resolv.conf"); err == nil {
 			if behind := parseResolvConf(b); len(behind.servers) > 0 {
@@ -67,8 +99,6 @@ func hostResolvConf() resolvConf {
 	return r
 }
 
-func hostResolvers() []netip.Addr { return hostResolvConf().servers }
-
 // reachable are the servers that a container can ask itself: not those at the host's loopback addresses or behind one of its links.
 func (r resolvConf) reachable() []netip.Addr {
 	return slices.DeleteFunc(slices.Clone(r.servers), func(a netip.Addr) bool { return a.IsLoopback() || a.Zone() != "" })
@@ -76,7 +106,7 @@ func (r resolvConf) reachable() []netip.Addr {
 
 // resolvConf is what a container on bridges gets. The caller holds the lock.
 func (s *state) resolvConf(h *holding) []byte {
-	r := hostResolvConf()
+	r := s.conf.behind()
 	own := len(h.Request.DNSOptions) > 0
 	if own {
 		r.options = h.Request.DNSOptions

@@ -64,7 +64,7 @@ func (s *state) needsResolver(h *holding) bool {
 	if !bridged || len(h.Request.DNS) > 0 {
 		return false
 	}
-	r := hostResolvConf()
+	r := s.conf.behind()
 	return len(r.servers) > 0 && len(r.reachable()) == 0
 }
 
@@ -185,7 +185,7 @@ func (v view) Upstream(containerID string) []netip.AddrPort {
 	}
 	servers := addresses(h.Request.DNS)
 	if len(servers) == 0 {
-		servers = hostFile().servers
+		servers = v.s.conf.read().servers
 	}
 	var out []netip.AddrPort
 	for _, a := range servers {

@@ -126,7 +126,7 @@ func TestNames(t *testing.T) {
 	} {
 		b := newBox(t)
 		boxes[row.name] = b
-		got := b.attach(s, AllocateRequest{Name: row.name, Networks: map[string]*network.EndpointSettings{row.network: &row.settings}})
+		got := b.attach(s, AllocateRequest{Name: row.name, Hostname: "host-" + row.name, Networks: map[string]*network.EndpointSettings{row.network: &row.settings}})
 		defer b.release(s)
 		address[row.name] = got.Networks[row.network].IPAddress.String()
 		if conf := string(got.ResolvConf); conf != "nameserver 127.0.0.11\nsearch corp.example\noptions edns0 ndots:0\n" {
@@ -141,6 +141,7 @@ func TestNames(t *testing.T) {
 		{"a", b.id[:12], address["b"]},
 		{"a", "BIG", address["b"]},
 		{"a", "web", address["a"] + " " + address["b"]},
+		{"a", "host-b", address["b"]},
 		{"a", "c", "NXDOMAIN"},
 		{"a", "friend", "NXDOMAIN"},
 		{"b", "friend", address["a"]},

@@ -26,9 +26,16 @@ type poolRange struct {
 // freeSubnet finds a subnet that neither a network of this engine, nor a route or address of the host, nor a resolver has.
 // The caller holds the lock or is alone.
 func (s *state) freeSubnet(six bool) (netip.Prefix, error) {
-	taken, err := hostPrefixes()
+	routes, err := hostRoutes()
 	if err != nil {
 		return netip.Prefix{}, err
+	}
+	var taken []netip.Prefix
+	for _, r := range routes {
+		taken = append(taken, r.to)
+	}
+	for _, a := range s.conf.behind().servers {
+		taken = append(taken, netip.PrefixFrom(a.WithZone(""), a.BitLen()))
 	}
 	for _, n := range s.networks {
 		for _, c := range n.IPAM.Config {
@@ -70,22 +77,7 @@ func overlapping(p netip.Prefix, taken []netip.Prefix) *netip.Prefix {
 	return nil
 }
 
-// hostPrefixes are the host's routes save the default ones, and its resolvers.
-func hostPrefixes() ([]netip.Prefix, error) {
-	routes, err := hostRoutes()
-	if err != nil {
-		return nil, err
-	}
-	var out []netip.Prefix
-	for _, r := range routes {
-		out = append(out, r.to)
-	}
-	for _, a := range hostResolvers() {
-		out = append(out, netip.PrefixFrom(a, a.BitLen()))
-	}
-	return out, nil
-}
-
+// hostRoute is a route of the host, not a default one, over a link.
 type hostRoute struct {
 	to   netip.Prefix
 	link int

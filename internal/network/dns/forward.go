@@ -17,9 +17,6 @@ func (r *resolver) forward(ctx context.Context, q *dns.Msg, network string) *dns
 	defer cancel()
 	var last *dns.Msg
 	for _, server := range r.s.names.Upstream(r.container) {
-		if server.Addr() == netip.AddrFrom4([4]byte{127, 0, 0, 11}) {
-			continue // a resolver like this one, of another engine: it would ask this one
-		}
 		a := ask(ctx, q, network, server)
 		if a == nil {
 			continue
