@@ -61,13 +61,19 @@ func copyCommand(app *App) *cobra.Command {
 	return cmd
 }
 
+var errNoPath = errors.New("no such file or directory in the container")
+
 // stat asks about a path in the container; a symbolic link is not followed.
 func (c *copying) stat(ctx context.Context, p string) (container.PathStat, error) {
 	h, err := c.client.Head(ctx, containerPath(c.container, "/archive"), url.Values{"path": {p}})
-	if err != nil {
-		if client.IsNotFound(err) && !strings.Contains(err.Error(), "o such") { // the answer to HEAD has no body to say it
-			return container.PathStat{}, &client.Error{Status: 404, Message: fmt.Sprintf("no container %s, or nothing at %s in it", c.container, p)}
+	if client.IsNotFound(err) {
+		// The answer to HEAD has no body that would say what is missing.
+		if _, gone := inspectContainer(ctx, c.client, c.container); gone != nil {
+			return container.PathStat{}, gone
 		}
+		return container.PathStat{}, errNoPath
+	}
+	if err != nil {
 		return container.PathStat{}, err
 	}
 	return readStat(h)
@@ -129,7 +135,7 @@ func (c *copying) out(ctx context.Context) error {
 	if c.follow {
 		st, err := c.stat(ctx, source)
 		if err != nil {
-			return err
+			return fmt.Errorf("cp %s:%s: %w", c.container, c.source, err)
 		}
 		if st.Mode&os.ModeSymlink != 0 && st.LinkTarget != "" {
 			source = linkTarget(source, st.LinkTarget)
@@ -181,7 +187,7 @@ func (c *copying) in(ctx context.Context) error {
 		to.path = linkTarget(to.path, st.LinkTarget)
 		st, err = c.stat(ctx, to.path)
 	}
-	if err != nil && !client.IsNotFound(err) {
+	if err != nil && !errors.Is(err, errNoPath) {
 		return err
 	}
 	to.exists, to.dir = err == nil, st.Mode.IsDir()

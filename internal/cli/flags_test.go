@@ -33,7 +33,9 @@ func TestBadFlagsAreExplained(t *testing.T) {
 		{[]string{"--cpus", "-1"}, "not a number of processors"},
 		{[]string{"--cpus", "0.00000000001"}, "finer than a billionth"},
 		{[]string{"--cpus", "1/0"}, "give a number of processors"},
-		{[]string{"--pids-limit", "many"}, "no number"},
+		{[]string{"--pids-limit", "many"}, "give a whole number"},
+		{[]string{"--init=perhaps"}, "give true or false"},
+		{[]string{"--blkio-weight", "70000"}, "out of range"},
 		{[]string{"-p", "99999:80"}, "ports are numbers from 0 to 65535"},
 		{[]string{"-p", "80/bogus"}, "it can be tcp, udp or sctp"},
 		{[]string{"-p", "8000-8001:80-82"}, "2 ports of the host for 3 of the container"},
@@ -169,6 +171,7 @@ func TestWrongWordsAreExplained(t *testing.T) {
 		{"cp a:/x b:/y", 1, "one side must be this machine"},
 		{"inspect --type contaner x", 1, "did you mean container?"},
 		{"logs --since yesterday x", 1, "--since"},
+		{"logs -n few x", 1, "a number of lines"},
 		{"update x", 1, "say what to change"},
 		{"ps --format {{.Nme", 1, "template"},
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -68,20 +69,25 @@ func flagError(c *cobra.Command, err error, name string) error {
 	case errors.As(err, &novalue):
 		return fmt.Errorf("flag %s needs a value; see %s --help", flagNames(novalue.GetFlag()), name)
 	case errors.As(err, &invalid):
-		return fmt.Errorf("invalid value %q of %s: %s", invalid.GetValue(), flagNames(invalid.GetFlag()), plainCause(invalid.Unwrap()))
+		return fmt.Errorf("invalid value %q of %s: %s", invalid.GetValue(), flagNames(invalid.GetFlag()), plainCause(invalid.GetFlag(), invalid.Unwrap()))
 	}
 	return fmt.Errorf("%w; see %s --help", err, name)
 }
 
-// plainCause says what strconv says, without the names of its functions.
-func plainCause(err error) string {
-	text := err.Error()
-	if rest, ok := strings.CutPrefix(text, "strconv."); ok {
-		if i := strings.LastIndex(rest, ": "); i >= 0 {
-			return map[string]string{"invalid syntax": "that is no number or truth value", "value out of range": "that is too large"}[rest[i+2:]]
-		}
+// plainCause says what strconv says in words that fit the flag.
+func plainCause(f *pflag.Flag, err error) string {
+	var number *strconv.NumError
+	switch {
+	case !errors.As(err, &number):
+		return err.Error()
+	case errors.Is(err, strconv.ErrRange):
+		return "that is out of range"
+	case f.Value.Type() == "bool":
+		return "give true or false"
+	case strings.HasPrefix(f.Value.Type(), "uint"):
+		return "give a whole number from 0 on"
 	}
-	return text
+	return "give a whole number"
 }
 
 func flagNames(f *pflag.Flag) string {

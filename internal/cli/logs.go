@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/moby/moby/api/types"
@@ -25,6 +26,9 @@ func logsCommand(app *App) *cobra.Command {
 	fs.StringVar(&since, "since", "", "Begin at a moment: 10m (ago) or 2026-01-31T15:04:05")
 	fs.StringVar(&until, "until", "", "End at a moment")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if _, err := strconv.Atoi(tail); err != nil && tail != "all" {
+			return fmt.Errorf("--tail %s: give a number of lines, or all", tail)
+		}
 		q := url.Values{"stdout": {"1"}, "stderr": {"1"}, "tail": {tail}}
 		for name, on := range map[string]bool{"follow": follow, "timestamps": stamps, "details": details} {
 			if on {
