@@ -283,15 +283,17 @@ func TestHalfACPUIsHalf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(time.Second)
-	end, err := g.Stats()
-	if err != nil {
-		t.Fatal(err)
+	end := begin
+	for deadline := time.Now().Add(time.Minute); end.ThrottledPeriods < 5 && time.Now().Before(deadline); { // a busy host takes longer
+		time.Sleep(100 * time.Millisecond)
+		if end, err = g.Stats(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	_ = g.Kill()
 	_ = cmd.Wait()
 	share := float64(end.CPUUsage-begin.CPUUsage) / float64(end.Time.Sub(begin.Time))
-	if share > 0.6 || end.ThrottledPeriods == 0 {
+	if share > 0.6 || end.ThrottledPeriods < 5 {
 		t.Fatalf("two loops used %.2f CPUs, throttled %d times", share, end.ThrottledPeriods)
 	}
 }

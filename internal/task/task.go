@@ -167,12 +167,14 @@ func (t *Task) spawn(ctx context.Context, oar string) error {
 	}
 	defer program.Close()
 	path := "/proc/self/fd/" + strconv.Itoa(int(program.Fd()))
+	pidfd := -1
 	p, err := os.StartProcess(path, []string{"oar", "shim", "--dir", t.dir}, &os.ProcAttr{Dir: "/", Env: []string{},
-		Files: []*os.File{null, errors, errors, socket}, Sys: &unix.SysProcAttr{Setsid: true}})
+		Files: []*os.File{null, errors, errors, socket}, Sys: &unix.SysProcAttr{Setsid: true, PidFD: &pidfd}})
 	if err != nil {
 		return err
 	}
-	go func() { _, _ = p.Wait() }() // ends with the shim; a later engine's life has no child to wait for
+	_ = p.Release()
+	go func() { _ = reap(pidfd) }() // ends with the shim; a later engine's life has no child to wait for
 	return t.connect(ctx, dir)
 }
 
