@@ -97,13 +97,22 @@ func unix2File(fd int, err error) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "rootfs"), nil
 }
 
+// overlay gives the layers to the kernel as they are; kernels before 6.15 take only layers that are attached somewhere.
 func (r *Rootfs) overlay(lower []*os.File) (*os.File, error) {
+	f, err := r.configure(func(fs int) error { return lowerByDescriptor(fs, lower) })
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+		return r.overlayAttached(lower)
+	}
+	return f, err
+}
+
+func (r *Rootfs) configure(setLowers func(fs int) error) (*os.File, error) {
 	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("open overlay: %w", err)
 	}
 	defer unix.Close(fs)
-	if err := setLowers(fs, lower); err != nil {
+	if err := setLowers(fs); err != nil {
 		return nil, context(fs, "set the layers of the overlay", err)
 	}
 	options := [][2]string{{"source", "overlay"}}
@@ -130,21 +139,12 @@ func (r *Rootfs) overlay(lower []*os.File) (*os.File, error) {
 	return unix2File(unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attributes))
 }
 
-// setLowers gives overlay its layers by descriptor; kernels before 6.13 get them by the descriptors' names.
-func setLowers(fs int, lower []*os.File) error {
-	for i, f := range lower {
-		err := unix.FsconfigSetFd(fs, "lowerdir+", int(f.Fd()))
-		if err == nil {
-			continue
-		}
-		if i > 0 || !errors.Is(err, unix.EINVAL) {
+// lowerByDescriptor works with kernels from 6.13.
+func lowerByDescriptor(fs int, lower []*os.File) error {
+	for _, f := range lower {
+		if err := unix.FsconfigSetFd(fs, "lowerdir+", int(f.Fd())); err != nil {
 			return err
 		}
-		names := make([]string, len(lower))
-		for j, l := range lower {
-			names[j] = fmt.Sprintf("/proc/self/fd/%d", l.Fd())
-		}
-		return unix.FsconfigSetString(fs, "lowerdir", strings.Join(names, ":"))
 	}
 	return nil
 }

@@ -19,7 +19,8 @@ const (
 	rangeSize = 65536
 	// firstBase lies above what login and subuid(5) give out.
 	firstBase = 0x10000000
-	ranges    = (1<<32 - firstBase) / rangeSize // the last id, -1, lies in none of them
+	// ranges end where ids stop fitting in a signed number: older kernels read mount options so (devpts before 6.6), and many programs.
+	ranges = (1<<31 - firstBase) / rangeSize
 )
 
 // Ranges hands out id ranges, each to one container at a time.

@@ -27,8 +27,8 @@ func TestRangesNeverOverlap(t *testing.T) {
 			t.Fatal("a kept range was given out")
 		case seen[m.Base]:
 			t.Fatalf("range %d was given out twice", m.Base)
-		case uint64(m.Base)+uint64(m.Size) > 1<<32-1:
-			t.Fatalf("range %d reaches the last id", m.Base)
+		case uint64(m.Base)+uint64(m.Size) > 1<<31:
+			t.Fatalf("range %d does not fit in a signed number", m.Base)
 		}
 		seen[m.Base] = true
 	}
