@@ -18,9 +18,9 @@ const (
 	// killLimit is how long a container may take to be dead after SIGKILL before somebody is told.
 	killLimit = 30 * time.Second
 	// answerLimit is how long a shim may take to answer.
-	answerLimit = 5 * time.Second
+	answerLimit = 3 * time.Second
 	// abandonAfter is how long a shim may take to tell of a container whose processes are all dead.
-	abandonAfter = 5 * time.Second
+	abandonAfter = 3 * time.Second
 	sigkill      = 9
 	sigterm      = 15
 )
