@@ -88,11 +88,16 @@ func checkDocument(d ocispec.Descriptor, doc document) error {
 	case !images.IsManifestType(d.MediaType) && !images.IsIndexType(d.MediaType):
 		return wrong("it is of type %q, not a container image", d.MediaType)
 	}
-	parts := append(append([]ocispec.Descriptor(nil), doc.Layers...), doc.Manifests...)
+	small := append([]ocispec.Descriptor(nil), doc.Manifests...)
 	if doc.Config != nil {
-		parts = append(parts, *doc.Config)
+		small = append(small, *doc.Config)
 	}
-	for _, p := range parts {
+	for _, p := range small {
+		if p.Size > maxJSON {
+			return wrong("part %s has %d bytes, 8 MiB are the most for a manifest or config", p.Digest, p.Size)
+		}
+	}
+	for _, p := range append(small, doc.Layers...) {
 		if err := p.Digest.Validate(); err != nil {
 			return wrong("it names a part by %q, which is no digest", p.Digest)
 		}

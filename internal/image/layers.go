@@ -152,8 +152,8 @@ func chainID(diffs []digest.Digest) string {
 
 // apply writes a layer's files into a snapshot and syncs them. The content must be what the image's config says.
 func (l *layers) apply(ctx context.Context, layer ocispec.Descriptor, mounts []mount.Mount, want digest.Digest) error {
-	if _, err := images.DiffCompression(ctx, layer.MediaType); err != nil {
-		return fmt.Errorf("it is of type %q, not a file system layer: %w", layer.MediaType, errdefs.ErrInvalidArgument)
+	if err := checkLayer(ctx, layer); err != nil {
+		return err
 	}
 	upper, parents, err := writable(mounts)
 	if err != nil {
@@ -188,6 +188,14 @@ func (l *layers) apply(ctx context.Context, layer ocispec.Descriptor, mounts []m
 		return l.blame(ctx, layer, fmt.Errorf("its content is %s, the config says %s: %w", got, want, errdefs.ErrInvalidArgument))
 	}
 	return syncFS(upper)
+}
+
+// checkLayer refuses what is no tar of files by its own word.
+func checkLayer(ctx context.Context, layer ocispec.Descriptor) error {
+	if _, err := images.DiffCompression(ctx, layer.MediaType); err != nil || strings.HasSuffix(layer.MediaType, "+encrypted") {
+		return fmt.Errorf("layer %s is of type %q, not a file system layer that this engine reads: %w", layer.Digest, layer.MediaType, errdefs.ErrInvalidArgument)
+	}
+	return nil
 }
 
 // blame tells a layer that came damaged from one that was damaged here: the latter is dropped, so that a pull brings it anew.

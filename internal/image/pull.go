@@ -232,8 +232,8 @@ func (p *pull) layers(ctx context.Context, manifest ocispec.Descriptor, layers [
 func short(d ocispec.Descriptor) string { return fmt.Sprintf("%.12s", d.Digest.Encoded()) }
 
 func (p *pull) layer(ctx context.Context, l ocispec.Descriptor) error {
-	if _, err := images.DiffCompression(ctx, l.MediaType); err != nil {
-		return fmt.Errorf("layer %s is of type %q, not a file system layer: %w", l.Digest, l.MediaType, errdefs.ErrInvalidArgument)
+	if err := checkLayer(ctx, l); err != nil {
+		return err
 	}
 	if _, err := p.s.content.Info(ctx, l.Digest); err == nil {
 		p.o.say(short(l), "Already exists")
