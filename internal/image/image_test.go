@@ -238,8 +238,10 @@ func TestChanges(t *testing.T) {
 
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte("not an archive"))
-	dir := f.TempDir()
-	s, err := Open(f.Context(), Options{Root: dir})
+	f.Add(legacy(f, "team/app:1"))
+	f.Add(layout(f, nil))
+	f.Add(gzipped(f, legacy(f)))
+	s, err := Open(f.Context(), Options{Root: f.TempDir(), Events: event.New()})
 	if err != nil {
 		f.Fatal(err)
 	}

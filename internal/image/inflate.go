@@ -14,7 +14,7 @@ import (
 
 const (
 	// What a stream may become: honest layers rarely shrink to less than a tenth; deflate's own limit, which bombs reach, is a thousandth.
-	freeBytes = 1 << 30
+	freeBytes = 512 << 20
 	maxRatio  = 200
 
 	maxWindow = 256 << 20 // memory that a zstd stream may ask for

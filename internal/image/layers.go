@@ -3,7 +3,6 @@ package image
 import (
 	"archive/tar"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -169,25 +168,32 @@ func (l *layers) apply(ctx context.Context, layer ocispec.Descriptor, mounts []m
 		return err
 	}
 	defer plain.Close()
-	sum := sha256.New()
-	r := io.TeeReader(plain, sum)
-	opts := []archive.ApplyOpt{archive.WithFilter(noOverlayMarks)}
-	if len(parents) > 0 {
-		opts = append(opts, archive.WithParents(parents))
+	got, err := extract(ctx, plain, upper, parents)
+	if err == nil && got != want {
+		err = fmt.Errorf("its content is %s, the config says %s: %w", got, want, errdefs.ErrInvalidArgument)
 	}
-	if len(parents) > 0 || mounts[0].Type == "overlay" {
-		opts = append(opts, archive.WithConvertWhiteout(archive.OverlayConvertWhiteout))
-	}
-	if _, err := archive.Apply(ctx, upper, r, opts...); err != nil {
+	if err != nil {
 		return l.blame(ctx, layer, err)
-	}
-	if _, err := io.Copy(io.Discard, r); err != nil { // what stands behind the archive's end counts too
-		return l.blame(ctx, layer, err)
-	}
-	if got := digest.NewDigest(digest.SHA256, sum); got != want {
-		return l.blame(ctx, layer, fmt.Errorf("its content is %s, the config says %s: %w", got, want, errdefs.ErrInvalidArgument))
 	}
 	return syncFS(upper)
+}
+
+// extract writes a tar of changes into a directory, on those below it, and returns the digest of all that was read.
+func extract(ctx context.Context, r io.Reader, upper string, parents []string) (digest.Digest, error) {
+	sum := digest.SHA256.Digester()
+	r = io.TeeReader(r, sum.Hash())
+	opts := []archive.ApplyOpt{archive.WithFilter(noOverlayMarks)}
+	if len(parents) > 0 {
+		opts = append(opts, archive.WithParents(parents), archive.WithConvertWhiteout(archive.OverlayConvertWhiteout))
+	}
+	if _, err := archive.Apply(ctx, upper, r, opts...); err != nil {
+		return "", err
+	}
+	// What stands behind the archive's end counts too.
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return "", err
+	}
+	return sum.Digest(), nil
 }
 
 // checkLayer refuses what is no tar of files by its own word.
