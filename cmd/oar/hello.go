@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -13,21 +15,25 @@ import (
 func hello(_ context.Context, args []string) error {
 	fmt.Print("Hello from a Wherry container. This is what a process sees from inside.\n\n")
 	host, _ := os.Hostname()
-	row("process id", fmt.Sprint(os.Getpid()))
+	row("process id", fmt.Sprint(os.Getpid())+", of "+processes()+" that it can see")
 	row("host name", host)
 	row("user", fmt.Sprintf("%d, group %d", os.Getuid(), os.Getgid()))
 	row("user ids", idMap())
-	for _, ns := range []string{"pid", "net", "mnt", "uts", "ipc", "user", "cgroup"} {
-		id, _ := os.Readlink("/proc/self/ns/" + ns)
-		row(ns+" namespace", id)
-	}
-	row("memory limit", limit("memory/memory.limit_in_bytes", "memory.max"))
-	row("process limit", limit("pids/pids.max", "pids.max"))
-	row("cpu quota", limit("cpu/cpu.cfs_quota_us", "cpu.max"))
 	row("root file system", rootFilesystem())
 	row("interfaces", interfaces())
-	row("capabilities", statusLine("CapEff"))
-	row("seccomp", map[string]string{"0": "off", "1": "strict", "2": "filtered"}[statusLine("Seccomp")])
+	fmt.Print("\nNamespaces: what is its own (compare with ls -l /proc/self/ns outside).\n\n")
+	for _, ns := range [][2]string{{"pid", "processes"}, {"net", "interfaces, ports, firewall"}, {"mnt", "mounts"}, {"uts", "host name"}, {"ipc", "shared memory, queues"},
+		{"user", "user ids and their rights"}, {"cgroup", "view of its limits"}} {
+		id, _ := os.Readlink("/proc/self/ns/" + ns[0])
+		row(ns[0], fmt.Sprintf("%-20s %s", id, ns[1]))
+	}
+	fmt.Print("\nLimits and rights.\n\n")
+	row("memory", bytesLimit(limit("memory/memory.limit_in_bytes", "memory.max")))
+	row("processors", cpuLimit())
+	row("processes", limit("pids/pids.max", "pids.max"))
+	row("capabilities", statusLine("CapEff")+" (capsh --decode= names them)")
+	row("seccomp", map[string]string{"0": "off", "1": "strict", "2": "system calls are filtered"}[statusLine("Seccomp")])
+	row("new privileges", map[string]string{"0": "by set-user-ID programs", "1": "never"}[statusLine("NoNewPrivs")])
 	fmt.Println()
 	if len(args) > 0 && args[0] == "--wait" {
 		time.Sleep(time.Hour)
@@ -61,13 +67,57 @@ func limit(paths ...string) string {
 	return "not visible"
 }
 
+// processes counts those that procfs shows.
+func processes() string {
+	list, err := os.ReadDir("/proc")
+	if err != nil {
+		return "an unknown number"
+	}
+	n := 0
+	for _, e := range list {
+		if _, err := strconv.Atoi(e.Name()); err == nil {
+			n++
+		}
+	}
+	return strconv.Itoa(n)
+}
+
+func bytesLimit(text string) string {
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return text
+	}
+	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+}
+
+// cpuLimit is quota by period, on cgroup v1 or v2.
+func cpuLimit() string {
+	quota, period := limit("cpu/cpu.cfs_quota_us"), limit("cpu/cpu.cfs_period_us")
+	if v2 := limit("cpu.max"); v2 != "none" && v2 != "not visible" {
+		quota, period, _ = strings.Cut(v2, " ")
+	}
+	q, err1 := strconv.ParseFloat(quota, 64)
+	p, err2 := strconv.ParseFloat(period, 64)
+	if err1 != nil || err2 != nil || p == 0 {
+		return fmt.Sprintf("all %d", runtime.NumCPU())
+	}
+	return fmt.Sprintf("%.2f of %d", q/p, runtime.NumCPU())
+}
+
 func rootFilesystem() string {
 	b, _ := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(b)) {
 		before, after, _ := strings.Cut(line, " - ")
-		if f := strings.Fields(before); len(f) > 4 && f[4] == "/" {
-			layers := strings.Count(after, "lowerdir") + strings.Count(after, "::")
-			return fmt.Sprintf("%s (%d layer entries)", strings.Fields(after)[0], layers)
+		if f := strings.Fields(before); len(f) > 5 && f[4] == "/" {
+			kind := strings.Fields(after)[0]
+			access := "writable"
+			if strings.HasPrefix(f[5], "ro") || strings.Contains(after, " ro,") {
+				access = "read-only"
+			}
+			if kind == "overlay" {
+				return "overlay: the image's layers, and a " + access + " one of its own"
+			}
+			return kind + ", " + access
 		}
 	}
 	return "unknown"

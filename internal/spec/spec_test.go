@@ -288,10 +288,13 @@ func TestLimits(t *testing.T) {
 	if *r.Memory.Limit != 100 || *r.Memory.Swap != 200 || *r.CPU.Quota != 150_000 || *r.CPU.Period != 100_000 || *r.CPU.Shares != 512 || r.CPU.Cpus != "0-1" || *r.Pids.Limit != DefaultPids {
 		t.Errorf("%+v %+v %+v", r.Memory, r.CPU, r.Pids)
 	}
-	for given, want := range map[int64]int64{0: -1, -1: -1, 7: 7} {
+	for given, want := range map[int64]int64{0: DefaultPids, -1: -1, -9: -1, 7: 7} {
 		if got := Resources(&container.Resources{PidsLimit: p(given)}, nil); *got.Pids.Limit != want {
 			t.Errorf("processes limited to %d become %d", given, *got.Pids.Limit)
 		}
+	}
+	if r := Changes(&container.Resources{PidsLimit: p(0)}, nil); *r.Pids.Limit != -1 {
+		t.Errorf("an update to no limit: %+v", r.Pids)
 	}
 	if r := Changes(&container.Resources{Memory: 5, MemorySwap: -1}, nil); r.Pids != nil || r.CPU != nil || *r.Memory.Swap != -1 {
 		t.Errorf("an update changes what it does not name: %+v", r)
