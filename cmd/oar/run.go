@@ -32,6 +32,11 @@ func run(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil || flags.NArg() != 1 {
 		return errors.New("usage: oar run [--bundle FOLDER] [--trace] ID")
 	}
+	step := func(string) {}
+	if *trace {
+		step = traceSteps()
+	}
+	step("read the configuration")
 	dir, err := filepath.Abs(*bundle)
 	if err != nil {
 		return err
@@ -40,39 +45,38 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	o := ociruntime.CreateOptions{ID: flags.Arg(0), Bundle: dir, Spec: spec}
-	if !spec.Process.Terminal {
+	o := ociruntime.CreateOptions{ID: flags.Arg(0), Bundle: dir, Spec: spec, Trace: step}
+	if spec.Process != nil && !spec.Process.Terminal {
 		o.Stdio = ociruntime.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
-	}
-	if *trace {
-		o.Trace = traceSteps()
 	}
 	c, err := ociruntime.Create(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	defer removeGroup(ctx, c)
-	if o.Trace != nil {
-		o.Trace("start the program")
-	}
-	if err := c.Start(); err != nil {
-		_ = unix.Kill(c.Pid(), unix.SIGKILL)
-		_, _ = ociruntime.Reap(c.Pidfd())
-		return err
-	}
-	if o.Trace != nil {
-		o.Trace("the program runs")
-	}
-	forwardSignals(c.Pid())
-	if console := c.Console(); console != nil {
-		go copyConsole(console)
-	}
-	status, err := ociruntime.Reap(c.Pidfd())
+	status, err := runCreated(c, step)
+	step("remove the control group")
+	removeGroup(ctx, c)
+	step("")
 	if err != nil {
 		return err
 	}
 	return exitCode(status.Code)
+}
+
+func runCreated(c *ociruntime.Container, step func(string)) (ociruntime.Status, error) {
+	step("start the program")
+	if err := c.Start(); err != nil {
+		_ = unix.Kill(c.Pid(), unix.SIGKILL)
+		_, _ = ociruntime.Reap(c.Pidfd())
+		return ociruntime.Status{}, err
+	}
+	step("let the program run")
+	forwardSignals(c.Pid())
+	if console := c.Console(); console != nil {
+		go copyConsole(console)
+	}
+	return ociruntime.Reap(c.Pidfd())
 }
 
 func removeGroup(ctx context.Context, c *ociruntime.Container) {

@@ -231,9 +231,9 @@ func (b *builder) masks(l *specs.Linux) {
 // container lacks CAP_MKNOD.
 func (b *builder) deviceRules() []specs.LinuxDeviceCgroup {
 	if b.privileged() {
-		return []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
+		return []specs.LinuxDeviceCgroup{{Allow: true, Type: "a", Access: "rwm"}}
 	}
-	rules := []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
+	rules := []specs.LinuxDeviceCgroup{{Allow: false, Type: "a", Access: "rwm"}}
 	allow := func(kind string, major, minor int64, access string) {
 		r := specs.LinuxDeviceCgroup{Allow: true, Type: kind, Access: access, Major: &major, Minor: &minor}
 		rules = append(rules, r)

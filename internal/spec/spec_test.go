@@ -312,7 +312,7 @@ func TestLimits(t *testing.T) {
 func TestDeviceRules(t *testing.T) {
 	s := build(t, func(in *Input) { in.DeviceRules = []specs.LinuxDeviceCgroup{{Allow: true, Type: "c"}} })
 	rules := s.Linux.Resources.Devices
-	if rules[0].Allow || rules[0].Type != "" || !reflect.DeepEqual(rules[len(rules)-1], specs.LinuxDeviceCgroup{Allow: true, Type: "c"}) {
+	if rules[0].Allow || rules[0].Type != "a" || !reflect.DeepEqual(rules[len(rules)-1], specs.LinuxDeviceCgroup{Allow: true, Type: "c"}) {
 		t.Errorf("%+v", rules)
 	}
 	r, err := ParseDeviceRule("c 10:* rm")
