@@ -72,8 +72,8 @@ type builtin struct {
 	adj int
 }
 
-func (b builtin) Create(ctx context.Context, c shim.Config, spec *specs.Spec, s shim.Streams) (shim.Container, error) {
-	made, err := ociruntime.Create(ctx, ociruntime.CreateOptions{ID: c.ID, Bundle: b.dir, Spec: spec, Rootfs: c.Rootfs, OOMScoreAdj: b.adj,
+func (b builtin) Create(ctx context.Context, c shim.Config, s shim.Streams) (shim.Container, error) {
+	made, err := ociruntime.Create(ctx, ociruntime.CreateOptions{ID: c.ID, Bundle: b.dir, Spec: c.Spec, Filter: c.Filter, Rootfs: c.Rootfs, OOMScoreAdj: b.adj,
 		Stdio: ociruntime.Stdio{In: s[0], Out: s[1], Err: s[2]}})
 	if err != nil {
 		return nil, err

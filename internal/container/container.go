@@ -22,6 +22,7 @@ import (
 	networks "wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/sandbox"
+	"wherry.dev/wherry/internal/seccomp"
 	"wherry.dev/wherry/internal/spec"
 	"wherry.dev/wherry/internal/volume"
 )
@@ -51,6 +52,8 @@ type Service struct {
 	host   host
 	opened chan struct{} // closed when what is left of earlier lives is known
 	lives  lives
+
+	filters seccomp.Cache
 }
 
 // lives are the goroutines of a Service.

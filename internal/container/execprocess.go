@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -25,16 +24,11 @@ func (c *Container) accounts() accounts {
 
 // startedAs is the first process as it was started: further ones get its confinement.
 func (c *Container) startedAs() (*specs.Process, error) {
-	var config struct {
-		Process *specs.Process `json:"process"`
-	}
-	if err := shim.ReadJSON(filepath.Join(c.taskDir, shim.ConfigFile), &config); err != nil {
+	p, err := shim.StartedAs(c.taskDir)
+	if err != nil {
 		return nil, fmt.Errorf("read how container %s was started: %w", c.record().Name, err)
 	}
-	if config.Process == nil || config.Process.Capabilities == nil {
-		return nil, fmt.Errorf("the configuration of container %s has no process", c.record().Name)
-	}
-	return config.Process, nil
+	return p, nil
 }
 
 // describe is the exec's process: the container's own with what was asked for.

@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"wherry.dev/wherry/internal/shim"
 	"wherry.dev/wherry/internal/task"
@@ -201,11 +199,10 @@ func (p prober) probe(ctx context.Context) *container.HealthcheckResult {
 }
 
 func (p prober) run(ctx context.Context) (code int, output string, err error) {
-	var s specs.Spec
-	if err := shim.ReadJSON(filepath.Join(p.dir, shim.ConfigFile), &s); err != nil {
+	process, err := shim.StartedAs(p.dir)
+	if err != nil {
 		return 0, "", fmt.Errorf("read how the container was started: %w", err)
 	}
-	process := s.Process
 	process.Args, process.Terminal, process.ConsoleSize = p.check.args, false, nil
 	r, w, err := os.Pipe()
 	if err != nil {

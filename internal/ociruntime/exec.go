@@ -27,11 +27,7 @@ type Process struct {
 // Exec runs a process in the container's namespaces and cgroup with the same confinement as its init; it returns when execve has
 // happened, or an *ExecError.
 func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
-	filter, err := filterOf(c.spec)
-	if err != nil {
-		return nil, err
-	}
-	e := &exec{c: c, o: o, filter: filter}
+	e := &exec{c: c, o: o, filter: c.filter}
 	defer e.close()
 	if err := e.prepare(); err != nil {
 		return nil, err

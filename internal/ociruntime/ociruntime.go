@@ -34,6 +34,7 @@ type CreateOptions struct {
 	ID     string
 	Bundle string         // the bundle's directory: relative root paths and hooks' state
 	Spec   *specs.Spec    // already decoded config.json
+	Filter []byte         // the compiled seccomp profile; nil: Spec.Linux.Seccomp is compiled
 	Rootfs *rootfs.Rootfs // nil: Spec.Root.Path, a directory
 	Stdio  Stdio
 	// Cgroup that the process joins; nil: made from Spec.Linux.CgroupsPath and Resources.
@@ -63,6 +64,7 @@ type Container struct {
 	warnings []string
 	files    view // until the program runs
 	userns   *os.File
+	filter   []byte // every exec's too
 	oomScore int
 }
 

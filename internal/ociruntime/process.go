@@ -176,5 +176,3 @@ func filterOf(spec *specs.Spec) ([]byte, error) {
 	}
 	return seccomp.Compile(spec.Linux.Seccomp)
 }
-
-func (s *start) seccompFilter() ([]byte, error) { return filterOf(s.spec) }

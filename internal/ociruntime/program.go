@@ -32,11 +32,13 @@ func (s *start) writeProgram(context.Context) error {
 	if err := s.openPipes(); err != nil {
 		return err
 	}
-	filter, err := s.seccompFilter()
-	if err != nil {
-		return err
+	var err error
+	if s.filter = s.o.Filter; s.filter == nil {
+		if s.filter, err = filterOf(s.spec); err != nil {
+			return err
+		}
 	}
-	if s.program, err = sysprog.New(s.programSize() + len(filter)); err != nil {
+	if s.program, err = sysprog.New(s.programSize() + len(s.filter)); err != nil {
 		return err
 	}
 	w := &writer{Program: s.program, s: s, none: s.program.String("")}
@@ -55,7 +57,7 @@ func (s *start) writeProgram(context.Context) error {
 	if err != nil {
 		return err
 	}
-	pp := processProgram{process: s.spec.Process, stdio: stdio, terminal: s.layout.slave, filter: filter, keyring: true, preserve: s.o.PreserveFDs}
+	pp := processProgram{process: s.spec.Process, stdio: stdio, terminal: s.layout.slave, filter: s.filter, keyring: true, preserve: s.o.PreserveFDs}
 	w.gate(pp)
 	s.execs, err = writeProcess(s.program, pp)
 	return err

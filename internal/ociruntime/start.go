@@ -26,6 +26,7 @@ type start struct {
 
 	toChild, fromParent *os.File // 'p' and 's'
 	fromChild, toParent *os.File // 'r'
+	filter              []byte
 	program             *sysprog.Program
 	execs               execPaths
 	process             *sysprog.Process
@@ -81,7 +82,7 @@ func Create(ctx context.Context, o CreateOptions) (*Container, error) {
 // finish closes what only the start needed.
 func (s *start) finish() *Container {
 	c := &Container{spec: s.spec, process: s.process, program: s.program, console: s.layout.console, devpts: s.layout.devpts, cgroup: s.group,
-		ids: s.ns.ids, execs: s.execs, warnings: s.layout.warnings, files: s.layout.view(s.spec.Process, s.execs), userns: s.ns.user, oomScore: s.o.OOMScoreAdj}
+		ids: s.ns.ids, execs: s.execs, warnings: s.layout.warnings, files: s.layout.view(s.spec.Process, s.execs), userns: s.ns.user, filter: s.filter, oomScore: s.o.OOMScoreAdj}
 	s.held.close()
 	c.pidfd = s.pidfd
 	if s.o.Gate == nil {

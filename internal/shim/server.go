@@ -22,7 +22,7 @@ type Streams [3]*os.File
 
 // Runtime creates containers in this process.
 type Runtime interface {
-	Create(ctx context.Context, c Config, spec *specs.Spec, s Streams) (Container, error)
+	Create(ctx context.Context, c Config, s Streams) (Container, error)
 }
 
 // Container is one that this process has created.
@@ -58,7 +58,8 @@ type Server struct {
 	mu        sync.Mutex // guards what follows
 	container Container
 	output    *output
-	stdin     *os.File // write side, or the terminal
+	stdin     *os.File      // write side, or the terminal
+	starting  chan struct{} // nil: nobody has said start; closed when it has worked or not
 	started   bool
 	clients   int    // connected now
 	program   string // the first process's, for people
@@ -200,9 +201,9 @@ func (s *Server) create(ctx context.Context) (Response, *os.File, error) {
 	if s.container != nil || s.exit != nil {
 		return Response{}, nil, errors.New("the shim has created its container already")
 	}
-	var spec specs.Spec
-	if err := ReadJSON(s.path(ConfigFile), &spec); err != nil {
-		return Response{}, nil, err
+	spec := s.config.Spec
+	if spec == nil || spec.Process == nil || len(spec.Process.Args) == 0 {
+		return Response{}, nil, errors.New("the task has no process to run")
 	}
 	log, err := logs.Create(s.config.Log.Dir, s.config.Log.MaxSize, s.config.Log.MaxFiles)
 	if err != nil {
@@ -214,7 +215,7 @@ func (s *Server) create(ctx context.Context) (Response, *os.File, error) {
 		out.close()
 		return Response{}, nil, err
 	}
-	c, err := s.runtime.Create(ctx, s.config, &spec, streams)
+	c, err := s.runtime.Create(ctx, s.config, streams)
 	streams.Close()
 	if err != nil {
 		out.close()
@@ -233,10 +234,13 @@ func (s *Server) create(ctx context.Context) (Response, *os.File, error) {
 func (s *Server) start() error {
 	s.mu.Lock()
 	c := s.container
-	s.mu.Unlock()
-	if c == nil {
-		return errors.New("the container has not been created")
+	if c == nil || s.starting != nil {
+		s.mu.Unlock()
+		return errors.New("the container has not been created, or it has been started already")
 	}
+	s.starting = make(chan struct{})
+	s.mu.Unlock()
+	defer close(s.starting)
 	if err := c.Start(); err != nil {
 		return err
 	}
@@ -244,6 +248,21 @@ func (s *Server) start() error {
 	s.started = true
 	s.mu.Unlock()
 	return nil
+}
+
+// hasStarted says whether the program has ever run; a start that is under way is waited for: the program may have ended before its
+// start has been told.
+func (s *Server) hasStarted() bool {
+	s.mu.Lock()
+	starting := s.starting
+	s.mu.Unlock()
+	if starting == nil {
+		return false
+	}
+	<-starting
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.started
 }
 
 func (s *Server) state() Response {
@@ -274,9 +293,7 @@ func (s *Server) watch(ctx context.Context) {
 		}
 	}
 	s.output.finish()
-	s.mu.Lock()
-	exit.Started = s.started
-	s.mu.Unlock()
+	exit.Started = s.hasStarted()
 	_ = WriteJSON(s.path(ExitFile), exit)
 	s.mu.Lock()
 	s.exit = &exit

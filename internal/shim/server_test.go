@@ -2,10 +2,8 @@ package shim
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -16,7 +14,7 @@ import (
 // refusing is a runtime that makes no container: what a server does around that is under test here; real containers are package task's.
 type refusing struct{}
 
-func (refusing) Create(context.Context, Config, *specs.Spec, Streams) (Container, error) {
+func (refusing) Create(context.Context, Config, Streams) (Container, error) {
 	return nil, errors.New("no container today")
 }
 
@@ -24,14 +22,9 @@ func (refusing) Create(context.Context, Config, *specs.Spec, Streams) (Container
 func serve(t *testing.T) (address *net.UnixAddr, ended chan error) {
 	t.Helper()
 	dir := t.TempDir()
-	for name, v := range map[string]any{TaskFile: Config{ID: "x", Log: LogConfig{Dir: filepath.Join(dir, "log")}}, ConfigFile: specs.Spec{Process: &specs.Process{Args: []string{"true"}}}} {
-		b, err := json.Marshal(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
-			t.Fatal(err)
-		}
+	config := Config{ID: "x", Log: LogConfig{Dir: filepath.Join(dir, "log")}, Spec: &specs.Spec{Process: &specs.Process{Args: []string{"true"}}}}
+	if err := WriteJSON(filepath.Join(dir, TaskFile), config); err != nil {
+		t.Fatal(err)
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: filepath.Join(dir, SocketFile)})
 	if err != nil {

@@ -7,6 +7,7 @@ package shim
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"time"
@@ -19,8 +20,8 @@ import (
 // Names of the files in a task's folder.
 const (
 	SocketFile = "shim.sock"
-	ConfigFile = "config.json" // the OCI configuration
-	TaskFile   = "task.json"   // a Config
+	ConfigFile = "config.json" // the OCI configuration as a whole, for people and for other runtimes
+	TaskFile   = "task.json"   // a Config, which is all that a shim reads
 	ExitFile   = "exit.json"   // an Exit
 	ErrorFile  = "shim.log"    // what the shim itself has to complain about
 )
@@ -32,6 +33,26 @@ type Config struct {
 	Stdin  bool           `json:"stdin,omitempty"`
 	Log    LogConfig      `json:"log"`
 	Cgroup string         `json:"cgroup,omitempty"` // for who comes after the shim's death
+
+	// Spec is the OCI configuration without its seccomp profile, which is by far its longest part; Filter is the profile, compiled.
+	Spec   *specs.Spec `json:"spec"`
+	Filter []byte      `json:"filter,omitempty"`
+}
+
+// StartedAs is the first process of a task as it was started.
+func StartedAs(dir string) (*specs.Process, error) {
+	var config struct {
+		Spec struct {
+			Process *specs.Process `json:"process"`
+		} `json:"spec"`
+	}
+	if err := ReadJSON(filepath.Join(dir, TaskFile), &config); err != nil {
+		return nil, err
+	}
+	if config.Spec.Process == nil || config.Spec.Process.Capabilities == nil {
+		return nil, errors.New("the task's configuration has no process")
+	}
+	return config.Spec.Process, nil
 }
 
 // LogConfig says where output goes.

@@ -25,6 +25,7 @@ import (
 
 	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/rootfs"
+	"wherry.dev/wherry/internal/seccomp"
 	"wherry.dev/wherry/internal/shim"
 )
 
@@ -35,8 +36,10 @@ type CreateOptions struct {
 	ID     string
 	Spec   *specs.Spec // written to Dir/config.json; Linux.CgroupsPath and Resources say the cgroup
 	Rootfs *rootfs.Rootfs
-	Stdin  bool // keep an open stdin pipe (docker's OpenStdin); terminal comes from Spec.Process.Terminal
-	Log    LogOptions
+	// Filters compiles the seccomp profile; nil: it is compiled for this task alone.
+	Filters *seccomp.Cache
+	Stdin   bool // keep an open stdin pipe (docker's OpenStdin); terminal comes from Spec.Process.Terminal
+	Log     LogOptions
 }
 
 // LogOptions say where output goes and how much of it is kept.
@@ -88,6 +91,9 @@ func Create(ctx context.Context, o CreateOptions) (*Task, error) {
 	if o.Spec.Linux != nil {
 		config.Cgroup = o.Spec.Linux.CgroupsPath
 	}
+	if err := fill(&config, o); err != nil {
+		return nil, fmt.Errorf("prepare the task of container %s: %w", o.ID, err)
+	}
 	if err := writeDir(o, config); err != nil {
 		return nil, fmt.Errorf("prepare the task of container %s: %w", o.ID, err)
 	}
@@ -109,7 +115,27 @@ func Create(ctx context.Context, o CreateOptions) (*Task, error) {
 	return t, nil
 }
 
+// fill gives the shim its configuration, with the seccomp profile compiled.
+func fill(config *shim.Config, o CreateOptions) error {
+	spec := *o.Spec
+	config.Spec = &spec
+	if spec.Linux == nil || spec.Linux.Seccomp == nil {
+		return nil
+	}
+	filters := o.Filters
+	if filters == nil {
+		filters = &seccomp.Cache{}
+	}
+	linux := *spec.Linux
+	linux.Seccomp = nil
+	spec.Linux = &linux
+	var err error
+	config.Filter, err = filters.Compile(o.Spec.Linux.Seccomp)
+	return err
+}
+
 func newTask(dir string, config shim.Config) *Task {
+	config.Spec, config.Filter = nil, nil // the shim's
 	return &Task{dir: dir, config: config, waiting: map[uint64]chan reply{}, ended: make(chan struct{})}
 }
 
