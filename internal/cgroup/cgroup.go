@@ -117,7 +117,7 @@ func (g *Group) make(res *specs.LinuxResources) error {
 	if populated, err := g.Populated(); err == nil && populated {
 		return fmt.Errorf("control group %s has processes already: %w", g.path, errdefs.ErrAlreadyExists)
 	}
-	for _, name := range g.names() {
+	for _, name := range hierarchiesOf(g) {
 		if err := g.makeDir(name, g.dirs[name]); err != nil {
 			return errors.Join(fmt.Errorf("make control group %s: %w", g.dirs[name], err), g.Delete())
 		}
@@ -218,7 +218,7 @@ func (g *Group) Dir() (path string, ok bool) {
 
 // Add moves a process into the group. A process that clone3 put into the cgroup2 tree is moved in the other hierarchies only.
 func (g *Group) Add(pid int) error {
-	for _, name := range g.names() {
+	for _, name := range hierarchiesOf(g) {
 		file := filepath.Join(g.dirs[name], "cgroup.procs")
 		err := writeFile(file, strconv.Itoa(pid))
 		if err != nil && !errors.Is(err, unix.ESRCH) {
@@ -233,7 +233,7 @@ func (g *Group) Add(pid int) error {
 // forks of the machine stand still, which a write of another's pid to cgroup.procs costs (kernel/cgroup, cgroup_threadgroup_rwsem).
 func (g *Group) Entries() ([]*os.File, error) {
 	var files []*os.File
-	for _, name := range g.names() {
+	for _, name := range hierarchiesOf(g) {
 		if name == unified {
 			continue
 		}
@@ -249,8 +249,8 @@ func (g *Group) Entries() ([]*os.File, error) {
 	return files, nil
 }
 
-// names of the hierarchies in a fixed order.
-func (g *Group) names() []string {
+// hierarchiesOf a group, in a fixed order.
+func hierarchiesOf(g *Group) []string {
 	names := make([]string, 0, len(g.dirs))
 	for n := range g.dirs {
 		names = append(names, n)
@@ -283,7 +283,7 @@ func (g *Group) anyDir() string {
 			return dir
 		}
 	}
-	return g.dirs[g.names()[0]]
+	return g.dirs[hierarchiesOf(g)[0]]
 }
 
 // Populated says whether any process, also a zombie's group mate or one in a child group, is left.
@@ -400,7 +400,7 @@ func (g *Group) setFrozen(ctx context.Context, frozen bool) error {
 // Delete removes the group's directories, and those below them. It is an error while processes are left.
 func (g *Group) Delete() error {
 	var errs []error
-	for _, name := range g.names() {
+	for _, name := range hierarchiesOf(g) {
 		if err := removeTree(g.dirs[name]); err != nil {
 			errs = append(errs, fmt.Errorf("remove control group: %w", err))
 		}

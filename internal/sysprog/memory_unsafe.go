@@ -75,7 +75,7 @@ func (p *Program) spawn(args *unixCloneArgs, pidfd *int32) (pid int, err error) 
 }
 
 // futexWait sleeps while the low half of the word has the value.
-func (p *Program) futexWait(address uintptr, value uint32) {
+func futexWait(address uintptr, value uint32) {
 	_, _, _ = unix.Syscall6(unix.SYS_FUTEX, address, 0 /* FUTEX_WAIT */, uintptr(value), 0, 0, 0)
 }
 

@@ -145,9 +145,6 @@ func (p *Program) Tolerate(op Op, skip int, errs ...unix.Errno) {
 // Len is the number of operations so far.
 func (p *Program) Len() int { return p.ops }
 
-// Names are the operations' names, for people.
-func (p *Program) Names() []string { return p.names }
-
 // String copies s with a final NUL and returns its address.
 func (p *Program) String(s string) uintptr { return p.bytes(append([]byte(s), 0)) }
 
@@ -306,7 +303,7 @@ func (pr *Process) Wait(executed int) error {
 // wait sleeps until the kernel or the child has cleared a word of the header.
 func (p *Program) wait(word uintptr) {
 	for uint32(p.load(p.header(word))) != 0 {
-		p.futexWait(p.header(word), 1)
+		futexWait(p.header(word), 1)
 	}
 }
 
