@@ -3,7 +3,6 @@ package image
 import (
 	"archive/tar"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -183,91 +182,4 @@ func (s *Service) Commit(ctx context.Context, layer io.Reader, o CommitOptions) 
 		return "", fmt.Errorf("commit: %w", err)
 	}
 	return id, nil
-}
-
-// applyChanges carries out the Dockerfile instructions that commit and import take.
-func applyChanges(c *dockerspec.DockerOCIImageConfig, changes []string) error {
-	for _, change := range changes {
-		word, rest, _ := strings.Cut(strings.TrimSpace(change), " ")
-		rest = strings.TrimSpace(rest)
-		if rest == "" {
-			return fmt.Errorf("change %q says nothing: %w", change, errdefs.ErrInvalidArgument)
-		}
-		if err := applyChange(c, strings.ToUpper(word), rest); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func applyChange(c *dockerspec.DockerOCIImageConfig, word, rest string) error {
-	key, value, _ := strings.Cut(rest, "=")
-	value = strings.Trim(value, `"`)
-	switch word {
-	case "CMD":
-		c.Cmd = execForm(rest)
-	case "ENTRYPOINT":
-		c.Entrypoint = execForm(rest)
-	case "ENV":
-		if !strings.Contains(rest, "=") {
-			key, value, _ = strings.Cut(rest, " ")
-		}
-		kept := c.Env[:0:0]
-		for _, e := range c.Env {
-			if !strings.HasPrefix(e, key+"=") {
-				kept = append(kept, e)
-			}
-		}
-		c.Env = append(kept, key+"="+value)
-	case "LABEL":
-		if c.Labels == nil {
-			c.Labels = map[string]string{}
-		}
-		c.Labels[key] = value
-	case "USER":
-		c.User = rest
-	case "WORKDIR":
-		c.WorkingDir = rest
-	case "STOPSIGNAL":
-		c.StopSignal = rest
-	case "EXPOSE":
-		if c.ExposedPorts == nil {
-			c.ExposedPorts = map[string]struct{}{}
-		}
-		for _, port := range strings.Fields(rest) {
-			if !strings.Contains(port, "/") {
-				port += "/tcp"
-			}
-			c.ExposedPorts[port] = struct{}{}
-		}
-	case "VOLUME":
-		if c.Volumes == nil {
-			c.Volumes = map[string]struct{}{}
-		}
-		for _, v := range listForm(rest) {
-			c.Volumes[v] = struct{}{}
-		}
-	case "ONBUILD":
-		c.OnBuild = append(c.OnBuild, rest)
-	default:
-		return fmt.Errorf("%s is not a valid change command: there are CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR: %w", word, errdefs.ErrInvalidArgument)
-	}
-	return nil
-}
-
-// execForm reads ["a", "b"], or a line for the shell.
-func execForm(s string) []string {
-	var list []string
-	if json.Unmarshal([]byte(s), &list) == nil {
-		return list
-	}
-	return []string{"/bin/sh", "-c", s}
-}
-
-func listForm(s string) []string {
-	var list []string
-	if json.Unmarshal([]byte(s), &list) == nil {
-		return list
-	}
-	return strings.Fields(s)
 }
