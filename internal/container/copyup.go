@@ -29,7 +29,13 @@ func copyUp(r *Record, destination, dir string) error {
 		return err
 	}
 	defer to.Close()
-	made, err := os.MkdirTemp(filepath.Dir(dir), ".copy-")
+	scratch := filepath.Dir(dir)
+	if apart, err := onMountOfItsOwn(dir); err != nil {
+		return err
+	} else if apart { // nothing moves from one mount to another
+		scratch = dir
+	}
+	made, err := os.MkdirTemp(scratch, ".copy-")
 	if err != nil {
 		return err
 	}
@@ -57,6 +63,17 @@ func copyUp(r *Record, destination, dir string) error {
 		return nil
 	}
 	return unix.Syncfs(int(to.Fd()))
+}
+
+// onMountOfItsOwn says that something is mounted on dir: its volume's options say so.
+func onMountOfItsOwn(dir string) (bool, error) {
+	var here, above unix.Statx_t
+	for path, st := range map[string]*unix.Statx_t{dir: &here, filepath.Dir(dir): &above} {
+		if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_MNT_ID, st); err != nil {
+			return false, &os.PathError{Op: "statx", Path: path, Err: err}
+		}
+	}
+	return here.Mnt_id != above.Mnt_id, nil
 }
 
 // openImageDir opens a directory of the image, its ids as in the layers.

@@ -25,10 +25,11 @@ func (n *creating) mounts(ctx context.Context) error {
 	}
 	n.onUndo(func() { n.s.o.releaseVolumes(context.WithoutCancel(ctx), n.r, true) })
 	for _, m := range list {
-		if err := n.resolveMount(ctx, &m); err != nil {
+		err := n.resolveMount(ctx, &m)
+		n.r.Mounts = append(n.r.Mounts, m) // also a half one: what it holds is given back
+		if err != nil {
 			return err
 		}
-		n.r.Mounts = append(n.r.Mounts, m)
 	}
 	return nil
 }

@@ -1,0 +1,58 @@
+package container
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/volume"
+)
+
+// TestVolumesWithOptions: what a volume's options mount is filled like any other; a container that cannot be made holds nothing.
+func TestVolumesWithOptions(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	for name, options := range map[string]map[string]string{
+		"ram":   {"type": "tmpfs", "device": "tmpfs", "o": "size=1m"},
+		"bound": {"type": "none", "device": t.TempDir(), "o": "bind"},
+		"never": {"type": "none", "device": filepath.Join(t.TempDir(), "missing"), "o": "bind"},
+	} {
+		if _, err := e.vols.Create(ctx, volume.CreateRequest{Name: name, DriverOpts: options}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"ram", "bound"} {
+		id := e.create(request{cmd: sh("cat /data/file && ls -A /data && stat -c '%u %a' /data/file"), h: container.HostConfig{Binds: []string{name + ":/data"}}})
+		exit := e.arm(id, container.WaitConditionNextExit)
+		e.start(id)
+		if code := e.take(exit); code != 0 || e.output(id) != "from-image\nfile\nlink\nsub\n101 644\n" {
+			t.Errorf("%s: %d %q", name, code, e.output(id))
+		}
+	}
+	q := request{cmd: sh("true"), c: container.Config{Volumes: map[string]struct{}{"/anonymous": {}}}, h: container.HostConfig{Binds: []string{"never:/data", "other:/home"}}}
+	if _, err := e.tryCreate(q); err == nil {
+		t.Error("a container of a volume that cannot be mounted is made")
+	}
+	list, err := e.vols.Usage(ctx)
+	if err != nil || len(list) > 4 {
+		t.Errorf("volumes are left: %+v, %v", list, err)
+	}
+	for _, v := range list {
+		if v.UsageData.RefCount != 0 && v.Name != "ram" && v.Name != "bound" {
+			t.Errorf("volume %s is in use", v.Name)
+		}
+	}
+}
+
+// TestReadOnlyRoot: the places of mounts are made before the root becomes read-only.
+func TestReadOnlyRoot(t *testing.T) {
+	e := newEngine(t)
+	id := e.create(request{cmd: sh("touch /new 2>/dev/null || echo refused; echo x >/made/there && cat /made/there"), h: container.HostConfig{
+		ReadonlyRootfs: true, Binds: []string{"some:/made"}}})
+	exit := e.arm(id, container.WaitConditionNextExit)
+	e.start(id)
+	if code := e.take(exit); code != 0 || e.output(id) != "refused\nx\n" {
+		t.Errorf("%d %q", code, e.output(id))
+	}
+}
