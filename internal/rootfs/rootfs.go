@@ -117,7 +117,8 @@ func (r *Rootfs) configure(setLowers func(fs int) error) (*os.File, error) {
 	}
 	options := [][2]string{{"source", "overlay"}}
 	if r.Upper != "" {
-		options = append(options, [2]string{"upperdir", r.Upper}, [2]string{"workdir", r.Work})
+		// Whole files and directories in the writable layer, whatever the host's default is: commit and diff read it by itself.
+		options = append(options, [2]string{"upperdir", r.Upper}, [2]string{"workdir", r.Work}, [2]string{"redirect_dir", "off"}, [2]string{"metacopy", "off"})
 	}
 	for _, o := range options {
 		if err := unix.FsconfigSetString(fs, o[0], o[1]); err != nil {
