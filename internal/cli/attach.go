@@ -83,9 +83,8 @@ func (r *runner) join(ctx context.Context, id string, config *container.Config) 
 		stop := forwardSignals(ctx, r.app, id, started, func() { close(cancelled) })
 		defer stop()
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- r.session(id, config).attach(ctx, streams) }()
-	return r.ending(ctx, id, began, r.follow(id, wait, ended, cancelled))
+	run := joined{id: id, config: config, session: r.session(id, config), began: began, streams: streams, wait: wait}
+	return r.ending(ctx, id, began, r.follow(ctx, run, cancelled))
 }
 
 func startCommand(app *App) *cobra.Command {

@@ -79,9 +79,26 @@ func (r *runner) run(ctx context.Context, id string, config *container.Config) e
 		return errors.Join(startFailure(err), r.leaveNothing(ctx, c, id))
 	}
 	close(started)
-	ended := make(chan error, 1)
-	go func() { ended <- r.session(id, config).attach(ctx, streams) }()
-	return r.ending(ctx, id, began, r.follow(id, wait, ended, cancelled))
+	run := joined{id: id, config: config, session: r.session(id, config), began: began, streams: streams, wait: wait}
+	result := r.follow(ctx, run, cancelled)
+	for errors.Is(result, errEngineGone) && !r.old {
+		if run, err = r.rejoin(ctx, run); err != nil {
+			result = err
+			break
+		}
+		result = r.follow(ctx, run, cancelled)
+	}
+	return r.ending(ctx, id, began, result)
+}
+
+// joined is a container that this process's streams are joined to.
+type joined struct {
+	id      string
+	config  *container.Config
+	session *session
+	began   time.Time
+	streams *client.Hijacked
+	wait    *waiting
 }
 
 // ending says why the kernel killed a container, if it did so because memory was short: the exit status alone looks like anybody's kill.
@@ -109,26 +126,30 @@ func (r *runner) ending(ctx context.Context, id string, began time.Time, result 
 }
 
 // follow waits for the end of the output and then for the exit status.
-func (r *runner) follow(id string, wait *waiting, ended <-chan error, cancelled <-chan struct{}) error {
+func (r *runner) follow(ctx context.Context, j joined, cancelled <-chan struct{}) error {
+	ended := make(chan error, 1)
+	go func() { ended <- j.session.attach(ctx, j.streams) }()
 	select {
 	case err := <-ended:
-		if errors.Is(err, errDetached) {
+		var mine *outputError
+		switch {
+		case errors.Is(err, errDetached):
 			fmt.Fprintln(r.app.Err) // off the line of the container's prompt
 			if r.joined {
 				return err // as Docker: attach and exec end with 1, run and start with 0
 			}
 			return nil
-		}
-		if errors.Is(err, unix.EPIPE) {
-			return &exitError{125, fmt.Errorf("nobody reads the output any more; container %s may still run: see wherry ps", shortID(id))}
-		}
-		if err != nil {
-			return &exitError{125, fmt.Errorf("output of container %s: %w; it may still run: see wherry ps", shortID(id), err)}
+		case errors.As(err, &mine) && errors.Is(err, unix.EPIPE):
+			return &exitError{125, fmt.Errorf("nobody reads the output any more; container %s may still run: see wherry ps", shortID(j.id))}
+		case err != nil && (mine != nil || !isCut(err)):
+			return &exitError{125, fmt.Errorf("output of container %s: %w; it may still run: see wherry ps", shortID(j.id), err)}
+		case err != nil:
+			return &exitError{125, fmt.Errorf("container %s: %w", shortID(j.id), errEngineGone)}
 		}
 	case <-cancelled:
-		return &exitError{1, fmt.Errorf("asked three times: container %s goes on without this terminal; wherry kill %[1]s ends it", shortID(id))}
+		return &exitError{1, fmt.Errorf("asked three times: container %s goes on without this terminal; wherry kill %[1]s ends it", shortID(j.id))}
 	}
-	return wait.exit(id)
+	return j.wait.exit(j.id)
 }
 
 // leaveNothing removes a container that was made for this run and never ran.
@@ -159,13 +180,19 @@ func (r *runner) session(id string, config *container.Config) *session {
 
 // attachTo joins the streams that a container's configuration says.
 func attachTo(ctx context.Context, c *client.Client, id string, config *container.Config) (*client.Hijacked, error) {
-	q := url.Values{"stream": {"1"}}
+	q := attachQuery(config)
+	q.Set("stream", "1")
+	return c.Hijack(ctx, client.Request{Path: "/containers/" + id + "/attach", Query: q})
+}
+
+func attachQuery(config *container.Config) url.Values {
+	q := url.Values{}
 	for name, on := range map[string]bool{"stdin": config.AttachStdin, "stdout": config.AttachStdout, "stderr": config.AttachStderr} {
 		if on {
 			q.Set(name, "1")
 		}
 	}
-	return c.Hijack(ctx, client.Request{Path: "/containers/" + id + "/attach", Query: q})
+	return q
 }
 
 // waiting is an armed wait: the engine's answer comes when the container has ended.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"sync"
 
 	"github.com/moby/moby/api/types"
 	"golang.org/x/sys/unix"
@@ -25,6 +26,9 @@ type session struct {
 	keys   []byte    // that detach
 	resize string    // path of the API to tell the terminal's size; "" for none
 	redraw bool      // let a program that runs already draw its screen again
+
+	typed    *typing // from the first attach on
+	out, err output
 }
 
 // attach copies both ways until the output ends. It gives errDetached when the user typed the detach keys.
@@ -43,15 +47,23 @@ func (s *session) attach(ctx context.Context, h *client.Hijacked) error {
 		stop := s.followSize(ctx)
 		defer stop()
 	}
-	input := make(chan error, 1)
-	go func() { input <- s.send(h) }() // ends with the connection, or with this process when it waits for somebody to type
-	output := make(chan error, 1)
-	go func() { output <- s.receive(h) }()
+	if s.in != nil && s.typed == nil {
+		s.typed = startTyping(s)
+	}
+	over, sent, received := make(chan struct{}), make(chan error, 1), make(chan error, 1)
+	var sending sync.WaitGroup
+	sending.Go(func() { sent <- s.send(h, over) })
+	defer func() {
+		h.Close()
+		close(over)
+		sending.Wait()
+	}()
+	go func() { received <- s.receive(h) }()
 	for {
 		select {
-		case err := <-output:
+		case err := <-received:
 			return err
-		case err := <-input:
+		case err := <-sent:
 			if errors.Is(err, errDetached) {
 				return err
 			}
@@ -59,28 +71,103 @@ func (s *session) attach(ctx context.Context, h *client.Hijacked) error {
 	}
 }
 
-func (s *session) send(h *client.Hijacked) error {
-	var err error
-	if s.in != nil {
-		in := s.in
-		if s.tty {
-			in = &detachReader{in: s.in, keys: s.keys}
+// send passes on what is typed until the end of input, or until over is closed; what is typed then waits for the next connection.
+func (s *session) send(h *client.Hijacked, over <-chan struct{}) error {
+	if s.in == nil {
+		return h.CloseWrite()
+	}
+	for {
+		if s.typed.left == nil {
+			select {
+			case chunk, ok := <-s.typed.chunks:
+				if !ok {
+					if errors.Is(s.typed.err, errDetached) {
+						return errDetached
+					}
+					return errors.Join(s.typed.err, h.CloseWrite())
+				}
+				s.typed.left = chunk
+			case <-over:
+				return nil
+			}
 		}
-		_, err = io.Copy(h.Conn, in)
+		if _, err := h.Conn.Write(s.typed.left); err != nil {
+			return err
+		}
+		s.typed.left = nil
 	}
-	if errors.Is(err, errDetached) {
-		return err
-	}
-	return errors.Join(err, h.CloseWrite())
 }
 
-func (s *session) receive(h *client.Hijacked) error {
-	if h.Header.Get("Content-Type") == types.MediaTypeMultiplexedStream || h.Header.Get("Content-Type") == "" && !s.tty {
-		return demultiplex(s.app.Out, s.app.Err, h.Reader)
+// typing is what comes from standard input. Somebody who waits in read(2) cannot be called back, so it outlasts a connection.
+type typing struct {
+	chunks chan []byte // closed at the end
+	err    error       // why, before that
+	left   []byte      // taken from chunks and not sent
+}
+
+func startTyping(s *session) *typing {
+	t := &typing{chunks: make(chan []byte)}
+	in := s.in
+	if s.tty {
+		in = &detachReader{in: s.in, keys: s.keys}
 	}
-	_, err := io.Copy(s.app.Out, h.Reader)
+	go func() { // ends with the input, or with this process
+		defer close(t.chunks)
+		for {
+			buf := make([]byte, 32<<10)
+			n, err := in.Read(buf)
+			if n > 0 {
+				t.chunks <- buf[:n]
+			}
+			if err != nil {
+				if !errors.Is(err, io.EOF) {
+					t.err = err
+				}
+				return
+			}
+		}
+	}()
+	return t
+}
+
+func (s *session) receive(h *client.Hijacked) (err error) {
+	s.out.to, s.err.to = s.app.Out, s.app.Err
+	if h.Header.Get("Content-Type") == types.MediaTypeMultiplexedStream || h.Header.Get("Content-Type") == "" && !s.tty {
+		err = demultiplex(&s.out, &s.err, h.Reader)
+	} else {
+		_, err = io.Copy(&s.out, h.Reader)
+	}
+	if failed := errors.Join(s.out.failed, s.err.failed); failed != nil {
+		return &outputError{failed}
+	}
 	return err
 }
+
+// output counts what was printed, so that it is not printed again when an engine that comes back begins anew.
+type output struct {
+	to      io.Writer
+	printed int64
+	skip    int64 // of what comes, so much was printed before
+	failed  error
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	known := min(o.skip, int64(len(p)))
+	o.skip -= known
+	if known == int64(len(p)) {
+		return len(p), nil
+	}
+	n, err := o.to.Write(p[known:])
+	o.printed += int64(n)
+	o.failed = err
+	return n + int(known), err
+}
+
+// outputError is that of whoever reads what this process prints; other errors of a stream are the connection's.
+type outputError struct{ err error }
+
+func (e *outputError) Error() string { return e.err.Error() }
+func (e *outputError) Unwrap() error { return e.err }
 
 // followSize tells the engine the terminal's size, now and whenever it changes.
 func (s *session) followSize(ctx context.Context) (stop func()) {

@@ -9,15 +9,23 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
+
+var errEngineGone = errors.New("the engine went away before the container ended, which goes on without it: wherry ps and wherry logs tell more")
+
+// isCut tells that a connection ended in the middle.
+func isCut(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
+}
 
 // read gives the answer when it comes.
 func (w *waiting) read() (container.WaitResponse, error) {
 	defer w.body.Close()
 	var answer container.WaitResponse
 	if err := json.NewDecoder(w.body).Decode(&answer); err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			err = errors.New("the engine went away before the container ended, which goes on without it: wherry ps and wherry logs tell more")
+		if isCut(err) {
+			err = errEngineGone
 		}
 		return answer, err
 	}
