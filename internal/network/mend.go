@@ -47,7 +47,15 @@ func (s *Service) mend(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.fire.Swap()
+	if err := s.fire.Swap(); err != nil {
+		return err
+	}
+	obstacles, err := s.fire.Obstacles()
+	s.log(err)
+	for _, chain := range obstacles {
+		s.log(fmt.Errorf("the host's firewall drops forwarded packets (nft chain %s): containers on bridges have no way out and published ports are not reached; to let them: nft insert rule %s iifname %q accept, and the same with oifname, for each bridge", chain, chain, s.names.bridge))
+	}
+	return nil
 }
 
 // yield gives the default network other addresses where the host uses its own for something else by now. Nobody chose them, and containers

@@ -1,13 +1,18 @@
 package network
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
+	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/network/link"
 )
@@ -146,5 +151,72 @@ func TestEnginesBesideEachOther(t *testing.T) {
 	}
 	if got, err := a.get(aa.Networks["bridge"].Gateway.String() + ":28081"); err != nil || got != "b" {
 		t.Errorf("from one engine's container to the other's published port: %q, %v", got, err)
+	}
+}
+
+func TestDamagedEndpointIsSetAside(t *testing.T) {
+	s := open(t)
+	a := newBox(t)
+	a.attach(s, AllocateRequest{})
+	s.Close()
+	path := filepath.Join(s.o.live(), a.id+".json")
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stale := filepath.Join(s.o.live(), newID()+".json")
+	if err := os.WriteFile(stale, []byte(`{"BootID":"another life of the host","Request":{"ContainerID":"`+filepath.Base(stale)[:64]+`"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	o := s.o
+	o.Log = func(err error) { told = append(told, err.Error()) }
+	again := reopen(t, o)
+	if len(told) != 1 || !strings.Contains(told[0], path) {
+		t.Errorf("told: %q", told)
+	}
+	if _, ok := again.Live(a.id); ok {
+		t.Error("a damaged record is live")
+	}
+	if _, err := os.Stat(stale); !os.IsNotExist(err) {
+		t.Errorf("a record of before the boot: %v", err)
+	}
+	b := newBox(t)
+	b.attach(again, AllocateRequest{})
+	b.release(again)
+}
+
+func TestFullBridge(t *testing.T) {
+	s := open(t)
+	id := mustCreate(t, s, network.CreateRequest{Name: "one"})
+	crowd := newBox(t)
+	var names []string
+	for i := range 1024 {
+		p := link.Pair{Host: fmt.Sprintf("full%d", i), Inside: fmt.Sprintf("eth%d", i), Bridge: s.networks[id].index, Namespace: crowd.netns, MTU: 1500}
+		err := p.Add(s.host)
+		if errors.Is(err, unix.EXFULL) {
+			names = append(names, p.Host)
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, p.Host)
+	}
+	t.Cleanup(func() {
+		if err := link.Delete(s.host, 0x76000001, names...); err != nil {
+			t.Error(err)
+		}
+	})
+	a := newBox(t)
+	if _, err := s.Allocate(t.Context(), AllocateRequest{ContainerID: a.id, Name: "a", Networks: map[string]*network.EndpointSettings{"one": {}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Attach(t.Context(), a.id, a.netns); !errdefs.IsResourceExhausted(err) || !strings.Contains(err.Error(), "use another network") {
+		t.Errorf("one more than fits: %v", err)
+	}
+	a.release(s)
+	s.later.drain()
+	if out := mustHost(t, "ip", "-o", "link"); strings.Contains(out, s.names.ends) {
+		t.Error("what did not fit is still there")
 	}
 }

@@ -206,3 +206,21 @@ func TestChangesByOthersAreNoticed(t *testing.T) {
 		t.Errorf("a port in a table that was deleted: %v", err)
 	}
 }
+
+func TestObstacles(t *testing.T) {
+	table := open(t, "mine")
+	if err := table.Swap(); err != nil {
+		t.Fatal(err)
+	}
+	nft(t, "add", "table", "ip", "filter")
+	t.Cleanup(func() { nft(t, "delete", "table", "ip", "filter") })
+	nft(t, "add chain ip filter INPUT { type filter hook input priority 0; policy drop; }")
+	nft(t, "add chain ip filter USER")
+	if got, err := table.Obstacles(); err != nil || len(got) != 0 {
+		t.Errorf("without an obstacle: %q, %v", got, err)
+	}
+	nft(t, "add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }")
+	if got, err := table.Obstacles(); err != nil || len(got) != 1 || got[0] != "ip filter FORWARD" {
+		t.Errorf("with one: %q, %v", got, err)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -52,9 +53,17 @@ func (c *Conn) Close() error {
 // Do sends requests in one message and waits until all are answered. The error is the first one's that failed; those after it were carried
 // out all the same.
 func (c *Conn) Do(requests ...*Request) error {
-	_, err := c.exchange(requests)
-	return err
+	var first error
+	for part := range slices.Chunk(requests, atOnce) {
+		if _, err := c.exchange(part); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
 }
+
+// atOnce is how many requests go into one message: their answers must find room in the socket's buffer.
+const atOnce = 64
 
 // Index asks for the number of a link.
 func (c *Conn) Index(name string) (int, error) {
