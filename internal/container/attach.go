@@ -51,7 +51,11 @@ func (s *Service) Attach(ctx context.Context, id string, o AttachOptions) error 
 		return fail(errdefs.ErrConflict, "container %s is restarting, wait until the container is running", r.ID)
 	}
 	over, cancel := c.untilOver(ctx)
-	if a.reader, err = c.openLog(logs.ReadOptions{Follow: o.Stream, FromEnd: !o.Logs}); err != nil {
+	reading := logs.ReadOptions{FromEnd: !o.Logs}
+	if o.Stream {
+		reading.Follow = &s.followers
+	}
+	if a.reader, err = c.openLog(reading); err != nil {
 		cancel()
 		return err
 	}

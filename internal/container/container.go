@@ -19,6 +19,7 @@ import (
 	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/image"
+	"wherry.dev/wherry/internal/logs"
 	networks "wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/sandbox"
@@ -53,7 +54,8 @@ type Service struct {
 	opened chan struct{} // closed when what is left of earlier lives is known
 	lives  lives
 
-	filters seccomp.Cache
+	filters   seccomp.Cache
+	followers logs.Watcher // of output
 }
 
 // lives are the goroutines of a Service.
@@ -119,7 +121,7 @@ func (s *Service) Close() error {
 			_ = os.Remove(dir) // not empty: another engine's containers are in it
 		}
 	}
-	return nil
+	return s.followers.Close()
 }
 
 // log tells what no call can return.

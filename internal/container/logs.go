@@ -35,9 +35,10 @@ func (s *Service) Logs(ctx context.Context, id string, o LogsOptions, stdout, st
 	if r.HostConfig.LogConfig.Type == "none" {
 		return fail(errdefs.ErrNotImplemented, "configured logging driver does not support reading: container %s was created with --log-driver none", r.Name)
 	}
-	reading := ctx
+	reading, options := ctx, logs.ReadOptions{}
 	follow := o.Follow && r.Status.Alive()
 	if follow {
+		options.Follow = &s.followers
 		over, cancel := c.untilOver(ctx)
 		defer cancel()
 		reading = over
@@ -47,7 +48,7 @@ func (s *Service) Logs(ctx context.Context, id string, o LogsOptions, stdout, st
 			reading = limited
 		}
 	}
-	reader, err := c.openLog(logs.ReadOptions{Follow: follow})
+	reader, err := c.openLog(options)
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,17 @@ func readAll(t *testing.T, dir string, o ReadOptions) string {
 	}
 }
 
+// follow is a watcher for the time of a test.
+func follow(t *testing.T) *Watcher {
+	w := &Watcher{}
+	t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
 func writer(t *testing.T, dir string, size int64, files int) *Writer {
 	t.Helper()
 	w, err := Create(dir, size, files)
@@ -69,7 +80,7 @@ func TestFollowEndsWithTheLife(t *testing.T) {
 	dir := t.TempDir()
 	w := writer(t, dir, 0, 0)
 	got := make(chan string)
-	r, err := Open(dir, ReadOptions{Follow: true})
+	r, err := Open(dir, ReadOptions{Follow: follow(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +109,7 @@ func TestFollowEndsWithTheLife(t *testing.T) {
 	}
 	// A second life: its follower begins at its own output.
 	w = writer(t, dir, 0, 0)
-	r, err = Open(dir, ReadOptions{Follow: true, FromEnd: true})
+	r, err = Open(dir, ReadOptions{Follow: follow(t), FromEnd: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +124,7 @@ func TestFollowEndsWithTheLife(t *testing.T) {
 func TestSlowReaderLosesNothing(t *testing.T) {
 	dir := t.TempDir()
 	w := writer(t, dir, 64<<10, 3)
-	r, err := Open(dir, ReadOptions{Follow: true})
+	r, err := Open(dir, ReadOptions{Follow: follow(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +188,7 @@ func TestTornFrameEndsItsSegment(t *testing.T) {
 func TestFollowStopsWithItsContext(t *testing.T) {
 	dir := t.TempDir()
 	writer(t, dir, 0, 0)
-	r, err := Open(dir, ReadOptions{Follow: true})
+	r, err := Open(dir, ReadOptions{Follow: follow(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,7 +281,7 @@ func TestRotationWaitsForFollowers(t *testing.T) {
 	if n := count(); n != 2 {
 		t.Fatalf("%d segments without a follower", n)
 	}
-	r, err := Open(dir, ReadOptions{Follow: true, FromEnd: true})
+	r, err := Open(dir, ReadOptions{Follow: follow(t), FromEnd: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -308,5 +319,67 @@ func TestRotationWaitsForFollowers(t *testing.T) {
 	fill(1)
 	if n := count(); n != 2 {
 		t.Fatalf("%d segments after the follower", n)
+	}
+}
+
+// TestFollowersShareAnInstance: more followers than a user has inotify instances, of one folder and of many.
+func TestFollowersShareAnInstance(t *testing.T) {
+	w := follow(t)
+	var readers []*Reader
+	var dirs []string
+	for i := range 300 {
+		if i%3 == 0 {
+			dirs = append(dirs, t.TempDir())
+		}
+		r, err := Open(dirs[len(dirs)-1], ReadOptions{Follow: w})
+		if err != nil {
+			t.Fatalf("follower %d: %v", i, err)
+		}
+		readers = append(readers, r)
+	}
+	for i, dir := range dirs {
+		if err := writer(t, dir, 0, 0).Append(Stdout, time.Now(), []byte{byte(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, r := range readers {
+		e, err := r.Next(t.Context())
+		if err != nil || len(e.Data) != 1 || e.Data[0] != byte(i/3) {
+			t.Fatalf("follower %d: %q, %v", i, e.Data, err)
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(w.watches) != 0 {
+		t.Errorf("%d folders are still watched", len(w.watches))
+	}
+	if _, err := Open(dirs[0], ReadOptions{}); err != nil {
+		t.Error(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dirs[0], ReadOptions{Follow: w}); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("a follower after the end: %v", err)
+	}
+}
+
+// TestOverflow: when the kernel's queue was too short, followers look by themselves.
+func TestOverflow(t *testing.T) {
+	dir, w := t.TempDir(), follow(t)
+	r, err := Open(dir, ReadOptions{Follow: w})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	w.mu.Lock() // its goroutine tells nothing now
+	if err := writer(t, dir, 0, 0).Append(Stdout, time.Now(), []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	w.mu.Unlock()
+	w.tell(map[int32]uint32{-1: 1 << 14})
+	if r.segments() != 1 {
+		t.Error("the new segment is not opened")
 	}
 }

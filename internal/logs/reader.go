@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -16,7 +15,8 @@ import (
 
 // ReadOptions choose where reading starts. The zero value reads all that is there and stops.
 type ReadOptions struct {
-	Follow  bool // wait for more until End is met (of the life that is current) or the context ends
+	// Follow waits for more until End is met (of the life that is current) or the context ends.
+	Follow  *Watcher
 	FromEnd bool // skip what is there already (attach)
 }
 
@@ -30,9 +30,8 @@ type Reader struct {
 	ended bool
 	last  bool // the context has ended: what is there by then is still read
 
-	watch   *os.File      // inotify, when following
+	watch   int32         // the watcher's number of the folder, when following
 	changed chan struct{} // the folder or a segment has changed
-	done    chan struct{} // the watcher has ended
 
 	mu     sync.Mutex // guards what follows: the watcher opens new segments at once, however slow the reader is
 	files  []*os.File // the first is being read
@@ -43,7 +42,7 @@ type Reader struct {
 // Open opens the segments of a folder. A folder that is not there yet is empty.
 func Open(dir string, o ReadOptions) (*Reader, error) {
 	r := &Reader{dir: dir, o: o}
-	if o.Follow {
+	if o.Follow != nil {
 		if err := r.startWatch(); err != nil {
 			return nil, err
 		}
@@ -65,33 +64,18 @@ func (r *Reader) startWatch() error {
 	if err := os.MkdirAll(r.dir, 0o700); err != nil {
 		return err
 	}
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err != nil {
-		return fmt.Errorf("watch %s: %w", r.dir, err)
-	}
-	r.watch = os.NewFile(uintptr(fd), "inotify")
-	if _, err := unix.InotifyAddWatch(fd, r.dir, unix.IN_CREATE|unix.IN_MODIFY); err != nil {
-		r.watch.Close()
-		return fmt.Errorf("watch %s: %w", r.dir, err)
-	}
-	r.changed, r.done = make(chan struct{}, 1), make(chan struct{})
-	go r.watchFolder()
-	return nil
+	r.changed = make(chan struct{}, 1)
+	return r.o.Follow.add(r)
 }
 
-// watchFolder runs until the watch is closed.
-func (r *Reader) watchFolder() {
-	defer close(r.done)
-	events := make([]byte, 4096)
-	for {
-		if _, err := r.watch.Read(events); err != nil {
-			return
-		}
+// notify is the watcher's: new segments are opened at once, however slow the reader is.
+func (r *Reader) notify(segments bool) {
+	if segments {
 		_ = r.openNew()
-		select {
-		case r.changed <- struct{}{}:
-		default:
-		}
+	}
+	select {
+	case r.changed <- struct{}{}:
+	default:
 	}
 }
 
@@ -117,7 +101,7 @@ func (r *Reader) openNew() error {
 		if err != nil {
 			return err
 		}
-		if r.o.Follow {
+		if r.o.Follow != nil {
 			r.hold(f)
 		}
 		r.files, r.newest = append(r.files, f), n
@@ -127,7 +111,12 @@ func (r *Reader) openNew() error {
 
 // hold locks the newest segment, and only then lets go of the one before it: at each moment the writer sees how far this reader is.
 func (r *Reader) hold(f *os.File) {
-	_ = unix.Flock(int(f.Fd()), unix.LOCK_SH)
+	for range 10 { // the writer tries the lock for a moment
+		if !errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK) {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
 	if r.held != nil {
 		_ = unix.Flock(int(r.held.Fd()), unix.LOCK_UN)
 	}
@@ -316,7 +305,7 @@ func (r *Reader) afterEnd() error {
 	if err := r.openNew(); err != nil {
 		return err
 	}
-	if !r.o.Follow || len(r.buf) > 0 || r.segments() > 1 {
+	if r.o.Follow == nil || len(r.buf) > 0 || r.segments() > 1 {
 		return nil
 	}
 	if err := r.fill(); err == io.EOF {
@@ -343,7 +332,7 @@ func (r *Reader) advance(ctx context.Context) (bool, error) {
 	if r.segments() > before {
 		return true, nil
 	}
-	if !r.o.Follow {
+	if r.o.Follow == nil {
 		return false, nil
 	}
 	select {
@@ -364,13 +353,11 @@ func (r *Reader) Pin() error { return r.openNew() }
 
 // Close gives the descriptors back.
 func (r *Reader) Close() error {
-	var err error
-	if r.watch != nil {
-		err = r.watch.Close()
-		<-r.done
+	if r.o.Follow != nil {
+		r.o.Follow.drop(r)
 	}
 	for _, f := range r.files {
 		f.Close()
 	}
-	return err
+	return nil
 }

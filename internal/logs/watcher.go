@@ -1,0 +1,129 @@
+package logs
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Watcher tells followers that their folders have changed. One serves them all: the kernel gives each user a hundred or so inotify
+// instances. The zero value is ready; the first follower opens it. Safe for many goroutines.
+type Watcher struct {
+	mu      sync.Mutex // guards what follows
+	closed  bool
+	inotify *os.File
+	done    chan struct{} // closed when the goroutine that reads has ended
+	watches map[int32]map[*Reader]struct{}
+}
+
+const interesting = unix.IN_CREATE | unix.IN_MODIFY
+
+// add begins to tell a reader of changes; drop ends it.
+func (w *Watcher) add(r *Reader) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.open(); err != nil {
+		return err
+	}
+	number := -1
+	var err error
+	e := control(w.inotify, func(fd int) { number, err = unix.InotifyAddWatch(fd, r.dir, interesting) })
+	if err = errors.Join(e, err); err != nil {
+		return fmt.Errorf("watch %s: %w", r.dir, err)
+	}
+	r.watch = int32(number)
+	if w.watches[r.watch] == nil {
+		w.watches[r.watch] = map[*Reader]struct{}{}
+	}
+	w.watches[r.watch][r] = struct{}{}
+	return nil
+}
+
+func (w *Watcher) open() error {
+	switch {
+	case w.closed:
+		return os.ErrClosed
+	case w.inotify != nil:
+		return nil
+	}
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("watch for output: %w", err)
+	}
+	w.inotify, w.done, w.watches = os.NewFile(uintptr(fd), "inotify"), make(chan struct{}), map[int32]map[*Reader]struct{}{}
+	go w.read(w.inotify, w.done)
+	return nil
+}
+
+// control gives a descriptor without making it block, as os.File.Fd would.
+func control(f *os.File, fn func(fd int)) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(func(fd uintptr) { fn(int(fd)) })
+}
+
+// drop ends a reader's watch. Readers of one folder share the kernel's: it goes with the last of them.
+func (w *Watcher) drop(r *Reader) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.watches[r.watch], r)
+	if len(w.watches[r.watch]) == 0 && !w.closed {
+		delete(w.watches, r.watch)
+		_ = control(w.inotify, func(fd int) { _, _ = unix.InotifyRmWatch(fd, uint32(r.watch)) })
+	}
+}
+
+// read runs until Close.
+func (w *Watcher) read(inotify *os.File, done chan struct{}) {
+	defer close(done)
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := inotify.Read(buf)
+		if err != nil {
+			return
+		}
+		masks := map[int32]uint32{}
+		for b := buf[:n]; len(b) >= unix.SizeofInotifyEvent; {
+			masks[int32(binary.NativeEndian.Uint32(b))] |= binary.NativeEndian.Uint32(b[4:])
+			b = b[min(len(b), unix.SizeofInotifyEvent+int(binary.NativeEndian.Uint32(b[12:]))):]
+		}
+		w.tell(masks)
+	}
+}
+
+// tell wakes the readers of changed folders; all of them after an overflow of the kernel's queue.
+func (w *Watcher) tell(masks map[int32]uint32) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, ok := masks[-1]; ok {
+		for number := range w.watches {
+			masks[number] |= interesting
+		}
+	}
+	for number, mask := range masks {
+		for r := range w.watches[number] {
+			r.notify(mask&unix.IN_CREATE != 0)
+		}
+	}
+}
+
+// Close ends all watches; it waits for the goroutine.
+func (w *Watcher) Close() error {
+	w.mu.Lock()
+	w.closed = true
+	inotify, done := w.inotify, w.done
+	w.inotify = nil
+	w.mu.Unlock()
+	if inotify == nil {
+		return nil
+	}
+	err := inotify.Close()
+	<-done
+	return err
+}
