@@ -8,8 +8,6 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-
-	"wherry.dev/wherry/internal/rootfs"
 )
 
 // defaultDevices are those that every container has (runtime-spec, config-linux, "Default Devices").
@@ -61,6 +59,7 @@ func (l *layout) makeNull() error {
 		return err
 	}
 	l.null = l.held.keep(tmpfs)
+	l.aside = append(l.aside, tmpfs)
 	return l.makeDevice(tmpfs, defaultDevices()[0])
 }
 
@@ -110,15 +109,11 @@ func (l *layout) bindDevice(d specs.LinuxDevice) error {
 	if err != nil {
 		return err
 	}
-	defer tmpfs.Close()
+	l.aside = append(l.aside, tmpfs)
 	inside := d
 	inside.Path = "/dev/node"
 	if err := l.makeDevice(tmpfs, inside); err != nil {
 		return err
 	}
-	source, err := rootfs.Bind("node", rootfs.BindOptions{Dir: tmpfs})
-	if err != nil {
-		return err
-	}
-	return l.place(&attachment{source: source}, d.Path)
+	return l.place(&attachment{source: l.held.keep(tmpfs), part: "node"}, d.Path)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -123,7 +124,14 @@ func (e *exec) write() (err error) {
 	}
 	p := e.program
 	pidfd := e.c.process.Pidfd
-	all := unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP
+	all := unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET
+	groups, err := e.cgroupNamespace()
+	if err != nil {
+		return err
+	}
+	if groups == nil {
+		all |= unix.CLONE_NEWCGROUP
+	}
 	if e.c.userns != nil {
 		all |= unix.CLONE_NEWUSER // in one call: the right to join is judged by the rights from before
 	}
@@ -134,6 +142,9 @@ func (e *exec) write() (err error) {
 	}
 	p.Fork("clone into the container", 0, dir)
 	writeEntries(p, entries)
+	if groups != nil {
+		p.Call("join the container's cgroup namespace", unix.SYS_SETNS, descriptor(groups), unix.CLONE_NEWCGROUP)
+	}
 	p.Call("close the parent's end", unix.SYS_CLOSE, descriptor(e.gateOut))
 	_ = unix.SetNonblock(descriptor(e.gateIn), false) // the child has no poller
 	writeAwait(p, "wait for the limits", descriptor(e.gateIn))
@@ -144,6 +155,18 @@ func (e *exec) write() (err error) {
 	writeStreams(p, pp, nil)
 	e.execs, err = writeProcess(p, pp)
 	return err
+}
+
+// cgroupNamespace opens the namespace that the container's init made for itself. It is joined after the clone into the group: where
+// namespaces are borders of delegation (the mount option nsdelegate, which service managers set), nobody is moved across from within.
+func (e *exec) cgroupNamespace() (*os.File, error) {
+	for _, ns := range e.c.spec.Linux.Namespaces {
+		if ns.Type == specs.CgroupNamespace && ns.Path == "" {
+			f, err := os.Open("/proc/" + strconv.Itoa(e.c.Pid()) + "/ns/cgroup")
+			return e.held.keep(f), err
+		}
+	}
+	return nil, nil
 }
 
 func (e *exec) run() (*Process, error) {

@@ -20,6 +20,7 @@ import (
 type attachment struct {
 	at       string   // canonical place inside
 	source   *os.File // detached mount; nil: the child makes it
+	part     string   // what of source is shown: the child clones it, since kernels before 6.15 clone only from what is attached
 	fstype   string   // proc, sysfs, mqueue
 	flags    int      // MOUNT_ATTR_* of a mount that the child makes
 	target   *os.File // where it goes; nil: resolved by the child below parent
@@ -101,8 +102,9 @@ type layout struct {
 
 	root     *os.File // the detached root file system
 	mounts   []*attachment
-	devices  *os.File // the /dev tmpfs
-	null     *os.File // a folder with a null device of ours
+	devices  *os.File   // the /dev tmpfs
+	null     *os.File   // a folder with a null device of ours
+	aside    []*os.File // attached outside of the root, for parts of them
 	devpts   *os.File
 	console  *os.File // the terminal's master side
 	slave    *os.File

@@ -47,12 +47,12 @@ func (s *start) writeProgram(context.Context) error {
 	}
 	w.enterRoot()
 	w.attachAll()
-	w.pivot()
 	w.names()
 	if err := w.sysctls(); err != nil {
 		return err
 	}
 	w.protectedPaths()
+	w.pivot()
 	stdio, err := s.stdio()
 	if err != nil {
 		return err
@@ -129,6 +129,9 @@ func (w *writer) enterRoot() {
 	if at == "" || s.o.Rootfs != nil {
 		at = os.TempDir()
 	}
+	for _, f := range s.layout.aside { // below the root, gone with the old root
+		w.Call("attach what parts are taken of", unix.SYS_MOVE_MOUNT, descriptor(f), w.none, here, w.String(at), unix.MOVE_MOUNT_F_EMPTY_PATH)
+	}
 	w.Call("attach the root file system", unix.SYS_MOVE_MOUNT, descriptor(s.layout.root), w.none, here, w.String(at), unix.MOVE_MOUNT_F_EMPTY_PATH)
 	if s.ns.user != nil {
 		writeRootInside(w.Program)
@@ -173,6 +176,11 @@ func (w *writer) pivot() {
 func (w *writer) attach(a *attachment, made map[*attachment]sysprog.Word) {
 	if a.source == nil {
 		w.mountOwn(a, made)
+		return
+	}
+	if a.part != "" {
+		flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_SYMLINK_NOFOLLOW
+		w.move(a, w.Store(w.Call("clone "+a.at, unix.SYS_OPEN_TREE, descriptor(a.source), w.String(a.part), flags)), made)
 		return
 	}
 	w.move(a, descriptor(a.source), made)

@@ -9,8 +9,6 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-
-	"wherry.dev/wherry/internal/rootfs"
 )
 
 // openTerminal makes the container's devpts and a terminal in it; the slave is opened by descriptor (TIOCGPTPEER), never by a path.
@@ -97,9 +95,9 @@ func (l *layout) prepareConsole() error {
 	if err != nil {
 		return err
 	}
-	source, err := rootfs.Bind(strconv.Itoa(int(n)), rootfs.BindOptions{Dir: l.devpts})
+	source, err := dup(l.devpts)
 	if err != nil {
 		return err
 	}
-	return l.place(&attachment{source: source}, "/dev/console")
+	return l.place(&attachment{source: source, part: strconv.Itoa(int(n))}, "/dev/console")
 }
