@@ -14,6 +14,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -101,6 +102,7 @@ func Walk(ctx context.Context, root *os.File, o WalkOptions, fn func(e *Entry) (
 		return &os.PathError{Op: "stat", Path: root.Name(), Err: err}
 	}
 	w := walk{root: root, resolve: resolve, o: o, fn: fn}
+	defer w.leave(0)
 	todo := []place{{".", top.Dev}}
 	for len(todo) > 0 {
 		if err := ctx.Err(); err != nil {
@@ -128,15 +130,57 @@ type walk struct {
 	resolve uint64
 	o       WalkOptions
 	fn      func(*Entry) (bool, error)
+	way     []step // the last directories that were opened, each below the one before
+}
+
+type step struct {
+	*os.File
+	path string
+}
+
+const (
+	maxWay  = 32           // directories that are open at a time
+	maxPath = unix.PathMax // what is deeper cannot be named, by the container's own processes either
+)
+
+// enter opens a directory, from the nearest one on the way: a deep tree is not walked from its root each time.
+func (w *walk) enter(at string) (*os.File, error) {
+	n := len(w.way)
+	for n > 0 && !strings.HasPrefix(at, w.way[n-1].path+"/") {
+		n--
+	}
+	w.leave(n)
+	from, rel := w.root, at
+	if n > 0 {
+		from = w.way[n-1].File
+		rel = strings.TrimPrefix(at, w.way[n-1].path+"/")
+	}
+	f, err := open(from, rel, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, w.resolve)
+	if err != nil {
+		return nil, err
+	}
+	if len(w.way) == maxWay {
+		_ = w.way[0].Close()
+		w.way = w.way[1:]
+	}
+	w.way = append(w.way, step{f, at})
+	return f, nil
+}
+
+// leave closes the directories from the n-th on.
+func (w *walk) leave(n int) {
+	for _, f := range w.way[n:] {
+		_ = f.Close()
+	}
+	w.way = w.way[:n]
 }
 
 // directory tells about a directory's entries and returns the directories among them that are to be entered.
 func (w *walk) directory(ctx context.Context, at place) ([]place, error) {
-	dir, err := open(w.root, at.path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, w.resolve)
+	dir, err := w.enter(at.path)
 	if err != nil {
 		return nil, unlessGone(err)
 	}
-	defer dir.Close()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
 		return nil, err
@@ -165,7 +209,7 @@ func (w *walk) directory(ctx context.Context, at place) ([]place, error) {
 		if err != nil {
 			return nil, err
 		}
-		if enter && e.IsDir() {
+		if enter && e.IsDir() && len(e.Path) < maxPath {
 			todo = append(todo, place{e.Path, st.Dev})
 		}
 	}
