@@ -5,7 +5,7 @@
 //	0        1         4              8                     16
 //	stream   0xf3 …    length (u32)   time (ns, i64)        data
 //
-// in the machine's byte order. Stream 0 marks the end of one life of the container. One Writer appends (the shim); any number of Readers
+// in the machine's byte order; complete segments are compressed (00000001.log.gz). Stream 0 marks the end of one life of the container. One Writer appends (the shim); any number of Readers
 // read, also while it is written, and hold the segments that they have yet to read open: rotation never takes them away, and no reader
 // ever slows the writer. A reader that follows has a shared lock on the newest segment that it has open, and the writer leaves what is
 // newer until the reader has opened it too. A torn last frame, after a power cut, ends a segment.
@@ -17,7 +17,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -69,6 +69,7 @@ type Writer struct {
 	oldest int
 	pin    *os.File // a segment that a follower is at; nil when none is known
 	size   int64
+	packer *packer // nil until there is something to compress
 }
 
 // Create continues a folder of segments, or begins one; zero limits are 20 MiB and 5 segments.
@@ -82,6 +83,7 @@ func Create(dir string, maxSize int64, maxFiles int) (*Writer, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
+	tidy(dir)
 	numbers, err := segments(dir)
 	if err != nil {
 		return nil, err
@@ -93,10 +95,30 @@ func Create(dir string, maxSize int64, maxFiles int) (*Writer, error) {
 		next = numbers[len(numbers)-1] + 1
 		if f, size, ok := continueSegment(dir, numbers[len(numbers)-1], maxSize); ok {
 			w.file, w.size, w.number = f, size, numbers[len(numbers)-1]
+			w.pack()
 			return w, nil
 		}
 	}
 	return w, w.begin(next)
+}
+
+// pack has complete segments compressed, if there are any.
+func (w *Writer) pack() {
+	if w.number == w.oldest {
+		return
+	}
+	if w.packer == nil {
+		w.packer = newPacker()
+		go w.packer.run(w)
+	}
+	w.packer.nudge()
+}
+
+// newest is the number of the segment that is being written.
+func (w *Writer) newest() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.number
 }
 
 // continueSegment opens a segment that is whole and has room.
@@ -125,13 +147,13 @@ func segments(dir string) ([]int, error) {
 	}
 	var numbers []int
 	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), ".log")
-		if n, err := strconv.Atoi(name); ok && err == nil {
+		name, ok := strings.CutSuffix(strings.TrimSuffix(e.Name(), ".gz"), ".log")
+		if n, err := strconv.Atoi(name); ok && err == nil && n > 0 {
 			numbers = append(numbers, n)
 		}
 	}
-	sort.Ints(numbers)
-	return numbers, nil
+	slices.Sort(numbers)
+	return slices.Compact(numbers), nil
 }
 
 func (w *Writer) begin(number int) error {
@@ -144,6 +166,7 @@ func (w *Writer) begin(number int) error {
 	}
 	w.file, w.number, w.size = f, number, 0
 	w.removeOld()
+	w.pack()
 	return nil
 }
 
@@ -154,6 +177,7 @@ func (w *Writer) removeOld() {
 			return
 		}
 		_ = os.Remove(segment(w.dir, w.oldest))
+		_ = os.Remove(packed(w.dir, w.oldest))
 		w.oldest++
 	}
 }
@@ -161,10 +185,11 @@ func (w *Writer) removeOld() {
 // waits says whether a follower has not got beyond the oldest segment, or beyond one that was removed all the same.
 func (w *Writer) waits() bool {
 	if w.pin == nil {
-		var err error
-		if w.pin, err = os.Open(segment(w.dir, w.oldest)); err != nil {
+		at, err := openSource(w.dir, w.oldest)
+		if err != nil {
 			return false
 		}
+		w.pin = at.file
 	}
 	if errors.Is(unix.Flock(int(w.pin.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK) {
 		return true
@@ -210,6 +235,9 @@ func (w *Writer) AppendFrame(s Stream, t time.Time, frame []byte) error {
 func (w *Writer) End() error {
 	if err := w.AppendFrame(end, time.Now(), make([]byte, HeaderSize)); err != nil {
 		return err
+	}
+	if w.packer != nil {
+		w.packer.end()
 	}
 	if w.pin != nil {
 		w.pin.Close()

@@ -34,7 +34,7 @@ type Reader struct {
 	changed chan struct{} // the folder or a segment has changed
 
 	mu     sync.Mutex // guards what follows: the watcher opens new segments at once, however slow the reader is
-	files  []*os.File // the first is being read
+	files  []*source  // the first is being read
 	newest int        // number of the last in files
 	held   *os.File   // the last in files, locked; nil when not following
 }
@@ -94,7 +94,7 @@ func (r *Reader) openNew() error {
 		if n <= r.newest {
 			continue
 		}
-		f, err := os.Open(segment(r.dir, n))
+		f, err := openSource(r.dir, n)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // rotated away just now
 		}
@@ -102,7 +102,7 @@ func (r *Reader) openNew() error {
 			return err
 		}
 		if r.o.Follow != nil {
-			r.hold(f)
+			r.hold(f.file)
 		}
 		r.files, r.newest = append(r.files, f), n
 	}
@@ -131,15 +131,19 @@ func (r *Reader) seekEnd() error {
 	if f == nil {
 		return nil
 	}
-	at, err := wholeSize(f)
+	if f.gz {
+		r.leave() // it is complete
+		return nil
+	}
+	at, err := wholeSize(f.file)
 	if err == nil {
-		_, err = f.Seek(at, io.SeekStart)
+		_, err = f.file.Seek(at, io.SeekStart)
 	}
 	return err
 }
 
 // current is the segment being read, nil where there is none yet.
-func (r *Reader) current() *os.File {
+func (r *Reader) current() *source {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.files) == 0 {
@@ -182,7 +186,7 @@ func (r *Reader) Lines() (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		if _, err := f.Seek(0, io.SeekStart); err != nil {
+		if err := f.rewind(); err != nil {
 			return 0, err
 		}
 	}
@@ -201,8 +205,8 @@ func parseHeader(b []byte) (header, bool) {
 }
 
 // scan reads a segment's whole frames.
-func scan(f *os.File, fn func(header, []byte)) error {
-	r := &Reader{files: []*os.File{f}}
+func scan(f *source, fn func(header, []byte)) error {
+	r := &Reader{files: []*source{f}}
 	for {
 		h, data, err := r.frame()
 		if err == io.EOF || err == errDamaged {
@@ -221,7 +225,7 @@ func wholeSize(f *os.File) (int64, error) {
 		return 0, err
 	}
 	size := int64(0)
-	err := scan(f, func(h header, _ []byte) { size += int64(HeaderSize + h.length) })
+	err := scan(&source{file: f}, func(h header, _ []byte) { size += int64(HeaderSize + h.length) })
 	return size, err
 }
 

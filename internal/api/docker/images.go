@@ -75,6 +75,12 @@ func (i *imageRoutes) remove(w http.ResponseWriter, r *http.Request) error {
 	if name == "" {
 		return invalid("image name cannot be blank")
 	}
+	if list, err := q.platforms(); err != nil || len(list) > 0 {
+		if err == nil {
+			err = classed(errdefs.ErrNotImplemented, "this engine does not remove single platforms of an image: remove the image, and pull the platforms that you need")
+		}
+		return err
+	}
 	list, err := i.s.Remove(r.Context(), name, images.RemoveOptions{Force: q.yes("force"), NoPrune: q.yes("noprune")})
 	if err != nil {
 		return err
