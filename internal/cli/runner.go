@@ -168,7 +168,7 @@ func (r *runner) leaveNothing(ctx context.Context, c *client.Client, id string) 
 }
 
 func (r *runner) session(id string, config *container.Config) *session {
-	s := &session{app: r.app, tty: config.Tty, keys: r.keys, redraw: r.joined}
+	s := &session{app: r.app, tty: config.Tty, keys: r.keys, redraw: r.joined, forwarded: r.proxy}
 	if config.Tty {
 		s.resize = "/containers/" + id + "/resize"
 	}

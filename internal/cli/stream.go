@@ -27,6 +27,8 @@ type session struct {
 	resize string    // path of the API to tell the terminal's size; "" for none
 	redraw bool      // let a program that runs already draw its screen again
 
+	forwarded bool // signals go to the container, and do not end this process
+
 	typed    *typing // from the first attach on
 	out, err output
 }
@@ -35,6 +37,9 @@ type session struct {
 func (s *session) attach(ctx context.Context, h *client.Hijacked) error {
 	defer h.Close()
 	if fd, ok := terminal(s.app.In); ok && s.tty && s.in != nil {
+		if !s.forwarded {
+			defer restoreAfterSignals(fd)()
+		}
 		state, err := term.MakeRaw(fd)
 		if err != nil {
 			return fmt.Errorf("set the terminal to raw mode: %w", err)

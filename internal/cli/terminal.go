@@ -39,7 +39,7 @@ func askSecret(app *App, question string) (string, error) {
 		return "", errors.New("a password is needed and the input is no terminal: give it with --password-stdin")
 	}
 	fmt.Fprint(app.Out, question)
-	defer echoAfterSignals(fd)()
+	defer restoreAfterSignals(fd)()
 	secret, err := term.ReadPassword(fd)
 	fmt.Fprintln(app.Out)
 	if err != nil {
@@ -48,8 +48,8 @@ func askSecret(app *App, question string) (string, error) {
 	return string(secret), nil
 }
 
-// echoAfterSignals turns the terminal's echo on again when a signal ends the process before stop is called.
-func echoAfterSignals(fd int) (stop func()) {
+// restoreAfterSignals gives the terminal back as it is now when a signal ends the process before stop is called.
+func restoreAfterSignals(fd int) (stop func()) {
 	state, err := term.GetState(fd)
 	if err != nil {
 		return func() {}
