@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
@@ -243,7 +244,21 @@ func (s *state) allocation(h *holding) *Allocation {
 	return a
 }
 
-// sysctls are what Docker sets: any user may listen on any port and ping, inside.
+// sysctls are what Docker sets: any user may listen on any port and ping, inside. What the container asks for itself is left alone.
 func (h *holding) sysctls() map[string]string {
-	return map[string]string{"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 4294967294"}
+	out := map[string]string{"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 4294967294"}
+	for key := range h.Request.Sysctls {
+		delete(out, strings.ReplaceAll(key, "/", "."))
+	}
+	return out
+}
+
+// ownSix says that the container decides itself about IPv6 on its interfaces.
+func (h *holding) ownSix() bool {
+	for key := range h.Request.Sysctls {
+		if strings.HasSuffix(key, "disable_ipv6") {
+			return true
+		}
+	}
+	return false
 }

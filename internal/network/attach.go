@@ -51,7 +51,7 @@ func (s *Service) Attach(ctx context.Context, containerID string, netns *os.File
 		if err := setSysctls(h.sysctls()); err != nil {
 			return err
 		}
-		if err := s.plumb(h.ns, plugs); err != nil {
+		if err := s.plumb(h, plugs); err != nil {
 			return err
 		}
 		return s.startResolver(ctx, h)

@@ -182,3 +182,26 @@ func TestIPv6(t *testing.T) {
 		t.Errorf("IPv6 on a network without: %s", out)
 	}
 }
+
+func TestOnlyIPv6(t *testing.T) {
+	s := open(t)
+	yes, no := true, false
+	mustCreate(t, s, network.CreateRequest{Name: "six", EnableIPv4: &no, EnableIPv6: &yes})
+	a, b := newBox(t), newBox(t)
+	on := map[string]*network.EndpointSettings{"six": {}}
+	got := a.attach(s, AllocateRequest{Name: "a", Networks: on, Ports: portMap("|28080|8080/tcp")})
+	b.attach(s, AllocateRequest{Name: "b", Networks: on})
+	defer a.release(s)
+	defer b.release(s)
+	a.serve(8080, "a")
+	e := got.Networks["six"]
+	if e.IPAddress.IsValid() || !e.GlobalIPv6Address.IsValid() || !strings.HasPrefix(e.GlobalIPv6Address.String(), "fd") {
+		t.Errorf("endpoint: %+v", e)
+	}
+	if out, err := b.get("[" + e.IPv6Gateway.String() + "]:28080"); err != nil || out != "a" {
+		t.Errorf("the published port: %q, %v", out, err)
+	}
+	if out := b.find("a"); out != "NOERROR" {
+		t.Errorf("an IPv4 address: %s", out)
+	}
+}

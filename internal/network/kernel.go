@@ -61,7 +61,7 @@ func (k *kernel) close() error {
 
 // plumb makes pairs of interfaces and configures the inner ends. It runs on a thread in the namespace; the host's ends are made through a
 // socket that was opened outside.
-func (k *kernel) plumb(ns *os.File, plugs []plug) error {
+func (k *kernel) plumb(h *holding, plugs []plug) error {
 	inside, err := link.Dial()
 	if err != nil {
 		return err
@@ -69,9 +69,11 @@ func (k *kernel) plumb(ns *os.File, plugs []plug) error {
 	defer inside.Close()
 	var interfaces []link.Interface
 	for _, p := range plugs {
-		p.pair.Namespace = ns
-		if err := setSix(p.six); err != nil {
-			return err
+		p.pair.Namespace = h.ns
+		if !h.ownSix() {
+			if err := setSix(p.six); err != nil {
+				return err
+			}
 		}
 		if err := p.pair.Add(k.host); err != nil {
 			if errors.Is(err, unix.EXFULL) {
@@ -90,6 +92,9 @@ func setSix(on bool) error {
 	value := "1"
 	if on {
 		value = "0"
+		if err := link.SetSysctl("net/ipv6/conf/default/accept_dad", "0"); err != nil {
+			return err
+		}
 	}
 	err := link.SetSysctl("net/ipv6/conf/default/disable_ipv6", value)
 	if errors.Is(err, unix.ENOENT) && !on { // a kernel without IPv6

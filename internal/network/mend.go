@@ -101,7 +101,11 @@ func (k *kernel) raise(n *lan) error {
 			b.Addresses = append(b.Addresses, p.prefix(p.gateway))
 		}
 	}
-	b.MAC = net.HardwareAddr(macOf(n.gateway(), netip.Addr{}))
+	six := netip.Addr{}
+	if n.v6 != nil {
+		six = n.v6.gateway
+	}
+	b.MAC = net.HardwareAddr(macOf(n.gateway(), six))
 	index, err := b.Ensure(k.host)
 	if err != nil {
 		return fmt.Errorf("network %s: %w", n.Name, err)

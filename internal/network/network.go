@@ -72,6 +72,7 @@ type AllocateRequest struct {
 	DNS, DNSSearch, DNSOptions  []string
 	ExtraHosts                  []string // "name:address", host-gateway understood
 	Domainname                  string
+	Sysctls                     map[string]string // the container's own: the runtime sets them, here they only win over the usual ones
 }
 
 // Allocation is what a container gets. Networks and Ports have Docker's inspect shapes, completely filled in.

@@ -196,7 +196,7 @@ func (s *Service) connectLive(ctx context.Context, h *holding, plugs []plug, mov
 		return fmt.Errorf("its network namespace was not found: %w", errdefs.ErrFailedPrecondition)
 	}
 	err := link.Inside(h.ns, s.home, func() error {
-		if err := s.plumb(h.ns, plugs); err != nil {
+		if err := s.plumb(h, plugs); err != nil {
 			return err
 		}
 		return s.startResolver(ctx, h)

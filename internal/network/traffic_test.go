@@ -415,3 +415,13 @@ func mustID(s *Service, name string) string {
 	n, _ := s.find(name)
 	return n.ID
 }
+
+func TestOwnSettingsWin(t *testing.T) {
+	s := open(t)
+	a := newBox(t)
+	a.attach(s, AllocateRequest{Sysctls: map[string]string{"net/ipv4/ip_unprivileged_port_start": "1024", "net.ipv6.conf.all.disable_ipv6": "0"}})
+	defer a.release(s)
+	if out := a.mustRun("cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start", "/proc/sys/net/ipv6/conf/eth0/disable_ipv6"); out != "1024\n0\n" {
+		t.Errorf("settings that the container made: %q", out)
+	}
+}

@@ -44,6 +44,12 @@ func (b Bridge) Ensure(c *Conn) (int, error) {
 	if err := SetSysctl("net/ipv6/conf/"+b.Name+"/disable_ipv6", off); err != nil && (b.six() || !errors.Is(err, unix.ENOENT)) {
 		return 0, err
 	}
+	if b.six() {
+		// Nobody else has the bridge's address, and until the kernel has made sure of that it does not look for neighbours.
+		if err := SetSysctl("net/ipv6/conf/"+b.Name+"/accept_dad", "0"); err != nil {
+			return 0, err
+		}
+	}
 	// Published ports are reached through the host's loopback addresses too. The firewall drops such addresses from containers.
 	if err := SetSysctl("net/ipv4/conf/"+b.Name+"/route_localnet", "1"); err != nil {
 		return 0, err
