@@ -1,0 +1,289 @@
+package container
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/go-units"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/moby/moby/api/types/blkiodev"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/api/types/network"
+)
+
+// checked runs the checks of a creation on a configuration.
+func checked(c container.Config, h container.HostConfig) error {
+	if len(c.Cmd) == 0 {
+		c.Cmd = []string{"true"}
+	}
+	v := validation{config: &c, host: withDefaults(&h), cpus: 2}
+	return v.check()
+}
+
+func TestRefusals(t *testing.T) {
+	limits := func(r container.Resources) container.HostConfig { return container.HostConfig{Resources: r} }
+	none, low, twenty := int64(-2), int64(-1), int64(200)
+	zero := -5
+	for want, row := range map[string]struct {
+		c container.Config
+		h container.HostConfig
+	}{
+		"needs to be an absolute path":       {c: container.Config{WorkingDir: "relative"}},
+		"a name is needed before =":          {c: container.Config{Env: []string{"=x"}}},
+		"zero byte":                          {c: container.Config{Env: []string{"A=\x00"}}},
+		"did you mean TERM":                  {c: container.Config{StopSignal: "TERMM"}},
+		"stop timeout -5":                    {c: container.Config{StopTimeout: &zero}},
+		"63 is the most":                     {c: container.Config{Hostname: strings.Repeat("x", 64)}},
+		"only letters, digits":               {c: container.Config{Hostname: "a b"}},
+		"Interval in Healthcheck":            {c: container.Config{Healthcheck: &container.HealthConfig{Interval: time.Microsecond}}},
+		"Retries in Healthcheck":             {c: container.Config{Healthcheck: &container.HealthConfig{Retries: -1}}},
+		"use CMD, CMD-SHELL or NONE":         {c: container.Config{Healthcheck: &container.HealthConfig{Test: []string{"RUN", "x"}}}},
+		"invalid IPC mode":                   {h: container.HostConfig{IpcMode: "shared"}},
+		"invalid PID mode":                   {h: container.HostConfig{PidMode: "mine"}},
+		"invalid UTS mode":                   {h: container.HostConfig{UTSMode: "mine"}},
+		"invalid userns mode":                {h: container.HostConfig{UsernsMode: "mine"}},
+		"invalid cgroup namespace mode":      {h: container.HostConfig{CgroupnsMode: "mine"}},
+		"publish on the container that owns": {h: container.HostConfig{NetworkMode: "container:x", PortBindings: network.PortMap{network.MustParsePort("80/tcp"): nil}}},
+		"dns or custom host-to-IP":           {h: container.HostConfig{NetworkMode: "container:x", DNS: []netip.Addr{netip.MustParseAddr("1.1.1.1")}}},
+		"unknown or invalid runtime":         {h: container.HostConfig{Runtime: "kata"}},
+		"SHM size":                           {h: container.HostConfig{ShmSize: -1}},
+		"oom score adj":                      {h: container.HostConfig{OomScoreAdj: 1001}},
+		"write NAME:ADDRESS":                 {h: container.HostConfig{ExtraHosts: []string{"name"}}},
+		"no device driver":                   {h: limits(container.Resources{DeviceRequests: []container.DeviceRequest{{Driver: "nvidia"}}})},
+		"choose --rm or --restart":           {h: container.HostConfig{AutoRemove: true, RestartPolicy: container.RestartPolicy{Name: "always"}}},
+		"invalid restart policy":             {h: container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "sometimes"}}},
+		"did you mean nofile":                {h: limits(container.Resources{Ulimits: []*units.Ulimit{{Name: "nofil"}}})},
+		"less than or equal to the hard":     {h: limits(container.Resources{Ulimits: []*units.Ulimit{{Name: "nofile", Soft: 2, Hard: 1}}})},
+		"not in a separate namespace":        {h: container.HostConfig{Sysctls: map[string]string{"vm.swappiness": "1"}}},
+		"host's network: it would":           {h: container.HostConfig{NetworkMode: "host", Sysctls: map[string]string{"net.ipv4.ip_forward": "1"}}},
+		"use --domainname or --hostname":     {h: container.HostConfig{Sysctls: map[string]string{"kernel.hostname": "x"}}},
+		"NET_ADMIN":                          {h: container.HostConfig{CapAdd: []string{"NET_ADMN"}}},
+		"did you mean seccomp":               {h: container.HostConfig{SecurityOpt: []string{"secomp=unconfined"}}},
+		"a host port is a number":            {h: container.HostConfig{PortBindings: network.PortMap{network.MustParsePort("80/tcp"): {{HostPort: "99999"}}}}},
+		"Minimum memory limit":               {h: limits(container.Resources{Memory: 1024})},
+		"set the Memory limit":               {h: limits(container.Resources{MemorySwap: 1 << 30})},
+		"larger than memory limit":           {h: limits(container.Resources{Memory: 1 << 30, MemorySwap: 1 << 29})},
+		"swappiness range":                   {h: limits(container.Resources{MemorySwappiness: &twenty})},
+		"reservation allowed":                {h: limits(container.Resources{MemoryReservation: 1})},
+		"only 2 CPUs available":              {h: limits(container.Resources{NanoCPUs: 3e9})},
+		"CPU Period cannot both":             {h: limits(container.Resources{NanoCPUs: 1e9, CPUPeriod: 1000})},
+		"CPU Quota cannot both":              {h: limits(container.Resources{NanoCPUs: 1e9, CPUQuota: 1000})},
+		"period can not be less":             {h: limits(container.Resources{CPUPeriod: 1})},
+		"quota can not be less":              {h: limits(container.Resources{CPUQuota: 1})},
+		"CPU shares":                         {h: limits(container.Resources{CPUShares: -1})},
+		"blkio weight":                       {h: limits(container.Resources{BlkioWeight: 1})},
+		"limit of processes":                 {h: limits(container.Resources{PidsLimit: &none})},
+		"write it as 0-2":                    {h: limits(container.Resources{CpusetCpus: "a-b"})},
+		"Requested CPUs are not available":   {h: limits(container.Resources{CpusetCpus: "0-9"})},
+		"c 10:200 rwm":                       {h: limits(container.Resources{DeviceCgroupRules: []string{"x"}})},
+	} {
+		err := checked(row.c, row.h)
+		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	if err := checked(container.Config{StopSignal: "SIGRTMIN+3", Hostname: "a.b"}, container.HostConfig{IpcMode: "host", Sysctls: map[string]string{"net.core.somaxconn": "5"},
+		Resources: container.Resources{Memory: 1 << 30, MemorySwap: -1, NanoCPUs: 15e8, CpusetCpus: "0,1", PidsLimit: &low}}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSignals(t *testing.T) {
+	for text, want := range map[string]int{"9": 9, "KILL": 9, "sigterm": 15, "SIGWINCH": 28, "RTMIN": 34, "RTMIN+2": 36, "SIGRTMAX-1": 63, "RTMAX": 64, "0": 0, "65": 0, "RTMIN+40": 0, "": 0, "RTMIN+x": 0} {
+		if got, err := parseSignal(text); got != want || (err == nil) != (want != 0) {
+			t.Errorf("%q: %d %v, want %d", text, got, err, want)
+		}
+	}
+}
+
+func TestMerge(t *testing.T) {
+	img := &dockerspec.DockerOCIImage{}
+	img.Config.Entrypoint, img.Config.Cmd, img.Config.User, img.Config.WorkingDir, img.Config.StopSignal = []string{"entry"}, []string{"arg"}, "web", "/srv", "SIGINT"
+	img.Config.Env, img.Config.Labels = []string{"A=image", "B=image", "C=image"}, map[string]string{"l": "image", "m": "image"}
+	img.Config.ExposedPorts, img.Config.Volumes = map[string]struct{}{"80/tcp": {}, "53/udp": {}, "nonsense": {}}, map[string]struct{}{"/v": {}}
+	img.Config.Healthcheck = &dockerspec.HealthcheckConfig{Test: []string{"CMD", "image"}, Interval: time.Second, Retries: 7}
+	for _, row := range []struct {
+		entrypoint, cmd, want []string
+	}{
+		{nil, nil, []string{"entry", "arg"}},
+		{nil, []string{"mine"}, []string{"entry", "mine"}},
+		{[]string{"own"}, nil, []string{"own"}},
+		{[]string{"own"}, []string{"mine"}, []string{"own", "mine"}},
+		{[]string{""}, []string{"mine"}, []string{"mine"}},
+		{[]string{""}, nil, nil},
+	} {
+		c := merge(&container.Config{Entrypoint: row.entrypoint, Cmd: row.cmd}, img)
+		if got := slices.Concat([]string(c.Entrypoint), []string(c.Cmd)); !slices.Equal(got, row.want) {
+			t.Errorf("%v %v: %v, want %v", row.entrypoint, row.cmd, got, row.want)
+		}
+	}
+	c := merge(&container.Config{Env: []string{"B=user", "C", "D=user"}, Labels: map[string]string{"l": "user"}, User: "root", Healthcheck: &container.HealthConfig{Retries: 2},
+		ExposedPorts: network.PortSet{network.MustParsePort("99/tcp"): {}}}, img)
+	if want := []string{"B=user", "C", "D=user", "A=image"}; !slices.Equal(c.Env, want) {
+		t.Errorf("env %v, want %v", c.Env, want)
+	}
+	if !reflect.DeepEqual(c.Labels, map[string]string{"l": "user", "m": "image"}) || c.User != "root" || c.WorkingDir != "/srv" || c.StopSignal != "SIGINT" || len(c.ExposedPorts) != 3 || len(c.Volumes) != 1 {
+		t.Errorf("%+v", c)
+	}
+	if h := c.Healthcheck; h.Test[1] != "image" || h.Interval != time.Second || h.Retries != 2 {
+		t.Errorf("%+v", h)
+	}
+	if h := merge(&container.Config{Healthcheck: &container.HealthConfig{Test: []string{"NONE"}}}, img).Healthcheck; h.Test[0] != "NONE" || checkOf(&container.Config{Healthcheck: h}) != nil {
+		t.Errorf("%+v", h)
+	}
+	if img.Config.Labels["l"] != "image" || len(img.Config.Env) != 3 {
+		t.Error("the image's configuration was written to")
+	}
+}
+
+func TestParseMounts(t *testing.T) {
+	for text, want := range map[string]string{
+		"vol:/a": "volume vol /a", "/host:/a:ro": "bind /host /a ro", "/host/../h:/a/../b": "bind /h /b", "vol:/a:nocopy": "volume vol /a", "/h:/a:rshared,ro": "bind /h /a ro",
+		"/a": "-", "": "-", ":/a": "-", "vol:": "-", "vol:/": "-", "vol:rel": "-", "v!l:/a": "-", "/h:/a:rw:x": "-", "/h:/a:r0": "-", "vol:/a:rshared": "-", "/h:/a:nocopy": "-",
+	} {
+		m, err := parseBind(text)
+		got := "-"
+		if err == nil {
+			got = string(m.Type) + " " + m.Name + m.Source + " " + m.Destination
+			if m.ReadOnly {
+				got += " ro"
+			}
+		}
+		if got != want || err != nil && !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%q: %q %v, want %q", text, got, err, want)
+		}
+	}
+	there := t.TempDir()
+	for _, row := range []struct {
+		q    mount.Mount
+		want string // "": accepted
+	}{
+		{mount.Mount{Type: "bind", Source: there, Target: "/a", ReadOnly: true}, ""},
+		{mount.Mount{Type: "bind", Source: there + "/nothing", Target: "/a"}, "does not exist"},
+		{mount.Mount{Type: "bind", Source: there + "/nothing", Target: "/a", BindOptions: &mount.BindOptions{CreateMountpoint: true}}, ""},
+		{mount.Mount{Type: "bind", Source: "relative", Target: "/a"}, "must be absolute"},
+		{mount.Mount{Type: "bind", Target: "/a"}, "Source must not be empty"},
+		{mount.Mount{Type: "bind", Source: there, Target: "/a", BindOptions: &mount.BindOptions{Propagation: "odd"}}, "propagation"},
+		{mount.Mount{Type: "bind", Source: there, Target: "/a", VolumeOptions: &mount.VolumeOptions{}}, "must not be specified"},
+		{mount.Mount{Type: "bind", Source: there}, "Target must not be empty"},
+		{mount.Mount{Type: "volume", Target: "/a"}, ""},
+		{mount.Mount{Type: "volume", Source: "a/b", Target: "/a"}, "invalid characters"},
+		{mount.Mount{Type: "volume", Target: "/a", VolumeOptions: &mount.VolumeOptions{Subpath: "x"}}, "anonymous"},
+		{mount.Mount{Type: "tmpfs", Target: "/a", TmpfsOptions: &mount.TmpfsOptions{SizeBytes: 1 << 20, Mode: 0o700, Options: [][]string{{"exec"}}}}, ""},
+		{mount.Mount{Type: "tmpfs", Target: "/a", TmpfsOptions: &mount.TmpfsOptions{SizeBytes: -1}}, "negative"},
+		{mount.Mount{Type: "tmpfs", Target: "/a", TmpfsOptions: &mount.TmpfsOptions{Options: [][]string{{"sise", "1"}}}}, "did you mean size"},
+		{mount.Mount{Type: "tmpfs", Source: "x", Target: "/a"}, "must not be specified"},
+		{mount.Mount{Type: "cluster", Source: "x", Target: "/a"}, "mount type unknown"},
+	} {
+		_, err := parseMount(row.q)
+		if row.want == "" && err != nil || row.want != "" && (!errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), row.want)) {
+			t.Errorf("%+v: %v, want %q", row.q, err, row.want)
+		}
+	}
+}
+
+func TestDevices(t *testing.T) {
+	at := func(host, inside, access string) container.HostConfig {
+		return container.HostConfig{Resources: container.Resources{Devices: []container.DeviceMapping{{PathOnHost: host, PathInContainer: inside, CgroupPermissions: access}}}}
+	}
+	h := at("/dev/null", "/dev/nothing", "r")
+	devices, rules, err := devicesOf(&h)
+	if err != nil || len(devices) != 1 || devices[0].Path != "/dev/nothing" || devices[0].Major != 1 || devices[0].Minor != 3 || rules[0].Access != "r" || !rules[0].Allow {
+		t.Errorf("%+v %+v %v", devices, rules, err)
+	}
+	for want, h := range map[string]container.HostConfig{"letters of r, w and m": at("/dev/null", "", "x"), "gathering device": at("/dev/no-such", "", ""), "not a device node": at("/etc/passwd", "", "")} {
+		if _, _, err := devicesOf(&h); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	all, _, err := devicesOf(&container.HostConfig{Privileged: true})
+	if err != nil || len(all) < 5 {
+		t.Errorf("privileged: %d devices, %v", len(all), err)
+	}
+	for _, d := range all {
+		if strings.HasPrefix(d.Path, "/dev/pts") || d.Path == "/dev/console" {
+			t.Errorf("%s is the container's own", d.Path)
+		}
+	}
+	var block string
+	for _, d := range all {
+		if d.Type == "b" {
+			block = d.Path
+		}
+	}
+	if block != "" {
+		rate := []*blkiodev.ThrottleDevice{{Path: block, Rate: 5}}
+		b, err := blockIO(&container.Resources{BlkioWeight: 100, BlkioDeviceReadBps: rate, BlkioDeviceWriteIOps: rate, BlkioWeightDevice: []*blkiodev.WeightDevice{{Path: block, Weight: 20}}})
+		if err != nil || *b.Weight != 100 || len(b.WeightDevice) != 1 || b.ThrottleReadBpsDevice[0].Rate != 5 || b.ThrottleWriteIOPSDevice[0].Major != b.WeightDevice[0].Major {
+			t.Errorf("%+v %v", b, err)
+		}
+	}
+	if _, err := blockIO(&container.Resources{BlkioDeviceReadBps: []*blkiodev.ThrottleDevice{{Path: "/dev/null", Rate: 1}}}); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("no block device: %v", err)
+	}
+	if b, err := blockIO(&container.Resources{}); b != nil || err != nil {
+		t.Errorf("nothing asked: %+v %v", b, err)
+	}
+}
+
+func TestUntil(t *testing.T) {
+	for _, text := range []string{"24h", "2006-01-02", "2006-01-02T15:04", "2006-01-02T15:04:05Z", "1136214245", "1136214245.5"} {
+		if when, err := untilTime(text); err != nil || when.After(time.Now()) || when.Year() < 2006 {
+			t.Errorf("%q: %s %v", text, when, err)
+		}
+	}
+	if _, err := untilTime("yesterday"); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("yesterday: %v", err)
+	}
+}
+
+// FuzzRecord: whatever stands in a record's file, an engine starts, and what it takes is complete.
+func FuzzRecord(f *testing.F) {
+	f.Add([]byte("{}"))
+	f.Add([]byte(`{"ID":"x","Name":"n","Config":{},"HostConfig":{},"Status":"running"}`))
+	f.Add([]byte(`{"ID":"x","Name":"n","Config":{},"HostConfig":{},"Status":"lost"}`))
+	f.Add([]byte(`{"Image":{"Lower":[1]}}`))
+	f.Add([]byte{0, 0, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		root := t.TempDir()
+		dir := filepath.Join(root, "x")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, recordFile), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		records, damaged, err := readRecords(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range records {
+			if r.ID != "x" || r.Name == "" || r.Config == nil || r.HostConfig == nil || transitions[r.Status] == nil {
+				t.Errorf("taken: %+v", r)
+			}
+		}
+		if len(records) == 0 && len(damaged) == 0 {
+			t.Error("it is neither taken nor named")
+		}
+	})
+}
+
+func FuzzParseBind(f *testing.F) {
+	for _, s := range []string{"a:/b", "/a:/b:ro", "::", "/a:/../b:z,Z", "\x00:/\x00"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		m, err := parseBind(s)
+		if err == nil && (!filepath.IsAbs(m.Destination) || m.Destination == "/" || m.Destination != filepath.Clean(m.Destination) || (m.Name == "") == (m.Source == "")) {
+			t.Errorf("%q: %+v", s, m)
+		}
+	})
+}

@@ -1,0 +1,142 @@
+package container
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+)
+
+// interfacesOf lists a running container's interfaces.
+func interfacesOf(t *testing.T, pid int) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "net/dev"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for line := range strings.Lines(string(b)) {
+		if name, _, ok := strings.Cut(line, ":"); ok {
+			names = append(names, strings.TrimSpace(name))
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+func TestConnect(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	if _, err := e.nets.Create(ctx, network.CreateRequest{Name: "blue"}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := e.nets.Remove(ctx, "blue"); err != nil {
+			t.Error(err)
+		}
+	}()
+	onBridge := container.HostConfig{NetworkMode: "bridge"}
+	id := e.run(request{name: "two", cmd: sh("sleep 3600"), h: onBridge})
+	if got := interfacesOf(t, e.rec(id).Pid); got != "lo eth0" {
+		t.Errorf("at first: %q", got)
+	}
+	aliases := &network.EndpointSettings{Aliases: []string{"deux"}}
+	if err := e.ConnectNetwork(ctx, id, "blue", aliases); err != nil {
+		t.Fatal(err)
+	}
+	if got := interfacesOf(t, e.rec(id).Pid); got != "lo eth0 eth1" {
+		t.Errorf("connected: %q", got)
+	}
+	if err := e.ConnectNetwork(ctx, id, "blue", nil); !errdefs.IsConflict(err) {
+		t.Errorf("twice: %v", err)
+	}
+	now := 0
+	if err := e.Restart(ctx, id, StopOptions{Timeout: &now}); err != nil {
+		t.Fatal(err)
+	}
+	if got := interfacesOf(t, e.rec(id).Pid); got != "lo eth0 eth1" {
+		t.Errorf("after a restart: %q", got)
+	}
+	other := e.run(request{name: "asks", cmd: sh("ping -c 1 -W 5 deux >/dev/null && echo reached"), h: container.HostConfig{NetworkMode: "blue"}})
+	e.eventually("it is reached by its alias", func() bool { return e.rec(other).Status == Exited && e.output(other) == "reached\n" })
+	if err := e.DisconnectNetwork(ctx, id, "blue", false); err != nil {
+		t.Fatal(err)
+	}
+	if got := interfacesOf(t, e.rec(id).Pid); len(strings.Fields(got)) != 2 { // eth0 is the first by name
+		t.Errorf("disconnected: %q", got)
+	}
+	if err := e.DisconnectNetwork(ctx, id, "blue", false); !errdefs.IsConflict(err) {
+		t.Errorf("disconnect twice: %v", err)
+	}
+	e.connectStopped(onBridge)
+	e.refuseToConnect()
+}
+
+// connectStopped connects a container that does not run: its next start has the network.
+func (e *engine) connectStopped(h container.HostConfig) {
+	e.t.Helper()
+	ctx := context.Background()
+	id := e.create(request{name: "later", cmd: sh("sleep 3600"), h: h})
+	if err := e.ConnectNetwork(ctx, id, "blue", nil); err != nil {
+		e.t.Fatal(err)
+	}
+	if err := e.DisconnectNetwork(ctx, id, "bridge", false); err != nil {
+		e.t.Fatal(err)
+	}
+	e.again()
+	e.start(id)
+	if got := interfacesOf(e.t, e.rec(id).Pid); got != "lo eth0" {
+		e.t.Errorf("a stopped one: %q", got)
+	}
+	if _, ok := e.rec(id).Networks["bridge"]; ok {
+		e.t.Error("the network that was left is still wanted")
+	}
+	if err := e.Remove(ctx, id, RemoveOptions{Force: true}); err != nil {
+		e.t.Error(err)
+	}
+}
+
+func (e *engine) refuseToConnect() {
+	e.t.Helper()
+	ctx := context.Background()
+	alone, host := e.create(request{name: "alone"}), e.create(request{name: "hosts", h: container.HostConfig{NetworkMode: "host"}})
+	guest := e.create(request{name: "guest", h: container.HostConfig{NetworkMode: "container:alone"}})
+	for _, id := range []string{alone, host, guest} {
+		if err := e.ConnectNetwork(ctx, id, "blue", nil); !errdefs.IsConflict(err) {
+			e.t.Errorf("%s: %v", e.rec(id).Name, err)
+		}
+	}
+	if err := e.ConnectNetwork(ctx, alone, "nothing", nil); !errdefs.IsNotFound(err) {
+		e.t.Errorf("an unknown network: %v", err)
+	}
+	if err := e.DisconnectNetwork(ctx, alone, "nothing", false); !errdefs.IsNotFound(err) {
+		e.t.Errorf("an unknown network: %v", err)
+	}
+}
+
+// TestPorts: a taken port is one clear error, nothing is left of the start, and the port is free when its owner has ended.
+func TestPorts(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	h := container.HostConfig{NetworkMode: "bridge", PortBindings: network.PortMap{network.MustParsePort("80/tcp"): {{HostPort: "28999"}}}}
+	first, second := e.run(request{name: "first", cmd: sh("sleep 3600"), h: h}), e.create(request{name: "second", cmd: sh("sleep 3600"), h: h})
+	if err := e.Start(ctx, second); err == nil || !strings.Contains(err.Error(), "28999") {
+		t.Errorf("the same port twice: %v", err)
+	}
+	if r := e.rec(second); r.Status != Created || r.ExitCode != 128 {
+		t.Errorf("%s %d", r.Status, r.ExitCode)
+	}
+	now := 0
+	if err := e.Stop(ctx, first, StopOptions{Timeout: &now}); err != nil {
+		t.Fatal(err)
+	}
+	e.start(second)
+	if err := e.Start(ctx, first); err == nil {
+		t.Error("the port has two owners")
+	}
+}
