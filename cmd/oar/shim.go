@@ -95,17 +95,25 @@ func (p process) Reap() (code, signal int, err error) {
 	return status.Code, status.Signal, err
 }
 
+// Kill signals the process; one that is dead, and perhaps reaped, takes no notice.
 func (p process) Kill(signal unix.Signal) error {
 	raw, err := p.pidfd.SyscallConn()
 	if err != nil {
-		return err
+		return nil // closed
 	}
-	var failed error
-	err = raw.Control(func(fd uintptr) { failed = unix.PidfdSendSignal(int(fd), signal, nil, 0) })
-	if errors.Is(failed, unix.ESRCH) {
+	closed := raw.Control(func(fd uintptr) { err = unix.PidfdSendSignal(int(fd), signal, nil, 0) })
+	if closed != nil || errors.Is(err, unix.ESRCH) {
 		return nil
 	}
-	return errors.Join(err, failed)
+	return err
+}
+
+// further is an exec's process: nobody needs its descriptor when it has been reaped. The container's own keeps its one, to be joined by.
+type further struct{ process }
+
+func (f further) Reap() (code, signal int, err error) {
+	defer f.pidfd.Close()
+	return f.process.Reap()
 }
 
 type container struct {
@@ -121,5 +129,5 @@ func (c container) Exec(ctx context.Context, p *specs.Process, s shim.Streams) (
 	if err != nil {
 		return nil, err
 	}
-	return process{e.Pid, e.Pidfd, e.Console}, nil
+	return further{process{e.Pid, e.Pidfd, e.Console}}, nil
 }

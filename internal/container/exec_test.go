@@ -329,8 +329,8 @@ func TestExecStorm(t *testing.T) {
 	e := newEngine(t)
 	id := e.run(request{name: "box", cmd: []string{"sleep", "1000"}})
 	e.exec(id, container.ExecCreateRequest{Cmd: sh("echo warm")}, nil)
-	before := e.openFiles()
-	goroutines := e.goroutines()
+	before, shim, goroutines := e.openFiles("self"), e.shimOf(id), e.goroutines()
+	shimBefore := e.openFiles(shim)
 	const each = 125
 	var wg sync.WaitGroup
 	failures := make(chan string, 4*each)
@@ -338,12 +338,12 @@ func TestExecStorm(t *testing.T) {
 		wg.Go(func() {
 			for i := range each {
 				want := fmt.Sprintf("%d.%d\n", w, i)
-				x, err := e.ExecCreate(context.Background(), id, container.ExecCreateRequest{Cmd: []string{"echo", strings.TrimSpace(want)}, AttachStdout: true})
+				x, err := e.ExecCreate(context.Background(), id, container.ExecCreateRequest{Cmd: []string{"echo", strings.TrimSpace(want)}, AttachStdout: true, Tty: w == 0})
 				var out bytes.Buffer
 				if err == nil {
 					err = e.ExecStart(context.Background(), x, ExecStreams{Stdout: &out})
 				}
-				if err != nil || out.String() != want {
+				if err != nil || strings.ReplaceAll(out.String(), "\r\n", "\n") != want {
 					failures <- fmt.Sprintf("%q instead of %q, %v", out.String(), want, err)
 				}
 			}
@@ -354,7 +354,9 @@ func TestExecStorm(t *testing.T) {
 	for f := range failures {
 		t.Fatal(f)
 	}
-	e.eventually("descriptors and goroutines are back", func() bool { return e.openFiles() <= before && e.goroutines() <= goroutines })
+	e.eventually("descriptors and goroutines are back", func() bool {
+		return e.openFiles("self") <= before && e.goroutines() <= goroutines && e.openFiles(shim) <= shimBefore
+	})
 	for range execsKept {
 		if _, err := e.ExecCreate(context.Background(), id, container.ExecCreateRequest{Cmd: []string{"true"}}); err != nil {
 			t.Fatal(err)
@@ -368,9 +370,22 @@ func TestExecStorm(t *testing.T) {
 	}
 }
 
-// openFiles counts this process's descriptors.
-func (e *engine) openFiles() int {
-	list, err := os.ReadDir("/proc/self/fd")
+// shimOf is the pid of a container's shim, the parent of its first process.
+func (e *engine) shimOf(id string) string {
+	e.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", e.rec(id).Pid))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "\nPPid:\t")
+	pid, _, _ := strings.Cut(rest, "\n")
+	return pid
+}
+
+// openFiles counts a process's descriptors.
+func (e *engine) openFiles(pid string) int {
+	e.t.Helper()
+	list, err := os.ReadDir("/proc/" + pid + "/fd")
 	if err != nil {
 		e.t.Fatal(err)
 	}
