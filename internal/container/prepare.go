@@ -66,7 +66,7 @@ func (n *starting) hold(f *os.File) string {
 }
 
 // findMounts makes missing folders of -v again, and opens what lies below volumes.
-func (n *starting) findMounts(context.Context) error {
+func (n *starting) findMounts(ctx context.Context) error {
 	n.input.Mounts = slices.Clone(n.r.Mounts)
 	for i := range n.input.Mounts {
 		m := &n.input.Mounts[i]
@@ -75,7 +75,14 @@ func (n *starting) findMounts(context.Context) error {
 				return err
 			}
 		}
-		if m.Type != mount.TypeVolume || m.Subpath == "" {
+		if m.Type != mount.TypeVolume {
+			continue
+		}
+		// What the volume's options mount is there no more after a reboot, and a program must not find an empty folder in its place.
+		if _, _, err := n.s.o.Volumes.Acquire(ctx, m.Name, n.r.ID); err != nil {
+			return err
+		}
+		if m.Subpath == "" {
 			continue
 		}
 		f, err := openBelow(m.Source, m.Subpath)

@@ -2,11 +2,15 @@ package container
 
 import (
 	"context"
+	"errors"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/volume"
+	"golang.org/x/sys/unix"
 )
 
 // TestVolumesWithOptions: what a volume's options mount is filled like any other; a container that cannot be made holds nothing.
@@ -30,16 +34,39 @@ func TestVolumesWithOptions(t *testing.T) {
 			t.Errorf("%s: %d %q", name, code, e.output(id))
 		}
 	}
+	// After a reboot nothing is mounted: what is not there is mounted again, or the start says why it cannot be.
+	source := filepath.Join(t.TempDir(), "source")
+	if err := os.Mkdir(source, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.vols.Create(ctx, volume.CreateRequest{Name: "later", DriverOpts: map[string]string{"type": "none", "device": source, "o": "bind"}}); err != nil {
+		t.Fatal(err)
+	}
+	id := e.create(request{cmd: sh("cat /home/mark"), h: container.HostConfig{Binds: []string{"later:/home"}}})
+	if err := errors.Join(os.WriteFile(filepath.Join(source, "mark"), []byte("here"), 0o644), unix.Unmount(filepath.Join(e.o.Root, "volumes/later/_data"), 0), os.Rename(source, source+"-away")); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Start(ctx, id); err == nil || !strings.Contains(err.Error(), "volume later") {
+		t.Errorf("started without its volume's file system: %v", err)
+	}
+	if err := os.Rename(source+"-away", source); err != nil {
+		t.Fatal(err)
+	}
+	exit := e.arm(id, container.WaitConditionNextExit)
+	e.start(id)
+	if code := e.take(exit); code != 0 || e.output(id) != "here" {
+		t.Errorf("%d %q", code, e.output(id))
+	}
 	q := request{cmd: sh("true"), c: container.Config{Volumes: map[string]struct{}{"/anonymous": {}}}, h: container.HostConfig{Binds: []string{"never:/data", "other:/home"}}}
 	if _, err := e.tryCreate(q); err == nil {
 		t.Error("a container of a volume that cannot be mounted is made")
 	}
 	list, err := e.vols.Usage(ctx)
-	if err != nil || len(list) > 4 {
+	if err != nil || len(list) > 5 {
 		t.Errorf("volumes are left: %+v, %v", list, err)
 	}
 	for _, v := range list {
-		if v.UsageData.RefCount != 0 && v.Name != "ram" && v.Name != "bound" {
+		if v.UsageData.RefCount != 0 && v.Name != "ram" && v.Name != "bound" && v.Name != "later" {
 			t.Errorf("volume %s is in use", v.Name)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/volume"
 	"golang.org/x/sys/unix"
 )
@@ -93,8 +94,12 @@ func TestFailedMountLeavesNothing(t *testing.T) {
 		if _, _, err := s.Acquire(t.Context(), name, "c"); err == nil || !strings.Contains(err.Error(), "volume "+name) {
 			t.Errorf("%s: %v", name, err)
 		}
+		if err := s.Remove(t.Context(), name, false); !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("%s: removed while a container refers to it: %v", name, err)
+		}
+		s.Release(t.Context(), name, "c")
 		if err := s.Remove(t.Context(), name, false); err != nil {
-			t.Errorf("%s: a reference is left: %v", name, err)
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

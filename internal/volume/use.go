@@ -13,38 +13,41 @@ import (
 	"github.com/moby/moby/api/types/volume"
 )
 
-// Acquire notes that a container refers to the volume (created on demand) and returns its data directory, and whether it is empty
-// (then the caller copies the image's content up on first use). References live in memory: containers are re-acquired at start.
+// Acquire notes that a container refers to the volume (created on demand), mounts what its options say, and returns its data directory,
+// and whether it is empty (then the caller copies the image's content up on first use). A container may acquire what it has: at each start
+// it does, since mounts end with a reboot. References live in memory: containers are re-acquired when the engine starts. Where the mount
+// fails the container still refers to the volume, until it releases it.
 func (s *Service) Acquire(ctx context.Context, name, containerID string) (dir string, fresh bool, err error) {
-	e, err := s.refer(ctx, name, containerID)
+	e, added, err := s.refer(ctx, name, containerID)
 	if err != nil {
 		return "", false, err
 	}
 	dir = s.data(name)
-	if err := s.prepare(ctx, e); err != nil {
-		s.Release(context.WithoutCancel(ctx), name, containerID)
+	if err = s.prepare(ctx, e); err == nil {
+		fresh, err = empty(dir)
+	}
+	if err != nil {
 		return "", false, fmt.Errorf("volume %s: %w", name, err)
 	}
-	if fresh, err = empty(dir); err != nil {
-		s.Release(context.WithoutCancel(ctx), name, containerID)
-		return "", false, fmt.Errorf("volume %s: %w", name, err)
+	if added {
+		s.events.Publish(events.VolumeEventType, events.ActionMount, name, map[string]string{"driver": driver, "container": containerID})
 	}
-	s.events.Publish(events.VolumeEventType, events.ActionMount, name, map[string]string{"driver": driver, "container": containerID})
 	return dir, fresh, nil
 }
 
 // refer adds the reference before anything slow is done, so that nobody removes the volume meanwhile.
-func (s *Service) refer(ctx context.Context, name, containerID string) (*entry, error) {
+func (s *Service) refer(ctx context.Context, name, containerID string) (e *entry, added bool, err error) {
 	for {
 		e, err := s.create(ctx, volume.CreateRequest{Name: name})
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		s.mu.Lock()
 		if s.all[name] == e {
+			_, had := e.refs[containerID]
 			e.refs[containerID] = struct{}{}
 			s.mu.Unlock()
-			return e, nil
+			return e, !had, nil
 		}
 		s.mu.Unlock() // removed in between
 	}
