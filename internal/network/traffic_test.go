@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -423,5 +424,76 @@ func TestOwnSettingsWin(t *testing.T) {
 	defer a.release(s)
 	if out := a.mustRun("cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start", "/proc/sys/net/ipv6/conf/eth0/disable_ipv6"); out != "1024\n0\n" {
 		t.Errorf("settings that the container made: %q", out)
+	}
+}
+
+// TestNothingIsLostByTheEngine: containers that came and went leave neither descriptors nor goroutines in the engine.
+func TestNothingIsLostByTheEngine(t *testing.T) {
+	s := open(t)
+	mustCreate(t, s, network.CreateRequest{Name: "one"})
+	cycle := func() {
+		t.Run("cycle", func(t *testing.T) {
+			for range 4 {
+				b := newBox(t)
+				b.attach(s, AllocateRequest{Name: "b", Networks: map[string]*network.EndpointSettings{"one": {}, "bridge": {}}, Ports: portMap("||80/tcp", "||81/udp")})
+				if b.find("b") == "NXDOMAIN" {
+					t.Error("the resolver does not work")
+				}
+				if err := s.Disconnect(t.Context(), "bridge", b.id, b.netns); err != nil {
+					t.Error(err)
+				}
+				b.release(s)
+			}
+			s.later.drain()
+		})
+	}
+	count := func() (descriptors, goroutines int) {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list), runtime.NumGoroutine()
+	}
+	cycle()
+	descriptors, goroutines := count()
+	for range 4 {
+		cycle()
+	}
+	eventually(t, func() error {
+		if d, g := count(); d > descriptors || g > goroutines {
+			return fmt.Errorf("%d descriptors and %d goroutines, %d and %d before", d, g, descriptors, goroutines)
+		}
+		return nil
+	})
+}
+
+// TestFailedAttach: what cannot be plumbed leaves nothing when it is released.
+func TestFailedAttach(t *testing.T) {
+	before := snapshot(t)
+	s := open(t)
+	a := newBox(t)
+	r := AllocateRequest{ContainerID: a.id, Name: "a", Networks: map[string]*network.EndpointSettings{
+		"bridge": {DriverOpts: map[string]string{"com.docker.network.endpoint.ifname": "no/name"}},
+	}, Ports: portMap("|28080|80/tcp")}
+	if _, err := s.Allocate(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Attach(t.Context(), a.id, a.netns); err == nil {
+		t.Error("an interface with an impossible name")
+	}
+	a.release(s)
+	if err := s.Attach(t.Context(), a.id, a.netns); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("attach what is released: %v", err)
+	}
+	r.Networks["bridge"] = &network.EndpointSettings{}
+	if _, err := s.Allocate(t.Context(), r); err != nil {
+		t.Errorf("the same again: %v", err)
+	}
+	a.release(s)
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if after := snapshot(t); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
 	}
 }
