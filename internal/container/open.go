@@ -145,6 +145,7 @@ func (s *Service) recoverAll(ctx context.Context) {
 	if err := s.o.Networks.Retain(ctx, live); err != nil {
 		s.log(fmt.Errorf("release the networks of containers that are gone: %w", err))
 	}
+	s.lives.run(ctx, func(ctx context.Context) { sweep(ctx, s) })
 	close(s.opened)
 	for i := len(all) - 1; i >= 0; i-- { // oldest first
 		l := life{s, all[i]}
@@ -159,6 +160,27 @@ func (s *Service) recoverAll(ctx context.Context) {
 				case <-ctx.Done():
 				}
 			})
+		}
+	}
+}
+
+// sweep ends what lies in the state directory of containers that are not there any more: somebody has taken their folders away. What
+// belongs to a container that was set aside stays as it is.
+func sweep(ctx context.Context, s *Service) {
+	for _, dir := range []string{filepath.Join(s.o.State, "tasks"), s.o.etcDir(""), s.o.sharedMemory("")} {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			folders, err := filepath.Glob(filepath.Join(s.o.containersDir(), e.Name()) + "*")
+			if err != nil || len(folders) > 0 {
+				continue
+			}
+			s.log(fmt.Errorf("container %s is gone without having been removed: what it left in %s is taken away", e.Name(), dir))
+			path := filepath.Join(dir, e.Name())
+			if t, err := task.Open(ctx, path); err == nil {
+				s.log(t.Delete(ctx))
+			}
+			s.log(removeSharedMemory(s.o.sharedMemory(e.Name())))
+			s.log(os.RemoveAll(path))
 		}
 	}
 }

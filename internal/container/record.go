@@ -106,22 +106,37 @@ func syncDir(dir string) error {
 }
 
 // readRecord reads a container's record and checks that it is whole.
-func readRecord(dir string) (*Record, error) {
-	b, err := os.ReadFile(filepath.Join(dir, recordFile))
+func readRecord(dir string) (*Record, error) { return readRecordFile(dir, recordFile) }
+
+func readRecordFile(dir, name string) (*Record, error) {
+	b, err := os.ReadFile(filepath.Join(dir, name))
 	if err != nil {
 		return nil, err
 	}
 	var r Record
 	if err := json.Unmarshal(b, &r); err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, recordFile), err)
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, name), err)
 	}
 	switch {
 	case r.ID != filepath.Base(dir):
-		return nil, fmt.Errorf("%s is the record of another container, %q", filepath.Join(dir, recordFile), r.ID)
+		return nil, fmt.Errorf("%s is the record of another container, %q", filepath.Join(dir, name), r.ID)
 	case r.Config == nil || r.HostConfig == nil || r.Name == "" || transitions[r.Status] == nil:
-		return nil, fmt.Errorf("%s is not complete", filepath.Join(dir, recordFile))
+		return nil, fmt.Errorf("%s is not complete", filepath.Join(dir, name))
 	}
 	return &r, nil
+}
+
+// restored takes the record that a damaged one has replaced, where it is still there.
+func restored(dir string, records *[]*Record) bool {
+	r, err := readRecordFile(dir, recordFile+".new")
+	if err == nil {
+		err = r.write(dir, false)
+	}
+	if err != nil {
+		return false
+	}
+	*records = append(*records, r)
+	return true
 }
 
 // readRecords reads all records below dir. Folders without one are left-overs of a creation that was cut short, and go; damaged records
@@ -142,6 +157,8 @@ func readRecords(dir string) (records []*Record, damaged []error, err error) {
 			records = append(records, r)
 		case errors.Is(err, fs.ErrNotExist):
 			damaged = append(damaged, os.RemoveAll(path))
+		case restored(path, &records):
+			damaged = append(damaged, fmt.Errorf("the record of container %s was damaged, its state before the last change is taken: %w", e.Name(), err))
 		default:
 			aside := fmt.Sprintf("%s.damaged-%d", path, time.Now().Unix())
 			damaged = append(damaged, fmt.Errorf("container %s is set aside as %s: %w", e.Name(), aside, err), os.Rename(path, aside))

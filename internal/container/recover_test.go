@@ -159,6 +159,40 @@ func TestDamagedRecord(t *testing.T) {
 	}
 }
 
+// TestDamagedByPowerCut: of a record that was written several times the one before is still there.
+func TestDamagedByPowerCut(t *testing.T) {
+	e := newEngine(t)
+	id := e.create(request{name: "older"})
+	if err := e.Rename(context.Background(), id, "newer"); err != nil {
+		t.Fatal(err)
+	}
+	e.close()
+	if err := os.Truncate(filepath.Join(e.o.Root, "containers", id, recordFile), 100); err != nil {
+		t.Fatal(err)
+	}
+	e.open()
+	if r := e.rec("older"); r.ID != id || !strings.Contains(e.noted(), id) {
+		t.Errorf("%s; noted %q", r.ID, e.noted())
+	}
+	e.again() // the damage is mended
+}
+
+// TestFolderTakenAway: a process whose container's folder is gone is nobody's, and ends.
+func TestFolderTakenAway(t *testing.T) {
+	e := newEngine(t)
+	id := e.run(request{name: "vanishes", cmd: sh("sleep 3600"), h: container.HostConfig{IpcMode: "shareable"}})
+	pid := e.rec(id).Pid
+	e.close()
+	if err := os.RemoveAll(filepath.Join(e.o.Root, "containers", id)); err != nil {
+		t.Fatal(err)
+	}
+	e.open()
+	e.eventually("its process is dead", func() bool { return errors.Is(unix.Kill(pid, 0), syscall.ESRCH) })
+	if !strings.Contains(e.noted(), id) {
+		t.Errorf("noted %q", e.noted())
+	}
+}
+
 // TestRemovalGoesOn: an engine that was killed in the middle of a removal goes on with it.
 func TestRemovalGoesOn(t *testing.T) {
 	e := newEngine(t)

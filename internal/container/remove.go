@@ -124,7 +124,7 @@ func (l life) takeApart(ctx context.Context, r *Record, o RemoveOptions) error {
 		return err
 	}
 	s.o.releaseVolumes(ctx, r, o.Volumes)
-	for _, dir := range []string{c.dir, s.o.etcDir(r.ID)} {
+	for _, dir := range []string{s.o.etcDir(r.ID), c.dir} {
 		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}
