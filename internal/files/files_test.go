@@ -307,7 +307,7 @@ func TestPutRefuses(t *testing.T) {
 
 func TestReadOnly(t *testing.T) {
 	s, c := newOne(t)
-	c.view.Rootfs.ReadOnly = true
+	c.view.HostConfig.ReadonlyRootfs = true
 	err := s.Put(t.Context(), "c", "/tmp", tarOf(t, tar.Header{Name: "x"}, "x"), PutOptions{})
 	if !errdefs.IsPermissionDenied(err) || !strings.Contains(err.Error(), "rootfs is marked read-only") {
 		t.Errorf("read-only root: %v", err)

@@ -229,7 +229,7 @@ func (r *root) assemble(v *containers.View, binds []bound) error {
 			return fmt.Errorf("mount %s: %w", b.destination, err)
 		}
 	}
-	if v.Rootfs.ReadOnly {
+	if v.HostConfig != nil && v.HostConfig.ReadonlyRootfs {
 		return unix.MountSetattr(int(r.dir.Fd()), "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 	}
 	return nil
