@@ -187,7 +187,10 @@ func TestFolderTakenAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.open()
-	e.eventually("its process is dead", func() bool { return errors.Is(unix.Kill(pid, 0), syscall.ESRCH) })
+	e.eventually("its process is dead and nothing is left", func() bool {
+		left, _ := filepath.Glob(filepath.Join(e.o.State, "*", id))
+		return errors.Is(unix.Kill(pid, 0), syscall.ESRCH) && len(left) == 0
+	})
 	if !strings.Contains(e.noted(), id) {
 		t.Errorf("noted %q", e.noted())
 	}
