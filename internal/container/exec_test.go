@@ -330,7 +330,7 @@ func TestExecStorm(t *testing.T) {
 	id := e.run(request{name: "box", cmd: []string{"sleep", "1000"}})
 	e.exec(id, container.ExecCreateRequest{Cmd: sh("echo warm")}, nil)
 	before, shim, goroutines := e.openFiles("self"), e.shimOf(id), e.goroutines()
-	shimBefore := e.openFiles(shim)
+	shimBefore, memory := e.openFiles(shim), e.anonymous(shim)
 	const each = 125
 	var wg sync.WaitGroup
 	failures := make(chan string, 4*each)
@@ -357,6 +357,7 @@ func TestExecStorm(t *testing.T) {
 	e.eventually("descriptors and goroutines are back", func() bool {
 		return e.openFiles("self") <= before && e.goroutines() <= goroutines && e.openFiles(shim) <= shimBefore
 	})
+	e.eventually("the shim's memory is back", func() bool { return e.anonymous(shim) < memory+3<<10 })
 	for range execsKept {
 		if _, err := e.ExecCreate(context.Background(), id, container.ExecCreateRequest{Cmd: []string{"true"}}); err != nil {
 			t.Fatal(err)
@@ -380,6 +381,18 @@ func (e *engine) shimOf(id string) string {
 	_, rest, _ := strings.Cut(string(b), "\nPPid:\t")
 	pid, _, _ := strings.Cut(rest, "\n")
 	return pid
+}
+
+// anonymous is how many KiB a process has of its own.
+func (e *engine) anonymous(pid string) int {
+	e.t.Helper()
+	b, err := os.ReadFile("/proc/" + pid + "/status")
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "\nRssAnon:")
+	kib, _, _ := strings.Cut(rest, "kB")
+	return number(e.t, kib)
 }
 
 // openFiles counts a process's descriptors.

@@ -65,6 +65,8 @@ type Server struct {
 	program   string // the first process's, for people
 	exit      *Exit
 	execs     map[string]*execution
+	untidy    int         // execs so far
+	tidy      *time.Timer // gives memory back; nil before the first exec
 }
 
 // execution is one exec under way.
