@@ -80,7 +80,7 @@ func (s *Service) Load(ctx context.Context, r io.Reader, o TransferOptions) erro
 	done()
 	if err != nil {
 		// Nothing stays of an archive that was not taken whole.
-		if cleaned := s.collect(context.WithoutCancel(ctx)); cleaned != nil {
+		if cleaned := s.sweep(context.WithoutCancel(ctx)); cleaned != nil {
 			err = errors.Join(err, cleaned)
 		}
 		return fmt.Errorf("load: %w", err)

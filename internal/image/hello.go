@@ -77,8 +77,11 @@ func (b *builtIn) make(ctx context.Context) (images.Image, error) {
 	if err != nil {
 		return images.Image{}, fmt.Errorf("make the built-in image: %w", err)
 	}
-	epoch := time.Unix(0, 0).UTC()
-	config := dockerspec.DockerOCIImage{Image: ocispec.Image{Created: &epoch, Platform: ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}}}
+	made := time.Now().UTC()
+	if fi, err := os.Stat(b.oar); err == nil {
+		made = fi.ModTime().UTC() // the same oar makes the same image
+	}
+	config := dockerspec.DockerOCIImage{Image: ocispec.Image{Created: &made, Platform: ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}}}
 	config.Config.Entrypoint = []string{"/oar", "hello"}
 	config.Config.Labels = map[string]string{labelOar: stamp, ocispec.AnnotationDescription: "built into Wherry: prints what its process sees"}
 	id, err := b.l.build(ctx, buildRequest{layer: layer, config: config, ref: helloName, history: "built in"})

@@ -26,8 +26,9 @@ type layers struct {
 	st        *store
 	unpacking keyedLock // by chain id: one unpacks, others wait
 
-	mu   sync.Mutex                 // guards what follows
-	dirs map[digest.Digest][]string // by chain id
+	mu        sync.Mutex                 // guards what follows
+	dirs      map[digest.Digest][]string // by chain id
+	forgotten int
 }
 
 // unpack makes a manifest's layers into directories and returns these, topmost first. ready, when not nil, returns when a layer's blob is
@@ -53,7 +54,10 @@ func (l *layers) unpack(ctx context.Context, manifest ocispec.Descriptor, ready 
 		}
 	}
 	top := identity.ChainID(append([]digest.Digest(nil), diffs...))
-	if lower := l.known(top); lower != nil && ready == nil {
+	l.mu.Lock()
+	lower, forgotten := l.dirs[top], l.forgotten
+	l.mu.Unlock()
+	if lower != nil && ready == nil {
 		return lower, nil
 	}
 	ctx, done, err := l.st.lease(ctx)
@@ -74,12 +78,13 @@ func (l *layers) unpack(ctx context.Context, manifest ocispec.Descriptor, ready 
 	if err := l.pin(ctx, m.Config.Digest, top); err != nil {
 		return nil, err
 	}
-	lower, err := l.where(ctx, top)
-	if err != nil {
+	if lower, err = l.where(ctx, top); err != nil {
 		return nil, err
 	}
 	l.mu.Lock()
-	l.dirs[top] = lower
+	if l.forgotten == forgotten {
+		l.dirs[top] = lower
+	}
 	l.mu.Unlock()
 	return lower, nil
 }
@@ -95,6 +100,7 @@ func (l *layers) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	clear(l.dirs)
+	l.forgotten++
 }
 
 // pin makes the image's config keep its layers from being collected.

@@ -58,7 +58,6 @@ func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) erro
 	if o.AllTags {
 		return s.pullAllTags(ctx, m, o)
 	}
-	o.say(tagOrDigest(r), "Pulling from %s", r.FamiliarRepository())
 	ctx, done, err := s.lease(ctx)
 	if err != nil {
 		return err
@@ -73,10 +72,11 @@ func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) erro
 	if err != nil {
 		return explain("pull "+r.Familiar(), r.Domain, err)
 	}
+	o.say(tagOrDigest(r), "Pulling from %s", r.FamiliarRepository())
 	p := &pull{s: s, o: o, ref: r, fetcher: fetcher}
 	if err := p.run(ctx, target); err != nil {
 		if errors.Is(err, syscall.ENOSPC) {
-			err = errors.Join(err, s.collect(context.WithoutCancel(ctx))) // what is half here needs its room more than its resumption
+			err = errors.Join(err, s.sweep(context.WithoutCancel(ctx))) // what is half here needs its room more than its resumption
 		}
 		return explain("pull "+r.Familiar(), r.Domain, err)
 	}
@@ -185,9 +185,19 @@ var errNoPlatform = fmt.Errorf("choose another with --platform, or another tag: 
 // layers downloads all, at most four at a time, and unpacks each when those below it are there.
 func (p *pull) layers(ctx context.Context, manifest ocispec.Descriptor, layers []ocispec.Descriptor) error {
 	here := map[string]chan struct{}{}
+	var fetch []ocispec.Descriptor
+	old := map[string]bool{}
 	for _, l := range layers {
-		if here[l.Digest.String()] == nil {
-			here[l.Digest.String()] = make(chan struct{})
+		key := l.Digest.String()
+		if here[key] != nil {
+			continue
+		}
+		here[key] = make(chan struct{})
+		fetch = append(fetch, l)
+		if _, err := p.s.content.Info(ctx, l.Digest); err == nil {
+			old[key] = true
+			p.o.say(short(l), "Already exists")
+		} else {
 			p.o.say(short(l), "Pulling fs layer")
 		}
 	}
@@ -197,32 +207,30 @@ func (p *pull) layers(ctx context.Context, manifest ocispec.Descriptor, layers [
 		_, err := p.s.unpack(ctx, manifest, func(ctx context.Context, l ocispec.Descriptor) error {
 			select {
 			case <-here[l.Digest.String()]:
-				p.o.say(short(l), "Extracting")
-				return nil
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
+			if !old[l.Digest.String()] {
+				p.o.say(short(l), "Extracting")
+			}
+			return nil
 		})
 		return err
 	})
-	started := map[string]bool{}
-	for _, l := range layers {
-		key := l.Digest.String()
-		if started[key] {
-			continue
-		}
-		started[key] = true
+	for _, l := range fetch {
 		g.Go(func() error {
-			defer close(here[key])
-			return p.layer(ctx, l)
+			if err := p.layer(ctx, l, old[l.Digest.String()]); err != nil {
+				return err
+			}
+			close(here[l.Digest.String()])
+			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	for _, l := range layers {
-		if started[l.Digest.String()] {
-			delete(started, l.Digest.String())
+	for _, l := range fetch {
+		if !old[l.Digest.String()] {
 			p.o.say(short(l), "Pull complete")
 		}
 	}
@@ -231,12 +239,11 @@ func (p *pull) layers(ctx context.Context, manifest ocispec.Descriptor, layers [
 
 func short(d ocispec.Descriptor) string { return fmt.Sprintf("%.12s", d.Digest.Encoded()) }
 
-func (p *pull) layer(ctx context.Context, l ocispec.Descriptor) error {
+func (p *pull) layer(ctx context.Context, l ocispec.Descriptor, old bool) error {
 	if err := checkLayer(ctx, l); err != nil {
 		return err
 	}
-	if _, err := p.s.content.Info(ctx, l.Digest); err == nil {
-		p.o.say(short(l), "Already exists")
+	if old {
 		return p.blob(ctx, l)
 	}
 	stop := p.report(ctx, l)

@@ -400,3 +400,70 @@ func TestPullAllTagsAndByDigest(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestPruneBesidePulls: what is being pulled or has been claimed is never collected, and nothing fails but looking for what is gone.
+func TestPruneBesidePulls(t *testing.T) {
+	host := realRegistry(t, nil)
+	origin, s := open(t), open(t)
+	base := imported(t, origin, host+"/team/base:1", file1("bin/a", strings.Repeat("x", 200<<10)))
+	for _, name := range []string{"one", "two"} {
+		if _, err := origin.Commit(t.Context(), layer(t, file1("etc/name", name)), CommitOptions{Parent: base, Ref: host + "/team/" + name + ":1", Config: base.Config.Config}); err != nil {
+			t.Fatal(err)
+		}
+		if err := origin.Push(t.Context(), host+"/team/"+name+":1", TransferOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if _, err := s.Prune(t.Context(), map[string]map[string]bool{"dangling": {"false": true}}); err != nil {
+				t.Error("prune:", err)
+			}
+		}
+	})
+	var users sync.WaitGroup
+	claimed := atomic.Int32{}
+	for i, name := range []string{"one", "two", "one"} {
+		users.Go(func() {
+			for range 8 {
+				if err := s.Pull(t.Context(), host+"/team/"+name+":1", TransferOptions{}); err != nil {
+					t.Error("pull:", err)
+					continue
+				}
+				img, err := s.Resolve(t.Context(), host+"/team/"+name+":1", nil)
+				if err != nil {
+					if !errdefs.IsNotFound(err) {
+						t.Error("resolve:", err)
+					}
+					continue
+				}
+				container := fmt.Sprintf("c%d", i)
+				if err := s.Acquire(t.Context(), img.ID, img.Manifest.Digest, container); err != nil {
+					if !errdefs.IsNotFound(err) {
+						t.Error("acquire:", err)
+					}
+					continue
+				}
+				claimed.Add(1)
+				time.Sleep(time.Millisecond)
+				for _, dir := range img.Lower {
+					if _, err := os.Stat(dir); err != nil {
+						t.Error("a claimed image lost a layer:", err)
+					}
+				}
+				s.Release(t.Context(), container)
+			}
+		})
+	}
+	users.Wait()
+	close(done)
+	wg.Wait()
+	t.Logf("%d of 24 rounds got to a claim", claimed.Load())
+}

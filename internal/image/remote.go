@@ -213,7 +213,8 @@ func explain(what, host string, err error) error {
 		}
 		return &explained{text, []error{err, errdefs.ErrPermissionDenied}}
 	case errors.As(err, &dns):
-		return fmt.Errorf("%s: the registry's name %s cannot be resolved: %w: %w", what, host, err, errdefs.ErrUnavailable)
+		text := fmt.Sprintf("%s: the registry's name %s cannot be resolved: %v", what, host, dns)
+		return &explained{text, []error{err, errdefs.ErrUnavailable}}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		text := fmt.Sprintf("%s: connection refused: nothing listens at %s: is the registry running?", what, host)
 		return &explained{text, []error{err, errdefs.ErrUnavailable}}

@@ -149,8 +149,7 @@ func (s *Service) removeNames(ctx context.Context, e *entry, names []string) ([]
 	if !last {
 		return out, nil
 	}
-	s.forgetLayers()
-	if err := s.collect(ctx); err != nil {
+	if err := s.sweep(ctx); err != nil {
 		return out, err
 	}
 	s.events.Publish(events.ImageEventType, events.ActionDelete, id.String(), map[string]string{"name": id.String()})
@@ -195,7 +194,7 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 			return report, err
 		}
 	}
-	if err := s.collect(ctx); err != nil {
+	if err := s.sweep(ctx); err != nil {
 		return report, err
 	}
 	after, _ := s.DiskUsage(ctx)

@@ -45,6 +45,7 @@ func (s *Service) resolve(ctx context.Context, img images.Image, name string, pl
 	}
 	s.mu.Lock()
 	known, ok := s.resolved[key]
+	sweeps := s.sweeps
 	s.mu.Unlock()
 	if !ok {
 		loaded, err := s.load(ctx, img, platform)
@@ -56,7 +57,9 @@ func (s *Service) resolve(ctx context.Context, img images.Image, name string, pl
 		}
 		known = *loaded
 		s.mu.Lock()
-		s.resolved[key] = known
+		if s.sweeps == sweeps { // else its layers may have been collected since
+			s.resolved[key] = known
+		}
 		s.mu.Unlock()
 	}
 	if !isFullID(img.Name) && (!isID(name) || !strings.HasPrefix(img.Target.Digest.Encoded(), strings.TrimPrefix(name, "sha256:"))) {
@@ -70,7 +73,16 @@ func (s *Service) forgetLayers() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.resolved)
+	s.sweeps++
 	s.layers.forget()
+}
+
+// sweep frees what nothing refers to. What is remembered of layers is forgotten before, for those who ask now, and after, since some may
+// have asked in between.
+func (s *Service) sweep(ctx context.Context) error {
+	s.forgetLayers()
+	defer s.forgetLayers()
+	return s.collect(ctx)
 }
 
 // matcher chooses a platform's image: the host's, or just the one asked for.

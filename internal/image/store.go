@@ -50,6 +50,7 @@ type Service struct {
 
 	mu       sync.Mutex // guards what follows
 	resolved map[resolvedKey]Image
+	sweeps   int
 }
 
 type resolvedKey struct {
