@@ -27,7 +27,9 @@ func UserNamespace(uids, gids []Mapping) (*os.File, error) {
 		return nil, err
 	}
 	defer p.Close()
-	p.Call("wait", unix.SYS_PAUSE)
+	// It is killed when the namespace is open. Should this process be killed before, nobody is left to do so: it ends by itself.
+	p.Call("wait", unix.SYS_NANOSLEEP, p.words([]uint64{30, 0}), nil)
+	p.Fail("wait for the namespace to be opened", int(unix.ETIMEDOUT))
 	pr, err := p.Start(unix.CLONE_NEWUSER, false)
 	if err != nil {
 		return nil, fmt.Errorf("make a user namespace: %w", err)
