@@ -3,13 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/signal"
-	"runtime"
-	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -21,34 +19,67 @@ import (
 	"wherry.dev/wherry/internal/sysprog"
 )
 
-// runShim serves one container on the listening socket that it inherits as descriptor 3.
+// runShim waits on descriptor 3 for the container that it is to stand beside, and serves it.
 func runShim(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet("shim", flag.ContinueOnError)
-	dir := flags.String("dir", "", "the task's `folder`")
-	if err := flags.Parse(args); err != nil || *dir == "" {
-		return errors.New("usage: oar shim --dir FOLDER, with a listening socket as descriptor 3; the engine starts it")
+	if len(args) > 0 {
+		return errors.New("usage: oar shim, with a connected socket as descriptor 3; the engine starts it")
 	}
-	// Small and quiet: a shim allocates little, so it collects little; one processor is enough to copy output.
-	runtime.GOMAXPROCS(2)
-	debug.SetGCPercent(400)
-	debug.SetMemoryLimit(24 << 20)
 	// Caught and dropped, not ignored: what is ignored stays so in the container's program, which could then not trap SIGTERM.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGPIPE, unix.SIGTERM, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	if err := sysprog.Protect(); err != nil {
 		return err
 	}
 	adj := guard()
-	f := os.NewFile(3, "socket")
-	l, err := net.FileListener(f)
+	engine, err := inherited()
 	if err != nil {
-		return fmt.Errorf("descriptor 3 is not a listening socket: %w", err)
+		return err
 	}
-	f.Close()
-	listener, ok := l.(*net.UnixListener)
+	shim.Warm()
+	var a shim.Adoption
+	files, err := engine.Receive(&a)
+	if errors.Is(err, io.EOF) {
+		return nil // the engine has ended, or needs no shim any more
+	}
+	if err != nil || len(files) != 2 {
+		return fmt.Errorf("descriptor 3: no adoption with two files: %d files, %w", len(files), err)
+	}
+	l, err := adopt(a.Dir, files[0], files[1])
+	if err != nil {
+		return err
+	}
+	return shim.NewServer(a.Dir, builtin{a.Dir, adj}).Serve(ctx, l, engine)
+}
+
+// inherited is the connection to the engine.
+func inherited() (*shim.Conn, error) {
+	f := os.NewFile(3, "engine")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("descriptor 3 is not a connected socket: %w", err)
+	}
+	engine, ok := c.(*net.UnixConn)
 	if !ok {
-		return errors.New("descriptor 3 is not a unix socket")
+		return nil, errors.New("descriptor 3 is not a unix socket")
 	}
-	return shim.NewServer(*dir, builtin{*dir, adj}).Serve(ctx, listener)
+	return shim.NewConn(engine), nil
+}
+
+// adopt takes over what belongs to the container: where later engines knock, where to complain, and a name that ps shows.
+func adopt(dir string, socket, complaints *os.File) (*net.UnixListener, error) {
+	defer socket.Close()
+	defer complaints.Close()
+	for fd := 1; fd <= 2; fd++ {
+		if err := unix.Dup3(int(complaints.Fd()), fd, 0); err != nil {
+			return nil, fmt.Errorf("open the shim's log: %w", err)
+		}
+	}
+	_ = os.WriteFile("/proc/self/comm", []byte(shim.Name(dir)), 0)
+	l, err := net.FileListener(socket)
+	if err != nil {
+		return nil, fmt.Errorf("the task's socket: %w", err)
+	}
+	return l.(*net.UnixListener), nil
 }
 
 // guard asks the out-of-memory killer to look elsewhere, as far as the kernel permits it, and returns the score from before, which is the

@@ -23,8 +23,8 @@ import (
 	networks "wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/sandbox"
-	"wherry.dev/wherry/internal/seccomp"
 	"wherry.dev/wherry/internal/spec"
+	"wherry.dev/wherry/internal/task"
 	"wherry.dev/wherry/internal/volume"
 )
 
@@ -54,7 +54,8 @@ type Service struct {
 	opened chan struct{} // closed when what is left of earlier lives is known
 	lives  lives
 
-	filters   seccomp.Cache
+	filters   task.Filters
+	shims     *task.Shims
 	followers logs.Watcher // of output
 }
 
@@ -107,6 +108,7 @@ func (l *lives) stop() {
 // Close drops connections to the shims. Containers keep running; where none does, their common control group goes.
 func (s *Service) Close() error {
 	s.lives.stop()
+	s.shims.Close()
 	alive := false
 	for _, c := range s.index.all() {
 		c.mu.Lock()

@@ -166,7 +166,7 @@ func (n *starting) release() {
 func (n *starting) create(ctx context.Context) (err error) {
 	root := n.r.rootfs(n.c.dir)
 	root.Volatile, root.ReadOnly = n.volatile(), false // read-only once the places of mounts are made: the spec says so
-	n.task, err = task.Create(ctx, task.CreateOptions{Oar: n.s.o.Oar, Dir: n.c.taskDir, ID: n.r.ID, Spec: n.spec, Rootfs: &root, Filters: &n.s.filters,
+	n.task, err = task.Create(ctx, task.CreateOptions{Shims: n.s.shims, Dir: n.c.taskDir, ID: n.r.ID, Spec: n.spec, Rootfs: &root, Filters: &n.s.filters,
 		Stdin: n.r.Config.OpenStdin, Log: n.r.Log})
 	if err != nil {
 		return err

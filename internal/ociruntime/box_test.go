@@ -20,7 +20,7 @@ const base = 0x31000000
 
 // box is a container under test: a busybox image, a writable layer, all namespaces.
 type box struct {
-	t      *testing.T
+	t      testing.TB
 	image  string // the layer; tests put into it what an image could hold
 	upper  string
 	rootfs *rootfs.Rootfs
@@ -53,21 +53,21 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func copyTo(t *testing.T, from, to string) {
+func copyTo(t testing.TB, from, to string) {
 	t.Helper()
 	b, err := os.ReadFile(from)
 	must(t, err)
 	must(t, os.WriteFile(to, b, 0o755))
 }
 
-func newBox(t *testing.T, args ...string) *box {
+func newBox(t testing.TB, args ...string) *box {
 	t.Helper()
 	dir := t.TempDir()
 	b := &box{t: t, image: filepath.Join(dir, "image"), upper: filepath.Join(dir, "upper")}

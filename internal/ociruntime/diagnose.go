@@ -2,8 +2,6 @@ package ociruntime
 
 import (
 	"bytes"
-	"debug/elf"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -129,55 +127,4 @@ func interpreterProblem(files view, head []byte) string {
 		return ""
 	}
 	return elfProblem(files, head)
-}
-
-// elfProblem reads an ELF header and its program headers (elf(5)) of the class and byte order that this machine has, all within head.
-func elfProblem(files view, head []byte) string {
-	const identSize, headerSize, programSize = 16, 64, 56
-	if len(head) < headerSize || !bytes.HasPrefix(head, []byte(elf.ELFMAG)) {
-		return ""
-	}
-	machine := elf.Machine(binary.LittleEndian.Uint16(head[identSize+2:]))
-	if elf.Data(head[elf.EI_DATA]) == elf.ELFDATA2MSB {
-		machine = elf.Machine(binary.BigEndian.Uint16(head[identSize+2:]))
-	}
-	if machine != ownMachine {
-		return fmt.Sprintf("it is a program for %s, this machine is %s: use an image for this platform", platformOf(machine), platformOf(ownMachine))
-	}
-	if elf.Class(head[elf.EI_CLASS]) != elf.ELFCLASS64 {
-		return ""
-	}
-	at, count := binary.LittleEndian.Uint64(head[32:]), int(binary.LittleEndian.Uint16(head[56:]))
-	for i := range count {
-		from := at + uint64(i)*programSize
-		if from > uint64(len(head)-programSize) {
-			return ""
-		}
-		h := head[from : from+programSize]
-		if elf.ProgType(binary.LittleEndian.Uint32(h)) != elf.PT_INTERP {
-			continue
-		}
-		offset, size := binary.LittleEndian.Uint64(h[8:]), binary.LittleEndian.Uint64(h[32:])
-		if offset > uint64(len(head)) || size > uint64(len(head))-offset || size > unix.PathMax {
-			return ""
-		}
-		loader := strings.TrimRight(string(head[offset:offset+size]), "\x00")
-		f, err := files.open(loader, unix.O_PATH)
-		if err != nil {
-			return fmt.Sprintf("its loader %s is not in the image (a program built for another libc?)", loader)
-		}
-		f.Close()
-		return ""
-	}
-	return ""
-}
-
-// platformOf is a machine's name as images have it.
-func platformOf(m elf.Machine) string {
-	names := map[elf.Machine]string{elf.EM_X86_64: "amd64", elf.EM_AARCH64: "arm64", elf.EM_386: "386", elf.EM_ARM: "arm", elf.EM_RISCV: "riscv64",
-		elf.EM_PPC64: "ppc64le", elf.EM_S390: "s390x", elf.EM_MIPS: "mips"}
-	if name, ok := names[m]; ok {
-		return name
-	}
-	return m.String()
 }

@@ -81,12 +81,9 @@ func NewServer(dir string, r Runtime) *Server {
 	return &Server{dir: dir, runtime: r, ended: make(chan struct{}), quit: make(chan struct{}), execs: map[string]*execution{}}
 }
 
-// abandoned is how long a shim waits for its first client: an engine that was killed right after it had started the shim never comes.
-const abandoned = 30 * time.Second
-
 // Serve answers until the container is dead, its end is written down and nobody is connected, or until it is deleted, or until everybody
 // has gone before there was a container.
-func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
+func (s *Server) Serve(ctx context.Context, l *net.UnixListener, first *Conn) error {
 	if err := ReadJSON(s.path(TaskFile), &s.config); err != nil {
 		return err
 	}
@@ -94,8 +91,8 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 		<-s.quit
 		l.Close()
 	}()
-	first := time.AfterFunc(abandoned, func() { s.count(0) })
-	defer first.Stop()
+	s.count(1)
+	go s.client(ctx, first)
 	for {
 		c, err := l.AcceptUnix()
 		if errors.Is(err, net.ErrClosed) {

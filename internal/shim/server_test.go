@@ -18,8 +18,8 @@ func (refusing) Create(context.Context, Config, Streams) (Container, error) {
 	return nil, errors.New("no container today")
 }
 
-// serve runs a server and says when it ended.
-func serve(t *testing.T) (address *net.UnixAddr, ended chan error) {
+// serve runs a server with one client and says when it ended.
+func serve(t *testing.T) (address *net.UnixAddr, first *Conn, ended chan error) {
 	t.Helper()
 	dir := t.TempDir()
 	config := Config{ID: "x", Log: LogConfig{Dir: filepath.Join(dir, "log")}, Spec: &specs.Spec{Process: &specs.Process{Args: []string{"true"}}}}
@@ -31,8 +31,9 @@ func serve(t *testing.T) (address *net.UnixAddr, ended chan error) {
 		t.Fatal(err)
 	}
 	ended = make(chan error, 1)
-	go func() { ended <- NewServer(dir, refusing{}).Serve(t.Context(), l) }()
-	return l.Addr().(*net.UnixAddr), ended
+	ours, theirs := pair(t)
+	go func() { ended <- NewServer(dir, refusing{}).Serve(t.Context(), l, NewConn(theirs)) }()
+	return l.Addr().(*net.UnixAddr), NewConn(ours), ended
 }
 
 func dial(t *testing.T, to *net.UnixAddr) *Conn {
@@ -59,8 +60,7 @@ func ask(t *testing.T, c *Conn, r Request) Response {
 }
 
 func TestRequestsWithoutContainer(t *testing.T) {
-	to, _ := serve(t)
-	c := dial(t, to)
+	_, c, _ := serve(t)
 	for i, method := range []string{MethodStart, MethodKill, MethodExec, MethodExecWait, MethodExecKill, MethodResize, "nonsense", "", MethodCreate} {
 		if resp := ask(t, c, Request{N: uint64(i + 1), Method: method}); resp.Error == "" {
 			t.Errorf("%q is answered without an error", method)
@@ -76,8 +76,8 @@ func TestRequestsWithoutContainer(t *testing.T) {
 // TestEndsWithItsClients: a shim that has no container ends when the last client has gone, and by Delete.
 func TestEndsWithItsClients(t *testing.T) {
 	for _, how := range []string{"gone", "delete"} {
-		to, ended := serve(t)
-		first, second := dial(t, to), dial(t, to)
+		to, first, ended := serve(t)
+		second := dial(t, to)
 		ask(t, first, Request{N: 1, Method: MethodState})
 		ask(t, second, Request{N: 1, Method: MethodState})
 		first.Close()

@@ -62,6 +62,22 @@ type LogConfig struct {
 	MaxFiles int    `json:"maxFiles,omitempty"`
 }
 
+// Adoption is the first frame that a shim gets on descriptor 3, with two files: the listening socket of its task's folder, and where it
+// complains. The connection that brought it is the shim's first client. A connection that ends before it ends the shim.
+type Adoption struct {
+	Dir string `json:"dir"`
+}
+
+// Name is what ps shows of the shim of a task: the beginning of its container's id.
+func Name(dir string) string {
+	id := filepath.Base(dir)
+	return "oar " + id[:min(len(id), 11)]
+}
+
+// Environment is a shim's: the Go runtime's settings. A shim allocates little and lives long: its memory is collected early; two
+// processors are enough to copy output.
+func Environment() []string { return []string{"GOMAXPROCS=2", "GOGC=60", "GOMEMLIMIT=24MiB"} }
+
 // Exit is how a container's first process ended.
 type Exit struct {
 	Code      int       `json:"code"`
@@ -76,6 +92,7 @@ type Exit struct {
 // byte. A request has a number, its response the same; several are under way at a time.
 //
 //	engine                                shim
+//	  adoption + listening socket + log ───▶
 //	  {1, create} ─────────────────────────▶  namespaces made, process waits
 //	  ◀──────────── {1, {pid}} + console
 //	  {2, start} ──────────────────────────▶  execve

@@ -25,19 +25,19 @@ import (
 
 	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/rootfs"
-	"wherry.dev/wherry/internal/seccomp"
 	"wherry.dev/wherry/internal/shim"
 )
 
 // CreateOptions say what Create makes.
 type CreateOptions struct {
-	Oar    string // path of the oar binary
+	Oar    string // path of the oar binary, for a shim of its own
+	Shims  *Shims // instead of Oar: where shims come from
 	Dir    string // the task's own directory under --state (…/tasks/<id>); made by Create
 	ID     string
 	Spec   *specs.Spec // written to Dir/config.json; Linux.CgroupsPath and Resources say the cgroup
 	Rootfs *rootfs.Rootfs
 	// Filters compiles the seccomp profile; nil: it is compiled for this task alone.
-	Filters *seccomp.Cache
+	Filters *Filters
 	Stdin   bool // keep an open stdin pipe (docker's OpenStdin); terminal comes from Spec.Process.Terminal
 	Log     LogOptions
 }
@@ -98,11 +98,18 @@ func Create(ctx context.Context, o CreateOptions) (*Task, error) {
 		return nil, fmt.Errorf("prepare the task of container %s: %w", o.ID, err)
 	}
 	t := newTask(o.Dir, config)
-	if err := t.spawn(ctx, o.Oar); err != nil {
+	shims := o.Shims
+	if shims == nil {
+		shims = &Shims{oar: o.Oar}
+	}
+	if err := t.spawn(ctx, shims); err != nil {
 		os.RemoveAll(o.Dir)
 		return nil, fmt.Errorf("start the shim of container %s: %w", o.ID, err)
 	}
 	resp, _, err := t.call(ctx, shim.Request{Method: shim.MethodCreate})
+	if o.Shims != nil {
+		o.Shims.refill()
+	}
 	if err == nil {
 		t.pid, t.warnings = resp.Pid, resp.Warnings
 		t.pidfd, err = openPidfd(t.pid)
@@ -124,7 +131,7 @@ func fill(config *shim.Config, o CreateOptions) error {
 	}
 	filters := o.Filters
 	if filters == nil {
-		filters = &seccomp.Cache{}
+		filters = &Filters{}
 	}
 	linux := *spec.Linux
 	linux.Seccomp = nil
@@ -157,8 +164,8 @@ func socketAddress(dir *os.File) *net.UnixAddr {
 	return &net.UnixAddr{Net: "unix", Name: "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + shim.SocketFile}
 }
 
-// spawn starts the shim with a listening socket that this process has made, and connects to it.
-func (t *Task) spawn(ctx context.Context, oar string) error {
+// spawn gives the task to a shim, with a listening socket that this process has made for later engines' lives.
+func (t *Task) spawn(ctx context.Context, shims *Shims) error {
 	dir, err := os.Open(t.dir)
 	if err != nil {
 		return err
@@ -175,33 +182,16 @@ func (t *Task) spawn(ctx context.Context, oar string) error {
 		return err
 	}
 	defer socket.Close()
-	errors, err := os.OpenFile(filepath.Join(t.dir, shim.ErrorFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	complaints, err := os.OpenFile(filepath.Join(t.dir, shim.ErrorFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
-	defer errors.Close()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
+	defer complaints.Close()
+	if t.conn, err = shims.adopt(shim.Adoption{Dir: t.dir}, socket, complaints); err != nil {
 		return err
 	}
-	defer null.Close()
-	// A read-only mount of the binary for this one process: /proc/PID/exe of a container's processes may lead to it before their execve,
-	// and through it nobody can write to the binary on the host.
-	program, err := rootfs.Bind(oar, rootfs.BindOptions{Set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV})
-	if err != nil {
-		return err
-	}
-	defer program.Close()
-	path := "/proc/self/fd/" + strconv.Itoa(int(program.Fd()))
-	pidfd := -1
-	p, err := os.StartProcess(path, []string{"oar", "shim", "--dir", t.dir}, &os.ProcAttr{Dir: "/", Env: []string{},
-		Files: []*os.File{null, errors, errors, socket}, Sys: &unix.SysProcAttr{Setsid: true, PidFD: &pidfd}})
-	if err != nil {
-		return err
-	}
-	_ = p.Release()
-	go func() { _ = reap(pidfd) }() // ends with the shim; a later engine's life has no child to wait for
-	return t.connect(ctx, dir)
+	go t.receive(context.WithoutCancel(ctx))
+	return nil
 }
 
 func (t *Task) connect(ctx context.Context, dir *os.File) error {
@@ -327,8 +317,8 @@ func (t *Task) Abandon() error {
 	if err != nil || shimPid <= 1 {
 		return fmt.Errorf("find the shim of container %s: its parent is %q", t.config.ID, fields[1])
 	}
-	name, err := os.ReadFile("/proc/" + fields[1] + "/cmdline")
-	if err != nil || !bytes.Contains(name, []byte(t.dir)) {
+	name, err := os.ReadFile("/proc/" + fields[1] + "/comm")
+	if err != nil || string(bytes.TrimSpace(name)) != shim.Name(t.dir) {
 		return fmt.Errorf("the parent %d of container %s is not its shim", shimPid, t.config.ID)
 	}
 	return unix.Kill(shimPid, unix.SIGKILL)

@@ -18,7 +18,7 @@ import (
 )
 
 // oar builds the runtime once for all tests.
-func oar(t *testing.T) string {
+func oar(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(os.TempDir(), "oar-for-task-tests")
 	cmd := exec.Command("go", "build", "-o", path, "../../cmd/oar")
@@ -31,7 +31,7 @@ func oar(t *testing.T) string {
 }
 
 // options of a busybox container in its own user namespace.
-func options(t *testing.T, oar, id string, args ...string) CreateOptions {
+func options(t testing.TB, oar, id string, args ...string) CreateOptions {
 	t.Helper()
 	dir := t.TempDir()
 	layer, upper, work := filepath.Join(dir, "layer"), filepath.Join(dir, "upper"), filepath.Join(dir, "work")

@@ -1,4 +1,4 @@
-package seccomp
+package task
 
 import (
 	"crypto/sha256"
@@ -8,19 +8,21 @@ import (
 	"sync"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"wherry.dev/wherry/internal/seccomp"
 )
 
-// maxCached bounds how many filters a Cache holds; most containers share one or two.
-const maxCached = 64
+// maxFilters bounds how many filters are kept; most containers share one or two.
+const maxFilters = 64
 
-// Cache compiles each profile once. Its zero value works; safe for many goroutines.
-type Cache struct {
+// Filters compiles each seccomp profile once. Its zero value works; safe for many goroutines.
+type Filters struct {
 	mu      sync.Mutex // guards what follows
 	filters map[[sha256.Size]byte][]byte
 }
 
 // Compile is the filter of a profile, which the caller must not change.
-func (c *Cache) Compile(p *specs.LinuxSeccomp) ([]byte, error) {
+func (c *Filters) Compile(p *specs.LinuxSeccomp) ([]byte, error) {
 	key := digest(p)
 	c.mu.Lock()
 	filter, ok := c.filters[key]
@@ -28,13 +30,13 @@ func (c *Cache) Compile(p *specs.LinuxSeccomp) ([]byte, error) {
 	if ok {
 		return filter, nil
 	}
-	filter, err := Compile(p)
+	filter, err := seccomp.Compile(p)
 	if err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.filters == nil || len(c.filters) >= maxCached {
+	if c.filters == nil || len(c.filters) >= maxFilters {
 		c.filters = map[[sha256.Size]byte][]byte{}
 	}
 	c.filters[key] = filter
@@ -44,7 +46,7 @@ func (c *Cache) Compile(p *specs.LinuxSeccomp) ([]byte, error) {
 // digest names a profile by everything in it that its filter depends on. Each part has its length before it, so no two profiles are written
 // alike.
 func digest(p *specs.LinuxSeccomp) (sum [sha256.Size]byte) {
-	w := writer{h: sha256.New()}
+	w := partWriter{h: sha256.New()}
 	w.text(string(p.DefaultAction))
 	w.errno(p.DefaultErrnoRet)
 	w.number(uint64(len(p.Architectures)))
@@ -72,15 +74,15 @@ func digest(p *specs.LinuxSeccomp) (sum [sha256.Size]byte) {
 	return sum
 }
 
-// writer gathers small parts for a hash.
-type writer struct {
+// partWriter gathers small parts for a hash.
+type partWriter struct {
 	h   hash.Hash
 	buf []byte
 }
 
-func (w *writer) number(n uint64) { w.buf = binary.LittleEndian.AppendUint64(w.buf, n) }
+func (w *partWriter) number(n uint64) { w.buf = binary.LittleEndian.AppendUint64(w.buf, n) }
 
-func (w *writer) text(s string) {
+func (w *partWriter) text(s string) {
 	w.number(uint64(len(s)))
 	w.buf = append(w.buf, s...)
 	if len(w.buf) > 4096 {
@@ -88,7 +90,7 @@ func (w *writer) text(s string) {
 	}
 }
 
-func (w *writer) errno(n *uint) {
+func (w *partWriter) errno(n *uint) {
 	if n == nil {
 		w.number(0)
 		return
@@ -97,7 +99,7 @@ func (w *writer) errno(n *uint) {
 	w.number(uint64(*n))
 }
 
-func (w *writer) flush() {
+func (w *partWriter) flush() {
 	_, _ = io.Writer(w.h).Write(w.buf) // a hash takes everything
 	w.buf = w.buf[:0]
 }

@@ -1,4 +1,4 @@
-package seccomp
+package task
 
 import (
 	"bytes"
@@ -7,9 +7,11 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"wherry.dev/wherry/internal/seccomp"
 )
 
-func TestCacheKeepsProfilesApart(t *testing.T) {
+func TestFiltersKeepsProfilesApart(t *testing.T) {
 	errno := uint(7)
 	profile := func(change func(*specs.LinuxSeccomp)) *specs.LinuxSeccomp {
 		p := &specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Architectures: []specs.Arch{specs.ArchX86_64},
@@ -47,8 +49,8 @@ func TestCacheKeepsProfilesApart(t *testing.T) {
 	}
 }
 
-func TestCacheCompilesOnce(t *testing.T) {
-	var c Cache
+func TestFiltersCompilesOnce(t *testing.T) {
+	var c Filters
 	p := func(i int) *specs.LinuxSeccomp {
 		return &specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Value: uint64(i), Op: specs.OpEqualTo}}}}}
 	}
@@ -58,14 +60,14 @@ func TestCacheCompilesOnce(t *testing.T) {
 		go func() {
 			defer wg.Done()
 			got, err := c.Compile(p(i % 80))
-			want, _ := Compile(p(i % 80))
+			want, _ := seccomp.Compile(p(i % 80))
 			if err != nil || !bytes.Equal(got, want) {
 				t.Error(fmt.Errorf("profile %d: %w", i, err))
 			}
 		}()
 	}
 	wg.Wait()
-	if len(c.filters) > maxCached {
+	if len(c.filters) > maxFilters {
 		t.Errorf("%d filters are kept", len(c.filters))
 	}
 	first, _ := c.Compile(p(1))
