@@ -163,6 +163,9 @@ func (s *source) detached(ctx context.Context) (int, error) {
 			flags |= unix.AT_RECURSIVE
 		}
 		fd, err := unix.OpenTree(unix.AT_FDCWD, s.device, flags)
+		if errors.Is(err, unix.ENOENT) { // docker's command line takes the kernel's words for a missing program
+			return -1, fmt.Errorf("its device %s does not exist: make it, or the volume anew: %w", s.device, errdefs.ErrInvalidArgument)
+		}
 		if err != nil {
 			return -1, fmt.Errorf("bind %s: %w", s.device, err)
 		}
