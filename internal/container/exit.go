@@ -59,13 +59,12 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 		if exit.Lost {
 			r.Error = "its supervisor was gone: the container was ended, how its program did is not known"
 		}
-		c.exits++
 	})
 	if r.OOMKilled {
 		s.publish(r, events.ActionOOM, "victim", r.OOMVictim)
 	}
 	s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(r.ExitCode), "execDuration", strconv.Itoa(int(r.FinishedAt.Sub(r.StartedAt).Seconds())))
-	c.answer(exited(r), false)
+	c.answerExit(exited(r))
 	if t != nil {
 		s.log(t.Delete(ctx))
 	}
@@ -191,14 +190,14 @@ func (l life) restartByPolicy(ctx context.Context) {
 		return
 	}
 	r = c.settle(func(r *Record) { r.Status = Exited })
-	c.answer(exited(r), false)
+	c.answer(exited(r), waitsForExit)
 }
 
 // settle changes the record for what has happened already: in memory also where the disk does not take it. Of a container with --rm it is
 // in memory only: an engine that finds its record removes it in any case.
 func (c *Container) settle(fn func(*Record)) *Record {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.disk.Lock()
+	defer c.disk.Unlock()
 	next := *c.rec.Load()
 	fn(&next)
 	if !next.HostConfig.AutoRemove {

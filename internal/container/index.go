@@ -17,9 +17,10 @@ type Container struct {
 	id, dir, taskDir string
 	rec              atomic.Pointer[Record]
 
-	op sync.Mutex // one start, exit or removal at a time; held across I/O, never by readers
+	op   sync.Mutex // one start, exit or removal at a time; held across I/O, never by readers
+	disk sync.Mutex // one change of the record at a time, until it is written; never taken by readers
 
-	mu      sync.Mutex // guards what follows, and changes of rec
+	mu      sync.Mutex // guards what follows; held for moments
 	task    *task.Task
 	waiters []waiter
 	policy  policy
@@ -41,8 +42,8 @@ func (c *Container) record() *Record { return c.rec.Load() }
 
 // change makes a new record, by fn on a copy, and writes it; durable: on the disk before change returns.
 func (c *Container) change(durable bool, fn func(*Record) error) (*Record, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.disk.Lock()
+	defer c.disk.Unlock()
 	next := *c.rec.Load()
 	if err := fn(&next); err != nil {
 		return nil, err
@@ -54,8 +55,13 @@ func (c *Container) change(durable bool, fn func(*Record) error) (*Record, error
 	return &next, nil
 }
 
-// set makes a record the present one and wakes who waits for a change; the caller holds mu.
+// set makes a record the present one and wakes who waits for a change; the caller holds disk.
 func (c *Container) set(r *Record) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.rec.Load().Status.Alive() && !r.Status.Alive() {
+		c.exits++
+	}
 	c.rec.Store(r)
 	close(c.changed)
 	c.changed = make(chan struct{})

@@ -95,7 +95,7 @@ func (l life) removeNow(ctx context.Context, o RemoveOptions) error {
 	if err := l.takeApart(ctx, r, o); err != nil {
 		err = fmt.Errorf("remove container %s: %w", r.Name, err)
 		c.settle(func(r *Record) { r.Status, r.Error = Dead, err.Error() })
-		c.answer(container.WaitResponse{StatusCode: int64(r.ExitCode), Error: &container.WaitExitError{Message: err.Error()}}, true)
+		c.answer(container.WaitResponse{StatusCode: int64(r.ExitCode), Error: &container.WaitExitError{Message: err.Error()}}, anyone)
 		return err
 	}
 	s.index.remove(c)
@@ -105,7 +105,7 @@ func (l life) removeNow(ctx context.Context, o RemoveOptions) error {
 	c.changed = make(chan struct{})
 	c.mu.Unlock()
 	s.publish(r, events.ActionDestroy)
-	c.answer(exited(r), true)
+	c.answer(exited(r), anyone)
 	return nil
 }
 

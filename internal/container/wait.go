@@ -11,6 +11,7 @@ import (
 // waiter is somebody who waits for an exit, or for the removal.
 type waiter struct {
 	removal bool
+	after   int                         // how often the container had ended when the wait began
 	answer  chan container.WaitResponse // has room for the one answer
 }
 
@@ -27,6 +28,7 @@ func (s *Service) Wait(ctx context.Context, id string, condition container.WaitC
 	w := waiter{removal: condition == container.WaitConditionRemoved, answer: make(chan container.WaitResponse, 1)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	w.after = c.exits
 	r := c.rec.Load()
 	ended := !r.Status.Alive() && r.Status != Restarting
 	if c.isGone() || ended && condition != container.WaitConditionRemoved && condition != container.WaitConditionNextExit {
@@ -42,17 +44,28 @@ func (s *Service) Wait(ctx context.Context, id string, condition container.WaitC
 	return w.answer, nil
 }
 
-// answer tells those who wait for an exit; with removed also those who wait for the removal.
-func (c *Container) answer(a container.WaitResponse, removed bool) {
+func anyone(waiter) bool         { return true }
+func waitsForExit(w waiter) bool { return !w.removal }
+
+// answer tells those who are meant.
+func (c *Container) answer(a container.WaitResponse, meant func(waiter) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.waiters = slices.DeleteFunc(c.waiters, func(w waiter) bool {
-		if w.removal && !removed {
-			return false
+		if meant(w) {
+			w.answer <- a
+			return true
 		}
-		w.answer <- a
-		return true
+		return false
 	})
+}
+
+// answerExit tells those who have waited since before the last exit; who came after its record waits for the next one.
+func (c *Container) answerExit(a container.WaitResponse) {
+	c.mu.Lock()
+	exits := c.exits
+	c.mu.Unlock()
+	c.answer(a, func(w waiter) bool { return !w.removal && w.after < exits })
 }
 
 // waitExit waits until the container has ended more often than n times; false: it has not within the limit (0: none).
