@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/sandbox"
 	"wherry.dev/wherry/internal/task"
 )
@@ -24,10 +25,11 @@ type host struct {
 	bootID string
 	cpus   int
 	rlimit map[string]uint64
+	mapped bool // files of the state directory can be mounted with their ids mapped: tmpfs cannot before kernel 6.3
 }
 
-func lookAround() host {
-	h := host{cpus: runtime.NumCPU(), rlimit: hardLimits()}
+func lookAround(state string) host {
+	h := host{cpus: runtime.NumCPU(), rlimit: hardLimits(), mapped: idsMap(state)}
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err == nil {
 		h.bootID = strings.TrimSpace(string(b))
@@ -35,12 +37,25 @@ func lookAround() host {
 	return h
 }
 
+func idsMap(dir string) bool {
+	userns, err := rootfs.IDMap{Base: 1 << 30, Size: 1}.UserNamespace()
+	if err != nil {
+		return false
+	}
+	defer userns.Close()
+	f, err := rootfs.Bind(dir, rootfs.BindOptions{UserNS: userns})
+	if err != nil {
+		return false
+	}
+	return f.Close() == nil
+}
+
 // Open reads the records, finds running tasks again, and starts what its restart policy wants running.
 func Open(ctx context.Context, o Options) (*Service, error) {
 	if o.CgroupParent == "" {
 		o.CgroupParent = "/wherry"
 	}
-	s := &Service{o: o, ranges: sandbox.NewRanges(o.Root), index: newIndex(), host: lookAround(), opened: make(chan struct{})}
+	s := &Service{o: o, ranges: sandbox.NewRanges(o.Root), index: newIndex(), host: lookAround(o.State), opened: make(chan struct{})}
 	s.execs = newExecs(s)
 	for _, dir := range []string{s.o.containersDir(), filepath.Join(o.State, "tasks")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -205,17 +205,31 @@ func (n *starting) writeFiles(context.Context) error {
 		}
 		files = sandbox.FilesIn(n.s.o.etcDir(other.id))
 	case n.r.bridged():
-		if err := files.Write(n.content); err != nil {
+		if err := n.writeOwn(files, n.content); err != nil {
 			return err
 		}
 	default:
 		own := sandbox.HostNetwork{Hostname: n.r.Config.Hostname, ExtraHosts: h.ExtraHosts, DNS: h.DNS,
 			DNSSearch: h.DNSSearch, DNSOptions: h.DNSOptions}
-		if err := files.Write(own.Content()); err != nil {
+		if err := n.writeOwn(files, own.Content()); err != nil {
 			return err
 		}
 	}
 	n.input.Hosts, n.input.HostnameFile, n.input.ResolvConf = files.Hosts, files.Hostname, files.ResolvConf
+	return nil
+}
+
+// writeOwn writes the container's files; where a mount cannot map their ids, they belong to the container's root on the disk.
+func (n *starting) writeOwn(files sandbox.Files, content sandbox.Content) error {
+	err := files.Write(content)
+	if err != nil || n.s.host.mapped || n.r.IDMap.Size == 0 {
+		return err
+	}
+	for _, path := range []string{files.Hosts, files.Hostname, files.ResolvConf} {
+		if err := os.Lchown(path, n.r.IDMap.Host(0), n.r.IDMap.Host(0)); err != nil {
+			return fmt.Errorf("give a file of /etc to the container: %w", err)
+		}
+	}
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -254,7 +255,9 @@ func (l *layout) bindMount(a *attachment, m *specs.Mount, o mountOptions) error 
 	}
 	a.source, err = rootfs.Bind(source, b)
 	if errors.Is(err, rootfs.ErrNotMapped) {
-		l.warnings = append(l.warnings, fmt.Sprintf("%s is mounted without mapping its ids: %v", source, err))
+		if st, ok := fi.Sys().(*syscall.Stat_t); !ok || l.ns.ids.Inside(int(st.Uid)) == unmapped { // else it was made for the container
+			l.warnings = append(l.warnings, fmt.Sprintf("%s is mounted without mapping its ids: %v", source, err))
+		}
 		b.UserNS = nil
 		a.source, err = rootfs.Bind(source, b)
 	}
@@ -263,6 +266,9 @@ func (l *layout) bindMount(a *attachment, m *specs.Mount, o mountOptions) error 
 	}
 	return err
 }
+
+// unmapped is the id that a container sees of what is not in its range.
+const unmapped = 65534
 
 // slaveTree is the propagation of what the configuration says nothing about.
 const slaveTree = unix.MS_SLAVE | unix.MS_REC
