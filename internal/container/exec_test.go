@@ -58,6 +58,7 @@ func TestExec(t *testing.T) {
 		{"another directory", container.ExecCreateRequest{Cmd: sh("pwd"), WorkingDir: "/data"}, "", execResult{"/data\n", "", 0, nil}},
 		{"a user by name", container.ExecCreateRequest{Cmd: sh("id -u; id -g; echo $HOME"), User: "web"}, "", execResult{"101\n102\n/home\n", "", 0, nil}},
 		{"numbers", container.ExecCreateRequest{Cmd: sh("id -u; id -g; grep CapEff /proc/self/status"), User: "7:8"}, "", execResult{"7\n8\nCapEff:\t0000000000000000\n", "", 0, nil}},
+		{"its streams block", container.ExecCreateRequest{Cmd: sh("for i in 0 1 2; do grep flags /proc/self/fdinfo/$i; done")}, "x", execResult{"flags:\t00\nflags:\t01\nflags:\t01\n", "", 0, nil}},
 		{"its init is pid 1", container.ExecCreateRequest{Cmd: sh("cat /proc/1/comm")}, "", execResult{"sleep\n", "", 0, nil}},
 	} {
 		var stdin io.Reader

@@ -131,6 +131,8 @@ type printer struct {
 	skip    int // lines before the tail
 	to      [logs.Stderr + 1]io.Writer
 	lines   logs.Splitter
+	pending []byte // lines of one stream, to be written at once
+	stream  logs.Stream
 }
 
 // print reads to the end, or to the end of ctx and what was there by then.
@@ -146,8 +148,8 @@ func (p *printer) print(ctx context.Context, r *logs.Reader) error {
 		}
 		if raw {
 			err = p.write(e.Stream, e.Data)
-		} else {
-			err = p.lines.Add(e, p.line)
+		} else if err = p.lines.Add(e, p.line); err == nil {
+			err = p.flush()
 		}
 		if err != nil {
 			return p.ended(err)
@@ -159,8 +161,8 @@ func (p *printer) print(ctx context.Context, r *logs.Reader) error {
 var errUntil = errors.New("what follows is younger than asked for")
 
 func (p *printer) ended(err error) error {
-	if errors.Is(err, errUntil) {
-		return nil
+	if err == nil || errors.Is(err, errUntil) {
+		return p.flush()
 	}
 	return err
 }
@@ -175,18 +177,30 @@ func (p *printer) line(l logs.Line) error {
 	case !p.o.Until.IsZero() && l.Time.After(p.o.Until):
 		return errUntil
 	}
-	text := l.Text
-	if p.o.Timestamps || p.o.Details {
-		var head []byte
-		if p.o.Timestamps {
-			head = append(l.Time.UTC().AppendFormat(nil, timestamp), ' ')
+	if l.Stream != p.stream {
+		if err := p.flush(); err != nil {
+			return err
 		}
-		if p.o.Details {
-			head = append(append(head, p.details...), ' ')
-		}
-		text = append(head, text...)
+		p.stream = l.Stream
 	}
-	return p.write(l.Stream, text)
+	if p.o.Timestamps {
+		p.pending = append(l.Time.UTC().AppendFormat(p.pending, timestamp), ' ')
+	}
+	if p.o.Details {
+		p.pending = append(append(p.pending, p.details...), ' ')
+	}
+	p.pending = append(p.pending, l.Text...)
+	return nil
+}
+
+// flush writes the lines that are pending.
+func (p *printer) flush() error {
+	if len(p.pending) == 0 {
+		return nil
+	}
+	err := p.write(p.stream, p.pending)
+	p.pending = p.pending[:0]
+	return err
 }
 
 func (p *printer) write(stream logs.Stream, text []byte) error {
