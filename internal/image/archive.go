@@ -159,15 +159,15 @@ func (s *Service) loadOne(ctx context.Context, d ocispec.Descriptor, o TransferO
 }
 
 // unpackLoaded unpacks this machine's platform, or the one asked for. At least one must be in the archive as a whole.
-func (s *Service) unpackLoaded(ctx context.Context, d ocispec.Descriptor, platform *ocispec.Platform) error {
-	list, err := s.manifests(ctx, d)
+func (l *layers) unpackLoaded(ctx context.Context, d ocispec.Descriptor, platform *ocispec.Platform) error {
+	list, err := l.st.manifests(ctx, d)
 	if err != nil {
 		return err
 	}
 	want := matcher(platform)
 	whole, wanted := 0, 0
 	for _, m := range list {
-		if !s.complete(ctx, m) {
+		if !l.st.complete(ctx, m) {
 			continue
 		}
 		whole++
@@ -175,7 +175,7 @@ func (s *Service) unpackLoaded(ctx context.Context, d ocispec.Descriptor, platfo
 			continue
 		}
 		wanted++
-		if _, err := s.unpack(ctx, m, nil); err != nil {
+		if _, err := l.unpack(ctx, m, nil); err != nil {
 			return err
 		}
 	}

@@ -29,24 +29,7 @@ func legacy(t testing.TB, tags ...string) []byte {
 
 func tarOf(t testing.TB, files ...file) []byte {
 	t.Helper()
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, f := range files {
-		h := &tar.Header{Typeflag: tar.TypeReg, Name: f.name, Mode: 0o755, Size: int64(len(f.content)), Linkname: f.link}
-		if f.kind != 0 {
-			h.Typeflag = f.kind
-		}
-		if err := w.WriteHeader(h); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write([]byte(f.content)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
+	return layerOf(files...).Bytes()
 }
 
 // layout is an OCI layout as tools other than engines write it.

@@ -26,24 +26,30 @@ type file struct {
 
 func layer(t *testing.T, files ...file) *bytes.Buffer {
 	t.Helper()
+	return layerOf(files...)
+}
+
+// layerOf is a tar of files. It is made in memory: what could fail is a mistake of the test.
+func layerOf(files ...file) *bytes.Buffer {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, f := range files {
+		h := &tar.Header{Typeflag: f.kind, Name: f.name, Mode: f.mode, Size: int64(len(f.content)), Linkname: f.link}
 		if f.kind == 0 {
-			f.kind = tar.TypeReg
+			h.Typeflag = tar.TypeReg
 		}
 		if f.mode == 0 {
-			f.mode = 0o755
+			h.Mode = 0o755
 		}
-		if err := w.WriteHeader(&tar.Header{Typeflag: f.kind, Name: f.name, Mode: f.mode, Size: int64(len(f.content)), Linkname: f.link}); err != nil {
-			t.Fatal(err)
+		if err := w.WriteHeader(h); err != nil {
+			panic(err)
 		}
 		if _, err := w.Write([]byte(f.content)); err != nil {
-			t.Fatal(err)
+			panic(err)
 		}
 	}
 	if err := w.Close(); err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	return &b
 }

@@ -118,6 +118,9 @@ func (l *layers) unpackLayer(ctx context.Context, layer ocispec.Descriptor, diff
 		return err
 	}
 	defer unlock()
+	if err := l.st.hold(ctx, chain); err != nil {
+		return err
+	}
 	if _, err := l.st.snaps.Stat(ctx, chain); err == nil {
 		return nil
 	}

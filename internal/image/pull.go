@@ -78,6 +78,9 @@ func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) erro
 		if errors.Is(err, syscall.ENOSPC) {
 			err = errors.Join(err, s.sweep(context.WithoutCancel(ctx))) // what is half here needs its room more than its resumption
 		}
+		if errdefs.IsNotFound(err) {
+			return fmt.Errorf("pull %s: the registry has the image, but not all of its parts: %w", r.Familiar(), err)
+		}
 		return explain("pull "+r.Familiar(), r.Domain, err)
 	}
 	return p.finish(ctx, target)

@@ -159,6 +159,18 @@ func (s *store) lease(ctx context.Context) (_ context.Context, done func(), err 
 	return leases.WithLease(ctx, l.ID), func() { _ = s.leases.Delete(after, l) }, nil
 }
 
+// hold keeps a layer that is here already from being collected while the operation lasts.
+func (s *store) hold(ctx context.Context, chain string) error {
+	id, ok := leases.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	if err := s.leases.AddResource(ctx, leases.Lease{ID: id}, leases.Resource{ID: chain, Type: "snapshots/" + snapshotter}); err != nil {
+		return fmt.Errorf("hold layer %s: %w", chain, err)
+	}
+	return nil
+}
+
 // collect frees what nothing refers to.
 func (s *store) collect(ctx context.Context) error {
 	if _, err := s.db.GarbageCollect(in(ctx)); err != nil {
