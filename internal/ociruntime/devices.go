@@ -40,9 +40,17 @@ func (l *layout) prepareDevices() error {
 			return err
 		}
 	}
-	for _, l := range deviceLinks {
-		if err := unix.Symlinkat(l[0], int(dev.source.Fd()), l[1]); err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("link /dev/%s: %w", l[1], err)
+	root := l.ns.ids.Host(0)
+	for _, link := range deviceLinks {
+		err := unix.Symlinkat(link[0], int(dev.source.Fd()), link[1])
+		if errors.Is(err, unix.EEXIST) {
+			continue
+		}
+		if err == nil {
+			err = unix.Fchownat(int(dev.source.Fd()), link[1], root, root, unix.AT_SYMLINK_NOFOLLOW)
+		}
+		if err != nil {
+			return fmt.Errorf("link /dev/%s: %w", link[1], err)
 		}
 	}
 	if _, err := os.Stat("/proc/kcore"); err == nil && l.ns.ids.Size == 0 {
