@@ -2,6 +2,7 @@ package archive
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,10 +15,10 @@ import (
 )
 
 // makeNew makes anything but a directory; the name must be free.
-func (x *reader) makeNew(t *target) error {
+func (x *reader) makeNew(ctx context.Context, t *target) error {
 	switch t.Typeflag {
 	case tar.TypeReg, tar.TypeRegA, tar.TypeCont, tar.TypeGNUSparse: //nolint:staticcheck // old archives have TypeRegA
-		return x.makeFile(t)
+		return x.makeFile(ctx, t)
 	case tar.TypeLink:
 		return x.makeLink(t)
 	case tar.TypeSymlink:
@@ -44,13 +45,13 @@ func (x *reader) makeNew(t *target) error {
 	return fmt.Errorf("its type %q is not one that can be unpacked: %w", t.Typeflag, errdefs.ErrInvalidArgument)
 }
 
-func (x *reader) makeFile(t *target) error {
+func (x *reader) makeFile(ctx context.Context, t *target) error {
 	fd, err := unix.Openat(int(t.dir.Fd()), t.base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}
 	f := os.NewFile(uintptr(fd), t.base)
-	err = x.content(f, t.Size)
+	err = x.content(ctx, f, t.Size)
 	if err == nil {
 		err = x.dress(f, t)
 	}
@@ -60,12 +61,15 @@ func (x *reader) makeFile(t *target) error {
 	return errors.Join(err, f.Close())
 }
 
-// content copies an entry's bytes; whole blocks of zeros become holes.
-func (x *reader) content(f *os.File, size int64) error {
+// content copies an entry's bytes; whole blocks of zeros become holes. A few bytes of an archive can stand for any number of zeros.
+func (x *reader) content(ctx context.Context, f *os.File, size int64) error {
 	const block = 4096
 	var at int64
 	hole := false
 	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		n, err := io.ReadFull(x.tar, x.buf)
 		for start := 0; start < n; start += block {
 			b := x.buf[start:min(start+block, n)]

@@ -172,7 +172,7 @@ func (x *reader) make(ctx context.Context, t *target) error {
 		if err := x.clear(ctx, t); err != nil {
 			return err
 		}
-		err := x.makeNew(t)
+		err := x.makeNew(ctx, t)
 		if !errors.Is(err, unix.EEXIST) || try == tries { // a container's process was faster
 			return err
 		}
