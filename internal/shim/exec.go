@@ -13,7 +13,7 @@ import (
 
 func (s *Server) exec(ctx context.Context, r Request, files []*os.File) (Response, *os.File, error) {
 	s.mu.Lock()
-	c, exit := s.container, s.exit
+	c, exit := s.life.container, s.life.exit
 	_, taken := s.execs[r.Exec]
 	s.mu.Unlock()
 	switch {

@@ -51,22 +51,27 @@ type Server struct {
 	runtime Runtime
 	config  Config
 
-	ended   chan struct{} // closed when exit.json is written
-	quit    chan struct{} // closed when there is nothing left to do
-	quitOne sync.Once
+	ended    chan struct{} // closed when exit.json is written
+	quit     chan struct{} // closed when there is nothing left to do
+	quitOnce sync.Once
 
-	mu        sync.Mutex // guards what follows
+	mu      sync.Mutex // guards what follows
+	clients int        // connected now
+	life    life
+	execs   map[string]*execution
+	untidy  int         // execs so far
+	tidy    *time.Timer // gives memory back; nil before the first exec
+}
+
+// life is what the container has come to.
+type life struct {
 	container Container
+	program   string // the first process's, for people
 	output    *output
 	stdin     *os.File      // write side, or the terminal
 	starting  chan struct{} // nil: nobody has said start; closed when it has worked or not
 	started   bool
-	clients   int    // connected now
-	program   string // the first process's, for people
 	exit      *Exit
-	execs     map[string]*execution
-	untidy    int         // execs so far
-	tidy      *time.Timer // gives memory back; nil before the first exec
 }
 
 // execution is one exec under way.
@@ -130,14 +135,14 @@ func (s *Server) client(ctx context.Context, c *Conn) {
 func (s *Server) count(change int) {
 	s.mu.Lock()
 	s.clients += change
-	over := s.clients == 0 && (s.container == nil || s.exit != nil)
+	over := s.clients == 0 && (s.life.container == nil || s.life.exit != nil)
 	s.mu.Unlock()
 	if over {
 		s.end()
 	}
 }
 
-func (s *Server) end() { s.quitOne.Do(func() { close(s.quit) }) }
+func (s *Server) end() { s.quitOnce.Do(func() { close(s.quit) }) }
 
 // answer carries one request out. Descriptors that came with it are closed here.
 func (s *Server) answer(ctx context.Context, c *Conn, r Request, files []*os.File) error {
@@ -175,11 +180,11 @@ func (s *Server) do(ctx context.Context, r Request, files []*os.File) (resp Resp
 		return resp, nil, s.kill(unix.Signal(r.Signal), r.All)
 	case MethodWait:
 		<-s.ended
-		return Response{Exit: s.exit}, nil, nil
+		return Response{Exit: s.life.exit}, nil, nil
 	case MethodStdin:
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return resp, s.stdin, nil
+		return resp, s.life.stdin, nil
 	case MethodCloseStdin:
 		return resp, nil, s.closeStdin()
 	case MethodResize:
@@ -197,7 +202,7 @@ func (s *Server) do(ctx context.Context, r Request, files []*os.File) (resp Resp
 func (s *Server) create(ctx context.Context) (Response, *os.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.container != nil || s.exit != nil {
+	if s.life.container != nil || s.life.exit != nil {
 		return Response{}, nil, errors.New("the shim has created its container already")
 	}
 	spec := s.config.Spec
@@ -220,9 +225,9 @@ func (s *Server) create(ctx context.Context) (Response, *os.File, error) {
 		out.close()
 		return Response{}, nil, err
 	}
-	s.container, s.output, s.stdin, s.program = c, out, out.stdin, filepath.Base(spec.Process.Args[0])
+	s.life.container, s.life.output, s.life.stdin, s.life.program = c, out, out.stdin, filepath.Base(spec.Process.Args[0])
 	if console := c.Console(); console != nil {
-		s.stdin = console
+		s.life.stdin = console
 		out.pump(console, logs.Stdout)
 	}
 	out.run()
@@ -232,95 +237,36 @@ func (s *Server) create(ctx context.Context) (Response, *os.File, error) {
 
 func (s *Server) start() error {
 	s.mu.Lock()
-	c := s.container
-	if c == nil || s.starting != nil {
+	c := s.life.container
+	if c == nil || s.life.starting != nil {
 		s.mu.Unlock()
 		return errors.New("the container has not been created, or it has been started already")
 	}
-	s.starting = make(chan struct{})
+	s.life.starting = make(chan struct{})
 	s.mu.Unlock()
-	defer close(s.starting)
+	defer close(s.life.starting)
 	if err := c.Start(); err != nil {
 		return err
 	}
 	s.mu.Lock()
-	s.started = true
+	s.life.started = true
 	s.mu.Unlock()
 	return nil
-}
-
-// hasStarted says whether the program has ever run; a start that is under way is waited for: the program may have ended before its
-// start has been told.
-func (s *Server) hasStarted() bool {
-	s.mu.Lock()
-	starting := s.starting
-	s.mu.Unlock()
-	if starting == nil {
-		return false
-	}
-	<-starting
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.started
 }
 
 func (s *Server) state() Response {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := Response{Started: s.started, Exit: s.exit}
-	if s.container != nil {
-		r.Pid = s.container.Pid()
+	r := Response{Started: s.life.started, Exit: s.life.exit}
+	if s.life.container != nil {
+		r.Pid = s.life.container.Pid()
 	}
 	return r
 }
 
-// watch follows the container to its end: its first process, then whatever is left in its group, then its output.
-func (s *Server) watch(ctx context.Context) {
-	c := s.container
-	code, sig, err := c.Reap()
-	exit := Exit{Code: code, Signal: sig, At: time.Now()}
-	if err != nil {
-		exit.Code = 255
-	}
-	if g := c.Cgroup(); g != nil {
-		killAll(ctx, g)
-		if n, err := g.OOMKills(); err == nil && n > 0 {
-			exit.OOMKilled = true
-			if exit.OOMVictim = g.OOMVictim(); exit.OOMVictim == "" && sig == int(unix.SIGKILL) {
-				exit.OOMVictim = s.program
-			}
-		}
-	}
-	s.output.finish()
-	exit.Started = s.hasStarted()
-	_ = WriteJSON(s.path(ExitFile), exit)
-	s.mu.Lock()
-	s.exit = &exit
-	s.mu.Unlock()
-	if g := c.Cgroup(); g != nil {
-		_ = g.Delete()
-	}
-	close(s.ended)
-	s.count(0)
-}
-
-// killAll ends what is left of a group and comes back when it is empty: before that nothing may be called dead. A process that sleeps in
-// the kernel (a lost disk) can make that long.
-func killAll(ctx context.Context, g *cgroup.Group) {
-	for {
-		_ = g.Kill()
-		wait, cancel := context.WithTimeout(ctx, 30*time.Second)
-		err := g.WaitEmpty(wait)
-		cancel()
-		if err == nil {
-			return
-		}
-	}
-}
-
 func (s *Server) kill(sig unix.Signal, all bool) error {
 	s.mu.Lock()
-	c, exit := s.container, s.exit
+	c, exit := s.life.container, s.life.exit
 	s.mu.Unlock()
 	switch {
 	case c == nil:
@@ -345,21 +291,21 @@ func (s *Server) kill(sig unix.Signal, all bool) error {
 func (s *Server) closeStdin() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stdin == nil || s.container.Console() != nil {
+	if s.life.stdin == nil || s.life.container.Console() != nil {
 		return nil
 	}
-	err := s.stdin.Close()
-	s.stdin = nil
+	err := s.life.stdin.Close()
+	s.life.stdin = nil
 	return err
 }
 
 func (s *Server) resize(rows, cols uint16) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.container == nil || s.container.Console() == nil {
+	if s.life.container == nil || s.life.container.Console() == nil {
 		return errors.New("the container has no terminal")
 	}
-	return SetSize(s.container.Console(), rows, cols)
+	return SetSize(s.life.container.Console(), rows, cols)
 }
 
 // SetSize tells a terminal how large it is.
@@ -374,7 +320,7 @@ func SetSize(terminal *os.File, rows, cols uint16) error {
 // delete ends what is left and removes the group; a container that was created and never started ends here.
 func (s *Server) delete(ctx context.Context) error {
 	s.mu.Lock()
-	c := s.container
+	c := s.life.container
 	s.mu.Unlock()
 	if c == nil {
 		return nil

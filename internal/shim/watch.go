@@ -1,0 +1,69 @@
+package shim
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/cgroup"
+)
+
+// watch follows the container to its end: its first process, then whatever is left in its group, then its output.
+func (s *Server) watch(ctx context.Context) {
+	c := s.life.container
+	code, sig, err := c.Reap()
+	exit := Exit{Code: code, Signal: sig, At: time.Now()}
+	if err != nil {
+		exit.Code = 255
+	}
+	if g := c.Cgroup(); g != nil {
+		killAll(ctx, g)
+		if n, err := g.OOMKills(); err == nil && n > 0 {
+			exit.OOMKilled = true
+			if exit.OOMVictim = g.OOMVictim(); exit.OOMVictim == "" && sig == int(unix.SIGKILL) {
+				exit.OOMVictim = s.life.program
+			}
+		}
+	}
+	s.life.output.finish()
+	exit.Started = s.hasStarted()
+	_ = WriteJSON(s.path(ExitFile), exit)
+	s.mu.Lock()
+	s.life.exit = &exit
+	s.mu.Unlock()
+	if g := c.Cgroup(); g != nil {
+		_ = g.Delete()
+	}
+	close(s.ended)
+	s.count(0)
+}
+
+// killAll ends what is left of a group and comes back when it is empty: before that nothing may be called dead. A process that sleeps in
+// the kernel (a lost disk) can make that long.
+func killAll(ctx context.Context, g *cgroup.Group) {
+	for {
+		_ = g.Kill()
+		wait, cancel := context.WithTimeout(ctx, 30*time.Second)
+		err := g.WaitEmpty(wait)
+		cancel()
+		if err == nil {
+			return
+		}
+	}
+}
+
+// hasStarted says whether the program has ever run; a start that is under way is waited for: the program may have ended before its
+// start has been told.
+func (s *Server) hasStarted() bool {
+	s.mu.Lock()
+	starting := s.life.starting
+	s.mu.Unlock()
+	if starting == nil {
+		return false
+	}
+	<-starting
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.life.started
+}
