@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -61,29 +60,11 @@ func (s *Server) execution(r Request) (Response, *os.File, error) {
 	<-e.done
 	s.mu.Lock()
 	delete(s.execs, r.Exec)
+	s.untidy++
 	s.tidyLater()
 	s.mu.Unlock()
 	if console := e.process.Console(); console != nil {
 		console.Close()
 	}
 	return Response{Exit: &e.exit}, nil, nil
-}
-
-const (
-	tidyAfter = 2 * time.Second
-	tidyEvery = 64
-)
-
-// tidyLater gives the memory that execs have used back, a while after the last of them: health checks would fill a heap that is collected
-// hardly ever. The caller holds mu.
-func (s *Server) tidyLater() {
-	s.untidy++
-	switch {
-	case s.untidy%tidyEvery == 0:
-		go debug.FreeOSMemory() // takes about a millisecond
-	case s.tidy == nil:
-		s.tidy = time.AfterFunc(tidyAfter, debug.FreeOSMemory)
-	default:
-		s.tidy.Reset(tidyAfter)
-	}
 }

@@ -59,8 +59,8 @@ type Server struct {
 	clients int        // connected now
 	life    life
 	execs   map[string]*execution
-	untidy  int         // execs so far
-	tidy    *time.Timer // gives memory back; nil before the first exec
+	untidy  int         // execs since memory was given back
+	tidy    *time.Timer // gives memory back; nil before the first
 }
 
 // life is what the container has come to.
@@ -250,6 +250,7 @@ func (s *Server) start() error {
 	}
 	s.mu.Lock()
 	s.life.started = true
+	s.tidyLater()
 	s.mu.Unlock()
 	return nil
 }

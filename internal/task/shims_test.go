@@ -37,7 +37,7 @@ func waiting(t *testing.T) int {
 		pid, _ := strconv.Atoi(e.Name())
 		if string(b) == "oar\x00shim\x00" && parent(t, pid) == os.Getpid() {
 			comm, _ := os.ReadFile("/proc/" + e.Name() + "/comm")
-			if !strings.HasPrefix(string(comm), "oar ") { // it has no container yet
+			if string(comm) == "oar spare\n" {
 				return pid
 			}
 		}
