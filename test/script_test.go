@@ -28,6 +28,7 @@ func TestWherry(t *testing.T) { runScripts(t, "testdata/wherry", "wherry") }
 func runScripts(t *testing.T, dir, client string) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 dir,
+		WorkdirRoot:         shared.dir,
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			docker := filepath.Join(env.WorkDir, ".docker")
