@@ -42,6 +42,7 @@ func (s *Server) exec(ctx context.Context, r Request, files []*os.File) (Respons
 			e.exit.Code = 255
 		}
 		close(e.done)
+		time.AfterFunc(forgetAfter, func() { s.forget(r.Exec, e) }) // an engine that was killed asks no more
 	}()
 	return Response{Pid: p.Pid()}, p.Console(), nil
 }
@@ -58,13 +59,23 @@ func (s *Server) execution(r Request) (Response, *os.File, error) {
 		return Response{}, nil, e.process.Kill(unix.Signal(r.Signal))
 	}
 	<-e.done
+	s.forget(r.Exec, e)
+	return Response{Exit: &e.exit}, nil, nil
+}
+
+// forgetAfter is how long an exec's exit is kept for who may wait for it.
+const forgetAfter = time.Minute
+
+func (s *Server) forget(id string, e *execution) {
 	s.mu.Lock()
-	delete(s.execs, r.Exec)
-	s.untidy++
-	s.tidyLater()
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	if s.execs[id] != e {
+		return
+	}
+	delete(s.execs, id)
 	if console := e.process.Console(); console != nil {
 		console.Close()
 	}
-	return Response{Exit: &e.exit}, nil, nil
+	s.untidy++
+	s.tidyLater()
 }
