@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/pkg/stdcopy"
+	"golang.org/x/net/websocket"
 )
 
 // settles waits until ok says so.
@@ -167,4 +168,36 @@ func TestExecStream(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestAttachSocket: attach as browsers do it.
+func TestAttachSocket(t *testing.T) {
+	e := start(t)
+	id := e.create(t, `"Cmd":["sh","-c","read x; echo got $x; exit 2"],"OpenStdin":true,"Tty":true`)
+	c, err := net.Dial("unix", e.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	config, err := websocket.NewConfig("ws://e/containers/"+id+"/attach/ws?stream=1&stdin=1&stdout=1", "http://e")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ws, err := websocket.NewClient(config, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.want(t, 204, "POST", "/containers/"+id+"/start", "", nil)
+	if err := websocket.Message.Send(ws, []byte("word\n")); err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(ws)
+	if err != nil || !strings.Contains(string(out), "got word\r\n") {
+		t.Errorf("%q %v", out, err)
+	}
+	var exit struct{ StatusCode int }
+	e.want(t, 200, "POST", "/containers/"+id+"/wait", "", &exit)
+	if exit.StatusCode != 2 {
+		t.Errorf("exit %+v", exit)
+	}
 }
