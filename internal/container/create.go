@@ -146,7 +146,7 @@ func (n *creating) makeDir(context.Context) error {
 	if err := os.Mkdir(n.dir, 0o700); err != nil {
 		return fmt.Errorf("make the folder of container %s: %w", n.r.Name, err)
 	}
-	n.onUndo(func() { os.RemoveAll(n.dir) })
+	n.onUndo(func() { _ = rootfs.RemoveTree(n.dir) })
 	return nil
 }
 
@@ -252,7 +252,7 @@ func makeLayer(dir string, r *Record) error {
 func freshLayer(dir string, r *Record) error {
 	rootfsDir := filepath.Join(dir, "rootfs")
 	old := rootfsDir + ".old"
-	if err := os.RemoveAll(old); err != nil {
+	if err := rootfs.RemoveTree(old); err != nil {
 		return err
 	}
 	if err := os.Rename(rootfsDir, old); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -264,7 +264,7 @@ func freshLayer(dir string, r *Record) error {
 	if err := makeWorkingDir(r, dir); err != nil {
 		return err
 	}
-	return os.RemoveAll(old)
+	return rootfs.RemoveTree(old)
 }
 
 // rootfs is the container's root file system.

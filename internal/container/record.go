@@ -156,7 +156,7 @@ func readRecords(dir string) (records []*Record, damaged []error, err error) {
 		case err == nil:
 			records = append(records, r)
 		case errors.Is(err, fs.ErrNotExist):
-			damaged = append(damaged, os.RemoveAll(path))
+			damaged = append(damaged, rootfs.RemoveTree(path))
 		case restored(path, &records):
 			damaged = append(damaged, fmt.Errorf("the record of container %s was damaged, its state before the last change is taken: %w", e.Name(), err))
 		default:

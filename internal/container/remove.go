@@ -12,6 +12,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 
 	"wherry.dev/wherry/internal/cgroup"
+	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/task"
 )
 
@@ -125,7 +126,7 @@ func (l life) takeApart(ctx context.Context, r *Record, o RemoveOptions) error {
 	}
 	s.o.releaseVolumes(ctx, r, o.Volumes)
 	for _, dir := range []string{s.o.etcDir(r.ID), c.dir} {
-		if err := os.RemoveAll(dir); err != nil {
+		if err := rootfs.RemoveTree(dir); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"wherry.dev/wherry/internal/rootfs"
 )
 
 const (
@@ -137,5 +139,5 @@ func removeTree(dir string) error {
 	if err != nil {
 		return err
 	}
-	return os.RemoveAll(dir)
+	return rootfs.RemoveTree(dir)
 }
