@@ -81,10 +81,14 @@ func TestPrune(t *testing.T) {
 	if err != nil || len(report.ContainersDeleted) != 0 {
 		t.Errorf("until: %v %v", report, err)
 	}
+	expected := e.create(request{cmd: sh("true")})
+	waits := e.arm(expected, container.WaitConditionNextExit)
 	report, err = e.Prune(ctx, map[string]map[string]bool{"label!": {"keep": true}})
 	if err != nil || len(report.ContainersDeleted) != 1 || report.ContainersDeleted[0] != ended || report.SpaceReclaimed < 100<<10 {
 		t.Errorf("%+v %v", report, err)
 	}
+	e.start(expected) // somebody waited for it: a run that had not come to its start
+	e.take(waits)
 	for _, id := range []string{runs, kept} {
 		if _, err := e.index.find(id); err != nil {
 			t.Error(err)

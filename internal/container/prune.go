@@ -29,7 +29,7 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 			return report, context.Cause(ctx)
 		}
 		r := c.record()
-		if r.Status != Created && r.Status != Exited && r.Status != Dead || !matches(r) {
+		if r.Status != Created && r.Status != Exited && r.Status != Dead || !matches(r) || r.Status == Created && c.expected() {
 			continue
 		}
 		size := layerSize(c.dir)
@@ -46,6 +46,13 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 	}
 	s.o.Events.Publish(events.ContainerEventType, events.ActionPrune, "", map[string]string{"reclaimed": strconv.FormatUint(report.SpaceReclaimed, 10)})
 	return report, nil
+}
+
+// expected says that somebody waits for what the container will do: a client's run is between its create and its start.
+func (c *Container) expected() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.waiters)+len(c.readers) > 0
 }
 
 func pruneFilter(filters map[string]map[string]bool) (func(*Record) bool, error) {

@@ -192,7 +192,7 @@ func (l life) giveRange(r *Record) {
 	s.ranges.Give(r.IDMap)
 }
 
-// since is a duration ago or a time, as filters give it.
+// untilTime reads a moment as filters give it: so long ago, or a time.
 func untilTime(text string) (time.Time, error) {
 	if d, err := time.ParseDuration(text); err == nil {
 		return time.Now().Add(-d), nil
