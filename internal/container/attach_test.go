@@ -232,3 +232,33 @@ func TestAttachGivesBack(t *testing.T) {
 	}
 	e.eventually("all is given back", func() bool { return e.openFiles("self") <= files && e.goroutines() <= goroutines })
 }
+
+// TestCloseLetsClientsGo: the engine's end does not wait for who is attached; the container and its execs go on, and the next life serves
+// them.
+func TestCloseLetsClientsGo(t *testing.T) {
+	e := newEngine(t)
+	id := e.run(request{name: "box", cmd: sh("echo first; exec sleep 1000"), c: container.Config{OpenStdin: true}})
+	a := e.attach(id, AttachOptions{Logs: true})
+	e.eventually("it prints", func() bool { return a.out.String() == "first\n" })
+	x, err := e.ExecCreate(context.Background(), id, container.ExecCreateRequest{Cmd: sh("echo up; sleep 999"), AttachStdout: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, done := &watched{}, make(chan error, 1)
+	service := e.Service
+	go func() { done <- service.ExecStart(context.Background(), x, ExecStreams{Stdout: out}) }()
+	e.eventually("the exec prints", func() bool { return out.String() == "up\n" })
+	e.again()
+	e.ends(a)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if _, err := e.ExecInspect(x); !errdefs.IsNotFound(err) {
+		t.Errorf("an exec of an earlier life: %v", err)
+	}
+	if got := e.exec(id, container.ExecCreateRequest{Cmd: sh("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")}, nil); !strings.Contains(got.out, "sleep 1000 ") || !strings.Contains(got.out, "sleep 999 ") {
+		t.Errorf("what runs: %+v", got)
+	}
+	b := e.attach(id, AttachOptions{Logs: true})
+	e.eventually("the log is still there", func() bool { return b.out.String() == "first\n" })
+}
