@@ -163,6 +163,14 @@ func TestSlowReaderLosesNothing(t *testing.T) {
 	if got.String() != want.String() {
 		t.Fatalf("%d bytes of %d", got.Len(), want.Len())
 	}
+	// What was kept for the reader goes with the next rotations.
+	w = writer(t, dir, 64<<10, 3)
+	for range 4 {
+		if err := w.Append(Stdout, time.Now(), make([]byte, MaxData)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = w.End()
 	if n, _ := segments(dir); len(n) > 3 {
 		t.Fatalf("%d segments are left, 3 are the limit", len(n))
 	}

@@ -17,16 +17,15 @@ import (
 	"wherry.dev/wherry/internal/rootfs"
 )
 
-// oar builds the runtime once for all tests.
+// oar builds the runtime; the build cache makes that quick but for the first time.
 func oar(t testing.TB) string {
 	t.Helper()
-	path := filepath.Join(os.TempDir(), "oar-for-task-tests")
+	path := filepath.Join(t.TempDir(), "oar")
 	cmd := exec.Command("go", "build", "-o", path, "../../cmd/oar")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build oar: %v\n%s", err, out)
 	}
-	t.Cleanup(func() { os.Remove(path) })
 	return path
 }
 
