@@ -163,7 +163,8 @@ func TestSlowReaderLosesNothing(t *testing.T) {
 	if got.String() != want.String() {
 		t.Fatalf("%d bytes of %d", got.Len(), want.Len())
 	}
-	// What was kept for the reader goes with the next rotations.
+	// What was kept for the reader goes with the next rotations after it has gone.
+	r.Close()
 	w = writer(t, dir, 64<<10, 3)
 	for range 4 {
 		if err := w.Append(Stdout, time.Now(), make([]byte, MaxData)); err != nil {
