@@ -121,6 +121,12 @@ type engine struct {
 
 func newEngine(t *testing.T) *engine {
 	t.Helper()
+	return newEngineIn(t, "")
+}
+
+// newEngineIn puts what lasts into a folder; "": one of its own.
+func newEngineIn(t *testing.T, root string) *engine {
+	t.Helper()
 	tools.once.Do(tools.make)
 	if tools.err != nil {
 		t.Fatal(tools.err)
@@ -129,7 +135,10 @@ func newEngine(t *testing.T) *engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &engine{t: t, o: Options{Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), Oar: tools.oar,
+	if root == "" {
+		root = filepath.Join(dir, "root")
+	}
+	e := &engine{t: t, o: Options{Root: root, State: filepath.Join(dir, "state"), Oar: tools.oar,
 		CgroupParent: "/wherry-ctest-" + filepath.Base(dir)}}
 	e.o.Log = e.note
 	e.open()

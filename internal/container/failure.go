@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 // failure is an error whose text is for people, as it is, and whose class is one of errdefs'.
@@ -26,10 +27,13 @@ func invalid(format string, args ...any) error {
 	return fail(errdefs.ErrInvalidArgument, format, args...)
 }
 
-// plain takes the name of an error's class off the end of its text.
+// plain takes the name of an error's class off the end of its text, and says what helps against a full disk.
 func plain(err error) error {
 	if err == nil {
 		return nil
+	}
+	if errors.Is(err, unix.ENOSPC) {
+		return fmt.Errorf("%w: the disk is full: free space, or remove what is not needed (wherry system prune)", err)
 	}
 	for _, class := range []error{errdefs.ErrInvalidArgument, errdefs.ErrNotFound, errdefs.ErrConflict, errdefs.ErrFailedPrecondition, errdefs.ErrUnavailable} {
 		if text, ok := strings.CutSuffix(err.Error(), ": "+class.Error()); ok && errors.Is(err, class) { // EINVAL has the words of a class too

@@ -272,3 +272,49 @@ func parentOf(t *testing.T, pid int) int {
 	line, _, _ := strings.Cut(rest, "\n")
 	return number(t, line)
 }
+
+// TestFullDisk: nothing new can be made, and is told why; what runs can be stopped and removed.
+func TestFullDisk(t *testing.T) {
+	small := filepath.Join(t.TempDir(), "small")
+	if err := os.Mkdir(small, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", small, "tmpfs", 0, "size=16m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(small, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	e := newEngineIn(t, small)
+	ctx, now := context.Background(), 0
+	id := e.run(request{name: "runs", cmd: sh("sleep 3600"), h: restarting("always", 0)})
+	fill := filepath.Join(small, "fill")
+	f, err := os.Create(fill)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for block := make([]byte, 4096); err == nil; _, err = f.Write(block) {
+	}
+	f.Close()
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	if _, err := e.tryCreate(request{name: "new"}); err == nil || !strings.Contains(err.Error(), "disk is full") {
+		t.Errorf("create: %v", err)
+	}
+	if err := e.Stop(ctx, id, StopOptions{Timeout: &now}); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	if r := e.rec(id); r.Status != Exited || r.ExitCode != 137 || !r.Stopped {
+		t.Errorf("%s %d", r.Status, r.ExitCode)
+	}
+	if err := e.Remove(ctx, id, RemoveOptions{}); err != nil {
+		t.Errorf("remove: %v", err)
+	}
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+	e.run(request{name: "new", cmd: sh("true")}) // and the name is free
+}
