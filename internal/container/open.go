@@ -274,7 +274,7 @@ func (l life) resume(ctx context.Context) {
 	p := r.HostConfig.RestartPolicy
 	switch {
 	case l.c.isGone():
-	case r.Status == Removing || r.Status == Dead, r.HostConfig.AutoRemove && r.Status == Exited:
+	case r.Status == Removing || r.Status == Dead, r.HostConfig.AutoRemove && r.Status == Exited, l.spent(r):
 		l.s.lives.run(ctx, func(ctx context.Context) {
 			l.c.op.Lock()
 			defer l.c.op.Unlock()

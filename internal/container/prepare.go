@@ -30,12 +30,24 @@ func (n *starting) layers(context.Context) error {
 	if n.again && n.r.fresh() {
 		return freshLayer(n.c.dir, n.r)
 	}
-	if n.again && n.volatile() {
-		// Overlay refuses a layer that was mounted without syncs, since a power cut may have spoiled it; there was none.
-		_, work := layerDirs(n.c.dir)
-		return os.RemoveAll(filepath.Join(work, "work", "incompat"))
+	if n.volatile() {
+		// Overlay refuses a layer that was mounted without syncs, since a power cut may have spoiled it. There was none: see spent.
+		return os.RemoveAll(volatileMark(n.c.dir))
 	}
 	return nil
+}
+
+// volatileMark is where overlay notes that a layer was mounted without syncs.
+func volatileMark(dir string) string {
+	_, work := layerDirs(dir)
+	return filepath.Join(work, "work", "incompat")
+}
+
+// spent says that a disposable container has been started, though its record does not say so: the power was cut, or the engine killed,
+// before that was on the disk.
+func (l life) spent(r *Record) bool {
+	_, err := os.Stat(volatileMark(l.c.dir))
+	return err == nil && r.HostConfig.AutoRemove && r.Status == Created
 }
 
 // volatile says that the writable layer is disposable.

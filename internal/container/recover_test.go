@@ -82,7 +82,9 @@ func TestAfterReboot(t *testing.T) {
 	kept := e.run(request{name: "kept", cmd: sh("sleep 3600"), h: restarting("unless-stopped", 0)})
 	failed := e.run(request{name: "failed", cmd: sh("sleep 3600"), h: restarting("on-failure", 0)})
 	temporary := e.run(request{name: "temporary", cmd: sh("sleep 3600"), h: container.HostConfig{AutoRemove: true}})
-	tasks := []string{plain, kept, failed, temporary}
+	unnoted := e.run(request{name: "unnoted", cmd: sh("sleep 3600"), h: container.HostConfig{AutoRemove: true}})
+	never := e.create(request{name: "never", cmd: sh("true"), h: container.HostConfig{AutoRemove: true}})
+	tasks := []string{plain, kept, failed, temporary, unnoted}
 	e.close()
 	for _, id := range tasks { // as a reboot does
 		dir := filepath.Join(e.o.State, "tasks", id)
@@ -99,6 +101,9 @@ func TestAfterReboot(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.BootID = "an earlier one"
+		if id == unnoted { // the power was cut before its start was on the disk
+			r.Status, r.BootID, r.HasRun = Created, "", false
+		}
 		if err := r.write(path, false); err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +118,12 @@ func TestAfterReboot(t *testing.T) {
 	for _, id := range []string{kept, failed} {
 		e.eventually("it runs again", func() bool { return e.rec(id).Status == Running })
 	}
-	e.eventually("--rm is gone", func() bool { _, err := e.index.find(temporary); return err != nil })
+	for _, id := range []string{temporary, unnoted} {
+		e.eventually("--rm is gone", func() bool { _, err := e.index.find(id); return err != nil })
+	}
+	if r := e.rec(never); r.Status != Created {
+		t.Errorf("never: %s", r.Status)
+	}
 }
 
 // TestShimKilled: nobody knows how the program would have ended; nothing of it is left.
