@@ -68,6 +68,9 @@ func hierarchies() (map[string]string, error) {
 			mounts[name] = dir
 		}
 	}
+	if _, ok := mounts[unified]; ok {
+		delete(mounts, "freezer") // the cgroup2 tree freezes better
+	}
 	if len(mounts) == 0 {
 		return nil, fmt.Errorf("no control groups are mounted on this host (looked for cgroup and cgroup2 in /proc/self/mountinfo): %w", errdefs.ErrUnavailable)
 	}
@@ -172,7 +175,8 @@ func inheritCpuset(dir string, depth int) error {
 			return err
 		}
 	}
-	return nil
+	// Groups below have the same from their beginning: a write makes the kernel reconsider the scheduler's domains.
+	return writeFile(filepath.Join(dir, "cgroup.clone_children"), "1")
 }
 
 func enableControllers(dir string, depth int) error {
