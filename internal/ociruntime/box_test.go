@@ -1,6 +1,7 @@
 package ociruntime
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -27,6 +28,7 @@ type box struct {
 	spec   *specs.Spec
 	in     *os.File
 	keep   int // descriptors to preserve
+	ends   []func()
 }
 
 // probes builds the program that looks around, for 64 and 32 bits, once.
@@ -82,6 +84,7 @@ func newBox(t testing.TB, args ...string) *box {
 		must(t, os.Mkdir(d, 0o755))
 		must(t, os.Chown(d, base, base))
 	}
+	t.Cleanup(b.cleanup)
 	b.rootfs = &rootfs.Rootfs{Lower: []string{b.image}, Upper: b.upper, Work: filepath.Join(dir, "work"), IDMap: rootfs.IDMap{Base: base, Size: 65536}}
 	ids := []specs.LinuxIDMapping{{HostID: base, Size: 65536}}
 	plain := []string{"nosuid", "noexec", "nodev"}
@@ -128,14 +131,22 @@ func (b *box) create(out *os.File) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.t.Cleanup(func() {
+	b.ends = append(b.ends, func() {
 		g := c.Cgroup()
 		_ = g.Kill()
-		must(b.t, g.WaitEmpty(b.t.Context()))
+		must(b.t, g.WaitEmpty(context.Background()))
 		must(b.t, g.Delete())
 		c.Close()
 	})
 	return c, nil
+}
+
+// cleanup removes what the box's containers were made of; it is also done at the test's end.
+func (b *box) cleanup() {
+	for _, end := range b.ends {
+		end()
+	}
+	b.ends = nil
 }
 
 // run starts the container and returns what it printed and how it ended.

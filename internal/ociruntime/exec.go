@@ -41,14 +41,13 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
 
 // exec is one Exec under way.
 type exec struct {
-	c               *Container
-	o               ExecOptions
-	filter          []byte
-	program         *sysprog.Program
-	execs           execPaths
-	held            held
-	console, slave  *os.File
-	gateIn, gateOut *os.File
+	c              *Container
+	o              ExecOptions
+	filter         []byte
+	program        *sysprog.Program
+	execs          execPaths
+	held           held
+	console, slave *os.File
 }
 
 func (e *exec) close() {
@@ -73,11 +72,6 @@ func (e *exec) prepare() (err error) {
 	if e.o.Stdio, err = fillStdio(e.o.Stdio, owner, e.held.keep); err != nil {
 		return err
 	}
-	if e.gateIn, e.gateOut, err = os.Pipe(); err != nil {
-		return err
-	}
-	e.held.keep(e.gateIn)
-	e.held.keep(e.gateOut)
 	return nil
 }
 
@@ -135,6 +129,11 @@ func (e *exec) write() (err error) {
 	if e.c.userns != nil {
 		all |= unix.CLONE_NEWUSER // in one call: the right to join is judged by the rights from before
 	}
+	limits, err := rlimitsOf(e.o.Process.Rlimits)
+	if err != nil {
+		return err
+	}
+	writeRaise(p, limits)
 	p.Call("join the container's namespaces", unix.SYS_SETNS, pidfd, all)
 	dir, entries, err := openGroup(e.c.cgroup, &e.held)
 	if err != nil {
@@ -145,13 +144,10 @@ func (e *exec) write() (err error) {
 	if groups != nil {
 		p.Call("join the container's cgroup namespace", unix.SYS_SETNS, descriptor(groups), unix.CLONE_NEWCGROUP)
 	}
-	p.Call("close the parent's end", unix.SYS_CLOSE, descriptor(e.gateOut))
-	_ = unix.SetNonblock(descriptor(e.gateIn), false) // the child has no poller
-	writeAwait(p, "wait for the limits", descriptor(e.gateIn))
 	if e.c.userns != nil {
 		writeRootInside(p)
 	}
-	pp := processProgram{process: e.o.Process, stdio: e.o.Stdio, terminal: e.slave, filter: e.filter, keyring: true}
+	pp := processProgram{process: e.o.Process, stdio: e.o.Stdio, terminal: e.slave, filter: e.filter, rlimits: limits, keyring: true}
 	writeStreams(p, pp, nil)
 	e.execs, err = writeProcess(p, pp)
 	return err
@@ -175,17 +171,16 @@ func (e *exec) run() (*Process, error) {
 		e.closeConsole()
 		return nil, fmt.Errorf("enter the container: %w", err)
 	}
-	err = e.release(pr)
-	if err == nil {
-		err = pr.Wait(markExecute)
-	}
-	if err != nil {
+	setOOMScore(pr.Pid, e.o.Process.OOMScoreAdj, e.c.oomScore)
+	if err := pr.Wait(markExecute); err != nil {
 		return nil, e.failed(pr, err)
 	}
 	pidfd, err := sysprog.Pollable(pr.Pidfd)
 	if err != nil {
 		return nil, e.failed(pr, err)
 	}
+	go release(pr, e.program)
+	e.program = nil
 	return &Process{Pid: pr.Pid, Pidfd: pidfd, Console: e.console}, nil
 }
 
@@ -198,16 +193,6 @@ func (e *exec) failed(pr *sysprog.Process, err error) error {
 		defer root.Close()
 	}
 	return diagnose(err, e.program, e.execs, view{root: root, cwd: e.o.Process.Cwd})
-}
-
-// release sets the process's limits and lets it go on.
-func (e *exec) release(pr *sysprog.Process) error {
-	if err := setRlimits(pr.Pid, e.o.Process.Rlimits); err != nil {
-		return err
-	}
-	setOOMScore(pr.Pid, e.o.Process.OOMScoreAdj, e.c.oomScore)
-	_, err := e.gateOut.Write([]byte{'p'})
-	return err
 }
 
 func (e *exec) closeConsole() {

@@ -13,7 +13,7 @@ import (
 
 // createHooks runs prestart and createRuntime hooks: the namespaces exist, the program has not been executed.
 func (s *start) createHooks(ctx context.Context) error {
-	if s.spec.Hooks == nil {
+	if !s.waitsForHooks() {
 		return nil
 	}
 	state := specs.State{Version: specs.Version, ID: s.o.ID, Status: specs.StateCreating, Pid: s.process.Pid, Bundle: s.o.Bundle, Annotations: s.spec.Annotations}
@@ -22,7 +22,14 @@ func (s *start) createHooks(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	_, err := s.toChild.Write([]byte{'p'})
+	return err
+}
+
+// waitsForHooks says that the child must not go on before the hooks of the creation have run.
+func (s *start) waitsForHooks() bool {
+	h := s.spec.Hooks
+	return h != nil && len(h.Prestart)+len(h.CreateRuntime) > 0 //nolint:staticcheck // prestart is deprecated, not gone
 }
 
 // RunHooks runs hooks one after another with the state on their standard input and nothing but their own environment.

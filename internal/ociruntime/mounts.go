@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -158,9 +159,10 @@ func (l *layout) prepareMount(m *specs.Mount) error {
 	case m.Type == "cgroup", m.Type == "cgroup2":
 		return l.cgroupMounts(m.Destination, o)
 	case m.Type == "devpts":
-		a.source, err = l.newFilesystem("devpts", l.ownedBy(append(o.data, "newinstance")), o)
-		if l.devpts != nil && m.Destination == "/dev/pts" {
+		if l.devpts != nil && path.Clean(m.Destination) == "/dev/pts" {
 			a.source, err = dup(l.devpts)
+		} else {
+			a.source, err = l.newFilesystem("devpts", l.ownedBy(slices.DeleteFunc(o.data, func(d string) bool { return d == "newinstance" })), o)
 		}
 	default:
 		data := o.data

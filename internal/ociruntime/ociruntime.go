@@ -6,14 +6,16 @@
 //
 //	this process                          first child (X)              the container's process
 //	  prepare …
-//	  clone X ───────────────────────────▶ join the user namespace
+//	  clone X ───────────────────────────▶ raise limits
+//	                                       join the user namespace
 //	                                       join namespaces by path
-//	                                       clone3(CLONE_PARENT) ─────▶ attach mounts, pivot, mask, host name
-//	  cgroups, limits of the pid           exits
-//	  prepared ── byte 'p' ─────────────────────────────────────────▶ cgroup namespace
-//	  ◀────────────────────────────────────────────────── byte 'r' ── ready
-//	  Start ───── byte 's' ─────────────────────────────────────────▶ streams, identity, seccomp, execve
+//	                                       clone3(CLONE_PARENT) ─────▶ tell of the clone (futex)
+//	  ◀──────────────────────────────────────────────────────────────  enter control groups
+//	  [hooks ──── byte 'p' ─────────────────────────────────────────▶] attach mounts, pivot, mask, host name
+//	                                                                   cgroup namespace, streams, close all else
+//	  Start ───── byte 's' ─────────────────────────────────────────▶ identity, seccomp, execve
 //	  ◀─────────────────────────────── the kernel clears the futex ── (execve or exit)
+//	                                       exits (it slept: vfork)
 package ociruntime
 
 import (

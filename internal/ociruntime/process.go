@@ -19,6 +19,7 @@ type processProgram struct {
 	stdio    Stdio
 	terminal *os.File // becomes the controlling terminal
 	filter   []byte
+	rlimits  []rlimit
 	keyring  bool
 	preserve int
 }
@@ -43,6 +44,7 @@ func writeProcess(p *sysprog.Program, pp processProgram) (execPaths, error) {
 		p.Call("set the umask", unix.SYS_UMASK, 0o022)
 	}
 	writeWorkingDirectory(p, proc.Cwd)
+	writeRlimits(p, pp.rlimits)
 	if len(pp.filter) > 0 && !proc.NoNewPrivileges {
 		writeFilter(p, pp.filter)
 	}

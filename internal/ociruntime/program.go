@@ -42,7 +42,11 @@ func (s *start) writeProgram(context.Context) error {
 		return err
 	}
 	w := &writer{Program: s.program, s: s, none: s.program.String("")}
-	if err := w.clone(); err != nil {
+	limits, err := rlimitsOf(s.spec.Process.Rlimits)
+	if err != nil {
+		return err
+	}
+	if err := w.clone(limits); err != nil {
 		return err
 	}
 	w.enterRoot()
@@ -57,7 +61,7 @@ func (s *start) writeProgram(context.Context) error {
 	if err != nil {
 		return err
 	}
-	pp := processProgram{process: s.spec.Process, stdio: stdio, terminal: s.layout.slave, filter: s.filter, keyring: true, preserve: s.o.PreserveFDs}
+	pp := processProgram{process: s.spec.Process, stdio: stdio, terminal: s.layout.slave, filter: s.filter, rlimits: limits, keyring: true, preserve: s.o.PreserveFDs}
 	w.gate(pp)
 	s.execs, err = writeProcess(s.program, pp)
 	return err
@@ -79,10 +83,6 @@ func (s *start) programSize() int {
 
 func (s *start) openPipes() error {
 	var err error
-	if s.fromChild, s.toParent, err = os.Pipe(); err != nil {
-		return err
-	}
-	s.held.keep(s.toParent)
 	if s.fromParent, s.toChild, err = os.Pipe(); err != nil {
 		return err
 	}
@@ -91,8 +91,9 @@ func (s *start) openPipes() error {
 }
 
 // clone: the first child joins what exists and makes the rest, owned by the container's user namespace.
-func (w *writer) clone() error {
+func (w *writer) clone(limits []rlimit) error {
 	s := w.s
+	writeRaise(w.Program, limits)
 	if s.ns.user != nil {
 		w.Call("join the user namespace", unix.SYS_SETNS, descriptor(s.ns.user), unix.CLONE_NEWUSER)
 	}
@@ -113,7 +114,10 @@ func (w *writer) clone() error {
 	w.Fork("clone into the new namespaces", flags, dir)
 	writeEntries(w.Program, entries)
 	w.Call("close the parent's end", unix.SYS_CLOSE, descriptor(s.toChild))
-	w.Call("close the parent's end", unix.SYS_CLOSE, descriptor(s.fromChild))
+	_ = unix.SetNonblock(descriptor(s.fromParent), false) // the child has no poller
+	if s.waitsForHooks() {
+		writeAwait(w.Program, "wait for the hooks", descriptor(s.fromParent))
+	}
 	return nil
 }
 
@@ -237,11 +241,9 @@ func (w *writer) names() {
 	}
 }
 
-// gate: the parent has set the limits of the child's pid; tell it that all is ready, and wait to be started.
+// gate: all is in place; wait to be started.
 func (w *writer) gate(pp processProgram) {
 	s := w.s
-	_ = unix.SetNonblock(descriptor(s.fromParent), false) // the child has no poller
-	writeAwait(w.Program, "wait for the limits", descriptor(s.fromParent))
 	if s.ns.create&unix.CLONE_NEWCGROUP != 0 {
 		w.Call("make the cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
 	}
@@ -249,7 +251,6 @@ func (w *writer) gate(pp processProgram) {
 	if s.o.Gate != nil {
 		gate = s.o.Gate
 	}
-	w.Call("say that all is ready", unix.SYS_WRITE, descriptor(s.toParent), w.String("r"), 1)
 	_ = unix.SetNonblock(descriptor(gate), false)
 	moved := writeStreams(w.Program, pp, gate)
 	writeAwait(w.Program, "wait to be started", moved)

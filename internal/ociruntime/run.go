@@ -2,11 +2,10 @@ package ociruntime
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/sysprog"
@@ -17,16 +16,19 @@ func (c *Container) Start() error {
 	if c.gate == nil {
 		return errors.New("the container was created with a gate of its caller's")
 	}
-	if _, err := c.gate.Write([]byte{'s'}); err != nil {
-		return fmt.Errorf("open the gate: %w", err)
+	_, gone := c.gate.Write([]byte{'s'})
+	if err := c.WaitExecuted(); err != nil {
+		return err // a process that did not come as far as its gate says why
 	}
-	return c.WaitExecuted()
+	return gone
 }
 
-// WaitExecuted returns when the init process has executed the user's program, or an *ExecError.
+// WaitExecuted returns when the init process has executed the user's program, or an *ExecError. It is called once.
 func (c *Container) WaitExecuted() error {
 	if err := c.process.Wait(markExecute); err != nil {
-		return diagnose(err, c.program, c.execs, c.files)
+		err = diagnose(err, c.program, c.execs, c.files)
+		go release(c.process, c.program)
+		return err
 	}
 	if c.gate != nil {
 		c.gate.Close()
@@ -35,7 +37,14 @@ func (c *Container) WaitExecuted() error {
 	c.files.root.Close()
 	c.files.root = nil
 	c.files.close()
-	return c.program.Close()
+	go release(c.process, c.program)
+	return nil
+}
+
+// release gives a program's memory back when nobody shares it any more; that takes some microseconds.
+func release(pr *sysprog.Process, p *sysprog.Program) {
+	_ = pr.Release()
+	_ = p.Close()
 }
 
 // rootOf opens the container's root as it is now.
@@ -53,38 +62,20 @@ func setOOMScore(pid int, want *int, otherwise int) {
 	if want != nil {
 		adj = *want
 	}
+	if adj == ownOOMScore() {
+		return
+	}
 	_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte(strconv.Itoa(adj)), 0)
 }
 
-var rlimitNumbers = map[string]int{"RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_CPU": unix.RLIMIT_CPU,
-	"RLIMIT_DATA": unix.RLIMIT_DATA, "RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS, "RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK,
-	"RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE, "RLIMIT_NOFILE": unix.RLIMIT_NOFILE, "RLIMIT_NPROC": unix.RLIMIT_NPROC,
-	"RLIMIT_RSS": unix.RLIMIT_RSS, "RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO, "RLIMIT_RTTIME": unix.RLIMIT_RTTIME,
-	"RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING, "RLIMIT_STACK": unix.RLIMIT_STACK}
-
-// setRlimits sets resource limits; without CAP_SYS_RESOURCE a hard limit above the inherited one becomes the inherited one.
-func setRlimits(pid int, limits []specs.POSIXRlimit) error {
-	for _, l := range limits {
-		nr, ok := rlimitNumbers[l.Type]
-		if !ok {
-			return fmt.Errorf("resource limit %q is unknown", l.Type)
-		}
-		want := unix.Rlimit{Cur: l.Soft, Max: l.Hard}
-		err := unix.Prlimit(pid, nr, &want, nil)
-		if errors.Is(err, unix.EPERM) {
-			var have unix.Rlimit
-			if err := unix.Prlimit(pid, nr, nil, &have); err != nil {
-				return err
-			}
-			want.Max = min(want.Max, have.Max)
-			want.Cur = min(want.Cur, want.Max)
-			err = unix.Prlimit(pid, nr, &want, nil)
-		}
-		if err != nil {
-			return fmt.Errorf("set %s to %d:%d: %w", l.Type, l.Soft, l.Hard, err)
-		}
+// ownOOMScore is this process's, which its children have from their beginning.
+func ownOOMScore() int {
+	b, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		return 0
 	}
-	return nil
+	adj, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	return adj
 }
 
 // Status is how a process ended.

@@ -24,8 +24,7 @@ type start struct {
 	layout layout
 	group  *cgroup.Group
 
-	toChild, fromParent *os.File // 'p' and 's'
-	fromChild, toParent *os.File // 'r'
+	toChild, fromParent *os.File // the gate
 	filter              []byte
 	program             *sysprog.Program
 	execs               execPaths
@@ -57,11 +56,12 @@ func steps() []step {
 		{"clone the child", (*start).cloneChild},
 		{"set limits", (*start).setLimits},
 		{"run the hooks of the creation", (*start).createHooks},
-		{"let the child prepare", (*start).waitReady},
+		{"watch the process", (*start).watchProcess},
 	}
 }
 
-// Create makes the namespaces and mounts; the init process then waits for Start. All is undone when an error is returned.
+// Create makes the namespaces and mounts; the init process puts them in place and then waits for Start, which also says what went wrong
+// with that. All is undone when an error is returned.
 func Create(ctx context.Context, o CreateOptions) (*Container, error) {
 	if err := sysprog.Protect(); err != nil {
 		return nil, err
@@ -104,7 +104,7 @@ func (s *start) undo(ctx context.Context) {
 		_ = s.group.Delete()
 	}
 	s.held.close()
-	for _, f := range []*os.File{s.layout.root, s.ns.user, s.layout.console, s.layout.devpts, s.toChild, s.fromChild} {
+	for _, f := range []*os.File{s.layout.root, s.ns.user, s.layout.console, s.layout.devpts, s.toChild} {
 		if f != nil {
 			f.Close()
 		}
@@ -187,31 +187,16 @@ func (s *start) cloneChild(context.Context) (err error) {
 		return err
 	}
 	s.fromParent.Close()
-	s.toParent.Close()
 	return nil
+}
+
+func (s *start) watchProcess(context.Context) (err error) {
+	s.pidfd, err = sysprog.Pollable(s.process.Pidfd)
+	return err
 }
 
 // setLimits sets what belongs to the pid from outside.
 func (s *start) setLimits(context.Context) error {
-	if err := setRlimits(s.process.Pid, s.spec.Process.Rlimits); err != nil {
-		return err
-	}
 	setOOMScore(s.process.Pid, s.spec.Process.OOMScoreAdj, s.o.OOMScoreAdj)
 	return nil
-}
-
-// waitReady tells the child that its pid's limits are set, and waits until all its file systems are in place.
-func (s *start) waitReady(context.Context) (err error) {
-	defer s.fromChild.Close()
-	if _, err := s.toChild.Write([]byte{'p'}); err != nil {
-		return err
-	}
-	var b [1]byte
-	if n, _ := s.fromChild.Read(b[:]); n != 1 {
-		files := s.layout.view(s.spec.Process, s.execs)
-		defer files.close()
-		return diagnose(s.process.Wait(markExecute), s.program, s.execs, files)
-	}
-	s.pidfd, err = sysprog.Pollable(s.process.Pidfd)
-	return err
 }

@@ -200,10 +200,11 @@ func (p *Program) add(name string, nr uintptr, args []any) Op {
 	return op
 }
 
-// Process is what a program became: a child of this process. Exactly one of Wait and Discard is called.
+// Process is what a program became: a child of this process. After a Wait that returns nil, Release is called before the program is
+// closed; in all other cases Discard.
 type Process struct {
 	Pid    int
-	Pidfd  int // O_CLOEXEC; the caller closes it after Wait
+	Pidfd  int // O_CLOEXEC; the caller closes it, where it does not call Discard
 	helper int // pidfd of the process that forked, -1 without one
 	prog   *Program
 }
@@ -265,6 +266,9 @@ func (pr *Process) reapHelper() error {
 	return err
 }
 
+// Release waits for the process that forked, which ends by itself when the program has been executed.
+func (pr *Process) Release() error { return pr.reapHelper() }
+
 // Discard kills the process, forgets it and closes its descriptor.
 func (pr *Process) Discard() {
 	_ = unix.PidfdSendSignal(pr.Pidfd, unix.SIGKILL, nil, 0)
@@ -291,9 +295,6 @@ func (p *Program) Marked() int { return int(p.load(p.header(headerMark))) }
 func (pr *Process) Wait(executed int) error {
 	p := pr.prog
 	p.wait(headerAlive)
-	if err := pr.reapHelper(); err != nil {
-		return err
-	}
 	if p.load(p.header(headerFailed)) == 0 && p.Marked() == executed {
 		return nil
 	}

@@ -29,6 +29,9 @@ func execute(p *Program, script string) {
 
 func finish(t *testing.T, pr *Process) int {
 	t.Helper()
+	if err := pr.Release(); err != nil {
+		t.Fatal(err)
+	}
 	info, err := reap(pr.Pidfd)
 	if err != nil {
 		t.Fatal(err)
@@ -160,6 +163,9 @@ func TestManyAtOnce(t *testing.T) {
 				pr, err := p.Start(0, true)
 				if err == nil {
 					err = pr.Wait(1)
+				}
+				if err == nil {
+					err = pr.Release()
 				}
 				if err == nil {
 					_, err = reap(pr.Pidfd)
