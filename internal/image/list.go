@@ -66,7 +66,7 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]image.Summary, err
 func summary(e *entry, references map[string]bool) image.Summary {
 	tags, digests := e.tagsAndDigests()
 	target := e.target
-	sum := image.Summary{ID: target.Digest.String(), RepoTags: matchingTags(tags, references), RepoDigests: digests, Labels: e.labels,
+	sum := image.Summary{ID: target.Digest.String(), RepoTags: matchingTags(tags, references), RepoDigests: matchingTags(digests, references), Labels: e.labels,
 		SharedSize: -1, Containers: -1, Descriptor: &target}
 	if !e.created.IsZero() {
 		sum.Created = e.created.Unix()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"sync"
 	"syscall"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/moby/moby/api/types/events"
@@ -43,9 +41,6 @@ func (o *TransferOptions) say(id, format string, args ...any) {
 		o.Progress(Progress{ID: id, Status: fmt.Sprintf(format, args...)})
 	}
 }
-
-// tries is how often a broken download is taken up again where it stopped.
-const tries = 5
 
 // Pull brings an image here and unpacks it: layers are downloaded beside each other, and unpacked as they arrive. What stopped half-way is
 // taken up where it stopped, by a later Pull too.
@@ -282,78 +277,6 @@ func (p *pull) report(ctx context.Context, l ocispec.Descriptor) (stop func()) {
 		}
 	}()
 	return func() { close(done); ended.Wait() }
-}
-
-// blob fetches one piece of content, verified by size and digest; a broken connection is taken up where it stopped. Of all pulls that
-// want it, one fetches it. Addresses of the image's making ("urls") are never asked.
-func (p *pull) blob(ctx context.Context, d ocispec.Descriptor) error {
-	if err := d.Digest.Validate(); err != nil {
-		return fmt.Errorf("digest %q: %w: %w", d.Digest, err, errdefs.ErrInvalidArgument)
-	}
-	d.URLs, d.Data = nil, nil
-	unlock, err := p.s.pulls.lock(ctx, d.Digest.String())
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if err := p.mend(ctx, d); err != nil {
-		return err
-	}
-	if d.Size == 0 {
-		return fmt.Errorf("%s: no content has 0 bytes: %w", d.Digest, errdefs.ErrInvalidArgument)
-	}
-	wait := 200 * time.Millisecond
-	for try := 1; ; try++ {
-		err := remotes.Fetch(ctx, p.s.content, p.fetcher, d)
-		if err == nil || errdefs.IsAlreadyExists(err) {
-			return p.label(ctx, d)
-		}
-		if errdefs.IsFailedPrecondition(err) {
-			// The bytes are not what the digest says: those that are here are no ground to go on from.
-			_ = p.s.content.Abort(context.WithoutCancel(ctx), remotes.MakeRefKey(ctx, d))
-			return fmt.Errorf("the registry sends other content than the digest and size say: %w", err)
-		}
-		if try == tries || !transient(err) || ctx.Err() != nil {
-			return err
-		}
-		p.o.say(short(d), "Retrying in %s: %s", wait, withoutQuery(err))
-		select {
-		case <-time.After(wait):
-			wait *= 2
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// mend drops what is here but damaged, so that it is fetched anew: files that a crash or a failing disk has cut short, and small ones with
-// other content.
-func (p *pull) mend(ctx context.Context, d ocispec.Descriptor) error {
-	if _, err := p.s.content.Info(ctx, d.Digest); err != nil {
-		return nil
-	}
-	info, err := p.s.backend.Info(ctx, d.Digest)
-	if err == nil && info.Size == d.Size && (d.Size > maxJSON || p.s.verify(ctx, d) == nil) {
-		return nil
-	}
-	if err == nil && info.Size != d.Size && p.s.verify(ctx, ocispec.Descriptor{Digest: d.Digest, Size: info.Size}) == nil {
-		return fmt.Errorf("%s has %d bytes, the manifest says %d: %w", d.Digest, info.Size, d.Size, errdefs.ErrInvalidArgument)
-	}
-	p.s.forgetLayers()
-	return p.s.discard(ctx, d.Digest)
-}
-
-// transient errors are those that a second try may not see.
-func transient(err error) bool {
-	if errors.Is(err, docker.ErrInvalidAuthorization) || errdefs.IsInvalidArgument(err) {
-		return false
-	}
-	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errdefs.IsUnavailable(err) || isNetwork(err)
-}
-
-// label makes content keep its children from being collected, and remember where it came from.
-func (p *pull) label(ctx context.Context, d ocispec.Descriptor) error {
-	return p.s.labelChildren(ctx, d)
 }
 
 // finish names the image.

@@ -48,6 +48,8 @@ type Service struct {
 	events  *event.Bus
 	pulls   keyedLock // by blob: one downloads, others wait
 
+	patience time.Duration // with a registry that sends nothing
+
 	mu       sync.Mutex // guards what follows
 	resolved map[resolvedKey]Image
 	sweeps   int
@@ -76,7 +78,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	}
 	l := &layers{st: st, dirs: map[digest.Digest][]string{}}
 	s := &Service{store: st, layers: l, registries: &registries{insecure: o.InsecureRegistries, hostDirs: o.HostDirs},
-		claims: &claims{of: map[string]use{}, going: map[digest.Digest]bool{}}, builtIn: &builtIn{l: l, oar: o.Oar}, events: o.Events,
+		claims: &claims{of: map[string]use{}, going: map[digest.Digest]bool{}}, builtIn: &builtIn{l: l, oar: o.Oar}, events: o.Events, patience: patience,
 		resolved: map[resolvedKey]Image{}}
 	return s, nil
 }
