@@ -392,3 +392,82 @@ func TestOverflow(t *testing.T) {
 		t.Error("the new segment is not opened")
 	}
 }
+
+// TestReaderFarBehind holds a bounded number of descriptors, gets all that it holds, and is told that the rest is gone.
+func TestReaderFarBehind(t *testing.T) {
+	dir := t.TempDir()
+	w := writer(t, dir, 0, 0)
+	if err := errors.Join(w.Append(Stdout, time.Now(), []byte("x")), w.file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for n := 2; n <= maxPinned+2; n++ {
+		if n == maxPinned+1 {
+			continue // rotated away
+		}
+		if err := os.Link(segment(dir, 1), segment(dir, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := Open(dir, ReadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if n := r.segments(); n != maxPinned {
+		t.Errorf("%d segments are held", n)
+	}
+	for n := 0; ; n++ {
+		e, err := r.Next(t.Context())
+		if err == nil && string(e.Data) == "x" {
+			continue
+		}
+		if n != maxPinned || !errors.Is(err, ErrLost) {
+			t.Errorf("after %d entries: %q, %v", n, e.Data, err)
+		}
+		return
+	}
+}
+
+// TestLastFrameBeforeRotation: what is written after a reader has met the end of a segment, and before the next one begins, is read.
+func TestLastFrameBeforeRotation(t *testing.T) {
+	dir := t.TempDir()
+	w := writer(t, dir, 60, 9)
+	r, err := Open(dir, ReadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	add := func(text string) {
+		t.Helper()
+		if err := w.Append(Stdout, time.Now(), []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("one")
+	if e, err := r.Next(t.Context()); err != nil || string(e.Data) != "one" {
+		t.Fatal(e, err)
+	}
+	if _, _, err := r.frame(); err != io.EOF { // the end, for now
+		t.Fatal(err)
+	}
+	add("two")
+	add("three, which makes it full")
+	add("four")
+	if err := r.openNew(); err != nil { // the watcher's work
+		t.Fatal(err)
+	}
+	if more, err := r.advance(t.Context()); !more || err != nil {
+		t.Fatal(more, err)
+	}
+	var got []string
+	for {
+		e, err := r.Next(t.Context())
+		if err != nil {
+			break
+		}
+		got = append(got, string(e.Data))
+	}
+	if want := "two|three, which makes it full|four"; strings.Join(got, "|") != want {
+		t.Errorf("%q", got)
+	}
+}

@@ -37,7 +37,15 @@ type Reader struct {
 	files  []*source  // the first is being read
 	newest int        // number of the last in files
 	held   *os.File   // the last in files, locked; nil when not following
+	lost   bool       // what follows the last in files is gone
 }
+
+// maxPinned is how many segments one reader holds open: descriptors are the engine's, and it needs them for others too. The writer keeps
+// what follows for a while.
+const maxPinned = 2048
+
+// ErrLost says that a reader was so slow that output is gone.
+var ErrLost = errors.New("output was printed faster than it was read, and some of it is gone")
 
 // Open opens the segments of a folder. A folder that is not there yet is empty.
 func Open(dir string, o ReadOptions) (*Reader, error) {
@@ -93,6 +101,13 @@ func (r *Reader) openNew() error {
 	for _, n := range numbers {
 		if n <= r.newest {
 			continue
+		}
+		if len(r.files) >= maxPinned {
+			return nil
+		}
+		if r.newest != 0 && n != r.newest+1 {
+			r.lost = true
+			return nil
 		}
 		f, err := openSource(r.dir, n)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -156,6 +171,12 @@ func (r *Reader) segments() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.files)
+}
+
+func (r *Reader) isLost() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lost
 }
 
 // leave goes on to the next segment.
@@ -323,18 +344,21 @@ func (r *Reader) afterEnd() error {
 // advance goes on to the next segment, or waits for more.
 func (r *Reader) advance(ctx context.Context) (bool, error) {
 	before := r.segments()
-	if err := r.openNew(); err != nil {
-		return false, err
-	}
-	if r.segments() > 1 {
-		// What was written before the next segment began has been read, if this look finds no more.
-		if before == r.segments() || r.fill() == io.EOF {
+	if before > 1 {
+		// The next segment is there, so this one is complete: what a look finds now is the rest of it.
+		if r.fill() == io.EOF {
 			r.leave()
 		}
 		return true, nil
 	}
+	if err := r.openNew(); err != nil {
+		return false, err
+	}
 	if r.segments() > before {
 		return true, nil
+	}
+	if r.isLost() {
+		return false, ErrLost
 	}
 	if r.o.Follow == nil {
 		return false, nil
