@@ -57,6 +57,7 @@ func (c *streamRoutes) attach(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
 		c.server.log.Debug("attach ended", "container", id, "error", err)
+		conn.fail(err)
 	}
 	return nil
 }
