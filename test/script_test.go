@@ -26,9 +26,13 @@ func TestBoth(t *testing.T) {
 func TestWherry(t *testing.T) { runScripts(t, "testdata/wherry", "wherry") }
 
 func runScripts(t *testing.T, dir, client string) {
+	work, err := os.MkdirTemp(shared.dir, client+"-")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 dir,
-		WorkdirRoot:         shared.dir,
+		WorkdirRoot:         work,
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			docker := filepath.Join(env.WorkDir, ".docker")
