@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -23,27 +24,41 @@ func runInit(_ context.Context, args []string) error {
 	path, err := exec.LookPath(args[0])
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "init: %v\n", err)
-		return exitCode(127)
+		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+			return exitCode(127)
+		}
+		return exitCode(126)
 	}
-	signals := make(chan os.Signal, 64)
+	signals, ended := make(chan os.Signal, 64), make(chan os.Signal, 1)
 	signal.Notify(signals)
-	child, err := os.StartProcess(path, args, &os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
+	signal.Notify(ended, unix.SIGCHLD) // of its own: one that is lost among others could be the last
+	child, err := os.StartProcess(path, args, &os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}, Sys: foreground()})
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "init: %v\n", err)
 		return exitCode(126)
 	}
-	for s := range signals {
-		switch s {
-		case unix.SIGURG, unix.SIGPIPE:
-		case unix.SIGCHLD:
+	for {
+		select {
+		case <-ended:
 			if code, done := reapAll(child.Pid); done {
 				return exitCode(code)
 			}
-		default:
-			_ = child.Signal(s)
+		case s := <-signals:
+			if s != unix.SIGCHLD && s != unix.SIGURG && s != unix.SIGPIPE { // SIGURG is how the Go runtime interrupts itself
+				_ = child.Signal(s)
+			}
 		}
 	}
-	return nil
+}
+
+// foreground gives the command a process group of its own, and the terminal, where there is one, to it: what is typed there then reaches
+// the command once, and not by way of this process a second time.
+func foreground() *unix.SysProcAttr {
+	attr := &unix.SysProcAttr{Setpgid: true}
+	if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err == nil {
+		attr.Foreground, attr.Ctty = true, 0
+	}
+	return attr
 }
 
 // reapAll reaps every child that has ended and says whether the command was among them.
