@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -326,5 +327,48 @@ func TestVolumes(t *testing.T) {
 	}
 	if err := e.vols.Remove(ctx, "things", false); err == nil {
 		t.Error("a volume in use is removed")
+	}
+}
+
+// TestRestartWithRemoval: a restart does not remove a container with --rm, and one that fails does not leave it.
+func TestRestartWithRemoval(t *testing.T) {
+	e := newEngine(t)
+	ctx, now := context.Background(), 0
+	id := e.run(request{name: "brief", cmd: sh("echo here >>/tmp/marks; sleep 3600"), h: container.HostConfig{AutoRemove: true}})
+	for range 2 {
+		if err := e.Restart(ctx, id, StopOptions{Timeout: &now}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := e.rec(id); r.Status != Running {
+		t.Errorf("it is %s", r.Status)
+	}
+	marks, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(e.rec(id).Pid), "root/tmp/marks"))
+	if err != nil || strings.Count(string(marks), "here") < 2 {
+		t.Errorf("its layer was not kept: %q %v", marks, err)
+	}
+	removed := e.arm(id, container.WaitConditionRemoved)
+	if err := os.Remove(filepath.Join("/proc", strconv.Itoa(e.rec(id).Pid), "root/bin/sh")); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Restart(ctx, id, StopOptions{Timeout: &now}); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("a restart without a program: %v", err)
+	}
+	e.take(removed)
+}
+
+// TestClientGoes: a stop goes on to its end though nobody waits for the answer any more.
+func TestClientGoes(t *testing.T) {
+	e := newEngine(t)
+	id := e.run(request{cmd: sh("trap '' TERM; echo ready; while :; do sleep 0.05; done")})
+	e.eventually("ready", func() bool { return strings.Contains(e.output(id), "ready") })
+	ctx, cancel := context.WithCancel(context.Background())
+	second := 1
+	time.AfterFunc(50*time.Millisecond, cancel)
+	if err := e.Stop(ctx, id, StopOptions{Timeout: &second}); err != nil {
+		t.Error(err)
+	}
+	if r := e.rec(id); r.Status != Exited || r.ExitCode != 137 {
+		t.Errorf("%s %d", r.Status, r.ExitCode)
 	}
 }

@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -60,6 +61,9 @@ func (l life) stop(ctx context.Context, o StopOptions) (*Record, error) {
 	n, err := l.beginStop()
 	if n == nil {
 		return l.c.record(), err
+	}
+	if timeout >= 0 { // a client that has gone does not leave the container half stopped
+		ctx = context.WithoutCancel(ctx)
 	}
 	n.signal(ctx, signal)
 	if n.r.Status == Paused { // it can only answer the signal when it runs
@@ -257,14 +261,25 @@ func (s *Service) Restart(ctx context.Context, id string, o StopOptions) error {
 	}
 	l := life{s, c}
 	c.setKept(true)
-	defer c.setKept(false)
-	if _, err := l.stop(ctx, o); err != nil && !errdefs.IsNotModified(err) {
-		return err
+	_, err = l.stop(ctx, o)
+	if err == nil || errdefs.IsNotModified(err) {
+		err = l.startByUser(ctx)
 	}
-	if err := l.startByUser(ctx); err != nil && !errdefs.IsNotModified(err) {
-		return err
+	c.setKept(false)
+	if err != nil && !errdefs.IsNotModified(err) {
+		return errors.Join(err, l.removeKept(ctx))
 	}
 	r := c.record()
 	s.publish(r, events.ActionRestart, "restart", r.layerWord())
 	return nil
+}
+
+// removeKept removes a container with --rm that has ended while its exit was not to remove it.
+func (l life) removeKept(ctx context.Context) error {
+	l.c.op.Lock()
+	defer l.c.op.Unlock()
+	if r := l.c.record(); !r.HostConfig.AutoRemove || r.Status != Exited || l.c.isGone() {
+		return nil
+	}
+	return l.removeNow(context.WithoutCancel(ctx), RemoveOptions{Volumes: true})
 }
