@@ -38,7 +38,7 @@ func sound(root string, log func(error)) (p places, restore bool, err error) {
 		}
 		p.layers = next
 	}
-	found := errors.Join(checkDB(p.db), checkDB(filepath.Join(p.layers, "metadata.db")))
+	found := errors.Join(checkDB(p.db), checkDB(filepath.Join(p.layers, "metadata.db")), checkPresence(root, p))
 	if found == nil {
 		return p, false, nil
 	}
@@ -51,6 +51,19 @@ func sound(root string, log func(error)) (p places, restore bool, err error) {
 	log(fmt.Errorf("image database: %w: it is kept as %s; images are listed from %s and unpacked anew; layers of older containers stay in %s",
 		found, aside, namesFile, old))
 	return p, true, nil
+}
+
+// checkPresence notices a database that has gone while what it speaks of is there.
+func checkPresence(root string, p places) error {
+	if _, err := os.Stat(filepath.Join(root, namesFile)); err != nil {
+		return nil // nothing has had a name yet
+	}
+	for _, path := range []string{p.db, filepath.Join(p.layers, "metadata.db")} {
+		if _, err := os.Stat(path); os.IsNotExist(err) {
+			return fmt.Errorf("%s is not there any more: %w", path, errdefs.ErrDataLoss)
+		}
+	}
+	return nil
 }
 
 // checkDB reads a database once through. A file that is not there is sound.

@@ -33,6 +33,7 @@ func TestDamagedDatabases(t *testing.T) {
 		"zeroed":    zero,
 		"emptied":   func([]byte) []byte { return nil },
 		"cut":       func(b []byte) []byte { return b[:len(b)/2] },
+		"gone":      nil,
 		"cut short": func(b []byte) []byte { return b[:5000] },
 		"text":      func([]byte) []byte { return bytes.Repeat([]byte("text "), 2000) },
 		"data zeroed": func(b []byte) []byte {
@@ -57,8 +58,13 @@ func TestDamagedDatabases(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := os.WriteFile(path, spoil(b), 0o600); err != nil {
+				if err := os.Remove(path); err != nil {
 					t.Fatal(err)
+				}
+				if spoil != nil {
+					if err := os.WriteFile(path, spoil(b), 0o600); err != nil {
+						t.Fatal(err)
+					}
 				}
 				var said []string
 				s = reopen(t, root, &said)

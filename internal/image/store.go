@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
@@ -113,6 +114,9 @@ func openStore(ctx context.Context, o Options) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the layers: %w", err)
 	}
+	if err := tidy(ctx, snaps, at.layers); err != nil {
+		return nil, errors.Join(fmt.Errorf("tidy %s: %w", at.layers, err), snaps.Close())
+	}
 	b, err := bolt.Open(at.db, 0o600, &bolt.Options{Timeout: 5 * time.Second, NoFreelistSync: true})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", at.db, err), snaps.Close())
@@ -129,6 +133,24 @@ func openStore(ctx context.Context, o Options) (*store, error) {
 		}
 	}
 	return s, s.dropOldLeases(in(ctx))
+}
+
+// tidy removes the directories of layers whose making was cut off before it was noted: the next ones would meet them.
+func tidy(ctx context.Context, snaps snapshots.Snapshotter, dir string) error {
+	c, ok := snaps.(snapshots.Cleaner)
+	if !ok {
+		return nil
+	}
+	err := c.Cleanup(ctx)
+	if !errdefs.IsNotFound(err) {
+		return err
+	}
+	// Not one layer has been noted yet.
+	begun, err := filepath.Glob(filepath.Join(dir, "snapshots", "*"))
+	for _, d := range begun {
+		err = errors.Join(err, os.RemoveAll(d))
+	}
+	return err
 }
 
 func (s *store) close() error { return errors.Join(s.snaps.Close(), s.bolt.Close()) }
