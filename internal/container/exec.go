@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/task"
 )
@@ -185,8 +186,9 @@ func (s *Service) ExecStart(ctx context.Context, execID string, o ExecStreams) e
 	}
 	running, err := e.begin(ctx, s, t, o)
 	if err != nil {
-		if _, _, gone := e.c.running(); gone != nil {
-			err = gone
+		var failed *startFailure
+		if !errors.As(err, &failed) && !errdefs.IsInvalidArgument(err) && over(t) {
+			err = notRunning(r)
 		}
 		e.end(s, failureCode(err))
 		started()
@@ -198,6 +200,25 @@ func (s *Service) ExecStart(ctx context.Context, execID string, o ExecStreams) e
 		return nil
 	}
 	return running.serve(ctx)
+}
+
+// dying is how long a container's first process may take to be dead: it waits for all others, among them the exec that was killed.
+const dying = time.Second
+
+// over says that a container's first process is dead, perhaps before its end has been recorded.
+func over(t *task.Task) bool {
+	f, err := t.Pidfd()
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	p := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}
+	for end := time.Now().Add(dying); ; {
+		n, err := unix.Poll(p, max(0, int(time.Until(end).Milliseconds())))
+		if !errors.Is(err, unix.EINTR) {
+			return err == nil && n > 0
+		}
+	}
 }
 
 func (e *execution) claim() error {

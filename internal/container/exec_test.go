@@ -412,3 +412,59 @@ func (e *engine) goroutines() int {
 	defer e.lives.mu.Unlock()
 	return len(e.lives.cancels)
 }
+
+// TestExecsAndTheEnd: whatever an exec is doing when its container is killed, its client is answered, and nothing is left behind.
+func TestExecsAndTheEnd(t *testing.T) {
+	e := newEngine(t)
+	id := e.run(request{name: "box", cmd: []string{"sleep", "1000"}})
+	e.exec(id, container.ExecCreateRequest{Cmd: []string{"true"}}, nil)
+	files := e.openFiles("self")
+	var wg sync.WaitGroup
+	begun := make(chan struct{}, 200)
+	var mu sync.Mutex
+	var answers []string
+	note := func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		answers = append(answers, fmt.Sprintf(format, args...))
+	}
+	for i := range 60 {
+		wg.Go(func() {
+			begun <- struct{}{}
+			for {
+				x, err := e.ExecCreate(context.Background(), id, container.ExecCreateRequest{Cmd: sh("echo up; sleep 0.0" + fmt.Sprint(i)), AttachStdout: true, AttachStdin: true, Tty: i%5 == 0})
+				if err != nil {
+					if !errdefs.IsConflict(err) {
+						note("create: %v", err)
+					}
+					return
+				}
+				in, typed := io.Pipe()
+				err = e.ExecStart(context.Background(), x, ExecStreams{Stdin: in, Stdout: io.Discard})
+				typed.Close()
+				if err != nil && !errdefs.IsConflict(err) {
+					note("start: %v", err)
+				}
+				if about, inspectErr := e.ExecInspect(x); inspectErr != nil || about.Running || about.ExitCode == nil && err == nil {
+					note("inspect: %+v %v after %v", about, inspectErr, err)
+				}
+			}
+		})
+	}
+	for range 60 {
+		<-begun
+	}
+	if err := e.Kill(context.Background(), id, "KILL"); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	for _, a := range answers {
+		t.Error(a)
+	}
+	e.eventually("the container has ended", func() bool { return e.rec(id).Status == Exited })
+	e.eventually("all is given back", func() bool { return e.goroutines() == 0 && e.openFiles("self") <= files })
+	e.start(id)
+	if got := e.exec(id, container.ExecCreateRequest{Cmd: []string{"echo", "again"}}, nil); got.out != "again\n" {
+		t.Errorf("in the next life: %+v", got)
+	}
+}
