@@ -15,6 +15,8 @@ import (
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"wherry.dev/wherry/internal/cgroup"
 )
 
 // binaries are oar and the program that looks around in containers.
@@ -37,6 +39,9 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	if dir, _ := binaries(); dir != "" {
 		os.RemoveAll(dir)
+	}
+	if g, err := cgroup.Open("/wherry-oar-test"); err == nil {
+		_ = g.Delete()
 	}
 	os.Exit(code)
 }

@@ -13,6 +13,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/rootfs"
 )
 
@@ -51,6 +52,9 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	if dir, _ := probes(); dir != "" {
 		os.RemoveAll(dir)
+	}
+	if g, err := cgroup.Open("/wherry-ociruntime-test"); err == nil {
+		_ = g.Delete()
 	}
 	os.Exit(code)
 }

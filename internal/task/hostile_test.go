@@ -18,6 +18,14 @@ import (
 	"wherry.dev/wherry/internal/cgroup"
 )
 
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if g, err := cgroup.Open("/wherry-task-test"); err == nil {
+		_ = g.Delete()
+	}
+	os.Exit(code)
+}
+
 // probe builds the program that misbehaves into a container's layer.
 func probe(t *testing.T, o CreateOptions) {
 	t.Helper()
