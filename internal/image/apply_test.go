@@ -181,7 +181,7 @@ func FuzzManifest(f *testing.F) {
 			}
 		}
 		_ = s.parts(ctx, d)
-		_ = s.manifestSummaries(ctx, d)
+		_ = s.manifestSummaries(ctx, d, s.usersOf)
 		_, _ = s.any(ctx, d)
 	})
 }

@@ -98,7 +98,7 @@ func (s *Service) loadAll(ctx context.Context, r io.Reader, o TransferOptions) e
 	switch {
 	case err == nil:
 	case errors.Is(err, syscall.ENOSPC):
-		return fmt.Errorf("the disk of %s is full: free space, or remove images with `wherry rmi`: %w", s.root, err)
+		return s.explainFull(err)
 	case ctx.Err() != nil:
 		return err
 	default:

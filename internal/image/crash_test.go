@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"wherry.dev/wherry/internal/event"
 )
 
@@ -132,4 +134,87 @@ func checkStore(t *testing.T, s *Service, made map[string]bool) {
 			t.Errorf("%s was made and is gone", name)
 		}
 	}
+}
+
+// TestFullDisk: on a file system without room each way of making an image says so, leaves nothing, and what was there before stays usable.
+func TestFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting a small file system needs root")
+	}
+	at := t.TempDir()
+	if err := unix.Mount("tmpfs", at, "tmpfs", 0, "size=12m"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Unmount(at, unix.MNT_DETACH) }()
+	s, err := Open(t.Context(), Options{Root: filepath.Join(at, "root"), Events: event.New()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	before := imported(t, s, "before", file1("a", "b"))
+	big := file1("big", string(mixed(1<<20))+strings.Repeat("z", 20<<20)) // little when compressed, too much unpacked
+	huge := file1("huge", string(mixed(20<<20)))
+	host := realRegistry(t, nil)
+	origin := open(t)
+	imported(t, origin, host+"/a/big:1", big)
+	if err := origin.Push(t.Context(), host+"/a/big:1", TransferOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	archived := func(f file) *bytes.Buffer {
+		var b bytes.Buffer
+		name := "saved-" + f.name
+		imported(t, origin, name, f)
+		if err := origin.Save(t.Context(), []string{name}, nil, &b); err != nil {
+			t.Fatal(err)
+		}
+		return &b
+	}
+	rows := map[string]func() error{
+		"import": func() error {
+			_, err := s.Import(t.Context(), layer(t, big), ImportOptions{Ref: "x"})
+			return err
+		},
+		"import of what does not compress": func() error {
+			_, err := s.Import(t.Context(), layer(t, huge), ImportOptions{Ref: "x"})
+			return err
+		},
+		"commit": func() error {
+			_, err := s.Commit(t.Context(), layer(t, big), CommitOptions{Parent: before, Ref: "x"})
+			return err
+		},
+		"load":                           func() error { return s.Load(t.Context(), archived(big), TransferOptions{}) },
+		"load of what does not compress": func() error { return s.Load(t.Context(), archived(huge), TransferOptions{}) },
+		"pull":                           func() error { return s.Pull(t.Context(), host+"/a/big:1", TransferOptions{}) },
+	}
+	for name, try := range rows {
+		if err := try(); err == nil || !strings.Contains(err.Error(), "is full") {
+			t.Errorf("%s: %v", name, err)
+		}
+		du, err := s.DiskUsage(t.Context())
+		if err != nil || du.TotalCount != 1 || du.TotalSize > 1<<20 {
+			t.Errorf("after %s: %+v %v", name, du, err)
+		}
+		if _, err := s.Resolve(t.Context(), "before", nil); err != nil {
+			t.Errorf("after %s: %v", name, err)
+		}
+		if _, err := s.Import(t.Context(), layer(t, file1("small", name)), ImportOptions{Ref: "small"}); err != nil {
+			t.Errorf("after %s: %v", name, err)
+		}
+		if _, err := s.Remove(t.Context(), "small", RemoveOptions{}); err != nil {
+			t.Errorf("after %s: %v", name, err)
+		}
+	}
+}
+
+// mixed are bytes that do not compress.
+func mixed(n int) []byte {
+	out := make([]byte, n)
+	x := uint64(88172645463325252)
+	for i := range out {
+		x ^= x << 13
+		x ^= x >> 7
+		x ^= x << 17
+		out[i] = byte(x)
+	}
+	return out
 }

@@ -147,10 +147,7 @@ func (l *layers) unpackLayer(ctx context.Context, layer ocispec.Descriptor, diff
 		return nil
 	}
 	_ = l.st.snaps.Remove(context.WithoutCancel(ctx), key)
-	if errors.Is(err, unix.ENOSPC) {
-		return fmt.Errorf("the disk of %s is full: free space, or remove images with `wherry rmi`: %w", l.st.root, err)
-	}
-	return err
+	return l.st.explainFull(err)
 }
 
 // chainID leaves the slice as it is, which identity.ChainID does not.

@@ -56,7 +56,7 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]image.Summary, err
 			sum.SharedSize++ // from -1, which says that nobody has looked
 		}
 		if o.Manifests {
-			sum.Manifests = s.manifestSummaries(ctx, e.target)
+			sum.Manifests = s.manifestSummaries(ctx, e.target, s.usersOf)
 		}
 		out = append(out, sum)
 	}
@@ -82,28 +82,28 @@ func total(sizes map[string]int64) (n int64) {
 }
 
 // manifestSummaries shows the platforms of an image, those that are not here too.
-func (s *Service) manifestSummaries(ctx context.Context, target ocispec.Descriptor) []image.ManifestSummary {
+func (l *layers) manifestSummaries(ctx context.Context, target ocispec.Descriptor, usersOf func(digest.Digest) []string) []image.ManifestSummary {
 	children := []ocispec.Descriptor{target}
 	if images.IsIndexType(target.MediaType) {
-		children, _ = s.index(ctx, target)
+		children, _ = l.st.index(ctx, target)
 	}
 	var out []image.ManifestSummary
 	for _, d := range children {
-		m := image.ManifestSummary{ID: d.Digest.String(), Descriptor: d, Kind: image.ManifestKindUnknown, Available: s.complete(ctx, d)}
+		m := image.ManifestSummary{ID: d.Digest.String(), Descriptor: d, Kind: image.ManifestKindUnknown, Available: l.st.complete(ctx, d)}
 		blobs, unpacked := map[string]int64{}, map[string]int64{}
-		s.manifestParts(ctx, d, blobs, unpacked)
+		l.manifestParts(ctx, d, blobs, unpacked)
 		m.Size.Content = total(blobs)
 		m.Size.Total = m.Size.Content + total(unpacked)
 		if of := d.Annotations["vnd.docker.reference.digest"]; of != "" {
 			m.Kind, m.AttestationData = image.ManifestKindAttestation, &image.AttestationProperties{For: digest.Digest(of)}
 		} else if p := d.Platform; images.IsManifestType(d.MediaType) {
-			if list, err := s.withPlatform(ctx, d); p == nil && err == nil {
+			if list, err := l.st.withPlatform(ctx, d); p == nil && err == nil {
 				p = list[0].Platform
 			}
 			if p == nil {
 				p = &ocispec.Platform{}
 			}
-			m.Kind, m.ImageData = image.ManifestKindImage, &image.ImageProperties{Platform: *p, Containers: s.usersOf(d.Digest)}
+			m.Kind, m.ImageData = image.ManifestKindImage, &image.ImageProperties{Platform: *p, Containers: usersOf(d.Digest)}
 			m.ImageData.Size.Unpacked = total(unpacked)
 		}
 		out = append(out, m)
@@ -141,7 +141,7 @@ func (s *Service) Inspect(ctx context.Context, name string, platform *ocispec.Pl
 	c := img.Config
 	out := image.InspectResponse{ID: img.ID.String(), RepoTags: tags, RepoDigests: digests, Author: c.Author, Config: &c.Config,
 		Architecture: c.Architecture, Variant: c.Variant, Os: c.OS, OsVersion: c.OSVersion, Descriptor: &e.target,
-		Metadata: image.Metadata{LastTagTime: e.updated}, Manifests: s.manifestSummaries(ctx, e.target)}
+		Metadata: image.Metadata{LastTagTime: e.updated}, Manifests: s.manifestSummaries(ctx, e.target, s.usersOf)}
 	out.Size = total(s.parts(ctx, e.target))
 	if c.Created != nil {
 		out.Created = c.Created.Format(time.RFC3339Nano)

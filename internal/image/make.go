@@ -41,7 +41,7 @@ func (l *layers) build(ctx context.Context, r buildRequest) (digest.Digest, erro
 	defer done()
 	layer, diff, err := l.st.writeLayer(ctx, r.layer)
 	if err != nil {
-		return "", err
+		return "", l.st.explainFull(err)
 	}
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
 	r.config.RootFS = ocispec.RootFS{Type: "layers"}
@@ -136,6 +136,9 @@ func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (dig
 		return "", err
 	}
 	id, err := s.build(ctx, buildRequest{layer: plain, config: config, ref: o.Ref, history: "import", comment: o.Message})
+	if err != nil {
+		err = errors.Join(err, s.sweep(context.WithoutCancel(ctx))) // nothing stays of what was not taken whole
+	}
 	if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return "", fmt.Errorf("import: this is no whole tar archive, plain or compressed: %w", errdefs.ErrInvalidArgument)
 	}
@@ -179,7 +182,7 @@ func (s *Service) Commit(ctx context.Context, layer io.Reader, o CommitOptions) 
 	id, err := s.build(ctx, buildRequest{parent: o.Parent, layer: layer, config: config, ref: o.Ref, author: o.Author, comment: o.Comment,
 		history: strings.Join(append(append([]string(nil), o.Config.Entrypoint...), o.Config.Cmd...), " ")})
 	if err != nil {
-		return "", fmt.Errorf("commit: %w", err)
+		return "", fmt.Errorf("commit: %w", errors.Join(err, s.sweep(context.WithoutCancel(ctx))))
 	}
 	return id, nil
 }

@@ -53,11 +53,20 @@ func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) erro
 	if o.AllTags {
 		return s.pullAllTags(ctx, m, o)
 	}
-	ctx, done, err := s.lease(ctx)
+	held, done, err := s.lease(ctx)
 	if err != nil {
 		return err
 	}
-	defer done()
+	err = s.pullOne(held, m, o)
+	done()
+	if errors.Is(err, syscall.ENOSPC) {
+		err = errors.Join(err, s.sweep(context.WithoutCancel(ctx))) // what is half here needs its room more than its resumption
+	}
+	return err
+}
+
+func (s *Service) pullOne(ctx context.Context, m *remote, o TransferOptions) error {
+	r := m.ref
 	resolver := m.resolver(nil)
 	_, target, err := resolver.Resolve(ctx, r.String())
 	if err != nil {
@@ -70,9 +79,6 @@ func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) erro
 	o.say(tagOrDigest(r), "Pulling from %s", r.FamiliarRepository())
 	p := &pull{s: s, o: o, ref: r, fetcher: fetcher}
 	if err := p.run(ctx, target); err != nil {
-		if errors.Is(err, syscall.ENOSPC) {
-			err = errors.Join(err, s.sweep(context.WithoutCancel(ctx))) // what is half here needs its room more than its resumption
-		}
 		if errdefs.IsNotFound(err) {
 			return fmt.Errorf("pull %s: the registry has the image, but not all of its parts: %w", r.Familiar(), err)
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -133,6 +134,14 @@ func openStore(ctx context.Context, o Options) (*store, error) {
 		}
 	}
 	return s, s.dropOldLeases(in(ctx))
+}
+
+// explainFull says what to do about a full disk.
+func (s *store) explainFull(err error) error {
+	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		return err
+	}
+	return fmt.Errorf("the disk of %s is full: free space, or remove images with `wherry rmi`: %w", s.root, err)
 }
 
 // tidy removes the directories of layers whose making was cut off before it was noted: the next ones would meet them.
