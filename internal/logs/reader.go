@@ -26,7 +26,8 @@ type Reader struct {
 	dir   string
 	o     ReadOptions
 	buf   []byte // bytes read from the first file and not yet handed out
-	data  []byte
+	data  []byte // the buffer
+	full  bool   // it was after the last look
 	ended bool
 	last  bool // the context has ended: what is there by then is still read
 
@@ -272,14 +273,20 @@ func (r *Reader) frame() (header, []byte, error) {
 	}
 }
 
-// fill reads more of the first file behind what is left in the buffer.
+// fill reads more of the first file behind what is left in the buffer. A quiet follower has a small one: there may be a thousand of them.
 func (r *Reader) fill() error {
-	if r.data == nil {
-		r.data = make([]byte, 2*(HeaderSize+MaxData))
+	switch {
+	case r.data == nil:
+		r.data = make([]byte, smallBuffer)
+	case r.full && len(r.data) < largeBuffer:
+		larger := make([]byte, min(4*len(r.data), largeBuffer))
+		copy(larger, r.buf)
+		r.data, r.buf = larger, larger[:len(r.buf)]
 	}
 	n := copy(r.data, r.buf)
 	got, err := r.current().Read(r.data[n:])
 	r.buf = r.data[:n+got]
+	r.full = n+got == len(r.data)
 	if got > 0 {
 		return nil
 	}
@@ -288,6 +295,11 @@ func (r *Reader) fill() error {
 	}
 	return err
 }
+
+const (
+	smallBuffer = 8 << 10
+	largeBuffer = 2 * (HeaderSize + MaxData)
+)
 
 // Next returns io.EOF at the end.
 func (r *Reader) Next(ctx context.Context) (Entry, error) {
