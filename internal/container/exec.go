@@ -48,7 +48,7 @@ type execution struct {
 	process *task.Process
 }
 
-func newExecs(*Service) *Execs { return &Execs{byID: map[string]*execution{}} }
+func newExecs() *Execs { return &Execs{byID: map[string]*execution{}} }
 
 func (x *Execs) add(e *execution) {
 	x.mu.Lock()
@@ -252,7 +252,7 @@ type startFailure struct {
 func (f *startFailure) Error() string { return f.err.Error() }
 func (f *startFailure) Unwrap() error { return f.err }
 
-// endExec notes an exec's exit code and tells it.
+// end notes an exec's exit code and tells it.
 func (e *execution) end(s *Service, code int) {
 	e.mu.Lock()
 	begun := e.process != nil

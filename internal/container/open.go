@@ -56,7 +56,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 		o.CgroupParent = "/wherry"
 	}
 	s := &Service{o: o, ranges: sandbox.NewRanges(o.Root), index: newIndex(), host: lookAround(o.State), opened: make(chan struct{})}
-	s.execs = newExecs(s)
+	s.execs = newExecs()
 	for _, dir := range []string{s.o.containersDir(), filepath.Join(o.State, "tasks")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make the folder of containers: %w", err)
