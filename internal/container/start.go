@@ -185,6 +185,10 @@ func (n *starting) attach(ctx context.Context) error {
 	}
 	netns, err := n.task.Namespace("net")
 	if err != nil {
+		// The process has died on its way to the gate: the start says at what.
+		if why := n.task.Start(ctx); why != nil {
+			return why
+		}
 		return err
 	}
 	defer netns.Close()
