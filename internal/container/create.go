@@ -147,6 +147,9 @@ func (n *creating) makeDir(context.Context) error {
 		return fmt.Errorf("make the folder of container %s: %w", n.r.Name, err)
 	}
 	n.onUndo(func() { _ = rootfs.RemoveTree(n.dir) })
+	if n.r.HostConfig.AutoRemove {
+		return os.WriteFile(filepath.Join(n.dir, disposableFile), nil, 0o600)
+	}
 	return nil
 }
 

@@ -65,6 +65,14 @@ func (r *Record) fresh() bool {
 
 const recordFile = "config.json"
 
+// disposableFile marks the folder of an --rm container: its record is not synced, and goes with what a power cut leaves of it.
+const disposableFile = "disposable"
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
 // write puts the record into dir by write and rename; durable ones are on the disk when write returns. The two files of earlier writes
 // change places, so that no write after the second one makes or deletes a file: on a busy file system that is the slow part.
 func (r *Record) write(dir string, durable bool) error {
@@ -139,8 +147,8 @@ func restored(dir string, records *[]*Record) bool {
 	return true
 }
 
-// readRecords reads all records below dir. Folders without one are left-overs of a creation that was cut short, and go; damaged records
-// are renamed aside and named in damaged.
+// readRecords reads all records below dir. Folders without one are left-overs of a creation that was cut short, and go, as disposable ones
+// with a damaged record do; other damaged records are renamed aside and named in damaged.
 func readRecords(dir string) (records []*Record, damaged []error, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -159,6 +167,8 @@ func readRecords(dir string) (records []*Record, damaged []error, err error) {
 			damaged = append(damaged, rootfs.RemoveTree(path))
 		case restored(path, &records):
 			damaged = append(damaged, fmt.Errorf("the record of container %s was damaged, its state before the last change is taken: %w", e.Name(), err))
+		case exists(filepath.Join(path, disposableFile)):
+			damaged = append(damaged, rootfs.RemoveTree(path))
 		default:
 			aside := fmt.Sprintf("%s.damaged-%d", path, time.Now().Unix())
 			damaged = append(damaged, fmt.Errorf("container %s is set aside as %s: %w", e.Name(), aside, err), os.Rename(path, aside))

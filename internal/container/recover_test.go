@@ -149,9 +149,12 @@ func TestShimKilled(t *testing.T) {
 func TestDamagedRecord(t *testing.T) {
 	e := newEngine(t)
 	good, bad := e.create(request{name: "good"}), e.create(request{name: "bad"})
+	disposable := e.create(request{name: "disposable", h: container.HostConfig{AutoRemove: true}})
 	e.close()
-	if err := os.WriteFile(filepath.Join(e.o.Root, "containers", bad, recordFile), nil, 0o600); err != nil {
-		t.Fatal(err)
+	for _, id := range []string{bad, disposable} {
+		if err := os.WriteFile(filepath.Join(e.o.Root, "containers", id, recordFile), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	e.open()
 	if _, err := e.index.find(good); err != nil {
@@ -159,6 +162,9 @@ func TestDamagedRecord(t *testing.T) {
 	}
 	if _, err := e.index.find(bad); err == nil || !strings.Contains(e.noted(), bad) {
 		t.Errorf("%v; noted %q", err, e.noted())
+	}
+	if left, _ := filepath.Glob(filepath.Join(e.o.Root, "containers", disposable+"*")); len(left) > 0 || strings.Contains(e.noted(), disposable) {
+		t.Errorf("a disposable container's rest %v is left; noted %q", left, e.noted())
 	}
 	aside, _ := filepath.Glob(filepath.Join(e.o.Root, "containers", bad+".damaged-*"))
 	if len(aside) != 1 {

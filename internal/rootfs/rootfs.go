@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -107,7 +108,7 @@ func (r *Rootfs) overlay(lower []*os.File) (*os.File, error) {
 }
 
 func (r *Rootfs) configure(setLowers func(fs int) error) (*os.File, error) {
-	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	fs, err := openOverlay()
 	if err != nil {
 		return nil, fmt.Errorf("open overlay: %w", err)
 	}
@@ -138,6 +139,17 @@ func (r *Rootfs) configure(setLowers func(fs int) error) (*os.File, error) {
 		attributes = unix.MOUNT_ATTR_RDONLY
 	}
 	return unix2File(unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attributes))
+}
+
+// openOverlay has the kernel load its module. While another start does the same, after a boot, there is "no such device" for a moment.
+func openOverlay() (fs int, err error) {
+	for wait := time.Millisecond; wait < time.Second; wait *= 2 {
+		if fs, err = unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC); err != unix.ENODEV {
+			break
+		}
+		time.Sleep(wait)
+	}
+	return fs, err
 }
 
 // lowerByDescriptor works with kernels from 6.13.
