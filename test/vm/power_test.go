@@ -1,0 +1,181 @@
+package vm
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestPowerCut pulls the plug in the middle of everything, again and again on one disk. What was acknowledged is there afterwards, what is
+// listed is whole, and what was to run runs. The disk gets only what was synced (see guest/boot).
+func TestPowerCut(t *testing.T) {
+	dir := newDisk(t)
+	p := &power{dir: dir, seed: uint64(time.Now().UnixNano())}
+	t.Logf("seed %d", p.seed)
+	p.random = rand.New(rand.NewPCG(p.seed, 0))
+	m := boot(t, dir)
+	m.run("engine start && wherry load -q -i /images/busybox-1.tar")
+	p.publish(m)
+	p.services(m)
+	for round := range rounds {
+		p.storm(m, round)
+		m.cut()
+		m = boot(t, dir)
+		m.run("setsid docker-registry serve /etc/registry.yml >/dev/null 2>&1 </dev/null & engine start")
+		p.check(m, round)
+		if t.Failed() {
+			t.Log(m.log())
+			return
+		}
+	}
+	m.off() // an orderly shutdown brings the same back
+	m = boot(t, dir)
+	m.run("engine start")
+	p.servicesRun(m)
+	m.off()
+}
+
+// power is what the outside knows about the disk.
+type power struct {
+	dir    string
+	seed   uint64
+	random *rand.Rand
+
+	containers, gone, volumes, images []string // acknowledged; gone: removals
+	sums                              []string // of the images' one file
+}
+
+// rounds of cuts; each pulls an image of its own.
+const rounds = 3
+
+// publish fills a registry, whose files are synced by hand, with images of which each has one file of noise.
+func (p *power) publish(m *machine) {
+	m.run("setsid docker-registry serve /etc/registry.yml >/dev/null 2>&1 </dev/null &")
+	for i := range rounds {
+		p.sums = append(p.sums, m.run(fmt.Sprintf(`cd /tmp && head -c 3000000 /dev/urandom >noise && tar c noise | wherry import - 127.0.0.1:5000/noise:%[1]d >/dev/null &&
+			wherry push -q 127.0.0.1:5000/noise:%[1]d >/dev/null && wherry rmi 127.0.0.1:5000/noise:%[1]d >/dev/null && md5sum <noise`, i)))
+	}
+	m.run("sync")
+}
+
+// services are containers that outlive a boot, or not, and one that is stopped.
+func (p *power) services(m *machine) {
+	m.run(`wherry network create --subnet 10.77.0.0/24 inner
+		wherry run -d --name back --restart unless-stopped --network inner --ip 10.77.0.9 busybox:1 httpd -f -p 80 -h /etc
+		wherry run -d --name front --restart always -p 8080:80 -v state:/www busybox:1 sh -c 'echo boot >>/www/boots; sync; exec httpd -f -p 80 -h /www'
+		wherry run -d --name once busybox:1 sleep 3600
+		wherry run -d --name stopped --restart unless-stopped busybox:1 sleep 3600
+		wherry network connect inner front
+		wherry stop -t 0 stopped`)
+}
+
+// storm does everything at once until enough was acknowledged, and returns in the middle of it.
+func (p *power) storm(m *machine, round int) {
+	done := make(chan func(), 64)
+	end := make(chan struct{})
+	worker := func(script string, acknowledged func(name string)) {
+		for i := 0; ; i++ {
+			name := fmt.Sprintf("r%dn%d", round, i)
+			answers := m.start(strings.ReplaceAll(script, "NAME", name))
+			select {
+			case a := <-answers:
+				done <- func() {
+					if a.Code != 0 {
+						m.t.Errorf("%s: %s", strings.ReplaceAll(script, "NAME", name), a.Output)
+					}
+					acknowledged(name)
+				}
+			case <-end:
+				return
+			}
+		}
+	}
+	go worker("wherry create --name NAME -v NAME:/data busybox:1 sh -c 'echo NAME' >/dev/null && wherry cp /etc/hosts NAME:/root/",
+		func(name string) { p.containers = append(p.containers, name) })
+	go worker("wherry volume create vNAME >/dev/null && wherry run --rm -v vNAME:/d busybox:1 sh -c 'echo vNAME | dd of=/d/file conv=fsync 2>/dev/null'",
+		func(name string) { p.volumes = append(p.volumes, "v"+name) })
+	go worker("wherry create --name gNAME busybox:1 true >/dev/null && wherry rm gNAME", func(name string) { p.gone = append(p.gone, "g"+name) })
+	go worker("wherry tag busybox:1 tNAME:1", func(name string) { p.images = append(p.images, "t"+name+":1") })
+	pulled := fmt.Sprintf("127.0.0.1:5000/noise:%d", round)
+	pull := m.start("wherry pull -q " + pulled)
+	acks := 10 + p.random.IntN(15)
+	for range acks {
+		select {
+		case note := <-done:
+			note()
+		case <-pull:
+			p.images = append(p.images, pulled)
+			pull = nil
+		case <-time.After(patience):
+			m.t.Fatal("nothing is acknowledged any more")
+		}
+	}
+	time.Sleep(time.Duration(p.random.IntN(200)) * time.Millisecond)
+	close(end)
+	m.t.Logf("round %d: cut after %d acknowledgements; pulled: %v", round, acks, pull == nil)
+}
+
+func (p *power) check(m *machine, round int) {
+	// A change that was not worth a sync may be lost in the middle: the state before it is taken. Nothing else may be damaged.
+	m.want("", "grep damaged /var/log/wherryd.log | grep -v 'its state before the last change is taken' || true")
+	p.servicesRun(m)
+	has := func(kind, listed string, names []string, want bool) {
+		m.t.Helper()
+		list := " " + strings.Join(strings.Fields(listed), " ") + " "
+		for _, n := range names {
+			if strings.Contains(list, " "+n+" ") != want {
+				m.t.Errorf("%s %s: listed %v", kind, n, !want)
+			}
+		}
+	}
+	containers := m.run("wherry ps -a --format '{{.Names}}'")
+	has("container", containers, p.containers, true)
+	has("removed container", containers, p.gone, false)
+	has("volume", m.run("wherry volume ls -q"), p.volumes, true)
+	images := m.run("wherry images --format '{{.Repository}}:{{.Tag}}'")
+	has("image", images, p.images, true)
+	// What is listed is whole, acknowledged or not.
+	out := m.run(`for c in $(wherry ps -a --filter status=created --format '{{.Names}}'); do
+			case $c in r[0-9]*) out=$(wherry start -a $c 2>&1); [ "$out" = $c ] || echo "container $c: $out" ;; esac
+		done
+		for v in $(wherry volume ls -q --filter name=v); do
+			case $v in vr*) wherry volume inspect $v >/dev/null || echo "volume $v" ;; esac
+		done
+		for i in $(wherry images --format '{{.Repository}}:{{.Tag}}'); do
+			case $i in t*) wherry run --rm --network none $i true || echo "image $i does not run" ;; esac
+		done`)
+	if out != "" {
+		m.t.Error(out)
+	}
+	for _, v := range p.volumes {
+		m.want(v, "cat /var/lib/wherry/volumes/"+v+"/_data/file")
+	}
+	for _, c := range p.containers {
+		m.want("hosts", "wherry cp "+c+":/root/hosts - | tar t")
+	}
+	m.run(fmt.Sprintf("wherry pull -q 127.0.0.1:5000/noise:%d", round)) // again, or on from where it was cut off
+	m.want("", "ls /var/lib/wherry/content/ingest")
+	images = m.run("wherry images --format '{{.Repository}}:{{.Tag}}'")
+	for i, sum := range p.sums {
+		if name := fmt.Sprintf("127.0.0.1:5000/noise:%d", i); strings.Contains(images+"\n", name+"\n") {
+			m.want(sum, "wherry create --name noise "+name+" /x >/dev/null && wherry cp noise:/noise - | tar x -O | md5sum; wherry rm noise >/dev/null")
+		}
+	}
+	// Nothing of the boot before is left, and nothing half made.
+	m.want("same", `a=$(ls /var/lib/wherry/containers | sort); b=$(wherry ps -aq --no-trunc | sort); [ "$a" = "$b" ] && echo same || echo "$a / $b"`)
+	m.want("same", `a=$(ls -d /sys/fs/cgroup/wherry/*/ | xargs -n 1 basename | sort); b=$(wherry ps -q --no-trunc | sort); [ "$a" = "$b" ] && echo same || echo "$a / $b"`)
+	m.want("same", `a=$(ls /run/wherry/tasks | sort); b=$(wherry ps -q --no-trunc | sort); [ "$a" = "$b" ] && echo same || echo "$a / $b"`)
+}
+
+// servicesRun: who was to come back did, with the networks as they were.
+func (p *power) servicesRun(m *machine) {
+	m.t.Helper()
+	m.want("boot", "i=0; until wget -q -O /tmp/page http://127.0.0.1:8080/boots 2>/dev/null || [ $i = 100 ]; do i=$((i+1)); usleep 100000; done; head -1 /tmp/page")
+	m.want("running", "wherry inspect -f '{{.State.Status}}' back")
+	m.want("10.77.0.9", "wherry inspect -f '{{.NetworkSettings.Networks.inner.IPAddress}}' back")
+	m.want("root:x:0:0:root:/root:/bin/sh", "wherry exec front wget -q -O - http://back/passwd | head -1")
+	m.want("exited", "wherry inspect -f '{{.State.Status}}' stopped")
+	m.want("exited 0", "wherry inspect -f '{{.State.Status}} {{.State.Pid}}' once")
+}
