@@ -10,9 +10,12 @@ import (
 )
 
 // commands by name.
-func commands() map[string]func(context.Context, []string) error {
+func commands(r *store) map[string]func(context.Context, []string) error {
 	return map[string]func(context.Context, []string) error{
-		"run": run, "shim": runShim, "init": runInit, "hello": hello, "version": printVersion, "--version": printVersion,
+		"create": r.create, "start": r.start, "run": r.run, "state": r.state, "kill": r.kill, "delete": r.delete, "exec": r.exec, "list": r.list, "ps": r.ps,
+		"pause": r.pause, "resume": r.resume, "update": r.update, "events": r.events, "spec": writeSpec, "features": printFeatures,
+		"checkpoint": refuseCheckpoint, "restore": refuseCheckpoint,
+		"shim": runShim, "init": runInit, "hello": hello, "version": printVersion,
 	}
 }
 
@@ -22,22 +25,25 @@ type exitCode int
 func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 func main() {
-	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: oar run|shim|init|hello|version …")
-		os.Exit(2)
+	r := &store{}
+	args, err := r.parse(os.Args[1:])
+	if err == nil {
+		command, ok := commands(r)[args[0]]
+		if err = noCommand(args[0]); ok {
+			err = command(context.Background(), args[1:])
+		}
 	}
-	command, ok := commands()[os.Args[1]]
-	if !ok {
-		fmt.Fprintf(os.Stderr, "oar: there is no command %q\n", os.Args[1])
-		os.Exit(2)
-	}
-	err := command(context.Background(), os.Args[2:])
 	var code exitCode
 	if errors.As(err, &code) {
 		os.Exit(int(code))
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "oar: %s\n", strings.TrimSpace(err.Error()))
+		r.logError(err)
+		var program interface{ ExitCode() int }
+		if errors.As(err, &program) { // it was not found, or is none
+			os.Exit(program.ExitCode())
+		}
 		os.Exit(1)
 	}
 }

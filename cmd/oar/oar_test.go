@@ -85,9 +85,15 @@ func bundle(t *testing.T, change func(*specs.Spec), args ...string) string {
 
 func oar(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
+	return oarAt(t, t.TempDir(), args...)
+}
+
+// oarAt keeps its containers' states below root.
+func oarAt(t *testing.T, root string, args ...string) *exec.Cmd {
+	t.Helper()
 	bin, err := binaries()
 	must(t, err)
-	return exec.CommandContext(t.Context(), bin+"/oar", args...)
+	return exec.CommandContext(t.Context(), bin+"/oar", append([]string{"--root", root}, args...)...)
 }
 
 func exitCodeOf(err error) int {

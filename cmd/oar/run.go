@@ -2,21 +2,16 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"strconv"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/ociruntime"
-	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/version"
 )
 
@@ -25,115 +20,121 @@ func printVersion(context.Context, []string) error {
 	return nil
 }
 
+const runUsage = "usage: oar run [--bundle FOLDER] [--detach] [--keep] [--trace] [options of create] ID"
+
 // run creates and starts a container from a bundle, waits for its end and removes what was made.
-func run(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet("run", flag.ContinueOnError)
-	bundle := flags.String("bundle", ".", "the bundle's `folder`")
-	flags.StringVar(bundle, "b", ".", "the bundle's `folder`")
-	trace := flags.Bool("trace", false, "print each step with its microseconds")
-	if err := flags.Parse(args); err != nil || flags.NArg() != 1 {
-		return errors.New("usage: oar run [--bundle FOLDER] [--trace] ID")
+func (r *store) run(ctx context.Context, args []string) error {
+	o := creation{trace: func(string) {}}
+	f := newFlags("run", runUsage)
+	o.define(f)
+	f.bothBool(&o.detach, "detach", "d")
+	keep := f.Bool("keep", false, "")
+	trace := f.Bool("trace", false, "")
+	f.Bool("no-subreaper", false, "")
+	var err error
+	if o.id, err = f.id(args); err != nil {
+		return err
 	}
-	step := func(string) {}
 	if *trace {
-		step = traceSteps()
+		o.trace = traceSteps()
 	}
-	step("read the configuration")
-	dir, err := filepath.Abs(*bundle)
-	if err != nil {
-		return err
-	}
-	spec, err := readSpec(dir)
-	if err != nil {
-		return err
-	}
-	if err := protectBinary(spec); err != nil {
-		return err
-	}
-	o := ociruntime.CreateOptions{ID: flags.Arg(0), Bundle: dir, Spec: spec, Trace: step}
-	if spec.Process != nil && !spec.Process.Terminal {
-		o.Stdio = ociruntime.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
-	}
+	o.trace("read the configuration")
 	signals := catchSignals()
-	c, err := ociruntime.Create(ctx, o)
+	c, made, err := r.make(ctx, o)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	status, err := runCreated(c, signals, step)
-	step("remove the control group")
-	removeGroup(ctx, c)
-	step("")
-	var notRun *ociruntime.ExecError
-	if errors.As(err, &notRun) {
-		fmt.Fprintf(os.Stderr, "oar: %s\n", err)
-		return exitCode(notRun.ExitCode())
+	defer made.Close()
+	status, err := o.runCreated(ctx, c, made, signals)
+	if err == nil && o.detach {
+		return nil
 	}
-	if err != nil {
+	if err == nil && *keep {
+		return exitCode(status.Code)
+	}
+	o.trace("remove the control group")
+	if err := errors.Join(err, c.destroy(ctx)); err != nil {
 		return err
 	}
+	o.trace("")
 	return exitCode(status.Code)
 }
 
-// protectBinary sees to it that a container whose root is the host's cannot write to this binary through /proc/PID/exe of a process that
-// has not executed the container's program yet: it executes the binary again, from a read-only mount of its own (CVE-2019-5736). In a
-// user namespace the file's owner is nobody that the container could be.
-func protectBinary(spec *specs.Spec) error {
-	if spec.Linux != nil {
-		for _, ns := range spec.Linux.Namespaces {
-			if ns.Type == specs.UserNamespace {
-				return nil
-			}
-		}
-	}
-	const self = "/proc/self/exe"
-	var st unix.Statfs_t
-	if err := unix.Statfs(self, &st); err != nil {
-		return fmt.Errorf("look at the runtime's own binary: %w", err)
-	}
-	if st.Flags&unix.ST_RDONLY != 0 {
-		return nil
-	}
-	program, err := rootfs.Bind(self, rootfs.BindOptions{Set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV})
-	if err != nil {
-		return fmt.Errorf("make a read-only mount of the runtime's own binary: %w", err)
-	}
-	return fmt.Errorf("execute the runtime's own binary again: %w", unix.Exec("/proc/self/fd/"+strconv.Itoa(int(program.Fd())), os.Args, os.Environ()))
-}
-
-func runCreated(c *ociruntime.Container, signals <-chan os.Signal, step func(string)) (ociruntime.Status, error) {
-	step("start the program")
-	if err := c.Start(); err != nil {
-		_ = unix.Kill(c.Pid(), unix.SIGKILL)
-		_, _ = ociruntime.Reap(c.Pidfd())
+// runCreated starts the container and, unless it is to be left alone, waits for its end.
+func (o *creation) runCreated(ctx context.Context, c *record, made *ociruntime.Container, signals <-chan os.Signal) (ociruntime.Status, error) {
+	o.trace("start the program")
+	if err := o.hand(c, made); err != nil {
 		return ociruntime.Status{}, err
 	}
-	step("let the program run")
-	forwardSignals(signals, c.Pid())
-	if console := c.Console(); console != nil {
-		go copyConsole(console)
+	if err := made.StartHooks(ctx, c.ociState(specs.StateCreated)); err != nil {
+		return ociruntime.Status{}, err
 	}
-	return ociruntime.Reap(c.Pidfd())
+	if err := made.Start(); err != nil {
+		return ociruntime.Status{}, err
+	}
+	o.trace("let the program run")
+	c.poststart(ctx)
+	if o.detach {
+		return ociruntime.Status{}, nil
+	}
+	return attend(made.Pidfd(), o.ownConsole(made), signals)
 }
 
-func removeGroup(ctx context.Context, c *ociruntime.Container) {
-	if g := c.Cgroup(); g != nil {
-		_ = g.Kill()
-		_ = g.WaitEmpty(ctx)
-		_ = g.Delete()
+// ownConsole is the terminal that this process itself copies: none where a socket has taken it.
+func (o *creation) ownConsole(made *ociruntime.Container) *os.File {
+	if o.consoleSocket != "" {
+		return nil
 	}
+	return made.Console()
 }
 
-func readSpec(bundle string) (*specs.Spec, error) {
-	b, err := os.ReadFile(filepath.Join(bundle, "config.json"))
-	if err != nil {
-		return nil, fmt.Errorf("the bundle %s: %w", bundle, err)
+// catchSignals takes signals from now on: one that comes while the container is made must not end this process and leave the container.
+func catchSignals() <-chan os.Signal {
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals)
+	return signals
+}
+
+// attend passes signals and a terminal's bytes on until the process, a child, has ended.
+func attend(pidfd, console *os.File, signals <-chan os.Signal) (ociruntime.Status, error) {
+	copied := make(chan struct{})
+	if console == nil {
+		close(copied)
+	} else {
+		defer attachConsole(console, copied)()
 	}
-	var spec specs.Spec
-	if err := json.Unmarshal(b, &spec); err != nil {
-		return nil, fmt.Errorf("%s/config.json: %w", bundle, err)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		for {
+			select {
+			case s := <-signals:
+				passSignal(pidfd, console, s.(unix.Signal))
+			case <-done:
+				return
+			}
+		}
+	}()
+	status, err := ociruntime.Reap(pidfd)
+	select {
+	case <-copied: // the last output
+	case <-time.After(time.Second): // somebody else holds the terminal
 	}
-	return &spec, nil
+	return status, err
+}
+
+func passSignal(pidfd, console *os.File, s unix.Signal) {
+	switch s {
+	case unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE: // SIGURG is how the Go runtime interrupts itself
+	case unix.SIGWINCH:
+		if console != nil {
+			copySize(console)
+		}
+	default:
+		if raw, err := pidfd.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { _ = unix.PidfdSendSignal(int(fd), s, nil, 0) })
+		}
+	}
 }
 
 func traceSteps() func(string) {
@@ -144,35 +145,5 @@ func traceSteps() func(string) {
 			fmt.Fprintf(os.Stderr, "%8d µs  %s\n", now.Sub(last).Microseconds(), name)
 		}
 		last, name = now, step
-	}
-}
-
-// catchSignals takes signals from now on: one that comes while the container is made must not end this process and leave the container.
-func catchSignals() chan os.Signal {
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
-	return signals
-}
-
-// forwardSignals gives them to the container's process, until this process ends with it.
-func forwardSignals(signals <-chan os.Signal, pid int) {
-	go func() {
-		for s := range signals {
-			_ = unix.Kill(pid, s.(unix.Signal))
-		}
-	}()
-}
-
-func copyConsole(console *os.File) {
-	go func() { _, _ = console.ReadFrom(os.Stdin) }()
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := console.Read(buf)
-		if n > 0 {
-			_, _ = os.Stdout.Write(buf[:n])
-		}
-		if err != nil {
-			return
-		}
 	}
 }

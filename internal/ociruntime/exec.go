@@ -16,6 +16,10 @@ import (
 type ExecOptions struct {
 	Process *specs.Process // args, env, cwd, user, capabilities, no_new_privs, terminal, consoleSize as in the spec
 	Stdio   Stdio
+	// PreserveFDs are descriptors 3… that the program inherits.
+	PreserveFDs int
+	// NoNewKeyring leaves the program in the session keyring of its creator.
+	NoNewKeyring bool
 }
 
 // Process is a running exec, a child of this process.
@@ -147,7 +151,7 @@ func (e *exec) write() (err error) {
 	if e.c.userns != nil {
 		writeRootInside(p)
 	}
-	pp := processProgram{process: e.o.Process, stdio: e.o.Stdio, terminal: e.slave, filter: e.filter, rlimits: limits, keyring: true}
+	pp := processProgram{process: e.o.Process, stdio: e.o.Stdio, terminal: e.slave, filter: e.filter, rlimits: limits, keyring: !e.o.NoNewKeyring, preserve: e.o.PreserveFDs}
 	writeStreams(p, pp, nil)
 	e.execs, err = writeProcess(p, pp)
 	return err

@@ -4,64 +4,218 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
 	osexec "os/exec"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/sysprog"
 )
 
-// createHooks runs prestart and createRuntime hooks: the namespaces exist, the program has not been executed.
+// createHooks runs the hooks of the creation while the child waits before its pivot: the namespaces and mounts exist, the root file
+// system is attached at its path on the host, in the container's mount namespace.
 func (s *start) createHooks(ctx context.Context) error {
-	if !s.waitsForHooks() {
+	if !s.hasCreateHooks() {
 		return nil
 	}
-	state := specs.State{Version: specs.Version, ID: s.o.ID, Status: specs.StateCreating, Pid: s.process.Pid, Bundle: s.o.Bundle, Annotations: s.spec.Annotations}
-	for _, list := range [][]specs.Hook{s.spec.Hooks.Prestart, s.spec.Hooks.CreateRuntime} { //nolint:staticcheck // prestart is deprecated, not gone
-		if err := RunHooks(ctx, list, state); err != nil {
-			return err
-		}
+	if err := s.awaitChild(); err != nil {
+		return err
 	}
-	_, err := s.toChild.Write([]byte{'p'})
+	state := specs.State{Version: specs.Version, ID: s.o.ID, Status: specs.StateCreating, Pid: s.process.Pid, Bundle: s.o.Bundle, Annotations: s.spec.Annotations}
+	old := state
+	old.Status = specs.StateCreated                                   // what prestart hooks were always told, as of a step that was start's once
+	if err := RunHooks(ctx, s.spec.Hooks.Prestart, old); err != nil { //nolint:staticcheck // deprecated, not gone
+		return err
+	}
+	if err := RunHooks(ctx, s.spec.Hooks.CreateRuntime, state); err != nil {
+		return err
+	}
+	if err := eachHook(ctx, s.spec.Hooks.CreateContainer, state, s.runInside); err != nil {
+		return err
+	}
+	_, err := s.toChild.Write([]byte{'h'})
 	return err
 }
 
-// waitsForHooks says that the child must not go on before the hooks of the creation have run.
-func (s *start) waitsForHooks() bool {
+func (s *start) hasCreateHooks() bool {
 	h := s.spec.Hooks
-	return h != nil && len(h.Prestart)+len(h.CreateRuntime) > 0 //nolint:staticcheck // prestart is deprecated, not gone
+	return h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer) > 0 //nolint:staticcheck // as above
 }
 
-// RunHooks runs hooks one after another with the state on their standard input and nothing but their own environment.
+// awaitHooks: the child says that its mounts are made, and waits for the hooks.
+func (w *writer) awaitHooks() {
+	s := w.s
+	if !s.hasCreateHooks() {
+		return
+	}
+	w.Call("say that the mounts are made", unix.SYS_WRITE, descriptor(s.toParent), w.String("h"), 1)
+	writeAwait(w.Program, "wait for hooks", descriptor(s.fromParent))
+}
+
+// RunHooks runs hooks one after another, in this process's namespaces, with the state on their standard input and nothing but their own
+// environment.
 func RunHooks(ctx context.Context, hooks []specs.Hook, state specs.State) error {
+	return eachHook(ctx, hooks, state, func(ctx context.Context, h specs.Hook, std Stdio) error {
+		cmd := osexec.CommandContext(ctx, h.Path)
+		if len(h.Args) > 0 {
+			cmd.Args = h.Args
+		}
+		cmd.Env, cmd.Dir = append([]string{}, h.Env...), state.Bundle
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = std.In, std.Out, std.Err
+		return cmd.Run()
+	})
+}
+
+// StartHooks runs the startContainer hooks inside the container, confined as its own processes are, before Start opens the gate.
+func (c *Container) StartHooks(ctx context.Context, state specs.State) error {
+	if c.spec.Hooks == nil {
+		return nil
+	}
+	return eachHook(ctx, c.spec.Hooks.StartContainer, state, func(ctx context.Context, h specs.Hook, std Stdio) error {
+		p := *c.spec.Process
+		p.Args, p.Env, p.Cwd, p.Terminal = append([]string{h.Path}, h.Args[min(1, len(h.Args)):]...), h.Env, "/", false
+		made, err := c.Exec(ctx, ExecOptions{Process: &p, Stdio: std})
+		if err != nil {
+			return err
+		}
+		return reapHook(ctx, made.Pidfd)
+	})
+}
+
+// eachHook gives every hook its streams and its time. Streams are files in memory: nobody need read along, and no process that a hook
+// leaves behind keeps this one waiting.
+func eachHook(ctx context.Context, hooks []specs.Hook, state specs.State, run func(context.Context, specs.Hook, Stdio) error) error {
+	if len(hooks) == 0 {
+		return nil
+	}
 	input, err := json.Marshal(state)
 	if err != nil {
 		return err
 	}
 	for _, h := range hooks {
-		if err := runHook(ctx, h, input); err != nil {
+		if err := oneHook(ctx, h, input, run); err != nil {
 			return fmt.Errorf("hook %s: %w", h.Path, err)
 		}
 	}
 	return nil
 }
 
-func runHook(ctx context.Context, h specs.Hook, input []byte) error {
+func oneHook(ctx context.Context, h specs.Hook, input []byte, run func(context.Context, specs.Hook, Stdio) error) error {
+	in, err := memoryFile(input)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := memoryFile(nil)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
 	if h.Timeout != nil {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(*h.Timeout)*time.Second)
+		limit := time.Duration(*h.Timeout) * time.Second
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, fmt.Errorf("it did not end within %s and was killed", limit))
 		defer cancel()
 	}
-	cmd := osexec.CommandContext(ctx, h.Path)
-	if len(h.Args) > 0 {
-		cmd.Args = h.Args
+	err = run(ctx, h, Stdio{In: in, Out: out, Err: out})
+	if err == nil {
+		return nil
 	}
-	cmd.Env = append([]string{}, h.Env...)
-	cmd.Stdin = bytes.NewReader(input)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out.Bytes()))
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
 	}
-	return nil
+	said := make([]byte, 4096)
+	if n, _ := out.ReadAt(said, 0); n > 0 {
+		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(said[:n]))
+	}
+	return err
+}
+
+func memoryFile(content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("hook", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "hook")
+	if _, err := f.WriteAt(content, 0); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// reapHook waits for a hook that is a child, and kills it when its time is over.
+func reapHook(ctx context.Context, pidfd *os.File) error {
+	defer pidfd.Close()
+	stop := context.AfterFunc(ctx, func() {
+		if raw, err := pidfd.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { _ = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
+		}
+	})
+	defer stop()
+	status, err := Reap(pidfd)
+	if err == nil && status.Code != 0 {
+		err = fmt.Errorf("exit status %d", status.Code)
+	}
+	return err
+}
+
+// runInside runs a createContainer hook: the path is the host's, as the child has not pivoted yet, the namespaces are the container's.
+func (s *start) runInside(ctx context.Context, h specs.Hook, std Stdio) error {
+	args := h.Args
+	if len(args) == 0 {
+		args = []string{h.Path}
+	}
+	size := 16 << 10
+	for _, list := range [][]string{args, h.Env, {h.Path}} {
+		for _, text := range list {
+			size += len(text) + 64
+		}
+	}
+	p, err := sysprog.New(size)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	all := unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET
+	if s.ns.user != nil {
+		all |= unix.CLONE_NEWUSER
+	}
+	p.Call("join the container's namespaces", unix.SYS_SETNS, s.process.Pidfd, all)
+	dir, entries, err := openGroup(s.group, &s.held)
+	if err != nil {
+		return err
+	}
+	p.Fork("clone into the container", 0, dir)
+	writeEntries(p, entries)
+	if s.ns.user != nil {
+		writeRootInside(p)
+	}
+	writeStreams(p, processProgram{stdio: std}, nil)
+	p.DefaultSignals()
+	p.Call("unblock signals", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, p.Bytes(make([]byte, 8)), nil, 8)
+	argv, envp := p.Strings(args), p.Strings(h.Env)
+	p.Mark(markExecute)
+	p.Call("execute", unix.SYS_EXECVE, p.String(h.Path), argv, envp)
+	p.Fail("execute", int(unix.ENOEXEC))
+	pr, err := p.Start(0, true)
+	if err != nil {
+		return err
+	}
+	if err := pr.Wait(markExecute); err != nil {
+		pr.Discard()
+		return err
+	}
+	if err := pr.Release(); err != nil {
+		return err
+	}
+	pidfd, err := sysprog.Pollable(pr.Pidfd)
+	if err != nil {
+		return errors.Join(err, unix.Close(pr.Pidfd))
+	}
+	return reapHook(ctx, pidfd)
 }

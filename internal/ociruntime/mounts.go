@@ -60,6 +60,7 @@ type mountOptions struct {
 	propagation uintptr
 	data        []string // for the file system itself
 	idmap       bool
+	source      string // what the mount table calls it; empty: as its type
 }
 
 func parseMountOptions(list []string) mountOptions {
@@ -147,6 +148,7 @@ func (l *layout) makeWorkingDirectory() {
 
 func (l *layout) prepareMount(m *specs.Mount) error {
 	o := parseMountOptions(m.Options)
+	o.source = m.Source
 	a := &attachment{isDir: true, propagation: o.propagation, flags: int(o.set)}
 	var err error
 	switch {
@@ -212,7 +214,11 @@ func (l *layout) newFilesystem(fstype string, data []string, o mountOptions) (*o
 		return nil, fmt.Errorf("file system %q: %w", fstype, err)
 	}
 	defer unix.Close(fs)
-	if err := unix.FsconfigSetString(fs, "source", fstype); err != nil {
+	source := o.source
+	if source == "" {
+		source = fstype
+	}
+	if err := unix.FsconfigSetString(fs, "source", source); err != nil {
 		return nil, err
 	}
 	for _, d := range data {

@@ -11,8 +11,11 @@
 //	                                       join namespaces by path
 //	                                       clone3(CLONE_PARENT) ─────▶ tell of the clone (futex)
 //	  ◀──────────────────────────────────────────────────────────────  enter control groups
-//	  [hooks ──── byte 'p' ─────────────────────────────────────────▶] attach mounts, pivot, mask, host name
+//	                                                                   attach mounts, mask, host name
+//	  [◀────────────────────────────────────────────────── byte 'h' ── mounts are made
+//	   hooks ──── byte 'h' ─────────────────────────────────────────▶] pivot
 //	                                                                   cgroup namespace, streams, close all else
+//	  [◀────────────────────────────────────────────────── byte 'r' ── at the gate, where it is the caller's]
 //	  Start ───── byte 's' ─────────────────────────────────────────▶ identity, seccomp, execve
 //	  ◀─────────────────────────────── the kernel clears the futex ── (execve or exit)
 //	                                       exits (it slept: vfork)
@@ -47,6 +50,8 @@ type CreateOptions struct {
 	OOMScoreAdj int
 	// PreserveFDs are descriptors 3… that the program inherits.
 	PreserveFDs int
+	// NoNewKeyring leaves the program in the session keyring of its creator.
+	NoNewKeyring bool
 	// Trace, when not nil, is told each step as it begins.
 	Trace func(step string)
 }

@@ -26,6 +26,7 @@ type writer struct {
 	s    *start
 	none uintptr      // an empty string
 	proc sysprog.Word // the child's procfs
+	root any          // what the pivot makes the root
 }
 
 func (s *start) writeProgram(context.Context) error {
@@ -56,12 +57,14 @@ func (s *start) writeProgram(context.Context) error {
 		return err
 	}
 	w.protectedPaths()
+	w.order()
+	w.awaitHooks()
 	w.pivot()
 	stdio, err := s.stdio()
 	if err != nil {
 		return err
 	}
-	pp := processProgram{process: s.spec.Process, stdio: stdio, terminal: s.layout.slave, filter: s.filter, rlimits: limits, keyring: true, preserve: s.o.PreserveFDs}
+	pp := processProgram{process: s.spec.Process, stdio: stdio, terminal: s.layout.slave, filter: s.filter, rlimits: limits, keyring: !s.o.NoNewKeyring, preserve: s.o.PreserveFDs}
 	w.gate(pp)
 	s.execs, err = writeProcess(s.program, pp)
 	return err
@@ -87,6 +90,13 @@ func (s *start) openPipes() error {
 		return err
 	}
 	s.held.keep(s.fromParent)
+	if s.o.Gate == nil && !s.hasCreateHooks() {
+		return nil
+	}
+	if s.fromChild, s.toParent, err = os.Pipe(); err != nil {
+		return err
+	}
+	s.held.keep(s.toParent)
 	return nil
 }
 
@@ -115,8 +125,8 @@ func (w *writer) clone(limits []rlimit) error {
 	writeEntries(w.Program, entries)
 	w.Call("close the parent's end", unix.SYS_CLOSE, descriptor(s.toChild))
 	_ = unix.SetNonblock(descriptor(s.fromParent), false) // the child has no poller
-	if s.waitsForHooks() {
-		writeAwait(w.Program, "wait for the hooks", descriptor(s.fromParent))
+	if s.fromChild != nil {
+		w.Call("close the parent's end", unix.SYS_CLOSE, descriptor(s.fromChild))
 	}
 	return nil
 }
@@ -124,15 +134,8 @@ func (w *writer) clone(limits []rlimit) error {
 // enterRoot attaches the root file system in the new mount namespace, and takes the identity that owns it.
 func (w *writer) enterRoot() {
 	s := w.s
-	propagation := uintptr(slaveTree)
-	if want, ok := propagations[s.spec.Linux.RootfsPropagation]; ok {
-		propagation = want | unix.MS_REC
-	}
-	w.Call("cut mounts off from the host's", unix.SYS_MOUNT, w.none, w.String("/"), w.none, propagation, nil)
-	at := s.o.Bundle
-	if at == "" || s.o.Rootfs != nil {
-		at = os.TempDir()
-	}
+	w.Call("cut mounts off from the host's", unix.SYS_MOUNT, w.none, w.String("/"), w.none, slaveTree, nil)
+	at := s.attachAt()
 	for _, f := range s.layout.aside { // below the root, gone with the old root
 		w.Call("attach what parts are taken of", unix.SYS_MOVE_MOUNT, descriptor(f), w.none, here, w.String(at), unix.MOVE_MOUNT_F_EMPTY_PATH)
 	}
@@ -140,6 +143,51 @@ func (w *writer) enterRoot() {
 	if s.ns.user != nil {
 		writeRootInside(w.Program)
 	}
+}
+
+// attachAt is where the root file system lies until the pivot: where hooks of the creation look for it.
+func (s *start) attachAt() string {
+	if s.o.Rootfs == nil {
+		return s.rootPath()
+	}
+	return os.TempDir()
+}
+
+// order lists a bundle's mounts in the order of the configuration: kernels list them by their age (6.8 and later), and the child's own are
+// the youngest. A clone of the tree, mounted over it, makes all anew, depth first; the first tree goes with the old root. The engine's own
+// containers do without: nobody reads their order.
+func (w *writer) order() {
+	s := w.s
+	w.root = descriptor(s.layout.root)
+	if s.o.Rootfs != nil {
+		return
+	}
+	flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH | unix.AT_RECURSIVE
+	tree := w.Store(w.Call("clone all mounts in their order", unix.SYS_OPEN_TREE, w.root, w.none, flags))
+	w.Call("attach the root file system", unix.SYS_MOVE_MOUNT, tree, w.none, w.root, w.none, moveByDescriptors)
+	w.root = tree
+	how := w.Bytes(openHow(unix.O_PATH|unix.O_CLOEXEC, inRoot))
+	for _, a := range s.layout.mounts {
+		if w.later(a) {
+			at := w.Store(w.Call("find "+a.at, unix.SYS_OPENAT2, tree, w.String(strings.TrimPrefix(a.at, "/")), how, openHowSize))
+			w.propagate(a, at)
+		}
+	}
+}
+
+// later says that a mount's propagation is set when its tree has been cloned: what is unbindable cannot be.
+func (w *writer) later(a *attachment) bool {
+	return w.s.o.Rootfs == nil && a.propagation != 0 && a.propagation != slaveTree
+}
+
+// propagate sets a mount's propagation.
+func (w *writer) propagate(a *attachment, mount any) {
+	flags := unix.AT_EMPTY_PATH
+	if a.propagation&unix.MS_REC != 0 {
+		flags |= unix.AT_RECURSIVE
+	}
+	attr := w.Bytes(propagationAttr(uint64(a.propagation &^ unix.MS_REC)))
+	w.Call("set propagation of "+a.at, unix.SYS_MOUNT_SETATTR, mount, w.none, flags, attr, mountAttrSize)
 }
 
 func writeRootInside(p *sysprog.Program) {
@@ -169,11 +217,14 @@ func (w *writer) readOnly(name string, mount int) {
 
 func (w *writer) pivot() {
 	dot := w.String(".")
-	w.Call("enter the root file system", unix.SYS_FCHDIR, descriptor(w.s.layout.root))
+	w.Call("enter the root file system", unix.SYS_FCHDIR, w.root)
 	w.Call("pivot to the root file system", unix.SYS_PIVOT_ROOT, dot, dot)
 	w.Call("cut the old root off", unix.SYS_MOUNT, w.none, dot, w.none, unix.MS_REC|unix.MS_SLAVE, nil)
 	w.Call("unmount the old root", unix.SYS_UMOUNT2, dot, unix.MNT_DETACH)
 	w.Call("go to the new root", unix.SYS_CHDIR, w.String("/"))
+	if want, ok := propagations[w.s.spec.Linux.RootfsPropagation]; ok { // only now: pivot_root wants parents that are not shared
+		w.Call("set the root's propagation", unix.SYS_MOUNT, w.none, w.String("/"), w.none, want&^unix.MS_REC, nil)
+	}
 }
 
 // attach puts one mount in its place, making it first where it belongs to a namespace of the child.
@@ -188,13 +239,8 @@ func (w *writer) attach(a *attachment, made map[*attachment]sysprog.Word) {
 		return
 	}
 	w.move(a, descriptor(a.source), made)
-	if a.propagation != 0 {
-		attr := w.Bytes(propagationAttr(uint64(a.propagation &^ unix.MS_REC)))
-		flags := unix.AT_EMPTY_PATH
-		if a.propagation&unix.MS_REC != 0 {
-			flags |= unix.AT_RECURSIVE
-		}
-		w.Call("set propagation of "+a.at, unix.SYS_MOUNT_SETATTR, descriptor(a.source), w.none, flags, attr, mountAttrSize)
+	if a.propagation != 0 && !w.later(a) {
+		w.propagate(a, descriptor(a.source))
 	}
 }
 
@@ -252,6 +298,9 @@ func (w *writer) gate(pp processProgram) {
 		gate = s.o.Gate
 	}
 	_ = unix.SetNonblock(descriptor(gate), false)
+	if s.o.Gate != nil {
+		w.Call("say that all is ready", unix.SYS_WRITE, descriptor(s.toParent), w.String("r"), 1)
+	}
 	moved := writeStreams(w.Program, pp, gate)
 	writeAwait(w.Program, "wait to be started", moved)
 }

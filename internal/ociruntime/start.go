@@ -25,6 +25,7 @@ type start struct {
 	group  *cgroup.Group
 
 	toChild, fromParent *os.File // the gate
+	fromChild, toParent *os.File // a byte when the mounts are made, for hooks; one more at the gate; nil: nobody waits for them
 	filter              []byte
 	program             *sysprog.Program
 	execs               execPaths
@@ -57,6 +58,7 @@ func steps() []step {
 		{"set limits", (*start).setLimits},
 		{"run the hooks of the creation", (*start).createHooks},
 		{"watch the process", (*start).watchProcess},
+		{"let the child prepare", (*start).awaitPrepared},
 	}
 }
 
@@ -85,6 +87,9 @@ func (s *start) finish() *Container {
 		ids: s.ns.ids, execs: s.execs, warnings: s.layout.warnings, files: s.layout.view(s.spec.Process, s.execs), userns: s.ns.user, filter: s.filter, oomScore: s.o.OOMScoreAdj}
 	s.held.close()
 	c.pidfd = s.pidfd
+	if s.fromChild != nil {
+		s.fromChild.Close()
+	}
 	if s.o.Gate == nil {
 		c.gate = s.toChild
 	} else {
@@ -104,7 +109,7 @@ func (s *start) undo(ctx context.Context) {
 		_ = s.group.Delete()
 	}
 	s.held.close()
-	for _, f := range []*os.File{s.layout.root, s.ns.user, s.layout.console, s.layout.devpts, s.toChild} {
+	for _, f := range []*os.File{s.layout.root, s.ns.user, s.layout.console, s.layout.devpts, s.toChild, s.fromChild} {
 		if f != nil {
 			f.Close()
 		}
@@ -168,15 +173,19 @@ func (s *start) openRoot(context.Context) (err error) {
 		}
 		return err
 	}
-	path := s.spec.Root.Path
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(s.o.Bundle, path)
-	}
-	if s.layout.root, err = rootfs.Bind(path, rootfs.BindOptions{Recursive: true, Set: flags}); err != nil {
+	if s.layout.root, err = rootfs.Bind(s.rootPath(), rootfs.BindOptions{Recursive: true, Set: flags}); err != nil {
 		return err
 	}
 	// A clone of a shared mount would pass the container's own mounts on to the host.
 	return setPropagation(s.layout.root, slaveTree)
+}
+
+// rootPath is the configuration's root file system on the host.
+func (s *start) rootPath() string {
+	if path := s.spec.Root.Path; filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(s.o.Bundle, s.spec.Root.Path)
 }
 
 func (s *start) openTerminal(context.Context) error  { return s.layout.openTerminal() }
@@ -187,7 +196,29 @@ func (s *start) cloneChild(context.Context) (err error) {
 		return err
 	}
 	s.fromParent.Close()
+	if s.toParent != nil {
+		s.toParent.Close()
+	}
 	return nil
+}
+
+// awaitPrepared waits until the child stands at a gate that another process opens: that one could not say what went wrong before.
+func (s *start) awaitPrepared(context.Context) error {
+	if s.o.Gate == nil {
+		return nil
+	}
+	return s.awaitChild()
+}
+
+// awaitChild waits for the child's next byte, or says why it will not come.
+func (s *start) awaitChild() error {
+	var b [1]byte
+	if n, _ := s.fromChild.Read(b[:]); n == 1 {
+		return nil
+	}
+	files := s.layout.view(s.spec.Process, s.execs)
+	defer files.close()
+	return diagnose(s.process.Wait(markExecute), s.program, s.execs, files)
 }
 
 func (s *start) watchProcess(context.Context) (err error) {

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/ociruntime"
+)
+
+// creation are the options that create and run share.
+type creation struct {
+	id            string
+	bundle        string
+	pidFile       string
+	consoleSocket string
+	preserve      int
+	noPivot       bool
+	noNewKeyring  bool
+	gate          bool // the container waits for another process's start
+	detach        bool
+	trace         func(string)
+}
+
+const createUsage = "usage: oar create [--bundle FOLDER] [--pid-file FILE] [--console-socket SOCKET] [--preserve-fds N] [--no-new-keyring] ID"
+
+func (o *creation) define(f flags) {
+	f.both(&o.bundle, "bundle", "b", ".")
+	f.StringVar(&o.pidFile, "pid-file", "", "")
+	f.StringVar(&o.consoleSocket, "console-socket", "", "")
+	f.IntVar(&o.preserve, "preserve-fds", 0, "")
+	f.BoolVar(&o.noPivot, "no-pivot", false, "")
+	f.BoolVar(&o.noNewKeyring, "no-new-keyring", false, "")
+	f.String("pidfd-socket", "", "")
+}
+
+// create makes a container that waits, with nobody of ours beside it, until start opens its gate.
+func (r *store) create(ctx context.Context, args []string) error {
+	o := creation{gate: true}
+	f := newFlags("create", createUsage)
+	o.define(f)
+	var err error
+	if o.id, err = f.id(args); err != nil {
+		return err
+	}
+	c, made, err := r.make(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer made.Close()
+	if err := o.hand(c, made); err != nil {
+		return errors.Join(err, c.destroy(context.WithoutCancel(ctx)))
+	}
+	return nil
+}
+
+// make creates a container and its record. All is undone when an error is returned.
+func (r *store) make(ctx context.Context, o creation) (*record, *ociruntime.Container, error) {
+	if err := o.check(r); err != nil {
+		return nil, nil, err
+	}
+	c, err := r.newRecord(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	made, err := c.make(ctx, o)
+	if err != nil {
+		os.RemoveAll(c.dir)
+		return nil, nil, err
+	}
+	return c, made, nil
+}
+
+func (c *record) make(ctx context.Context, o creation) (*ociruntime.Container, error) {
+	release, err := c.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if err := c.save(); err != nil {
+		return nil, err
+	}
+	options := ociruntime.CreateOptions{ID: c.ID, Bundle: c.Bundle, Spec: c.spec, PreserveFDs: o.preserve, NoNewKeyring: o.noNewKeyring, Trace: o.trace}
+	if o.gate {
+		gate, err := c.makeGate()
+		if err != nil {
+			return nil, err
+		}
+		defer gate.Close()
+		options.Gate = gate
+	}
+	if !c.spec.Process.Terminal {
+		options.Stdio = ociruntime.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
+	}
+	made, err := ociruntime.Create(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.note(made, o.gate); err != nil {
+		err = errors.Join(err, c.end(context.WithoutCancel(ctx)))
+		made.Close()
+		return nil, err
+	}
+	return made, nil
+}
+
+// note writes down what has been made. Another process that opens the gate could not say that there is no program to start.
+func (c *record) note(made *ociruntime.Container, gate bool) (err error) {
+	for _, w := range made.Warnings() {
+		warn("%s", w)
+	}
+	c.Pid = made.Pid()
+	if c.Started, err = startTime(c.Pid); err != nil {
+		return err
+	}
+	if gate {
+		if err := made.CheckProgram(); err != nil {
+			return err
+		}
+	}
+	return c.save()
+}
+
+// check refuses what cannot be done before anything is made.
+func (o *creation) check(r *store) error {
+	if r.systemd {
+		return errors.New("--systemd-cgroup: oar makes control groups itself and does not ask systemd for them; set the caller's cgroup driver to cgroupfs " +
+			"(podman: cgroup_manager = \"cgroupfs\"; docker: --exec-opt native.cgroupdriver=cgroupfs; containerd: SystemdCgroup = false)")
+	}
+	if o.noPivot {
+		return errors.New("--no-pivot: without pivot_root a container could find its way back to the host's root file system; " +
+			"leave the option out, and on a host that runs from an initial RAM disk mount a tmpfs over / first")
+	}
+	for fd := 3; fd < 3+o.preserve; fd++ {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC != 0 {
+			return fmt.Errorf("--preserve-fds %d: descriptor %d was not passed to this command", o.preserve, fd)
+		}
+	}
+	return nil
+}
+
+// newRecord makes the container's folder, which reserves its id.
+func (r *store) newRecord(o creation) (*record, error) {
+	bundle, err := filepath.Abs(o.bundle)
+	if err != nil {
+		return nil, err
+	}
+	c := &record{ID: o.id, Bundle: bundle, Created: time.Now().UTC(), dir: r.dir(o.id), NoNewKeyring: o.noNewKeyring}
+	config, err := os.ReadFile(filepath.Join(bundle, configFile))
+	if err != nil {
+		return nil, fmt.Errorf("the bundle %s: %w", bundle, err)
+	}
+	if c.spec, err = readSpec(bundle); err != nil {
+		return nil, err
+	}
+	if err := checkSpec(c.spec, o); err != nil {
+		return nil, err
+	}
+	if err := protectBinary(c.spec); err != nil {
+		return nil, err
+	}
+	c.fill()
+	if err := os.MkdirAll(r.root, 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(c.dir, 0o700); errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("container %s exists already (in %s); delete it or take another id", o.id, r.root)
+	} else if err != nil {
+		return nil, err
+	}
+	if err := writeWhole(filepath.Join(c.dir, configFile), config); err != nil {
+		os.RemoveAll(c.dir)
+		return nil, err
+	}
+	return c, nil
+}
+
+// fill notes what follows from the configuration.
+func (c *record) fill() {
+	if c.Rootfs = c.spec.Root.Path; !filepath.IsAbs(c.Rootfs) {
+		c.Rootfs = filepath.Join(c.Bundle, c.Rootfs)
+	}
+	if c.spec.Linux == nil {
+		c.spec.Linux = &specs.Linux{}
+	}
+	path := c.spec.Linux.CgroupsPath
+	if path == "" {
+		path = "/oar/" + c.ID
+	}
+	c.Cgroup = filepath.Clean("/" + path)
+	c.spec.Linux.CgroupsPath = c.Cgroup
+	if r := c.spec.Linux.Resources; r != nil && len(r.Devices) > 0 {
+		r.Devices = append(r.Devices, defaultDevices()...)
+	}
+	c.Owner = strconv.Itoa(os.Geteuid())
+	if u, err := user.LookupId(c.Owner); err == nil {
+		c.Owner = u.Username
+	}
+}
+
+// defaultDevices may be used whatever the configuration forbids: it has them made in every container (runtime-spec, "Default Devices").
+func defaultDevices() []specs.LinuxDeviceCgroup {
+	rule := func(kind string, major, minor int64, access string) specs.LinuxDeviceCgroup {
+		return specs.LinuxDeviceCgroup{Allow: true, Type: kind, Major: &major, Minor: &minor, Access: access}
+	}
+	list := []specs.LinuxDeviceCgroup{rule("c", -1, -1, "m"), rule("b", -1, -1, "m"), rule("c", 136, -1, "rwm")}
+	for _, d := range [][2]int64{{1, 3}, {1, 5}, {1, 7}, {1, 8}, {1, 9}, {5, 0}, {5, 2}} {
+		list = append(list, rule("c", d[0], d[1], "rwm"))
+	}
+	return list
+}
+
+func checkSpec(s *specs.Spec, o creation) error {
+	switch {
+	case s.Root == nil || s.Root.Path == "":
+		return errors.New("config.json names no root file system (root.path)")
+	case s.Process == nil:
+		return errors.New("config.json has no process")
+	case !validVersion(s.Version):
+		return fmt.Errorf("config.json is of version %q (ociVersion) of the specification; oar knows 1.0.0 to %s", s.Version, specs.Version)
+	case s.Process.Terminal && (o.gate || o.detach) && o.consoleSocket == "":
+		return errors.New("config.json asks for a terminal (process.terminal): name the socket that takes it with --console-socket")
+	case !s.Process.Terminal && o.consoleSocket != "":
+		return errors.New("--console-socket is given, but config.json asks for no terminal (process.terminal)")
+	}
+	return nil
+}
+
+// validVersion accepts semantic versions of the specification's first major version.
+func validVersion(v string) bool {
+	v, _, _ = strings.Cut(v, "+")
+	v, _, _ = strings.Cut(v, "-")
+	parts := strings.Split(v, ".")
+	if len(parts) != 3 || parts[0] != "1" {
+		return false
+	}
+	for _, p := range parts {
+		if _, err := strconv.ParseUint(p, 10, 16); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// makeGate makes the fifo that start writes to. The container's process holds both ends, so it waits although nobody has opened it.
+func (c *record) makeGate() (*os.File, error) {
+	name := filepath.Join(c.dir, gateFile)
+	if err := unix.Mkfifo(name, 0o600); err != nil {
+		return nil, fmt.Errorf("make the gate %s: %w", name, err)
+	}
+	return os.OpenFile(name, os.O_RDWR, 0)
+}
+
+// hand gives the caller what it asked for: the terminal, and the pid in a file.
+func (o *creation) hand(c *record, made *ociruntime.Container) error {
+	if o.consoleSocket != "" {
+		if err := sendConsole(o.consoleSocket, made.Console()); err != nil {
+			return err
+		}
+	}
+	return writePid(o.pidFile, c.Pid)
+}
+
+func writePid(file string, pid int) error {
+	if file == "" {
+		return nil
+	}
+	return writeWhole(file, []byte(strconv.Itoa(pid)))
+}
+
+// sendConsole passes a terminal's master side to who listens on a unix socket.
+func sendConsole(socket string, console *os.File) error {
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		return fmt.Errorf("console socket: %w", err)
+	}
+	defer conn.Close()
+	raw, err := console.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	err = raw.Control(func(fd uintptr) {
+		_, _, sent = conn.WriteMsgUnix([]byte(console.Name()), unix.UnixRights(int(fd)), nil)
+	})
+	return errors.Join(err, sent)
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/ociruntime"
+)
+
+// killTimeout bounds how long a killed container's processes may take to be gone.
+const killTimeout = 10 * time.Second
+
+// signalGrace is how long delete waits for a container that still runs.
+const signalGrace = 100 * time.Millisecond
+
+// delete removes what create made. A running container only goes with --force.
+func (r *store) delete(ctx context.Context, args []string) error {
+	f := newFlags("delete", "usage: oar delete [--force] ID")
+	var force bool
+	f.bothBool(&force, "force", "f")
+	id, err := f.id(args)
+	if err != nil {
+		return err
+	}
+	c, err := r.load(id)
+	if err != nil {
+		return r.deleteDamaged(id, force, err)
+	}
+	status := c.status()
+	if status == specs.StateCreating && force { // its creator holds the lock until it has ended, or been ended
+		if g, err := c.group(); err == nil {
+			_ = g.Kill()
+		}
+	}
+	release, err := c.lock()
+	if err != nil {
+		return err
+	}
+	defer release()
+	if !force {
+		c.awaitSignalled(ctx)
+	}
+	if status := c.status(); !force && status != specs.StateStopped && status != specs.StateCreated {
+		return fmt.Errorf("container %s is %s: stop it first (kill), or delete it with --force", id, status)
+	}
+	return c.destroy(ctx)
+}
+
+// awaitSignalled gives a process that has just been sent its last signal a moment to end.
+func (c *record) awaitSignalled(ctx context.Context) {
+	pidfd, alive := c.process()
+	if !alive || c.status() != specs.StateRunning {
+		return
+	}
+	defer pidfd.Close()
+	ctx, cancel := context.WithTimeout(ctx, signalGrace)
+	defer cancel()
+	_ = awaitEnd(ctx, int(pidfd.Fd()))
+}
+
+// deleteDamaged: what does not exist is deleted, by force; a record that cannot be read goes with its folder.
+func (r *store) deleteDamaged(id string, force bool, why error) error {
+	switch {
+	case !force:
+		return why
+	case errors.Is(why, fs.ErrNotExist):
+		return nil
+	}
+	return os.RemoveAll(r.dir(id))
+}
+
+// destroy ends every process of the container, removes its control group and its folder, and runs the poststop hooks.
+func (c *record) destroy(ctx context.Context) error {
+	if err := c.end(ctx); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(c.dir); err != nil {
+		return err
+	}
+	if c.spec.Hooks != nil {
+		if err := ociruntime.RunHooks(ctx, c.spec.Hooks.Poststop, c.ociState(specs.StateStopped)); err != nil {
+			warn("%v", err)
+		}
+	}
+	return nil
+}
+
+// end kills what is left and says so only when nothing is.
+func (c *record) end(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, killTimeout, fmt.Errorf("they did not end within %s of SIGKILL", killTimeout))
+	defer cancel()
+	g, err := c.group()
+	if err != nil {
+		return err
+	}
+	pidfd, alive := c.process()
+	if alive {
+		defer pidfd.Close()
+		_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
+	}
+	if err := c.signalAll(unix.SIGKILL); err != nil {
+		return err
+	}
+	if err := g.WaitEmpty(ctx); err != nil {
+		return err
+	}
+	if alive {
+		if err := awaitEnd(ctx, int(pidfd.Fd())); err != nil {
+			return fmt.Errorf("container %s: %w", c.ID, err)
+		}
+	}
+	return g.Delete()
+}
+
+// awaitEnd waits for a process that need not be a child.
+func awaitEnd(ctx context.Context, pidfd int) error {
+	for !ended(pidfd) {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// stop ends a container whose start failed; it stays, stopped, to be deleted. What went wrong is added to the start's own error.
+func (c *record) stop(ctx context.Context) string {
+	if err := c.signalAll(unix.SIGKILL); err != nil {
+		return "; and " + err.Error()
+	}
+	pidfd, alive := c.process()
+	if !alive {
+		return ""
+	}
+	defer pidfd.Close()
+	ctx, cancel := context.WithTimeout(ctx, killTimeout)
+	defer cancel()
+	if err := awaitEnd(ctx, int(pidfd.Fd())); err != nil {
+		return "; and " + err.Error()
+	}
+	return ""
+}

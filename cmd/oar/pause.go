@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// freezeTimeout bounds how long processes may take to stand still.
+const freezeTimeout = 10 * time.Second
+
+// pause freezes all processes of a container.
+func (r *store) pause(ctx context.Context, args []string) error {
+	id, err := newFlags("pause", "usage: oar pause ID").id(args)
+	if err != nil {
+		return err
+	}
+	return r.freeze(ctx, id, true)
+}
+
+// resume lets them go on.
+func (r *store) resume(ctx context.Context, args []string) error {
+	id, err := newFlags("resume", "usage: oar resume ID").id(args)
+	if err != nil {
+		return err
+	}
+	return r.freeze(ctx, id, false)
+}
+
+func (r *store) freeze(ctx context.Context, id string, freeze bool) error {
+	c, err := r.load(id)
+	if err != nil {
+		return err
+	}
+	release, err := c.lock()
+	if err != nil {
+		return err
+	}
+	defer release()
+	g, err := c.group()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, freezeTimeout, fmt.Errorf("it took longer than %s", freezeTimeout))
+	defer cancel()
+	if !freeze {
+		if _, err := c.require("resume", statusPaused); err != nil {
+			return err
+		}
+		return g.Thaw(ctx)
+	}
+	if _, err := c.require("pause", specs.StateCreated, specs.StateRunning); err != nil {
+		return err
+	}
+	return g.Freeze(ctx)
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// ps lists a container's processes: their pids as JSON, or what ps(1) says of them.
+func (r *store) ps(ctx context.Context, args []string) error {
+	f := newFlags("ps", "usage: oar ps [--format table|json] ID [OPTIONS OF ps(1)]")
+	var format string
+	f.both(&format, "format", "f", "table")
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	if f.NArg() == 0 || format != "table" && format != "json" {
+		return errors.New(f.usage)
+	}
+	if err := checkID(f.Arg(0)); err != nil {
+		return err
+	}
+	c, err := r.load(f.Arg(0))
+	if err != nil {
+		return err
+	}
+	g, err := c.group()
+	if err != nil {
+		return err
+	}
+	pids, err := g.Procs()
+	if err != nil {
+		return fmt.Errorf("processes of container %s: %w", c.ID, err)
+	}
+	if format == "json" {
+		return printJSON(append([]int{}, pids...))
+	}
+	options := f.Args()[1:]
+	if len(options) == 0 {
+		options = []string{"-ef"}
+	}
+	out, err := exec.CommandContext(ctx, "ps", options...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("ps %s: %w: %s", strings.Join(options, " "), err, bytes.TrimSpace(out))
+	}
+	return filterProcesses(string(out), pids)
+}
+
+// filterProcesses prints the heading of ps's output and the lines whose PID is in the list.
+func filterProcesses(out string, pids []int) error {
+	heading, lines, _ := strings.Cut(out, "\n")
+	column := slices.Index(strings.Fields(heading), "PID")
+	if column < 0 {
+		return errors.New("ps printed no column PID: give it options that do, such as -ef")
+	}
+	fmt.Fprintln(os.Stdout, heading)
+	for line := range strings.Lines(lines) {
+		fields := strings.Fields(line)
+		if len(fields) <= column {
+			continue
+		}
+		if pid, err := strconv.Atoi(fields[column]); err == nil && slices.Contains(pids, pid) {
+			fmt.Fprint(os.Stdout, line)
+		}
+	}
+	return nil
+}

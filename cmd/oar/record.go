@@ -1,0 +1,237 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/cgroup"
+	"wherry.dev/wherry/internal/ociruntime"
+)
+
+// A container's folder below --root:
+//
+//	state.json   what create knew (record), replaced by rename
+//	config.json  the configuration that it was created from
+//	exec.fifo    the gate: its init process holds it open and reads the byte of start; gone when started
+//
+// Whether the container is alive is never read from there: its pidfd says it, of a process with the noted start time.
+const (
+	recordFile = "state.json"
+	configFile = "config.json"
+	gateFile   = "exec.fifo"
+)
+
+// record is what a later command must know of a container.
+type record struct {
+	ID           string    `json:"id"`
+	Bundle       string    `json:"bundle"`
+	Rootfs       string    `json:"rootfs"`
+	Created      time.Time `json:"created"`
+	Owner        string    `json:"owner"`
+	Cgroup       string    `json:"cgroup"`
+	Pid          int       `json:"pid"`     // 0: creation has not come to its end
+	Started      uint64    `json:"started"` // the process's start time in the kernel's ticks (proc_pid_stat(5))
+	NoNewKeyring bool      `json:"noNewKeyring,omitempty"`
+
+	dir  string
+	spec *specs.Spec
+}
+
+// statusPaused is runc's word for a frozen container.
+const statusPaused specs.ContainerState = "paused"
+
+func (r *store) dir(id string) string { return filepath.Join(r.root, id) }
+
+// load reads a container's record and configuration.
+func (r *store) load(id string) (*record, error) {
+	c := &record{dir: r.dir(id)}
+	b, err := os.ReadFile(filepath.Join(c.dir, recordFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("container %q does not exist (looked in %s): %w", id, r.root, fs.ErrNotExist)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(b, c); err != nil {
+		return nil, fmt.Errorf("the state of container %s is damaged: %s/%s: %w; remove it with delete --force", id, c.dir, recordFile, err)
+	}
+	c.spec, err = readSpec(c.dir)
+	return c, err
+}
+
+// save replaces the record.
+func (c *record) save() error {
+	b, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	return writeWhole(filepath.Join(c.dir, recordFile), b)
+}
+
+// writeWhole writes a file that is never seen half.
+func writeWhole(path string, content []byte) error {
+	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
+	if err := os.WriteFile(temporary, content, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temporary, path)
+}
+
+// lock keeps other commands from changing the container at the same time; the kernel gives it back with the process.
+func (c *record) lock() (release func(), err error) {
+	f, err := os.Open(c.dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock container %s: %w", c.ID, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// creating says that the process that creates the container is still at it.
+func (c *record) creating() bool {
+	f, err := os.Open(c.dir)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return c.Pid == 0 && unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil
+}
+
+// process opens the init process, if it is alive: the pid's owner with the noted start time, not yet dead by its pidfd.
+func (c *record) process() (pidfd *os.File, alive bool) {
+	if c.Pid == 0 {
+		return nil, false
+	}
+	fd, err := unix.PidfdOpen(c.Pid, 0)
+	if err != nil {
+		return nil, false
+	}
+	pidfd = os.NewFile(uintptr(fd), "pidfd")
+	if started, err := startTime(c.Pid); err == nil && started == c.Started && !ended(fd) {
+		return pidfd, true
+	}
+	pidfd.Close()
+	return nil, false
+}
+
+// ended says that a process, all its threads, is dead (reaped or not).
+func ended(pidfd int) bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0)
+	return err == nil && n > 0
+}
+
+// startTime is field 22 of proc_pid_stat(5); the second field may hold anything.
+func startTime(pid int) (uint64, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
+	_, rest, ok := cutLast(string(b), ") ")
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 20 {
+		return 0, fmt.Errorf("/proc/%d/stat has an unknown form", pid)
+	}
+	return strconv.ParseUint(fields[19], 10, 64)
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
+}
+
+// status derives the state from what the kernel says.
+func (c *record) status() specs.ContainerState {
+	pidfd, alive := c.process()
+	switch {
+	case !alive && c.creating():
+		return specs.StateCreating
+	case !alive:
+		return specs.StateStopped
+	}
+	pidfd.Close()
+	if g, err := c.group(); err == nil && cgroup.Frozen(g) {
+		return statusPaused
+	}
+	if gate, err := c.gate(); err == nil {
+		gate.Close()
+		return specs.StateCreated
+	}
+	return specs.StateRunning
+}
+
+// gate opens the write side; an error when nobody waits there.
+func (c *record) gate() (*os.File, error) {
+	fd, err := unix.Open(filepath.Join(c.dir, gateFile), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), gateFile), nil
+}
+
+func (c *record) group() (*cgroup.Group, error) { return cgroup.Open(c.Cgroup) }
+
+// ociState is what hooks and callers are told.
+func (c *record) ociState(status specs.ContainerState) specs.State {
+	s := specs.State{Version: specs.Version, ID: c.ID, Status: status, Pid: c.Pid, Bundle: c.Bundle, Annotations: c.spec.Annotations}
+	if status == specs.StateStopped {
+		s.Pid = 0
+	}
+	return s
+}
+
+// require refuses a command that the container's status does not permit.
+func (c *record) require(what string, wanted ...specs.ContainerState) (specs.ContainerState, error) {
+	have := c.status()
+	for _, w := range wanted {
+		if have == w {
+			return have, nil
+		}
+	}
+	return have, fmt.Errorf("cannot %s container %s: it is %s", what, c.ID, have)
+}
+
+// open makes the container usable for further processes.
+func (c *record) open() (*ociruntime.Container, error) {
+	if err := protectBinary(c.spec); err != nil {
+		return nil, err
+	}
+	pidfd, alive := c.process()
+	if !alive {
+		return nil, fmt.Errorf("container %s is not running", c.ID)
+	}
+	g, err := c.group()
+	if err != nil {
+		pidfd.Close()
+		return nil, err
+	}
+	return ociruntime.Open(ociruntime.OpenOptions{Spec: c.spec, Pid: c.Pid, Pidfd: pidfd, Cgroup: g})
+}
+
+// readSpec reads a bundle's configuration.
+func readSpec(bundle string) (*specs.Spec, error) {
+	b, err := os.ReadFile(filepath.Join(bundle, configFile))
+	if err != nil {
+		return nil, fmt.Errorf("the bundle %s: %w", bundle, err)
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(b, &spec); err != nil {
+		return nil, fmt.Errorf("%s/%s: %w", bundle, configFile, err)
+	}
+	return &spec, nil
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/ociruntime"
+)
+
+// start opens a created container's gate.
+func (r *store) start(ctx context.Context, args []string) error {
+	id, err := newFlags("start", "usage: oar start ID").id(args)
+	if err != nil {
+		return err
+	}
+	c, err := r.load(id)
+	if err != nil {
+		return err
+	}
+	release, err := c.lock()
+	if err != nil {
+		return err
+	}
+	defer release()
+	if _, err := c.require("start", specs.StateCreated); err != nil {
+		return err
+	}
+	if err := c.startHooks(ctx); err != nil {
+		return fmt.Errorf("%w%s", err, c.stop(ctx))
+	}
+	gate, err := c.gate()
+	if err != nil {
+		return fmt.Errorf("open the gate of container %s: %w", id, err)
+	}
+	defer gate.Close()
+	if _, err := gate.Write([]byte{'s'}); err != nil {
+		return fmt.Errorf("open the gate of container %s: %w", id, err)
+	}
+	if err := os.Remove(filepath.Join(c.dir, gateFile)); err != nil {
+		return err
+	}
+	if err := awaitExecuted(int(gate.Fd())); err != nil {
+		return err
+	}
+	c.poststart(ctx)
+	return nil
+}
+
+// startHooks runs the startContainer hooks, inside.
+func (c *record) startHooks(ctx context.Context) error {
+	if c.spec.Hooks == nil || len(c.spec.Hooks.StartContainer) == 0 {
+		return nil
+	}
+	inside, err := c.open()
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	return inside.StartHooks(ctx, c.ociState(specs.StateCreated))
+}
+
+// poststart hooks tell of the start: one that fails stops nothing (runtime-spec, "Lifecycle").
+func (c *record) poststart(ctx context.Context) {
+	if c.spec.Hooks == nil {
+		return
+	}
+	if err := ociruntime.RunHooks(ctx, c.spec.Hooks.Poststart, c.ociState(specs.StateRunning)); err != nil {
+		warn("%v", err)
+	}
+}
+
+// awaitExecuted waits until the container's process has closed its side of the gate, which its execve does.
+func awaitExecuted(gate int) error {
+	for {
+		poll := []unix.PollFd{{Fd: int32(gate)}} // only POLLERR: a pipe without readers
+		if _, err := unix.Poll(poll, -1); err != nil && err != unix.EINTR {
+			return err
+		} else if err == nil {
+			return nil
+		}
+	}
+}
