@@ -335,7 +335,12 @@ func TestRestartWithRemoval(t *testing.T) {
 	e := newEngine(t)
 	ctx, now := context.Background(), 0
 	id := e.run(request{name: "brief", cmd: sh("echo here >>/tmp/marks; sleep 3600"), h: container.HostConfig{AutoRemove: true}})
-	for range 2 {
+	marks := func() int {
+		b, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(e.rec(id).Pid), "root/tmp/marks"))
+		return strings.Count(string(b), "here")
+	}
+	for i := range 2 {
+		e.eventually("the program marks its layer, which is kept", func() bool { return marks() == i+1 })
 		if err := e.Restart(ctx, id, StopOptions{Timeout: &now}); err != nil {
 			t.Fatal(err)
 		}
@@ -343,10 +348,7 @@ func TestRestartWithRemoval(t *testing.T) {
 	if r := e.rec(id); r.Status != Running {
 		t.Errorf("it is %s", r.Status)
 	}
-	marks, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(e.rec(id).Pid), "root/tmp/marks"))
-	if err != nil || strings.Count(string(marks), "here") < 2 {
-		t.Errorf("its layer was not kept: %q %v", marks, err)
-	}
+	e.eventually("its layer is kept", func() bool { return marks() == 3 })
 	removed := e.arm(id, container.WaitConditionRemoved)
 	if err := os.Remove(filepath.Join("/proc", strconv.Itoa(e.rec(id).Pid), "root/bin/sh")); err != nil {
 		t.Fatal(err)
