@@ -33,7 +33,7 @@ e2e:
 	$(GO) test -count=1 -timeout 30m ./test
 
 # The same binaries on Debian's kernel with control groups of version 2 only, in a machine that qemu emulates; the plug is pulled there.
-vm: build images
+vm: build tools images
 	test/vm/build.sh .cache/vm
 	$(GO) test -count=1 -timeout 20m ./test/vm
 

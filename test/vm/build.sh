@@ -13,9 +13,10 @@ if [ ${#missing[@]} != 0 ]; then
   [ "$(id -u)" = 0 ] || { echo "these packages are missing: ${missing[*]}; install them or run as root" >&2; exit 1; }
   # Nothing that is installed for a test may start a service.
   policy=/usr/sbin/policy-rc.d
-  [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy; chmod +x $policy; trap 'rm -f $policy' EXIT; }
+  [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy; chmod +x $policy; trap 'rm -f $policy' EXIT; made=1; }
   apt-get update -q >/dev/null
   DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 "${missing[@]}" >/dev/null
+  [ -z "${made:-}" ] || rm -f $policy
 fi
 
 if [ ! -e "$out/vmlinuz" ]; then

@@ -44,7 +44,7 @@ type answer struct {
 // newDisk is the directory of a machine with a fresh disk.
 func newDisk(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/var/tmp", "wherry-e2e-vm-")
+	dir, err := os.MkdirTemp("/var/tmp", "wherry-vm-")
 	if err != nil {
 		t.Fatal(err)
 	}
