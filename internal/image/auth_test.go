@@ -194,7 +194,7 @@ func TestTLSIsNotGivenUp(t *testing.T) {
 	}
 	// A realm without TLS is refused even to those who have no credentials.
 	m := s.remote(t.Context(), ref.Reference{Domain: "registry.example.com", Path: "a/b", Tag: "latest"}, &registry.AuthConfig{Username: "me", Password: "secret"})
-	if _, err := m.hosts("registry.example.com"); err != nil {
+	if _, err := m.hosts(); err != nil {
 		t.Fatal(err)
 	}
 	req := httptest.NewRequest("GET", "https://registry.example.com/v2/", nil)

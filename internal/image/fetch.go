@@ -19,6 +19,8 @@ const (
 
 	// patience is how long a registry may send nothing in the middle of a download.
 	patience = 60 * time.Second
+
+	pause = 200 * time.Millisecond
 )
 
 // blob fetches one piece of content, verified by size and digest; a broken connection is taken up where it stopped. Of all pulls that
@@ -39,7 +41,7 @@ func (p *pull) blob(ctx context.Context, d ocispec.Descriptor) error {
 	if d.Size == 0 {
 		return fmt.Errorf("%s: no content has 0 bytes: %w", d.Digest, errdefs.ErrInvalidArgument)
 	}
-	wait := 200 * time.Millisecond
+	wait := p.s.pause
 	for try := 1; ; try++ {
 		err := remotes.Fetch(ctx, p.s.content, watchful{p.fetcher, p.s.patience}, d)
 		if err == nil || errdefs.IsAlreadyExists(err) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -61,6 +62,21 @@ func (b *builtIn) isOld(ctx context.Context, img images.Image) bool {
 	}
 	now, err := b.now()
 	return err == nil && b.stamp != "" && now != b.stamp
+}
+
+// stands says that `hello` means the built-in image: that there is none yet, or that it was made here.
+func (b *builtIn) stands(ctx context.Context) bool {
+	img, err := b.l.st.images.Get(ctx, helloName)
+	if errdefs.IsNotFound(err) {
+		return b.oar != ""
+	}
+	if err != nil {
+		return false
+	}
+	_ = b.isOld(ctx, img)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.stamp != ""
 }
 
 func (b *builtIn) make(ctx context.Context) (images.Image, error) {

@@ -234,7 +234,14 @@ func TestBuiltInImageFollowsOar(t *testing.T) {
 	if b, err := os.ReadFile(filepath.Join(second.Lower[0], "oar")); err != nil || string(b) != "another program" {
 		t.Errorf("%q %v", b, err)
 	}
+	var told []string
+	if err := s.Pull(t.Context(), "hello", TransferOptions{Progress: statuses(&told)}); err != nil || !strings.Contains(strings.Join(told, " "), "built into") {
+		t.Errorf("pull: %v %q", err, told)
+	}
 	own := imported(t, s, "hello", file1("a", "mine"))
+	if s.builtIn.stands(in(t.Context())) {
+		t.Error("somebody's own image is taken for the built-in one")
+	}
 	if got, err := s.Resolve(t.Context(), "hello", nil); err != nil || got.ID != own.ID {
 		t.Errorf("somebody's own image was replaced: %v", err)
 	}

@@ -49,6 +49,14 @@ func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) erro
 	if err != nil {
 		return err
 	}
+	if isHello(name) && s.builtIn.stands(in(ctx)) {
+		img, err := s.lookup(in(ctx), name)
+		if err == nil {
+			o.say("", "Digest: %s", img.Target.Digest)
+			o.say("", "Status: %s is built into this engine: nothing was pulled", r.Familiar())
+		}
+		return err
+	}
 	m := s.remote(ctx, r, o.Auth)
 	if o.AllTags {
 		return s.pullAllTags(ctx, m, o)
@@ -68,7 +76,7 @@ func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) erro
 func (s *Service) pullOne(ctx context.Context, m *remote, o TransferOptions) error {
 	r := m.ref
 	resolver := m.resolver(nil)
-	_, target, err := resolver.Resolve(ctx, r.String())
+	target, err := resolve(ctx, resolver, r)
 	if err != nil {
 		return explain("pull "+r.Familiar(), r.Domain, err)
 	}
@@ -85,6 +93,14 @@ func (s *Service) pullOne(ctx context.Context, m *remote, o TransferOptions) err
 		return explain("pull "+r.Familiar(), r.Domain, err)
 	}
 	return p.finish(ctx, target)
+}
+
+// resolve asks the registry what a reference means. The answer is small: a registry that needs minutes for it is not there.
+func resolve(ctx context.Context, resolver remotes.Resolver, r ref.Reference) (ocispec.Descriptor, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	_, target, err := resolver.Resolve(ctx, r.String())
+	return target, err
 }
 
 func tagOrDigest(r ref.Reference) string {

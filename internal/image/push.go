@@ -148,7 +148,7 @@ func (s *Service) Distribution(ctx context.Context, name string, a *registry.Aut
 	}
 	defer done()
 	resolver := s.remote(ctx, r, a).resolver(nil)
-	_, target, err := resolver.Resolve(ctx, r.String())
+	target, err := resolve(ctx, resolver, r)
 	if err != nil {
 		return registry.DistributionInspect{}, explain("inspect "+r.Familiar(), r.Domain, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -33,7 +34,7 @@ type registries struct {
 type remote struct {
 	ref   ref.Reference
 	auth  *authorizer
-	hosts docker.RegistryHosts
+	hosts func() ([]docker.RegistryHost, error) // sets auth
 }
 
 func (g *registries) remote(ctx context.Context, r ref.Reference, creds *registry.AuthConfig) *remote {
@@ -46,27 +47,29 @@ func (g *registries) remote(ctx context.Context, r ref.Reference, creds *registr
 	}
 	hosts := config.ConfigureHosts(ctx, o)
 	m := &remote{ref: r}
-	m.hosts = func(host string) ([]docker.RegistryHost, error) {
-		list, err := hosts(host)
+	m.hosts = sync.OnceValues(func() ([]docker.RegistryHost, error) {
+		list, err := hosts(r.Domain)
 		if err != nil {
-			return nil, fmt.Errorf("settings of registry %s: %w", host, err)
+			return nil, fmt.Errorf("settings of registry %s: %w", r.Domain, err)
 		}
+		if len(list) == 0 {
+			return nil, fmt.Errorf("the settings of registry %s name no host: %w", r.Domain, errdefs.ErrInvalidArgument)
+		}
+		m.auth = newAuthorizer(home, plain, creds, list[len(list)-1].Client.Transport)
 		for i := range list {
-			if m.auth == nil {
-				m.auth = newAuthorizer(home, plain, creds, list[len(list)-1].Client.Transport)
-			}
 			list[i].Authorizer = m.auth
 			client := *list[i].Client
 			client.CheckRedirect = m.auth.checkRedirect
 			list[i].Client = &client
 		}
 		return list, nil
-	}
+	})
 	return m
 }
 
 func (m *remote) resolver(tracker docker.StatusTracker) remotes.Resolver {
-	return docker.NewResolver(docker.ResolverOptions{Tracker: tracker, Headers: http.Header{"User-Agent": {"wherry/" + version.Version}}, Hosts: m.hosts})
+	return docker.NewResolver(docker.ResolverOptions{Tracker: tracker, Headers: http.Header{"User-Agent": {"wherry/" + version.Version}},
+		Hosts: func(string) ([]docker.RegistryHost, error) { return m.hosts() }})
 }
 
 // plain says whether a registry may do without TLS: loopback addresses, and those named with --insecure-registry.
@@ -119,7 +122,7 @@ func limitTransport(c *http.Client) error {
 
 // get asks the registry for something small that has no place in a resolver.
 func (m *remote) get(ctx context.Context, path string, query url.Values, scope string) (*http.Response, error) {
-	hosts, err := m.hosts(m.ref.Domain)
+	hosts, err := m.hosts()
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +179,7 @@ func (s *Service) Login(ctx context.Context, a registry.AuthConfig) (registry.Au
 	}
 	a.ServerAddress = ""
 	m := s.remote(ctx, r, &a)
-	if _, err := m.hosts(domain); err != nil {
+	if _, err := m.hosts(); err != nil {
 		return registry.AuthResponse{}, err
 	}
 	m.auth.offline = true

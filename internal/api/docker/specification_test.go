@@ -91,6 +91,13 @@ func TestBodiesAreChecked(t *testing.T) {
 	}
 }
 
+func TestTwoTagsAreRefused(t *testing.T) {
+	e := start(t)
+	if status, answer := e.call(t, "POST", "/images/create?fromImage=127.0.0.1:1/a:1&tag=2", ""); status != 400 || !strings.Contains(answer, "two tags") {
+		t.Errorf("%d %s", status, answer)
+	}
+}
+
 // FuzzBodies sends anything to every route that takes a body; the engine answers, and is still there.
 func FuzzBodies(f *testing.F) {
 	paths := []string{"/containers/create", "/containers/x/exec", "/containers/x/update", "/networks/create", "/volumes/create", "/auth", "/networks/bridge/connect",

@@ -73,7 +73,10 @@ func (t *transferRoutes) create(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if named(name) {
+	if named(name) && tag != "" {
+		if !strings.HasSuffix(name, tag) {
+			return invalid("invalid reference format: %q: it has two tags", name+":"+tag)
+		}
 		tag = ""
 	}
 	m := &messages{w: w}
