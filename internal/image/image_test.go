@@ -209,26 +209,43 @@ func TestExtractionStaysInside(t *testing.T) {
 	}
 	up := strings.Repeat("../", 20)
 	rows := map[string][]file{
-		"dotdot":                 {{name: up + canary[1:], content: "x"}},
-		"absolute":               {{name: canary, content: "x"}},
-		"link to the file":       {{name: "l", kind: tar.TypeSymlink, link: canary}, {name: "l", content: "x"}},
-		"linked parent":          {{name: "d", kind: tar.TypeSymlink, link: filepath.Dir(canary)}, {name: "d/canary", content: "x"}},
-		"relative linked parent": {{name: "d", kind: tar.TypeSymlink, link: up + filepath.Dir(canary)[1:]}, {name: "d/canary", content: "x"}},
-		"hard link":              {{name: "h", kind: tar.TypeLink, link: canary}, {name: "h", content: "x"}},
-		"hard link with dots":    {{name: "h", kind: tar.TypeLink, link: up + canary[1:]}, {name: "h", content: "x"}},
-		"whiteout by link":       {{name: "d", kind: tar.TypeSymlink, link: filepath.Dir(canary)}, {name: "d/.wh.canary"}},
-		"whiteout with dots":     {{name: up + filepath.Dir(canary)[1:] + "/.wh.canary"}},
-		"opaque by link":         {{name: "d", kind: tar.TypeSymlink, link: filepath.Dir(canary)}, {name: "d/.wh..wh..opq"}},
-		"whiteout of dotdot":     {{name: "d/.wh..", content: ""}},
-		"link chain":             {{name: "a", kind: tar.TypeSymlink, link: "b"}, {name: "b", kind: tar.TypeSymlink, link: filepath.Dir(canary)}, {name: "a/canary", content: "x"}},
-		"cyclic links":           {{name: "a", kind: tar.TypeSymlink, link: "b"}, {name: "b", kind: tar.TypeSymlink, link: "a"}, {name: "a/x", content: "x"}},
-		"root as link":           {{name: ".", kind: tar.TypeSymlink, link: filepath.Dir(canary)}, {name: "canary", content: "x"}},
+		"dotdot":                  {{name: up + canary[1:], content: "x"}},
+		"absolute":                {{name: canary, content: "x"}},
+		"link to the file":        {{name: "l", kind: tar.TypeSymlink, link: canary}, {name: "l", content: "x"}},
+		"linked parent":           {{name: "d", kind: tar.TypeSymlink, link: filepath.Dir(canary)}, {name: "d/canary", content: "x"}},
+		"relative linked parent":  {{name: "d", kind: tar.TypeSymlink, link: up + filepath.Dir(canary)[1:]}, {name: "d/canary", content: "x"}},
+		"hard link":               {{name: "h", kind: tar.TypeLink, link: canary}, {name: "h", content: "x"}},
+		"hard link with dots":     {{name: "h", kind: tar.TypeLink, link: up + canary[1:]}, {name: "h", content: "x"}},
+		"whiteout by link":        {{name: "d", kind: tar.TypeSymlink, link: filepath.Dir(canary)}, {name: "d/.wh.canary"}},
+		"whiteout with dots":      {{name: up + filepath.Dir(canary)[1:] + "/.wh.canary"}},
+		"opaque by link":          {{name: "d", kind: tar.TypeSymlink, link: filepath.Dir(canary)}, {name: "d/.wh..wh..opq"}},
+		"whiteout of dotdot":      {{name: "d/.wh..", content: ""}},
+		"link chain":              {{name: "a", kind: tar.TypeSymlink, link: "b"}, {name: "b", kind: tar.TypeSymlink, link: filepath.Dir(canary)}, {name: "a/canary", content: "x"}},
+		"cyclic links":            {{name: "a", kind: tar.TypeSymlink, link: "b"}, {name: "b", kind: tar.TypeSymlink, link: "a"}, {name: "a/x", content: "x"}},
+		"whiteout without a name": {{name: "d/.wh.", content: ""}},
+		"whiteout of the root":    {{name: ".wh..", content: ""}, {name: ".wh...", content: ""}},
+		"whiteout beyond":         {{name: "d/.wh.." + "/" + up + canary[1:], content: ""}},
+		"directory over a link":   {{name: "d", kind: tar.TypeSymlink, link: filepath.Dir(canary)}, {name: "d/", kind: tar.TypeDir, mode: 0o700}, {name: "d/canary", content: "x"}},
+		"link over a directory":   {{name: "d/", kind: tar.TypeDir}, {name: "d", kind: tar.TypeSymlink, link: filepath.Dir(canary)}, {name: "d/canary", content: "x"}},
+		"hard link to a link":     {{name: "s", kind: tar.TypeSymlink, link: canary}, {name: "h", kind: tar.TypeLink, link: "s"}, {name: "h", content: "x"}},
+		"hard link by a link":     {{name: "d", kind: tar.TypeSymlink, link: filepath.Dir(canary)}, {name: "h", kind: tar.TypeLink, link: "d/canary"}, {name: "h", content: "x"}},
+		"link to the root":        {{name: "r", kind: tar.TypeSymlink, link: "/"}, {name: "r" + canary, content: "x"}},
+		"a long name":             {{name: strings.Repeat("n/", 2040) + "x", content: "x"}, {name: strings.Repeat("n", 4096), content: "x"}},
+		"device over a link":      {{name: "v", kind: tar.TypeSymlink, link: canary}, {name: "v", kind: tar.TypeChar}, {name: "v", kind: tar.TypeFifo}},
+		"mode by a link":          {{name: "m", kind: tar.TypeSymlink, link: canary, mode: 0o777}, {name: "m/", kind: tar.TypeDir, mode: 0o777}},
+		"root as link":            {{name: ".", kind: tar.TypeSymlink, link: filepath.Dir(canary)}, {name: "canary", content: "x"}},
 	}
 	for name, files := range rows {
 		s := open(t)
 		_, err := s.Import(t.Context(), layer(t, files...), ImportOptions{Ref: "evil"})
 		if b, readErr := os.ReadFile(canary); readErr != nil || string(b) != "intact" {
 			t.Fatalf("%s: the file outside is %q, %v (import: %v)", name, b, readErr, err)
+		}
+		if fi, statErr := os.Lstat(canary); statErr != nil || fi.Mode() != 0o644 {
+			t.Fatalf("%s: the file outside is %v, %v", name, fi.Mode(), statErr)
+		}
+		if beside, _ := os.ReadDir(filepath.Dir(canary)); len(beside) != 1 {
+			t.Fatalf("%s: beside the file outside are %v", name, beside)
 		}
 	}
 }
