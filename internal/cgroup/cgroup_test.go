@@ -334,3 +334,69 @@ func TestOpenTakesCleanAbsolutePathsOnly(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLiveUpdate changes every limit of a group with a process in it, there and back, and leaves the others alone.
+func TestLiveUpdate(t *testing.T) {
+	g := group(t, &specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: ptr(uint64(1024)), Quota: ptr(int64(50000)), Period: ptr(uint64(100000))}, Pids: &specs.LinuxPids{Limit: ptr(int64(50))}})
+	cmd := start(t, g, "sleep 1000")
+	defer func() { _ = g.Kill(); _ = cmd.Wait() }()
+	disk := blockDevice(t)
+	type file struct{ v1controller, v1, v2, value1, value2 string }
+	rows := []struct {
+		res   specs.LinuxResources
+		files []file
+	}{
+		{specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: ptr(uint64(2048))}}, []file{{"cpu", "cpu.shares", "cpu.weight", "2048", "79"}, {"cpu", "cpu.cfs_quota_us", "cpu.max", "50000", "50000 100000"}}},
+		{specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(150000)), Period: ptr(uint64(100000))}}, []file{{"cpu", "cpu.cfs_quota_us", "cpu.max", "150000", "150000 100000"}}},
+		{specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(-1)), Period: ptr(uint64(100000))}}, []file{{"cpu", "cpu.cfs_quota_us", "cpu.max", "-1", "max 100000"}}},
+		{specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0"}}, []file{{"cpuset", "cpuset.cpus", "cpuset.cpus", "0", "0"}}},
+		{specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(7))}}, []file{{"pids", "pids.max", "pids.max", "7", "7"}}},
+		{specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(-1))}}, []file{{"pids", "pids.max", "pids.max", "max", "max"}}},
+		{specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20)), Swap: ptr(int64(64 << 20))}}, []file{{"memory", "memory.limit_in_bytes", "memory.max", "67108864", "67108864"}}},
+		{specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(128 << 20)), Swap: ptr(int64(-1))}}, []file{{"memory", "memory.limit_in_bytes", "memory.max", "134217728", "134217728"}}},
+	}
+	if disk != nil {
+		limit := specs.LinuxThrottleDevice{Rate: 1 << 20}
+		limit.Major, limit.Minor = disk[0], disk[1]
+		value := fmt.Sprintf("%d:%d", disk[0], disk[1])
+		rows = append(rows, struct {
+			res   specs.LinuxResources
+			files []file
+		}{specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{limit}}},
+			[]file{{"blkio", "blkio.throttle.read_bps_device", "io.max", value + " 1048576", value + " rbps=1048576 wbps=max riops=max wiops=max"}}})
+	}
+	for _, row := range rows {
+		if err := g.Update(&row.res); err != nil {
+			t.Errorf("%+v: %v", row.files, err)
+			continue
+		}
+		for _, f := range row.files {
+			controller, name, want := f.v1controller, f.v1, f.value1
+			if g.pure() {
+				controller, name, want = unified, f.v2, f.value2
+			}
+			if got := g.read(t, controller, name); got != want {
+				t.Errorf("%s is %q, not %q", name, got, want)
+			}
+		}
+	}
+}
+
+// blockDevice is a disk of the machine, nil without one.
+func blockDevice(t *testing.T) []int64 {
+	t.Helper()
+	list, err := filepath.Glob("/sys/block/*/dev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range list {
+		b, err := os.ReadFile(f)
+		if err != nil || strings.Contains(f, "loop") || strings.Contains(f, "ram") {
+			continue
+		}
+		if major, minor, ok := deviceNumber(strings.TrimSpace(string(b))); ok {
+			return []int64{int64(major), int64(minor)}
+		}
+	}
+	return nil
+}
