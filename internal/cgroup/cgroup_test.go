@@ -139,7 +139,7 @@ func TestRefusedLimitNamesFile(t *testing.T) {
 		"quota below the minimum": {specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(10))}}, "cpu"},
 		"processor not there":     {specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "4000"}}, "cpuset.cpus"},
 		"nonsense processors":     {specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "abc"}}, "cpuset.cpus"},
-		"no such device":          {specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{throttle(4000, 1, 1024)}}}, "read_bps"},
+		"no such device":          {specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{throttle(4000, 1, 1024)}}}, blockFile()},
 	}
 	for name, row := range rows {
 		path := fmt.Sprintf("/wherry-test-%d-refused", os.Getpid())
@@ -162,6 +162,14 @@ func TestRefusedLimitNamesFile(t *testing.T) {
 			}
 		}
 	}
+}
+
+// blockFile is part of the name of the file that limits reads.
+func blockFile() string {
+	if g, err := Open("/x"); err == nil && g.pure() {
+		return "io.max"
+	}
+	return "read_bps"
 }
 
 func throttle(major, minor int64, rate uint64) specs.LinuxThrottleDevice {

@@ -110,7 +110,7 @@ func TestTargetsStayInside(t *testing.T) {
 	}
 	for name, changes := range rows {
 		for _, users := range []string{"own users", "host's users"} {
-			t.Run(name+", "+users, func(t *testing.T) {
+			t.Run(strings.ReplaceAll(name, ",", "")+" by "+users, func(t *testing.T) {
 				b := newBox(t, "sh", "-c", "cat "+out+"/secret; echo inside >/written; ls /")
 				if users != "own users" {
 					b.hostUsers()
