@@ -47,24 +47,31 @@ type power struct {
 	sums                              []string // of the images' one file
 }
 
-// rounds of cuts; each pulls an image of its own.
-const rounds = 3
+// rounds of cuts; each pulls an image of its own, and one is pulled in peace before.
+const (
+	rounds = 3
+	peace  = rounds
+)
+
+func noise(i int) string { return fmt.Sprintf("127.0.0.1:5000/noise:%d", i) }
 
 // publish fills a registry, whose files are synced by hand, with images of which each has one file of noise.
 func (p *power) publish(m *machine) {
 	m.run("setsid docker-registry serve /etc/registry.yml >/dev/null 2>&1 </dev/null &")
-	for i := range rounds {
-		p.sums = append(p.sums, m.run(fmt.Sprintf(`cd /tmp && head -c 3000000 /dev/urandom >noise && tar c noise | wherry import - 127.0.0.1:5000/noise:%[1]d >/dev/null &&
-			wherry push -q 127.0.0.1:5000/noise:%[1]d >/dev/null && wherry rmi 127.0.0.1:5000/noise:%[1]d >/dev/null && md5sum <noise`, i)))
+	for i := range rounds + 1 {
+		p.sums = append(p.sums, m.run(fmt.Sprintf(`cd /tmp && head -c 3000000 /dev/urandom >noise && tar c noise | wherry import - %[1]s >/dev/null &&
+			wherry push -q %[1]s >/dev/null && wherry rmi %[1]s >/dev/null && md5sum <noise`, noise(i))))
 	}
 	m.run("sync")
+	m.run("wherry pull -q " + noise(peace))
+	p.images = append(p.images, noise(peace))
 }
 
 // services are containers that outlive a boot, or not, and one that is stopped.
 func (p *power) services(m *machine) {
 	m.run(`wherry network create --subnet 10.77.0.0/24 inner
 		wherry run -d --name back --restart unless-stopped --network inner --ip 10.77.0.9 busybox:1 httpd -f -p 80 -h /etc
-		wherry run -d --name front --restart always -p 8080:80 -v state:/www busybox:1 sh -c 'echo boot >>/www/boots; sync; exec httpd -f -p 80 -h /www'
+		wherry run -d --name front --restart always -p 8080:80 -v state:/www busybox:1 sh -c 'echo boot | dd of=/www/boots conv=fsync 2>/dev/null; exec httpd -f -p 80 -h /www'
 		wherry run -d --name once busybox:1 sleep 3600
 		wherry run -d --name stopped --restart unless-stopped busybox:1 sleep 3600
 		wherry network connect inner front
@@ -98,15 +105,14 @@ func (p *power) storm(m *machine, round int) {
 		func(name string) { p.volumes = append(p.volumes, "v"+name) })
 	go worker("wherry create --name gNAME busybox:1 true >/dev/null && wherry rm gNAME", func(name string) { p.gone = append(p.gone, "g"+name) })
 	go worker("wherry tag busybox:1 tNAME:1", func(name string) { p.images = append(p.images, "t"+name+":1") })
-	pulled := fmt.Sprintf("127.0.0.1:5000/noise:%d", round)
-	pull := m.start("wherry pull -q " + pulled)
+	pull := m.start("wherry pull -q " + noise(round))
 	acks := 10 + p.random.IntN(15)
 	for range acks {
 		select {
 		case note := <-done:
 			note()
 		case <-pull:
-			p.images = append(p.images, pulled)
+			p.images = append(p.images, noise(round))
 			pull = nil
 		case <-time.After(patience):
 			m.t.Fatal("nothing is acknowledged any more")
@@ -155,12 +161,12 @@ func (p *power) check(m *machine, round int) {
 	for _, c := range p.containers {
 		m.want("hosts", "wherry cp "+c+":/root/hosts - | tar t")
 	}
-	m.run(fmt.Sprintf("wherry pull -q 127.0.0.1:5000/noise:%d", round)) // again, or on from where it was cut off
+	m.run("wherry pull -q " + noise(round)) // again, or on from where it was cut off
 	m.want("", "ls /var/lib/wherry/content/ingest")
 	images = m.run("wherry images --format '{{.Repository}}:{{.Tag}}'")
 	for i, sum := range p.sums {
-		if name := fmt.Sprintf("127.0.0.1:5000/noise:%d", i); strings.Contains(images+"\n", name+"\n") {
-			m.want(sum, "wherry create --name noise "+name+" /x >/dev/null && wherry cp noise:/noise - | tar x -O | md5sum; wherry rm noise >/dev/null")
+		if strings.Contains(images+"\n", noise(i)+"\n") {
+			m.want(sum, "wherry create --name noise "+noise(i)+" /x >/dev/null && wherry cp noise:/noise - | tar x -O | md5sum; wherry rm noise >/dev/null")
 		}
 	}
 	// Nothing of the boot before is left, and nothing half made.
