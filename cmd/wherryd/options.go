@@ -45,7 +45,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.Var(&hosts, "host", "`address` to listen on, unix:///path; may be repeated (default unix://STATE/wherry.sock)")
 	fs.StringVar(&o.oar, "oar", "", "`path` of the runtime oar (default: beside wherryd, then in PATH)")
 	fs.StringVar(&o.cgroupParent, "cgroup-parent", "/wherry", "control `group` above all containers")
-	fs.Var(&insecure, "insecure-registry", "registry `host[:port]` that may be spoken to without TLS; may be repeated")
+	fs.Var(&insecure, "insecure-registry", "registry `host[:port]` or network (CIDR) that may be spoken to without TLS; may be repeated")
 	fs.TextVar(&o.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	fs.BoolVar(&o.version, "version", false, "print the version and end")
 	if err := fs.Parse(args); err != nil {

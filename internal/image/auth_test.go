@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -207,6 +209,66 @@ func TestTLSIsNotGivenUp(t *testing.T) {
 	}
 	if err := m.auth.checkRedirect(httptest.NewRequest("GET", "http://registry.example.com/v2/", nil), nil); !errdefs.IsPermissionDenied(err) {
 		t.Fatal(err)
+	}
+}
+
+// TestMirrorsSeeNoLogin: a mirror named in hosts.toml serves a pull; one that asks for a login gets none, and the registry itself is asked.
+func TestMirrorsSeeNoLogin(t *testing.T) {
+	var mu sync.Mutex
+	var heard []string
+	closed := true
+	mirror := realRegistry(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			heard = append(heard, r.Header.Get("Authorization"))
+			refuse := closed
+			mu.Unlock()
+			if refuse {
+				w.Header().Set("WWW-Authenticate", `Basic realm="mirror"`)
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	origin, _ := tokenRegistry(t, "")
+	auth := &registry.AuthConfig{Username: "me", Password: "secret", ServerAddress: origin}
+	from := open(t)
+	imported(t, from, origin+"/a/b:1", file1("a", "origin's"))
+	if err := from.Push(t.Context(), origin+"/a/b:1", TransferOptions{Auth: auth}); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, origin), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	toml := fmt.Sprintf("server = \"http://%s\"\n[host.\"http://%s\"]\ncapabilities = [\"pull\", \"resolve\"]\n", origin, mirror)
+	if err := os.WriteFile(filepath.Join(dir, origin, "hosts.toml"), []byte(toml), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t)
+	s.hostDirs = []string{dir}
+	if err := s.Pull(t.Context(), origin+"/a/b:1", TransferOptions{Auth: auth}); err != nil {
+		t.Errorf("with a mirror that wants a login: %v", err)
+	}
+	mu.Lock()
+	if len(heard) == 0 || strings.Join(heard, "") != "" {
+		t.Errorf("the mirror was asked %d times and heard %q", len(heard), heard)
+	}
+	closed = false
+	mu.Unlock()
+	// What only the mirror has comes from there.
+	imported(t, from, mirror+"/a/c:1", file1("a", "mirror's"))
+	if err := from.Push(t.Context(), mirror+"/a/c:1", TransferOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Pull(t.Context(), origin+"/a/c:1", TransferOptions{Auth: auth}); err != nil {
+		t.Errorf("from the mirror: %v", err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if strings.Join(heard, "") != "" {
+		t.Errorf("the mirror heard %q", heard)
 	}
 }
 

@@ -78,7 +78,7 @@ func checkDocument(d ocispec.Descriptor, doc document) error {
 	}
 	switch {
 	case doc.FSLayers != nil:
-		return wrong("it is of Docker's first schema, which is not supported: push the image anew with a current tool")
+		return firstSchema(d)
 	case doc.MediaType != "" && doc.MediaType != d.MediaType:
 		return wrong("it says that it is %q, but was named as %q", doc.MediaType, d.MediaType)
 	case images.IsManifestType(d.MediaType) && (doc.Manifests != nil || doc.Config == nil):

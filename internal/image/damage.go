@@ -242,12 +242,12 @@ func (s *store) restore(ctx context.Context, log func(error)) error {
 
 // adopt takes content that lies in the files below root into the database.
 func (s *store) adopt(ctx context.Context, d ocispec.Descriptor) error {
+	if _, err := s.backend.Info(ctx, d.Digest); err != nil {
+		return err
+	}
 	w, err := content.OpenWriter(ctx, s.content, content.WithRef("adopt-"+d.Digest.String()), content.WithDescriptor(d))
 	if err == nil {
-		if _, err = s.backend.Info(ctx, d.Digest); err == nil {
-			err = w.Commit(ctx, d.Size, d.Digest)
-		}
-		err = errors.Join(err, w.Close())
+		err = errors.Join(w.Commit(ctx, d.Size, d.Digest), w.Close())
 	}
 	if err != nil && !errdefs.IsAlreadyExists(err) {
 		return err

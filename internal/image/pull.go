@@ -161,6 +161,9 @@ func (p *pull) manifest(ctx context.Context, d ocispec.Descriptor, depth int) (o
 	if d.Size > maxJSON {
 		return d, fmt.Errorf("manifest %s has %d bytes, 8 MiB are the most: %w", d.Digest, d.Size, errdefs.ErrInvalidArgument)
 	}
+	if strings.HasPrefix(d.MediaType, "application/vnd.docker.distribution.manifest.v1") {
+		return d, firstSchema(d)
+	}
 	if !images.IsManifestType(d.MediaType) && !images.IsIndexType(d.MediaType) {
 		return d, fmt.Errorf("%s is of type %q, not a container image: %w", d.Digest, d.MediaType, errdefs.ErrInvalidArgument)
 	}
@@ -197,6 +200,11 @@ func (p *pull) manifest(ctx context.Context, d ocispec.Descriptor, depth int) (o
 		return d, fmt.Errorf("no matching manifest for %s in the manifest list entries, which are for %s: %w", platforms.Format(spec), strings.Join(have, ", "), errNoPlatform)
 	}
 	return p.manifest(ctx, *best, depth+1)
+}
+
+// firstSchema says what to do about images that were pushed before 2016.
+func firstSchema(d ocispec.Descriptor) error {
+	return fmt.Errorf("manifest %s is of Docker's first schema, which is not supported: push the image anew with a current tool: %w", d.Digest, errdefs.ErrInvalidArgument)
 }
 
 // errNoPlatform is a not-found of a kind that a person can do something about.
