@@ -131,8 +131,15 @@ func TestHijack(t *testing.T) {
 	if err := <-handled; err != nil {
 		t.Errorf("copy: %v", err)
 	}
-	if len(s.hijacked) != 0 {
-		t.Error("the closed connection is still kept")
+	kept := func() int {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.hijacked)
+	}
+	for deadline := time.Now().Add(10 * time.Second); kept() > 0; time.Sleep(time.Millisecond) { // the handler ends after what it has told us
+		if time.Now().After(deadline) {
+			t.Fatal("the closed connection is still kept")
+		}
 	}
 }
 
