@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"syscall"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -29,6 +30,9 @@ func (s *Service) Save(ctx context.Context, names []string, wanted []ocispec.Pla
 		match = platforms.Ordered(wanted...)
 	}
 	opts := []archive.ExportOpt{archive.WithSkipNonDistributableBlobs(), archive.WithPlatform(match)}
+	if names, err = s.allTags(ctx, names); err != nil {
+		return err
+	}
 	for _, name := range names {
 		img, err := s.lookup(ctx, name)
 		if err != nil {
@@ -56,6 +60,32 @@ func (s *Service) Save(ctx context.Context, names []string, wanted []ocispec.Pla
 		return fmt.Errorf("save: %w", err)
 	}
 	return nil
+}
+
+// allTags puts in the place of a repository all of its tags that are here.
+func (s *store) allTags(ctx context.Context, names []string) ([]string, error) {
+	list, err := s.images.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	var out []string
+	for _, name := range names {
+		r, err := ref.Parse(name)
+		if err != nil || isID(name) || strings.ContainsAny(name[strings.LastIndexByte(name, '/')+1:], ":@") {
+			out = append(out, name)
+			continue
+		}
+		found := false
+		for _, img := range list {
+			if strings.HasPrefix(img.Name, r.Name()+":") {
+				out, found = append(out, img.Name), true
+			}
+		}
+		if !found {
+			out = append(out, name)
+		}
+	}
+	return out, nil
 }
 
 // onlyManifest is the one platform of an image that is here.

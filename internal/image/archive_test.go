@@ -180,6 +180,17 @@ func TestSeveralImagesRoundTrip(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	// A repository stands for all of its tags.
+	if err := a.Tag(t.Context(), "team/one:1", "team/one:other"); err != nil {
+		t.Fatal(err)
+	}
+	saved.Reset()
+	if err := a.Save(t.Context(), []string{"team/one"}, nil, &saved); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := loaded(t, open(t), saved.Bytes(), TransferOptions{}); err != nil || !strings.Contains(strings.Join(said, " "), "team/one:1") || !strings.Contains(strings.Join(said, " "), "team/one:other") {
+		t.Errorf("%q %v", said, err)
+	}
 	if err := a.Save(t.Context(), []string{"none:1"}, nil, io.Discard); !errdefs.IsNotFound(err) {
 		t.Error(err)
 	}
