@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -43,12 +44,45 @@ func (r *Rootfs) inOwnMounts(lower []*os.File) (f *os.File, err error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return nil, fmt.Errorf("keep the layers' mounts from the host: %w", err)
 	}
-	names := make([]string, len(lower))
 	for i, l := range lower {
 		if err := unix.MoveMount(int(l.Fd()), "", unix.AT_FDCWD, r.Lower[i], unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 			return nil, fmt.Errorf("attach layer %s: %w", r.Lower[i], err)
 		}
-		names[i] = fmt.Sprintf("/proc/self/fd/%d", l.Fd())
 	}
-	return r.configure(func(fs int) error { return unix.FsconfigSetString(fs, "lowerdir", strings.Join(names, ":")) })
+	return r.mountOld(lower)
+}
+
+// mountOld mounts the overlay with mount(2), whose options may be a page long (those of fsconfig(2) have 255 bytes there, too few for 127
+// layers), over a layer's place, and takes it off again as a detached clone. Directories are named by descriptors, from /proc/self/fd.
+func (r *Rootfs) mountOld(lower []*os.File) (*os.File, error) {
+	names := make([]string, len(lower))
+	for i, l := range lower {
+		names[i] = strconv.Itoa(int(l.Fd()))
+	}
+	options := "lowerdir=" + strings.Join(names, ":")
+	flags := uintptr(0)
+	if r.ReadOnly || r.Upper == "" {
+		flags = unix.MS_RDONLY
+	}
+	if r.Upper != "" {
+		for _, d := range [][2]string{{"upperdir", r.Upper}, {"workdir", r.Work}} {
+			fd, err := unix.Open(d[1], unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return nil, fmt.Errorf("set %s of the overlay to %s: %w", d[0], d[1], err)
+			}
+			defer unix.Close(fd)
+			options += "," + d[0] + "=" + strconv.Itoa(fd)
+		}
+		options += ",redirect_dir=off,metacopy=off"
+	}
+	if r.Upper != "" && r.Volatile {
+		options += ",volatile"
+	}
+	if err := unix.Chdir("/proc/thread-self/fd"); err != nil { // this thread's alone, as its mounts are
+		return nil, fmt.Errorf("go to the descriptors: %w", err)
+	}
+	if err := unix.Mount("overlay", r.Lower[0], "overlay", flags, options); err != nil {
+		return nil, fmt.Errorf("mount overlay on %s: %w", r.Upper, err)
+	}
+	return unix2File(unix.OpenTree(unix.AT_FDCWD, r.Lower[0], unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC))
 }

@@ -100,20 +100,20 @@ func unix2File(fd int, err error) (*os.File, error) {
 
 // overlay gives the layers to the kernel as they are; kernels before 6.15 take only layers that are attached somewhere.
 func (r *Rootfs) overlay(lower []*os.File) (*os.File, error) {
-	f, err := r.configure(func(fs int) error { return lowerByDescriptor(fs, lower) })
+	f, err := r.configure(lower)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 		return r.overlayAttached(lower)
 	}
 	return f, err
 }
 
-func (r *Rootfs) configure(setLowers func(fs int) error) (*os.File, error) {
+func (r *Rootfs) configure(lower []*os.File) (*os.File, error) {
 	fs, err := openOverlay()
 	if err != nil {
 		return nil, fmt.Errorf("open overlay: %w", err)
 	}
 	defer unix.Close(fs)
-	if err := setLowers(fs); err != nil {
+	if err := lowerByDescriptor(fs, lower); err != nil {
 		return nil, context(fs, "set the layers of the overlay", err)
 	}
 	options := [][2]string{{"source", "overlay"}}
