@@ -351,21 +351,35 @@ func TestIndexChoosesThePlatform(t *testing.T) {
 	}
 }
 
-// TestUnsteadyRegistry: answers that pass by themselves are waited for.
+// TestUnsteadyRegistry: answers that pass by themselves are waited for, as long as the registry says; others are told.
 func TestUnsteadyRegistry(t *testing.T) {
-	for _, status := range []int{429, 503} {
+	rows := []struct {
+		status     int
+		after      string
+		busy, most int32 // answers that say so, and requests that may be made
+		ok         bool
+	}{
+		{429, "", 3, 20, true}, {503, "", 3, 20, true}, {429, "0", 4, 20, true}, {503, "0", 4, 20, true},
+		{429, "3600", 1000, 10, false}, {429, "", 1000, 60, false}, {503, "soon", 1000, 60, false},
+	}
+	for _, row := range rows {
 		h := newHostile(t)
 		var n atomic.Int32
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if n.Add(1)%2 == 1 {
-				w.WriteHeader(status)
+			if n.Add(1) <= row.busy {
+				w.Header().Set("Retry-After", row.after)
+				w.WriteHeader(row.status)
 				return
 			}
 			h.ServeHTTP(w, r)
 		}))
 		s := open(t)
-		if err := s.Pull(t.Context(), strings.TrimPrefix(server.URL, "http://")+"/a/b:1", TransferOptions{}); err != nil {
-			t.Errorf("%d: %v", status, err)
+		err := s.Pull(t.Context(), strings.TrimPrefix(server.URL, "http://")+"/a/b:1", TransferOptions{})
+		if (err == nil) != row.ok || n.Load() > row.most {
+			t.Errorf("%d %q: %v after %d requests", row.status, row.after, err, n.Load())
+		}
+		if !row.ok && !strings.Contains(fmt.Sprint(err), map[int]string{429: "too many requests", 503: "503"}[row.status]) {
+			t.Errorf("%v", err)
 		}
 		server.Close()
 	}

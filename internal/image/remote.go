@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/remotes/docker/config"
+	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/registry"
 
@@ -26,8 +28,9 @@ import (
 
 // registries knows how registries are reached.
 type registries struct {
-	insecure []string // hosts and networks whose certificates are not checked, and which may be spoken to over plain HTTP
-	hostDirs []string // folders with <host>/ca.crt, client certificates, or hosts.toml
+	pause    time.Duration // before a request is made again that the registry was too busy for; doubles
+	insecure []string      // hosts and networks whose certificates are not checked, and which may be spoken to over plain HTTP
+	hostDirs []string      // folders with <host>/ca.crt, client certificates, or hosts.toml
 }
 
 // remote is one registry, with the credentials that were given for it.
@@ -40,7 +43,7 @@ type remote struct {
 func (g *registries) remote(ctx context.Context, r ref.Reference, creds *registry.AuthConfig) *remote {
 	plain := g.plain(r.Domain)
 	home := registryHost(r.Domain)
-	o := config.HostOptions{UpdateClient: limitTransport, HostDir: g.hostDir}
+	o := config.HostOptions{UpdateClient: g.limitTransport, HostDir: g.hostDir}
 	if plain && !docker.IsLocalhost(r.Domain) {
 		o.DefaultScheme = "http" // tried after TLS has failed
 		o.DefaultTLS = &tls.Config{InsecureSkipVerify: true}
@@ -107,7 +110,7 @@ func registryHost(domain string) string {
 }
 
 // limitTransport gives up on a registry that does not answer; a download that moves may take any time.
-func limitTransport(c *http.Client) error {
+func (g *registries) limitTransport(c *http.Client) error {
 	t, ok := c.Transport.(*http.Transport)
 	if !ok {
 		return nil
@@ -117,7 +120,39 @@ func limitTransport(c *http.Client) error {
 	t.TLSHandshakeTimeout = 15 * time.Second
 	t.MaxIdleConnsPerHost = 8
 	t.MaxResponseHeaderBytes = 1 << 20
+	c.Transport = patient{t, g.pause}
 	return nil
+}
+
+// patient makes a request again that a registry was too busy for, after the time that it names, or a growing one.
+type patient struct {
+	next  http.RoundTripper
+	pause time.Duration
+}
+
+func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
+	wait := p.pause
+	for try := 1; ; try++ {
+		resp, err := p.next.RoundTrip(r)
+		if err != nil || try == tries || r.Method != http.MethodGet && r.Method != http.MethodHead ||
+			resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
+			return resp, err
+		}
+		after := wait
+		if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && seconds >= 0 {
+			after = time.Duration(seconds) * time.Second
+		}
+		if after > time.Minute {
+			return resp, nil // nobody waits that long without a word
+		}
+		resp.Body.Close()
+		select {
+		case <-time.After(after):
+			wait *= 2
+		case <-r.Context().Done():
+			return nil, context.Cause(r.Context())
+		}
+	}
 }
 
 // get asks the registry for something small that has no place in a resolver.
@@ -156,6 +191,9 @@ func (m *remote) get(ctx context.Context, path string, query url.Values, scope s
 			if err := m.auth.AddResponses(ctx, responses); err != nil {
 				return nil, err
 			}
+		case http.StatusForbidden:
+			resp.Body.Close()
+			return nil, fmt.Errorf("the registry answers %s: %w", resp.Status, docker.ErrInvalidAuthorization)
 		case http.StatusNotFound:
 			resp.Body.Close()
 			return nil, errdefs.ErrNotFound
@@ -201,6 +239,7 @@ func (s *Service) Login(ctx context.Context, a registry.AuthConfig) (registry.Au
 func explain(what, host string, err error) error {
 	var dns *net.DNSError
 	var op *net.OpError
+	text, status := fmt.Sprint(err), statusOf(err)
 	switch {
 	case err == nil:
 		return nil
@@ -208,22 +247,24 @@ func explain(what, host string, err error) error {
 		return err
 	case errdefs.IsNotFound(err):
 		return fmt.Errorf("%s: manifest unknown: the registry has no such repository or tag, or hides it: check the spelling, or log in: %w", what, errdefs.ErrNotFound)
-	case errors.Is(err, docker.ErrInvalidAuthorization), strings.Contains(err.Error(), "401"), strings.Contains(err.Error(), "403 Forbidden"):
+	case errors.Is(err, docker.ErrInvalidAuthorization), status == http.StatusUnauthorized, status == http.StatusForbidden:
 		verb, _, _ := strings.Cut(what, " ")
-		text := fmt.Sprintf("%s: %s access denied: the registry refuses this login, or none was given: run `wherry login %s`", what, verb, host)
+		text = fmt.Sprintf("%s: %s access denied: the registry refuses this login, or none was given: run `wherry login %s`", what, verb, host)
 		if held := (*withheldError)(nil); errors.As(err, &held) {
 			text = fmt.Sprintf("%s: %s access denied: %s", what, verb, held)
 		}
 		return &explained{text, []error{err, errdefs.ErrPermissionDenied}}
+	case status == http.StatusTooManyRequests:
+		return fmt.Errorf("%s: registry %s counts too many requests from here: try again later, or log in: %w: %w", what, host, err, errdefs.ErrUnavailable)
 	case errors.As(err, &dns):
-		text := fmt.Sprintf("%s: the registry's name %s cannot be resolved: %v", what, host, dns)
+		text = fmt.Sprintf("%s: the registry's name %s cannot be resolved: %v", what, host, dns)
 		return &explained{text, []error{err, errdefs.ErrUnavailable}}
 	case errors.Is(err, syscall.ECONNREFUSED):
-		text := fmt.Sprintf("%s: connection refused: nothing listens at %s: is the registry running?", what, host)
+		text = fmt.Sprintf("%s: connection refused: nothing listens at %s: is the registry running?", what, host)
 		return &explained{text, []error{err, errdefs.ErrUnavailable}}
-	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+	case strings.Contains(text, "server gave HTTP response to HTTPS client"):
 		return fmt.Errorf("%s: the registry speaks plain HTTP: start wherryd with --insecure-registry %s if that is meant: %w: %w", what, host, err, errdefs.ErrUnavailable)
-	case strings.Contains(err.Error(), "x509:"), strings.Contains(err.Error(), "tls:"):
+	case strings.Contains(text, "x509:"), strings.Contains(text, "tls:"):
 		return fmt.Errorf("%s: the registry's certificate is not trusted: put that of its authority into /etc/docker/certs.d/%s/ca.crt: %w: %w", what, host, err, errdefs.ErrUnavailable)
 	case errors.Is(err, syscall.ENOSPC):
 		return fmt.Errorf("%s: the disk is full: free space, or remove images with `wherry rmi`: %w", what, err)
@@ -231,6 +272,15 @@ func explain(what, host string, err error) error {
 		return fmt.Errorf("%s: %w: %w", what, err, errdefs.ErrUnavailable)
 	}
 	return fmt.Errorf("%s: %w", what, err)
+}
+
+// statusOf is the answer of a registry that an error is about, 0 for none.
+func statusOf(err error) int {
+	var unexpected remoteerrors.ErrUnexpectedStatus
+	if errors.As(err, &unexpected) {
+		return unexpected.StatusCode
+	}
+	return 0
 }
 
 // explained is an error whose causes a person need not read.

@@ -51,7 +51,6 @@ type Service struct {
 	pulls   keyedLock // by blob: one downloads, others wait
 
 	patience time.Duration // with a registry that sends nothing
-	pause    time.Duration // before a download is taken up again; doubles
 
 	mu       sync.Mutex // guards what follows
 	resolved map[resolvedKey]Image
@@ -80,8 +79,8 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 		return nil, err
 	}
 	l := &layers{st: st, dirs: map[digest.Digest][]string{}}
-	s := &Service{store: st, layers: l, registries: &registries{insecure: o.InsecureRegistries, hostDirs: o.HostDirs},
-		claims: &claims{of: map[string]use{}, going: map[digest.Digest]bool{}}, builtIn: &builtIn{l: l, oar: o.Oar}, events: o.Events, patience: patience, pause: pause,
+	s := &Service{store: st, layers: l, registries: &registries{insecure: o.InsecureRegistries, hostDirs: o.HostDirs, pause: pause},
+		claims: &claims{of: map[string]use{}, going: map[digest.Digest]bool{}}, builtIn: &builtIn{l: l, oar: o.Oar}, events: o.Events, patience: patience,
 		resolved: map[resolvedKey]Image{}}
 	return s, nil
 }
