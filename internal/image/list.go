@@ -74,13 +74,6 @@ func summary(e *entry, references map[string]bool) image.Summary {
 	return sum
 }
 
-func total(sizes map[string]int64) (n int64) {
-	for _, size := range sizes {
-		n += size
-	}
-	return n
-}
-
 // manifestSummaries shows the platforms of an image, those that are not here too.
 func (l *layers) manifestSummaries(ctx context.Context, target ocispec.Descriptor, usersOf func(digest.Digest) []string) []image.ManifestSummary {
 	children := []ocispec.Descriptor{target}
