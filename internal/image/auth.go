@@ -170,12 +170,12 @@ func (a *authorizer) AddResponses(_ context.Context, responses []*http.Response)
 		}
 	}
 	host := last.Request.URL.Host
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for _, c := range auth.ParseAuthHeader(last.Header) {
 		if c.Scheme != auth.BasicAuth && c.Scheme != auth.BearerAuth {
 			continue
 		}
-		a.mu.Lock()
-		defer a.mu.Unlock()
 		_, known := a.asked[host]
 		if refused > 2 || c.Scheme == auth.BasicAuth && (known && refused > 1 || a.creds == nil || !a.isHome(last.Request.URL)) {
 			return a.denied()
