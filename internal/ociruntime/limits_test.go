@@ -140,3 +140,44 @@ func TestFailuresLeaveNothing(t *testing.T) {
 		})
 	}
 }
+
+// TestMountOverItsUnlike: a file over a folder, or the other way round, is refused in words.
+func TestMountOverItsUnlike(t *testing.T) {
+	for source, destination := range map[string]string{"/etc": "/bin/sh", "/etc/passwd": "/bin"} {
+		b := newBox(t, "true")
+		b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Type: "bind", Source: source, Destination: destination, Options: []string{"bind"}})
+		if _, _, err := b.run(); err == nil || !strings.Contains(err.Error(), "in the container is a f") {
+			t.Errorf("%s over %s: %v", source, destination, err)
+		}
+	}
+}
+
+// TestUnsupported: what is asked for and not done is said; what would leave the container less confined is refused.
+func TestUnsupported(t *testing.T) {
+	for name, row := range map[string]struct {
+		change  func(*specs.Spec)
+		refused bool
+	}{
+		"personality":     {func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{} }, false},
+		"ioPriority":      {func(s *specs.Spec) { s.Process.IOPriority = &specs.LinuxIOPriority{} }, false},
+		"apparmorProfile": {func(s *specs.Spec) { s.Process.ApparmorProfile = "docker-default" }, true},
+		"selinuxLabel":    {func(s *specs.Spec) { s.Process.SelinuxLabel = "x" }, true},
+		"NOTIFY": {func(s *specs.Spec) {
+			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"mount"}, Action: specs.ActNotify}}}
+		}, true},
+	} {
+		b := newBox(t, "true")
+		row.change(b.spec)
+		c, err := b.create(nil)
+		if row.refused {
+			if err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		must(t, err)
+		if !strings.Contains(strings.Join(c.Warnings(), "\n"), name) {
+			t.Errorf("%s: warned of %q", name, c.Warnings())
+		}
+	}
+}

@@ -372,6 +372,14 @@ func (l *layout) placeIn(a *attachment, dir *os.File, name string) (err error) {
 		return err
 	}
 	l.held.keep(a.target)
+	var st unix.Stat_t
+	if err := unix.Fstat(descriptor(a.target), &st); err != nil {
+		return err
+	}
+	if isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR; isDir != a.isDir {
+		kinds := map[bool]string{true: "a folder", false: "a file"}
+		return fmt.Errorf("%s in the container is %s and what is mounted there is %s: mount one over its like: %w", a.at, kinds[isDir], kinds[a.isDir], unix.ENOTDIR)
+	}
 	l.mounts = append(l.mounts, a)
 	return nil
 }

@@ -132,7 +132,10 @@ func (s *start) check(context.Context) error {
 	if !filepath.IsAbs(s.spec.Process.Cwd) {
 		return fmt.Errorf("the working directory %q is not absolute", s.spec.Process.Cwd)
 	}
-	return nil
+	s.layout = layout{bundle: s.o.Bundle, spec: s.spec, ns: &s.ns, held: &s.held}
+	var err error
+	s.layout.warnings, err = unsupported(s.spec)
+	return err
 }
 
 func (s *start) openNamespaces(context.Context) error {
@@ -162,7 +165,7 @@ func (s *start) makeGroup(context.Context) error {
 }
 
 func (s *start) openRoot(context.Context) (err error) {
-	s.layout = layout{bundle: s.o.Bundle, spec: s.spec, ns: &s.ns, group: s.group, held: &s.held}
+	s.layout.group = s.group
 	var flags uint64
 	if s.spec.Annotations[NoSuidAnnotation] == "true" {
 		flags = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV

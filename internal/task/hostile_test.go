@@ -355,3 +355,25 @@ func TestEngineBinaryCannotBeWritten(t *testing.T) {
 		}
 	}
 }
+
+// TestDeathOnTheWayToTheGate: whether a start fails in the shim or in the child, quickly or late, the reason is told, by Create or Start.
+func TestDeathOnTheWayToTheGate(t *testing.T) {
+	path := oar(t)
+	for range 20 {
+		o := options(t, path, "gate", "true")
+		o.Spec.Linux.Sysctl = map[string]string{"net.ipv4.no_such_thing": "1"}
+		tk, err := Create(t.Context(), o)
+		if err == nil {
+			err = tk.Start(t.Context())
+			if e := tk.Delete(t.Context()); e != nil {
+				t.Error(e)
+			}
+		}
+		if err == nil || !strings.Contains(err.Error(), "no_such_thing") {
+			t.Fatalf("%v", err)
+		}
+		if _, err := os.Stat(o.Dir); err == nil {
+			t.Fatal("the task's folder is left")
+		}
+	}
+}

@@ -114,6 +114,11 @@ func Create(ctx context.Context, o CreateOptions) (*Task, error) {
 		t.pid, t.warnings = resp.Pid, resp.Warnings
 		t.pidfd, err = openPidfd(t.pid)
 	}
+	if errors.Is(err, unix.ESRCH) { // it has died on its way to the gate: the start says at what
+		if _, _, why := t.call(ctx, shim.Request{Method: shim.MethodStart}); why != nil {
+			err = why
+		}
+	}
 	if err != nil {
 		_ = t.Delete(context.WithoutCancel(ctx))
 		return nil, err

@@ -1,0 +1,42 @@
+package ociruntime
+
+import (
+	"errors"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// unsupported lists what a configuration asks for and this runtime does not do; none of it is met in what the engine writes. What would
+// leave a container less confined than asked for is an error.
+func unsupported(s *specs.Spec) (warnings []string, err error) {
+	p, l := s.Process, s.Linux
+	for _, row := range []struct {
+		asked bool
+		name  string
+	}{
+		{l.Personality != nil, "linux.personality"}, {len(l.TimeOffsets) > 0, "linux.timeOffsets"}, {l.IntelRdt != nil, "linux.intelRdt"},
+		{p.Scheduler != nil, "process.scheduler"}, {p.IOPriority != nil, "process.ioPriority"}, {p.ExecCPUAffinity != nil, "process.execCPUAffinity"},
+		{l.MountLabel != "", "linux.mountLabel"},
+	} {
+		if row.asked {
+			warnings = append(warnings, row.name+" is not supported and has no effect")
+		}
+	}
+	if p.ApparmorProfile != "" && p.ApparmorProfile != "unconfined" {
+		return warnings, errors.New("process.apparmorProfile: this runtime applies no AppArmor profiles; leave it out to go on without")
+	}
+	if p.SelinuxLabel != "" {
+		return warnings, errors.New("process.selinuxLabel: this runtime applies no SELinux labels; leave it out to go on without")
+	}
+	if l.Seccomp == nil {
+		return warnings, nil
+	}
+	notify := l.Seccomp.DefaultAction == specs.ActNotify
+	for _, sc := range l.Seccomp.Syscalls {
+		notify = notify || sc.Action == specs.ActNotify
+	}
+	if notify {
+		return warnings, errors.New("linux.seccomp: SCMP_ACT_NOTIFY is not supported: nobody would answer")
+	}
+	return warnings, nil
+}
