@@ -200,7 +200,11 @@ func (c *record) fill() {
 	}
 	c.Cgroup = filepath.Clean("/" + path)
 	c.spec.Linux.CgroupsPath = c.Cgroup
-	if r := c.spec.Linux.Resources; r != nil && len(r.Devices) > 0 {
+	r := c.spec.Linux.Resources
+	if r != nil {
+		dropZero(r)
+	}
+	if r != nil && len(r.Devices) > 0 {
 		r.Devices = append(r.Devices, defaultDevices()...)
 	}
 	c.Owner = strconv.Itoa(os.Geteuid())

@@ -34,7 +34,10 @@ func (r *store) delete(ctx context.Context, args []string) error {
 		return r.deleteDamaged(id, force, err)
 	}
 	status := c.status()
-	if status == specs.StateCreating && force { // its creator holds the lock until it has ended, or been ended
+	if status == specs.StateCreating && !force {
+		return fmt.Errorf("container %s is being created: wait for that, or delete it with --force", id)
+	}
+	if status == specs.StateCreating { // its creator holds the lock until it has ended, or been ended
 		if g, err := c.group(); err == nil {
 			_ = g.Kill()
 		}

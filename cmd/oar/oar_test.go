@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -91,9 +92,14 @@ func oar(t *testing.T, args ...string) *exec.Cmd {
 // oarAt keeps its containers' states below root.
 func oarAt(t *testing.T, root string, args ...string) *exec.Cmd {
 	t.Helper()
+	return oarContext(t.Context(), t, root, args...)
+}
+
+func oarContext(ctx context.Context, t *testing.T, root string, args ...string) *exec.Cmd {
+	t.Helper()
 	bin, err := binaries()
 	must(t, err)
-	return exec.CommandContext(t.Context(), bin+"/oar", append([]string{"--root", root}, args...)...)
+	return exec.CommandContext(ctx, bin+"/oar", append([]string{"--root", root}, args...)...)
 }
 
 func exitCodeOf(err error) int {

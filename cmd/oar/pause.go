@@ -34,7 +34,7 @@ func (r *store) freeze(ctx context.Context, id string, freeze bool) error {
 	if err != nil {
 		return err
 	}
-	release, err := c.lock()
+	release, err := c.lockCreated()
 	if err != nil {
 		return err
 	}

@@ -87,6 +87,14 @@ func writeWhole(path string, content []byte) error {
 	return os.Rename(temporary, path)
 }
 
+// lockCreated locks a container that nobody creates just now: that may take as long as hooks like.
+func (c *record) lockCreated() (release func(), err error) {
+	if c.creating() {
+		return nil, fmt.Errorf("container %s is being created: wait for that, or delete it with --force", c.ID)
+	}
+	return c.lock()
+}
+
 // lock keeps other commands from changing the container at the same time; the kernel gives it back with the process.
 func (c *record) lock() (release func(), err error) {
 	f, err := os.Open(c.dir)

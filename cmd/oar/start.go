@@ -22,7 +22,7 @@ func (r *store) start(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	release, err := c.lock()
+	release, err := c.lockCreated()
 	if err != nil {
 		return err
 	}

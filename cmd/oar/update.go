@@ -33,7 +33,7 @@ func (r *store) update(_ context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	release, err := c.lock()
+	release, err := c.lockCreated()
 	if err != nil {
 		return err
 	}
@@ -54,6 +54,7 @@ func (r *store) update(_ context.Context, args []string) error {
 			}
 		}
 	}
+	dropZero(&res)
 	g, err := c.group()
 	if err != nil {
 		return err
@@ -62,6 +63,36 @@ func (r *store) update(_ context.Context, args []string) error {
 		return err
 	}
 	return c.noteLimits(&res)
+}
+
+// dropZero takes limits of nothing as not given, as callers mean them that send all of their fields.
+func dropZero(res *specs.LinuxResources) {
+	if c := res.CPU; c != nil {
+		dropNone(&c.Quota)
+		dropNone(&c.RealtimeRuntime)
+		for _, p := range []**uint64{&c.Shares, &c.Period, &c.Burst, &c.RealtimePeriod} {
+			if *p != nil && **p == 0 {
+				*p = nil
+			}
+		}
+	}
+	if m := res.Memory; m != nil {
+		dropNone(&m.Limit)
+		dropNone(&m.Reservation)
+		dropNone(&m.Swap)
+	}
+	if p := res.Pids; p != nil && (p.Limit == nil || *p.Limit == 0) {
+		res.Pids = nil
+	}
+	if b := res.BlockIO; b != nil && b.Weight != nil && *b.Weight == 0 {
+		b.Weight = nil
+	}
+}
+
+func dropNone(limit **int64) {
+	if *limit != nil && **limit == 0 {
+		*limit = nil
+	}
 }
 
 func readResources(file string, res *specs.LinuxResources) error {

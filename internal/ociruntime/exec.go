@@ -138,6 +138,13 @@ func (e *exec) write() (err error) {
 		return err
 	}
 	writeRaise(p, limits)
+	root, err := e.sharedRoot()
+	if err != nil {
+		return err
+	}
+	if root != nil {
+		all &^= unix.CLONE_NEWNS
+	}
 	p.Call("join the container's namespaces", unix.SYS_SETNS, pidfd, all)
 	dir, entries, err := openGroup(e.c.cgroup, &e.held)
 	if err != nil {
@@ -151,10 +158,28 @@ func (e *exec) write() (err error) {
 	if e.c.userns != nil {
 		writeRootInside(p)
 	}
+	if root != nil {
+		p.Call("enter the root file system", unix.SYS_FCHDIR, descriptor(root))
+		p.Call("change the root", unix.SYS_CHROOT, p.String("."))
+	}
 	pp := processProgram{process: e.o.Process, stdio: e.o.Stdio, terminal: e.slave, filter: e.filter, rlimits: limits, keyring: !e.o.NoNewKeyring, preserve: e.o.PreserveFDs}
 	writeStreams(p, pp, nil)
 	e.execs, err = writeProcess(p, pp)
 	return err
+}
+
+// sharedRoot opens the root of a container that lives in this process's mount namespace; nil for all others, whose namespace has it.
+func (e *exec) sharedRoot() (*os.File, error) {
+	for _, ns := range e.c.spec.Linux.Namespaces {
+		if ns.Type == specs.MountNamespace {
+			return nil, nil
+		}
+	}
+	root := e.c.rootOf()
+	if root == nil {
+		return nil, fmt.Errorf("the container's process %d is gone", e.c.Pid())
+	}
+	return e.held.keep(root), nil
 }
 
 // cgroupNamespace opens the namespace that the container's init made for itself. It is joined after the clone into the group: where

@@ -185,6 +185,9 @@ func (s *start) runInside(ctx context.Context, h specs.Hook, std Stdio) error {
 	if s.ns.user != nil {
 		all |= unix.CLONE_NEWUSER
 	}
+	if s.ns.sharesMounts() {
+		all &^= unix.CLONE_NEWNS
+	}
 	p.Call("join the container's namespaces", unix.SYS_SETNS, s.process.Pidfd, all)
 	dir, entries, err := openGroup(s.group, &s.held)
 	if err != nil {

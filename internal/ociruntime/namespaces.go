@@ -58,11 +58,26 @@ func (n *namespaces) open(list []specs.LinuxNamespace, h *held) error {
 		}
 		n.joined = append(n.joined, joinedNamespace{kind: flag, name: string(ns.Type), file: f})
 	}
-	if n.create&unix.CLONE_NEWNS == 0 {
-		return errors.New("a container without a mount namespace of its own is not supported: it would change the host's mounts")
+	return n.checkMount()
+}
+
+// checkMount refuses the namespace of this process by path: the root of all who live there would be moved.
+func (n *namespaces) checkMount() error {
+	own, err := os.Stat("/proc/self/ns/mnt")
+	if err != nil {
+		return err
+	}
+	for _, j := range n.joined {
+		if fi, err := j.file.Stat(); err != nil || j.kind == unix.CLONE_NEWNS && os.SameFile(own, fi) {
+			return errors.Join(errors.New("the mount namespace to join is the runtime's own: leave its path out, or name another"), err)
+		}
 	}
 	return nil
 }
+
+// sharesMounts says that the container lives in this process's mount namespace: its root is then a tree of mounts that no namespace has,
+// so nothing of it shows on the host.
+func (n *namespaces) sharesMounts() bool { return !n.has(unix.CLONE_NEWNS) }
 
 func (n *namespaces) joins(kind int) bool {
 	for _, j := range n.joined {

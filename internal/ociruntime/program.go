@@ -134,6 +134,12 @@ func (w *writer) clone(limits []rlimit) error {
 // enterRoot attaches the root file system in the new mount namespace, and takes the identity that owns it.
 func (w *writer) enterRoot() {
 	s := w.s
+	if s.ns.sharesMounts() {
+		if s.ns.user != nil {
+			writeRootInside(w.Program)
+		}
+		return
+	}
 	w.Call("cut mounts off from the host's", unix.SYS_MOUNT, w.none, w.String("/"), w.none, slaveTree, nil)
 	at := s.attachAt()
 	for _, f := range s.layout.aside { // below the root, gone with the old root
@@ -159,7 +165,7 @@ func (s *start) attachAt() string {
 func (w *writer) order() {
 	s := w.s
 	w.root = descriptor(s.layout.root)
-	if s.o.Rootfs != nil {
+	if s.o.Rootfs != nil || s.ns.sharesMounts() {
 		return
 	}
 	flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH | unix.AT_RECURSIVE
@@ -177,7 +183,7 @@ func (w *writer) order() {
 
 // later says that a mount's propagation is set when its tree has been cloned: what is unbindable cannot be.
 func (w *writer) later(a *attachment) bool {
-	return w.s.o.Rootfs == nil && a.propagation != 0 && a.propagation != slaveTree
+	return w.s.o.Rootfs == nil && !w.s.ns.sharesMounts() && a.propagation != 0 && a.propagation != slaveTree
 }
 
 // propagate sets a mount's propagation.
@@ -218,6 +224,11 @@ func (w *writer) readOnly(name string, mount int) {
 func (w *writer) pivot() {
 	dot := w.String(".")
 	w.Call("enter the root file system", unix.SYS_FCHDIR, w.root)
+	if w.s.ns.sharesMounts() {
+		w.Call("change the root", unix.SYS_CHROOT, dot)
+		w.Call("go to the new root", unix.SYS_CHDIR, w.String("/"))
+		return
+	}
 	w.Call("pivot to the root file system", unix.SYS_PIVOT_ROOT, dot, dot)
 	w.Call("cut the old root off", unix.SYS_MOUNT, w.none, dot, w.none, unix.MS_REC|unix.MS_SLAVE, nil)
 	w.Call("unmount the old root", unix.SYS_UMOUNT2, dot, unix.MNT_DETACH)

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// takeConsole accepts one terminal on a socket.
+func takeConsole(t *testing.T, l *net.UnixListener) *os.File {
+	t.Helper()
+	must(t, l.SetDeadline(time.Now().Add(10*time.Second)))
+	conn, err := l.AcceptUnix()
+	must(t, err)
+	defer conn.Close()
+	data, oob := make([]byte, 64), make([]byte, 64)
+	_, n, _, _, err := conn.ReadMsgUnix(data, oob)
+	must(t, err)
+	messages, err := unix.ParseSocketControlMessage(oob[:n])
+	must(t, err)
+	fds, err := unix.ParseUnixRights(&messages[0])
+	must(t, err)
+	return os.NewFile(uintptr(fds[0]), "console")
+}
+
+func TestConsoleSocket(t *testing.T) {
+	h := newHost(t, func(s *specs.Spec) { s.Process.Terminal = true }, "sh", "-c", "test -t 0 && echo a terminal; read x; echo got $x; sleep 1000")
+	h.refuse("--console-socket", "create", "-b", h.dir, "c")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(h.root, "socket"), Net: "unix"})
+	must(t, err)
+	defer l.Close()
+	h.create("--console-socket", l.Addr().String())
+	console := takeConsole(t, l)
+	defer console.Close()
+	h.oar("start", "c")
+	text := &lockedBuffer{}
+	go func() { _, _ = console.WriteTo(text) }()
+	text.await(t, "a terminal")
+	_, err = console.WriteString("typed\n")
+	must(t, err)
+	text.await(t, "got typed")
+	h.refuse("needs --console-socket", "exec", "-d", "-t", "c", "true")
+	h.oar("exec", "-d", "-t", "--console-socket", l.Addr().String(), "c", "sh", "-c", "test -t 1 && echo another")
+	second := takeConsole(t, l)
+	defer second.Close()
+	other := &lockedBuffer{}
+	go func() { _, _ = second.WriteTo(other) }()
+	other.await(t, "another")
+	if out := h.oar("exec", "-t", "c", "sh", "-c", "test -t 0 && echo copied"); !strings.Contains(out, "copied") {
+		t.Errorf("exec -t: %q", out)
+	}
+}
+
+// TestCreatorIsKilled: what a killed create leaves is no running container, and goes with a forced delete.
+func TestCreatorIsKilled(t *testing.T) {
+	hook := filepath.Join(t.TempDir(), "hook-runs")
+	h := newHost(t, func(s *specs.Spec) {
+		s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo > " + hook + "; exec sleep 100"}}}}
+	}, "true")
+	cmd := oarAt(t, h.root, "create", "-b", h.dir, "c")
+	must(t, cmd.Start())
+	for _, err := os.Stat(hook); err != nil; _, err = os.Stat(hook) {
+		time.Sleep(time.Millisecond)
+	}
+	if s := h.state(); s.Status != specs.StateCreating {
+		t.Errorf("while it is created: %+v", s)
+	}
+	h.refuse("is being created", "start", "c")
+	h.refuse("is being created", "delete", "c")
+	must(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	h.await(specs.StateStopped)
+	h.oar("delete", "--force", "c") // the hook's process is in the control group too
+	h.refuse("does not exist", "state", "c")
+}
+
+// TestMountNamespaces: one that is joined by path, and none of its own: then the host's mounts are not touched.
+func TestMountNamespaces(t *testing.T) {
+	without := func(s *specs.Spec) []specs.LinuxNamespace {
+		var rest []specs.LinuxNamespace
+		for _, n := range s.Linux.Namespaces {
+			if n.Type != specs.MountNamespace {
+				rest = append(rest, n)
+			}
+		}
+		return rest
+	}
+	own, err := os.Readlink("/proc/self/ns/mnt")
+	must(t, err)
+	before, err := os.ReadFile("/proc/self/mountinfo")
+	must(t, err)
+	h := newHost(t, func(s *specs.Spec) { s.Linux.Namespaces = without(s) }, "sh", "-c", "echo /*; exec sleep 1000")
+	h.create()
+	h.oar("start", "c")
+	for !strings.Contains(h.output(), "/bin") {
+		time.Sleep(time.Millisecond)
+	}
+	if out := h.output(); strings.Contains(out, "/home") || !strings.Contains(out, "/bin /dev /proc") {
+		t.Errorf("its root: %q", out)
+	}
+	out := h.oar("exec", "c", "sh", "-c", "busybox readlink /proc/self/ns/mnt; echo /*")
+	if !strings.HasPrefix(out, own) || strings.Contains(out, "/home") {
+		t.Errorf("exec: %q", out)
+	}
+	h.oar("delete", "--force", "c")
+	if after, err := os.ReadFile("/proc/self/mountinfo"); err != nil || string(after) != string(before) {
+		t.Errorf("the host's mounts changed (%v):\n%s", err, after)
+	}
+	refused := newHost(t, func(s *specs.Spec) {
+		s.Linux.Namespaces = append(without(s), specs.LinuxNamespace{Type: specs.MountNamespace, Path: "/proc/self/ns/mnt"})
+	}, "true")
+	refused.refuse("the runtime's own", "create", "-b", refused.dir, "c")
+}
