@@ -31,14 +31,20 @@ time "$bin/wherry" run --rm --memory 64m hello
 
 "$bin/wherry" run -d --name demo --hostname ferry --memory 64m --pids-limit 32 hello --wait >/dev/null
 pid=$("$bin/wherry" inspect -f '{{.State.Pid}}' demo)
-for _ in $(seq 100); do "$bin/wherry" logs demo | sed -n 's/^  //p' >"$dir/inside"; grep -q seccomp "$dir/inside" && break; sleep 0.02; done
+for _ in $(seq 100); do "$bin/wherry" logs demo | sed -n 's/^  //p' >"$dir/inside"; grep -q 'new privileges' "$dir/inside" && break; sleep 0.02; done
 group=$(sed -n 's/^[0-9]*:pids:\(.*\)/\1/p; s/^0::\(.*\)/\1/p' "/proc/$pid/cgroup" | grep -m1 . || true)
+row() { printf '%-18s %s\n' "$1" "$2"; }
 { # the same rows, as the host sees them
-  printf '%-18s %s\n' 'process id' "$pid" 'host name' "$(hostname)" 'user' "$(stat -c '%u, group %g' "/proc/$pid")"
-  printf '%-18s %s\n' 'user ids' "$(awk '{print $2" and up are 0 and up inside"}' "/proc/$pid/uid_map")"
-  for n in pid net mnt uts ipc user cgroup; do printf '%-18s %s\n' "$n namespace" "$(readlink "/proc/self/ns/$n")"; done
-  printf '%-18s %s\n' 'control group' "$group" 'in ps' "$(ps -o pid=,user=,args= -p "$pid" | tr -s ' ' | cut -c1-50)"
-  printf '%-18s %s\n' 'its parent' "$(ps -o args= -p "$(ps -o ppid= -p "$pid" | tr -d ' ')" | cut -c1-40)…"
+  row 'process id' "$pid, of $(find /proc -maxdepth 1 -name '[0-9]*' | wc -l) on this host"
+  row 'host name' "$(hostname)"
+  row 'user' "$(stat -c '%u, group %g' "/proc/$pid")"
+  row 'user ids' "$(awk '{print $2" and up are 0 and up inside"}' "/proc/$pid/uid_map")"
+  row 'root file system' "below $dir/root"
+  row 'interfaces' "$(ip -br link | awk '{printf "%s%s", sep, $1; sep="; "}')"
+  for n in pid net mnt uts ipc user cgroup; do row "$n" "$(readlink "/proc/self/ns/$n")"; done
+  row 'memory' "cgroup ${group:0:44}…"
+  row 'in ps' "$(ps -o pid=,user=,args= -p "$pid" | tr -s ' ' | cut -c1-50)"
+  row 'its parent' "$(ps -o args= -p "$(ps -o ppid= -p "$pid" | tr -d ' ')" | cut -c1-40)…"
 } >"$dir/outside"
 title "One process from inside the container, and from the host"
 pr -m -t -w 150 "$dir/inside" "$dir/outside"
