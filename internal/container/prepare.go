@@ -176,7 +176,7 @@ func (r *Record) bridged() bool {
 // allocateRequest is what a container asks of its networks.
 func (r *Record) allocateRequest() networks.AllocateRequest {
 	h := r.HostConfig
-	q := networks.AllocateRequest{ContainerID: r.ID, Name: r.Name, Hostname: r.Config.Hostname, Networks: r.Networks, Ports: h.PortBindings,
+	q := networks.AllocateRequest{ContainerID: r.ID, Name: r.Name, Hostname: r.Config.Hostname, Networks: r.Networks, First: string(h.NetworkMode), Ports: h.PortBindings,
 		PublishAll: h.PublishAllPorts, Exposed: r.Config.ExposedPorts, DNSSearch: h.DNSSearch, DNSOptions: h.DNSOptions,
 		ExtraHosts: h.ExtraHosts, Domainname: r.Config.Domainname, Sysctls: h.Sysctls}
 	for _, a := range h.DNS {

@@ -64,7 +64,7 @@ func (s *Service) allocate(r AllocateRequest) (*Allocation, error) {
 func (s *state) joinAll(h *holding) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, a := range s.orderedNetworks(h.Request.Networks) {
+	for _, a := range s.orderedNetworks(&h.Request) {
 		err := a.err
 		if err == nil {
 			err = s.join(h, a.n, a.settings)
@@ -82,14 +82,15 @@ func (s *state) joinAll(h *holding) error {
 type asked struct {
 	n        *lan
 	settings *network.EndpointSettings
+	rank     int // 0 comes first
 	err      error
 }
 
-// orderedNetworks are the requested networks in the order of their interfaces: by priority as gateway, then by name. The caller holds the
-// lock.
-func (s *state) orderedNetworks(requested map[string]*network.EndpointSettings) []asked {
+// orderedNetworks are the requested networks in the order of their interfaces: the first one, then the others by name. A priority as gateway
+// chooses the way out only. The caller holds the lock.
+func (s *state) orderedNetworks(r *AllocateRequest) []asked {
 	var out []asked
-	for name, settings := range requested {
+	for name, settings := range r.Networks {
 		n, err := s.find(name)
 		if settings == nil {
 			settings = &network.EndpointSettings{}
@@ -97,11 +98,13 @@ func (s *state) orderedNetworks(requested map[string]*network.EndpointSettings) 
 		if err != nil {
 			n = &lan{definition: &definition{Network: network.Network{Name: name}}}
 		}
-		out = append(out, asked{n, settings, err})
+		rank := 1
+		if name == r.First {
+			rank = 0
+		}
+		out = append(out, asked{n, settings, rank, err})
 	}
-	slices.SortFunc(out, func(a, b asked) int {
-		return cmp.Or(cmp.Compare(b.settings.GwPriority, a.settings.GwPriority), cmp.Compare(a.n.Name, b.n.Name))
-	})
+	slices.SortFunc(out, func(a, b asked) int { return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.n.Name, b.n.Name)) })
 	return out
 }
 

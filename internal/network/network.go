@@ -66,6 +66,7 @@ func (s *Service) log(err error) {
 type AllocateRequest struct {
 	ContainerID, Name, Hostname string
 	Networks                    map[string]*network.EndpointSettings // by network name or id; the container's request
+	First                       string                               // the one of Networks that gets the first interface; "": the first by name
 	Ports                       network.PortMap                      // -p; host port 0 or empty: any free one
 	PublishAll                  bool
 	Exposed                     network.PortSet
