@@ -203,6 +203,15 @@ func TestJoinedNamespaces(t *testing.T) {
 	if got := strings.Fields(e.output(id)); len(got) < 3 || got[0] != "shared" || got[1] == "0" || got[2] != "donor" {
 		t.Errorf("%q", e.output(id))
 	}
+	if got := e.rec("guest").Config.Hostname; got != "donor" {
+		t.Errorf("the guest in the network of donor calls itself %s", got)
+	}
+	for what, h := range map[string]container.HostConfig{"network": {NetworkMode: "container:nobody"}, "pid": {PidMode: "container:nobody"}, "volumes": {VolumesFrom: []string{"nobody"}}} {
+		q := request{cmd: sh("true"), h: h}
+		if _, err := e.tryCreate(q); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "No such container: nobody") {
+			t.Errorf("%s of one that is not there: %v: with \"not found\" a client pulls the image", what, err)
+		}
+	}
 	if e.rec("donor").IDMap != e.rec("guest").IDMap || e.rec("guest").OwnRange {
 		t.Error("they do not share their ids")
 	}

@@ -111,6 +111,12 @@ func (n *creating) hostname() error {
 	case c.Hostname != "":
 	case h.NetworkMode.IsHost() || h.UTSMode.IsHost():
 		c.Hostname, _ = os.Hostname()
+	case h.NetworkMode.IsContainer(): // they share /etc/hosts, where this name stands
+		other, err := n.s.index.named(h.NetworkMode.ConnectedContainer())
+		if err != nil {
+			return err
+		}
+		c.Hostname, c.Domainname = other.record().Config.Hostname, other.record().Config.Domainname
 	default:
 		c.Hostname = n.r.short()
 	}
@@ -185,7 +191,7 @@ func (n *creating) takeRange(context.Context) error {
 func (x *index) joined(h *container.HostConfig) ([]*Container, error) {
 	var out []*Container
 	for _, name := range joinedNames(h) {
-		c, err := x.find(name)
+		c, err := x.named(name)
 		if err != nil {
 			return nil, err
 		}

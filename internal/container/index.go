@@ -166,6 +166,16 @@ func (x *index) find(name string) (*Container, error) {
 	return found, nil
 }
 
+// named is find for a container that the configuration of another one names: only the image of a create may be "not found", as the docker
+// client would pull it then.
+func (x *index) named(name string) (*Container, error) {
+	c, err := x.find(name)
+	if errdefs.IsNotFound(err) {
+		return nil, invalid("No such container: %s: the namespaces or volumes of that one were asked for", name)
+	}
+	return c, err
+}
+
 // all are the containers, newest first.
 func (x *index) all() []*Container {
 	x.mu.RLock()

@@ -98,7 +98,7 @@ func (n *creating) volumesFrom() ([]spec.Mount, error) {
 		if has && mode != "ro" && mode != "rw" && mode != "z" && mode != "Z" {
 			return nil, invalid("invalid mode for volumes-from: %s: use ro or rw", mode)
 		}
-		c, err := n.s.index.find(name)
+		c, err := n.s.index.named(name)
 		if err != nil {
 			return nil, err
 		}
