@@ -91,12 +91,12 @@ func TestWayOutByPriority(t *testing.T) {
 		mustCreate(t, s, network.CreateRequest{Name: name, Internal: name == "alpha"})
 	}
 	a := newBox(t)
-	got := a.attach(s, AllocateRequest{Networks: map[string]*network.EndpointSettings{"alpha": {}, "beta": {}, "gamma": {GwPriority: 5}}})
+	got := a.attach(s, AllocateRequest{First: "beta", Networks: map[string]*network.EndpointSettings{"alpha": {}, "beta": {}, "gamma": {GwPriority: 5}}})
 	defer a.release(s)
-	if out := a.mustRun("ip", "route", "show", "default"); !strings.Contains(out, "via "+got.Networks["gamma"].Gateway.String()+" dev eth0") || strings.Count(out, "default") != 1 {
+	if out := a.mustRun("ip", "route", "show", "default"); !strings.Contains(out, "via "+got.Networks["gamma"].Gateway.String()+" dev eth2") || strings.Count(out, "default") != 1 {
 		t.Errorf("the way out: %s", out)
 	}
-	for i, name := range []string{"gamma", "alpha", "beta"} {
+	for i, name := range []string{"beta", "alpha", "gamma"} {
 		if out := a.mustRun("ip", "-o", "-4", "addr", "show", "eth"+string(rune('0'+i))); !strings.Contains(out, got.Networks[name].IPAddress.String()+"/") {
 			t.Errorf("eth%d is not on %s: %s", i, name, out)
 		}
@@ -173,6 +173,13 @@ func TestIPv6(t *testing.T) {
 		if out, err := get("[2001:db8::1]:28080"); err != nil || out != "a" {
 			t.Errorf("the published port from %s: %q, %v", name, out, err)
 		}
+	}
+	// A name such as localhost is tried at ::1 first: only a refusal sends a client on to 127.0.0.1 at once.
+	if _, err := get("[::1]:28080"); err == nil || !strings.Contains(err.Error(), "refused") && !strings.Contains(err.Error(), "Couldn't connect") {
+		t.Errorf("the published port at ::1: %v", err)
+	}
+	if _, err := s.Allocate(t.Context(), AllocateRequest{ContainerID: newID(), Networks: on, Ports: network.PortMap{network.MustParsePort("80/tcp"): {{HostIP: netip.IPv6Loopback(), HostPort: "28081"}}}}); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("publishing at ::1: %v", err)
 	}
 	far.mustRun("ip", "route", "add", "fd00:7::/64", "via", "2001:db8::1")
 	if out, err := far.get("[fd00:7::2]:8080"); err == nil {

@@ -121,6 +121,9 @@ func hostAddresses(asked netip.Addr, e *endpoint, n *lan) ([]netip.Addr, error) 
 		if asked.Is6() && !e.V6.IsValid() || asked.Is4() && !e.V4.IsValid() {
 			return nil, invalid("host address %s: the network %s has no addresses of that family", asked, n.Name)
 		}
+		if asked == netip.IPv6Loopback() {
+			return nil, invalid("host address ::1: IPv6 has no way to route loopback addresses, nobody would reach the port: publish it on 127.0.0.1")
+		}
 		return []netip.Addr{asked}, nil
 	}
 	var out []netip.Addr

@@ -1,6 +1,8 @@
 package firewall
 
 import (
+	"net"
+
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
@@ -23,7 +25,9 @@ func word32(n int) uint32 { return uint32(firstOf4 + n) }
 //	chain inbound { type nat hook prerouting priority dstnat;
 //	                ip daddr 127.0.0.0/8 return                      # from another host: the kernel drops it
 //	                fib daddr type local jump publish }
-//	chain local   { type nat hook output priority dstnat; fib daddr type local jump publish }
+//	chain local   { type nat hook output priority dstnat;
+//	                ip6 daddr ::1 return                             # the kernel routes no answer back to it: refused at once, not timed out
+//	                fib daddr type local jump publish }
 //	chain publish { dnat ip to ip daddr . meta l4proto . th dport map @ports4 … }
 //	chain source  { type nat hook postrouting priority srcnat;
 //	                oifname . ip saddr @neighbours4 ct status dnat masquerade # a published port of a neighbour or of oneself; likewise 6
@@ -65,6 +69,7 @@ func addRules(c *nftables.Conn, table *nftables.Table, s sets) {
 	rule(inbound, loopback(daddr4), verdict(expr.VerdictReturn))
 	rule(inbound, toHost(), jump("publish"))
 	local := base("local", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest)
+	rule(local, toLoopback6(), verdict(expr.VerdictReturn))
 	rule(local, toHost(), jump("publish"))
 
 	source := base("source", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
@@ -134,6 +139,13 @@ func loopback(offset uint32) []expr.Any {
 	return append(ofFamily(false),
 		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{127}})
+}
+
+// toLoopback6 matches packets to ::1.
+func toLoopback6() []expr.Any {
+	return append(ofFamily(true),
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: 24, Len: 16},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: net.IPv6loopback})
 }
 
 func ofFamily(six bool) []expr.Any {
