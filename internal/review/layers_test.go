@@ -19,7 +19,7 @@ edges:      api/docker
 upper:      files monitor
 service:    container
 services:   sandbox volume image network/dns network/firewall network/link < network
-mechanisms: snapshot/overlay content registry store task
+mechanisms: task
 runtime:    ociruntime shim
 leaves:     sysprog < rootfs
 leaves:     version cgroup seccomp logs event ref archive spec
