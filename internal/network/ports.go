@@ -231,7 +231,7 @@ func (r *reservation) bindTo(fd int) error {
 		return err
 	}
 	if linger {
-		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
+		return noReuse(fd)
 	}
 	if r.Host.Port() == 0 {
 		name, err := unix.Getsockname(fd)
@@ -246,6 +246,18 @@ func (r *reservation) bindTo(fd int) error {
 		}
 	}
 	return nil
+}
+
+// noReuse has every other socket refused on the port. The kernel notes at bind(2) that a port may be shared, and looks at the sockets no
+// more; only listen(2) takes the note back. The socket listens for that moment only.
+func noReuse(fd int) error {
+	if err := unix.Listen(fd, 0); err != nil {
+		return err
+	}
+	if err := unix.Shutdown(fd, unix.SHUT_RD); err != nil {
+		return err
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
 }
 
 // portTaken says who has a port that was asked for.
