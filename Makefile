@@ -15,6 +15,7 @@ test: tools build images vet unit race e2e vm
 
 tools:
 	test/tools.sh
+	bench/peers.sh
 
 images:
 	test/images/build.sh .cache/images

@@ -207,10 +207,20 @@ func (c *record) fill() {
 	if r != nil && len(r.Devices) > 0 {
 		r.Devices = append(r.Devices, defaultDevices()...)
 	}
+	if p := c.spec.Process; p.ApparmorProfile != "" && !hasAppArmor() {
+		warn("process.apparmorProfile %q has no effect: this kernel does not have AppArmor", p.ApparmorProfile)
+		p.ApparmorProfile = ""
+	}
 	c.Owner = strconv.Itoa(os.Geteuid())
 	if u, err := user.LookupId(c.Owner); err == nil {
 		c.Owner = u.Username
 	}
+}
+
+// hasAppArmor says that the kernel could apply a profile: then one that the runtime does not apply is refused.
+func hasAppArmor() bool {
+	b, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
+	return err == nil && strings.HasPrefix(string(b), "Y")
 }
 
 // defaultDevices may be used whatever the configuration forbids: it has them made in every container (runtime-spec, "Default Devices").
