@@ -65,4 +65,5 @@ for image in busybox:1 debian:12; do
   wherry -H "unix://$run/wherry.sock" tag $image 127.0.0.1:5000/$image
   wherry -H "unix://$run/wherry.sock" push -q 127.0.0.1:5000/$image
 done
+wherry -H "unix://$run/wherry.sock" rmi debian:12 127.0.0.1:5000/debian:12 >/dev/null # so that pulls find nothing
 python3 "$here/bench.py" "$@"
