@@ -7,6 +7,7 @@ package seccomp
 import (
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"slices"
 	"sort"
 	"strconv"
@@ -158,7 +159,8 @@ func action(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
 
 func architectures(list []specs.Arch) ([]abi, error) {
 	if len(list) == 0 {
-		return abis[:1:1], nil
+		native := map[string]specs.Arch{"amd64": specs.ArchX86_64, "arm64": specs.ArchAARCH64}[runtime.GOARCH]
+		return architectures([]specs.Arch{native})
 	}
 	var out []abi
 	for _, name := range list {

@@ -84,7 +84,7 @@ func status(info *unix.Siginfo) int32 {
 	return *(*int32)(unsafe.Pointer(uintptr(unsafe.Pointer(info)) + 24))
 }
 
-// The kernel's struct sigaction on amd64: handler, flags, restorer, mask.
+// The kernel's struct sigaction on amd64 and arm64: handler, flags, restorer, mask.
 const (
 	sigactionSize = 32
 	lastSignal    = 64
