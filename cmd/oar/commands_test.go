@@ -369,10 +369,16 @@ func TestHookThatFailsOrHangs(t *testing.T) {
 		change func(*specs.Hooks)
 		words  string
 	}{
-		"createRuntime":   {func(h *specs.Hooks) { h.CreateRuntime = []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo no >&2; exit 1"}}} }, "exit status 1: no"},
-		"createContainer": {func(h *specs.Hooks) { h.CreateContainer = []specs.Hook{{Path: "/bin/sleep", Args: []string{"sleep", "100"}, Timeout: &second}} }, "did not end within 1s"},
-		"prestart":        {func(h *specs.Hooks) { h.Prestart = []specs.Hook{{Path: "/bin/sleep", Args: []string{"sleep", "100"}, Timeout: &second}} }, "did not end within 1s"},
-		"no such":         {func(h *specs.Hooks) { h.CreateContainer = []specs.Hook{{Path: "/no/such"}} }, "no such file"},
+		"createRuntime": {func(h *specs.Hooks) {
+			h.CreateRuntime = []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo no >&2; exit 1"}}}
+		}, "exit status 1: no"},
+		"createContainer": {func(h *specs.Hooks) {
+			h.CreateContainer = []specs.Hook{{Path: "/bin/sleep", Args: []string{"sleep", "100"}, Timeout: &second}}
+		}, "did not end within 1s"},
+		"prestart": {func(h *specs.Hooks) {
+			h.Prestart = []specs.Hook{{Path: "/bin/sleep", Args: []string{"sleep", "100"}, Timeout: &second}}
+		}, "did not end within 1s"},
+		"no such": {func(h *specs.Hooks) { h.CreateContainer = []specs.Hook{{Path: "/no/such"}} }, "no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t, func(s *specs.Spec) { s.Hooks = &specs.Hooks{}; row.change(s.Hooks) }, "true")

@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -116,4 +117,65 @@ func TestMountNamespaces(t *testing.T) {
 		s.Linux.Namespaces = append(without(s), specs.LinuxNamespace{Type: specs.MountNamespace, Path: "/proc/self/ns/mnt"})
 	}, "true")
 	refused.refuse("the runtime's own", "create", "-b", refused.dir, "c")
+}
+
+// TestUserNamespace: a bundle whose ids are mapped, from create to exec.
+func TestUserNamespace(t *testing.T) {
+	const base = 0x32000000
+	ids := []specs.LinuxIDMapping{{HostID: base, Size: 65536}}
+	h := newHost(t, func(s *specs.Spec) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+		s.Linux.UIDMappings, s.Linux.GIDMappings = ids, ids
+		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: []string{"CAP_SYS_ADMIN"}, Effective: []string{"CAP_SYS_ADMIN"}, Permitted: []string{"CAP_SYS_ADMIN"}}
+		s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", `read -r s; b=${s#*bundle\":\"}; b=${b%%\"*}; test -e $b/rootfs/bin/busybox`}}}}
+	}, "sh", "-c", "cat /proc/self/uid_map; exec sleep 1000")
+	for _, d := range []string{h.dir, filepath.Dir(h.dir)} { // a folder that others may pass
+		must(t, os.Chmod(d, 0o755))
+	}
+	must(t, os.Chown(filepath.Join(h.dir, "rootfs"), base, base))
+	h.create()
+	h.oar("start", "c")
+	for !strings.Contains(h.output(), "65536") {
+		time.Sleep(time.Millisecond)
+	}
+	out := h.oar("exec", "c", "sh", "-c", "cat /proc/self/uid_map; cat /proc/self/status")
+	if !strings.HasPrefix(out, h.output()) || line(out, "CapEff") != "0000000000200000" || !strings.HasPrefix(line(out, "Uid"), "0") {
+		t.Errorf("exec: %q", out)
+	}
+	h.oar("kill", "c", "KILL")
+	h.await(specs.StateStopped)
+	h.oar("delete", "c")
+}
+
+func TestSignalsAndNumbers(t *testing.T) {
+	for text, want := range map[string]unix.Signal{"9": 9, "KILL": 9, "sigterm": 15, "SIGUSR1": 10, "RTMIN+2": 36, "SIGRTMAX-1": 63, "rtmin": 34, "0": 0} {
+		if got, err := parseSignal(text); err != nil || got != want {
+			t.Errorf("%s: %d, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "65", "-1", "SIGNOTHING", "RTMIN+99", "RTMINx", "9x"} {
+		if got, err := parseSignal(text); err == nil {
+			t.Errorf("%q is taken for %d", text, got)
+		}
+	}
+	for text, want := range map[string]int64{"64m": 64 << 20, "1g": 1 << 30, "-1": -1, "10": 10, "2KB": 2048} {
+		if got, err := number("memory", text); err != nil || got != want {
+			t.Errorf("%s: %d, %v", text, got, err)
+		}
+	}
+	for name, text := range map[string]string{"memory": "99999999999t", "cpu-share": "-1", "blkio-weight": "70000", "pids-limit": "1k"} {
+		if got, err := number(name, text); err == nil {
+			t.Errorf("%s %s is taken for %d", name, text, got)
+		}
+	}
+}
+
+func FuzzStartTime(f *testing.F) {
+	f.Add("1 (a) b) S 0")
+	f.Add("7 (x) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19")
+	f.Fuzz(func(t *testing.T, text string) {
+		if n, err := startTimeOf(text); err == nil && !strings.Contains(text, strconv.FormatUint(n, 10)) && !strings.Contains(text, "0") {
+			t.Errorf("%q has the time %d", text, n)
+		}
+	})
 }

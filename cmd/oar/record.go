@@ -147,10 +147,14 @@ func startTime(pid int) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	_, rest, ok := cutLast(string(b), ") ")
+	return startTimeOf(string(b))
+}
+
+func startTimeOf(stat string) (uint64, error) {
+	_, rest, ok := cutLast(stat, ") ")
 	fields := strings.Fields(rest)
 	if !ok || len(fields) < 20 {
-		return 0, fmt.Errorf("/proc/%d/stat has an unknown form", pid)
+		return 0, fmt.Errorf("a process's stat has an unknown form: %q", stat)
 	}
 	return strconv.ParseUint(fields[19], 10, 64)
 }
