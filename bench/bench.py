@@ -82,7 +82,7 @@ def t_many(n, count=100):
         row(f"{count} x run -d", e, [time.perf_counter() - began], "s")
         row(f"ps -q with {count} running", e, [call(ENGINES[e] + ["ps", "-q"])[0] for _ in range(5)])
         if e == "wherry":
-            shims = [pss(p) for p in processes(b"oar\0shim\0--dir")]
+            shims = [pss(p) for p in processes("oar")]
             row("shim, PSS", e, [s / 1024 for s in shims], "MB")
             row("engine with 100, PSS", e, [pss(pid("wherryd")) / 1024], "MB")
         row(f"rm -f of {count}", e, [call(remove(e, *ids))[0] / 1e3], "s")
@@ -128,7 +128,8 @@ def pid(name):
 def processes(name):
     for p in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if open(f"/proc/{p}/cmdline", "rb").read().startswith(name + b"\0" + RUN.encode()):
+            parent = re.search(r"\nPPid:\t(\d+)", open(f"/proc/{p}/status").read())[1]
+            if int(parent) == pid("wherryd") and open(f"/proc/{p}/comm").read().startswith(name):
                 yield int(p)
         except OSError:
             pass

@@ -70,7 +70,7 @@ func auditAfter(before inventory) error {
 	})
 }
 
-// processes lists those that only an engine under test starts: what names its folder, and whatever lives in a control group of its.
+// processes lists those that only an engine under test starts: shims, what names its folder, and whatever lives in a control group of its.
 func processes() ([]string, error) {
 	dirs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -80,7 +80,7 @@ func processes() ([]string, error) {
 	for _, dir := range dirs {
 		cmdline, _ := os.ReadFile(dir + "/cmdline")
 		group, _ := os.ReadFile(dir + "/cgroup")
-		if strings.Contains(string(cmdline), run()) || strings.Contains(string(group), "/"+run()+"/") {
+		if strings.HasPrefix(string(cmdline), "oar\x00") || strings.Contains(string(cmdline), run()) || strings.Contains(string(group), "/"+run()+"/") {
 			out = append(out, filepath.Base(dir)+" "+strings.ReplaceAll(string(cmdline), "\x00", " "))
 		}
 	}

@@ -139,12 +139,14 @@ func startShim(oar string) (*shimProcess, error) {
 		return nil, err
 	}
 	defer null.Close()
+	pidfd := -1
 	p, err := os.StartProcess("/proc/self/fd/"+strconv.Itoa(int(program.Fd())), []string{"oar", "shim"}, &os.ProcAttr{Dir: "/", Env: shim.Environment(),
-		Files: []*os.File{null, null, null, theirs}, Sys: &unix.SysProcAttr{Setsid: true}})
+		Files: []*os.File{null, null, null, theirs}, Sys: &unix.SysProcAttr{Setsid: true, PidFD: &pidfd}})
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
-	go func() { _, _ = p.Wait() }() // ends with the shim; a later engine's life has no child to wait for
+	_ = p.Release()
+	go func() { _ = reap(pidfd) }() // ends with the shim; a later engine's life has no child to wait for
 	return &shimProcess{conn: conn.(*net.UnixConn), binary: binary}, nil
 }
