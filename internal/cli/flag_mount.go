@@ -145,7 +145,7 @@ func (r *mountReader) finish() error {
 	switch r.Type {
 	case mount.TypeBind, mount.TypeVolume, mount.TypeTmpfs, mount.TypeImage:
 	default:
-		return fmt.Errorf("unknown type %q%s", r.Type, didYouMean(string(r.Type), []string{"bind", "volume", "tmpfs", "image"}, ": it can be bind, volume, tmpfs or image"))
+		return fmt.Errorf("unknown type %q%s", r.Type, didYouMean(string(r.Type), []string{"bind", "volume", "tmpfs"}, ": it can be bind, volume or tmpfs"))
 	}
 	for _, family := range sorted(r.families) {
 		if family != string(r.Type) {

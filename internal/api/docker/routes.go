@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/build"
 )
 
 // routes builds the table of everything that is answered. Each noun adds its own routes.
@@ -54,12 +55,16 @@ type adder func(pattern string, h handle)
 
 // absentRoutes answer for the parts of Docker's API that Wherry does not have, so that a client can say why.
 func absentRoutes(add adder) {
-	build := func(w http.ResponseWriter, r *http.Request) error {
+	builds := func(w http.ResponseWriter, r *http.Request) error {
 		return classed(errdefs.ErrNotImplemented, "this engine does not build images yet: build elsewhere, then pull or load the image")
 	}
-	for _, p := range []string{"POST /build", "POST /build/prune", "POST /build/cancel", "POST /session", "POST /grpc"} {
-		add(p, build)
+	for _, p := range []string{"POST /build", "POST /build/cancel", "POST /session", "POST /grpc"} {
+		add(p, builds)
 	}
+	// Nothing is built, so the build cache is empty: `docker system prune` asks for it too, and must not fail over it.
+	add("POST /build/prune", func(w http.ResponseWriter, r *http.Request) error {
+		return writeJSON(w, http.StatusOK, build.CachePruneReport{CachesDeleted: []string{}})
+	})
 	swarm := func(w http.ResponseWriter, r *http.Request) error {
 		return classed(errdefs.ErrUnavailable,
 			`This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.`)

@@ -49,6 +49,10 @@ func TestSystemRoutes(t *testing.T) {
 	if v["LayersSize"].(float64) < 1000 || len(v["Images"].([]any)) < 1 {
 		t.Errorf("df %v", v)
 	}
+	e.want(t, 200, "POST", "/v1.51/build/prune", "", &v) // `docker system prune` ends with it
+	if deleted, is := v["CachesDeleted"].([]any); !is || len(deleted) != 0 || v["SpaceReclaimed"] != 0.0 {
+		t.Errorf("build/prune %v", v)
+	}
 	e.want(t, 200, "GET", "/wherry/state", "", &v)
 	if v["Root"] == "" || v["Pid"].(float64) != float64(os.Getpid()) {
 		t.Errorf("state %v", v)
