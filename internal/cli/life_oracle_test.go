@@ -30,7 +30,7 @@ func TestContainerRequestsAreDockers(t *testing.T) {
 		"update -m 1g --memory-swap -1 --memory-reservation 5m --cpus 1.5 -c 5 --cpu-period 1000 --cpu-quota 2000 --cpuset-cpus 0 --cpuset-mems 0 c",
 		"update --cpu-rt-period 1 --cpu-rt-runtime 2 --blkio-weight 20 --restart on-failure:2 c", "update --pids-limit 5 c", "update --pids-limit -1 c",
 		"top c", "top c -o pid,comm", "diff c", "logs c", "logs -f -t --details -n 5 c", "logs --since 2026-01-02T03:04:05Z --until 1700000000.5 c",
-		"ps", "ps -a", "ps -l", "ps -n 3", "ps -s", "ps -q -f name=x -f status=exited -f label=a=b", "ps --no-trunc --format {{.ID}}", "ps --format {{.Size}}",
+		"ps", "ps -a", "ps -l", "ps -n 3", "ps -s", "ps -q -f name=x -f status=exited -f label=a=b", "ps --no-trunc --format {{.ID}}", "ps --format {{.Size}}", "ps --format json",
 		"export -o " + file + " c", "commit c", "commit -a me -m why -p=false -c CMD=x -c ENV=1 c localhost:5000/a/b:v1", "commit c name",
 		"exec -d c true", "exec -d -u 1 -w /x -e A=b --privileged c a b", "wait c", "port c", "port c 80", "port c 9/udp",
 		"inspect -s c", "inspect --type image c", "inspect --type network c", "inspect --type volume c", "container inspect c",

@@ -59,7 +59,7 @@ func psCommand(app *App) *cobra.Command {
 		if last > 0 {
 			q.Set("limit", strconv.Itoa(last))
 		}
-		if sizes || !quiet && rows.uses("Size") {
+		if sizes || !quiet && format != "json" && rows.uses("Size") { // as docker: json alone does not walk the layers
 			q.Set("size", "1")
 		}
 		filter.into(q)
