@@ -53,6 +53,7 @@ func TestRefusals(t *testing.T) {
 		"invalid cgroup namespace mode":      {h: container.HostConfig{CgroupnsMode: "mine"}},
 		"publish on the container that owns": {h: container.HostConfig{NetworkMode: "container:x", PortBindings: network.PortMap{network.MustParsePort("80/tcp"): nil}}},
 		"dns or custom host-to-IP":           {h: container.HostConfig{NetworkMode: "container:x", DNS: []netip.Addr{netip.MustParseAddr("1.1.1.1")}}},
+		"--storage-opt is not supported":     {h: container.HostConfig{StorageOpt: map[string]string{"size": "1g"}}},
 		"unknown or invalid runtime":         {h: container.HostConfig{Runtime: "kata"}},
 		"SHM size":                           {h: container.HostConfig{ShmSize: -1}},
 		"oom score adj":                      {h: container.HostConfig{OomScoreAdj: 1001}},
