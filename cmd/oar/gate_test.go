@@ -179,3 +179,31 @@ func FuzzStartTime(f *testing.F) {
 		}
 	})
 }
+
+// TestSharedMounts: what a bundle shares with the host is mounted on both sides, and stays on the host when the old root goes.
+func TestSharedMounts(t *testing.T) {
+	dir := t.TempDir()
+	must(t, unix.Mount("shared", dir, "tmpfs", 0, ""))
+	defer func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) }()
+	must(t, unix.Mount("", dir, "", unix.MS_SHARED, ""))
+	for _, d := range []string{"inner", "before"} {
+		must(t, os.Mkdir(filepath.Join(dir, d), 0o755))
+	}
+	must(t, unix.Mount("before", filepath.Join(dir, "before"), "tmpfs", 0, ""))
+	h := newHost(t, func(s *specs.Spec) {
+		admin := []string{"CAP_SYS_ADMIN"}
+		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: admin, Effective: admin, Permitted: admin}
+		s.Linux.RootfsPropagation = "rshared"
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/shared", Type: "bind", Source: dir, Options: []string{"rbind", "rshared"}})
+	}, "sh", "-c", "busybox mount -t tmpfs made-inside /shared/inner && cat /proc/self/mountinfo")
+	if out := h.oar("run", "-b", h.dir, "c"); !strings.Contains(out, "made-inside") || !strings.Contains(out, "/shared/before") {
+		t.Errorf("inside: %q", out)
+	}
+	outside, err := os.ReadFile("/proc/self/mountinfo")
+	must(t, err)
+	for _, d := range []string{"inner", "before"} {
+		if !strings.Contains(string(outside), filepath.Join(dir, d)) {
+			t.Errorf("%s is not mounted on the host", d)
+		}
+	}
+}

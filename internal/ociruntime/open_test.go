@@ -65,3 +65,30 @@ func TestOpenRefusesTheDead(t *testing.T) {
 		t.Error("a container is opened whose process is gone")
 	}
 }
+
+// TestSharedMountsReachTheHost: the root's propagation, which pivot_root does not go together with before, and a bind's own.
+func TestSharedMountsReachTheHost(t *testing.T) {
+	for _, propagation := range []string{"rshared", "rslave"} {
+		t.Run(propagation, func(t *testing.T) {
+			dir := t.TempDir()
+			must(t, unix.Mount("shared", dir, "tmpfs", 0, ""))
+			defer func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) }()
+			must(t, unix.Mount("", dir, "", unix.MS_SHARED, ""))
+			must(t, os.Mkdir(dir+"/inner", 0o755))
+			b := newBox(t, "sh", "-c", "mount -t tmpfs made-inside /shared/inner && cat /proc/self/mountinfo").hostUsers()
+			admin := []string{"CAP_SYS_ADMIN"}
+			b.spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: admin, Effective: admin, Permitted: admin}
+			b.spec.Linux.RootfsPropagation = propagation
+			b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/shared", Type: "bind", Source: dir, Options: []string{"rbind", propagation}})
+			out, status, err := b.run()
+			if err != nil || status.Code != 0 || !strings.Contains(out, "made-inside") {
+				t.Fatalf("%v %+v %s", err, status, out)
+			}
+			outside, err := os.ReadFile("/proc/self/mountinfo")
+			must(t, err)
+			if got, want := strings.Contains(string(outside), dir+"/inner"), propagation == "rshared"; got != want {
+				t.Errorf("the container's mount is seen by the host: %t", got)
+			}
+		})
+	}
+}

@@ -229,8 +229,11 @@ func (w *writer) pivot() {
 		w.Call("go to the new root", unix.SYS_CHDIR, w.String("/"))
 		return
 	}
+	old := w.Store(w.Call("open the old root", unix.SYS_OPENAT, here, w.String("/"), unix.O_PATH|unix.O_CLOEXEC, 0))
 	w.Call("pivot to the root file system", unix.SYS_PIVOT_ROOT, dot, dot)
-	w.Call("cut the old root off", unix.SYS_MOUNT, w.none, dot, w.none, unix.MS_REC|unix.MS_SLAVE, nil)
+	// By descriptor: "." is the new root. What is unmounted with the old one must not be unmounted on the host.
+	slave := w.Bytes(propagationAttr(unix.MS_SLAVE))
+	w.Call("cut the old root off", unix.SYS_MOUNT_SETATTR, old, w.none, unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, slave, mountAttrSize)
 	w.Call("unmount the old root", unix.SYS_UMOUNT2, dot, unix.MNT_DETACH)
 	w.Call("go to the new root", unix.SYS_CHDIR, w.String("/"))
 	if want, ok := propagations[w.s.spec.Linux.RootfsPropagation]; ok { // only now: pivot_root wants parents that are not shared
