@@ -216,7 +216,16 @@ func joinedNames(h *container.HostConfig) []string {
 
 func (n *creating) acquire(ctx context.Context) error {
 	n.onUndo(func() { n.s.o.Images.Release(context.WithoutCancel(ctx), n.r.ID) })
-	return n.s.o.Images.Acquire(ctx, n.img.ID, n.img.Manifest.Digest, n.r.ID)
+	if err := n.s.o.Images.Acquire(ctx, n.img.ID, n.img.Manifest.Digest, n.r.ID); err != nil {
+		return err
+	}
+	// Only now nobody can take the layers away: before, the image may have been removed and pulled again, into other folders.
+	img, err := n.s.o.Images.Resolve(ctx, n.img.ID.String(), n.q.Platform)
+	if err != nil {
+		return err
+	}
+	n.r.Image.Lower = img.Lower
+	return nil
 }
 
 // layer makes the writable layer, and the working directory in it where the image has none.

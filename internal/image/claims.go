@@ -91,14 +91,15 @@ func (c *claims) beginRemoval(id digest.Digest) (done func(), free bool) {
 }
 
 // Acquire notes that a container uses an image: its layers are neither removed nor collected. In memory; re-acquired at start. An image
-// that is not here any more is errdefs.ErrNotFound.
+// that is not here any more is errdefs.ErrNotFound. What Resolve said of the layers before may be of an earlier pull: ask again, by id.
 func (s *Service) Acquire(ctx context.Context, id digest.Digest, manifest digest.Digest, containerID string) error {
 	if err := s.take(containerID, use{id, manifest}); err != nil {
 		return err
 	}
-	if _, err := s.content.Info(in(ctx), manifest); err != nil {
+	// Its record is what counts: a pull that is under way may have its manifest here again. From now on the record stays.
+	if _, err := s.byID(in(ctx), id.String()); err != nil {
 		s.drop(containerID)
-		return fmt.Errorf("image %s has been removed: %w", id, errdefs.ErrNotFound)
+		return fmt.Errorf("image %s has been removed: %w", id, err)
 	}
 	return nil
 }

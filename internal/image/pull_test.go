@@ -466,6 +466,10 @@ func TestPruneBesidePulls(t *testing.T) {
 					continue
 				}
 				claimed.Add(1)
+				if img, err = s.Resolve(t.Context(), img.ID.String(), nil); err != nil {
+					t.Error("resolve a claimed image:", err)
+					continue
+				}
 				time.Sleep(time.Millisecond)
 				for _, dir := range img.Lower {
 					if _, err := os.Stat(dir); err != nil {
