@@ -53,17 +53,13 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 	if before.wantsAgain(exit.Code) {
 		next, wait = Restarting, c.nextBackoff(exit.At.Sub(before.StartedAt))
 	}
-	r := c.settle(func(r *Record) {
+	r := c.settleAndTell(func(r *Record) {
 		r.Status, r.Pid, r.ExitCode, r.FinishedAt = next, 0, exit.Code, exit.At.UTC()
 		r.OOMKilled, r.OOMVictim = exit.OOMKilled, exit.OOMVictim
 		if exit.Lost {
 			r.Error = "its supervisor was gone: the container was ended, how its program did is not known"
 		}
-	})
-	if r.OOMKilled {
-		s.publish(r, events.ActionOOM, "victim", r.OOMVictim)
-	}
-	s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(r.ExitCode), "execDuration", strconv.Itoa(int(r.FinishedAt.Sub(r.StartedAt).Seconds())))
+	}, s.publishEnd)
 	c.answerExit(exited(r))
 	if t != nil {
 		s.log(t.Delete(ctx))
@@ -75,6 +71,14 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 	case r.HostConfig.AutoRemove && !c.isKept():
 		s.log(l.removeNow(ctx, RemoveOptions{Volumes: true}))
 	}
+}
+
+// publishEnd tells of an end, and that memory was short where it was.
+func (s *Service) publishEnd(r *Record) {
+	if r.OOMKilled {
+		s.publish(r, events.ActionOOM, "victim", r.OOMVictim)
+	}
+	s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(r.ExitCode), "execDuration", strconv.Itoa(int(r.FinishedAt.Sub(r.StartedAt).Seconds())))
 }
 
 // wantsAgain says whether the restart policy wants another start after an exit.
@@ -195,7 +199,10 @@ func (l life) restartByPolicy(ctx context.Context) {
 
 // settle changes the record for what has happened already: in memory also where the disk does not take it. Of a container with --rm it is
 // in memory only: an engine that finds its record removes it in any case.
-func (c *Container) settle(fn func(*Record)) *Record {
+func (c *Container) settle(fn func(*Record)) *Record { return c.settleAndTell(fn, nil) }
+
+// settleAndTell is settle with what is to be published of it (see set).
+func (c *Container) settleAndTell(fn, tell func(*Record)) *Record {
 	c.disk.Lock()
 	defer c.disk.Unlock()
 	next := *c.rec.Load()
@@ -205,7 +212,7 @@ func (c *Container) settle(fn func(*Record)) *Record {
 			next.Error = err.Error()
 		}
 	}
-	c.set(&next)
+	c.set(&next, tell)
 	return &next
 }
 

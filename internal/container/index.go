@@ -51,18 +51,22 @@ func (c *Container) change(durable bool, fn func(*Record) error) (*Record, error
 	if err := next.write(c.dir, durable); err != nil {
 		return nil, err
 	}
-	c.set(&next)
+	c.set(&next, nil)
 	return &next, nil
 }
 
-// set makes a record the present one and wakes who waits for a change; the caller holds disk.
-func (c *Container) set(r *Record) {
+// set makes a record the present one and wakes who waits for a change; the caller holds disk. tell, which may be nil, publishes the change
+// before anybody who has waited for it goes on.
+func (c *Container) set(r *Record, tell func(*Record)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.rec.Load().Status.Alive() && !r.Status.Alive() {
 		c.exits++
 	}
 	c.rec.Store(r)
+	if tell != nil {
+		tell(r)
+	}
 	close(c.changed)
 	c.changed = make(chan struct{})
 }

@@ -188,9 +188,12 @@ func (t *Task) Delete(ctx context.Context) error {
 		return err
 	}
 	t.endWithout(ctx)
+	t.mu.Lock()
 	if t.pidfd != nil {
 		t.pidfd.Close()
+		t.pidfd = nil
 	}
+	t.mu.Unlock()
 	return os.RemoveAll(t.dir)
 }
 

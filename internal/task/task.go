@@ -286,6 +286,8 @@ func (t *Task) Warnings() []string { return t.warnings }
 
 // Pidfd is a copy of the init process's descriptor; the caller closes it.
 func (t *Task) Pidfd() (*os.File, error) {
+	t.mu.Lock() // Delete closes it
+	defer t.mu.Unlock()
 	if t.pidfd == nil {
 		return nil, fmt.Errorf("container %s is not running: %w", t.config.ID, errdefs.ErrFailedPrecondition)
 	}
@@ -302,6 +304,8 @@ func (t *Task) Namespace(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if t.pidfd == nil || unix.PidfdSendSignal(int(t.pidfd.Fd()), 0, nil, 0) != nil {
 		f.Close()
 		return nil, fmt.Errorf("container %s is not running: %w", t.config.ID, errdefs.ErrFailedPrecondition)
