@@ -50,7 +50,7 @@ up() { local name=$1; shift; "$@" </dev/null >"$run/$name.log" 2>&1 & pids+=($!)
 ready() { for _ in $(seq 300); do "$@" >/dev/null 2>&1 && return; sleep 0.1; done; echo "does not answer: $*" >&2; tail -5 "$run"/*.log >&2; exit 1; }
 up registry docker-registry serve "$run/registry.yml"
 # crun refuses a hybrid host whose cgroup2 tree has a controller: the peers (and oar, called directly) see none here, wherryd does.
-up wherryd unshare --mount --propagation private wherryd --root "$P/data/wherry" --state "$run/wherry" --host "unix://$run/wherry.sock" --cgroup-parent /wherry-bench
+up wherryd unshare --mount --propagation private wherryd --root "$P/data/wherry" --state /run/wherry --host "unix://$run/wherry.sock" --cgroup-parent /wherry-bench
 sleep 0.5; [ ! -d /sys/fs/cgroup/unified ] || mount -t tmpfs none /sys/fs/cgroup/unified
 up dockerd dockerd --data-root "$P/data/docker" --exec-root /run/docker-exec --pidfile /run/dockerd.pid -H "unix://$run/docker.sock" \
   --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent /docker-bench
