@@ -59,7 +59,7 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 		if exit.Lost {
 			r.Error = "its supervisor was gone: the container was ended, how its program did is not known"
 		}
-	}, l.tellEnd)
+	}, func(r *Record) { tellEnd(s, r) })
 	c.answerExit(exited(r))
 	if t != nil {
 		s.log(t.Delete(ctx))
@@ -74,11 +74,11 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 }
 
 // tellEnd publishes an end, and that memory was short where it was.
-func (l life) tellEnd(r *Record) {
+func tellEnd(s *Service, r *Record) {
 	if r.OOMKilled {
-		l.s.publish(r, events.ActionOOM, "victim", r.OOMVictim)
+		s.publish(r, events.ActionOOM, "victim", r.OOMVictim)
 	}
-	l.s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(r.ExitCode), "execDuration", strconv.Itoa(int(r.FinishedAt.Sub(r.StartedAt).Seconds())))
+	s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(r.ExitCode), "execDuration", strconv.Itoa(int(r.FinishedAt.Sub(r.StartedAt).Seconds())))
 }
 
 // wantsAgain says whether the restart policy wants another start after an exit.
