@@ -59,7 +59,8 @@ func noise(i int) string { return fmt.Sprintf("127.0.0.1:5000/noise:%d", i) }
 func (p *power) publish(m *machine) {
 	m.run("setsid docker-registry serve /etc/registry.yml >/dev/null 2>&1 </dev/null &")
 	for i := range rounds + 1 {
-		p.sums = append(p.sums, m.run(fmt.Sprintf(`cd /tmp && head -c 3000000 /dev/urandom >noise && tar c noise | wherry import - %[1]s >/dev/null &&
+		p.sums = append(p.sums, m.run(fmt.Sprintf(`for i in $(seq 100); do wget -qO- http://127.0.0.1:5000/v2/ >/dev/null 2>&1 && break; sleep 0.1; done # the registry comes up beside the engine
+			cd /tmp && head -c 3000000 /dev/urandom >noise && tar c noise | wherry import - %[1]s >/dev/null &&
 			wherry push -q %[1]s >/dev/null && wherry rmi %[1]s >/dev/null && md5sum <noise`, noise(i))))
 	}
 	m.run("sync")
