@@ -52,10 +52,13 @@ type exec struct {
 	execs          execPaths
 	held           held
 	console, slave *os.File
+	attributes     attributes
+	pipes          // where this process sets something before the program
 }
 
 func (e *exec) close() {
 	e.held.close()
+	e.pipes.close()
 	if e.program != nil {
 		e.program.Close()
 	}
@@ -138,6 +141,9 @@ func (e *exec) write() (err error) {
 		return err
 	}
 	writeRaise(p, limits)
+	if err := e.writeAttributes(); err != nil {
+		return err
+	}
 	root, err := e.sharedRoot()
 	if err != nil {
 		return err
@@ -152,6 +158,7 @@ func (e *exec) write() (err error) {
 	}
 	p.Fork("clone into the container", 0, dir)
 	writeEntries(p, entries)
+	e.writeMeeting()
 	if groups != nil {
 		p.Call("join the container's cgroup namespace", unix.SYS_SETNS, descriptor(groups), unix.CLONE_NEWCGROUP)
 	}
@@ -201,6 +208,9 @@ func (e *exec) run() (*Process, error) {
 		return nil, fmt.Errorf("enter the container: %w", err)
 	}
 	setOOMScore(pr.Pid, e.o.Process.OOMScoreAdj, e.c.oomScore)
+	if err := e.meet(pr); err != nil {
+		return nil, e.failed(pr, err)
+	}
 	if err := pr.Wait(markExecute); err != nil {
 		return nil, e.failed(pr, err)
 	}

@@ -19,12 +19,19 @@ import (
 // createHooks runs the hooks of the creation while the child waits before its pivot: the namespaces and mounts exist, the root file
 // system is attached at its path on the host, in the container's mount namespace.
 func (s *start) createHooks(ctx context.Context) error {
-	if !s.hasCreateHooks() {
+	if !s.awaitsMounts() {
 		return nil
 	}
-	if err := s.awaitChild(); err != nil {
-		return err
+	if s.hasCreateHooks() {
+		if err := s.runCreateHooks(ctx); err != nil {
+			return err
+		}
 	}
+	_, err := s.toChild.Write([]byte{'h'})
+	return err
+}
+
+func (s *start) runCreateHooks(ctx context.Context) error {
 	state := specs.State{Version: specs.Version, ID: s.o.ID, Status: specs.StateCreating, Pid: s.process.Pid, Bundle: s.o.Bundle, Annotations: s.spec.Annotations}
 	old := state
 	old.Status = specs.StateCreated                                   // what prestart hooks were always told, as of a step that was start's once
@@ -34,11 +41,17 @@ func (s *start) createHooks(ctx context.Context) error {
 	if err := RunHooks(ctx, s.spec.Hooks.CreateRuntime, state); err != nil {
 		return err
 	}
-	if err := eachHook(ctx, s.spec.Hooks.CreateContainer, state, s.runInside); err != nil {
-		return err
+	return eachHook(ctx, s.spec.Hooks.CreateContainer, state, s.runInside)
+}
+
+// awaitsMounts says that the child is waited for, and waits, when its mounts are made.
+func (s *start) awaitsMounts() bool { return s.hasCreateHooks() || s.attributes.byParent }
+
+func (s *start) awaitMounts(context.Context) error {
+	if !s.awaitsMounts() {
+		return nil
 	}
-	_, err := s.toChild.Write([]byte{'h'})
-	return err
+	return s.awaitChild()
 }
 
 func (s *start) hasCreateHooks() bool {
@@ -49,7 +62,7 @@ func (s *start) hasCreateHooks() bool {
 // awaitHooks: the child says that its mounts are made, and waits for the hooks.
 func (w *writer) awaitHooks() {
 	s := w.s
-	if !s.hasCreateHooks() {
+	if !s.awaitsMounts() {
 		return
 	}
 	w.Call("say that the mounts are made", unix.SYS_WRITE, descriptor(s.toParent), w.String("h"), 1)

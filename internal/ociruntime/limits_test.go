@@ -158,8 +158,7 @@ func TestUnsupported(t *testing.T) {
 		change  func(*specs.Spec)
 		refused bool
 	}{
-		"personality":     {func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{} }, false},
-		"ioPriority":      {func(s *specs.Spec) { s.Process.IOPriority = &specs.LinuxIOPriority{} }, false},
+		"mountLabel":      {func(s *specs.Spec) { s.Linux.MountLabel = "x" }, false},
 		"apparmorProfile": {func(s *specs.Spec) { s.Process.ApparmorProfile = "docker-default" }, true},
 		"selinuxLabel":    {func(s *specs.Spec) { s.Process.SelinuxLabel = "x" }, true},
 		"NOTIFY": {func(s *specs.Spec) {

@@ -90,7 +90,7 @@ func (s *start) openPipes() error {
 		return err
 	}
 	s.held.keep(s.fromParent)
-	if s.o.Gate == nil && !s.hasCreateHooks() {
+	if s.o.Gate == nil && !s.awaitsMounts() {
 		return nil
 	}
 	if s.fromChild, s.toParent, err = os.Pipe(); err != nil {
@@ -104,6 +104,7 @@ func (s *start) openPipes() error {
 func (w *writer) clone(limits []rlimit) error {
 	s := w.s
 	writeRaise(w.Program, limits)
+	s.attributes.writeEarly(w.Program)
 	if s.ns.user != nil {
 		w.Call("join the user namespace", unix.SYS_SETNS, descriptor(s.ns.user), unix.CLONE_NEWUSER)
 	}
@@ -123,6 +124,7 @@ func (w *writer) clone(limits []rlimit) error {
 	}
 	w.Fork("clone into the new namespaces", flags, dir)
 	writeEntries(w.Program, entries)
+	s.attributes.writeLate(w.Program)
 	w.Call("close the parent's end", unix.SYS_CLOSE, descriptor(s.toChild))
 	_ = unix.SetNonblock(descriptor(s.fromParent), false) // the child has no poller
 	if s.fromChild != nil {

@@ -24,13 +24,20 @@ type start struct {
 	layout layout
 	group  *cgroup.Group
 
+	pipes
+	attributes attributes
+	filter     []byte
+	program    *sysprog.Program
+	execs      execPaths
+	process    *sysprog.Process
+	pidfd      *os.File
+}
+
+// pipes lead to a child that waits and from it. The second one's ends are nil where nobody waits for the child: a byte comes when its
+// mounts are made, for hooks and what only this process may set, and one more at a gate of the caller's.
+type pipes struct {
 	toChild, fromParent *os.File // the gate
-	fromChild, toParent *os.File // a byte when the mounts are made, for hooks; one more at the gate; nil: nobody waits for them
-	filter              []byte
-	program             *sysprog.Program
-	execs               execPaths
-	process             *sysprog.Process
-	pidfd               *os.File
+	fromChild, toParent *os.File
 }
 
 // NoSuidAnnotation with the value "true" has the root file system mounted nosuid and nodev, which the specification has no word for: a
@@ -55,6 +62,7 @@ func steps() []step {
 		{"prepare the mounts, detached", (*start).prepareMounts},
 		{"write the child's program", (*start).writeProgram},
 		{"clone the child", (*start).cloneChild},
+		{"wait until the mounts are made", (*start).awaitMounts},
 		{"set limits", (*start).setLimits},
 		{"run the hooks of the creation", (*start).createHooks},
 		{"watch the process", (*start).watchProcess},
@@ -138,8 +146,15 @@ func (s *start) check(context.Context) error {
 	return err
 }
 
-func (s *start) openNamespaces(context.Context) error {
-	if err := s.ns.open(s.spec.Linux.Namespaces, &s.held); err != nil {
+func (s *start) openNamespaces(context.Context) (err error) {
+	if err = s.ns.open(s.spec.Linux.Namespaces, &s.held); err != nil {
+		return err
+	}
+	p := s.spec.Process
+	if s.attributes, err = attributesOf(s.spec.Linux, p, p, s.ns.has(unix.CLONE_NEWUSER)); err != nil {
+		return err
+	}
+	if err = new(attributes).affinity(p, p); err != nil { // for exec
 		return err
 	}
 	return checkSysctls(s.spec.Linux.Sysctl, &s.ns)
@@ -232,5 +247,5 @@ func (s *start) watchProcess(context.Context) (err error) {
 // setLimits sets what belongs to the pid from outside.
 func (s *start) setLimits(context.Context) error {
 	setOOMScore(s.process.Pid, s.spec.Process.OOMScoreAdj, s.o.OOMScoreAdj)
-	return nil
+	return s.attributes.setByParent(s.process.Pid)
 }

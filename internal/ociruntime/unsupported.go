@@ -14,8 +14,7 @@ func unsupported(s *specs.Spec) (warnings []string, err error) {
 		asked bool
 		name  string
 	}{
-		{l.Personality != nil, "linux.personality"}, {len(l.TimeOffsets) > 0, "linux.timeOffsets"}, {l.IntelRdt != nil, "linux.intelRdt"},
-		{p.Scheduler != nil, "process.scheduler"}, {p.IOPriority != nil, "process.ioPriority"}, {p.ExecCPUAffinity != nil, "process.execCPUAffinity"},
+		{len(l.TimeOffsets) > 0, "linux.timeOffsets"}, {l.IntelRdt != nil, "linux.intelRdt"},
 		{l.MountLabel != "", "linux.mountLabel"},
 	} {
 		if row.asked {
