@@ -18,7 +18,11 @@ func openIn(dir *os.File, name string, flags uint64) (*os.File, error) {
 	if name = strings.TrimPrefix(path.Clean("/"+name), "/"); name == "" {
 		name = "."
 	}
-	fd, err := unix.Openat2(int(dir.Fd()), name, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: inRoot})
+	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: inRoot}
+	fd, err := unix.Openat2(int(dir.Fd()), name, &how)
+	for tries := 0; errors.Is(err, unix.EAGAIN) && tries < 100; tries++ { // somebody on the machine renamed or mounted while ".." was followed
+		fd, err = unix.Openat2(int(dir.Fd()), name, &how)
+	}
 	if err != nil {
 		return nil, err
 	}
