@@ -67,6 +67,7 @@ func TestRefusals(t *testing.T) {
 		"host's network: it would":           {h: container.HostConfig{NetworkMode: "host", Sysctls: map[string]string{"net.ipv4.ip_forward": "1"}}},
 		"use --domainname or --hostname":     {h: container.HostConfig{Sysctls: map[string]string{"kernel.hostname": "x"}}},
 		"NET_ADMIN":                          {h: container.HostConfig{CapAdd: []string{"NET_ADMN"}}},
+		"are the engine's own":               {h: container.HostConfig{Annotations: map[string]string{"dev.wherry.root.nosuid": "false"}}},
 		"did you mean seccomp":               {h: container.HostConfig{SecurityOpt: []string{"secomp=unconfined"}}},
 		"a host port is a number":            {h: container.HostConfig{PortBindings: network.PortMap{network.MustParsePort("80/tcp"): {{HostPort: "99999"}}}}},
 		"Minimum memory limit":               {h: limits(container.Resources{Memory: 1024})},

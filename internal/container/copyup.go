@@ -79,6 +79,9 @@ func onMountOfItsOwn(dir string) (bool, error) {
 // openImageDir opens a directory of the image, its ids as in the layers.
 func openImageDir(layers []string, name string) (*os.File, error) {
 	f, err := openInLayers(layers, name) // also decides cheaply that there is nothing
+	if errors.Is(err, rootfs.ErrSpecial) {
+		return nil, unix.ENOTDIR
+	}
 	if err != nil {
 		return nil, err
 	}

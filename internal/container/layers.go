@@ -18,8 +18,8 @@ const inRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
 // errIndirect: a link, or a directory that overlay has moved; only a mounted root can resolve it.
 var errIndirect = errors.New("the path leads through a link")
 
-// openInLayers opens a file or directory of a root file system for reading, as overlay would show it. layers: the topmost first. Ids and
-// modes are those in the layers.
+// openInLayers opens a file or directory of a root file system for reading, as overlay would show it; nothing else is opened. layers: the
+// topmost first. Ids and modes are those in the layers.
 func openInLayers(layers []string, name string) (*os.File, error) {
 	f, err := lookup(layers, name)
 	if !errors.Is(err, errIndirect) {
@@ -31,7 +31,12 @@ func openInLayers(layers []string, name string) (*os.File, error) {
 		return nil, err
 	}
 	defer root.Close()
-	return openIn(root, name, unix.O_RDONLY|unix.O_NONBLOCK)
+	at, err := openIn(root, name, unix.O_PATH)
+	if err != nil {
+		return nil, err
+	}
+	defer at.Close()
+	return rootfs.Reopen(at)
 }
 
 func openIn(root *os.File, name string, flags uint64) (*os.File, error) {
@@ -108,7 +113,12 @@ func descend(level []*os.File, name string) (dirs []*os.File, file *os.File, err
 			if kind == unix.S_IFLNK {
 				return nil, nil, errIndirect
 			}
-			file, err := openAt(d, name, unix.O_RDONLY|unix.O_NONBLOCK)
+			at, err := openAt(d, name, unix.O_PATH)
+			if err != nil {
+				return nil, nil, err
+			}
+			defer at.Close()
+			file, err := rootfs.Reopen(at)
 			return nil, file, err
 		}
 		f, err := openAt(d, name, unix.O_RDONLY|unix.O_DIRECTORY)

@@ -79,6 +79,9 @@ func (n *creating) requestedMounts() ([]spec.Mount, error) {
 		if err != nil {
 			return nil, err
 		}
+		if clean == "/proc" || strings.HasPrefix(clean, "/proc/") {
+			return nil, invalid("a volume without a name, which the image may have asked for, is to cover %s: /proc is the kernel's; declare it elsewhere", clean)
+		}
 		from = append(from, spec.Mount{Type: mount.TypeVolume, Destination: clean, Anonymous: true})
 	}
 	for _, m := range from {

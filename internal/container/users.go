@@ -12,17 +12,24 @@ import (
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"wherry.dev/wherry/internal/rootfs"
 )
 
-// maxAccounts bounds what is read of a container's passwd and group files: both are its own to fill.
-const maxAccounts = 8 << 20
+// maxAccounts bounds what is read of a container's passwd and group files, which are its own to fill, and maxFields what a line is split
+// into: passwd(5) has seven.
+const (
+	maxAccounts = 1 << 20
+	maxFields   = 8
+	maxGroups   = 1 << 16 // the kernel's NGROUPS_MAX
+)
 
 // accounts find users and groups in the files of a root file system.
 type accounts struct {
-	open func(name string) (*os.File, error) // opens a file inside, never blocking
+	open func(name string) (*os.File, error) // opens a regular file inside, and nothing else
 }
 
-// FindUser finds the user that -u names ("", NAME|UID[:GROUP|GID]) in a root file system; open opens a file in it, never blocking.
+// FindUser finds the user that -u names ("", NAME|UID[:GROUP|GID]) in a root file system; open opens a regular file in it, and nothing else.
 func FindUser(text string, open func(name string) (*os.File, error)) (uid, gid uint32, err error) {
 	who, err := accounts{open: open}.find(text, nil)
 	return who.user.UID, who.user.GID, err
@@ -93,6 +100,9 @@ func (who identity) addGroups(groups [][]string, member func([]string) bool, ext
 	}
 	slices.Sort(list)
 	who.user.AdditionalGids = slices.Compact(list)
+	if n := len(who.user.AdditionalGids); n > maxGroups {
+		return who, invalid("the user is a member of %d groups, %d are the most that a process can have: see /etc/group of the image", n, maxGroups)
+	}
 	return who, nil
 }
 
@@ -163,6 +173,9 @@ func parseID(text string) (uint32, error) {
 // read gives the lines of passwd(5) or group(5), split at colons.
 func (a accounts) read(name string) ([][]string, error) {
 	f, err := a.open(name)
+	if errors.Is(err, rootfs.ErrSpecial) {
+		return nil, fmt.Errorf("%s of the image is not a file: %w", name, errdefs.ErrInvalidArgument)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +200,7 @@ func (a accounts) read(name string) ([][]string, error) {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		out = append(out, strings.Split(line, ":"))
+		out = append(out, strings.SplitN(line, ":", maxFields))
 	}
 	return out, nil
 }

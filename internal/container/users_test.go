@@ -1,6 +1,7 @@
 package container
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -103,6 +104,36 @@ func TestHostileAccounts(t *testing.T) {
 	}
 	if _, err := accountsIn(big).find("web", nil); err == nil || !strings.Contains(err.Error(), "are the most") {
 		t.Errorf("a huge file: %v", err)
+	}
+}
+
+// TestAccountsAreBounded: class 7 (CVE-2024-9676, CVE-2025-4437): what is kept and looked at of an image's files has a limit, and a device in
+// a file's place is not opened: its number here has no driver, so an open would say so.
+func TestAccountsAreBounded(t *testing.T) {
+	full := strings.Repeat(":", maxAccounts-len(passwd)) + "\n"
+	if who, err := accountsIn(rootWith(t, map[string]string{"etc/passwd": passwd + full[1:]})).find("web", nil); err != nil || who.user.UID != 101 {
+		t.Errorf("as much as there may be: %+v %v", who, err)
+	}
+	if _, err := accountsIn(rootWith(t, map[string]string{"etc/passwd": passwd + full})).find("web", nil); err == nil || !strings.Contains(err.Error(), "are the most") {
+		t.Errorf("one byte more: %v", err)
+	}
+	dir := rootWith(t, map[string]string{"etc/group": ""})
+	if err := unix.Mknod(filepath.Join(dir, "etc/passwd"), unix.S_IFCHR|0o644, int(unix.Mkdev(4000, 7))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := accountsIn(dir).find("web", nil); err == nil || !strings.Contains(err.Error(), "not a file") {
+		t.Errorf("a device: %v", err)
+	}
+	if _, err := accountsIn(dir).find("7", nil); err != nil {
+		t.Errorf("a number with a device: %v", err)
+	}
+	var members strings.Builder
+	for gid := range maxGroups + 1 {
+		fmt.Fprintf(&members, "g:x:%d:u\n", gid+1)
+	}
+	dir = rootWith(t, map[string]string{"etc/passwd": "u:x:1:1::/:", "etc/group": members.String()})
+	if _, err := accountsIn(dir).find("u", nil); err == nil || !strings.Contains(err.Error(), "the most that a process can have") {
+		t.Errorf("%d groups: %v", maxGroups+1, err)
 	}
 }
 

@@ -192,7 +192,15 @@ func (v *validation) sysctls() error {
 	return nil
 }
 
+// reservedPrefix begins the annotations by which the engine speaks to its runtime.
+const reservedPrefix = "dev.wherry."
+
 func (v *validation) security() error {
+	for key := range v.host.Annotations {
+		if strings.HasPrefix(key, reservedPrefix) {
+			return invalid("annotation %s: names that begin with %s are the engine's own: use another one, or --security-opt wherry=strict for what they do", key, reservedPrefix)
+		}
+	}
 	o, err := spec.ParseSecurity(v.host.SecurityOpt)
 	if err != nil {
 		return err

@@ -26,6 +26,7 @@ import (
 	containers "wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/image"
+	"wherry.dev/wherry/internal/rootfs"
 )
 
 // Containers is what this package asks of the containers.
@@ -170,7 +171,12 @@ func (s *Service) Put(ctx context.Context, id, name string, r io.Reader, o PutOp
 	options := archive.ReadOptions{IDs: v.Rootfs.IDMap, KeepKind: o.NoOverwriteDirNonDir}
 	if o.CopyUIDGID && v.Config.User != "" {
 		uid, gid, err := containers.FindUser(v.Config.User, func(name string) (*os.File, error) {
-			return archive.Open(root.dir, name, unix.O_RDONLY)
+			at, err := archive.Open(root.dir, name, unix.O_PATH)
+			if err != nil {
+				return nil, err
+			}
+			defer at.Close()
+			return rootfs.Reopen(at)
 		})
 		if err != nil {
 			return err

@@ -236,3 +236,44 @@ func TestPick(t *testing.T) {
 		t.Errorf("%q, %v", top.Processes, err)
 	}
 }
+
+// TestLongArgumentsAreBounded: a container's processes choose their own arguments, which the engine neither keeps nor waits for without end.
+func TestLongArgumentsAreBounded(t *testing.T) {
+	_, _, cmd := run(t, "sleep 1000; : "+strings.Repeat("x", 100<<10))
+	waitFor(t, func() bool {
+		p, err := readProcess(cmd.Process.Pid)
+		return err == nil && len(p.command) == maxCommand && strings.HasPrefix(p.command, "sh -c")
+	})
+	if _, err := output(t.Context(), "/bin/sh", []string{"-c", "exec head -c 100000000 /dev/zero"}); !errors.Is(err, errTooMuch) {
+		t.Errorf("100 MB of ps: %v", err)
+	}
+	if out, err := output(t.Context(), "/bin/sh", []string{"-c", "echo table"}); err != nil || out != "table\n" {
+		t.Errorf("%q %v", out, err)
+	}
+}
+
+// FuzzStat reads lines of /proc/PID/stat, in which the name is the process's own choice.
+func FuzzStat(f *testing.F) {
+	f.Add("7 (a (b) c) S 3 7 7 34818 7 4194304 1 0 0 0 150 50 0 0 20 0 1 0 360000 1 1 1")
+	f.Add("7 (x) R 1) S 3")
+	f.Add(")(")
+	f.Fuzz(func(t *testing.T, line string) {
+		p, err := parseStat(line)
+		if err == nil {
+			_ = p.columns(clock{now: time.Unix(0, 0), uptime: time.Hour})
+		}
+	})
+}
+
+// FuzzPick picks processes out of tables that hold anything.
+func FuzzPick(f *testing.F) {
+	f.Add("PID CMD\n1 a\n- t\n2 b")
+	f.Add("")
+	f.Add("CMD PID\n\n1")
+	f.Fuzz(func(t *testing.T, table string) {
+		top, err := pick(table, []int{1})
+		if err == nil {
+			inside(&top, rootfs.IDMap{Base: 1, Size: 2}, false)
+		}
+	})
+}

@@ -3,6 +3,7 @@ package monitor
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -46,10 +47,26 @@ func readProcess(pid int) (process, error) {
 	if err != nil {
 		return p, fmt.Errorf("read %s/stat: %w", dir, err)
 	}
-	if line, err := os.ReadFile(dir + "/cmdline"); err == nil && len(line) > 0 {
+	if line := readCommand(dir + "/cmdline"); len(line) > 0 {
 		p.command = strings.TrimRight(strings.ReplaceAll(string(line), "\x00", " "), " ")
 	}
 	return p, nil
+}
+
+// maxCommand is how much of a process's arguments is shown: they may be megabytes, of thousands of processes.
+const maxCommand = 4 << 10
+
+func readCommand(name string) []byte {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	line, err := io.ReadAll(io.LimitReader(f, maxCommand))
+	if err != nil {
+		return nil
+	}
+	return line
 }
 
 // parseStat reads the line of a process. Its name stands in parentheses and may hold some itself.

@@ -74,15 +74,36 @@ func ps(ctx context.Context, args []string, pids []int) (string, error) {
 func output(ctx context.Context, path string, args []string) (string, error) {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}
-	var out, complaint bytes.Buffer
+	var out, complaint bounded
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	if err := cmd.Run(); err != nil {
-		if line, _, _ := strings.Cut(strings.TrimSpace(complaint.String()), "\n"); line != "" {
+		if out.full {
+			return "", errTooMuch
+		}
+		if line, _, _ := strings.Cut(strings.TrimSpace(complaint.text.String()), "\n"); line != "" {
 			return "", errors.New(line)
 		}
 		return "", err
 	}
-	return out.String(), nil
+	return out.text.String(), nil
+}
+
+// maxTable bounds what is taken of ps's output, in which the processes' own arguments stand.
+const maxTable = 16 << 20
+
+var errTooMuch = fmt.Errorf("the processes' arguments fill more than %d MiB: ask for fewer columns, as in -eo pid,comm", maxTable>>20)
+
+// bounded keeps what fits and ends who writes more.
+type bounded struct {
+	text bytes.Buffer
+	full bool
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.full = b.full || b.text.Len()+len(p) > maxTable; b.full {
+		return 0, errTooMuch
+	}
+	return b.text.Write(p)
 }
 
 // pick takes the container's processes out of ps's table. The last column may hold spaces.

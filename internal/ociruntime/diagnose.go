@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/sysprog"
 )
 
@@ -100,7 +101,12 @@ var errNotInPath = errors.New("executable file not found in $PATH")
 
 // readHead reads the beginning of a regular file of the container.
 func readHead(files view, name string) ([]byte, error) {
-	f, err := files.open(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	at, err := files.open(name, unix.O_PATH)
+	if err != nil {
+		return nil, err
+	}
+	defer at.Close()
+	f, err := rootfs.Reopen(at)
 	if err != nil {
 		return nil, err
 	}

@@ -114,7 +114,7 @@ func ownPipe(f *os.File, owner int) error {
 
 // write is the exec's program: join everything that the container's init has, by its pidfd, then become the process.
 func (e *exec) write() (err error) {
-	size := 64<<10 + len(e.filter)
+	size := 64<<10 + len(e.filter) + 4*len(e.o.Process.User.AdditionalGids)
 	for _, list := range [][]string{e.o.Process.Args, e.o.Process.Env} {
 		for _, s := range list {
 			size += len(s) + 64

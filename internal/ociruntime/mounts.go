@@ -340,6 +340,9 @@ func (l *layout) cgroupMounts(at string, o mountOptions) error {
 func (l *layout) place(a *attachment, destination string) error {
 	l.held.keep(a.source)
 	dir, name := l.find(a, destination)
+	if err := l.sparesProc(a); err != nil {
+		return err
+	}
 	if dir == nil {
 		l.mounts = append(l.mounts, a)
 		return nil // the child resolves it below its own file system

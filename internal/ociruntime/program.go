@@ -72,7 +72,7 @@ func (s *start) writeProgram(context.Context) error {
 
 // programSize bounds the strings and structures of the program.
 func (s *start) programSize() int {
-	size := 96 << 10
+	size := 96<<10 + 4*len(s.spec.Process.User.AdditionalGids)
 	for _, list := range [][]string{s.spec.Process.Args, s.spec.Process.Env, s.spec.Linux.MaskedPaths, s.spec.Linux.ReadonlyPaths} {
 		for _, str := range list {
 			size += len(str) + 64
@@ -285,7 +285,7 @@ func (w *writer) move(a *attachment, source any, made map[*attachment]sysprog.Wo
 		target = descriptor(a.target)
 	} else {
 		how := w.Bytes(openHow(unix.O_PATH|unix.O_CLOEXEC, inRoot))
-		rest := strings.TrimPrefix(path.Clean("/"+a.rest), "/")
+		rest := "." + path.Clean("/"+a.rest)
 		target = w.Store(w.Call("find "+a.at, unix.SYS_OPENAT2, made[a.parent], w.String(rest), how, openHowSize))
 	}
 	w.Call("attach "+a.at, unix.SYS_MOVE_MOUNT, source, w.none, target, w.none, moveByDescriptors)

@@ -5,6 +5,8 @@ import (
 	"unsafe"
 )
 
+const keyctlNumber = 288
+
 func attempts() []attempt {
 	return []attempt{{"unshare(user)", 310, 0x10000000, 0, 0}, {"mount", 21, 0, 0, 0}, {"bpf", 357, 0, 0, 0}, {"keyctl", 288, 0, 0, 0}, {"io_uring_setup", 425, 1, 0, 0},
 		{"userfaultfd", 374, 0, 0, 0}, {"reboot", 88, 0, 0, 0}, {"init_module", 128, 0, 0, 0}, {"vm86", 166, 0, 0, 0}, {"modify_ldt", 123, 0, 0, 0}, {"number 9999", 9999, 0, 0, 0}}

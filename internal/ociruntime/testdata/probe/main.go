@@ -14,7 +14,8 @@ import (
 )
 
 func main() {
-	commands := map[string]func([]string){"lie": lie, "fds": fds, "posture": posture, "bomb": bomb, "eat": eat, "zombies": zombies}
+	commands := map[string]func([]string){"lie": lie, "fds": fds, "posture": posture, "bomb": bomb, "eat": eat, "zombies": zombies,
+		"overwrite": overwrite, "agent": agent, "mount-agents": mountAgents, "keyring": keyring, "neighbours": neighbours, "processes": processes}
 	commands[os.Args[1]](os.Args[2:])
 }
 
