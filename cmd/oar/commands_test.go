@@ -128,13 +128,13 @@ func TestLifeCycle(t *testing.T) {
 	if h.output() != "" {
 		t.Error("the program runs before start")
 	}
-	h.refuse("exists already", "create", "-b", h.dir, "c")
+	h.refuse("container with given ID already exists", "create", "-b", h.dir, "c")
 	h.oar("start", "c")
 	if s := h.state(); s.Status != specs.StateRunning {
 		t.Errorf("started: %+v", s)
 	}
-	h.refuse("it is running", "start", "c")
-	h.refuse("is running", "delete", "c")
+	h.refuse("cannot start an already running container", "start", "c")
+	h.refuse("cannot delete container c that is not stopped", "delete", "c")
 	var listed []stateOutput
 	must(t, json.Unmarshal([]byte(h.oar("list", "-f", "json")), &listed))
 	if len(listed) != 1 || listed[0].Pid != s.Pid || listed[0].Status != specs.StateRunning || h.oar("list", "-q") != "c\n" || !strings.Contains(h.oar("list"), h.dir) {
@@ -147,11 +147,12 @@ func TestLifeCycle(t *testing.T) {
 	if s := h.await(specs.StateStopped); s.Pid != 0 || !strings.Contains(h.output(), "asked") {
 		t.Errorf("stopped: %+v, %q", s, h.output())
 	}
-	h.refuse("not running", "kill", "c", "KILL")
-	h.refuse("it is stopped", "start", "c")
-	h.refuse("it is stopped", "exec", "c", "true")
+	h.refuse("container not running", "kill", "c", "KILL")
+	h.oar("kill", "-a", "c", "0")
+	h.refuse("cannot start a container that has stopped", "start", "c")
+	h.refuse("cannot exec in a stopped container", "exec", "c", "true")
 	h.oar("delete", "c")
-	h.refuse("does not exist", "state", "c")
+	h.refuse("container does not exist", "state", "c")
 	h.refuse("does not exist", "delete", "c")
 }
 
@@ -219,7 +220,7 @@ func TestExecEndsAsItsProgram(t *testing.T) {
 	for _, row := range []struct {
 		code int
 		args []string
-	}{{0, []string{"true"}}, {5, []string{"sh", "-c", "exit 5"}}, {137, []string{"sh", "-c", "kill -9 $$"}}, {127, []string{"nothing"}}, {126, []string{"/tmp"}}} {
+	}{{0, []string{"true"}}, {5, []string{"sh", "-c", "exit 5"}}, {137, []string{"sh", "-c", "kill -9 $$"}}, {255, []string{"nothing"}}, {255, []string{"/tmp"}}} {
 		if out, err := h.try(append([]string{"exec", "c"}, row.args...)...); exitCodeOf(err) != row.code {
 			t.Errorf("%q: %v, %q", row.args, err, out)
 		}
@@ -239,20 +240,20 @@ func TestExecEndsAsItsProgram(t *testing.T) {
 	if !found {
 		t.Errorf("process %s is not among %v", b, pids)
 	}
-	h.refuse("usage: oar ps", "ps", "-f", "xml", "c")
+	h.refuse("invalid format option", "ps", "-f", "xml", "c")
 }
 
 func TestPauseAndResume(t *testing.T) {
 	h := newHost(t, nil, "sh", "-c", "while :; do echo tick; sleep 0.01; done")
 	h.create()
-	h.refuse("it is created", "resume", "c")
+	h.refuse("container not paused", "resume", "c")
 	h.oar("start", "c")
 	h.oar("pause", "c")
 	if s := h.state(); s.Status != statusPaused {
 		t.Errorf("paused: %+v", s)
 	}
-	h.refuse("it is paused", "pause", "c")
-	h.refuse("it is paused", "exec", "c", "true")
+	h.refuse("container not running", "pause", "c")
+	h.refuse("cannot exec in a paused container", "exec", "c", "true")
 	before := h.output()
 	time.Sleep(50 * time.Millisecond)
 	if h.output() != before {
@@ -298,7 +299,7 @@ func TestDeleteByForce(t *testing.T) {
 	h.create()
 	h.oar("start", "c")
 	h.oar("delete", "--force", "c")
-	h.refuse("does not exist", "state", "c")
+	h.refuse("container does not exist", "state", "c")
 	h.oar("delete", "-f", "c")
 	if _, err := os.Stat(filepath.Join(h.root, "c")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the folder is left: %v", err)
@@ -309,8 +310,8 @@ func TestDeleteByForce(t *testing.T) {
 	h.oar("delete", "--force", "c")
 }
 
-// TestKillAllReachesOtherProcesses: without a pid namespace those outlive the first one.
-func TestKillAllReachesOtherProcesses(t *testing.T) {
+// TestKillReachesOtherProcesses: without a pid namespace those outlive the first one.
+func TestKillReachesOtherProcesses(t *testing.T) {
 	h := newHost(t, func(s *specs.Spec) { s.Linux.Namespaces = s.Linux.Namespaces[1:] }, "sh", "-c", "sleep 1000 & exit")
 	h.create()
 	h.oar("start", "c")
@@ -320,7 +321,7 @@ func TestKillAllReachesOtherProcesses(t *testing.T) {
 	if len(pids) != 1 {
 		t.Fatalf("processes: %v", pids)
 	}
-	h.oar("kill", "--all", "c", "KILL")
+	h.oar("kill", "c", "KILL")
 	for deadline := time.Now().Add(10 * time.Second); len(pids) > 0; time.Sleep(2 * time.Millisecond) {
 		must(t, json.Unmarshal([]byte(h.oar("ps", "--format", "json", "c")), &pids))
 		if time.Now().After(deadline) {
@@ -383,7 +384,7 @@ func TestHookThatFailsOrHangs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t, func(s *specs.Spec) { s.Hooks = &specs.Hooks{}; row.change(s.Hooks) }, "true")
 			h.refuse(row.words, "create", "-b", h.dir, "c")
-			h.refuse("does not exist", "state", "c")
+			h.refuse("container does not exist", "state", "c")
 		})
 	}
 	h := newHost(t, func(s *specs.Spec) { s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/no-such"}}} }, "sleep", "1000")
@@ -395,11 +396,11 @@ func TestHookThatFailsOrHangs(t *testing.T) {
 func TestCreateRefuses(t *testing.T) {
 	h := newHost(t, nil, "no-such-program")
 	h.refuse("executable file not found in $PATH", "create", "-b", h.dir, "c")
-	h.refuse("does not exist", "state", "c")
+	h.refuse("container does not exist", "state", "c")
 	h.refuse("systemd", "--systemd-cgroup", "create", "-b", h.dir, "c")
 	h.refuse("pivot_root", "create", "--no-pivot", "-b", h.dir, "c")
 	h.refuse("was not passed", "create", "--preserve-fds", "1", "-b", h.dir, "c")
-	h.refuse("no terminal", "create", "--console-socket", "/x", "-b", h.dir, "c")
+	h.refuse("cannot use console socket", "create", "--console-socket", "/x", "-b", h.dir, "c")
 	h.refuse("letters, digits", "create", "-b", h.dir, "../c")
 	h.refuse("not supported", "checkpoint", "c")
 	h.refuse("not supported", "restore", "c")

@@ -25,33 +25,38 @@ type creation struct {
 	bundle        string
 	pidFile       string
 	consoleSocket string
+	pidfdSocket   string
+	config        string
 	preserve      int
 	noPivot       bool
 	noNewKeyring  bool
 	gate          bool // the container waits for another process's start
 	detach        bool
-	trace         func(string)
+	trace         func(string) // told each step
 }
 
-const createUsage = "usage: oar create [--bundle FOLDER] [--pid-file FILE] [--console-socket SOCKET] [--preserve-fds N] [--no-new-keyring] ID"
-
 func (o *creation) define(f flags) {
-	f.both(&o.bundle, "bundle", "b", ".")
-	f.StringVar(&o.pidFile, "pid-file", "", "")
-	f.StringVar(&o.consoleSocket, "console-socket", "", "")
-	f.IntVar(&o.preserve, "preserve-fds", 0, "")
-	f.BoolVar(&o.noPivot, "no-pivot", false, "")
-	f.BoolVar(&o.noNewKeyring, "no-new-keyring", false, "")
-	f.String("pidfd-socket", "", "")
+	f.text(&o.bundle, "bundle b", ".", "the bundle's `FOLDER`")
+	f.text(&o.config, "config f", configFile, "the configuration: a `FILE`, from the bundle's folder on")
+	f.yes(&o.noPivot, "no-pivot", "do not pivot to the root file system (refused)")
+	f.yes(&o.noNewKeyring, "no-new-keyring", "leave the container in this session's keyring")
+	o.defineProcess(f)
+}
+
+// defineProcess names the options that exec has too.
+func (o *creation) defineProcess(f flags) {
+	f.text(&o.pidFile, "pid-file", "", "write the process's pid to a `FILE`")
+	f.text(&o.consoleSocket, "console-socket", "", "hand the terminal to who listens on a unix `SOCKET`")
+	f.text(&o.pidfdSocket, "pidfd-socket", "", "hand a pidfd of the process to who listens on a unix `SOCKET`")
+	f.IntVar(&o.preserve, "preserve-fds", 0, "pass `N` descriptors on, from 3")
 }
 
 // create makes a container that waits, with nobody of ours beside it, until start opens its gate.
-func (r *store) create(ctx context.Context, args []string) error {
-	o := creation{gate: true}
-	f := newFlags("create", createUsage)
+func (r *store) create(ctx context.Context, f flags) error {
+	o := creation{gate: true, trace: r.step}
 	o.define(f)
 	var err error
-	if o.id, err = f.id(args); err != nil {
+	if o.id, err = f.id(); err != nil {
 		return err
 	}
 	c, made, err := r.make(ctx, o)
@@ -118,7 +123,7 @@ func (c *record) make(ctx context.Context, o creation) (*ociruntime.Container, e
 // note writes down what has been made. Another process that opens the gate could not say that there is no program to start.
 func (c *record) note(made *ociruntime.Container, gate bool) (err error) {
 	for _, w := range made.Warnings() {
-		warn("%s", w)
+		c.warn("%s", w)
 	}
 	c.Pid = made.Pid()
 	if c.Started, err = startTime(c.Pid); err != nil {
@@ -156,12 +161,19 @@ func (r *store) newRecord(o creation) (*record, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &record{ID: o.id, Bundle: bundle, Created: time.Now().UTC(), dir: r.dir(o.id), NoNewKeyring: o.noNewKeyring}
-	config, err := os.ReadFile(filepath.Join(bundle, configFile))
+	c := &record{ID: o.id, Bundle: bundle, Created: time.Now().UTC(), dir: r.dir(o.id), logger: &r.logger, NoNewKeyring: o.noNewKeyring}
+	name := o.config
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(bundle, name)
+	}
+	config, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("JSON specification file %s not found: %w", name, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("the bundle %s: %w", bundle, err)
 	}
-	if c.spec, err = readSpec(bundle); err != nil {
+	if c.spec, err = parseSpec(name, config); err != nil {
 		return nil, err
 	}
 	if err := checkSpec(c.spec, o); err != nil {
@@ -175,7 +187,7 @@ func (r *store) newRecord(o creation) (*record, error) {
 		return nil, err
 	}
 	if err := os.Mkdir(c.dir, 0o700); errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("container %s exists already (in %s); delete it or take another id", o.id, r.root)
+		return nil, fmt.Errorf("container with given ID already exists: %s (in %s); delete it or take another id", o.id, r.root)
 	} else if err != nil {
 		return nil, err
 	}
@@ -208,7 +220,7 @@ func (c *record) fill() {
 		r.Devices = append(r.Devices, defaultDevices()...)
 	}
 	if p := c.spec.Process; p.ApparmorProfile != "" && !hasAppArmor() {
-		warn("process.apparmorProfile %q has no effect: this kernel does not have AppArmor", p.ApparmorProfile)
+		c.warn("process.apparmorProfile %q has no effect: this kernel does not have AppArmor", p.ApparmorProfile)
 		p.ApparmorProfile = ""
 	}
 	c.Owner = strconv.Itoa(os.Geteuid())
@@ -244,9 +256,9 @@ func checkSpec(s *specs.Spec, o creation) error {
 	case !validVersion(s.Version):
 		return fmt.Errorf("config.json is of version %q (ociVersion) of the specification; oar knows 1.0.0 to %s", s.Version, specs.Version)
 	case s.Process.Terminal && (o.gate || o.detach) && o.consoleSocket == "":
-		return errors.New("config.json asks for a terminal (process.terminal): name the socket that takes it with --console-socket")
-	case !s.Process.Terminal && o.consoleSocket != "":
-		return errors.New("--console-socket is given, but config.json asks for no terminal (process.terminal)")
+		return errors.New("cannot allocate tty if runc will detach without setting console socket: config.json asks for a terminal (process.terminal), name the socket that takes it with --console-socket")
+	case (!s.Process.Terminal || !o.gate && !o.detach) && o.consoleSocket != "":
+		return errors.New("cannot use console socket if runc will not detach or allocate tty: leave --console-socket out")
 	}
 	return nil
 }
@@ -279,7 +291,12 @@ func (c *record) makeGate() (*os.File, error) {
 // hand gives the caller what it asked for: the terminal, and the pid in a file.
 func (o *creation) hand(c *record, made *ociruntime.Container) error {
 	if o.consoleSocket != "" {
-		if err := sendConsole(o.consoleSocket, made.Console()); err != nil {
+		if err := send(o.consoleSocket, "console", made.Console()); err != nil {
+			return err
+		}
+	}
+	if o.pidfdSocket != "" {
+		if err := send(o.pidfdSocket, "pidfd", made.Pidfd()); err != nil {
 			return err
 		}
 	}
@@ -293,20 +310,20 @@ func writePid(file string, pid int) error {
 	return writeWhole(file, []byte(strconv.Itoa(pid)))
 }
 
-// sendConsole passes a terminal's master side to who listens on a unix socket.
-func sendConsole(socket string, console *os.File) error {
+// send passes a descriptor to who listens on a unix socket.
+func send(socket, what string, f *os.File) error {
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
-		return fmt.Errorf("console socket: %w", err)
+		return fmt.Errorf("%s socket: %w", what, err)
 	}
 	defer conn.Close()
-	raw, err := console.SyscallConn()
+	raw, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var sent error
 	err = raw.Control(func(fd uintptr) {
-		_, _, sent = conn.WriteMsgUnix([]byte(console.Name()), unix.UnixRights(int(fd)), nil)
+		_, _, sent = conn.WriteMsgUnix([]byte(f.Name()), unix.UnixRights(int(fd)), nil)
 	})
 	return errors.Join(err, sent)
 }

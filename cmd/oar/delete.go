@@ -21,11 +21,10 @@ const killTimeout = 10 * time.Second
 const signalGrace = 100 * time.Millisecond
 
 // delete removes what create made. A running container only goes with --force.
-func (r *store) delete(ctx context.Context, args []string) error {
-	f := newFlags("delete", "usage: oar delete [--force] ID")
+func (r *store) delete(ctx context.Context, f flags) error {
 	var force bool
-	f.bothBool(&force, "force", "f")
-	id, err := f.id(args)
+	f.yes(&force, "force f", "end what runs, and take what is not there")
+	id, err := f.id()
 	if err != nil {
 		return err
 	}
@@ -51,7 +50,7 @@ func (r *store) delete(ctx context.Context, args []string) error {
 		c.awaitSignalled(ctx)
 	}
 	if status := c.status(); !force && status != specs.StateStopped && status != specs.StateCreated {
-		return fmt.Errorf("container %s is %s: stop it first (kill), or delete it with --force", id, status)
+		return fmt.Errorf("cannot delete container %s that is not stopped: it is %s; stop it first (kill), or delete it with --force", id, status)
 	}
 	return c.destroy(ctx)
 }
@@ -89,7 +88,7 @@ func (c *record) destroy(ctx context.Context) error {
 	}
 	if c.spec.Hooks != nil {
 		if err := ociruntime.RunHooks(ctx, c.spec.Hooks.Poststop, c.ociState(specs.StateStopped)); err != nil {
-			warn("%v", err)
+			c.warn("%v", err)
 		}
 	}
 	return nil

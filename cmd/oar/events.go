@@ -64,11 +64,10 @@ type blkioEntry struct {
 }
 
 // events prints a container's counters at intervals, and each kill for want of memory, until the container ends.
-func (r *store) events(ctx context.Context, args []string) error {
-	f := newFlags("events", "usage: oar events [--interval DURATION] [--stats] ID")
-	interval := f.Duration("interval", 5*time.Second, "")
-	once := f.Bool("stats", false, "")
-	id, err := f.id(args)
+func (r *store) events(ctx context.Context, f flags) error {
+	interval := f.Duration("interval", 5*time.Second, "how often: a `DURATION`")
+	once := f.Bool("stats", false, "print the counters once")
+	id, err := f.id()
 	if err != nil {
 		return err
 	}
@@ -79,7 +78,7 @@ func (r *store) events(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.require("watch", running()...); err != nil {
+	if err := c.require("watch", running()...); err != nil {
 		return err
 	}
 	g, err := c.group()
@@ -96,7 +95,7 @@ func (r *store) events(ctx context.Context, args []string) error {
 func (c *record) watch(ctx context.Context, g *cgroup.Group, interval time.Duration) error {
 	pidfd, alive := c.process()
 	if !alive {
-		return fmt.Errorf("container %s is not running", c.ID)
+		return c.notRunning()
 	}
 	defer pidfd.Close()
 	out := json.NewEncoder(os.Stdout)

@@ -15,9 +15,6 @@ import (
 	"wherry.dev/wherry/internal/ociruntime"
 )
 
-const execUsage = "usage: oar exec [--detach] [--tty] [--console-socket SOCKET] [--pid-file FILE] [--process FILE | --cwd --env --user --additional-gids --cap " +
-	"--no-new-privs] [--preserve-fds N] [--ignore-paused] ID COMMAND …"
-
 // execution are the options of exec.
 type execution struct {
 	creation
@@ -34,36 +31,33 @@ type execution struct {
 	signals      <-chan os.Signal
 }
 
-func (o *execution) parse(args []string) error {
-	f := newFlags("exec", execUsage)
-	f.bothBool(&o.detach, "detach", "d")
-	f.bothBool(&o.tty, "tty", "t")
-	f.StringVar(&o.pidFile, "pid-file", "", "")
-	f.StringVar(&o.consoleSocket, "console-socket", "", "")
-	f.IntVar(&o.preserve, "preserve-fds", 0, "")
-	f.both(&o.process, "process", "p", "")
-	f.StringVar(&o.cwd, "cwd", "", "")
-	f.both(&o.user, "user", "u", "")
-	for _, row := range []struct {
-		to          *texts
-		long, short string
-	}{{&o.env, "env", "e"}, {&o.caps, "cap", "c"}, {&o.groups, "additional-gids", "g"}} {
-		f.Var(row.to, row.long, "")
-		f.Var(row.to, row.short, "")
-	}
-	f.BoolVar(&o.noNewPrivs, "no-new-privs", false, "")
-	f.BoolVar(&o.ignorePaused, "ignore-paused", false, "")
-	f.StringVar(&o.cgroup, "cgroup", "", "")
-	f.StringVar(&o.label, "apparmor", "", "")
-	f.StringVar(&o.label, "process-label", "", "")
-	if err := f.parse(args); err != nil {
+func (o *execution) parse(f flags) error {
+	f.ends = true
+	o.defineProcess(f)
+	f.yes(&o.detach, "detach d", "do not wait for its end")
+	f.yes(&o.tty, "tty t", "give it a terminal")
+	f.text(&o.process, "process p", "", "all that the process is: a `FILE` with the specification's JSON")
+	f.text(&o.cwd, "cwd", "", "the working `FOLDER`")
+	f.text(&o.user, "user u", "", "a `UID[:GID]`")
+	f.many(&o.env, "env e", "one more `VARIABLE` of the environment, as NAME=VALUE")
+	f.many(&o.caps, "cap c", "one more `CAPABILITY`")
+	f.many(&o.groups, "additional-gids g", "one more `GID`")
+	f.yes(&o.noNewPrivs, "no-new-privs", "no program gives it more rights")
+	f.yes(&o.ignorePaused, "ignore-paused", "also in a paused container")
+	f.text(&o.cgroup, "cgroup", "", "another control `GROUP` than the container's (not supported)")
+	f.text(&o.label, "apparmor", "", "an AppArmor `PROFILE` (not supported)")
+	f.text(&o.label, "process-label", "", "an SELinux `LABEL` (not supported)")
+	if err := f.parse(); err != nil {
 		return err
 	}
-	if f.NArg() < 1 || f.NArg() < 2 && o.process == "" {
-		return errors.New(f.usage)
+	if f.NArg() < 1 {
+		return f.wrong(`"exec" requires a minimum of 1 argument(s)`)
+	}
+	if f.NArg() < 2 && o.process == "" {
+		return f.wrong("exec args cannot be empty")
 	}
 	o.id, o.args = f.Arg(0), f.Args()[1:]
-	return o.check()
+	return nil
 }
 
 func (o *execution) check() error {
@@ -80,9 +74,22 @@ func (o *execution) check() error {
 }
 
 // exec runs one more process in a container.
-func (r *store) exec(ctx context.Context, args []string) error {
+func (r *store) exec(ctx context.Context, f flags) error {
 	var o execution
-	if err := o.parse(args); err != nil {
+	if err := o.parse(f); err != nil {
+		return err
+	}
+	err := r.execute(ctx, &o)
+	var code exitCode
+	if err == nil || errors.As(err, &code) {
+		return err
+	}
+	r.fail(fmt.Errorf("exec failed: %w", err))
+	return exitCode(255) // no program's own code is taken for this
+}
+
+func (r *store) execute(ctx context.Context, o *execution) error {
+	if err := o.check(); err != nil {
 		return err
 	}
 	c, err := r.load(o.id)
@@ -93,7 +100,7 @@ func (r *store) exec(ctx context.Context, args []string) error {
 	if o.ignorePaused {
 		allowed = running()
 	}
-	if _, err := c.require("execute a process in", allowed...); err != nil {
+	if err := c.require("exec", allowed...); err != nil {
 		return err
 	}
 	p, err := o.build(c.spec.Process)
@@ -108,14 +115,15 @@ func (r *store) exec(ctx context.Context, args []string) error {
 		return err
 	}
 	defer inside.Close()
-	options := ociruntime.ExecOptions{Process: p, PreserveFDs: o.preserve, NoNewKeyring: c.NoNewKeyring}
+	options := ociruntime.ExecOptions{Process: p, PreserveFDs: o.preserve, NoNewKeyring: c.NoNewKeyring, LineEnds: o.consoleSocket == ""}
 	if !p.Terminal {
 		options.Stdio = ociruntime.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
 	}
 	o.signals = catchSignals()
+	r.detail("execute %q in container %s", p.Args, c.ID)
 	made, err := inside.Exec(ctx, options)
 	if err != nil {
-		return fmt.Errorf("exec failed: %w", err)
+		return err
 	}
 	return o.follow(made)
 }
@@ -125,11 +133,16 @@ func (o *execution) follow(made *ociruntime.Process) error {
 	defer made.Pidfd.Close()
 	console := made.Console
 	if console != nil && o.consoleSocket != "" {
-		if err := sendConsole(o.consoleSocket, console); err != nil {
+		if err := send(o.consoleSocket, "console", console); err != nil {
 			return errors.Join(err, unix.Kill(made.Pid, unix.SIGKILL))
 		}
 		console.Close()
 		console = nil
+	}
+	if o.pidfdSocket != "" {
+		if err := send(o.pidfdSocket, "pidfd", made.Pidfd); err != nil {
+			return errors.Join(err, unix.Kill(made.Pid, unix.SIGKILL))
+		}
 	}
 	if err := writePid(o.pidFile, made.Pid); err != nil {
 		return errors.Join(err, unix.Kill(made.Pid, unix.SIGKILL))

@@ -11,8 +11,8 @@ import (
 )
 
 // printFeatures says what this runtime can do (runtime-spec, "Features").
-func printFeatures(_ context.Context, args []string) error {
-	if err := newFlags("features", "usage: oar features").parse(args); err != nil {
+func printFeatures(_ context.Context, f flags) error {
+	if err := f.parseCount(0, 0); err != nil {
 		return err
 	}
 	yes, no := true, false

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"net"
 	"os"
 	"path/filepath"
@@ -158,15 +159,35 @@ func TestSignalsAndNumbers(t *testing.T) {
 			t.Errorf("%q is taken for %d", text, got)
 		}
 	}
-	for text, want := range map[string]int64{"64m": 64 << 20, "1g": 1 << 30, "-1": -1, "10": 10, "2KB": 2048} {
-		if got, err := number("memory", text); err != nil || got != want {
-			t.Errorf("%s: %d, %v", text, got, err)
+}
+
+// TestLimitsOfUpdate: every option goes to its own place, and nonsense to none.
+func TestLimitsOfUpdate(t *testing.T) {
+	for _, row := range [][3]string{
+		{"memory", "64m", `{"memory":{"limit":67108864}}`}, {"memory-reservation", "1.5GiB", `{"memory":{"reservation":1610612736}}`},
+		{"memory-swap", "-1", `{"memory":{"swap":-1}}`}, {"kernel-memory", "2KB", `{"memory":{"kernel":2048}}`}, {"kernel-memory-tcp", "7", `{"memory":{"kernelTCP":7}}`},
+		{"cpu-period", "10", `{"cpu":{"period":10}}`}, {"cpu-quota", "-1", `{"cpu":{"quota":-1}}`}, {"cpu-burst", "0", `{"cpu":{"burst":0}}`}, {"cpu-share", "512", `{"cpu":{"shares":512}}`},
+		{"cpu-idle", "1", `{"cpu":{"idle":1}}`}, {"cpu-rt-period", "5", `{"cpu":{"realtimePeriod":5}}`}, {"cpu-rt-runtime", "6", `{"cpu":{"realtimeRuntime":6}}`},
+		{"cpuset-cpus", "0-1", `{"cpu":{"cpus":"0-1"}}`}, {"cpuset-mems", "0", `{"cpu":{"mems":"0"}}`}, {"pids-limit", "-1", `{"pids":{"limit":-1}}`}, {"blkio-weight", "500", `{"blockIO":{"weight":500}}`},
+		{"memory", "99999999999t", "out of range"}, {"memory", "much", "not a number"}, {"memory", "-2", "negative"}, {"cpu-share", "-1", "negative"}, {"blkio-weight", "70000", "out of range"},
+		{"pids-limit", "1k", "not a number"}, {"l3-cache-schema", "x", "Intel RDT"}, {"mem-bw-schema", "x", "Intel RDT"},
+	} {
+		f := newFlags(command{name: "update"}, []string{"--" + row[0] + "=" + row[1]})
+		given := defineLimits(f)
+		must(t, f.parse())
+		var r specs.LinuxResources
+		got := ""
+		if err := given(&r); err != nil {
+			got = err.Error()
+		} else if b, err := json.Marshal(r); err == nil {
+			got = string(b)
+		}
+		if !strings.Contains(got, row[2]) {
+			t.Errorf("--%s %s: %s, want %s", row[0], row[1], got, row[2])
 		}
 	}
-	for name, text := range map[string]string{"memory": "99999999999t", "cpu-share": "-1", "blkio-weight": "70000", "pids-limit": "1k"} {
-		if got, err := number(name, text); err == nil {
-			t.Errorf("%s %s is taken for %d", name, text, got)
-		}
+	if n := len(limits()); n != 18 {
+		t.Errorf("%d limits have a row above", n)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 // hello prints what this process sees: the program of the built-in image. With --wait it then sleeps, to be looked at from outside.
-func hello(_ context.Context, args []string) error {
+func hello(_ context.Context, f flags) error {
 	fmt.Print("Hello from a Wherry container. This is what a process sees from inside.\n\n")
 	host, _ := os.Hostname()
 	row("process id", fmt.Sprint(os.Getpid())+", of "+processes()+" that it can see")
@@ -35,7 +35,7 @@ func hello(_ context.Context, args []string) error {
 	row("seccomp", map[string]string{"0": "off", "1": "strict", "2": "system calls are filtered"}[statusLine("Seccomp")])
 	row("new privileges", map[string]string{"0": "by set-user-ID programs", "1": "never"}[statusLine("NoNewPrivs")])
 	fmt.Println()
-	if len(args) > 0 && args[0] == "--wait" {
+	if len(f.args) > 0 && f.args[0] == "--wait" {
 		time.Sleep(time.Hour)
 	}
 	return nil

@@ -14,7 +14,8 @@ import (
 
 // runInit is the small first process of --init: it starts the command, forwards signals to it, reaps whatever else ends, and ends with
 // the command's exit code.
-func runInit(_ context.Context, args []string) error {
+func runInit(_ context.Context, f flags) error {
+	args := f.args
 	if len(args) > 0 && args[0] == "--" {
 		args = args[1:]
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,15 +16,12 @@ import (
 )
 
 // kill sends a signal to a container's first process, or to all of them.
-func (r *store) kill(_ context.Context, args []string) error {
-	f := newFlags("kill", "usage: oar kill [--all] ID [SIGNAL]")
+func (r *store) kill(_ context.Context, f flags) error {
+	f.ends = true
 	var all bool
-	f.bothBool(&all, "all", "a")
-	if err := f.parse(args); err != nil {
+	f.yes(&all, "all a", "to all processes of the container")
+	if err := f.parseCount(1, 2); err != nil {
 		return err
-	}
-	if f.NArg() < 1 || f.NArg() > 2 {
-		return errors.New(f.usage)
 	}
 	name := "TERM"
 	if f.NArg() == 2 {
@@ -39,18 +38,56 @@ func (r *store) kill(_ context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if all {
-		return c.signalAll(signal)
+	if all || signal == unix.SIGKILL && !c.ownsPids() {
+		return c.killAll(signal, all)
 	}
 	pidfd, alive := c.process()
 	if !alive {
-		return fmt.Errorf("container %s is not running", c.ID)
+		return c.notRunning()
 	}
 	defer pidfd.Close()
 	if err := unix.PidfdSendSignal(int(pidfd.Fd()), signal, nil, 0); err != nil {
 		return fmt.Errorf("signal container %s: %w", c.ID, err)
 	}
 	return c.wake(signal)
+}
+
+// notRunning has words that callers look for.
+func (c *record) notRunning() error {
+	return fmt.Errorf("container not running: %s is %s", c.ID, c.status())
+}
+
+// ownsPids says that the kernel ends all processes of the container with its first one.
+func (c *record) ownsPids() bool {
+	return c.spec.Linux != nil && slices.ContainsFunc(c.spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
+		return ns.Type == specs.PIDNamespace && ns.Path == ""
+	})
+}
+
+// killAll signals every process of a container. That there is none is an error, unless the caller asked for whatever there is.
+func (c *record) killAll(signal unix.Signal, whatever bool) error {
+	pidfd, alive := c.process()
+	if alive {
+		defer pidfd.Close()
+		if err := unix.PidfdSendSignal(int(pidfd.Fd()), signal, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("signal container %s: %w", c.ID, err)
+		}
+	}
+	g, err := c.group()
+	if err != nil {
+		return err
+	}
+	pids, err := g.Procs()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("container %s: %w", c.ID, err)
+	}
+	if len(pids) == 0 && !alive && !whatever {
+		return c.notRunning()
+	}
+	if len(pids) == 0 {
+		return nil
+	}
+	return c.signalAll(signal)
 }
 
 // wake lets a frozen container die where its freezer holds even SIGKILL back (v1).
@@ -103,7 +140,7 @@ func parseSignal(text string) (unix.Signal, error) {
 			}
 		}
 	}
-	return 0, fmt.Errorf("signal %q is not one: give a number or a name as in kill -l", text)
+	return 0, fmt.Errorf("unknown signal %q: give a number or a name as in kill -l", text)
 }
 
 // running are the statuses of a container whose program runs, or could.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,17 +12,16 @@ import (
 )
 
 // list prints the containers below --root.
-func (r *store) list(_ context.Context, args []string) error {
-	f := newFlags("list", "usage: oar list [--format table|json] [--quiet]")
+func (r *store) list(_ context.Context, f flags) error {
 	var format string
 	var quiet bool
-	f.both(&format, "format", "f", "table")
-	f.bothBool(&quiet, "quiet", "q")
-	if err := f.parse(args); err != nil {
+	f.text(&format, "format f", "table", "`table or json`")
+	f.yes(&quiet, "quiet q", "ids only")
+	if err := f.parseCount(0, 0); err != nil {
 		return err
 	}
-	if f.NArg() > 0 || format != "table" && format != "json" {
-		return errors.New(f.usage)
+	if format != "table" && format != "json" {
+		return fmt.Errorf("invalid format option: %q is neither table nor json", format)
 	}
 	all, err := r.all()
 	if err != nil {
@@ -34,7 +34,7 @@ func (r *store) list(_ context.Context, args []string) error {
 		}
 		return nil
 	case format == "json":
-		return printJSON(all)
+		return json.NewEncoder(os.Stdout).Encode(all)
 	}
 	w := tabwriter.NewWriter(os.Stdout, 12, 1, 3, ' ', 0)
 	fmt.Fprint(w, "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER\n")
@@ -48,7 +48,7 @@ func (r *store) list(_ context.Context, args []string) error {
 func (r *store) all() ([]stateOutput, error) {
 	out := []stateOutput{}
 	entries, err := os.ReadDir(r.root)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && !r.given {
 		return out, nil
 	}
 	if err != nil {
@@ -63,7 +63,7 @@ func (r *store) all() ([]stateOutput, error) {
 			continue
 		}
 		if err != nil {
-			warn("%v", err)
+			r.warn("%v", err)
 			continue
 		}
 		out = append(out, c.output())

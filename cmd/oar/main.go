@@ -6,18 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 )
-
-// commands by name.
-func commands(r *store) map[string]func(context.Context, []string) error {
-	return map[string]func(context.Context, []string) error{
-		"create": r.create, "start": r.start, "run": r.run, "state": r.state, "kill": r.kill, "delete": r.delete, "exec": r.exec, "list": r.list, "ps": r.ps,
-		"pause": r.pause, "resume": r.resume, "update": r.update, "events": r.events, "spec": writeSpec, "features": printFeatures,
-		"checkpoint": refuseCheckpoint, "restore": refuseCheckpoint,
-		"shim": runShim, "init": runInit, "hello": hello, "version": printVersion,
-	}
-}
 
 // exitCode ends the process with a container's exit code and no message.
 type exitCode int
@@ -28,22 +17,23 @@ func main() {
 	r := &store{}
 	args, err := r.parse(os.Args[1:])
 	if err == nil {
-		command, ok := commands(r)[args[0]]
-		if err = noCommand(args[0]); ok {
-			err = command(context.Background(), args[1:])
-		}
+		err = r.command(context.Background(), args[0], args[1:])
 	}
 	var code exitCode
 	if errors.As(err, &code) {
 		os.Exit(int(code))
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "oar: %s\n", strings.TrimSpace(err.Error()))
-		r.logError(err)
-		var program interface{ ExitCode() int }
-		if errors.As(err, &program) { // it was not found, or is none
-			os.Exit(program.ExitCode())
-		}
+		r.fail(err)
 		os.Exit(1)
 	}
+}
+
+// command runs one by its name.
+func (r *store) command(ctx context.Context, name string, args []string) error {
+	c, err := r.find(name)
+	if err != nil {
+		return err
+	}
+	return c.run(ctx, newFlags(c, args))
 }

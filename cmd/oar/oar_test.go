@@ -121,8 +121,8 @@ func TestRunEndsAsItsProgram(t *testing.T) {
 	}{
 		"well":           {[]string{"echo", "hello"}, 0, "hello\n"},
 		"code":           {[]string{"sh", "-c", "echo to stderr >&2; exit 5"}, 5, "to stderr\n"},
-		"no such":        {[]string{"nothing"}, 127, "not found"},
-		"not executable": {[]string{"/tmp"}, 126, "permission denied"},
+		"no such":        {[]string{"nothing"}, 1, "not found"},
+		"not executable": {[]string{"/tmp"}, 1, "permission denied"},
 	}
 	for name, row := range rows {
 		cmd := oar(t, "run", "--bundle", bundle(t, nil, row.args...), "x")
@@ -229,13 +229,13 @@ func TestHelloSaysWhatItSees(t *testing.T) {
 }
 
 func TestUsage(t *testing.T) {
-	for _, args := range [][]string{{}, {"nonsense"}, {"run"}, {"run", "a", "b"}, {"run", "--no-such", "x"}, {"run", "-b", "/no/such", "x"}, {"init"}, {"shim", "x"}} {
+	for _, args := range [][]string{{"nonsense"}, {"run"}, {"run", "a", "b"}, {"run", "--no-such", "x"}, {"run", "-b", "/no/such", "x"}, {"init"}, {"shim", "x"}} {
 		out, err := oar(t, args...).CombinedOutput()
 		if code := exitCodeOf(err); code != 1 && code != 2 || len(out) == 0 {
 			t.Errorf("%q: %v, %q", args, err, out)
 		}
 	}
-	if out, err := oar(t, "version").Output(); err != nil || !strings.HasPrefix(string(out), "oar version ") {
+	if out, err := oar(t, "version").Output(); err != nil || !strings.HasPrefix(string(out), "oar version ") || !strings.Contains(string(out), "\ncommit: ") || !strings.Contains(string(out), "\nspec: ") {
 		t.Errorf("%v: %q", err, out)
 	}
 }

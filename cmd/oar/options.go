@@ -1,127 +1,172 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"os"
+	"path/filepath"
 	"strings"
-	"time"
 )
-
-const usage = `usage: oar [--root FOLDER] [--log FILE] [--log-format text|json] COMMAND …
-commands: create start run exec state kill delete list ps pause resume update events spec features version; shim init hello`
 
 // store holds the options that stand before the command.
 type store struct {
-	root      string // one folder per container, 0700
-	log       string
-	logFormat string
-	systemd   bool
+	logger
+	root    string // one folder per container, 0700
+	given   bool   // --root was
+	systemd bool
+	manager string // of control groups, as crun's callers name it
 }
 
 // defaultRoot is where containers' states lie when --root does not say.
 const defaultRoot = "/run/oar"
 
-// parse takes runc's global options and returns the command with its arguments.
+// define names runc's global options, and crun's word for one of them.
+func (r *store) define(f flags) {
+	f.text(&r.root, "root", defaultRoot, "where the containers' states lie: a `FOLDER`, best on a tmpfs")
+	f.text(&r.file, "log", "", "the `FILE` to write errors, warnings and details to (standard error unless given)")
+	f.text(&r.format, "log-format", "text", "the form of the log's lines: text or json")
+	f.yes(&r.debug, "debug", "tell each step")
+	f.yes(&r.systemd, "systemd-cgroup", "have systemd make the control groups (not supported)")
+	f.text(&r.manager, "cgroup-manager", "", hidden)
+	f.text(new(string), "rootless", "auto", "whether errors of control groups are ignored: true, false or auto (has no effect)")
+	f.text(new(string), "criu", "", hidden)
+	f.text(new(string), "log-level", "", hidden)
+}
+
+// parse takes the global options and returns the command with its arguments.
 func (r *store) parse(args []string) ([]string, error) {
-	f := newFlags("oar", usage)
-	f.StringVar(&r.root, "root", defaultRoot, "")
-	f.StringVar(&r.log, "log", "", "")
-	f.StringVar(&r.logFormat, "log-format", "text", "")
-	f.BoolVar(&r.systemd, "systemd-cgroup", false, "")
-	f.Bool("debug", false, "")
-	f.String("criu", "", "")
-	f.String("rootless", "auto", "")
-	version := f.Bool("version", false, "")
-	f.BoolVar(version, "v", false, "")
-	if err := f.parse(args); err != nil {
+	f := newFlags(command{}, args)
+	f.ends = true
+	r.define(f)
+	var version bool
+	f.yes(&version, "version v", "print the version")
+	err := f.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return []string{"help"}, nil
+	}
+	if err == nil {
+		err = r.check()
+	}
+	if err != nil {
 		return nil, err
 	}
+	f.Visit(func(o *flag.Flag) { r.given = r.given || o.Name == "root" })
+	if r.given {
+		if r.root, err = filepath.Abs(r.root); err != nil {
+			return nil, err
+		}
+		if r.root == "/" {
+			return nil, errors.New("--root must name a folder for the containers' states, not /")
+		}
+	}
 	switch {
-	case *version:
+	case r.manager == "systemd":
+		r.systemd = true
+	case r.manager != "" && r.manager != "cgroupfs":
+		return nil, fmt.Errorf("--cgroup-manager %q: it is cgroupfs or systemd", r.manager)
+	}
+	switch {
+	case version:
 		return []string{"version"}, nil
 	case f.NArg() == 0:
-		return nil, errors.New(usage)
-	case r.logFormat != "text" && r.logFormat != "json":
-		return nil, fmt.Errorf("--log-format %q: it is text or json", r.logFormat)
+		return []string{"help"}, nil
 	}
 	return f.Args(), nil
 }
 
-func noCommand(name string) error { return fmt.Errorf("there is no command %q; %s", name, usage) }
-
-// logError writes what ended the command where the caller reads it: a line as runc writes it.
-func (r *store) logError(err error) {
-	if r.log == "" {
-		return
-	}
-	f, e := os.OpenFile(r.log, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
-	if e != nil {
-		return
-	}
-	defer f.Close()
-	now, text := time.Now().Format(time.RFC3339), strings.TrimSpace(err.Error())
-	if r.logFormat == "text" {
-		fmt.Fprintf(f, "time=%q level=error msg=%q\n", now, text)
-		return
-	}
-	_ = json.NewEncoder(f).Encode(map[string]string{"level": "error", "msg": text, "time": now})
-}
-
-// warn tells of something that did not stop the command.
-func warn(format string, args ...any) { fmt.Fprintf(os.Stderr, "oar: warning: "+format+"\n", args...) }
-
-// flags are a command's options; what is wrong with them is said in one line.
+// flags are a command's options and arguments.
 type flags struct {
 	*flag.FlagSet
-	usage string
+	command command
+	args    []string // as given
+	ends    bool     // options end at the first argument: what follows is another program's
 }
 
-func newFlags(name, usage string) flags {
-	f := flag.NewFlagSet(name, flag.ContinueOnError)
+// hidden is said of options that are accepted for the sake of callers and of no use to people.
+const hidden = "-"
+
+func newFlags(c command, args []string) flags {
+	f := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	f.Usage = func() {}
-	return flags{f, usage}
+	return flags{FlagSet: f, command: c, args: args}
 }
 
-func (f flags) parse(args []string) error {
-	err := f.Parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		fmt.Println(f.usage)
-		return exitCode(0)
+// parse reads the options, which may stand before and after the arguments (unless another program's follow), and answers --help.
+func (f *flags) parse() error {
+	var rest []string
+	for args := f.args; ; {
+		err := f.Parse(args)
+		if errors.Is(err, flag.ErrHelp) {
+			f.explain()
+			return exitCode(0)
+		}
+		if err != nil {
+			return f.wrong(err.Error())
+		}
+		read := len(args) - f.NArg()
+		if f.ends || f.NArg() == 0 || read > 0 && args[read-1] == "--" {
+			rest = append(rest, f.Args()...)
+			break
+		}
+		rest, args = append(rest, f.Arg(0)), f.Args()[1:]
 	}
-	if err != nil {
-		return fmt.Errorf("%w; %s", err, f.usage)
-	}
-	return nil
+	return f.Parse(append([]string{"--"}, rest...))
 }
 
-// id parses the options of a command that takes a container's id and nothing else.
-func (f flags) id(args []string) (string, error) {
-	if err := f.parse(args); err != nil {
+// wrong says what was wrong with a command's line, and what is right.
+func (f *flags) wrong(what string) error {
+	c := f.command
+	return fmt.Errorf("%s; usage: %s", what, strings.TrimSpace(strings.Join([]string{programName(), c.name, "[OPTIONS]", c.takes}, " ")))
+}
+
+// parseCount parses the line of a command that takes so many arguments.
+func (f *flags) parseCount(atLeast, atMost int) error {
+	if err := f.parse(); err != nil {
+		return err
+	}
+	n, name := f.NArg(), f.command.name
+	switch {
+	case n == atLeast || n > atLeast && n <= atMost:
+		return nil
+	case atLeast == atMost:
+		return f.wrong(fmt.Sprintf("%q requires exactly %d argument(s)", name, atLeast))
+	case n < atLeast:
+		return f.wrong(fmt.Sprintf("%q requires a minimum of %d argument(s)", name, atLeast))
+	}
+	return f.wrong(fmt.Sprintf("%q requires a maximum of %d argument(s)", name, atMost))
+}
+
+// id parses the line of a command that takes a container's id and nothing else.
+func (f *flags) id() (string, error) {
+	if err := f.parseCount(1, 1); err != nil {
 		return "", err
-	}
-	if f.NArg() != 1 {
-		return "", errors.New(f.usage)
 	}
 	return f.Arg(0), checkID(f.Arg(0))
 }
 
-// both defines an option's long and short name.
-func (f flags) both(p *string, long, short, value string) {
-	f.StringVar(p, long, value, "")
-	f.StringVar(p, short, value, "")
+// text defines an option; names are its long and its short one.
+func (f *flags) text(p *string, names, value, says string) {
+	for name := range strings.FieldsSeq(names) {
+		f.StringVar(p, name, value, says)
+	}
 }
 
-func (f flags) bothBool(p *bool, long, short string) {
-	f.BoolVar(p, long, false, "")
-	f.BoolVar(p, short, false, "")
+func (f *flags) yes(p *bool, names, says string) {
+	for name := range strings.FieldsSeq(names) {
+		f.BoolVar(p, name, false, says)
+	}
 }
 
-// texts collects an option that may be given several times.
+// many defines an option that may be given several times.
+func (f *flags) many(p *texts, names, says string) {
+	for name := range strings.FieldsSeq(names) {
+		f.Var(p, name, says)
+	}
+}
+
+// texts collects the values of an option.
 type texts []string
 
 func (t *texts) String() string     { return strings.Join(*t, ",") }
@@ -129,14 +174,17 @@ func (t *texts) Set(v string) error { *t = append(*t, v); return nil }
 
 // checkID refuses names that are no folder of their own.
 func checkID(id string) error {
+	if id == "" {
+		return errors.New("container id cannot be empty")
+	}
 	for _, c := range id {
 		ok := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("_+-.", c)
 		if !ok {
-			return fmt.Errorf("container id %q: it may have letters, digits and _ + - . only", id)
+			return fmt.Errorf("invalid container ID format: %q may have letters, digits and _ + - . only", id)
 		}
 	}
-	if id == "" || id == "." || id == ".." || len(id) > 255 {
-		return fmt.Errorf("container id %q is not usable as a name", id)
+	if id == "." || id == ".." || len(id) > 255 {
+		return fmt.Errorf("invalid container ID format: %q is not usable as a name", id)
 	}
 	return nil
 }

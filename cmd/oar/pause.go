@@ -12,8 +12,8 @@ import (
 const freezeTimeout = 10 * time.Second
 
 // pause freezes all processes of a container.
-func (r *store) pause(ctx context.Context, args []string) error {
-	id, err := newFlags("pause", "usage: oar pause ID").id(args)
+func (r *store) pause(ctx context.Context, f flags) error {
+	id, err := f.id()
 	if err != nil {
 		return err
 	}
@@ -21,8 +21,8 @@ func (r *store) pause(ctx context.Context, args []string) error {
 }
 
 // resume lets them go on.
-func (r *store) resume(ctx context.Context, args []string) error {
-	id, err := newFlags("resume", "usage: oar resume ID").id(args)
+func (r *store) resume(ctx context.Context, f flags) error {
+	id, err := f.id()
 	if err != nil {
 		return err
 	}
@@ -46,12 +46,12 @@ func (r *store) freeze(ctx context.Context, id string, freeze bool) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, freezeTimeout, fmt.Errorf("it took longer than %s", freezeTimeout))
 	defer cancel()
 	if !freeze {
-		if _, err := c.require("resume", statusPaused); err != nil {
+		if err := c.require("resume", statusPaused); err != nil {
 			return err
 		}
 		return g.Thaw(ctx)
 	}
-	if _, err := c.require("pause", specs.StateCreated, specs.StateRunning); err != nil {
+	if err := c.require("pause", specs.StateCreated, specs.StateRunning); err != nil {
 		return err
 	}
 	return g.Freeze(ctx)

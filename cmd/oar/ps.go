@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"slices"
@@ -13,15 +15,15 @@ import (
 )
 
 // ps lists a container's processes: their pids as JSON, or what ps(1) says of them.
-func (r *store) ps(ctx context.Context, args []string) error {
-	f := newFlags("ps", "usage: oar ps [--format table|json] ID [OPTIONS OF ps(1)]")
+func (r *store) ps(ctx context.Context, f flags) error {
+	f.ends = true
 	var format string
-	f.both(&format, "format", "f", "table")
-	if err := f.parse(args); err != nil {
+	f.text(&format, "format f", "table", "`table or json`")
+	if err := f.parseCount(1, math.MaxInt); err != nil {
 		return err
 	}
-	if f.NArg() == 0 || format != "table" && format != "json" {
-		return errors.New(f.usage)
+	if format != "table" && format != "json" {
+		return fmt.Errorf("invalid format option: %q is neither table nor json", format)
 	}
 	if err := checkID(f.Arg(0)); err != nil {
 		return err
@@ -39,7 +41,7 @@ func (r *store) ps(ctx context.Context, args []string) error {
 		return fmt.Errorf("processes of container %s: %w", c.ID, err)
 	}
 	if format == "json" {
-		return printJSON(append([]int{}, pids...))
+		return json.NewEncoder(os.Stdout).Encode(append([]int{}, pids...))
 	}
 	options := f.Args()[1:]
 	if len(options) == 0 {

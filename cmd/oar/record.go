@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,6 +46,7 @@ type record struct {
 
 	dir  string
 	spec *specs.Spec
+	*logger
 }
 
 // statusPaused is runc's word for a frozen container.
@@ -54,10 +56,10 @@ func (r *store) dir(id string) string { return filepath.Join(r.root, id) }
 
 // load reads a container's record and configuration.
 func (r *store) load(id string) (*record, error) {
-	c := &record{dir: r.dir(id)}
+	c := &record{dir: r.dir(id), logger: &r.logger}
 	b, err := os.ReadFile(filepath.Join(c.dir, recordFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("container %q does not exist (looked in %s): %w", id, r.root, fs.ErrNotExist)
+		return nil, fmt.Errorf("container does not exist: %q (looked in %s): %w", id, r.root, fs.ErrNotExist)
 	}
 	if err != nil {
 		return nil, err
@@ -207,15 +209,30 @@ func (c *record) ociState(status specs.ContainerState) specs.State {
 	return s
 }
 
-// require refuses a command that the container's status does not permit.
-func (c *record) require(what string, wanted ...specs.ContainerState) (specs.ContainerState, error) {
+// require refuses a command that the container's status does not permit, in words that callers look for.
+func (c *record) require(what string, wanted ...specs.ContainerState) error {
 	have := c.status()
-	for _, w := range wanted {
-		if have == w {
-			return have, nil
-		}
+	if slices.Contains(wanted, have) {
+		return nil
 	}
-	return have, fmt.Errorf("cannot %s container %s: it is %s", what, c.ID, have)
+	return fmt.Errorf("%s: %s is %s", refusal(what, have), c.ID, have)
+}
+
+// refusal says in general why a command is none for a status.
+func refusal(what string, have specs.ContainerState) string {
+	switch {
+	case what == "start" && have == specs.StateStopped:
+		return "cannot start a container that has stopped"
+	case what == "start" && have == specs.StateRunning:
+		return "cannot start an already running container"
+	case what == "exec" && have == statusPaused:
+		return "cannot exec in a paused container (use --ignore-paused to override)"
+	case what == "start", what == "exec":
+		return fmt.Sprintf("cannot %s in a %s container", what, have)
+	case what == "resume" && have != specs.StateStopped:
+		return "container not paused"
+	}
+	return "container not running"
 }
 
 // open makes the container usable for further processes.
@@ -225,7 +242,7 @@ func (c *record) open() (*ociruntime.Container, error) {
 	}
 	pidfd, alive := c.process()
 	if !alive {
-		return nil, fmt.Errorf("container %s is not running", c.ID)
+		return nil, c.notRunning()
 	}
 	g, err := c.group()
 	if err != nil {
@@ -235,15 +252,23 @@ func (c *record) open() (*ociruntime.Container, error) {
 	return ociruntime.Open(ociruntime.OpenOptions{Spec: c.spec, Pid: c.Pid, Pidfd: pidfd, Cgroup: g})
 }
 
-// readSpec reads a bundle's configuration.
-func readSpec(bundle string) (*specs.Spec, error) {
-	b, err := os.ReadFile(filepath.Join(bundle, configFile))
+// readSpec reads the configuration of a container's folder.
+func readSpec(dir string) (*specs.Spec, error) {
+	name := filepath.Join(dir, configFile)
+	b, err := os.ReadFile(name)
 	if err != nil {
-		return nil, fmt.Errorf("the bundle %s: %w", bundle, err)
+		return nil, err
 	}
-	var spec specs.Spec
-	if err := json.Unmarshal(b, &spec); err != nil {
-		return nil, fmt.Errorf("%s/%s: %w", bundle, configFile, err)
+	return parseSpec(name, b)
+}
+
+func parseSpec(name string, config []byte) (*specs.Spec, error) {
+	var spec *specs.Spec
+	if err := json.Unmarshal(config, &spec); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return &spec, nil
+	if spec == nil {
+		return nil, fmt.Errorf("%s: config cannot be null", name)
+	}
+	return spec, nil
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -15,24 +17,29 @@ import (
 	"wherry.dev/wherry/internal/version"
 )
 
-func printVersion(context.Context, []string) error {
-	fmt.Printf("oar version %s\nspec: %s\n", version.Version, specs.Version)
+func printVersion(context.Context, flags) error {
+	commit := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				commit = s.Value
+			}
+		}
+	}
+	fmt.Printf("%s version %s\ncommit: %s\nspec: %s\ngo: %s\n", programName(), version.Version, commit, specs.Version, runtime.Version())
 	return nil
 }
 
-const runUsage = "usage: oar run [--bundle FOLDER] [--detach] [--keep] [--trace] [options of create] ID"
-
 // run creates and starts a container from a bundle, waits for its end and removes what was made.
-func (r *store) run(ctx context.Context, args []string) error {
-	o := creation{trace: func(string) {}}
-	f := newFlags("run", runUsage)
+func (r *store) run(ctx context.Context, f flags) error {
+	o := creation{trace: r.step}
 	o.define(f)
-	f.bothBool(&o.detach, "detach", "d")
-	keep := f.Bool("keep", false, "")
-	trace := f.Bool("trace", false, "")
-	f.Bool("no-subreaper", false, "")
+	f.yes(&o.detach, "detach d", "do not wait for its end")
+	keep := f.Bool("keep", false, "leave the stopped container to be looked at and deleted")
+	trace := f.Bool("trace", false, "print each step with the time that it took")
+	f.Bool("no-subreaper", false, "do not become the parent of the container's orphans (oar never does)")
 	var err error
-	if o.id, err = f.id(args); err != nil {
+	if o.id, err = f.id(); err != nil {
 		return err
 	}
 	if *trace {
@@ -65,6 +72,9 @@ func (o *creation) runCreated(ctx context.Context, c *record, made *ociruntime.C
 	o.trace("start the program")
 	if err := o.hand(c, made); err != nil {
 		return ociruntime.Status{}, err
+	}
+	if console := o.ownConsole(made); console != nil && !o.detach {
+		ociruntime.KeepLineEnds(console)
 	}
 	if err := made.StartHooks(ctx, c.ociState(specs.StateCreated)); err != nil {
 		return ociruntime.Status{}, err

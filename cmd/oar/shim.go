@@ -20,8 +20,8 @@ import (
 )
 
 // runShim waits on descriptor 3 for the container that it is to stand beside, and serves it.
-func runShim(ctx context.Context, args []string) error {
-	if len(args) > 0 {
+func runShim(ctx context.Context, f flags) error {
+	if len(f.args) > 0 {
 		return errors.New("usage: oar shim, with a connected socket as descriptor 3; the engine starts it")
 	}
 	// Caught and dropped, not ignored: what is ignored stays so in the container's program, which could then not trap SIGTERM.

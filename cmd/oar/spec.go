@@ -13,12 +13,11 @@ import (
 )
 
 // writeSpec writes a configuration to begin with into a bundle.
-func writeSpec(_ context.Context, args []string) error {
-	f := newFlags("spec", "usage: oar spec [--bundle FOLDER]")
+func writeSpec(_ context.Context, f flags) error {
 	var bundle string
-	f.both(&bundle, "bundle", "b", ".")
-	rootless := f.Bool("rootless", false, "")
-	if err := f.parse(args); err != nil {
+	f.text(&bundle, "bundle b", ".", "the `FOLDER` to write it to")
+	rootless := f.Bool("rootless", false, "for a container that needs no root (refused)")
+	if err := f.parseCount(0, 0); err != nil {
 		return err
 	}
 	if *rootless {

@@ -13,8 +13,8 @@ import (
 )
 
 // start opens a created container's gate.
-func (r *store) start(ctx context.Context, args []string) error {
-	id, err := newFlags("start", "usage: oar start ID").id(args)
+func (r *store) start(ctx context.Context, f flags) error {
+	id, err := f.id()
 	if err != nil {
 		return err
 	}
@@ -27,7 +27,7 @@ func (r *store) start(ctx context.Context, args []string) error {
 		return err
 	}
 	defer release()
-	if _, err := c.require("start", specs.StateCreated); err != nil {
+	if err := c.require("start", specs.StateCreated); err != nil {
 		return err
 	}
 	if err := c.startHooks(ctx); err != nil {
@@ -70,7 +70,7 @@ func (c *record) poststart(ctx context.Context) {
 		return
 	}
 	if err := ociruntime.RunHooks(ctx, c.spec.Hooks.Poststart, c.ociState(specs.StateRunning)); err != nil {
-		warn("%v", err)
+		c.warn("%v", err)
 	}
 }
 

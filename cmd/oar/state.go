@@ -29,8 +29,8 @@ func (c *record) output() stateOutput {
 }
 
 // state prints a container's state.
-func (r *store) state(_ context.Context, args []string) error {
-	id, err := newFlags("state", "usage: oar state ID").id(args)
+func (r *store) state(_ context.Context, f flags) error {
+	id, err := f.id()
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 // attachConsole joins a container's terminal with this process's streams; copied closes when its last output has been written. The
 // returned function gives this process's terminal back as it was.
 func attachConsole(console *os.File, copied chan struct{}) (restore func()) {
-	restore = makeRaw(os.Stdin)
+	restore = makeRaw(ownTerminal())
 	copySize(console)
 	go func() { _, _ = console.ReadFrom(os.Stdin) }()
 	go func() {
@@ -28,8 +28,22 @@ func attachConsole(console *os.File, copied chan struct{}) (restore func()) {
 	return restore
 }
 
-// makeRaw has a terminal pass every byte on (termios(3), "Raw mode"); anything else is left alone.
+// ownTerminal is this process's: any of its streams may be redirected. Nil: it has none.
+func ownTerminal() *os.File {
+	for _, f := range []*os.File{os.Stdin, os.Stdout, os.Stderr} {
+		if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err == nil {
+			return f
+		}
+	}
+	return nil
+}
+
+// makeRaw has a terminal pass every byte on (termios(3), "Raw mode"), but for line ends in its output, which the container's
+// terminal leaves as they were written; no terminal is left alone.
 func makeRaw(f *os.File) (restore func()) {
+	if f == nil {
+		return func() {}
+	}
 	fd := int(f.Fd())
 	old, err := unix.IoctlGetTermios(fd, unix.TCGETS)
 	if err != nil {
@@ -37,7 +51,6 @@ func makeRaw(f *os.File) (restore func()) {
 	}
 	raw := *old
 	raw.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
-	raw.Oflag &^= unix.OPOST
 	raw.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
 	raw.Cflag = raw.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
 	raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
@@ -49,7 +62,11 @@ func makeRaw(f *os.File) (restore func()) {
 
 // copySize gives the container's terminal the size of this process's.
 func copySize(console *os.File) {
-	size, err := unix.IoctlGetWinsize(int(os.Stdin.Fd()), unix.TIOCGWINSZ)
+	own := ownTerminal()
+	if own == nil {
+		return
+	}
+	size, err := unix.IoctlGetWinsize(int(own.Fd()), unix.TIOCGWINSZ)
 	if err != nil {
 		return
 	}

@@ -3,30 +3,30 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-const updateUsage = "usage: oar update [--resources FILE|-] [--memory BYTES] [--memory-reservation BYTES] [--memory-swap BYTES] [--cpu-period µs] [--cpu-quota µs] " +
-	"[--cpu-burst µs] [--cpu-share N] [--cpu-idle 0|1] [--cpu-rt-period µs] [--cpu-rt-runtime µs] [--cpuset-cpus LIST] [--cpuset-mems LIST] [--pids-limit N] [--blkio-weight N] ID"
-
 // update changes a container's limits; what no option names stays as it is.
-func (r *store) update(_ context.Context, args []string) error {
-	f := newFlags("update", updateUsage)
+func (r *store) update(_ context.Context, f flags) error {
 	var file string
-	f.both(&file, "resources", "r", "")
-	for _, name := range limitNames() {
-		f.String(name, "", "")
-	}
-	id, err := f.id(args)
+	var res specs.LinuxResources
+	f.text(&file, "resources r", "", "limits as the specification's JSON, of a `FILE` or (-) standard input; the other options come on top")
+	given := defineLimits(f)
+	id, err := f.id()
 	if err != nil {
+		return err
+	}
+	if file != "" {
+		if err := readResources(file, &res); err != nil {
+			return err
+		}
+	}
+	if err := given(&res); err != nil {
 		return err
 	}
 	c, err := r.load(id)
@@ -38,21 +38,11 @@ func (r *store) update(_ context.Context, args []string) error {
 		return err
 	}
 	defer release()
-	if _, err := c.require("update", running()...); err != nil {
+	if err := c.require("update", running()...); err != nil {
 		return err
 	}
-	var res specs.LinuxResources
-	if file != "" {
-		if err := readResources(file, &res); err != nil {
-			return err
-		}
-	}
-	for _, name := range limitNames() {
-		if value := f.Lookup(name).Value.String(); value != "" {
-			if err := setLimit(&res, name, value); err != nil {
-				return err
-			}
-		}
+	if m := res.Memory; m != nil && (m.Kernel != nil || m.KernelTCP != nil) { //nolint:staticcheck // deprecated, but given
+		c.warn("limits of kernel memory are ignored: Linux has no separate ones any more")
 	}
 	dropZero(&res)
 	g, err := c.group()
@@ -134,88 +124,4 @@ func (c *record) noteLimits(res *specs.LinuxResources) error {
 		return err
 	}
 	return writeWhole(filepath.Join(c.dir, configFile), b)
-}
-
-func limitNames() []string {
-	return []string{"memory", "memory-reservation", "memory-swap", "cpu-period", "cpu-quota", "cpu-burst", "cpu-share", "cpu-idle", "cpu-rt-period",
-		"cpu-rt-runtime", "cpuset-cpus", "cpuset-mems", "pids-limit", "blkio-weight", "kernel-memory", "kernel-memory-tcp", "l3-cache-schema", "mem-bw-schema"}
-}
-
-// setLimit puts one option's value into the resources.
-func setLimit(res *specs.LinuxResources, name, value string) error {
-	if strings.HasPrefix(name, "cpu") && res.CPU == nil {
-		res.CPU = &specs.LinuxCPU{}
-	}
-	if strings.HasPrefix(name, "memory") && res.Memory == nil {
-		res.Memory = &specs.LinuxMemory{}
-	}
-	switch name {
-	case "cpuset-cpus":
-		res.CPU.Cpus = value
-		return nil
-	case "cpuset-mems":
-		res.CPU.Mems = value
-		return nil
-	case "l3-cache-schema", "mem-bw-schema":
-		return fmt.Errorf("--%s: Intel RDT is not supported by oar", name)
-	case "kernel-memory", "kernel-memory-tcp":
-		warn("--%s is ignored: Linux has no separate limit of kernel memory any more", name)
-		return nil
-	}
-	n, err := number(name, value)
-	if err != nil {
-		return fmt.Errorf("--%s %q: %w", name, value, err)
-	}
-	u := uint64(n)
-	switch name {
-	case "memory":
-		res.Memory.Limit = &n
-	case "memory-reservation":
-		res.Memory.Reservation = &n
-	case "memory-swap":
-		res.Memory.Swap = &n
-	case "cpu-period":
-		res.CPU.Period = &u
-	case "cpu-quota":
-		res.CPU.Quota = &n
-	case "cpu-burst":
-		res.CPU.Burst = &u
-	case "cpu-share":
-		res.CPU.Shares = &u
-	case "cpu-idle":
-		res.CPU.Idle = &n
-	case "cpu-rt-period":
-		res.CPU.RealtimePeriod = &u
-	case "cpu-rt-runtime":
-		res.CPU.RealtimeRuntime = &n
-	case "pids-limit":
-		res.Pids = &specs.LinuxPids{Limit: &n}
-	case "blkio-weight":
-		w := uint16(n)
-		res.BlockIO = &specs.LinuxBlockIO{Weight: &w}
-	}
-	return nil
-}
-
-// number reads a count, -1 for none; sizes may end in k, m, g or t.
-func number(name, value string) (int64, error) {
-	factor := int64(1)
-	if strings.HasPrefix(name, "memory") {
-		value = strings.TrimSuffix(strings.ToLower(value), "b")
-		for i, unit := range []string{"k", "m", "g", "t"} {
-			if rest, ok := strings.CutSuffix(value, unit); ok {
-				value, factor = rest, 1<<(10*(i+1))
-			}
-		}
-	}
-	n, err := strconv.ParseInt(value, 10, 64)
-	switch {
-	case err != nil:
-		return 0, errors.New("it is not a number")
-	case n < -1 || n < 0 && (name == "cpu-period" || name == "cpu-burst" || name == "cpu-share" || name == "cpu-rt-period"):
-		return 0, errors.New("it must not be negative")
-	case n > (1<<63-1)/factor || name == "blkio-weight" && (n < 0 || n > 1<<16-1):
-		return 0, errors.New("it is out of range")
-	}
-	return n * factor, nil
 }

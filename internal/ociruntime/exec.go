@@ -20,6 +20,8 @@ type ExecOptions struct {
 	PreserveFDs int
 	// NoNewKeyring leaves the program in the session keyring of its creator.
 	NoNewKeyring bool
+	// LineEnds leaves those that the program writes to its terminal as they are.
+	LineEnds bool
 }
 
 // Process is a running exec, a child of this process.
@@ -74,6 +76,9 @@ func (e *exec) prepare() (err error) {
 			return err
 		}
 		e.held.keep(e.slave)
+		if e.o.LineEnds {
+			KeepLineEnds(e.console)
+		}
 		e.o.Stdio = Stdio{e.slave, e.slave, e.slave}
 	}
 	if e.o.Stdio, err = fillStdio(e.o.Stdio, owner, e.held.keep); err != nil {

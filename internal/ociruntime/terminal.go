@@ -102,3 +102,18 @@ func (l *layout) prepareConsole() error {
 	}
 	return l.place(&attachment{source: source, part: strconv.Itoa(int(n))}, "/dev/console")
 }
+
+// KeepLineEnds has a terminal leave the line ends of its program's output as they are, for who passes them on to a terminal of his own or
+// to a file.
+func KeepLineEnds(console *os.File) {
+	raw, err := console.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if t, err := unix.IoctlGetTermios(int(fd), unix.TCGETS); err == nil {
+			t.Oflag &^= unix.ONLCR
+			_ = unix.IoctlSetTermios(int(fd), unix.TCSETS, t)
+		}
+	})
+}
