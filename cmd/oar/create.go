@@ -59,7 +59,11 @@ func (r *store) create(ctx context.Context, f flags) error {
 	if o.id, err = f.id(); err != nil {
 		return err
 	}
-	c, made, err := r.make(ctx, o)
+	c, err := r.newRecord(o)
+	if err != nil {
+		return err
+	}
+	made, err := c.makeOrRemove(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -70,21 +74,13 @@ func (r *store) create(ctx context.Context, f flags) error {
 	return nil
 }
 
-// make creates a container and its record. All is undone when an error is returned.
-func (r *store) make(ctx context.Context, o creation) (*record, *ociruntime.Container, error) {
-	if err := o.check(r); err != nil {
-		return nil, nil, err
-	}
-	c, err := r.newRecord(o)
-	if err != nil {
-		return nil, nil, err
-	}
+// makeOrRemove creates the container of a new record, which goes when an error is returned.
+func (c *record) makeOrRemove(ctx context.Context, o creation) (*ociruntime.Container, error) {
 	made, err := c.make(ctx, o)
 	if err != nil {
 		os.RemoveAll(c.dir)
-		return nil, nil, err
 	}
-	return c, made, nil
+	return made, err
 }
 
 func (c *record) make(ctx context.Context, o creation) (*ociruntime.Container, error) {
@@ -155,8 +151,11 @@ func (o *creation) check(r *store) error {
 	return nil
 }
 
-// newRecord makes the container's folder, which reserves its id.
+// newRecord reads the configuration and makes the container's folder, which reserves its id. It may execute this binary again.
 func (r *store) newRecord(o creation) (*record, error) {
+	if err := o.check(r); err != nil {
+		return nil, err
+	}
 	bundle, err := filepath.Abs(o.bundle)
 	if err != nil {
 		return nil, err
@@ -171,7 +170,12 @@ func (r *store) newRecord(o creation) (*record, error) {
 		return nil, fmt.Errorf("JSON specification file %s not found: %w", name, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the bundle %s: %w", bundle, err)
+		return nil, err
+	}
+	if !mayNameUserNamespace(config) {
+		if err := protectBinary(); err != nil {
+			return nil, err
+		}
 	}
 	if c.spec, err = parseSpec(name, config); err != nil {
 		return nil, err
@@ -179,8 +183,10 @@ func (r *store) newRecord(o creation) (*record, error) {
 	if err := checkSpec(c.spec, o); err != nil {
 		return nil, err
 	}
-	if err := protectBinary(c.spec); err != nil {
-		return nil, err
+	if !hasUserNamespace(c.spec) {
+		if err := protectBinary(); err != nil {
+			return nil, err
+		}
 	}
 	c.fill()
 	if err := os.MkdirAll(r.root, 0o700); err != nil {

@@ -28,7 +28,7 @@ type execution struct {
 	cgroup       string
 	label        string // of a security module
 	args         []string
-	signals      <-chan os.Signal
+	signals      chan os.Signal
 }
 
 func (o *execution) parse(f flags) error {

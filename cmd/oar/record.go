@@ -237,8 +237,10 @@ func refusal(what string, have specs.ContainerState) string {
 
 // open makes the container usable for further processes.
 func (c *record) open() (*ociruntime.Container, error) {
-	if err := protectBinary(c.spec); err != nil {
-		return nil, err
+	if !hasUserNamespace(c.spec) {
+		if err := protectBinary(); err != nil {
+			return nil, err
+		}
 	}
 	pidfd, alive := c.process()
 	if !alive {

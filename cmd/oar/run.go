@@ -46,8 +46,12 @@ func (r *store) run(ctx context.Context, f flags) error {
 		o.trace = traceSteps()
 	}
 	o.trace("read the configuration")
+	c, err := r.newRecord(o)
+	if err != nil {
+		return err
+	}
 	signals := catchSignals()
-	c, made, err := r.make(ctx, o)
+	made, err := c.makeOrRemove(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -68,7 +72,7 @@ func (r *store) run(ctx context.Context, f flags) error {
 }
 
 // runCreated starts the container and, unless it is to be left alone, waits for its end.
-func (o *creation) runCreated(ctx context.Context, c *record, made *ociruntime.Container, signals <-chan os.Signal) (ociruntime.Status, error) {
+func (o *creation) runCreated(ctx context.Context, c *record, made *ociruntime.Container, signals chan os.Signal) (ociruntime.Status, error) {
 	o.trace("start the program")
 	if err := o.hand(c, made); err != nil {
 		return ociruntime.Status{}, err
@@ -98,15 +102,20 @@ func (o *creation) ownConsole(made *ociruntime.Container) *os.File {
 	return made.Console()
 }
 
-// catchSignals takes signals from now on: one that comes while the container is made must not end this process and leave the container.
-func catchSignals() <-chan os.Signal {
+// catchSignals takes the signals that people and service managers send, from now on: one that ended this process while the container is
+// made would leave it behind.
+func catchSignals() chan os.Signal {
 	signals := make(chan os.Signal, 64)
-	signal.Notify(signals)
+	signal.Notify(signals, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH)
 	return signals
 }
 
+// allSignalsAfter is how long a program runs before all other signals are taken too: to take all 64 costs the Go runtime 1.5 ms, which a
+// program that ends at once need not wait for.
+const allSignalsAfter = 20 * time.Millisecond
+
 // attend passes signals and a terminal's bytes on until the process, a child, has ended.
-func attend(pidfd, console *os.File, signals <-chan os.Signal) (ociruntime.Status, error) {
+func attend(pidfd, console *os.File, signals chan os.Signal) (ociruntime.Status, error) {
 	copied := make(chan struct{})
 	if console == nil {
 		close(copied)
@@ -116,8 +125,11 @@ func attend(pidfd, console *os.File, signals <-chan os.Signal) (ociruntime.Statu
 	done := make(chan struct{})
 	defer close(done)
 	go func() {
+		all := time.After(allSignalsAfter)
 		for {
 			select {
+			case <-all:
+				signal.Notify(signals)
 			case s := <-signals:
 				passSignal(pidfd, console, s.(unix.Signal))
 			case <-done:
