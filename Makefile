@@ -5,8 +5,10 @@ LDFLAGS = -s -w -X wherry.dev/wherry/internal/version.Version=$(VERSION)
 
 .PHONY: build demo test unit e2e vm race images tools vet bench clean
 
+# oar begins at code of its own (cmd/oar/entry_*.s), which the Go runtime's start follows.
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/wherry ./cmd/wherryd ./cmd/oar
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/wherry ./cmd/wherryd
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS) -E oar_entry' -o bin/ ./cmd/oar
 
 demo: build
 	test/demo.sh

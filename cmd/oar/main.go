@@ -1,4 +1,9 @@
 // Command oar is Wherry's runtime: it runs OCI bundles, stands beside containers as their shim, and is the program of the built-in image.
+//
+// The number of processors is the machine's: to learn a quota of the control group would cost each start ten system calls.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
 package main
 
 import (
@@ -6,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 )
 
 // exitCode ends the process with a container's exit code and no message.
@@ -14,6 +20,9 @@ type exitCode int
 func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 func main() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(1) // a command does one thing after another; to wake a second thread for each costs more than it gains
+	}
 	r := &store{}
 	args, err := r.parse(os.Args[1:])
 	if err == nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -265,12 +266,12 @@ func readSpec(dir string) (*specs.Spec, error) {
 }
 
 func parseSpec(name string, config []byte) (*specs.Spec, error) {
-	var spec *specs.Spec
-	if err := json.Unmarshal(config, &spec); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	if spec == nil {
+	if string(bytes.TrimSpace(config)) == "null" {
 		return nil, fmt.Errorf("%s: config cannot be null", name)
+	}
+	spec, err := ociruntime.DecodeSpec(config)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return spec, nil
 }

@@ -2,19 +2,34 @@
 
 // func cloneAndRun(args *unixCloneArgs, size, ops, header uintptr) (result uintptr)
 //
+// All signals are blocked around the clone: the child inherits the mask, and has no handler to run. That happens here, where the scheduler
+// cannot move the goroutine to another thread in between.
+//
 // The child uses no stack: R12 is the operation, R13 the header, all else is loaded anew for each operation.
 //
 //	operation: 0 nr, 8…48 arguments, 56 store, 64 tolerated errors, 72 jump, 80 indirect arguments
 TEXT ·cloneAndRun(SB), NOSPLIT, $0-40
-	MOVQ args+0(FP), DI
-	MOVQ size+8(FP), SI
 	MOVQ ops+16(FP), R12
 	MOVQ header+24(FP), R13
-	MOVQ $435, AX
+	MOVQ $14, AX // rt_sigprocmask(SIG_SETMASK, all, &old, 8)
+	MOVQ $2, DI
+	LEAQ 56(R13), SI
+	LEAQ 64(R13), DX
+	MOVQ $8, R10
+	SYSCALL
+	MOVQ args+0(FP), DI
+	MOVQ size+8(FP), SI
+	MOVQ $435, AX // clone3
 	SYSCALL
 	TESTQ AX, AX
 	JZ   next
 	MOVQ AX, result+32(FP)
+	MOVQ $14, AX
+	MOVQ $2, DI
+	LEAQ 64(R13), SI
+	XORL DX, DX
+	MOVQ $8, R10
+	SYSCALL
 	RET
 
 next:

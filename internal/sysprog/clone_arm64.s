@@ -2,19 +2,33 @@
 
 // func cloneAndRun(args *unixCloneArgs, size, ops, header uintptr) (result uintptr)
 //
+// Signals are blocked around the clone, as in clone_amd64.s.
+//
 // The child uses no stack: R19 is the operation, R20 the header, all else is loaded anew for each operation. A system call has its number
 // in R8 and changes R0 only.
 //
 //	operation: 0 nr, 8…48 arguments, 56 store, 64 tolerated errors, 72 jump, 80 indirect arguments
 TEXT ·cloneAndRun(SB), NOSPLIT, $0-40
-	MOVD args+0(FP), R0
-	MOVD size+8(FP), R1
 	MOVD ops+16(FP), R19
 	MOVD header+24(FP), R20
-	MOVD $435, R8
+	MOVD $135, R8 // rt_sigprocmask
+	MOVD $2, R0
+	ADD  $56, R20, R1
+	ADD  $64, R20, R2
+	MOVD $8, R3
+	SVC
+	MOVD args+0(FP), R0
+	MOVD size+8(FP), R1
+	MOVD $435, R8 // clone3
 	SVC
 	CBZ  R0, next
 	MOVD R0, result+32(FP)
+	MOVD $135, R8
+	MOVD $2, R0
+	ADD  $64, R20, R1
+	MOVD ZR, R2
+	MOVD $8, R3
+	SVC
 	RET
 
 next:

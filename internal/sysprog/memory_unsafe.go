@@ -60,14 +60,15 @@ func cloneAndRun(args *unixCloneArgs, size, ops, header uintptr) (result uintptr
 // address and the call.
 const headerPidfd = 48
 
+// headerMask and the word behind it are the signal mask of the clone, and the caller's (cloneAndRun).
+const headerMask = 56
+
 func (p *Program) spawn(args *unixCloneArgs, pidfd *int32) (pid int, err error) {
 	p.store(p.header(headerPidfd), 1<<64-1)
+	p.store(p.header(headerMask), 1<<64-1)
 	args.pidfd = uint64(p.header(headerPidfd))
 	defer func() { *pidfd = int32(p.load(p.header(headerPidfd))) }()
-	var result uintptr
-	if e := locked(func() { result = cloneAndRun(args, cloneArgsSize, p.header(headerSize), p.base()) }); e != nil {
-		return 0, e
-	}
+	result := cloneAndRun(args, cloneArgsSize, p.header(headerSize), p.base())
 	if int(result) < 0 {
 		return 0, unix.Errno(-int(result))
 	}

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,7 +39,7 @@ const (
 	headerAlive  = 24 // 1 until the child has executed a program or exited (the kernel clears it)
 	headerMark   = 32 // the last Mark that was passed
 	headerFork   = 40 // 1 until Fork has happened, or the child that should have forked is gone
-	headerSize   = 64
+	headerSize   = 80
 
 	opWords = 11 // nr, a0…a5, store, tolerated errors, jump, indirect arguments
 	opSize  = opWords * 8
@@ -346,21 +345,6 @@ func Protect() error {
 		return fmt.Errorf("make the process undumpable: %w", err)
 	}
 	return nil
-}
-
-// locked runs f on a thread of its own with all signals blocked: a child inherits the mask, and has no handler to run.
-func locked(f func()) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var all, old unix.Sigset_t
-	for i := range all.Val {
-		all.Val[i] = ^uint64(0)
-	}
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &old); err != nil {
-		return os.NewSyscallError("rt_sigprocmask", err)
-	}
-	f()
-	return os.NewSyscallError("rt_sigprocmask", unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil))
 }
 
 // Status waits for a child to end, forgets it, and returns its exit code, or the signal that ended it. It takes no thread while it waits.
