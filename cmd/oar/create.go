@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -108,6 +107,7 @@ func (c *record) make(ctx context.Context, o creation) (*ociruntime.Container, e
 	if err != nil {
 		return nil, err
 	}
+	c.group = made.Cgroup()
 	if err := c.note(made, o.gate); err != nil {
 		err = errors.Join(err, c.end(context.WithoutCancel(ctx)))
 		made.Close()
@@ -230,9 +230,6 @@ func (c *record) fill() {
 		p.ApparmorProfile = ""
 	}
 	c.Owner = strconv.Itoa(os.Geteuid())
-	if u, err := user.LookupId(c.Owner); err == nil {
-		c.Owner = u.Username
-	}
 }
 
 // hasAppArmor says that the kernel could apply a profile: then one that the runtime does not apply is refused.

@@ -37,7 +37,7 @@ func (r *store) delete(ctx context.Context, f flags) error {
 		return fmt.Errorf("container %s is being created: wait for that, or delete it with --force", id)
 	}
 	if status == specs.StateCreating { // its creator holds the lock until it has ended, or been ended
-		if g, err := c.group(); err == nil {
+		if g, err := c.openGroup(); err == nil {
 			_ = g.Kill()
 		}
 	}
@@ -98,7 +98,7 @@ func (c *record) destroy(ctx context.Context) error {
 func (c *record) end(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, killTimeout, fmt.Errorf("they did not end within %s of SIGKILL", killTimeout))
 	defer cancel()
-	g, err := c.group()
+	g, err := c.openGroup()
 	if err != nil {
 		return err
 	}

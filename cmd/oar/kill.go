@@ -73,7 +73,7 @@ func (c *record) killAll(signal unix.Signal, whatever bool) error {
 			return fmt.Errorf("signal container %s: %w", c.ID, err)
 		}
 	}
-	g, err := c.group()
+	g, err := c.openGroup()
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (c *record) killAll(signal unix.Signal, whatever bool) error {
 
 // wake lets a frozen container die where its freezer holds even SIGKILL back (v1).
 func (c *record) wake(signal unix.Signal) error {
-	g, err := c.group()
+	g, err := c.openGroup()
 	if err != nil || signal != unix.SIGKILL || !cgroup.Frozen(g) {
 		return nil
 	}
@@ -104,7 +104,7 @@ func (c *record) wake(signal unix.Signal) error {
 
 // signalAll reaches every process of the control group, also those that outlive the first one.
 func (c *record) signalAll(signal unix.Signal) error {
-	g, err := c.group()
+	g, err := c.openGroup()
 	if err != nil {
 		return err
 	}

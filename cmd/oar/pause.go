@@ -39,7 +39,7 @@ func (r *store) freeze(ctx context.Context, id string, freeze bool) error {
 		return err
 	}
 	defer release()
-	g, err := c.group()
+	g, err := c.openGroup()
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ func (r *store) ps(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
-	g, err := c.group()
+	g, err := c.openGroup()
 	if err != nil {
 		return err
 	}

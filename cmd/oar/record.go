@@ -39,14 +39,15 @@ type record struct {
 	Bundle       string    `json:"bundle"`
 	Rootfs       string    `json:"rootfs"`
 	Created      time.Time `json:"created"`
-	Owner        string    `json:"owner"`
+	Owner        string    `json:"owner"` // user id
 	Cgroup       string    `json:"cgroup"`
 	Pid          int       `json:"pid"`     // 0: creation has not come to its end
 	Started      uint64    `json:"started"` // the process's start time in the kernel's ticks (proc_pid_stat(5))
 	NoNewKeyring bool      `json:"noNewKeyring,omitempty"`
 
-	dir  string
-	spec *specs.Spec
+	dir   string
+	spec  *specs.Spec
+	group *cgroup.Group // see openGroup
 	*logger
 }
 
@@ -180,7 +181,7 @@ func (c *record) status() specs.ContainerState {
 		return specs.StateStopped
 	}
 	pidfd.Close()
-	if g, err := c.group(); err == nil && cgroup.Frozen(g) {
+	if g, err := c.openGroup(); err == nil && cgroup.Frozen(g) {
 		return statusPaused
 	}
 	if gate, err := c.gate(); err == nil {
@@ -199,7 +200,13 @@ func (c *record) gate() (*os.File, error) {
 	return os.NewFile(uintptr(fd), gateFile), nil
 }
 
-func (c *record) group() (*cgroup.Group, error) { return cgroup.Open(c.Cgroup) }
+// openGroup is the container's control group: known where this process made it, else found among the host's hierarchies.
+func (c *record) openGroup() (*cgroup.Group, error) {
+	if c.group != nil {
+		return c.group, nil
+	}
+	return cgroup.Open(c.Cgroup)
+}
 
 // ociState is what hooks and callers are told.
 func (c *record) ociState(status specs.ContainerState) specs.State {
@@ -247,7 +254,7 @@ func (c *record) open() (*ociruntime.Container, error) {
 	if !alive {
 		return nil, c.notRunning()
 	}
-	g, err := c.group()
+	g, err := c.openGroup()
 	if err != nil {
 		pidfd.Close()
 		return nil, err

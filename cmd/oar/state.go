@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"os/user"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -25,7 +26,7 @@ type stateOutput struct {
 func (c *record) output() stateOutput {
 	s := c.ociState(c.status())
 	return stateOutput{Version: s.Version, ID: s.ID, Pid: s.Pid, Status: s.Status, Bundle: s.Bundle, Rootfs: c.Rootfs, Created: c.Created,
-		Annotations: s.Annotations, Owner: c.Owner}
+		Annotations: s.Annotations, Owner: userName(c.Owner)}
 }
 
 // state prints a container's state.
@@ -45,4 +46,12 @@ func printJSON(v any) error {
 	e := json.NewEncoder(os.Stdout)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
+}
+
+// userName is a user's name on the host, its id where it has none.
+func userName(id string) string {
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return id
 }
