@@ -125,7 +125,11 @@ func (e *exec) write() (err error) {
 			size += len(s) + 64
 		}
 	}
-	if e.program, err = sysprog.New(size); err != nil {
+	clocks, err := openClocks(e.c.spec, e.c.Pid(), &e.held)
+	if err != nil {
+		return err
+	}
+	if e.program, err = newProgram(size, clocks != nil); err != nil {
 		return err
 	}
 	p := e.program
@@ -156,6 +160,7 @@ func (e *exec) write() (err error) {
 	if root != nil {
 		all &^= unix.CLONE_NEWNS
 	}
+	writeClocks(p, clocks)
 	p.Call("join the container's namespaces", unix.SYS_SETNS, pidfd, all)
 	dir, entries, err := openGroup(e.c.cgroup, &e.held)
 	if err != nil {

@@ -189,7 +189,11 @@ func (s *start) runInside(ctx context.Context, h specs.Hook, std Stdio) error {
 			size += len(text) + 64
 		}
 	}
-	p, err := sysprog.New(size)
+	clocks, err := openClocks(s.spec, s.process.Pid, &s.held)
+	if err != nil {
+		return err
+	}
+	p, err := newProgram(size, clocks != nil)
 	if err != nil {
 		return err
 	}
@@ -201,6 +205,7 @@ func (s *start) runInside(ctx context.Context, h specs.Hook, std Stdio) error {
 	if s.ns.sharesMounts() {
 		all &^= unix.CLONE_NEWNS
 	}
+	writeClocks(p, clocks)
 	p.Call("join the container's namespaces", unix.SYS_SETNS, s.process.Pidfd, all)
 	dir, entries, err := openGroup(s.group, &s.held)
 	if err != nil {

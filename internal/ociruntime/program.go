@@ -39,7 +39,7 @@ func (s *start) writeProgram(context.Context) error {
 			return err
 		}
 	}
-	if s.program, err = sysprog.New(s.programSize() + len(s.filter)); err != nil {
+	if s.program, err = s.ns.newProgram(s.programSize() + len(s.filter)); err != nil {
 		return err
 	}
 	w := &writer{Program: s.program, s: s, none: s.program.String("")}
@@ -105,19 +105,10 @@ func (w *writer) clone(limits []rlimit) error {
 	s := w.s
 	writeRaise(w.Program, limits)
 	s.attributes.writeEarly(w.Program)
-	if s.ns.user != nil {
-		w.Call("join the user namespace", unix.SYS_SETNS, descriptor(s.ns.user), unix.CLONE_NEWUSER)
+	if err := w.join(); err != nil {
+		return err
 	}
-	for _, j := range s.ns.joined {
-		if j.kind != unix.CLONE_NEWUSER {
-			w.Call("join the "+j.name+" namespace", unix.SYS_SETNS, descriptor(j.file), j.kind)
-		}
-	}
-	flags := s.ns.create &^ (unix.CLONE_NEWUSER | unix.CLONE_NEWCGROUP)
-	if flags&unix.CLONE_NEWTIME != 0 {
-		w.Call("make a time namespace", unix.SYS_UNSHARE, unix.CLONE_NEWTIME)
-		flags &^= unix.CLONE_NEWTIME
-	}
+	flags := s.ns.create &^ (unix.CLONE_NEWUSER | unix.CLONE_NEWCGROUP | unix.CLONE_NEWTIME)
 	dir, entries, err := openGroup(s.group, &s.held)
 	if err != nil {
 		return err
@@ -129,6 +120,38 @@ func (w *writer) clone(limits []rlimit) error {
 	_ = unix.SetNonblock(descriptor(s.fromParent), false) // the child has no poller
 	if s.fromChild != nil {
 		w.Call("close the parent's end", unix.SYS_CLOSE, descriptor(s.fromChild))
+	}
+	return nil
+}
+
+// join enters the namespaces that exist. Those of the host, or of others, want the rights from before the user namespace; those that belong
+// to it, where this process has no rights, want the ones inside. A mount namespace is entered last: paths lead elsewhere from there on.
+func (w *writer) join() error {
+	s := w.s
+	entered := map[int]sysprog.Word{}
+	call := func(j joinedNamespace) sysprog.Op {
+		return w.Call("join the "+j.name+" namespace", unix.SYS_SETNS, descriptor(j.file), j.kind)
+	}
+	if s.ns.user != nil {
+		for _, j := range s.ns.joined {
+			if j.kind != unix.CLONE_NEWUSER && j.kind != unix.CLONE_NEWNS {
+				op := call(j)
+				w.Tolerate(op, 0, unix.EPERM)
+				entered[j.kind] = w.Store(op)
+			}
+		}
+		w.Call("join the user namespace", unix.SYS_SETNS, descriptor(s.ns.user), unix.CLONE_NEWUSER)
+	}
+	if err := w.makeTime(); err != nil {
+		return err
+	}
+	for _, j := range s.ns.joined {
+		if done, ok := entered[j.kind]; ok {
+			w.JumpIfEqual(done, 0, 1)
+		}
+		if j.kind != unix.CLONE_NEWUSER {
+			call(j)
+		}
 	}
 	return nil
 }

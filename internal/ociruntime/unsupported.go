@@ -14,7 +14,7 @@ func unsupported(s *specs.Spec) (warnings []string, err error) {
 		asked bool
 		name  string
 	}{
-		{len(l.TimeOffsets) > 0, "linux.timeOffsets"}, {l.IntelRdt != nil, "linux.intelRdt"},
+		{l.IntelRdt != nil, "linux.intelRdt"},
 		{l.MountLabel != "", "linux.mountLabel"},
 	} {
 		if row.asked {

@@ -80,6 +80,12 @@ func futexWait(address uintptr, value uint32) {
 	_, _, _ = unix.Syscall6(unix.SYS_FUTEX, address, 0 /* FUTEX_WAIT */, uintptr(value), 0, 0, 0)
 }
 
+// futexWaitAWhile is futexWait for at most 2 ms.
+func futexWaitAWhile(address uintptr, value uint32) {
+	limit := unix.Timespec{Nsec: 2e6}
+	_, _, _ = unix.Syscall6(unix.SYS_FUTEX, address, 0, uintptr(value), uintptr(unsafe.Pointer(&limit)), 0, 0)
+}
+
 // status is si_status of a SIGCHLD: the exit code, or the signal.
 func status(info *unix.Siginfo) int32 {
 	return *(*int32)(unsafe.Pointer(uintptr(unsafe.Pointer(info)) + 24))

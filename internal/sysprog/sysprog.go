@@ -53,12 +53,15 @@ type Program struct {
 	ops   int
 	names []string
 	err   error
+	apart bool // its child has memory of its own
 }
 
 // New makes an empty program with room for data bytes of strings, filters and the like.
-func New(data int) (*Program, error) {
+func New(data int) (*Program, error) { return newProgram(data, unix.MAP_PRIVATE) }
+
+func newProgram(data, sharing int) (*Program, error) {
 	size := (headerSize + maxOps*opSize + data + 4095) &^ 4095
-	arena, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	arena, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, sharing|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, fmt.Errorf("map %d bytes for a program of system calls: %w", size, err)
 	}
@@ -232,6 +235,9 @@ func (p *Program) Start(flags uint64, forks bool) (*Process, error) {
 	pidfd := int32(-1)
 	args := unixCloneArgs{flags: flags | unix.CLONE_VM | unix.CLONE_CLEAR_SIGHAND | unix.CLONE_PIDFD | unix.CLONE_CHILD_CLEARTID, exitSignal: uint64(unix.SIGCHLD)}
 	args.childTid = uint64(p.header(headerAlive))
+	if p.apart {
+		args.flags &^= unix.CLONE_VM
+	}
 	if forks {
 		args.childTid = uint64(p.header(headerFork))
 	}
@@ -242,7 +248,7 @@ func (p *Program) Start(flags uint64, forks bool) (*Process, error) {
 	if !forks {
 		return &Process{Pid: pid, Pidfd: int(pidfd), helper: -1, prog: p}, nil
 	}
-	p.wait(headerFork)
+	awaitFork(p, int(pidfd))
 	pr := &Process{Pid: int(p.load(p.header(headerPid))), helper: int(pidfd), prog: p}
 	if pr.Pid == 0 {
 		return nil, errors.Join(pr.reapHelper(), p.failure())
