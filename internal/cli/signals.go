@@ -7,23 +7,33 @@ import (
 	"os/signal"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// rareSignals is when the signals that hardly anybody sends are caught too: catching one costs a switch between threads, there and back, and all
+// of them would take longer than many a container runs.
+const rareSignals = 20 * time.Millisecond
 
 // forwardSignals passes what this process is sent on to a container. Signals that come before started is closed wait for it. The third
 // SIGINT or SIGTERM calls giveUp: whatever runs there does not listen, and somebody wants the prompt back.
 func forwardSignals(ctx context.Context, app *App, id string, started <-chan struct{}, giveUp func()) (stop func()) {
 	got := make(chan os.Signal, 64)
-	signal.Notify(got)
+	signal.Notify(got, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2)
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		later := time.NewTimer(rareSignals)
+		defer later.Stop()
 		asked := 0
 		for {
 			var s syscall.Signal
 			select {
+			case <-later.C:
+				signal.Notify(got)
+				continue
 			case sig := <-got:
 				s, _ = sig.(syscall.Signal)
 			case <-ctx.Done():
