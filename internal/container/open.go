@@ -181,8 +181,12 @@ func (s *Service) recoverAll(ctx context.Context) {
 }
 
 // sweep ends what lies in the state directory of containers that are not there any more: somebody has taken their folders away. What
-// belongs to a container that was set aside stays as it is.
+// belongs to a container that was set aside stays as it is. It also deletes what an earlier life has discarded.
 func sweep(ctx context.Context, s *Service) {
+	discarded, _ := filepath.Glob(filepath.Join(s.o.containersDir(), "*"+discardedSuffix))
+	for _, dir := range discarded {
+		s.log(rootfs.RemoveTree(dir))
+	}
 	for _, dir := range []string{filepath.Join(s.o.State, "tasks"), s.o.etcDir(""), s.o.sharedMemory("")} {
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {

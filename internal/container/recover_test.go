@@ -334,3 +334,26 @@ func TestFullDisk(t *testing.T) {
 	}
 	e.run(request{name: "new", cmd: sh("true")}) // and the name is free
 }
+
+// TestDiscardedFolders: the files of a container with --rm are deleted, also where the engine is killed as soon as it has said so.
+func TestDiscardedFolders(t *testing.T) {
+	e := newEngine(t)
+	left := func() []string {
+		folders, _ := filepath.Glob(filepath.Join(e.o.Root, "containers", "*"))
+		return folders
+	}
+	id := e.create(request{cmd: sh("echo x >/kept"), h: container.HostConfig{AutoRemove: true}})
+	gone := e.arm(id, container.WaitConditionRemoved)
+	e.start(id)
+	e.take(gone)
+	if _, err := os.Stat(filepath.Join(e.o.Root, "containers", id)); err == nil {
+		t.Error("its folder is there after it was said to be removed")
+	}
+	e.eventually("its files are deleted", func() bool { return len(left()) == 0 })
+	e.close()
+	if err := os.MkdirAll(filepath.Join(e.o.Root, "containers", id+discardedSuffix, "rootfs", "upper"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	e.open()
+	e.eventually("what an earlier life has left is deleted", func() bool { return len(left()) == 0 })
+}

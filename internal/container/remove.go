@@ -125,13 +125,34 @@ func (l life) takeApart(ctx context.Context, r *Record, o RemoveOptions) error {
 		return err
 	}
 	s.o.releaseVolumes(ctx, r, o.Volumes)
-	for _, dir := range []string{s.o.etcDir(r.ID), c.dir} {
-		if err := rootfs.RemoveTree(dir); err != nil {
-			return err
-		}
+	if err := rootfs.RemoveTree(s.o.etcDir(r.ID)); err != nil {
+		return err
+	}
+	remove := rootfs.RemoveTree
+	if r.HostConfig.AutoRemove {
+		remove = func(dir string) error { return discard(ctx, s, dir) }
+	}
+	if err := remove(c.dir); err != nil {
+		return err
 	}
 	s.o.Images.Release(ctx, r.ID)
 	l.giveRange(r)
+	return nil
+}
+
+// discardedSuffix ends the names of folders whose files are being deleted.
+const discardedSuffix = ".gone"
+
+// discard takes a disposable container's folder out of the way; nobody waits until its files are deleted. Where the engine is killed before,
+// its next life does it (see sweep).
+func discard(ctx context.Context, s *Service, dir string) error {
+	gone := dir + discardedSuffix
+	if err := os.Rename(dir, gone); err != nil {
+		return rootfs.RemoveTree(dir)
+	}
+	if !s.lives.run(ctx, func(context.Context) { s.log(rootfs.RemoveTree(gone)) }) {
+		return rootfs.RemoveTree(gone)
+	}
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,9 +21,14 @@ type Shims struct {
 
 	mu     sync.Mutex // guards what follows
 	spare  *shimProcess
+	coming chan struct{} // closed when the spare under way is there, or cannot be made; nil: none is under way
 	closed bool
 	work   sync.WaitGroup
 }
+
+// refillAfter is when a new spare is started after one was taken: by then the container that took it runs, and neither waits for the other's
+// processor.
+const refillAfter = 5 * time.Millisecond
 
 // shimProcess is a shim that waits to be told its container.
 type shimProcess struct {
@@ -41,19 +47,27 @@ func OpenShims(oar string) *Shims {
 func (s *Shims) refill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.spare != nil {
+	if s.closed || s.spare != nil || s.coming != nil {
 		return
 	}
 	s.work.Add(1)
+	coming := make(chan struct{})
+	s.coming = coming
 	go func() {
 		defer s.work.Done()
+		defer func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.coming = nil
+			close(coming)
+		}()
 		p, err := startShim(s.oar)
 		if err != nil {
 			return // whoever needs one starts one and says why it cannot
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.closed || s.spare != nil {
+		if s.closed {
 			p.conn.Close()
 			return
 		}
@@ -61,12 +75,19 @@ func (s *Shims) refill() {
 	}()
 }
 
-// take is the spare, nil without one or where the binary has been replaced since.
+// take is the spare, the one under way too; nil without one or where the binary has been replaced since.
 func (s *Shims) take() *shimProcess {
 	s.mu.Lock()
-	p := s.spare
+	p, coming := s.spare, s.coming
 	s.spare = nil
 	s.mu.Unlock()
+	if p == nil && coming != nil {
+		<-coming
+		s.mu.Lock()
+		p = s.spare
+		s.spare = nil
+		s.mu.Unlock()
+	}
 	if p == nil {
 		return nil
 	}
@@ -90,7 +111,9 @@ func (s *Shims) Close() {
 
 // adopt gives a container to a shim, to the spare one where there is one.
 func (s *Shims) adopt(a shim.Adoption, files ...*os.File) (*shim.Conn, error) {
-	if p := s.take(); p != nil {
+	p := s.take()
+	time.AfterFunc(refillAfter, s.refill)
+	if p != nil {
 		c := shim.NewConn(p.conn)
 		if c.Send(a, files...) == nil {
 			return c, nil

@@ -100,16 +100,16 @@ func Create(ctx context.Context, o CreateOptions) (*Task, error) {
 	t := newTask(o.Dir, config)
 	shims := o.Shims
 	if shims == nil {
-		shims = &Shims{oar: o.Oar}
+		shims = &Shims{oar: o.Oar, closed: true} // which keeps none
 	}
 	if err := t.spawn(ctx, shims); err != nil {
 		os.RemoveAll(o.Dir)
 		return nil, fmt.Errorf("start the shim of container %s: %w", o.ID, err)
 	}
+	written := make(chan error, 1)
+	go func() { written <- shim.WriteJSON(filepath.Join(o.Dir, shim.ConfigFile), o.Spec) }() // waited for below; the shim does not read it
 	resp, _, err := t.call(ctx, shim.Request{Method: shim.MethodCreate})
-	if o.Shims != nil {
-		o.Shims.refill()
-	}
+	err = errors.Join(err, <-written)
 	if err == nil {
 		t.pid, t.warnings = resp.Pid, resp.Warnings
 		t.pidfd, err = openPidfd(t.pid)
@@ -156,9 +156,6 @@ func writeDir(o CreateOptions, config shim.Config) error {
 		return err
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return err
-	}
-	if err := shim.WriteJSON(filepath.Join(o.Dir, shim.ConfigFile), o.Spec); err != nil {
 		return err
 	}
 	return shim.WriteJSON(filepath.Join(o.Dir, shim.TaskFile), config)
