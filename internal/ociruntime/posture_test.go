@@ -5,11 +5,13 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/moby/moby/api/types/container"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/spec"
 )
@@ -77,24 +79,50 @@ func postureBox(t *testing.T, host container.HostConfig, own bool, user specs.Us
 	return b
 }
 
-// plainPosture replaces what differs from machine to machine: namespaces by whether they are the host's.
+// plainPosture replaces what differs from machine to machine: namespaces by whether they are the host's, limits and the score by whether
+// they are this process's.
 func plainPosture(t *testing.T, text string) string {
 	t.Helper()
+	own := creators(t)
 	var out []string
 	for line := range strings.Lines(text) {
 		line = strings.TrimSuffix(line, "\n")
 		if f := strings.Fields(line); len(f) == 3 && f[0] == "namespace" {
-			own, err := os.Readlink("/proc/self/ns/" + f[1])
+			mine, err := os.Readlink("/proc/self/ns/" + f[1])
 			must(t, err)
 			f[2] = "own"
-			if own == strings.TrimSpace(line[strings.LastIndex(line, " ")+1:]) {
+			if mine == strings.TrimSpace(line[strings.LastIndex(line, " ")+1:]) {
 				f[2] = "the host's"
 			}
 			line = strings.Join(f, " ")
 		}
+		if kind, _, _ := strings.Cut(line, " "); own[line] {
+			line = kind + " as its creator's"
+		} else if serial, ok := strings.CutPrefix(line, "session keyring "); ok && strings.Trim(serial, "-0123456789") == "" {
+			line = "session keyring own"
+		}
+		if len(out) > 0 && line == out[len(out)-1] {
+			continue
+		}
 		out = append(out, line)
 	}
 	return strings.Join(out, "\n") + "\n"
+}
+
+// creators are the lines that a process inherits from this one as they are.
+func creators(t *testing.T) map[string]bool {
+	t.Helper()
+	limits, err := os.ReadFile("/proc/self/limits")
+	must(t, err)
+	own := map[string]bool{}
+	for line := range strings.Lines(string(limits)) {
+		own["rlimit "+strings.Join(strings.Fields(line), " ")] = true
+	}
+	own["oom_score_adj "+strconv.Itoa(ownOOMScore())+" "] = true
+	if id, err := unix.KeyctlGetKeyringID(unix.KEY_SPEC_SESSION_KEYRING, false); err == nil {
+		own["session keyring "+strconv.Itoa(id)] = true
+	}
+	return own
 }
 
 func without(text, prefix string) string {

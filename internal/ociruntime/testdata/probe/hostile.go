@@ -14,12 +14,12 @@ import (
 
 // overwrite looks for programs of others by /proc/PID/exe, holds each open, and tries again and again to write to it: what is executed
 // cannot be written, but later, when its process has gone, it could be. With a path as argument it also reads that file by way of each
-// process's root, working directory and descriptors. It ends when /stop is there.
+// process's root, working directory and descriptors. It ends when /tmp/stop is there.
 func overwrite(args []string) {
 	w := writer{held: map[[2]uint64]*os.File{}, own: identity("/proc/self/exe")}
 	for w.rounds = 0; ; w.rounds++ {
 		w.round(args)
-		if _, err := os.Stat("/stop"); err == nil && w.rounds > 0 {
+		if _, err := os.Stat("/tmp/stop"); err == nil && w.rounds > 0 {
 			break
 		}
 		if w.rounds == 0 {

@@ -34,22 +34,29 @@ func lie([]string) {
 
 // fds prints the open descriptors and what they are.
 func fds([]string) {
+	for _, line := range openFiles() {
+		fmt.Println(line)
+	}
+}
+
+func openFiles() (out []string) {
 	dir, err := os.Open("/proc/self/fd")
 	if err != nil {
-		fmt.Println(err)
-		return
+		return []string{err.Error()}
 	}
+	defer dir.Close()
 	names, _ := dir.Readdirnames(-1)
 	own := fmt.Sprint(dir.Fd())
 	sort.Strings(names)
 	for _, n := range names {
 		to, _ := os.Readlink("/proc/self/fd/" + n)
-		if n == own || strings.Contains(to, "eventpoll") || strings.Contains(to, "eventfd") { // the Go runtime's
+		if n == own || strings.Contains(to, "eventpoll") || strings.Contains(to, "eventfd") || strings.Contains(to, "/cpu.") { // the Go runtime's
 			continue
 		}
 		kind, _, _ := strings.Cut(to, ":")
-		fmt.Println(n, kind)
+		out = append(out, n+" "+kind)
 	}
+	return out
 }
 
 // bomb forks as fast as it may, and each of its children does.

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,26 +13,42 @@ import (
 	"syscall"
 )
 
-// posture prints what the process is confined to, one fact a line, in a fixed order. Nothing in it depends on the machine's size or load.
-func posture([]string) {
+// posture prints what the process is confined to, one fact a line, in a fixed order; to a file where one is named, which is opened last.
+// Nothing in it depends on the machine's size or load.
+func posture(args []string) {
+	var text bytes.Buffer
+	describe(&text)
+	if len(args) == 0 {
+		_, _ = os.Stdout.Write(text.Bytes())
+		return
+	}
+	if err := os.WriteFile(args[0]+".part", text.Bytes(), 0o644); err != nil {
+		fmt.Println(err)
+		return
+	}
+	_ = os.Rename(args[0]+".part", args[0])
+}
+
+func describe(w io.Writer) {
+	ownProcess(w)
 	status := readStatus()
 	for _, key := range []string{"Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Seccomp_filters", "SigIgn", "SigBlk"} {
-		fmt.Println("status", key, strings.Join(strings.Fields(status[key]), " "))
+		fmt.Fprintln(w, "status", key, strings.Join(strings.Fields(status[key]), " "))
 	}
 	umask := syscall.Umask(0)
-	fmt.Printf("umask %04o\n", umask)
+	fmt.Fprintf(w, "umask %04o\n", umask)
 	for _, ns := range []string{"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"} {
 		id, _ := os.Readlink("/proc/self/ns/" + ns)
-		fmt.Println("namespace", ns, id) // the test replaces what is the host's
+		fmt.Fprintln(w, "namespace", ns, id) // the test replaces what is the host's
 	}
-	mounts()
-	masked()
-	devices()
-	writable("/proc/sys")
-	writable("/proc")
-	writable("/sys")
-	readable()
-	calls()
+	mounts(w)
+	masked(w)
+	devices(w)
+	writable(w, "/proc/sys")
+	writable(w, "/proc")
+	writable(w, "/sys")
+	readable(w)
+	calls(w)
 }
 
 func readStatus() map[string]string {
@@ -44,7 +62,7 @@ func readStatus() map[string]string {
 }
 
 // mounts prints place, type and the flags that matter.
-func mounts() {
+func mounts(w io.Writer) {
 	b, _ := os.ReadFile("/proc/self/mountinfo")
 	var out []string
 	for line := range strings.Lines(string(b)) {
@@ -69,14 +87,14 @@ func mounts() {
 	last := ""
 	for _, l := range out {
 		if l != last {
-			fmt.Println(l)
+			fmt.Fprintln(w, l)
 		}
 		last = l
 	}
 }
 
 // masked prints what is left of paths that tell about the host.
-func masked() {
+func masked(w io.Writer) {
 	for _, p := range []string{"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/interrupts", "/proc/timer_list", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"} {
 		fi, err := os.Stat(p)
 		switch {
@@ -84,7 +102,7 @@ func masked() {
 			continue
 		case fi.IsDir():
 			list, _ := os.ReadDir(p)
-			fmt.Println("masked", p, len(list), "entries")
+			fmt.Fprintln(w, "masked", p, len(list), "entries")
 		default:
 			b := make([]byte, 16)
 			f, err := os.Open(p)
@@ -92,12 +110,12 @@ func masked() {
 			if err == nil {
 				n, _ = f.Read(b)
 			}
-			fmt.Println("masked", p, fi.Mode().Type(), n, "bytes", err)
+			fmt.Fprintln(w, "masked", p, fi.Mode().Type(), n, "bytes", err)
 		}
 	}
 }
 
-func devices() {
+func devices(w io.Writer) {
 	var out []string
 	_ = filepath.WalkDir("/dev", func(p string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type()&fs.ModeDevice != 0 {
@@ -108,17 +126,17 @@ func devices() {
 		return nil
 	})
 	sort.Strings(out)
-	fmt.Println(strings.Join(out, "\n"))
+	fmt.Fprintln(w, strings.Join(out, "\n"))
 	f, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
-	fmt.Println("open /dev/null", err)
+	fmt.Fprintln(w, "open /dev/null", err)
 	_ = f.Close()
 	err = syscall.Mknod("/tmp/disk", syscall.S_IFBLK|0o600, 254<<8)
-	fmt.Println("mknod of a disk", err)
+	fmt.Fprintln(w, "mknod of a disk", err)
 	_ = os.Remove("/tmp/disk")
 }
 
 // writable prints the regular files below a folder that can be opened for writing. Numbered parts (processes, processors) become *.
-func writable(dir string) {
+func writable(w io.Writer, dir string) {
 	found := map[string]bool{}
 	_ = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -158,24 +176,24 @@ func writable(dir string) {
 		list = append(list, p)
 	}
 	sort.Strings(list)
-	fmt.Println("writable below", dir, len(list) > 0)
+	fmt.Fprintln(w, "writable below", dir, len(list) > 0)
 	for _, p := range list {
-		fmt.Println("writable", p)
+		fmt.Fprintln(w, "writable", p)
 	}
 }
 
 // readable prints whether files that tell attackers about the kernel or the host's hardware can be read.
-func readable() {
+func readable(w io.Writer) {
 	for _, p := range []string{"/proc/kallsyms", "/proc/kmsg", "/dev/kmsg", "/dev/mem", "/dev/vda", "/proc/sysrq-trigger", "/proc/1/environ", "/proc/slabinfo", "/proc/vmallocinfo", "/proc/kpagecount"} {
 		f, err := os.Open(p)
 		if err == nil {
 			f.Close()
 		}
-		fmt.Println("open", p, err)
+		fmt.Fprintln(w, "open", p, err)
 	}
 }
 
-func calls() {
+func calls(w io.Writer) {
 	runtime.LockOSThread()
 	for _, c := range attempts() {
 		_, _, errno := syscall.RawSyscall6(c.nr, c.a, c.b, c.c, 0, 0, 0)
@@ -183,9 +201,9 @@ func calls() {
 		if errno == 0 {
 			verdict = "allowed"
 		}
-		fmt.Println("call", c.name, verdict)
+		fmt.Fprintln(w, "call", c.name, verdict)
 	}
-	sockets()
+	sockets(w)
 }
 
 type attempt struct {
@@ -194,7 +212,7 @@ type attempt struct {
 	a, b, c uintptr
 }
 
-func sockets() {
+func sockets(w io.Writer) {
 	families := []struct {
 		name         string
 		family, kind int
@@ -206,6 +224,6 @@ func sockets() {
 			verdict = "allowed"
 			_ = syscall.Close(fd)
 		}
-		fmt.Println("socket", f.name, verdict)
+		fmt.Fprintln(w, "socket", f.name, verdict)
 	}
 }
