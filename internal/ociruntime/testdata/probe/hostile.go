@@ -16,7 +16,11 @@ import (
 // cannot be written, but later, when its process has gone, it could be. With a path as argument it also reads that file by way of each
 // process's root, working directory and descriptors. It ends when /tmp/stop is there.
 func overwrite(args []string) {
-	w := writer{held: map[[2]uint64]*os.File{}, own: identity("/proc/self/exe")}
+	w := writer{held: map[[2]uint64]*os.File{}, own: map[[2]uint64]bool{{}: true}}
+	files, _ := filepath.Glob("/bin/*")
+	for _, f := range files {
+		w.own[identity(f)] = true
+	}
 	for w.rounds = 0; ; w.rounds++ {
 		w.round(args)
 		if _, err := os.Stat("/tmp/stop"); err == nil && w.rounds > 0 {
@@ -34,7 +38,7 @@ func overwrite(args []string) {
 
 type writer struct {
 	held                    map[[2]uint64]*os.File
-	own                     [2]uint64
+	own                     map[[2]uint64]bool // the image's programs, which it may write to
 	rounds, written, leaked int
 }
 
@@ -49,12 +53,12 @@ func identity(name string) [2]uint64 {
 func (w *writer) round(canaries []string) {
 	list, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range list {
-		if f, err := os.OpenFile(dir+"/exe", os.O_WRONLY, 0); err == nil {
+		if f, err := os.OpenFile(dir+"/exe", os.O_WRONLY, 0); err == nil && !w.own[identity(dir+"/exe")] {
 			_, _ = f.Write([]byte("overwritten"))
 			f.Close()
 			w.written++
 		}
-		if id := identity(dir + "/exe"); id != w.own && id[1] != 0 && w.held[id] == nil {
+		if id := identity(dir + "/exe"); !w.own[id] && w.held[id] == nil {
 			if f, err := os.Open(dir + "/exe"); err == nil {
 				w.held[id] = f
 			}
