@@ -253,8 +253,8 @@ func TestCloseLetsClientsGo(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if _, err := e.ExecInspect(x); !errdefs.IsNotFound(err) {
-		t.Errorf("an exec of an earlier life: %v", err)
+	if about, err := e.ExecInspect(x); err != nil || !about.Running {
+		t.Errorf("an exec of an earlier life: %+v %v", about, err)
 	}
 	if got := e.exec(id, container.ExecCreateRequest{Cmd: sh("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")}, nil); !strings.Contains(got.out, "sleep 1000 ") || !strings.Contains(got.out, "sleep 999 ") {
 		t.Errorf("what runs: %+v", got)

@@ -25,7 +25,8 @@ const (
 	sessionWait = 10 * time.Second
 )
 
-// Execs are the execs of all containers. They live in memory: an engine's next life does not know those of the last.
+// Execs are the execs of all containers. They live in memory; an engine's next life has from the shims those that ran when it began, and the
+// last that had ended.
 type Execs struct {
 	mu   sync.Mutex // guards what follows
 	byID map[string]*execution

@@ -24,7 +24,7 @@ const (
 
 // watch waits for a task's end.
 func (l life) watch(ctx context.Context, t *task.Task) {
-	exit, err := t.Wait(ctx)
+	exit, err := t.Follow(ctx, func(o task.OOM) { noteShortage(l, o) })
 	if err != nil {
 		return // the engine closes; its next life finds the task again
 	}
@@ -59,7 +59,7 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 		if exit.Lost {
 			r.Error = "its supervisor was gone: the container was ended, how its program did is not known"
 		}
-	}, func(r *Record) { tellEnd(s, r) })
+	}, func(r *Record) { tellEnd(s, r, exit) })
 	c.answerExit(exited(r))
 	if t != nil {
 		s.log(t.Delete(ctx))
@@ -73,9 +73,15 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 	}
 }
 
-// tellEnd publishes an end, and that memory was short where it was.
-func tellEnd(s *Service, r *Record) {
-	if r.OOMKilled {
+// noteShortage records and publishes that the kernel has killed a process of a container that lives on, for now.
+func noteShortage(l life, o task.OOM) {
+	l.c.settleAndTell(func(r *Record) { r.OOMKilled, r.OOMVictim = true, o.Victim },
+		func(r *Record) { l.s.publish(r, events.ActionOOM, "victim", r.OOMVictim) })
+}
+
+// tellEnd publishes an end, and that memory was short where nobody has said so yet.
+func tellEnd(s *Service, r *Record, exit task.Exit) {
+	if exit.OOMUntold {
 		s.publish(r, events.ActionOOM, "victim", r.OOMVictim)
 	}
 	s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(r.ExitCode), "execDuration", strconv.Itoa(int(r.FinishedAt.Sub(r.StartedAt).Seconds())))

@@ -235,6 +235,7 @@ func (l life) goOn(ctx context.Context, t *task.Task) {
 	l.c.mu.Lock()
 	l.c.task = t
 	l.c.mu.Unlock()
+	l.s.log(findExecs(ctx, l, t))
 	if l.endedMeanwhile(ctx, t) {
 		return
 	}

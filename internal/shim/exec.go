@@ -2,23 +2,57 @@ package shim
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-func (s *Server) exec(ctx context.Context, r Request, files []*os.File) (Response, *os.File, error) {
+const (
+	// execsKept is how many execs that have ended are remembered for an engine's next life.
+	execsKept = 32
+	// forgetAfter is how long the exit of an exec without a note is kept for who may wait for it.
+	forgetAfter = time.Minute
+)
+
+// execs are those of one container.
+type execs struct {
+	mu      sync.Mutex // guards what follows
+	byID    map[string]*execution
+	ended   []string // that are kept for a later life, the oldest first
+	outlets []outlet
+}
+
+// execution is one exec, under way or ended.
+type execution struct {
+	process Process
+	note    json.RawMessage // what the engine wants to know of it in its next life; none: it does not
+	told    bool            // somebody has waited for it
+	done    chan struct{}
+	exit    Exit
+}
+
+// ExecState is what is known of an exec.
+type ExecState struct {
+	ID   string          `json:"id"`
+	Note json.RawMessage `json:"note"`
+	Pid  int             `json:"pid,omitempty"`
+	Exit *Exit           `json:"exit,omitempty"` // nil: it runs
+	Told bool            `json:"told,omitempty"` // an engine has waited for its end
+}
+
+func (s *Server) exec(ctx context.Context, client *Conn, r Request, files []*os.File) (Response, *os.File, error) {
 	s.mu.Lock()
 	c, exit := s.life.container, s.life.exit
-	_, taken := s.execs[r.Exec]
 	s.mu.Unlock()
 	switch {
 	case c == nil || exit != nil:
 		return Response{}, nil, errors.New("the container is not running")
-	case taken || r.Process == nil:
+	case r.Process == nil || s.execs.find(r.Exec) != nil:
 		return Response{}, nil, fmt.Errorf("exec %q: no process, or its name is taken", r.Exec)
 	}
 	var streams Streams
@@ -31,27 +65,66 @@ func (s *Server) exec(ctx context.Context, r Request, files []*os.File) (Respons
 	if err != nil {
 		return Response{}, nil, err
 	}
-	e := &execution{process: p, done: make(chan struct{})}
-	s.mu.Lock()
-	s.execs[r.Exec] = e
-	s.mu.Unlock()
-	go func() {
-		code, sig, err := p.Reap()
-		e.exit = Exit{Code: code, Signal: sig, At: time.Now(), Started: true}
-		if err != nil {
-			e.exit.Code = 255
-		}
-		close(e.done)
-		time.AfterFunc(forgetAfter, func() { s.forget(r.Exec, e) }) // an engine that was killed asks no more
-	}()
+	e := &execution{process: p, note: r.Note, done: make(chan struct{})}
+	s.execs.add(r.Exec, e, client, outletsOf(p, streams))
+	go s.follow(r.Exec, e)
 	return Response{Pid: p.Pid()}, p.Console(), nil
 }
 
-// execution waits for an exec, which is then forgotten, or signals it.
-func (s *Server) execution(r Request) (Response, *os.File, error) {
+// follow waits for an exec's end.
+func (s *Server) follow(id string, e *execution) {
+	code, sig, err := e.process.Reap()
+	exit := Exit{Code: code, Signal: sig, At: time.Now(), Started: true}
+	if err != nil {
+		exit.Code = 255
+	}
+	s.execs.end(id, e, exit)
 	s.mu.Lock()
-	e := s.execs[r.Exec]
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	s.untidy++
+	s.tidyLater()
+}
+
+func (x *execs) find(id string) *execution {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.byID[id]
+}
+
+func (x *execs) add(id string, e *execution, client *Conn, streams []*os.File) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.byID[id] = e
+	for _, f := range streams {
+		o := outlet{client, f}
+		if client.gone {
+			go o.drain()
+			continue
+		}
+		x.outlets = append(x.outlets, o)
+	}
+}
+
+func (x *execs) end(id string, e *execution, exit Exit) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	e.exit = exit
+	close(e.done)
+	x.outlets = closeOutlets(x.outlets)
+	if e.note == nil {
+		time.AfterFunc(forgetAfter, func() { x.forget(id, e) }) // an engine that was killed asks no more
+		return
+	}
+	x.ended = append(x.ended, id)
+	if len(x.ended) > execsKept {
+		delete(x.byID, x.ended[0])
+		x.ended = x.ended[1:]
+	}
+}
+
+// ask waits for an exec, or signals it.
+func (x *execs) ask(r Request) (Response, *os.File, error) {
+	e := x.find(r.Exec)
 	if e == nil {
 		return Response{}, nil, fmt.Errorf("there is no exec %q", r.Exec)
 	}
@@ -59,23 +132,74 @@ func (s *Server) execution(r Request) (Response, *os.File, error) {
 		return Response{}, nil, e.process.Kill(unix.Signal(r.Signal))
 	}
 	<-e.done
-	s.forget(r.Exec, e)
+	if e.note == nil {
+		x.forget(r.Exec, e)
+	}
 	return Response{Exit: &e.exit}, nil, nil
 }
 
-// forgetAfter is how long an exec's exit is kept for who may wait for it.
-const forgetAfter = time.Minute
+// tell notes that somebody knows of an exec's end.
+func (x *execs) tell(id string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if e := x.byID[id]; e != nil {
+		e.told = true
+	}
+}
 
-func (s *Server) forget(id string, e *execution) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.execs[id] != e {
-		return
+func (x *execs) forget(id string, e *execution) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.byID[id] == e {
+		delete(x.byID, id)
 	}
-	delete(s.execs, id)
-	if console := e.process.Console(); console != nil {
-		console.Close()
+}
+
+// states are the execs that an engine's next life wants to know.
+func (x *execs) states() []ExecState {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var out []ExecState
+	for id, e := range x.byID {
+		if e.note == nil {
+			continue
+		}
+		state := ExecState{ID: id, Note: e.note, Pid: e.process.Pid(), Told: e.told}
+		select {
+		case <-e.done:
+			state.Exit, state.Pid = &e.exit, 0
+		default:
+		}
+		out = append(out, state)
 	}
-	s.untidy++
-	s.tidyLater()
+	return out
+}
+
+// await waits for those of a container whose processes are all dead.
+func (x *execs) await() {
+	x.mu.Lock()
+	var running []*execution
+	for _, e := range x.byID {
+		running = append(running, e)
+	}
+	x.mu.Unlock()
+	for _, e := range running {
+		<-e.done
+	}
+}
+
+// drainFor reads on for a client that has gone.
+func (x *execs) drainFor(client *Conn) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	client.gone = true
+	var left []outlet
+	for _, o := range x.outlets {
+		if o.client == client {
+			go o.drain()
+			continue
+		}
+		left = append(left, o)
+	}
+	x.outlets = left
 }

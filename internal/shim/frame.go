@@ -19,6 +19,8 @@ const maxFrame = 16 << 20
 type Conn struct {
 	c  *net.UnixConn
 	mu sync.Mutex // one frame at a time is written
+
+	gone bool // execs.mu guards it: nobody reads what execs print to this client
 }
 
 // NewConn takes a connected socket.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -105,7 +106,7 @@ func TestFilesAreWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got Exit
-	if err := ReadJSON(path, &got); err != nil || got != want {
+	if err := ReadJSON(path, &got); err != nil || !reflect.DeepEqual(got, want) {
 		t.Fatalf("%v %+v", err, got)
 	}
 	if list, _ := os.ReadDir(filepath.Dir(path)); len(list) != 1 {

@@ -58,9 +58,11 @@ type Server struct {
 	mu      sync.Mutex // guards what follows
 	clients int        // connected now
 	life    life
-	execs   map[string]*execution
+	oom     shortage
 	untidy  int         // execs since memory was given back
 	tidy    *time.Timer // gives memory back; nil before the first
+
+	execs execs
 }
 
 // life is what the container has come to.
@@ -74,16 +76,10 @@ type life struct {
 	exit      *Exit
 }
 
-// execution is one exec under way.
-type execution struct {
-	process Process
-	done    chan struct{}
-	exit    Exit
-}
-
 // NewServer serves the task in a folder.
 func NewServer(dir string, r Runtime) *Server {
-	return &Server{dir: dir, runtime: r, ended: make(chan struct{}), quit: make(chan struct{}), execs: map[string]*execution{}}
+	return &Server{dir: dir, runtime: r, ended: make(chan struct{}), quit: make(chan struct{}), execs: execs{byID: map[string]*execution{}},
+		oom: shortage{changed: make(chan struct{})}}
 }
 
 // Serve answers until the container is dead, its end is written down and nobody is connected, or until it is deleted, or until everybody
@@ -113,6 +109,7 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener, first *Conn) er
 
 func (s *Server) client(ctx context.Context, c *Conn) {
 	defer s.count(-1)
+	defer s.execs.drainFor(c)
 	defer c.Close()
 	for {
 		var r Request
@@ -151,7 +148,7 @@ func (s *Server) answer(ctx context.Context, c *Conn, r Request, files []*os.Fil
 			f.Close()
 		}
 	}()
-	resp, give, err := s.do(ctx, r, files)
+	resp, give, err := s.do(ctx, c, r, files)
 	resp.N = r.N
 	if err != nil {
 		resp.Error = err.Error()
@@ -162,13 +159,18 @@ func (s *Server) answer(ctx context.Context, c *Conn, r Request, files []*os.Fil
 	}
 	if give != nil {
 		_ = c.Send(resp, give)
+		if r.Method == MethodExec {
+			give.Close() // the outlet has its own
+		}
 		return err
 	}
-	_ = c.Send(resp)
+	if c.Send(resp) == nil && r.Method == MethodExecWait {
+		s.execs.tell(r.Exec)
+	}
 	return err
 }
 
-func (s *Server) do(ctx context.Context, r Request, files []*os.File) (resp Response, give *os.File, err error) {
+func (s *Server) do(ctx context.Context, c *Conn, r Request, files []*os.File) (resp Response, give *os.File, err error) {
 	switch r.Method {
 	case MethodCreate:
 		return s.create(ctx)
@@ -179,8 +181,10 @@ func (s *Server) do(ctx context.Context, r Request, files []*os.File) (resp Resp
 	case MethodKill:
 		return resp, nil, s.kill(unix.Signal(r.Signal), r.All)
 	case MethodWait:
-		<-s.ended
-		return Response{Exit: s.life.exit}, nil, nil
+		return s.wait(c, r.N), nil, nil
+	case MethodNoted:
+		s.noted(r.Kills)
+		return resp, nil, nil
 	case MethodStdin:
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -190,9 +194,11 @@ func (s *Server) do(ctx context.Context, r Request, files []*os.File) (resp Resp
 	case MethodResize:
 		return resp, nil, s.resize(r.Rows, r.Cols)
 	case MethodExec:
-		return s.exec(ctx, r, files)
+		return s.exec(ctx, c, r, files)
+	case MethodExecs:
+		return Response{Execs: s.execs.states()}, nil, nil
 	case MethodExecWait, MethodExecKill:
-		return s.execution(r)
+		return s.execs.ask(r)
 	case MethodDelete:
 		return resp, nil, s.delete(ctx)
 	}
@@ -252,13 +258,16 @@ func (s *Server) start() error {
 	s.life.started = true
 	s.tidyLater()
 	s.mu.Unlock()
+	if g := c.Cgroup(); g != nil {
+		go s.watchMemory(g)
+	}
 	return nil
 }
 
 func (s *Server) state() Response {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := Response{Started: s.life.started, Exit: s.life.exit}
+	r := Response{Started: s.life.started, Exit: s.life.exit, Noted: s.oom.told}
 	if s.life.container != nil {
 		r.Pid = s.life.container.Pid()
 	}

@@ -84,8 +84,12 @@ type Exit struct {
 	Signal    int       `json:"signal,omitempty"`
 	At        time.Time `json:"at"`
 	OOMKilled bool      `json:"oomKilled,omitempty"`
+	OOMKills  uint64    `json:"oomKills,omitempty"`
+	OOMNoted  uint64    `json:"oomNoted,omitempty"`  // kills that an engine has taken note of while the container lived
 	OOMVictim string    `json:"oomVictim,omitempty"` // name of the process that was killed last for want of memory
 	Started   bool      `json:"started"`
+
+	Execs []ExecState `json:"execs,omitempty"` // that an engine's next life wants to know
 }
 
 // The protocol: each side sends frames, a length (u32, network order) and as many bytes of JSON; descriptors travel with a frame's first
@@ -97,6 +101,8 @@ type Exit struct {
 //	  ◀──────────── {1, {pid}} + console
 //	  {2, start} ──────────────────────────▶  execve
 //	  {3, wait} ───────────────────────────▶
+//	  ◀──────────── {3, oom}                  a process was killed for want of memory; the wait goes on
+//	  {7, noted, kills} ───────────────────▶  not to be told again
 //	  {4, exec, process} + 3 streams ──────▶
 //	  ◀──────────── {4, {pid}} + console
 //	  {5, execWait} ───────────────────────▶
@@ -112,7 +118,9 @@ const (
 	MethodStdin      = "stdin"
 	MethodCloseStdin = "closeStdin"
 	MethodResize     = "resize"
+	MethodNoted      = "noted"
 	MethodExec       = "exec"
+	MethodExecs      = "execs"
 	MethodExecWait   = "execWait"
 	MethodExecKill   = "execKill"
 	MethodDelete     = "delete"
@@ -129,6 +137,9 @@ type Request struct {
 	Exec    string         `json:"exec,omitempty"`
 	Process *specs.Process `json:"process,omitempty"`
 	Streams int            `json:"streams,omitempty"` // bit i: stream i's descriptor travels along
+	Kills   uint64         `json:"kills,omitempty"`
+	// Note is what an engine's next life gets to know of an exec, in words of the engine; none: it is not told of it.
+	Note json.RawMessage `json:"note,omitempty"`
 }
 
 // Response is one answer.
@@ -140,6 +151,10 @@ type Response struct {
 	Started  bool     `json:"started,omitempty"`
 	Exit     *Exit    `json:"exit,omitempty"`
 	Warnings []string `json:"warnings,omitempty"`
+	Noted    uint64   `json:"noted,omitempty"` // kills that an engine has taken note of
+
+	OOM   *OOM        `json:"oom,omitempty"` // a notice: the request's answer is still to come
+	Execs []ExecState `json:"execs,omitempty"`
 }
 
 // WriteJSON writes a file as a whole: data, rename.

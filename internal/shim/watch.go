@@ -19,24 +19,39 @@ func (s *Server) watch(ctx context.Context) {
 	}
 	if g := c.Cgroup(); g != nil {
 		killAll(ctx, g)
-		if n, err := g.OOMKills(); err == nil && n > 0 {
-			exit.OOMKilled = true
-			if exit.OOMVictim = g.OOMVictim(); exit.OOMVictim == "" && sig == int(unix.SIGKILL) {
-				exit.OOMVictim = s.life.program
-			}
-		}
+		s.noteKills(g, &exit)
 	}
+	s.execs.await()
 	s.life.output.finish()
 	exit.Started = s.hasStarted()
-	_ = WriteJSON(s.path(ExitFile), exit)
+	lasting := exit
+	lasting.Execs = s.execs.states()
+	_ = WriteJSON(s.path(ExitFile), lasting)
 	s.mu.Lock()
 	s.life.exit = &exit
+	if s.oom.watch != nil {
+		s.oom.watch.Close()
+	}
 	s.mu.Unlock()
 	if g := c.Cgroup(); g != nil {
 		_ = g.Delete()
 	}
 	close(s.ended)
 	s.count(0)
+}
+
+// noteKills says how often the kernel has killed for want of memory, and whom.
+func (s *Server) noteKills(g *cgroup.Group, exit *Exit) {
+	n, err := g.OOMKills()
+	if err != nil || n == 0 {
+		return
+	}
+	s.mu.Lock()
+	exit.OOMKilled, exit.OOMKills, exit.OOMNoted = true, n, s.oom.told
+	s.mu.Unlock()
+	if exit.OOMVictim = g.OOMVictim(); exit.OOMVictim == "" && exit.Signal == int(unix.SIGKILL) {
+		exit.OOMVictim = s.life.program
+	}
 }
 
 // killAll ends what is left of a group and comes back when it is empty: before that nothing may be called dead. A process that sleeps in

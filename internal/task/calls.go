@@ -33,6 +33,10 @@ func (t *Task) receive(ctx context.Context) {
 			t.breakOff(fmt.Errorf("%w: %w", errGone, err))
 			return
 		}
+		if resp.OOM != nil {
+			t.shortOfMemory(*resp.OOM)
+			continue
+		}
 		t.mu.Lock()
 		ch := t.waiting[resp.N]
 		delete(t.waiting, resp.N)
@@ -99,7 +103,7 @@ func (t *Task) call(ctx context.Context, r shim.Request, files ...*os.File) (shi
 func (t *Task) watch(ctx context.Context) {
 	resp, _, err := t.call(ctx, shim.Request{Method: shim.MethodWait})
 	if err == nil && resp.Exit != nil {
-		t.setExit(fromShim(*resp.Exit))
+		t.endAs(*resp.Exit)
 		return
 	}
 	t.mu.Lock()
@@ -115,16 +119,30 @@ func (t *Task) watch(ctx context.Context) {
 func (t *Task) endWithout(ctx context.Context) {
 	var exit shim.Exit
 	if err := shim.ReadJSON(filepath.Join(t.dir, shim.ExitFile), &exit); err == nil {
-		t.setExit(fromShim(exit))
+		t.endAs(exit)
 		return
 	}
 	t.killLost(ctx)
 	t.setExit(&Exit{Code: 137, Signal: 9, At: time.Now(), Lost: true, Started: t.Started()})
 }
 
+// endAs settles what a shim has said of the end.
+func (t *Task) endAs(e shim.Exit) {
+	exit := fromShim(e)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	exit.OOMUntold = e.OOMKills > max(e.OOMNoted, t.oom.told)
+	t.settle(exit)
+}
+
 func (t *Task) setExit(e *Exit) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.settle(e)
+}
+
+// settle is setExit for who holds mu.
+func (t *Task) settle(e *Exit) {
 	if t.exit == nil {
 		t.exit = e
 		close(t.ended)
@@ -206,6 +224,8 @@ func (t *Task) Delete(ctx context.Context) error {
 type ExecOptions struct {
 	ID      string
 	Process *specs.Process
+	// Note is what the engine's next life is told of the exec by Execs; nil: it is not told of it.
+	Note []byte
 	// In, Out, Err are the process's own ends (pipes); nil means /dev/null. Ignored with a terminal.
 	In, Out, Err *os.File
 }
@@ -220,7 +240,7 @@ type Process struct {
 
 // Exec runs a process in the container; it returns when execve has happened, or *ExecError.
 func (t *Task) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
-	r := shim.Request{Method: shim.MethodExec, Exec: o.ID, Process: o.Process}
+	r := shim.Request{Method: shim.MethodExec, Exec: o.ID, Process: o.Process, Note: o.Note}
 	var files []*os.File
 	for i, f := range []*os.File{o.In, o.Out, o.Err} {
 		if f != nil {

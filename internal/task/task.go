@@ -56,6 +56,7 @@ type Exit struct {
 	At        time.Time
 	OOMKilled bool
 	OOMVictim string // name of the process that was killed last for want of memory, as far as the kernel says
+	OOMUntold bool   // not all kills were told by Follow, in any engine's life
 	Started   bool
 	// Lost says that the shim died before the exit was seen: the container was killed through its cgroup and Code is 137.
 	Lost bool
@@ -78,6 +79,7 @@ type Task struct {
 	exit    *Exit
 	ended   chan struct{} // closed when exit is set
 	pidfd   *os.File
+	oom     shortage
 }
 
 type reply struct {
@@ -148,7 +150,8 @@ func fill(config *shim.Config, o CreateOptions) error {
 
 func newTask(dir string, config shim.Config) *Task {
 	config.Spec, config.Filter = nil, nil // the shim's
-	return &Task{dir: dir, config: config, waiting: map[uint64]chan reply{}, ended: make(chan struct{})}
+	return &Task{dir: dir, config: config, waiting: map[uint64]chan reply{}, ended: make(chan struct{}),
+		oom: shortage{news: make(chan struct{}, 1)}}
 }
 
 func writeDir(o CreateOptions, config shim.Config) error {
@@ -225,7 +228,7 @@ func Open(ctx context.Context, dir string) (*Task, error) {
 	if err := t.connect(ctx, f); err == nil {
 		resp, _, err := t.call(ctx, shim.Request{Method: shim.MethodState})
 		if err == nil && resp.Pid > 0 {
-			t.pid, t.started = resp.Pid, resp.Started
+			t.pid, t.started, t.oom.told = resp.Pid, resp.Started, resp.Noted
 			if t.pidfd, err = openPidfd(t.pid); err != nil && resp.Exit == nil {
 				t.pidfd = nil
 			}
@@ -240,7 +243,7 @@ func Open(ctx context.Context, dir string) (*Task, error) {
 	var exit shim.Exit
 	if err := shim.ReadJSON(filepath.Join(dir, shim.ExitFile), &exit); err == nil {
 		t.started = exit.Started
-		t.setExit(fromShim(exit))
+		t.endAs(exit)
 		return t, nil
 	}
 	t.killLost(ctx)

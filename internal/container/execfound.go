@@ -1,0 +1,69 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/moby/moby/api/types/container"
+
+	"wherry.dev/wherry/internal/task"
+)
+
+// execNote is what a shim keeps of an exec for the engine's next life.
+type execNote struct {
+	Request container.ExecCreateRequest `json:"request"` // without its environment, which is of no use any more
+	Keys    []byte                      `json:"keys,omitempty"`
+}
+
+func (e *execution) note() []byte {
+	n := execNote{Request: e.request, Keys: e.keys}
+	n.Request.Env = nil
+	b, err := json.Marshal(n)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// findExecs takes the execs of an earlier life into memory: those that run are waited for, the others have their exit codes.
+func findExecs(ctx context.Context, l life, t *task.Task) error {
+	states, err := t.Execs(ctx)
+	if err != nil {
+		return fmt.Errorf("find the execs of container %s: %w", l.c.record().Name, err)
+	}
+	for _, state := range states {
+		var n execNote
+		if err := json.Unmarshal(state.Note, &n); err != nil || len(n.Request.Cmd) == 0 {
+			return fmt.Errorf("exec %s of container %s: what is known of it cannot be read: %w", state.ID, l.c.record().Name, err)
+		}
+		e := &execution{id: state.ID, c: l.c, request: n.Request, keys: n.Keys, begun: make(chan struct{}), done: make(chan struct{}), claimed: true}
+		l.s.execs.add(e)
+		switch {
+		case state.Process != nil:
+			close(e.begun)
+			e.running, e.process = true, state.Process
+			l.s.execs.setRunning(e, true)
+			l.s.lives.run(ctx, func(ctx context.Context) { e.waitFound(ctx, l.s) })
+		case state.Told:
+			e.code = &state.Code
+			close(e.begun)
+			close(e.done)
+		default:
+			e.end(l.s, state.Code)
+		}
+	}
+	return nil
+}
+
+// waitFound notes the end of an exec that an earlier life had started.
+func (e *execution) waitFound(ctx context.Context, s *Service) {
+	code, err := e.process.Wait(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return
+		}
+		code = 137 // the container has ended, and its shim with it
+	}
+	e.end(s, code)
+}
