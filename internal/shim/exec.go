@@ -155,6 +155,13 @@ func (x *execs) forget(id string, e *execution) {
 	}
 }
 
+// sweep closes outlets that nobody can write to any more.
+func (x *execs) sweep() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.outlets = closeOutlets(x.outlets)
+}
+
 // states are the execs that an engine's next life wants to know.
 func (x *execs) states() []ExecState {
 	x.mu.Lock()

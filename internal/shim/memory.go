@@ -35,6 +35,7 @@ func (s *Server) tidyNow() {
 	collect := s.untidy > 0
 	s.untidy = 0
 	s.mu.Unlock()
+	s.execs.sweep() // a client may have closed its end of a pipe after the process
 	if collect {
 		giveBack()
 		return
