@@ -259,7 +259,7 @@ func (c *record) open() (*ociruntime.Container, error) {
 		pidfd.Close()
 		return nil, err
 	}
-	return ociruntime.Open(ociruntime.OpenOptions{Spec: c.spec, Pid: c.Pid, Pidfd: pidfd, Cgroup: g})
+	return ociruntime.Open(ociruntime.OpenOptions{Spec: c.spec, State: c.ociState(c.status()), Pid: c.Pid, Pidfd: pidfd, Cgroup: g})
 }
 
 // readSpec reads the configuration of a container's folder.

@@ -49,7 +49,9 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
 type exec struct {
 	c              *Container
 	o              ExecOptions
-	filter         []byte
+	filter         filter
+	listening      sysprog.Word
+	gate           *os.File // its write side, where the process waits for a listener to be sent
 	program        *sysprog.Program
 	execs          execPaths
 	held           held
@@ -119,7 +121,7 @@ func ownPipe(f *os.File, owner int) error {
 
 // write is the exec's program: join everything that the container's init has, by its pidfd, then become the process.
 func (e *exec) write() (err error) {
-	size := 64<<10 + len(e.filter) + 4*len(e.o.Process.User.AdditionalGids)
+	size := 64<<10 + len(e.filter.code) + 4*len(e.o.Process.User.AdditionalGids)
 	for _, list := range [][]string{e.o.Process.Args, e.o.Process.Env} {
 		for _, s := range list {
 			size += len(s) + 64
@@ -180,8 +182,15 @@ func (e *exec) write() (err error) {
 		p.Call("change the root", unix.SYS_CHROOT, p.String("."))
 	}
 	pp := processProgram{process: e.o.Process, stdio: e.o.Stdio, terminal: e.slave, filter: e.filter, rlimits: limits, keyring: !e.o.NoNewKeyring, preserve: e.o.PreserveFDs}
-	writeStreams(p, pp, nil)
-	e.execs, err = writeProcess(p, pp)
+	gate, err := e.openGate(p)
+	if err != nil {
+		return err
+	}
+	if moved := writeStreams(p, pp, gate); gate != nil {
+		pp.gate = moved
+	}
+	written, err := writeProcess(p, pp)
+	e.execs, e.listening = written.execPaths, written.listening
 	return err
 }
 
@@ -211,6 +220,34 @@ func (e *exec) cgroupNamespace() (*os.File, error) {
 	return nil, nil
 }
 
+// openGate makes the gate at which the process waits until its seccomp listener has been sent; nil where there is none.
+func (e *exec) openGate(p *sysprog.Program) (*os.File, error) {
+	if e.filter.listener == nil {
+		return nil, nil
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	e.gate = e.held.keep(w)
+	e.held.keep(r)
+	p.Call("close the parent's end", unix.SYS_CLOSE, descriptor(w))
+	return r, unix.SetNonblock(descriptor(r), false)
+}
+
+// sendListener sends the process's seccomp listener to its agent and lets the process go on.
+func (e *exec) sendListener(pr *sysprog.Process) error {
+	l := e.filter.listener
+	if l == nil {
+		return nil
+	}
+	if err := l.send(pr, e.listening, l.state); err != nil {
+		return err
+	}
+	_, err := e.gate.Write([]byte{'s'})
+	return err
+}
+
 func (e *exec) run() (*Process, error) {
 	pr, err := e.program.Start(0, true)
 	if err != nil {
@@ -219,6 +256,9 @@ func (e *exec) run() (*Process, error) {
 	}
 	setOOMScore(pr.Pid, e.o.Process.OOMScoreAdj, e.c.oomScore)
 	if err := e.meet(pr); err != nil {
+		return nil, e.failed(pr, err)
+	}
+	if err := e.sendListener(pr); err != nil {
 		return nil, e.failed(pr, err)
 	}
 	if err := pr.Wait(markExecute); err != nil {

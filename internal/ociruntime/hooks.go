@@ -32,7 +32,7 @@ func (s *start) createHooks(ctx context.Context) error {
 }
 
 func (s *start) runCreateHooks(ctx context.Context) error {
-	state := specs.State{Version: specs.Version, ID: s.o.ID, Status: specs.StateCreating, Pid: s.process.Pid, Bundle: s.o.Bundle, Annotations: s.spec.Annotations}
+	state := s.state(specs.StateCreating)
 	old := state
 	old.Status = specs.StateCreated                                   // what prestart hooks were always told, as of a step that was start's once
 	if err := RunHooks(ctx, s.spec.Hooks.Prestart, old); err != nil { //nolint:staticcheck // deprecated, not gone

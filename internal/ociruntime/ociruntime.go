@@ -71,7 +71,7 @@ type Container struct {
 	warnings []string
 	files    view // until the program runs
 	userns   *os.File
-	filter   []byte // every exec's too
+	filter   filter // every exec's too
 	oomScore int
 }
 

@@ -17,6 +17,7 @@ import (
 // OpenOptions describe a container that another process created. Spec, Pid and Pidfd are needed.
 type OpenOptions struct {
 	Spec   *specs.Spec // as it was created from
+	State  specs.State // what a seccomp agent is told of it
 	Pid    int
 	Pidfd  *os.File // of the init process, and surely its: the Container closes it
 	Cgroup *cgroup.Group
@@ -32,7 +33,7 @@ func Open(o OpenOptions) (*Container, error) {
 	if o.Spec.Linux == nil {
 		o.Spec.Linux = &specs.Linux{}
 	}
-	filter, err := filterOf(o.Spec)
+	filter, err := filterOf(o.Spec, nil, o.State)
 	if err != nil {
 		return nil, err
 	}

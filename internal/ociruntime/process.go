@@ -9,7 +9,6 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"wherry.dev/wherry/internal/seccomp"
 	"wherry.dev/wherry/internal/sysprog"
 )
 
@@ -18,7 +17,8 @@ type processProgram struct {
 	process  *specs.Process
 	stdio    Stdio
 	terminal *os.File // becomes the controlling terminal
-	filter   []byte
+	filter   filter
+	gate     int // where it waits to be started; 0: it does not
 	rlimits  []rlimit
 	keyring  bool
 	preserve int
@@ -30,10 +30,20 @@ type execPaths struct {
 	why   []sysprog.Word
 }
 
+// processWritten are places in the program of a process that are looked at later.
+type processWritten struct {
+	execPaths
+	listening sysprog.Word
+}
+
 // writeProcess appends the steps from "prepared" to execve, after writeStreams. Each runs with the privileges that it needs and no more:
-// seccomp is loaded early only where it wants CAP_SYS_ADMIN (no_new_privs off).
-func writeProcess(p *sysprog.Program, pp processProgram) (execPaths, error) {
+// seccomp is loaded early only where it wants CAP_SYS_ADMIN (no_new_privs off). The gate comes first, but where somebody must take the
+// filter's listener meanwhile.
+func writeProcess(p *sysprog.Program, pp processProgram) (written processWritten, err error) {
 	proc := pp.process
+	if pp.gate != 0 && pp.filter.listener == nil {
+		writeAwait(p, waitToStart, pp.gate)
+	}
 	if pp.keyring {
 		key := p.Call("join a keyring of its own", unix.SYS_KEYCTL, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, nil)
 		p.Tolerate(key, 0, unix.EPERM, unix.ENOSYS, unix.EACCES)
@@ -45,20 +55,24 @@ func writeProcess(p *sysprog.Program, pp processProgram) (execPaths, error) {
 	}
 	writeWorkingDirectory(p, proc.Cwd)
 	writeRlimits(p, pp.rlimits)
-	if len(pp.filter) > 0 && !proc.NoNewPrivileges {
-		writeFilter(p, pp.filter)
+	if !proc.NoNewPrivileges {
+		written.listening = pp.filter.write(p)
 	}
 	if err := writeIdentity(p, proc); err != nil {
-		return execPaths{}, err
+		return written, err
 	}
 	if proc.NoNewPrivileges {
 		p.Call("set no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-		if len(pp.filter) > 0 {
-			writeFilter(p, pp.filter)
-		}
+		written.listening = pp.filter.write(p)
 	}
-	return writeExecute(p, proc), nil
+	if pp.gate != 0 && pp.filter.listener != nil {
+		writeAwait(p, waitToStart, pp.gate)
+	}
+	written.execPaths = writeExecute(p, proc)
+	return written, nil
 }
+
+const waitToStart = "wait to be started"
 
 // writeStreams gives the process its streams and terminal and closes all other descriptors but the gate, which moves behind those to
 // preserve and closes itself at the execve. Nothing of the host's is open when a path of the configuration is used, nor while the process
@@ -95,11 +109,6 @@ func writeWorkingDirectory(p *sysprog.Program, dir string) {
 
 // enterDirectory begins the name of the steps that go to the working directory.
 const enterDirectory = "go to the working directory "
-
-func writeFilter(p *sysprog.Program, filter []byte) {
-	fprog := p.Bytes(sockFprog(len(filter)/8, p.Bytes(filter)))
-	p.Call("load the seccomp filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, fprog)
-}
 
 // writeIdentity sets bounding set, groups, ids and capability sets (capabilities(7), "Effect of user ID changes on capabilities").
 func writeIdentity(p *sysprog.Program, proc *specs.Process) error {
@@ -169,12 +178,4 @@ func candidates(proc *specs.Process) []string {
 		out = append(out, path.Join(dir, name))
 	}
 	return out
-}
-
-// filterOf compiles a seccomp profile; nil without one.
-func filterOf(spec *specs.Spec) ([]byte, error) {
-	if spec.Linux == nil || spec.Linux.Seccomp == nil {
-		return nil, nil
-	}
-	return seccomp.Compile(spec.Linux.Seccomp)
 }

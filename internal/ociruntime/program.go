@@ -6,6 +6,7 @@ import (
 	"path"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/sysprog"
@@ -34,12 +35,10 @@ func (s *start) writeProgram(context.Context) error {
 		return err
 	}
 	var err error
-	if s.filter = s.o.Filter; s.filter == nil {
-		if s.filter, err = filterOf(s.spec); err != nil {
-			return err
-		}
+	if s.filter, err = filterOf(s.spec, s.o.Filter, s.state(specs.StateRunning)); err != nil {
+		return err
 	}
-	if s.program, err = s.ns.newProgram(s.programSize() + len(s.filter)); err != nil {
+	if s.program, err = s.ns.newProgram(s.programSize() + len(s.filter.code)); err != nil {
 		return err
 	}
 	w := &writer{Program: s.program, s: s, none: s.program.String("")}
@@ -65,8 +64,9 @@ func (s *start) writeProgram(context.Context) error {
 		return err
 	}
 	pp := processProgram{process: s.spec.Process, stdio: stdio, terminal: s.layout.slave, filter: s.filter, rlimits: limits, keyring: !s.o.NoNewKeyring, preserve: s.o.PreserveFDs}
-	w.gate(pp)
-	s.execs, err = writeProcess(s.program, pp)
+	pp.gate = w.gate(pp)
+	written, err := writeProcess(s.program, pp)
+	s.execs, s.listening = written.execPaths, written.listening
 	return err
 }
 
@@ -326,8 +326,8 @@ func (w *writer) names() {
 	}
 }
 
-// gate: all is in place; wait to be started.
-func (w *writer) gate(pp processProgram) {
+// gate: all is in place; what follows waits to be started.
+func (w *writer) gate(pp processProgram) int {
 	s := w.s
 	if s.ns.create&unix.CLONE_NEWCGROUP != 0 {
 		w.Call("make the cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
@@ -340,8 +340,7 @@ func (w *writer) gate(pp processProgram) {
 	if s.o.Gate != nil {
 		w.Call("say that all is ready", unix.SYS_WRITE, descriptor(s.toParent), w.String("r"), 1)
 	}
-	moved := writeStreams(w.Program, pp, gate)
-	writeAwait(w.Program, "wait to be started", moved)
+	return writeStreams(w.Program, pp, gate)
 }
 
 // writeAwait reads one byte; the end of the pipe (its writer is gone) ends the child.

@@ -26,7 +26,8 @@ type start struct {
 
 	pipes
 	attributes attributes
-	filter     []byte
+	filter     filter
+	listening  sysprog.Word // where the child notes its seccomp listener
 	program    *sysprog.Program
 	execs      execPaths
 	process    *sysprog.Process
@@ -220,12 +221,22 @@ func (s *start) cloneChild(context.Context) (err error) {
 	return nil
 }
 
-// awaitPrepared waits until the child stands at a gate that another process opens: that one could not say what went wrong before.
+// awaitPrepared waits until the child stands at a gate that another process opens: that one could not say what went wrong before. A seccomp
+// listener is sent while it stands there.
 func (s *start) awaitPrepared(context.Context) error {
-	if s.o.Gate == nil {
+	if s.o.Gate != nil {
+		if err := s.awaitChild(); err != nil {
+			return err
+		}
+	}
+	if s.filter.listener == nil {
 		return nil
 	}
-	return s.awaitChild()
+	s.filter.listener.state.Pid = s.process.Pid // for every exec
+	if err := s.filter.listener.send(s.process, s.listening, s.state(specs.StateCreating)); err != nil {
+		return s.diagnose(err)
+	}
+	return nil
 }
 
 // awaitChild waits for the child's next byte, or says why it will not come.
@@ -234,9 +245,22 @@ func (s *start) awaitChild() error {
 	if n, _ := s.fromChild.Read(b[:]); n == 1 {
 		return nil
 	}
+	return s.diagnose(s.process.Wait(markExecute))
+}
+
+func (s *start) diagnose(err error) error {
 	files := s.layout.view(s.spec.Process, s.execs)
 	defer files.close()
-	return diagnose(s.process.Wait(markExecute), s.program, s.execs, files)
+	return diagnose(err, s.program, s.execs, files)
+}
+
+// state is what hooks and agents are told of the container.
+func (s *start) state(status specs.ContainerState) specs.State {
+	state := specs.State{Version: specs.Version, ID: s.o.ID, Status: status, Bundle: s.o.Bundle, Annotations: s.spec.Annotations}
+	if s.process != nil {
+		state.Pid = s.process.Pid
+	}
+	return state
 }
 
 func (s *start) watchProcess(context.Context) (err error) {

@@ -27,15 +27,5 @@ func unsupported(s *specs.Spec) (warnings []string, err error) {
 	if p.SelinuxLabel != "" {
 		return warnings, errors.New("process.selinuxLabel: this runtime applies no SELinux labels; leave it out to go on without")
 	}
-	if l.Seccomp == nil {
-		return warnings, nil
-	}
-	notify := l.Seccomp.DefaultAction == specs.ActNotify
-	for _, sc := range l.Seccomp.Syscalls {
-		notify = notify || sc.Action == specs.ActNotify
-	}
-	if notify {
-		return warnings, errors.New("linux.seccomp: SCMP_ACT_NOTIFY is not supported: nobody would answer")
-	}
 	return warnings, nil
 }

@@ -45,8 +45,12 @@ func (o *oracle) compile(p *specs.LinuxSeccomp) (filter *bpf.VM, unknown []strin
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "default %#x\n", fallback)
-	for _, a := range p.Architectures {
-		fmt.Fprintf(&text, "arch %s\n", strings.ToLower(strings.TrimPrefix(string(a), "SCMP_ARCH_")))
+	wanted, err := architectures(p.Architectures)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	for _, a := range wanted {
+		fmt.Fprintf(&text, "arch %s\n", strings.ToLower(strings.TrimPrefix(string(a.name), "SCMP_ARCH_")))
 	}
 	for _, sc := range p.Syscalls {
 		act, err := action(sc.Action, sc.ErrnoRet)
@@ -283,7 +287,7 @@ func TestForeignInterfacesAreKilled(t *testing.T) {
 		{specs.ArchX86_64, call{arch: unix.AUDIT_ARCH_X86_64, nr: 0}, unix.SECCOMP_RET_ALLOW},
 		{specs.ArchX86_64, call{arch: unix.AUDIT_ARCH_X86_64, nr: 0x40000000 | 165}, unix.SECCOMP_RET_KILL_PROCESS},
 		{specs.ArchX86_64, call{arch: unix.AUDIT_ARCH_I386, nr: 21}, unix.SECCOMP_RET_KILL_PROCESS},
-		{specs.ArchX32, call{arch: unix.AUDIT_ARCH_X86_64, nr: 165}, unix.SECCOMP_RET_KILL_PROCESS},
+		{specs.ArchX32, call{arch: unix.AUDIT_ARCH_X86_64, nr: 165}, unix.SECCOMP_RET_ERRNO | 1}, // the machine's own need not be listed
 		{specs.ArchX32, call{arch: unix.AUDIT_ARCH_X86_64, nr: 0x40000000 | 165}, unix.SECCOMP_RET_ERRNO | 1},
 	} {
 		p.Architectures = []specs.Arch{row.arch}
@@ -298,12 +302,16 @@ func TestForeignInterfacesAreKilled(t *testing.T) {
 }
 
 func TestBadProfiles(t *testing.T) {
-	errno := uint(5)
+	errno, large := uint(5), uint(1<<16)
 	for name, p := range map[string]*specs.LinuxSeccomp{
 		"action":       {DefaultAction: "SCMP_ACT_NONSENSE"},
 		"rule action":  {DefaultAction: specs.ActErrno, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: "x"}}},
 		"operator":     {DefaultAction: specs.ActErrno, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Op: "SCMP_CMP_MAYBE"}}}}},
 		"argument":     {DefaultAction: specs.ActErrno, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Index: 6, Op: specs.OpEqualTo}}}}},
+		"errno":        {DefaultAction: specs.ActAllow, DefaultErrnoRet: &errno},
+		"rule's errno": {DefaultAction: specs.ActErrno, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActKillProcess, ErrnoRet: &errno}}},
+		"large errno":  {DefaultAction: specs.ActErrno, DefaultErrnoRet: &large},
+		"arch name":    {DefaultAction: specs.ActErrno, Architectures: []specs.Arch{"SCMP_ARCH_VAX"}},
 		"architecture": {DefaultAction: specs.ActErrno, DefaultErrnoRet: &errno, Architectures: []specs.Arch{"x86"}},
 	} {
 		if _, err := Compile(p); err == nil {

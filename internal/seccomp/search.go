@@ -31,7 +31,9 @@ func segmentsOf(p *specs.LinuxSeccomp, a abi, table map[string][5]int, fallback 
 			if err := v.add(rule{sc.Args, act, a.narrow}, fallback); err != nil {
 				return nil, fmt.Errorf("seccomp rule for %s: %w", name, err)
 			}
-			verdicts[nr] = v
+			if v.set { // else the rule says what is done anyway
+				verdicts[nr] = v
+			}
 		}
 	}
 	segments := []segment{{from: a.bit, verdict: verdict{action: fallback}}}

@@ -147,31 +147,51 @@ func action(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
 	if !ok {
 		return 0, fmt.Errorf("seccomp action %q is unknown", a)
 	}
-	if a == specs.ActErrno || a == specs.ActTrace {
-		data := uint32(unix.EPERM)
+	if a != specs.ActErrno && a != specs.ActTrace {
 		if errno != nil {
-			data = uint32(*errno)
+			return 0, fmt.Errorf("seccomp action %s takes no error number (errnoRet)", a)
 		}
-		v |= data & unix.SECCOMP_RET_DATA
+		return v, nil
 	}
-	return v, nil
+	data := uint(unix.EPERM)
+	if errno != nil {
+		data = *errno
+	}
+	if data > unix.SECCOMP_RET_DATA {
+		return 0, fmt.Errorf("seccomp error number %d is above %d", data, unix.SECCOMP_RET_DATA)
+	}
+	return v | uint32(data), nil
 }
 
-func architectures(list []specs.Arch) ([]abi, error) {
-	if len(list) == 0 {
-		native := map[string]specs.Arch{"amd64": specs.ArchX86_64, "arm64": specs.ArchAARCH64}[runtime.GOARCH]
-		return architectures([]specs.Arch{native})
+// others are the architectures of the specification for which this runtime is not built: no call that the filter meets is theirs.
+var others = []specs.Arch{specs.ArchMIPS, specs.ArchMIPS64, specs.ArchMIPS64N32, specs.ArchMIPSEL, specs.ArchMIPSEL64, specs.ArchMIPSEL64N32, specs.ArchPPC, specs.ArchPPC64,
+	specs.ArchPPC64LE, specs.ArchS390, specs.ArchS390X, specs.ArchPARISC, specs.ArchPARISC64, specs.ArchRISCV64, specs.ArchLOONGARCH64, specs.ArchM68K, specs.ArchSH, specs.ArchSHEB}
+
+// Architectures are the names that a profile may list.
+func Architectures() []string {
+	var out []string
+	for _, a := range abis {
+		out = append(out, string(a.name))
 	}
+	for _, a := range others {
+		out = append(out, string(a))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// architectures are those of a profile and always the machine's own: the list is of what may be used beside it.
+func architectures(list []specs.Arch) ([]abi, error) {
+	native := map[string]specs.Arch{"amd64": specs.ArchX86_64, "arm64": specs.ArchAARCH64}[runtime.GOARCH]
 	var out []abi
-	for _, name := range list {
+	for _, name := range append([]specs.Arch{native}, list...) {
 		i := slices.IndexFunc(abis, func(a abi) bool { return a.name == name })
-		if i < 0 {
-			if strings.HasPrefix(string(name), "SCMP_ARCH_") {
-				continue // profiles list those of all machines
-			}
+		switch {
+		case i < 0 && !slices.Contains(others, name):
 			return nil, fmt.Errorf("seccomp architecture %q is unknown", name)
+		case i >= 0 && !slices.ContainsFunc(out, func(a abi) bool { return a.name == name }):
+			out = append(out, abis[i])
 		}
-		out = append(out, abis[i])
 	}
 	return out, nil
 }

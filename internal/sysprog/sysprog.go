@@ -306,6 +306,21 @@ func (pr *Process) Wait(executed int) error {
 	return p.failure()
 }
 
+// Await returns what an operation has stored in a word that was 0, or why the program has ended before. Nobody wakes it: the child's next
+// system call may be one that is not allowed any more.
+func (pr *Process) Await(w Word) (uint64, error) {
+	p := pr.prog
+	for {
+		if v := p.load(uintptr(w)); v != 0 {
+			return v, nil
+		}
+		if uint32(p.load(p.header(headerAlive))) == 0 {
+			return 0, p.failure()
+		}
+		futexWaitAWhile(p.header(headerAlive), 1)
+	}
+}
+
 // wait sleeps until the kernel or the child has cleared a word of the header.
 func (p *Program) wait(word uintptr) {
 	for uint32(p.load(p.header(word))) != 0 {

@@ -15,7 +15,7 @@ import (
 
 func main() {
 	commands := map[string]func([]string){"lie": lie, "fds": fds, "posture": posture, "bomb": bomb, "eat": eat, "zombies": zombies,
-		"overwrite": overwrite, "agent": agent, "mount-agents": mountAgents, "keyring": keyring, "neighbours": neighbours, "processes": processes}
+		"overwrite": overwrite, "agent": agent, "mount-agents": mountAgents, "keyring": keyring, "neighbours": neighbours, "processes": processes, "thread": thread}
 	commands[os.Args[1]](os.Args[2:])
 }
 
@@ -82,6 +82,30 @@ func eat([]string) {
 		}
 		all = append(all, b)
 		_ = all
+	}
+}
+
+// thread changes directory in a thread of its own and prints whether that has outlived it.
+func thread([]string) {
+	runtime.LockOSThread() // the other one is not the first, which stays as long as the process does
+	tid, failed := make(chan int), make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		tid <- syscall.Gettid()
+		failed <- syscall.Chdir("/tmp")
+	}()
+	task := fmt.Sprintf("/proc/self/task/%d", <-tid)
+	for {
+		select {
+		case err := <-failed:
+			fmt.Println("it went on:", err)
+			return
+		case <-time.After(time.Millisecond):
+		}
+		if _, err := os.Stat(task); os.IsNotExist(err) {
+			fmt.Println("it is gone, the process lives")
+			return
+		}
 	}
 }
 
