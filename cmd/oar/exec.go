@@ -110,6 +110,9 @@ func (r *store) execute(ctx context.Context, o *execution) error {
 	if p.Terminal && o.detach && o.consoleSocket == "" {
 		return errors.New("a detached process with a terminal needs --console-socket: somebody must hold the terminal")
 	}
+	if done, err := r.elsewhere(c.where); done {
+		return err
+	}
 	inside, err := c.open()
 	if err != nil {
 		return err

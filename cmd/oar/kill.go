@@ -108,10 +108,10 @@ func (c *record) signalAll(signal unix.Signal) error {
 	if err != nil {
 		return err
 	}
-	if signal == unix.SIGKILL {
+	if signal == unix.SIGKILL && cgroup.Exists(g) {
 		return errors.Join(g.Kill(), c.wake(signal))
 	}
-	pids, err := g.Procs()
+	pids, err := c.processes()
 	if err != nil {
 		return fmt.Errorf("container %s: %w", c.ID, err)
 	}

@@ -42,6 +42,9 @@ func (r *store) run(ctx context.Context, f flags) error {
 	if o.id, err = f.id(); err != nil {
 		return err
 	}
+	if done, err := r.elsewhere(o.where); done {
+		return err
+	}
 	if *trace {
 		o.trace = traceSteps()
 	}

@@ -22,6 +22,11 @@ func (r *store) start(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
+	if c.hasStartHooks() { // which run inside
+		if done, err := r.elsewhere(c.where); done {
+			return err
+		}
+	}
 	release, err := c.lockCreated()
 	if err != nil {
 		return err
@@ -51,9 +56,13 @@ func (r *store) start(ctx context.Context, f flags) error {
 	return nil
 }
 
+func (c *record) hasStartHooks() bool {
+	return c.spec.Hooks != nil && len(c.spec.Hooks.StartContainer) > 0
+}
+
 // startHooks runs the startContainer hooks, inside.
 func (c *record) startHooks(ctx context.Context) error {
-	if c.spec.Hooks == nil || len(c.spec.Hooks.StartContainer) == 0 {
+	if !c.hasStartHooks() {
 		return nil
 	}
 	inside, err := c.open()

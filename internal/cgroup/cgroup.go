@@ -265,6 +265,9 @@ func hierarchiesOf(g *Group) []string {
 
 // Procs lists the group's processes.
 func (g *Group) Procs() ([]int, error) {
+	if !Exists(g) {
+		return nil, nil
+	}
 	b, err := os.ReadFile(filepath.Join(g.anyDir(), "cgroup.procs"))
 	if err != nil {
 		return nil, err
@@ -287,7 +290,10 @@ func (g *Group) anyDir() string {
 			return dir
 		}
 	}
-	return g.dirs[hierarchiesOf(g)[0]]
+	for _, name := range hierarchiesOf(g) {
+		return g.dirs[name]
+	}
+	return ""
 }
 
 // Populated says whether any process, also a zombie's group mate or one in a child group, is left.

@@ -62,6 +62,12 @@ func (l *layout) prepareDevices() error {
 // makeNull makes a null device that masks are taken from where the container's /dev is not the runtime's own: what lies there may be
 // anything.
 func (l *layout) makeNull() error {
+	if l.ns.rights.nested {
+		dev, err := bindHost("/dev", 0)
+		l.null = l.held.keep(dev)
+		l.aside = append(l.aside, dev)
+		return err
+	}
 	tmpfs, err := l.newFilesystem("tmpfs", []string{"mode=755", "size=4k"}, mountOptions{set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC})
 	if err != nil {
 		return err
@@ -75,12 +81,18 @@ var deviceTypes = map[string]uint32{"c": unix.S_IFCHR, "u": unix.S_IFCHR, "b": u
 
 func (l *layout) makeDevice(dev *os.File, d specs.LinuxDevice) error {
 	name, ok := within(path.Clean(d.Path), "/dev")
+	if (!ok || name == "/") && l.ns.rights.nested {
+		return l.showDevice(d)
+	}
 	if !ok || name == "/" {
 		return l.bindDevice(d)
 	}
 	kind, ok := deviceTypes[d.Type]
 	if !ok {
 		return fmt.Errorf("device %s: type %q is not one of b, c, u, p", d.Path, d.Type)
+	}
+	if l.ns.rights.nested && kind != unix.S_IFIFO {
+		return l.showDevice(d)
 	}
 	mode := uint32(0o666)
 	if d.FileMode != nil {

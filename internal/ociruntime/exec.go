@@ -2,6 +2,7 @@ package ociruntime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -55,6 +56,7 @@ type exec struct {
 	program        *sysprog.Program
 	execs          execPaths
 	held           held
+	rights         rights
 	console, slave *os.File
 	attributes     attributes
 	pipes          // where this process sets something before the program
@@ -69,6 +71,12 @@ func (e *exec) close() {
 }
 
 func (e *exec) prepare() (err error) {
+	if e.rights, err = readRights(); err != nil {
+		return err
+	}
+	if err := e.rights.checkUser(e.o.Process.User, e.c.spec.Linux); err != nil {
+		return err
+	}
 	owner := e.c.ids.Host(int(e.o.Process.User.UID))
 	if e.o.Process.Terminal {
 		if e.c.devpts == nil {
@@ -108,12 +116,13 @@ func fillStdio(s Stdio, owner int, keep func(*os.File) *os.File) (Stdio, error) 
 	return s, nil
 }
 
+// ownPipe gives a pipe to a user; one of somebody else's stays theirs.
 func ownPipe(f *os.File, owner int) error {
 	st, err := f.Stat()
 	if err != nil || st.Mode().Type() != os.ModeNamedPipe {
 		return err
 	}
-	if err := f.Chown(owner, -1); err != nil {
+	if err := f.Chown(owner, -1); err != nil && !errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("give a stream's pipe to user %d: %w", owner, err)
 	}
 	return nil
@@ -163,7 +172,12 @@ func (e *exec) write() (err error) {
 		all &^= unix.CLONE_NEWNS
 	}
 	writeClocks(p, clocks)
-	p.Call("join the container's namespaces", unix.SYS_SETNS, pidfd, all)
+	if all, err = e.rights.joinable(e.c.Pid(), all); err != nil {
+		return err
+	}
+	if all != 0 {
+		p.Call("join the container's namespaces", unix.SYS_SETNS, pidfd, all)
+	}
 	dir, entries, err := openGroup(e.c.cgroup, &e.held)
 	if err != nil {
 		return err
@@ -182,6 +196,7 @@ func (e *exec) write() (err error) {
 		p.Call("change the root", unix.SYS_CHROOT, p.String("."))
 	}
 	pp := processProgram{process: e.o.Process, stdio: e.o.Stdio, terminal: e.slave, filter: e.filter, rlimits: limits, keyring: !e.o.NoNewKeyring, preserve: e.o.PreserveFDs}
+	pp.noGroups = e.rights.noGroups
 	gate, err := e.openGate(p)
 	if err != nil {
 		return err

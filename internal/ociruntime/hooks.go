@@ -206,7 +206,12 @@ func (s *start) runInside(ctx context.Context, h specs.Hook, std Stdio) error {
 		all &^= unix.CLONE_NEWNS
 	}
 	writeClocks(p, clocks)
-	p.Call("join the container's namespaces", unix.SYS_SETNS, s.process.Pidfd, all)
+	if all, err = s.ns.rights.joinable(s.process.Pid, all); err != nil {
+		return err
+	}
+	if all != 0 {
+		p.Call("join the container's namespaces", unix.SYS_SETNS, s.process.Pidfd, all)
+	}
 	dir, entries, err := openGroup(s.group, &s.held)
 	if err != nil {
 		return err

@@ -24,6 +24,7 @@ type attachment struct {
 	source   *os.File // detached mount; nil: the child makes it
 	part     string   // what of source is shown: the child clones it, since kernels before 6.15 clone only from what is attached
 	fstype   string   // proc, sysfs, mqueue
+	instead  *os.File // detached mount for where fstype is refused
 	flags    int      // MOUNT_ATTR_* of a mount that the child makes
 	target   *os.File // where it goes; nil: resolved by the child below parent
 	parent   *attachment
@@ -154,6 +155,8 @@ func (l *layout) prepareMount(m *specs.Mount) error {
 	switch {
 	case o.bind || o.rbind || m.Type == "bind":
 		err = l.bindMount(a, m, o)
+	case m.Type == "proc" && !l.ns.ownsProcesses():
+		a.source, err = bindHost("/proc", o.set)
 	case m.Type == "proc", m.Type == "mqueue":
 		a.fstype, a.optional = m.Type, m.Type == "mqueue"
 	case m.Type == "sysfs":
@@ -292,17 +295,24 @@ func setPropagation(mount *os.File, propagation uintptr) error {
 
 // sysMount leaves sysfs to the child where it owns its network namespace; else the host's is shown.
 func (l *layout) sysMount(a *attachment, o mountOptions) (err error) {
-	if l.ns.create&unix.CLONE_NEWNET != 0 || l.ns.user == nil || l.ns.joins(unix.CLONE_NEWUSER) && l.ns.joins(unix.CLONE_NEWNET) {
+	if l.ns.ownsNetwork() {
 		a.fstype = "sysfs"
-		return nil
+		if !l.ns.rights.nested {
+			return nil
+		}
 	}
-	a.source, err = rootfs.Bind("/sys", rootfs.BindOptions{Recursive: true, Set: o.set})
+	host, err := bindHost("/sys", o.set)
+	if a.fstype == "" {
+		a.source = host
+	} else {
+		a.instead = l.held.keep(host)
+	}
 	return err
 }
 
 // cgroupMounts shows the container its own control group, by binds of its directories, at the place of the spec's cgroup mount.
 func (l *layout) cgroupMounts(at string, o mountOptions) error {
-	if l.group == nil {
+	if l.group == nil || !cgroup.Exists(l.group) {
 		return nil
 	}
 	dirs := l.group.Dirs()

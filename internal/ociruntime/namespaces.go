@@ -18,6 +18,7 @@ type namespaces struct {
 	joined []joinedNamespace
 	user   *os.File     // made or joined; nil: the host's
 	ids    rootfs.IDMap // how ids inside are written to file systems that this process makes
+	rights rights       // of this process
 }
 
 // joinedNamespace is one that the spec names by path.
@@ -94,6 +95,7 @@ func (n *namespaces) has(kind int) bool { return n.create&uint64(kind) != 0 || n
 // makeUser makes the user namespace, or takes the one to join.
 func (n *namespaces) makeUser(l *specs.Linux) (err error) {
 	if !n.has(unix.CLONE_NEWUSER) {
+		n.ids = n.rights.ids // of the user namespace that this process is in itself
 		return nil
 	}
 	if maps := l.UIDMappings; len(maps) > 0 {

@@ -44,6 +44,8 @@ type CreateOptions struct {
 	Stdio  Stdio
 	// Cgroup that the process joins; nil: made from Spec.Linux.CgroupsPath and Resources.
 	Cgroup *cgroup.Group
+	// LimitsOptional has the container made without control group and limits where this process may make none.
+	LimitsOptional bool
 	// Gate is read for the byte that starts the program, a pipe of Create's own where it is nil (then use Container.Start).
 	Gate *os.File
 	// OOMScoreAdj is given to processes whose configuration says none. This process's own may differ: it guards itself.

@@ -22,6 +22,7 @@ type processProgram struct {
 	rlimits  []rlimit
 	keyring  bool
 	preserve int
+	noGroups bool // the kernel permits no change of groups
 }
 
 // execPaths are where a program was looked for, and why each try failed.
@@ -58,7 +59,7 @@ func writeProcess(p *sysprog.Program, pp processProgram) (written processWritten
 	if !proc.NoNewPrivileges {
 		written.listening = pp.filter.write(p)
 	}
-	if err := writeIdentity(p, proc); err != nil {
+	if err := writeIdentity(p, proc, pp.noGroups); err != nil {
 		return written, err
 	}
 	if proc.NoNewPrivileges {
@@ -111,7 +112,7 @@ func writeWorkingDirectory(p *sysprog.Program, dir string) {
 const enterDirectory = "go to the working directory "
 
 // writeIdentity sets bounding set, groups, ids and capability sets (capabilities(7), "Effect of user ID changes on capabilities").
-func writeIdentity(p *sysprog.Program, proc *specs.Process) error {
+func writeIdentity(p *sysprog.Program, proc *specs.Process, noGroups bool) error {
 	sets, err := capabilitySets(proc.Capabilities)
 	if err != nil {
 		return err
@@ -127,7 +128,9 @@ func writeIdentity(p *sysprog.Program, proc *specs.Process) error {
 	for _, g := range proc.User.AdditionalGids {
 		groups = append(groups, byte(g), byte(g>>8), byte(g>>16), byte(g>>24))
 	}
-	p.Call("set the groups", unix.SYS_SETGROUPS, len(proc.User.AdditionalGids), p.Bytes(append(groups, 0)))
+	if !noGroups {
+		p.Call("set the groups", unix.SYS_SETGROUPS, len(proc.User.AdditionalGids), p.Bytes(append(groups, 0)))
+	}
 	gid, uid := int(proc.User.GID), int(proc.User.UID)
 	p.Call(fmt.Sprintf("become group %d", gid), unix.SYS_SETRESGID, gid, gid, gid)
 	p.Call(fmt.Sprintf("become user %d", uid), unix.SYS_SETRESUID, uid, uid, uid)

@@ -64,6 +64,7 @@ func (s *start) writeProgram(context.Context) error {
 		return err
 	}
 	pp := processProgram{process: s.spec.Process, stdio: stdio, terminal: s.layout.slave, filter: s.filter, rlimits: limits, keyring: !s.o.NoNewKeyring, preserve: s.o.PreserveFDs}
+	pp.noGroups = s.ns.rights.noGroups
 	pp.gate = w.gate(pp)
 	written, err := writeProcess(s.program, pp)
 	s.execs, s.listening = written.execPaths, written.listening
@@ -291,6 +292,13 @@ func (w *writer) mountOwn(a *attachment, made map[*attachment]sysprog.Word) {
 	mount := w.Call("mount "+a.fstype, unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, a.flags)
 	word := w.Store(mount)
 	made[a] = word
+	if a.instead != nil {
+		w.JumpIfEqual(w.Word(1), 1, 1)
+		for _, op := range []sysprog.Op{create, mount} {
+			w.Tolerate(op, w.Len()-int(op)-1, unix.EPERM)
+		}
+		w.Store(w.Call("show the host's "+a.fstype, unix.SYS_FCNTL, descriptor(a.instead), unix.F_DUPFD_CLOEXEC, 3), word)
+	}
 	w.move(a, word, made)
 	if a.optional { // a kernel or a host that refuses it: go on without
 		w.Tolerate(create, w.Len()-int(create)-1, unix.EPERM, unix.EACCES)

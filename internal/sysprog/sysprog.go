@@ -124,11 +124,13 @@ func (p *Program) Fork(name string, flags uint64, cgroup int) Op {
 	return op
 }
 
-// Store has an operation's result (its error number where an error is tolerated) written to a new word.
-func (p *Program) Store(op Op) Word {
-	w := p.Word(0)
-	p.put(op, 7, uintptr(w))
-	return w
+// Store has an operation's result (its error number where an error is tolerated) written to a word, a new one where none is given.
+func (p *Program) Store(op Op, to ...Word) Word {
+	if len(to) == 0 {
+		to = []Word{p.Word(0)}
+	}
+	p.put(op, 7, uintptr(to[0]))
+	return to[0]
 }
 
 // Tolerate lets the program go on behind the next skip operations when op fails with one of errs.
