@@ -148,6 +148,12 @@ func (s *start) check(context.Context) error {
 }
 
 func (s *start) openNamespaces(context.Context) (err error) {
+	if s.ns.rights, err = readRights(); err != nil {
+		return err
+	}
+	if err = s.ns.rights.checkUser(s.spec.Process.User, s.spec.Linux); err != nil {
+		return err
+	}
 	if err = s.ns.open(s.spec.Linux.Namespaces, &s.held); err != nil {
 		return err
 	}
@@ -177,6 +183,9 @@ func (s *start) makeGroup(context.Context) error {
 	}
 	var err error
 	s.group, err = cgroup.Create(path, s.spec.Linux.Resources)
+	if err != nil && s.o.LimitsOptional && cgroup.Refused(err) {
+		return s.makeDelegatedGroup(path)
+	}
 	return err
 }
 
