@@ -31,6 +31,7 @@ type creation struct {
 	noNewKeyring  bool
 	gate          bool // the container waits for another process's start
 	detach        bool
+	limitless     bool         // it may do without a control group
 	trace         func(string) // told each step
 }
 
@@ -58,6 +59,10 @@ func (r *store) create(ctx context.Context, f flags) error {
 	if o.id, err = f.id(); err != nil {
 		return err
 	}
+	if done, err := r.elsewhere(o.where); done {
+		return err
+	}
+	o.limitless = limitsOptional(r)
 	c, err := r.newRecord(o)
 	if err != nil {
 		return err
@@ -91,7 +96,8 @@ func (c *record) make(ctx context.Context, o creation) (*ociruntime.Container, e
 	if err := c.save(); err != nil {
 		return nil, err
 	}
-	options := ociruntime.CreateOptions{ID: c.ID, Bundle: c.Bundle, Spec: c.spec, PreserveFDs: o.preserve, NoNewKeyring: o.noNewKeyring, Trace: o.trace}
+	options := ociruntime.CreateOptions{ID: c.ID, Bundle: c.Bundle, Spec: c.spec, PreserveFDs: o.preserve, NoNewKeyring: o.noNewKeyring, Trace: o.trace,
+		LimitsOptional: o.limitless}
 	if o.gate {
 		gate, err := c.makeGate()
 		if err != nil {
@@ -121,6 +127,7 @@ func (c *record) note(made *ociruntime.Container, gate bool) (err error) {
 	for _, w := range made.Warnings() {
 		c.warn("%s", w)
 	}
+	noteGroup(c, made.Cgroup())
 	c.Pid = made.Pid()
 	if c.Started, err = startTime(c.Pid); err != nil {
 		return err
@@ -160,11 +167,8 @@ func (r *store) newRecord(o creation) (*record, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &record{ID: o.id, Bundle: bundle, Created: time.Now().UTC(), dir: r.dir(o.id), logger: &r.logger, NoNewKeyring: o.noNewKeyring}
-	name := o.config
-	if !filepath.IsAbs(name) {
-		name = filepath.Join(bundle, name)
-	}
+	c := &record{ID: o.id, Bundle: bundle, Created: time.Now().UTC(), dir: r.dir(o.id), nested: r.nested, logger: &r.logger, NoNewKeyring: o.noNewKeyring}
+	name := o.configuration()
 	config, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("JSON specification file %s not found: %w", name, err)
@@ -180,16 +184,17 @@ func (r *store) newRecord(o creation) (*record, error) {
 	if c.spec, err = parseSpec(name, config); err != nil {
 		return nil, err
 	}
+	c.spec = translate(c.spec, r.inside)
 	if err := checkSpec(c.spec, o); err != nil {
 		return nil, err
 	}
-	if !hasUserNamespace(c.spec) {
+	if !hasUserNamespace(c.spec) || r.nested {
 		if err := protectBinary(); err != nil {
 			return nil, err
 		}
 	}
-	c.fill()
-	if err := os.MkdirAll(r.root, 0o700); err != nil {
+	c.fill(ownerOf(r))
+	if err := makeRoot(r.root, r.nested); err != nil {
 		return nil, err
 	}
 	if err := os.Mkdir(c.dir, 0o700); errors.Is(err, fs.ErrExist) {
@@ -204,8 +209,16 @@ func (r *store) newRecord(o creation) (*record, error) {
 	return c, nil
 }
 
+// configuration is its file.
+func (o *creation) configuration() string {
+	if filepath.IsAbs(o.config) {
+		return o.config
+	}
+	return filepath.Join(o.bundle, o.config)
+}
+
 // fill notes what follows from the configuration.
-func (c *record) fill() {
+func (c *record) fill(owner string) {
 	if c.Rootfs = c.spec.Root.Path; !filepath.IsAbs(c.Rootfs) {
 		c.Rootfs = filepath.Join(c.Bundle, c.Rootfs)
 	}
@@ -229,7 +242,7 @@ func (c *record) fill() {
 		c.warn("process.apparmorProfile %q has no effect: this kernel does not have AppArmor", p.ApparmorProfile)
 		p.ApparmorProfile = ""
 	}
-	c.Owner = strconv.Itoa(os.Geteuid())
+	c.Owner = owner
 }
 
 // hasAppArmor says that the kernel could apply a profile: then one that the runtime does not apply is refused.

@@ -81,7 +81,7 @@ func (r *store) events(ctx context.Context, f flags) error {
 	if err := c.require("watch", running()...); err != nil {
 		return err
 	}
-	g, err := c.openGroup()
+	g, err := needGroup(c, "watch")
 	if err != nil {
 		return err
 	}

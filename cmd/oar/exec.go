@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/ociruntime"
+	"wherry.dev/wherry/internal/sysprog"
 )
 
 // execution are the options of exec.
@@ -110,7 +111,7 @@ func (r *store) execute(ctx context.Context, o *execution) error {
 	if p.Terminal && o.detach && o.consoleSocket == "" {
 		return errors.New("a detached process with a terminal needs --console-socket: somebody must hold the terminal")
 	}
-	if done, err := r.elsewhere(c.where); done {
+	if done, err := r.elsewhere(func() (sysprog.Inside, error) { return within(c) }); done {
 		return err
 	}
 	inside, err := c.open()

@@ -111,7 +111,7 @@ func (c *record) signalAll(signal unix.Signal) error {
 	if signal == unix.SIGKILL && cgroup.Exists(g) {
 		return errors.Join(g.Kill(), c.wake(signal))
 	}
-	pids, err := c.processes()
+	pids, err := processesOf(c)
 	if err != nil {
 		return fmt.Errorf("container %s: %w", c.ID, err)
 	}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
+
+	"wherry.dev/wherry/internal/ociruntime"
 )
 
 // store holds the options that stand before the command.
@@ -16,6 +18,10 @@ type store struct {
 	given   bool   // --root was
 	systemd bool
 	manager string // of control groups, as crun's callers name it
+
+	rootless string // "true", "false", "auto": control groups are optional
+	inside   string // the user whose command this process runs in a user namespace that was made for it
+	nested   bool   // this process is in a user namespace other than the machine's
 }
 
 // defaultRoot is where containers' states lie when --root does not say.
@@ -29,7 +35,8 @@ func (r *store) define(f flags) {
 	f.yes(&r.debug, "debug", "tell each step")
 	f.yes(&r.systemd, "systemd-cgroup", "have systemd make the control groups (not supported)")
 	f.text(&r.manager, "cgroup-manager", "", hidden)
-	f.text(new(string), "rootless", "auto", "whether errors of control groups are ignored: true, false or auto (has no effect)")
+	f.text(&r.rootless, "rootless", "auto", "whether containers do without control groups where none can be made: true, false or auto (for who is not root)")
+	f.text(&r.inside, "inside", "", hidden)
 	f.text(new(string), "criu", "", hidden)
 	f.text(new(string), "log-level", "", hidden)
 }
@@ -60,7 +67,15 @@ func (r *store) parse(args []string) ([]string, error) {
 			return nil, errors.New("--root must name a folder for the containers' states, not /")
 		}
 	}
+	if r.nested, err = ociruntime.Nested(); err == nil && !r.given {
+		r.root, err = userRoot(r.nested)
+	}
+	if err != nil {
+		return nil, err
+	}
 	switch {
+	case r.rootless != "auto" && r.rootless != "true" && r.rootless != "false":
+		return nil, fmt.Errorf("--rootless %q: it is true, false or auto", r.rootless)
 	case r.manager == "systemd":
 		r.systemd = true
 	case r.manager != "" && r.manager != "cgroupfs":

@@ -39,7 +39,11 @@ func (r *store) freeze(ctx context.Context, id string, freeze bool) error {
 		return err
 	}
 	defer release()
-	g, err := c.openGroup()
+	what := "resume"
+	if freeze {
+		what = "pause"
+	}
+	g, err := needGroup(c, what)
 	if err != nil {
 		return err
 	}

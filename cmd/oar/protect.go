@@ -14,7 +14,7 @@ import (
 
 // protectBinary sees to it that a container whose root is the host's cannot write to this binary through /proc/PID/exe of a process that
 // has not executed the container's program yet, or was told to execute /proc/self/exe: it executes the binary again, from a read-only mount
-// of its own (CVE-2019-5736). In a user namespace the file's owner is nobody that the container could be.
+// of its own (CVE-2019-5736). In a user namespace the file's owner is nobody that the container could be, unless this process is in one itself.
 func protectBinary() error {
 	const self = "/proc/self/exe"
 	var st unix.Statfs_t

@@ -32,11 +32,7 @@ func (r *store) ps(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
-	g, err := c.openGroup()
-	if err != nil {
-		return err
-	}
-	pids, err := g.Procs()
+	pids, err := processesOf(c)
 	if err != nil {
 		return fmt.Errorf("processes of container %s: %w", c.ID, err)
 	}

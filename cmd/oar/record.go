@@ -44,10 +44,12 @@ type record struct {
 	Pid          int       `json:"pid"`     // 0: creation has not come to its end
 	Started      uint64    `json:"started"` // the process's start time in the kernel's ticks (proc_pid_stat(5))
 	NoNewKeyring bool      `json:"noNewKeyring,omitempty"`
+	Delegated    string    `json:"delegated,omitempty"` // what its control group lacks: see the constants
 
-	dir   string
-	spec  *specs.Spec
-	group *cgroup.Group // see openGroup
+	dir    string
+	spec   *specs.Spec
+	group  *cgroup.Group // see openGroup
+	nested bool          // see store
 	*logger
 }
 
@@ -58,7 +60,7 @@ func (r *store) dir(id string) string { return filepath.Join(r.root, id) }
 
 // load reads a container's record and configuration.
 func (r *store) load(id string) (*record, error) {
-	c := &record{dir: r.dir(id), logger: &r.logger}
+	c := &record{dir: r.dir(id), nested: r.nested, logger: &r.logger}
 	b, err := os.ReadFile(filepath.Join(c.dir, recordFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("container does not exist: %q (looked in %s): %w", id, r.root, fs.ErrNotExist)
@@ -69,8 +71,11 @@ func (r *store) load(id string) (*record, error) {
 	if err := json.Unmarshal(b, c); err != nil {
 		return nil, fmt.Errorf("the state of container %s is damaged: %s/%s: %w; remove it with delete --force", id, c.dir, recordFile, err)
 	}
-	c.spec, err = readSpec(c.dir)
-	return c, err
+	if c.spec, err = readSpec(c.dir); err != nil {
+		return c, err
+	}
+	c.spec = translate(c.spec, r.inside)
+	return c, nil
 }
 
 // save replaces the record.
@@ -200,14 +205,6 @@ func (c *record) gate() (*os.File, error) {
 	return os.NewFile(uintptr(fd), gateFile), nil
 }
 
-// openGroup is the container's control group: known where this process made it, else found among the host's hierarchies.
-func (c *record) openGroup() (*cgroup.Group, error) {
-	if c.group != nil {
-		return c.group, nil
-	}
-	return cgroup.Open(c.Cgroup)
-}
-
 // ociState is what hooks and callers are told.
 func (c *record) ociState(status specs.ContainerState) specs.State {
 	s := specs.State{Version: specs.Version, ID: c.ID, Status: status, Pid: c.Pid, Bundle: c.Bundle, Annotations: c.spec.Annotations}
@@ -245,7 +242,7 @@ func refusal(what string, have specs.ContainerState) string {
 
 // open makes the container usable for further processes.
 func (c *record) open() (*ociruntime.Container, error) {
-	if !hasUserNamespace(c.spec) {
+	if !hasUserNamespace(c.spec) || c.nested {
 		if err := protectBinary(); err != nil {
 			return nil, err
 		}

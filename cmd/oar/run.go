@@ -49,6 +49,7 @@ func (r *store) run(ctx context.Context, f flags) error {
 		o.trace = traceSteps()
 	}
 	o.trace("read the configuration")
+	o.limitless = limitsOptional(r)
 	c, err := r.newRecord(o)
 	if err != nil {
 		return err

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -16,14 +18,15 @@ import (
 func writeSpec(_ context.Context, f flags) error {
 	var bundle string
 	f.text(&bundle, "bundle b", ".", "the `FOLDER` to write it to")
-	rootless := f.Bool("rootless", false, "for a container that needs no root (refused)")
+	rootless := f.Bool("rootless", false, "for a container of this user's, who need not be root")
 	if err := f.parseCount(0, 0); err != nil {
 		return err
 	}
+	spec := firstSpec()
 	if *rootless {
-		return errors.New("--rootless: oar runs containers only for root yet; leave the option out, and map ids in linux.uidMappings and gidMappings")
+		makeRootless(spec)
 	}
-	b, err := json.MarshalIndent(firstSpec(), "", "\t")
+	b, err := json.MarshalIndent(spec, "", "\t")
 	if err != nil {
 		return err
 	}
@@ -72,5 +75,26 @@ func firstMounts() []specs.Mount {
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}},
+	}
+}
+
+// makeRootless changes a configuration to what a user who is not root can have: only himself is mapped, and the network is the host's, as
+// nobody would connect another one. With that the host's sysfs is shown; terminals belong to no group, as only one is mapped.
+func makeRootless(s *specs.Spec) {
+	l := s.Linux
+	l.Resources = nil
+	l.UIDMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Geteuid()), Size: 1}}
+	l.GIDMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Getegid()), Size: 1}}
+	for i := range l.Namespaces {
+		if l.Namespaces[i].Type == specs.NetworkNamespace {
+			l.Namespaces[i].Type = specs.UserNamespace
+		}
+	}
+	for i := range s.Mounts {
+		m := &s.Mounts[i]
+		m.Options = slices.DeleteFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "gid=") })
+		if m.Type == "sysfs" {
+			m.Type, m.Source, m.Options = "none", "/sys", append([]string{"rbind"}, m.Options...)
+		}
 	}
 }

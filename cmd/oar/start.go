@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/ociruntime"
+	"wherry.dev/wherry/internal/sysprog"
 )
 
 // start opens a created container's gate.
@@ -22,8 +23,8 @@ func (r *store) start(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
-	if c.hasStartHooks() { // which run inside
-		if done, err := r.elsewhere(c.where); done {
+	if hasStartHooks(c) { // which run inside
+		if done, err := r.elsewhere(func() (sysprog.Inside, error) { return within(c) }); done {
 			return err
 		}
 	}
@@ -56,13 +57,13 @@ func (r *store) start(ctx context.Context, f flags) error {
 	return nil
 }
 
-func (c *record) hasStartHooks() bool {
+func hasStartHooks(c *record) bool {
 	return c.spec.Hooks != nil && len(c.spec.Hooks.StartContainer) > 0
 }
 
 // startHooks runs the startContainer hooks, inside.
 func (c *record) startHooks(ctx context.Context) error {
-	if !c.hasStartHooks() {
+	if !hasStartHooks(c) {
 		return nil
 	}
 	inside, err := c.open()

@@ -45,7 +45,7 @@ func (r *store) update(_ context.Context, f flags) error {
 		c.warn("limits of kernel memory are ignored: Linux has no separate ones any more")
 	}
 	dropZero(&res)
-	g, err := c.openGroup()
+	g, err := needGroup(c, "update")
 	if err != nil {
 		return err
 	}

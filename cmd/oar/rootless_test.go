@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// plain is the user of these tests: one that every Debian has, with a name, which newuidmap(1) asks for, and nothing of its own.
+const plain = 1
+
+// person is somebody who is not root, with a bundle and a runtime of his own.
+type person struct {
+	t         *testing.T
+	uid       uint32
+	dir, root string // the bundle; where his containers' states lie
+	before    []string
+}
+
+// newPerson makes a bundle that maps nobody but the user.
+func newPerson(t *testing.T, change func(*specs.Spec), args ...string) *person {
+	t.Helper()
+	u := &person{t: t, uid: plain}
+	own := []specs.LinuxIDMapping{{HostID: plain, Size: 1}}
+	u.dir = bundle(t, func(s *specs.Spec) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+		s.Linux.UIDMappings, s.Linux.GIDMappings, s.Linux.CgroupsPath = own, own, ""
+		if change != nil {
+			change(s)
+		}
+	}, args...)
+	u.root = filepath.Join(u.dir, "states")
+	u.own()
+	t.Cleanup(func() {
+		cmd := u.command(context.Background(), "--root", u.root, "delete", "--force", "c")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("delete --force: %v, %s", err, out)
+		}
+	})
+	return u
+}
+
+// own gives the bundle to the user.
+func (u *person) own() {
+	u.t.Helper()
+	must(u.t, os.Chmod(filepath.Dir(u.dir), 0o755))
+	must(u.t, filepath.WalkDir(u.dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, int(u.uid), int(u.uid))
+	}))
+}
+
+// command is an oar of the user's own.
+func (u *person) command(ctx context.Context, args ...string) *exec.Cmd {
+	line := append(append([]string{}, u.before...), u.dir+"/rootfs/bin/oar")
+	line = append(line, args...)
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
+	cmd.Env, cmd.Dir = []string{"PATH=/usr/bin:/bin:/usr/sbin:/sbin"}, u.dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: u.uid, Gid: u.uid}}
+	return cmd
+}
+
+// try runs a command with a file as its streams: a container that has it as its own keeps nobody waiting.
+func (u *person) try(args ...string) (string, error) {
+	u.t.Helper()
+	f, err := os.CreateTemp(u.t.TempDir(), "out")
+	must(u.t, err)
+	defer f.Close()
+	cmd := u.command(u.t.Context(), append([]string{"--root", u.root}, args...)...)
+	cmd.Stdout, cmd.Stderr = f, f
+	ended := cmd.Run()
+	b, err := os.ReadFile(f.Name())
+	must(u.t, err)
+	return string(b), ended
+}
+
+func (u *person) oar(args ...string) string {
+	u.t.Helper()
+	out, err := u.try(args...)
+	if err != nil {
+		u.t.Fatalf("oar %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+func (u *person) refuse(words string, args ...string) {
+	u.t.Helper()
+	if out, err := u.try(args...); err == nil || !strings.Contains(out, words) {
+		u.t.Errorf("oar %s: %v, %q; want %q", strings.Join(args, " "), err, out, words)
+	}
+}
+
+func (u *person) status() specs.ContainerState {
+	u.t.Helper()
+	var s stateOutput
+	must(u.t, json.Unmarshal([]byte(u.oar("state", "c")), &s))
+	return s.Status
+}
+
+func (u *person) await(want specs.ContainerState) {
+	u.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); u.status() != want; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			u.t.Fatalf("it is %s, not %s", u.status(), want)
+		}
+	}
+}
+
+// TestRootlessLifeCycle: every command, of a user without any right, who has no control group.
+func TestRootlessLifeCycle(t *testing.T) {
+	limit := int64(64 << 20)
+	u := newPerson(t, func(s *specs.Spec) {
+		s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}
+		s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo hooked > /tmp/hook"}}}}
+	}, "sh", "-c", "cat /tmp/hook; trap 'exit 3' TERM; while :; do sleep 0.01; done")
+	if out := u.oar("create", "--pid-file", u.dir+"/pid", "c"); !strings.Contains(out, "without these limits") {
+		t.Errorf("a limit that cannot be had: %q", out)
+	}
+	if s := u.status(); s != specs.StateCreated {
+		t.Errorf("created: %s", s)
+	}
+	u.refuse("already exists", "create", "c")
+	u.oar("start", "c")
+	if out := u.oar("list"); !strings.Contains(out, "running") || !strings.Contains(out, " daemon") {
+		t.Errorf("list: %q", out)
+	}
+	if out := u.oar("exec", "c", "cat", "/tmp/hook", "/proc/self/cgroup", "/proc/self/uid_map"); !strings.HasPrefix(out, "hooked\n") {
+		t.Errorf("exec: %q", out)
+	}
+	out, err := u.try("exec", "c", "sh", "-c", "exit 9")
+	if exitCodeOf(err) != 9 {
+		t.Errorf("exec: %v, %q", err, out)
+	}
+	u.refuse("not mapped", "exec", "-u", "5", "c", "true")
+	u.refuse("not mapped", "exec", "-u", "0:5", "c", "true")
+	u.refuse("may not set groups", "exec", "-g", "0", "c", "true")
+	pid, err := os.ReadFile(u.dir + "/pid")
+	must(t, err)
+	if out := u.oar("ps", "--format", "json", "c"); !strings.Contains(out, string(pid)) {
+		t.Errorf("ps: %s is not in %q", pid, out)
+	}
+	for _, command := range []string{"pause", "update", "events"} {
+		u.refuse("it has no control group", command, "c")
+	}
+	u.oar("kill", "c", "TERM")
+	u.await(specs.StateStopped)
+	u.oar("delete", "c")
+	u.refuse("does not exist", "state", "c")
+}
+
+// TestRootlessRunIsTheirs: run passes signals on and ends as its program does, through the process that waits outside.
+func TestRootlessRunIsTheirs(t *testing.T) {
+	u := newPerson(t, nil, "sh", "-c", "trap 'echo asked to end; exit 7' TERM; echo ready; while :; do sleep 0.01; done")
+	cmd := u.command(t.Context(), "--root", u.root, "run", "c")
+	out := &lockedBuffer{}
+	cmd.Stdout, cmd.Stderr = out, out
+	must(t, cmd.Start())
+	out.await(t, "ready")
+	must(t, cmd.Process.Signal(syscall.SIGTERM))
+	if err := cmd.Wait(); exitCodeOf(err) != 7 || !strings.Contains(out.String(), "asked to end") {
+		t.Errorf("%v: %q", err, out.String())
+	}
+	missing := newPerson(t, nil, "nothing")
+	if out, err := missing.try("run", "c"); exitCodeOf(err) != 1 || !strings.Contains(out, "not found") {
+		t.Errorf("a program that is not there: %v, %q", err, out)
+	}
+}
+
+// TestRootlessRefusals: what cannot be is said before, with what to do.
+func TestRootlessRefusals(t *testing.T) {
+	for words, change := range map[string]func(*specs.Spec){
+		"only in a user namespace": func(s *specs.Spec) { s.Linux.Namespaces = s.Linux.Namespaces[:1] },
+		"must map the container's id 0": func(s *specs.Spec) {
+			s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 5, HostID: plain, Size: 1}}
+		},
+		"may not set groups":      func(s *specs.Spec) { s.Process.User.AdditionalGids = []uint32{0} },
+		"user 1000 is not mapped": func(s *specs.Spec) { s.Process.User.UID = 1000 },
+		"newuidmap": func(s *specs.Spec) {
+			s.Linux.UIDMappings = append(s.Linux.UIDMappings, specs.LinuxIDMapping{ContainerID: 1, HostID: 0, Size: 1})
+		},
+		"only devices that the host has": func(s *specs.Spec) {
+			s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/none", Type: "c", Major: 1, Minor: 3}}
+		},
+		"has another one at this path": func(s *specs.Spec) {
+			s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/null", Type: "c", Major: 1, Minor: 1}}
+		},
+	} {
+		u := newPerson(t, change, "true")
+		u.refuse(words, "run", "c")
+		u.refuse("does not exist", "state", "c")
+	}
+}
+
+// TestRootlessSpec: what `spec --rootless` writes runs as it is.
+func TestRootlessSpec(t *testing.T) {
+	u := newPerson(t, nil)
+	must(t, os.Remove(u.dir+"/config.json"))
+	u.oar("spec", "--rootless")
+	var s specs.Spec
+	b, err := os.ReadFile(u.dir + "/config.json")
+	must(t, err)
+	must(t, json.Unmarshal(b, &s))
+	s.Process.Terminal, s.Process.Args = false, []string{"sh", "-c", "echo $(id -u):$(id -g) $(cat /proc/self/uid_map); test -e /sys/class/net && echo x > /dev/null && echo sees"}
+	b, err = json.Marshal(&s)
+	must(t, err)
+	must(t, os.WriteFile(u.dir+"/config.json", b, 0o644))
+	if out := u.oar("run", "c"); strings.Join(strings.Fields(out), " ") != "0:0 0 0 1 sees" {
+		t.Errorf("it printed %q", out)
+	}
+}
+
+// TestRootlessFolder: where states lie when nobody says it, and that another's folder is not believed.
+func TestRootlessFolder(t *testing.T) {
+	u := newPerson(t, nil, "sleep", "1000")
+	u.uid = 54321 // has no /run/user
+	u.own()
+	at := "/tmp/oar-" + strconv.Itoa(int(u.uid))
+	defer os.RemoveAll(at)
+	run := func(env ...string) (string, error) {
+		cmd := u.command(t.Context(), "list", "-q")
+		cmd.Env = append(cmd.Env, env...)
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := run(); err != nil || out != "" {
+		t.Errorf("list of nothing: %v, %q", err, out)
+	}
+	must(t, os.Mkdir(at, 0o755)) // root's
+	if out, err := run(); err == nil || !strings.Contains(out, "must be a folder of this user's") {
+		t.Errorf("another's folder: %v, %q", err, out)
+	}
+	must(t, os.MkdirAll(u.dir+"/run/oar/there", 0o755))
+	must(t, os.WriteFile(u.dir+"/run/oar/there/state.json", []byte(`{"id":"there"}`), 0o644))
+	must(t, os.WriteFile(u.dir+"/run/oar/there/config.json", []byte(`{}`), 0o644))
+	if out, err := run("XDG_RUNTIME_DIR=" + u.dir + "/run"); err != nil || out != "there\n" {
+		t.Errorf("XDG_RUNTIME_DIR: %v, %q", err, out)
+	}
+	u.uid = plain
+}

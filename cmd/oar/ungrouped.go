@@ -1,0 +1,110 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"wherry.dev/wherry/internal/cgroup"
+)
+
+// What a control group may lack that was made by who may not make all of it.
+const (
+	onlyUnified = "cgroup2" // it is in the cgroup2 tree alone
+	noGroup     = "none"    // there is none
+)
+
+// openGroup is the container's control group: known where this process made it, else found among the host's hierarchies.
+func (c *record) openGroup() (*cgroup.Group, error) {
+	if c.group != nil {
+		return c.group, nil
+	}
+	switch c.Delegated {
+	case noGroup:
+		return cgroup.None(), nil
+	case onlyUnified:
+		return cgroup.OpenUnified(c.Cgroup)
+	}
+	return cgroup.Open(c.Cgroup)
+}
+
+// noteGroup writes down what was made.
+func noteGroup(c *record, g *cgroup.Group) {
+	switch {
+	case !cgroup.Exists(g):
+		c.Delegated = noGroup
+	case cgroup.Unified(g):
+		c.Delegated = onlyUnified
+	}
+	c.Cgroup = g.Path()
+}
+
+// needGroup is the control group for a command that is nothing without.
+func needGroup(c *record, what string) (*cgroup.Group, error) {
+	g, err := c.openGroup()
+	if err == nil && !cgroup.Exists(g) {
+		err = fmt.Errorf("cannot %s container %s: it has no control group, as its user was permitted none when it was made (a service manager delegates "+
+			"one: systemd-run --user --scope -p Delegate=yes …)", what, c.ID)
+	}
+	return g, err
+}
+
+// processesOf lists those of the container: its control group's, or without one those of its pid namespace.
+func processesOf(c *record) ([]int, error) {
+	g, err := c.openGroup()
+	if err != nil {
+		return nil, err
+	}
+	if cgroup.Exists(g) {
+		return g.Procs()
+	}
+	pidfd, alive := c.process()
+	if !alive {
+		return nil, nil
+	}
+	defer pidfd.Close()
+	if !ownsProcesses(c) {
+		return []int{c.Pid}, nil
+	}
+	pids, err := inNamespace("pid", c.Pid)
+	if err != nil && ended(int(pidfd.Fd())) {
+		return nil, nil
+	}
+	return pids, err
+}
+
+func ownsProcesses(c *record) bool {
+	if c.spec.Linux != nil {
+		for _, n := range c.spec.Linux.Namespaces {
+			if n.Type == specs.PIDNamespace {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// inNamespace lists the processes that share a namespace with one of them, as far as this user may see that.
+func inNamespace(kind string, pid int) ([]int, error) {
+	want, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/" + kind)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, e := range entries {
+		n, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if have, err := os.Readlink("/proc/" + e.Name() + "/ns/" + kind); err == nil && have == want {
+			pids = append(pids, n)
+		}
+	}
+	return pids, nil
+}
