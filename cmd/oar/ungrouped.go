@@ -69,10 +69,10 @@ func processesOf(c *record) ([]int, error) {
 		return []int{c.Pid}, nil
 	}
 	pids, err := inNamespace("pid", c.Pid)
-	if err != nil && ended(int(pidfd.Fd())) {
-		return nil, nil
+	if err != nil { // its first process is ending and shows its namespaces no more
+		return []int{c.Pid}, nil
 	}
-	return pids, err
+	return pids, nil
 }
 
 func ownsProcesses(c *record) bool {
