@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/ociruntime"
+	"wherry.dev/wherry/internal/systemd"
 )
 
 // creation are the options that create and run share.
@@ -109,9 +110,17 @@ func (c *record) make(ctx context.Context, o creation) (*ociruntime.Container, e
 	if !c.spec.Process.Terminal {
 		options.Stdio = ociruntime.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
 	}
+	if c.Scope != "" {
+		s, err := makeScope(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		defer s.release()
+		options.Cgroup = s.group
+	}
 	made, err := ociruntime.Create(ctx, options)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, stopScope(context.WithoutCancel(ctx), c.Scope))
 	}
 	c.group = made.Cgroup()
 	if err := c.note(made, o.gate); err != nil {
@@ -141,11 +150,7 @@ func (c *record) note(made *ociruntime.Container, gate bool) (err error) {
 }
 
 // check refuses what cannot be done before anything is made.
-func (o *creation) check(r *store) error {
-	if r.systemd {
-		return errors.New("--systemd-cgroup: oar makes control groups itself and does not ask systemd for them; set the caller's cgroup driver to cgroupfs " +
-			"(podman: cgroup_manager = \"cgroupfs\"; docker: --exec-opt native.cgroupdriver=cgroupfs; containerd: SystemdCgroup = false)")
-	}
+func (o *creation) check() error {
 	if o.noPivot {
 		return errors.New("--no-pivot: without pivot_root a container could find its way back to the host's root file system; " +
 			"leave the option out, and on a host that runs from an initial RAM disk mount a tmpfs over / first")
@@ -160,7 +165,7 @@ func (o *creation) check(r *store) error {
 
 // newRecord reads the configuration and makes the container's folder, which reserves its id. It may execute this binary again.
 func (r *store) newRecord(o creation) (*record, error) {
-	if err := o.check(r); err != nil {
+	if err := o.check(); err != nil {
 		return nil, err
 	}
 	bundle, err := filepath.Abs(o.bundle)
@@ -193,7 +198,9 @@ func (r *store) newRecord(o creation) (*record, error) {
 			return nil, err
 		}
 	}
-	c.fill(ownerOf(r))
+	if err := c.fill(ownerOf(r), r.systemd); err != nil {
+		return nil, err
+	}
 	if err := makeRoot(r.root, r.nested); err != nil {
 		return nil, err
 	}
@@ -218,19 +225,16 @@ func (o *creation) configuration() string {
 }
 
 // fill notes what follows from the configuration.
-func (c *record) fill(owner string) {
+func (c *record) fill(owner string, scope bool) error {
 	if c.Rootfs = c.spec.Root.Path; !filepath.IsAbs(c.Rootfs) {
 		c.Rootfs = filepath.Join(c.Bundle, c.Rootfs)
 	}
 	if c.spec.Linux == nil {
 		c.spec.Linux = &specs.Linux{}
 	}
-	path := c.spec.Linux.CgroupsPath
-	if path == "" {
-		path = "/oar/" + c.ID
+	if err := placeGroup(c, scope); err != nil {
+		return err
 	}
-	c.Cgroup = filepath.Clean("/" + path)
-	c.spec.Linux.CgroupsPath = c.Cgroup
 	r := c.spec.Linux.Resources
 	if r != nil {
 		dropZero(r)
@@ -243,6 +247,23 @@ func (c *record) fill(owner string) {
 		p.ApparmorProfile = ""
 	}
 	c.Owner = owner
+	return nil
+}
+
+// placeGroup says where the container's control group will be: at a path, or where systemd puts the scope.
+func placeGroup(c *record, scope bool) error {
+	if scope {
+		name, err := systemd.ParseName(c.spec.Linux.CgroupsPath, c.ID)
+		c.Scope, c.slice = name.Unit, name.Slice
+		return err
+	}
+	path := c.spec.Linux.CgroupsPath
+	if path == "" {
+		path = "/oar/" + c.ID
+	}
+	c.Cgroup = filepath.Clean("/" + path)
+	c.spec.Linux.CgroupsPath = c.Cgroup
+	return nil
 }
 
 // hasAppArmor says that the kernel could apply a profile: then one that the runtime does not apply is refused.

@@ -98,6 +98,9 @@ func (c *record) destroy(ctx context.Context) error {
 func (c *record) end(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, killTimeout, fmt.Errorf("they did not end within %s of SIGKILL", killTimeout))
 	defer cancel()
+	if c.Cgroup == "" {
+		return stopScope(ctx, c.Scope)
+	}
 	g, err := c.openGroup()
 	if err != nil {
 		return err
@@ -118,7 +121,7 @@ func (c *record) end(ctx context.Context) error {
 			return fmt.Errorf("container %s: %w", c.ID, err)
 		}
 	}
-	return g.Delete()
+	return errors.Join(g.Delete(), stopScope(ctx, c.Scope))
 }
 
 // awaitEnd waits for a process that need not be a child.

@@ -71,7 +71,7 @@ func (o *execution) check() error {
 	if err := checkID(o.id); err != nil {
 		return err
 	}
-	return o.creation.check(&store{})
+	return o.creation.check()
 }
 
 // exec runs one more process in a container.

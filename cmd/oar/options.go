@@ -33,7 +33,7 @@ func (r *store) define(f flags) {
 	f.text(&r.file, "log", "", "the `FILE` to write errors, warnings and details to (standard error unless given)")
 	f.text(&r.format, "log-format", "text", "the form of the log's lines: text or json")
 	f.yes(&r.debug, "debug", "tell each step")
-	f.yes(&r.systemd, "systemd-cgroup", "have systemd make the control groups (not supported)")
+	f.yes(&r.systemd, "systemd-cgroup", "have systemd make the control groups, as scopes")
 	f.text(&r.manager, "cgroup-manager", "", hidden)
 	f.text(&r.rootless, "rootless", "auto", "whether containers do without control groups where none can be made: true, false or auto (for who is not root)")
 	f.text(&r.inside, "inside", "", hidden)

@@ -39,10 +39,11 @@ type record struct {
 	Bundle       string    `json:"bundle"`
 	Rootfs       string    `json:"rootfs"`
 	Created      time.Time `json:"created"`
-	Owner        string    `json:"owner"` // user id
-	Cgroup       string    `json:"cgroup"`
-	Pid          int       `json:"pid"`     // 0: creation has not come to its end
-	Started      uint64    `json:"started"` // the process's start time in the kernel's ticks (proc_pid_stat(5))
+	Owner        string    `json:"owner"`           // user id
+	Cgroup       string    `json:"cgroup"`          // "" until systemd has made it
+	Scope        string    `json:"scope,omitempty"` // the unit of systemd's whose group it is
+	Pid          int       `json:"pid"`             // 0: creation has not come to its end
+	Started      uint64    `json:"started"`         // the process's start time in the kernel's ticks (proc_pid_stat(5))
 	NoNewKeyring bool      `json:"noNewKeyring,omitempty"`
 	Delegated    string    `json:"delegated,omitempty"` // what its control group lacks: see the constants
 
@@ -50,6 +51,7 @@ type record struct {
 	spec   *specs.Spec
 	group  *cgroup.Group // see openGroup
 	nested bool          // see store
+	slice  string        // of the scope, while it is made
 	*logger
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 // update changes a container's limits; what no option names stays as it is.
-func (r *store) update(_ context.Context, f flags) error {
+func (r *store) update(ctx context.Context, f flags) error {
 	var file string
 	var res specs.LinuxResources
 	f.text(&file, "resources r", "", "limits as the specification's JSON, of a `FILE` or (-) standard input; the other options come on top")
@@ -47,6 +47,9 @@ func (r *store) update(_ context.Context, f flags) error {
 	dropZero(&res)
 	g, err := needGroup(c, "update")
 	if err != nil {
+		return err
+	}
+	if err := updateScope(ctx, c.Scope, &res); err != nil {
 		return err
 	}
 	if err := g.Update(&res); err != nil {

@@ -116,6 +116,24 @@ func Create(path string, res *specs.LinuxResources) (*Group, error) {
 	return g, nil
 }
 
+// Adopt takes a group that a service manager has made, has put into the hierarchies that it cares for, and has delegated; processes may
+// be in it. What is missing is made, and limits are written.
+func Adopt(path string, res *specs.LinuxResources) (*Group, error) {
+	g, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range hierarchiesOf(g) {
+		if g.pure() && (res == nil || len(res.HugepageLimits)+len(res.Rdma) == 0) {
+			break // the service manager has enabled what it knows, on all levels above
+		}
+		if err := g.makeDir(name, g.dirs[name]); err != nil {
+			return nil, fmt.Errorf("make control group %s: %w", g.dirs[name], err)
+		}
+	}
+	return g, g.Update(res)
+}
+
 func (g *Group) make(res *specs.LinuxResources) error {
 	if populated, err := g.Populated(); err == nil && populated {
 		return fmt.Errorf("control group %s has processes already: %w", g.path, errdefs.ErrAlreadyExists)

@@ -354,7 +354,7 @@ func TestLiveUpdate(t *testing.T) {
 		res   specs.LinuxResources
 		files []file
 	}{
-		{specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: ptr(uint64(2048))}}, []file{{"cpu", "cpu.shares", "cpu.weight", "2048", "79"}, {"cpu", "cpu.cfs_quota_us", "cpu.max", "50000", "50000 100000"}}},
+		{specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: ptr(uint64(2048))}}, []file{{"cpu", "cpu.shares", "cpu.weight", "2048", "174"}, {"cpu", "cpu.cfs_quota_us", "cpu.max", "50000", "50000 100000"}}},
 		{specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(150000)), Period: ptr(uint64(100000))}}, []file{{"cpu", "cpu.cfs_quota_us", "cpu.max", "150000", "150000 100000"}}},
 		{specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(-1)), Period: ptr(uint64(100000))}}, []file{{"cpu", "cpu.cfs_quota_us", "cpu.max", "-1", "max 100000"}}},
 		{specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0"}}, []file{{"cpuset", "cpuset.cpus", "cpuset.cpus", "0", "0"}}},

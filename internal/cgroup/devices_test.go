@@ -91,8 +91,8 @@ func TestV2Files(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{"memory.max": "67108864", "memory.swap.max": "33554432", "memory.low": "1048576", "cpu.weight": "39", "cpu.max": "50000 100000",
-		"cpuset.cpus": "0-1", "pids.max": "max", "io.max": "8:16 wiops=77", "io.weight": "300", "hugetlb.2MB.max": "4194304", "memory.high": "12345"}
+	want := map[string]string{"memory.max": "67108864", "memory.swap.max": "33554432", "memory.low": "1048576", "cpu.weight": "100", "cpu.max": "50000 100000",
+		"cpuset.cpus": "0-1", "pids.max": "max", "io.max": "8:16 wiops=77", "io.weight": "default 2930", "hugetlb.2MB.max": "4194304", "memory.high": "12345"}
 	for file, value := range want {
 		if got := g.read(t, unified, file); got != value {
 			t.Errorf("%s: %q, want %q", file, got, value)
@@ -100,10 +100,16 @@ func TestV2Files(t *testing.T) {
 	}
 }
 
+// Lowest, default and highest are the same in both versions; 2000 is what runc's issue 4896 has.
 func TestWeights(t *testing.T) {
-	for shares, want := range map[uint64]uint64{0: 1, 2: 1, 1024: 39, 262144: 10000, 1 << 40: 10000} {
-		if got := weight(shares); got != want {
+	for shares, want := range map[uint64]uint64{0: 1, 2: 1, 512: 59, 1024: 100, 2000: 170, 262144: 10000, 1 << 40: 10000} {
+		if got := Weight(shares); got != want {
 			t.Errorf("%d shares are weight %d, want %d", shares, got, want)
+		}
+	}
+	for weight, want := range map[uint16]uint64{1: 1, 10: 1, 500: 4950, 1000: 10000} {
+		if got := IOWeight(weight); got != want {
+			t.Errorf("the I/O weight %d is %d, want %d", weight, got, want)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -188,7 +189,7 @@ func v2Settings(r *specs.LinuxResources) []setting {
 	}
 	if c := r.CPU; c != nil {
 		if c.Shares != nil && *c.Shares != 0 {
-			add("the CPU weight", number(weight(*c.Shares)), "cpu.weight")
+			add("the CPU weight", number(Weight(*c.Shares)), "cpu.weight")
 		}
 		if c.Quota != nil || c.Period != nil {
 			quota, period := "max", uint64(100000)
@@ -226,10 +227,28 @@ func v2Settings(r *specs.LinuxResources) []setting {
 	return out
 }
 
-// weight turns v1's shares (2…262144, default 1024) into v2's weight (1…10000, default 100) as runtimes agree on.
-func weight(shares uint64) uint64 {
-	shares = min(max(shares, 2), 262144)
-	return 1 + (shares-2)*9999/262142
+// Weight turns v1's shares (2…262144, default 1024) into v2's weight (1…10000, default 100), so that lowest, default and highest are the
+// same on both: the curve that runc has from 1.3.2 on and crun from 1.23 on. The straight line of before made 39 of the default.
+func Weight(shares uint64) uint64 {
+	switch {
+	case shares <= 2:
+		return 1
+	case shares >= 262144:
+		return 10000
+	}
+	l := math.Log2(float64(shares))
+	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
+}
+
+// IOWeight turns v1's weight (10…1000) into v2's (1…10000).
+func IOWeight(weight uint16) uint64 {
+	return 1 + uint64(min(max(weight, 10), 1000)-10)*9999/990
+}
+
+// ioWeight is for the two that divide a device's time by weight, each with its own range: the bfq scheduler and the cost model.
+func ioWeight(key string, weight uint16) []setting {
+	return []setting{{files: []string{"io.bfq.weight"}, value: key + " " + number(weight), what: "the block I/O weight", optional: true},
+		{files: []string{"io.weight"}, value: key + " " + strconv.FormatUint(IOWeight(weight), 10), what: "the block I/O weight", optional: true}}
 }
 
 func v2Block(b *specs.LinuxBlockIO) []setting {
@@ -238,7 +257,12 @@ func v2Block(b *specs.LinuxBlockIO) []setting {
 	}
 	var out []setting
 	if b.Weight != nil && *b.Weight != 0 {
-		out = append(out, setting{files: []string{"io.bfq.weight", "io.weight"}, value: number(*b.Weight), what: "the block I/O weight", optional: true})
+		out = append(out, ioWeight("default", *b.Weight)...)
+	}
+	for _, d := range b.WeightDevice {
+		if d.Weight != nil && *d.Weight != 0 {
+			out = append(out, ioWeight(fmt.Sprintf("%d:%d", d.Major, d.Minor), *d.Weight)...)
+		}
 	}
 	for _, row := range []struct {
 		key  string

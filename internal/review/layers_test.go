@@ -22,7 +22,8 @@ services:   sandbox volume image network/dns network/firewall network/link < net
 mechanisms: task
 runtime:    ociruntime shim
 leaves:     sysprog < rootfs
-leaves:     version cgroup seccomp logs event ref archive spec
+leaves:     cgroup < systemd
+leaves:     version seccomp logs event ref archive spec
 `
 
 // leafPackages may use these and nothing else from outside the standard library.

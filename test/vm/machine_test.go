@@ -68,20 +68,39 @@ func built(t *testing.T) string {
 	return dir
 }
 
-// boot starts a machine on the disk in dir and waits until its agent speaks. Its two processors share one thread: with one each, qemu 7.2
-// sometimes loses a change that the kernel makes to its own code, and both stand still.
+// boot starts a machine on the disk in dir and waits until its agent speaks.
 func boot(t *testing.T, dir string) *machine {
+	t.Helper()
+	return bootFrom(t, dir, "", "file="+filepath.Join(dir, "disk.img")+",if=virtio,format=raw,cache=writethrough")
+}
+
+// bootDebian starts a machine that has all of Debian, whose changes go with it, and the tools on /t. init is its first process.
+func bootDebian(t *testing.T, init string) *machine {
+	t.Helper()
+	dir, err := os.MkdirTemp("/var/tmp", "wherry-vm-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return bootFrom(t, dir, "init="+init, "file="+filepath.Join(built(t), "debian.img")+",if=virtio,format=raw,snapshot=on",
+		"file="+filepath.Join(built(t), "tools.img")+",if=virtio,format=raw,readonly=on")
+}
+
+// bootFrom starts a machine. Its two processors share one thread: with one each, qemu 7.2 sometimes loses a change that the kernel makes to
+// its own code, and both stand still.
+func bootFrom(t *testing.T, dir, more string, drives ...string) *machine {
 	t.Helper()
 	m := &machine{t: t, dir: dir, ready: make(chan struct{}), gone: make(chan struct{}), waiting: map[int]chan answer{}}
 	socket := filepath.Join(dir, "agent.sock")
 	_ = os.Remove(socket)
 	m.cmd = exec.Command("qemu-system-x86_64", "-accel", "tcg,thread=single", "-cpu", "max,la57=off", "-smp", "2", "-m", "1024",
 		"-nodefaults", "-display", "none", "-no-reboot", "-kernel", filepath.Join(built(t), "vmlinuz"), "-initrd", filepath.Join(built(t), "initrd"),
-		"-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr",
-		"-serial", "file:"+filepath.Join(dir, "console"),
-		"-drive", "file="+filepath.Join(dir, "disk.img")+",if=virtio,format=raw,cache=writethrough",
-		"-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
+		"-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr "+more,
+		"-serial", "file:"+filepath.Join(dir, "console"), "-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
 		"-chardev", "socket,id=agent,path="+socket+",server=on,wait=off", "-device", "virtserialport,chardev=agent,name=agent")
+	for _, d := range drives {
+		m.cmd.Args = append(m.cmd.Args, "-drive", d)
+	}
 	m.cmd.Stderr = os.Stderr
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	if err := m.cmd.Start(); err != nil {

@@ -124,7 +124,7 @@ func halfProcessor(m *machine) {
 func kernelLimits(m *machine) {
 	m.run(`wherry run -d --name limits --memory 50m --memory-swap 80m --memory-reservation 20m --cpu-shares 512 --cpuset-cpus 1 --blkio-weight 300 --pids-limit 10 \
 		--device-read-bps /dev/vda:1mb --device-write-iops /dev/vda:100 busybox:1 sleep 3600`)
-	for file, value := range map[string]string{"memory.max": "52428800", "memory.swap.max": "31457280", "memory.low": "20971520", "cpu.weight": "20", "cpuset.cpus": "1",
+	for file, value := range map[string]string{"memory.max": "52428800", "memory.swap.max": "31457280", "memory.low": "20971520", "cpu.weight": "59", "cpuset.cpus": "1",
 		"cpuset.cpus.effective": "1", "io.bfq.weight": "default 300", "pids.max": "10", "io.max": "254:0 rbps=1048576 wbps=max riops=max wiops=100"} {
 		m.want(value, "cat "+group("limits")+"/"+file)
 	}

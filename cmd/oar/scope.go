@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/cgroup"
+	"wherry.dev/wherry/internal/sysprog"
+	"wherry.dev/wherry/internal/systemd"
+)
+
+// With --systemd-cgroup a container's control group is a transient scope's, which systemd makes. A scope wants a process from its
+// beginning, and the container's own is cloned into its group: until then one of ours stands in it.
+//
+//	oar                      systemd                     the scope's group
+//	  clone a place holder
+//	  StartTransientUnit ───▶ makes the scope ──────────▶ place holder
+//	  ◀── job done, path
+//	  limits, clone ────────────────────────────────────▶ place holder, the container's process
+//	  kill the place holder ────────────────────────────▶ the container's process
+type scope struct {
+	group  *cgroup.Group
+	holder *sysprog.Process
+	ended  *sysprog.Program
+	pipe   *os.File
+}
+
+// makeScope has systemd make the container's group, and writes the limits that systemd has no word for.
+func makeScope(ctx context.Context, c *record) (*scope, error) {
+	if !systemd.Running() {
+		return nil, errors.New("--systemd-cgroup: systemd is not this host's service manager (there is no /run/systemd/system); " +
+			"set the caller's cgroup driver to cgroupfs (podman: cgroup_manager, docker: native.cgroupdriver, containerd: SystemdCgroup)")
+	}
+	properties, err := systemd.Annotated(c.spec.Annotations)
+	if err != nil {
+		return nil, err
+	}
+	s, err := holdPlace()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.start(ctx, c, properties); err != nil {
+		s.release()
+		return nil, errors.Join(err, stopScope(context.WithoutCancel(ctx), c.Scope))
+	}
+	return s, nil
+}
+
+func (s *scope) start(ctx context.Context, c *record, properties []systemd.Property) error {
+	conn, err := systemd.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	limits := systemd.Limits(c.spec.Linux.Resources)
+	group, err := conn.Start(ctx, systemd.Scope{Unit: c.Scope, Slice: c.slice, Description: "container " + c.ID, Pids: []int{s.holder.Pid},
+		Properties: append(limits, properties...)})
+	if err != nil {
+		return err
+	}
+	if group == "" || group == "/" {
+		return fmt.Errorf("systemd gave %s no control group of its own", c.Scope)
+	}
+	c.Cgroup, c.spec.Linux.CgroupsPath = group, group
+	if err := c.save(); err != nil {
+		return err
+	}
+	s.group, err = cgroup.Adopt(group, c.spec.Linux.Resources)
+	return err
+}
+
+// stopScope removes a scope that is empty, or failed.
+func stopScope(ctx context.Context, unit string) error {
+	if unit == "" {
+		return nil
+	}
+	conn, err := systemd.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return conn.Stop(ctx, unit)
+}
+
+// updateScope tells systemd of new limits, so that it does not write the old ones again.
+func updateScope(ctx context.Context, unit string, res *specs.LinuxResources) error {
+	if unit == "" {
+		return nil
+	}
+	conn, err := systemd.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return conn.Set(ctx, unit, systemd.Limits(res))
+}
+
+// holdPlace clones a process that waits until it is killed, or this one ends.
+func holdPlace() (*scope, error) {
+	if err := sysprog.Protect(); err != nil {
+		return nil, err
+	}
+	program, err := sysprog.New(64)
+	if err != nil {
+		return nil, err
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, program.Close())
+	}
+	defer read.Close()
+	program.Call("close the parent's end", unix.SYS_CLOSE, int(write.Fd()))
+	program.Call("wait for the parent's end", unix.SYS_READ, int(read.Fd()), program.Bytes(make([]byte, 8)), 1)
+	program.Call("end", unix.SYS_EXIT_GROUP, 0)
+	holder, err := program.Start(0, false)
+	if err != nil {
+		write.Close()
+		return nil, errors.Join(fmt.Errorf("hold a place in the control group: %w", err), program.Close())
+	}
+	return &scope{holder: holder, ended: program, pipe: write}, nil
+}
+
+// release ends the place holder: the group has its process, or will have none. Nil is fine.
+func (s *scope) release() {
+	if s == nil {
+		return
+	}
+	s.holder.Discard()
+	s.pipe.Close()
+	_ = s.ended.Close()
+}
