@@ -7,6 +7,7 @@ import (
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -53,11 +54,14 @@ func TestMain(m *testing.M) {
 	if dir, _ := probes(); dir != "" {
 		os.RemoveAll(dir)
 	}
-	if g, err := cgroup.Open("/wherry-ociruntime-test"); err == nil {
+	if g, err := cgroup.Open(testGroup()); err == nil {
 		_ = g.Delete()
 	}
 	os.Exit(code)
 }
+
+// testGroup holds the groups of this process's containers: others may test at the same time.
+func testGroup() string { return "/wherry-ociruntime-test-" + strconv.Itoa(os.Getpid()) }
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -97,7 +101,7 @@ func newBox(t testing.TB, args ...string) *box {
 		Mounts: []specs.Mount{{Destination: "/proc", Type: "proc", Options: plain}, {Destination: "/dev", Type: "tmpfs", Options: []string{"nosuid", "mode=755"}},
 			{Destination: "/dev/pts", Type: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}},
 			{Destination: "/sys", Type: "sysfs", Options: append([]string{"ro"}, plain...)}},
-		Linux: &specs.Linux{UIDMappings: ids, GIDMappings: ids, CgroupsPath: "/wherry-ociruntime-test/" + filepath.Base(filepath.Dir(dir)) + "-" + filepath.Base(dir),
+		Linux: &specs.Linux{UIDMappings: ids, GIDMappings: ids, CgroupsPath: testGroup() + "/" + filepath.Base(filepath.Dir(dir)) + "-" + filepath.Base(dir),
 			MaskedPaths: []string{"/proc/keys", "/sys/firmware"}, ReadonlyPaths: []string{"/proc/sys"},
 			Namespaces: []specs.LinuxNamespace{{Type: "pid"}, {Type: "mount"}, {Type: "user"}, {Type: "ipc"}, {Type: "uts"}, {Type: "network"}, {Type: "cgroup"}}}}
 	return b

@@ -68,7 +68,7 @@ func (l *layout) makeNull() error {
 		l.aside = append(l.aside, dev)
 		return err
 	}
-	tmpfs, err := l.newFilesystem("tmpfs", []string{"mode=755", "size=4k"}, mountOptions{set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC})
+	tmpfs, err := l.newFilesystem("tmpfs", []string{"mode=755", "size=4k"}, mountOptions{attributeChange: attributeChange{set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC}})
 	if err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func (l *layout) makeDevice(dev *os.File, d specs.LinuxDevice) error {
 
 // bindDevice shows a device outside of /dev by a bind of a node made in the /dev tmpfs' own file system.
 func (l *layout) bindDevice(d specs.LinuxDevice) error {
-	tmpfs, err := l.newFilesystem("tmpfs", []string{"mode=755", "size=4k"}, mountOptions{set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC})
+	tmpfs, err := l.newFilesystem("tmpfs", []string{"mode=755", "size=4k"}, mountOptions{attributeChange: attributeChange{set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC}})
 	if err != nil {
 		return err
 	}

@@ -1,15 +1,12 @@
 package ociruntime
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -32,68 +29,10 @@ type attachment struct {
 	isDir    bool
 	optional bool // an fstype that the host may refuse
 
-	propagation uintptr // MS_SHARED, …; 0: as it is
-	late        bool    // made read-only after all is attached
-}
-
-// mountFlags are the options of runtime-spec's mounts that become attributes: what they set and clear.
-var mountFlags = map[string]struct{ set, clear uint64 }{
-	"ro": {set: unix.MOUNT_ATTR_RDONLY}, "rw": {clear: unix.MOUNT_ATTR_RDONLY},
-	"nosuid": {set: unix.MOUNT_ATTR_NOSUID}, "suid": {clear: unix.MOUNT_ATTR_NOSUID},
-	"nodev": {set: unix.MOUNT_ATTR_NODEV}, "dev": {clear: unix.MOUNT_ATTR_NODEV},
-	"noexec": {set: unix.MOUNT_ATTR_NOEXEC}, "exec": {clear: unix.MOUNT_ATTR_NOEXEC},
-	"noatime": {set: unix.MOUNT_ATTR_NOATIME, clear: unix.MOUNT_ATTR__ATIME}, "relatime": {set: unix.MOUNT_ATTR_RELATIME, clear: unix.MOUNT_ATTR__ATIME},
-	"strictatime": {set: unix.MOUNT_ATTR_STRICTATIME, clear: unix.MOUNT_ATTR__ATIME}, "nodiratime": {set: unix.MOUNT_ATTR_NODIRATIME},
-	"diratime": {clear: unix.MOUNT_ATTR_NODIRATIME}, "nosymfollow": {set: unix.MOUNT_ATTR_NOSYMFOLLOW},
-}
-
-var propagations = map[string]uintptr{
-	"private": unix.MS_PRIVATE, "rprivate": unix.MS_PRIVATE | unix.MS_REC, "shared": unix.MS_SHARED, "rshared": unix.MS_SHARED | unix.MS_REC,
-	"slave": unix.MS_SLAVE, "rslave": unix.MS_SLAVE | unix.MS_REC, "unbindable": unix.MS_UNBINDABLE, "runbindable": unix.MS_UNBINDABLE | unix.MS_REC,
-}
-
-// mountOptions are a mount's options, sorted by what they mean.
-type mountOptions struct {
-	set, clear  uint64
-	recursive   uint64 // attributes for the whole tree ("rro", …)
-	bind, rbind bool
-	copyUp      bool
-	propagation uintptr
-	data        []string // for the file system itself
-	idmap       bool
-	source      string // what the mount table calls it; empty: as its type
-}
-
-func parseMountOptions(list []string) mountOptions {
-	var o mountOptions
-	for _, opt := range list {
-		if f, ok := mountFlags[opt]; ok {
-			o.set, o.clear = o.set&^f.clear|f.set, o.clear&^f.set|f.clear
-			continue
-		}
-		if f, ok := mountFlags[strings.TrimPrefix(opt, "r")]; ok && strings.HasPrefix(opt, "r") {
-			o.recursive |= f.set
-			continue
-		}
-		if p, ok := propagations[opt]; ok {
-			o.propagation = p
-			continue
-		}
-		switch opt {
-		case "bind":
-			o.bind = true
-		case "rbind":
-			o.rbind = true
-		case "tmpcopyup":
-			o.copyUp = true
-		case "idmap", "ridmap":
-			o.idmap = true
-		case "defaults", "async", "":
-		default:
-			o.data = append(o.data, opt)
-		}
-	}
-	return o
+	propagation uintptr  // MS_SHARED, …; 0: as it is
+	late        bool     // made read-only after all is attached
+	data        []string // options of a file system that the child makes
+	made        bool     // the file system is this container's own
 }
 
 // layout is a container's tree of file systems, made detached, with the places where they go.
@@ -104,15 +43,16 @@ type layout struct {
 	group  *cgroup.Group
 	held   *held
 
-	root     *os.File // the detached root file system
-	mounts   []*attachment
-	devices  *os.File   // the /dev tmpfs
-	null     *os.File   // a folder with a null device of ours
-	aside    []*os.File // attached outside of the root, for parts of them
-	devpts   *os.File
-	console  *os.File // the terminal's master side
-	slave    *os.File
-	warnings []string
+	root         *os.File // the detached root file system
+	rootReadOnly bool     // a mount of the configuration says so
+	mounts       []*attachment
+	devices      *os.File   // the /dev tmpfs
+	null         *os.File   // a folder with a null device of ours
+	aside        []*os.File // attached outside of the root, for parts of them
+	devpts       *os.File
+	console      *os.File // the terminal's master side
+	slave        *os.File
+	warnings     []string
 }
 
 // prepare makes every mount of the spec, detached, and opens the places where they go.
@@ -150,33 +90,40 @@ func (l *layout) makeWorkingDirectory() {
 func (l *layout) prepareMount(m *specs.Mount) error {
 	o := parseMountOptions(m.Options)
 	o.source = m.Source
+	if !isBind(m.Type, o) && !o.remount { // a tree of one
+		o.change(o.tree)
+		o.tree = attributeChange{}
+	}
 	a := &attachment{isDir: true, propagation: o.propagation, flags: int(o.set)}
 	var err error
 	switch {
-	case o.bind || o.rbind || m.Type == "bind":
+	case o.remount:
+		return l.remount(m, o)
+	case isBind(m.Type, o):
 		err = l.bindMount(a, m, o)
 	case m.Type == "proc" && !l.ns.ownsProcesses():
 		a.source, err = bindHost("/proc", o.set)
 	case m.Type == "proc", m.Type == "mqueue":
-		a.fstype, a.optional = m.Type, m.Type == "mqueue"
+		a.fstype, a.optional, a.data = m.Type, m.Type == "mqueue", o.data
 	case m.Type == "sysfs":
+		a.data = o.data
 		err = l.sysMount(a, o)
 	case m.Type == "cgroup", m.Type == "cgroup2":
 		return l.cgroupMounts(m.Destination, o)
 	case m.Type == "devpts":
+		a.made = true
 		if l.devpts != nil && path.Clean(m.Destination) == "/dev/pts" {
 			a.source, err = dup(l.devpts)
 		} else {
 			a.source, err = l.newFilesystem("devpts", l.ownedBy(slices.DeleteFunc(o.data, func(d string) bool { return d == "newinstance" })), o)
 		}
 	default:
-		data := o.data
-		if m.Type == "tmpfs" && l.ns.ids.Size > 0 {
-			data = l.ownedBy(append([]string{"uid=0", "gid=0"}, data...))
-		}
-		a.source, err = l.newFilesystem(m.Type, data, o)
+		err = l.makeFilesystem(a, m, o)
 	}
 	if err != nil {
+		return err
+	}
+	if err := l.finishMount(a, m, o); err != nil {
 		return err
 	}
 	if err := l.place(a, m.Destination); err != nil {
@@ -186,6 +133,25 @@ func (l *layout) prepareMount(m *specs.Mount) error {
 		return l.copyUp(a, m.Destination)
 	}
 	return nil
+}
+
+// makeFilesystem makes one that belongs to no namespace. A tmpfs becomes read-only when it has been filled; a disk's is so as a whole.
+func (l *layout) makeFilesystem(a *attachment, m *specs.Mount, o mountOptions) (err error) {
+	data := o.data
+	readOnly := o.set&unix.MOUNT_ATTR_RDONLY != 0
+	switch {
+	case m.Type == "tmpfs":
+		if l.ns.ids.Size > 0 {
+			data = l.ownedBy(append([]string{"uid=0", "gid=0"}, data...))
+		}
+		a.late = readOnly
+		o.set &^= unix.MOUNT_ATTR_RDONLY
+	case readOnly:
+		data = append(slices.Clone(data), "ro")
+	}
+	a.made = true
+	a.source, err = l.newFilesystem(m.Type, data, o)
+	return err
 }
 
 // dup makes a second descriptor of the same mount's root, as a mount to be attached.
@@ -224,16 +190,8 @@ func (l *layout) newFilesystem(fstype string, data []string, o mountOptions) (*o
 	if err := unix.FsconfigSetString(fs, "source", source); err != nil {
 		return nil, err
 	}
-	for _, d := range data {
-		key, value, has := strings.Cut(d, "=")
-		if has {
-			err = unix.FsconfigSetString(fs, key, value)
-		} else {
-			err = unix.FsconfigSetFlag(fs, key)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("option %q of a %s: %w", d, fstype, err)
-		}
+	if err := configure(fs, data); err != nil {
+		return nil, fmt.Errorf("file system %q: %w", fstype, err)
 	}
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return nil, fmt.Errorf("make a %s: %w", fstype, err)
@@ -244,42 +202,6 @@ func (l *layout) newFilesystem(fstype string, data []string, o mountOptions) (*o
 	}
 	return os.NewFile(uintptr(fd), fstype), nil
 }
-
-// bindMount clones a host's file or directory, id-mapped where the spec asks for it.
-func (l *layout) bindMount(a *attachment, m *specs.Mount, o mountOptions) error {
-	source := m.Source
-	if !filepath.IsAbs(source) {
-		source = filepath.Join(l.bundle, source)
-	}
-	fi, err := os.Stat(source)
-	if err != nil {
-		return fmt.Errorf("bind source: %w", err)
-	}
-	a.isDir = fi.IsDir()
-	if a.propagation == 0 {
-		a.propagation = slaveTree // as the rest of the container's mounts: the host's reach it, its own do not reach the host
-	}
-	b := rootfs.BindOptions{Recursive: o.rbind, Set: o.set, Clear: o.clear}
-	userns := l.ns.user
-	if len(m.UIDMappings) > 0 || o.idmap {
-		b.UserNS = userns
-	}
-	a.source, err = rootfs.Bind(source, b)
-	if errors.Is(err, rootfs.ErrNotMapped) {
-		if st, ok := fi.Sys().(*syscall.Stat_t); !ok || l.ns.ids.Inside(int(st.Uid)) == unmapped { // else it was made for the container
-			l.warnings = append(l.warnings, fmt.Sprintf("%s is mounted without mapping its ids: %v", source, err))
-		}
-		b.UserNS = nil
-		a.source, err = rootfs.Bind(source, b)
-	}
-	if err == nil && o.recursive != 0 {
-		err = unix.MountSetattr(descriptor(a.source), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: o.recursive})
-	}
-	return err
-}
-
-// unmapped is the id that a container sees of what is not in its range.
-const unmapped = 65534
 
 // slaveTree is the propagation of what the configuration says nothing about.
 const slaveTree = unix.MS_SLAVE | unix.MS_REC
@@ -323,7 +245,7 @@ func (l *layout) cgroupMounts(at string, o mountOptions) error {
 		}
 		return l.place(&attachment{source: source, isDir: true}, at)
 	}
-	tmpfs, err := l.newFilesystem("tmpfs", l.ownedBy([]string{"mode=755", "uid=0", "gid=0", "size=64k"}), mountOptions{set: o.set &^ unix.MOUNT_ATTR_RDONLY})
+	tmpfs, err := l.newFilesystem("tmpfs", l.ownedBy([]string{"mode=755", "uid=0", "gid=0", "size=64k"}), mountOptions{attributeChange: attributeChange{set: o.set &^ unix.MOUNT_ATTR_RDONLY}})
 	if err != nil {
 		return err
 	}
@@ -395,17 +317,4 @@ func (l *layout) placeIn(a *attachment, dir *os.File, name string) (err error) {
 	}
 	l.mounts = append(l.mounts, a)
 	return nil
-}
-
-// copyUp fills a fresh tmpfs with what the image has at its place ("tmpcopyup").
-func (l *layout) copyUp(a *attachment, destination string) error {
-	if a.target == nil || a.source == nil {
-		return fmt.Errorf("%s: tmpcopyup works only on a tmpfs over the root file system", destination)
-	}
-	from, err := openIn(l.root, strings.TrimPrefix(a.at, "/"), unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	return copyTree(from, a.source)
 }

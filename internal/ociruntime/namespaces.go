@@ -102,10 +102,17 @@ func (n *namespaces) makeUser(l *specs.Linux) (err error) {
 		n.ids = rootfs.IDMap{Base: maps[0].HostID, Size: maps[0].Size}
 	}
 	for _, j := range n.joined {
-		if j.kind == unix.CLONE_NEWUSER {
-			n.user, err = dup(j.file)
+		if j.kind != unix.CLONE_NEWUSER {
+			continue
+		}
+		if n.user, err = dup(j.file); err != nil || len(l.UIDMappings) > 0 {
 			return err
 		}
+		uids, _, err := sysprog.Mappings(n.user)
+		if err == nil && len(uids) > 0 {
+			n.ids = rootfs.IDMap{Base: uids[0].Outside, Size: uids[0].Count}
+		}
+		return err
 	}
 	if len(l.UIDMappings) == 0 || len(l.GIDMappings) == 0 {
 		return errors.New("a user namespace is asked for, but no ids are mapped into it (linux.uidMappings, gidMappings)")

@@ -238,7 +238,7 @@ func (w *writer) attachAll() {
 			w.readOnly(a.at, descriptor(a.source))
 		}
 	}
-	if w.s.spec.Root.Readonly {
+	if w.s.spec.Root.Readonly || w.s.layout.rootReadOnly {
 		w.readOnly("the root file system", descriptor(w.s.layout.root))
 	}
 }
@@ -288,6 +288,14 @@ func (w *writer) attach(a *attachment, made map[*attachment]sysprog.Word) {
 func (w *writer) mountOwn(a *attachment, made map[*attachment]sysprog.Word) {
 	fs := w.Store(w.Call("open "+a.fstype, unix.SYS_FSOPEN, w.String(a.fstype), unix.FSOPEN_CLOEXEC))
 	w.Call("name "+a.fstype, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, w.String("source"), w.String(a.fstype), 0)
+	for _, d := range a.data {
+		key, value, has := strings.Cut(d, "=")
+		if has {
+			w.Call("set option "+d+" of "+a.fstype, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, w.String(key), w.String(value), 0)
+		} else {
+			w.Call("set option "+d+" of "+a.fstype, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_FLAG, w.String(key), nil, 0)
+		}
+	}
 	create := w.Call("make "+a.fstype, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, nil, nil, 0)
 	mount := w.Call("mount "+a.fstype, unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, a.flags)
 	word := w.Store(mount)

@@ -26,6 +26,7 @@ func (l *layout) openTerminal() error {
 		return nil
 	}
 	o := parseMountOptions(pts.Options)
+	o.change(o.tree)
 	o.source = pts.Source
 	data := o.data[:0:0]
 	for _, d := range o.data {

@@ -78,7 +78,7 @@ func (b *builder) mounts() ([]specs.Mount, error) {
 	}
 	if b.opts.Strict {
 		for i := range list {
-			list[i].Options = append(slices.DeleteFunc(list[i].Options, func(o string) bool { return o == "suid" }), "nosuid")
+			list[i].Options = append(slices.DeleteFunc(list[i].Options, func(o string) bool { return o == "suid" }), "nosuid", "rnosuid")
 		}
 	}
 	return list, nil
@@ -96,7 +96,7 @@ func (b *builder) defaultMounts() []specs.Mount {
 	proc := specs.Mount{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}}
 	if b.h.PidMode.IsHost() && b.in.Size > 0 {
 		// A procfs of the host's pid namespace cannot be mounted from a user namespace: the host's own is shown.
-		proc = specs.Mount{Destination: "/proc", Type: "bind", Source: "/proc", Options: []string{"rbind", "nosuid", "noexec", "nodev"}}
+		proc = specs.Mount{Destination: "/proc", Type: "bind", Source: "/proc", Options: []string{"rbind", "rnosuid", "rnoexec", "rnodev"}}
 	}
 	list := []specs.Mount{
 		proc,
