@@ -1,6 +1,7 @@
 #!/bin/bash
 # Builds the images that the end-to-end tests run, from Debian's packages, as archives below $1 (kept between runs; a changed script
-# builds anew): busybox, debian, nginx, redis, postgres (tags 1 and 2) and web (tags 1 and 2).
+# builds anew): busybox, debian, nginx, redis, postgres (tags 1 and 2), python, node and web (tags 1 and 2). Where the world has an official
+# image, ours has an entrypoint that does what that one's does.
 set -eu
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 out=$(mkdir -p "${1:?usage: build.sh DIR}" && cd "$1" && pwd)
@@ -27,7 +28,7 @@ image busybox:1 busybox.json bb
 
 # The Debian base: the machine's own mirror, through debootstrap.
 uri=$(apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' 'Created-By: Packages' | head -1)
-if ! debootstrap --variant=minbase --include=procps,iproute2,gosu,ca-certificates bookworm base "${uri:?apt knows no Debian mirror: run apt-get update}" >log 2>&1; then tail -20 log >&2; exit 1; fi
+if ! debootstrap --variant=minbase --include=procps,iproute2,gosu,ca-certificates,libcap2-bin,iputils-ping bookworm base "${uri:?apt knows no Debian mirror: run apt-get update}" >log 2>&1; then tail -20 log >&2; exit 1; fi
 rm -rf base/var/cache/apt/*.bin base/var/cache/apt/archives/*.deb base/var/lib/apt/lists/* base/var/log/*.log base/var/log/apt
 image debian:12 debian.json base
 
@@ -48,6 +49,8 @@ layer() { # new-dir packages extra-command : install over the base, keep what ch
 script() { mkdir -p "$1/usr/local/bin"; install -m 755 "$here/files/$2" "$1/usr/local/bin/$2"; }
 
 layer nginx nginx-light 'ln -sf /dev/stdout /var/log/nginx/access.log; ln -sf /dev/stderr /var/log/nginx/error.log; echo "hello from nginx" >/var/www/html/index.html'
+script nginx nginx-entrypoint
+mkdir -p nginx/docker-entrypoint.d; install -m 755 "$here/files/port.sh" nginx/docker-entrypoint.d/
 image nginx:1 nginx.json base nginx
 layer redis redis-server ':'
 script redis redis-entrypoint
@@ -58,6 +61,12 @@ image postgres:1 postgres.json base postgres
 mkdir -p upgrade/etc; echo 2 >upgrade/etc/postgres-image
 image postgres:2 postgres.json base postgres upgrade
 layer python 'python3-minimal libpython3-stdlib' ':'
+image python:1 python.json base python
+# Debian's own, wherever else the machine has Node from; without what it only recommends.
+layer node 'nodejs=18.*' 'useradd -m -u 1000 node'
+script node node-entrypoint
+mkdir -p node/app; install -m 644 "$here/files/server.js" node/app/
+image node:1 node.json base node
 for v in 1 2; do
   mkdir -p web$v/app; install -m 644 "$here/files/app.py" web$v/app/; echo "version $v" >web$v/app/VERSION
   image web:$v web.json base python web$v
