@@ -15,14 +15,14 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 const (
 	helloName = "docker.io/library/hello:latest"
 
-	// labelOar marks the built-in image with the oar that it was made from.
+	// labelOar marks the built-in image's name in the database with the oar that it was made from. The image's own configuration has it
+	// too, for people: what an image says of itself is never believed.
 	labelOar = "dev.wherry.built-in"
 )
 
@@ -36,9 +36,7 @@ type builtIn struct {
 	l   *layers
 	oar string
 
-	mu    sync.Mutex // guards what follows; held while the image is made
-	id    digest.Digest
-	stamp string // of the oar that image id was made from, "" when it is somebody's own
+	mu sync.Mutex // held while the image is made
 }
 
 func (b *builtIn) now() (string, error) {
@@ -50,18 +48,13 @@ func (b *builtIn) now() (string, error) {
 }
 
 // isOld says that the built-in image was made from another oar.
-func (b *builtIn) isOld(ctx context.Context, img images.Image) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.id != img.Target.Digest {
-		loaded, err := b.l.st.load(ctx, img, nil)
-		if err != nil {
-			return false
-		}
-		b.id, b.stamp = img.Target.Digest, loaded.Config.Config.Labels[labelOar]
+func (b *builtIn) isOld(img images.Image) bool {
+	stamp := img.Labels[labelOar]
+	if stamp == "" { // somebody's own
+		return false
 	}
 	now, err := b.now()
-	return err == nil && b.stamp != "" && now != b.stamp
+	return err == nil && now != stamp
 }
 
 // stands says that `hello` means the built-in image: that there is none yet, or that it was made here.
@@ -73,10 +66,7 @@ func (b *builtIn) stands(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	_ = b.isOld(ctx, img)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.stamp != ""
+	return img.Labels[labelOar] != ""
 }
 
 func (b *builtIn) make(ctx context.Context) (images.Image, error) {
@@ -86,7 +76,7 @@ func (b *builtIn) make(ctx context.Context) (images.Image, error) {
 	if err != nil {
 		return images.Image{}, err
 	}
-	if img, err := b.l.st.images.Get(ctx, helloName); err == nil && b.stamp == stamp && b.id == img.Target.Digest {
+	if img, err := b.l.st.images.Get(ctx, helloName); err == nil && img.Labels[labelOar] == stamp {
 		return img, nil // another request has just made it
 	}
 	layer, err := helloLayer(b.oar)
@@ -100,12 +90,17 @@ func (b *builtIn) make(ctx context.Context) (images.Image, error) {
 	config := dockerspec.DockerOCIImage{Image: ocispec.Image{Created: &made, Platform: ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}}}
 	config.Config.Entrypoint = []string{"/oar", "hello"}
 	config.Config.Labels = map[string]string{labelOar: stamp, ocispec.AnnotationDescription: "built into Wherry: prints what its process sees"}
-	id, err := b.l.build(ctx, buildRequest{layer: layer, config: config, ref: helloName, history: "built in"})
+	_, err = b.l.build(ctx, buildRequest{layer: layer, config: config, ref: helloName, history: "built in"})
 	if err != nil {
 		return images.Image{}, fmt.Errorf("make the built-in image: %w", err)
 	}
-	b.id, b.stamp = id, stamp
-	return b.l.st.images.Get(in(ctx), helloName)
+	ctx = in(ctx)
+	img, err := b.l.st.images.Get(ctx, helloName)
+	if err != nil {
+		return img, err
+	}
+	img.Labels = map[string]string{labelOar: stamp}
+	return b.l.st.images.Update(ctx, img, "labels")
 }
 
 // helloLayer is the tar of a root file system with nothing but oar and a name for root.

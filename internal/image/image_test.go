@@ -76,7 +76,12 @@ func open(t *testing.T) *Service {
 
 func imported(t *testing.T, s *Service, ref string, files ...file) *Image {
 	t.Helper()
-	if _, err := s.Import(t.Context(), layer(t, files...), ImportOptions{Ref: ref, Changes: []string{`CMD ["/bin/a"]`, "ENV K=v"}}); err != nil {
+	return importedAs(t, s, ref, "ENV K=v", files...)
+}
+
+func importedAs(t *testing.T, s *Service, ref, change string, files ...file) *Image {
+	t.Helper()
+	if _, err := s.Import(t.Context(), layer(t, files...), ImportOptions{Ref: ref, Changes: []string{`CMD ["/bin/a"]`, change}}); err != nil {
 		t.Fatal(err)
 	}
 	img, err := s.Resolve(t.Context(), ref, nil)

@@ -37,11 +37,11 @@ func (s *store) name(ctx context.Context, name string, target ocispec.Descriptor
 		if err := s.keepNameless(ctx, old); err != nil {
 			return err
 		}
-		_, err = s.images.Update(ctx, img, "target")
+		_, err = s.images.Update(ctx, img, "target", "labels")
 	} else {
 		_, err = s.images.Create(ctx, img)
 		if errdefs.IsAlreadyExists(err) {
-			_, err = s.images.Update(ctx, img, "target")
+			_, err = s.images.Update(ctx, img, "target", "labels")
 		}
 	}
 	if err != nil {

@@ -238,6 +238,19 @@ func TestBuiltInImageFollowsOar(t *testing.T) {
 	if err := s.Pull(t.Context(), "hello", TransferOptions{Progress: statuses(&told)}); err != nil || !strings.Contains(strings.Join(told, " "), "built into") {
 		t.Errorf("pull: %v %q", err, told)
 	}
+	stamp, err := s.builtIn.now()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, claim := range []string{"1-1", stamp} { // what an image says of itself is not believed
+		liar := importedAs(t, s, "hello", `LABEL `+labelOar+`="`+claim+`"`, file1("a", claim))
+		if liar.Config.Config.Labels[labelOar] != claim || s.builtIn.stands(in(t.Context())) {
+			t.Errorf("an image that says %q is taken for the built-in one", claim)
+		}
+		if got, err := s.Resolve(t.Context(), "hello", nil); err != nil || got.ID != liar.ID {
+			t.Errorf("an image that says %q was replaced: %v", claim, err)
+		}
+	}
 	own := imported(t, s, "hello", file1("a", "mine"))
 	if s.builtIn.stands(in(t.Context())) {
 		t.Error("somebody's own image is taken for the built-in one")

@@ -32,7 +32,7 @@ func (s *Service) lookup(ctx context.Context, name string) (images.Image, error)
 	if !isHello(name) || err != nil && !errdefs.IsNotFound(err) {
 		return img, err
 	}
-	if err == nil && !s.builtIn.isOld(ctx, img) {
+	if err == nil && !s.builtIn.isOld(img) {
 		return img, nil
 	}
 	return s.builtIn.make(ctx)
