@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -54,6 +55,7 @@ func TestRacingLinks(t *testing.T) {
 		if strings.Contains(b.String(), "secret") {
 			t.Fatal("the host's file was read")
 		}
+		belowLinks(t, b.Bytes())
 	}
 	close(stop)
 	wg.Wait()
@@ -65,6 +67,26 @@ func TestRacingLinks(t *testing.T) {
 	}
 	if swaps < 100 || through == 0 {
 		t.Errorf("%d swaps, %d archives unpacked: nothing was tried", swaps, through)
+	}
+}
+
+// belowLinks fails where an archive has a link and then something below it: whoever unpacks it writes through the link.
+func belowLinks(t *testing.T, b []byte) {
+	t.Helper()
+	links := map[string]bool{}
+	for r := tar.NewReader(bytes.NewReader(b)); ; {
+		h, err := r.Next()
+		if err != nil {
+			return
+		}
+		for dir := path.Dir(path.Clean(h.Name)); dir != "."; dir = path.Dir(dir) {
+			if links[dir] {
+				t.Fatalf("%s follows %s, which is a link", h.Name, dir)
+			}
+		}
+		if h.Typeflag == tar.TypeSymlink {
+			links[path.Clean(h.Name)] = true
+		}
 	}
 }
 

@@ -40,9 +40,7 @@ func (w *Writer) Tree(ctx context.Context, dir *os.File, name string, o WalkOpti
 			return err
 		}
 	}
-	return Walk(ctx, dir, o, func(e *Entry) (bool, error) {
-		return true, w.Add(e.Dir, e.Name, below(name, e.Path))
-	})
+	return Walk(ctx, dir, o, func(e *Entry) (bool, error) { return w.add(e.Dir, e.Name, below(name, e.Path)) })
 }
 
 // below is the name in the archive of what lies at rel below a directory.
@@ -58,35 +56,39 @@ func below(name, rel string) string {
 
 // Add adds one entry of a directory, a directory without what is in it. What is gone, and sockets, are left out.
 func (w *Writer) Add(dir *os.File, base, name string) error {
+	_, err := w.add(dir, base, name)
+	return err
+}
+
+// add says whether it was a directory that it added: what follows a link in an archive must not lie below it, whatever is there by then.
+// Who unpacks the archive may follow the link.
+func (w *Writer) add(dir *os.File, base, name string) (isDir bool, err error) {
 	fd, err := unix.Openat(int(dir.Fd()), base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return wrap("open", name, unlessGone(err))
+		return false, wrap("open", name, unlessGone(err))
 	}
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return wrap("stat", name, err)
+		return false, wrap("stat", name, err)
 	}
 	h, err := w.header(f, &st, name)
-	if err != nil {
-		return wrap("read", name, unlessGone(err))
-	}
-	if h == nil {
-		return nil
+	if err != nil || h == nil {
+		return false, wrap("read", name, unlessGone(err))
 	}
 	if h.Typeflag != tar.TypeReg || h.Size == 0 {
-		return wrap("archive", name, w.tar.WriteHeader(h))
+		return h.Typeflag == tar.TypeDir, wrap("archive", name, w.tar.WriteHeader(h))
 	}
 	content, err := reopen(f, unix.O_RDONLY)
 	if err != nil {
-		return wrap("open", name, err)
+		return false, wrap("open", name, err)
 	}
 	defer content.Close()
 	if err := w.tar.WriteHeader(h); err != nil {
-		return wrap("archive", name, err)
+		return false, wrap("archive", name, err)
 	}
-	return wrap("archive", name, w.content(content, h.Size))
+	return false, wrap("archive", name, w.content(content, h.Size))
 }
 
 func wrap(op, name string, err error) error {

@@ -216,11 +216,15 @@ func (u *unpacking) node(h *tar.Header) error {
 }
 
 // mode of a copy. A program that runs as its owner did so for the container's root; here its owner is whoever copies: only -a keeps that.
+// Likewise a device, which in a container opens nothing, is here the machine's: whoever copies it may use it, nobody else.
 func (u *unpacking) mode(h *tar.Header) os.FileMode {
 	m := h.FileInfo().Mode()
 	keep := os.ModePerm | os.ModeSticky
-	if u.owners {
+	switch {
+	case u.owners:
 		keep |= os.ModeSetuid | os.ModeSetgid
+	case h.Typeflag == tar.TypeChar, h.Typeflag == tar.TypeBlock:
+		keep = 0o600
 	}
 	return m & keep
 }

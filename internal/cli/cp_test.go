@@ -185,6 +185,26 @@ func TestSetUserIDIsKeptOnlyWhenAsked(t *testing.T) {
 	}
 }
 
+// TestDevicesAreForWhoCopies: class 4: a device node opens nothing in a container; its copy on the host is nobody's but root's.
+func TestDevicesAreForWhoCopies(t *testing.T) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := w.WriteHeader(&tar.Header{Name: "x", Typeflag: tar.TypeBlock, Mode: 0o666, Devmajor: 254, Uid: 12}); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	for owners, want := range map[bool]uint32{false: 0o600, true: 0o666} {
+		dir := t.TempDir()
+		if err := unpack(t, dir, unpacking{name: "x", owners: owners}, b.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(filepath.Join(dir, "x"), &st); err != nil || st.Mode != unix.S_IFBLK|want || st.Rdev != unix.Mkdev(254, 0) {
+			t.Errorf("with -a %v: mode %o, %v", owners, st.Mode, err)
+		}
+	}
+}
+
 func TestWhereACopyGoes(t *testing.T) {
 	dir := endpoint{path: "/d", exists: true, dir: true}
 	file := endpoint{path: "/d/f", exists: true}

@@ -5,7 +5,7 @@ import (
 	"unsafe"
 )
 
-const keyctlNumber = 288
+const keyctlNumber, renameNumber = 288, 353
 
 func attempts() []attempt {
 	return []attempt{{"unshare(user)", 310, 0x10000000, 0, 0}, {"mount", 21, 0, 0, 0}, {"bpf", 357, 0, 0, 0}, {"keyctl", 288, 0, 0, 0}, {"io_uring_setup", 425, 1, 0, 0},

@@ -192,6 +192,19 @@ func plain(err error) string {
 	return s[strings.LastIndex(s, ": ")+2:]
 }
 
+// swap exchanges two names all the time.
+func swap(args []string) {
+	a, _ := syscall.BytePtrFromString(args[0])
+	b, _ := syscall.BytePtrFromString(args[1])
+	here := ^uintptr(99) // AT_FDCWD
+	for n := 0; ; n++ {
+		_, _, errno := syscall.RawSyscall6(renameNumber, here, uintptr(unsafe.Pointer(a)), here, uintptr(unsafe.Pointer(b)), 2 /* RENAME_EXCHANGE */, 0)
+		if n == 1000 {
+			fmt.Println("swapping:", errno == 0)
+		}
+	}
+}
+
 // processes prints the names of all that are seen.
 func processes([]string) {
 	time.Sleep(50 * time.Millisecond)
