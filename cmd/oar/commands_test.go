@@ -387,10 +387,14 @@ func TestHookThatFailsOrHangs(t *testing.T) {
 			h.refuse("container does not exist", "state", "c")
 		})
 	}
-	h := newHost(t, func(s *specs.Spec) { s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/no-such"}}} }, "sleep", "1000")
-	h.create()
-	h.refuse("no-such", "start", "c")
-	h.await(specs.StateStopped)
+	for name, hooks := range map[string]specs.Hooks{"startContainer": {StartContainer: []specs.Hook{{Path: "/bin/no-such"}}}, "poststart": {Poststart: []specs.Hook{{Path: "/bin/no-such"}}}} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t, func(s *specs.Spec) { s.Hooks = &hooks }, "sleep", "1000")
+			h.create()
+			h.refuse("no-such", "start", "c")
+			h.await(specs.StateStopped)
+		})
+	}
 }
 
 func TestCreateRefuses(t *testing.T) {

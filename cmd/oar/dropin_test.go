@@ -121,7 +121,9 @@ func TestDescriptorsAreHandedOver(t *testing.T) {
 
 // TestLogTakesWarningsAndDetails: with a log, nothing but errors goes to the streams that may be the container's.
 func TestLogTakesWarningsAndDetails(t *testing.T) {
-	h := newHost(t, func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststart: []specs.Hook{{Path: "/no/such"}}} }, "echo", "hello")
+	h := newHost(t, func(s *specs.Spec) {
+		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: []string{"CAP_NOTHING"}}
+	}, "echo", "hello")
 	log := filepath.Join(h.dir, "log")
 	if out := h.oar("--debug", "--log", log, "--log-format", "json", "run", "-b", h.dir, "c"); out != "hello\n" {
 		t.Errorf("it printed %q", out)
@@ -165,4 +167,85 @@ func TestAnotherConfiguration(t *testing.T) {
 		t.Errorf("%q", out)
 	}
 	h.refuse("cgroupfs or systemd", "--cgroup-manager", "x", "list")
+}
+
+// TestHooksAreNamedAndCalledAsWritten: which one failed, with the first argument of the configuration and no environment but its own.
+func TestHooksAreNamedAndCalledAsWritten(t *testing.T) {
+	h := newHost(t, func(s *specs.Spec) {
+		s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/true"}, {Path: "/bin/false"}}}
+	}, "true")
+	h.refuse("error running createRuntime hook #1:", "create", "-b", h.dir, "c")
+	h = newHost(t, func(s *specs.Spec) {
+		s.Process.Env = append(s.Process.Env, "ONE=two")
+		s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/busybox", Args: []string{"sh", "-c", "echo x$ONE; exit 3"}}}}
+	}, "true")
+	h.refuse("exit status 3: x\n", "run", "-b", h.dir, "c")
+}
+
+// TestEnvironment: a variable once, and HOME from the container's own users.
+func TestEnvironment(t *testing.T) {
+	h := newHost(t, func(s *specs.Spec) {
+		s.Process.Env = []string{"ONE=two", "HOME=", "PATH=/bin", "ONE=three"}
+		s.Process.User.UID = 7
+	}, "busybox", "env")
+	must(t, os.MkdirAll(filepath.Join(h.dir, "rootfs/etc"), 0o755))
+	must(t, os.WriteFile(filepath.Join(h.dir, "rootfs/etc/passwd"), []byte("root:x:0:0::/root:/bin/sh\nseven:x:7:7::/home/seven:/bin/sh\n"), 0o644))
+	if out := h.oar("run", "-b", h.dir, "c"); out != "HOME=/home/seven\nPATH=/bin\nONE=three\n" {
+		t.Errorf("run: %q", out)
+	}
+	other := filepath.Join(t.TempDir(), "passwd")
+	must(t, os.WriteFile(other, []byte("x:x:7:7::/of/a/mount:/bin/sh\n"), 0o644))
+	h = newHost(t, func(s *specs.Spec) {
+		s.Process.User.UID = 7
+		s.Mounts = append(s.Mounts, specs.Mount{Type: "bind", Source: other, Destination: "/etc/passwd", Options: []string{"bind"}})
+	}, "sh", "-c", "echo $HOME; exec sleep 1000")
+	h.create()
+	h.oar("start", "c")
+	for h.output() == "" {
+		h.state()
+	}
+	if out := h.output() + h.oar("exec", "c", "sh", "-c", "echo $HOME") + h.oar("exec", "-u", "9", "c", "sh", "-c", "echo $HOME"); out != "/of/a/mount\n/of/a/mount\n/\n" {
+		t.Errorf("of a mount, exec, a user without: %q", out)
+	}
+}
+
+// TestNameOfATerminal: a program finds its terminal by name, in run and before its start.
+func TestNameOfATerminal(t *testing.T) {
+	h := newHost(t, func(s *specs.Spec) { s.Process.Terminal = true }, "busybox", "tty")
+	if out := h.oar("run", "-b", h.dir, "c"); out != "/dev/pts/0\n" {
+		t.Errorf("%q", out)
+	}
+}
+
+// TestMountOptions: flags and mappings are the topmost mount's unless they say otherwise; a read-only tmpfs is filled first.
+func TestMountOptions(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(dir, "inner"), 0o755))
+	must(t, unix.Mount("inner", filepath.Join(dir, "inner"), "tmpfs", 0, "mode=777"))
+	defer func() { must(t, unix.Unmount(filepath.Join(dir, "inner"), unix.MNT_DETACH)) }()
+	tree := func(at string, options ...string) specs.Mount {
+		m := specs.Mount{Type: "bind", Source: dir, Destination: at, Options: append([]string{"rbind"}, options...)}
+		if strings.HasPrefix(at, "/mapped") {
+			m.UIDMappings = []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
+			m.GIDMappings = m.UIDMappings
+		}
+		return m
+	}
+	h := newHost(t, func(s *specs.Spec) {
+		for i := range s.Mounts {
+			if s.Mounts[i].Destination == "/dev" {
+				s.Mounts[i].Options = append(s.Mounts[i].Options, "ro")
+			}
+		}
+		s.Mounts = append(s.Mounts, tree("/top", "ro"), tree("/all", "rro"), tree("/mapped", "idmap"), tree("/mapped-all", "ridmap"))
+	}, "sh", "-c", `busybox touch /dev/x /top/x /top/inner/x /all/inner/y; busybox stat -c '%u' /mapped /mapped/inner /mapped-all/inner`)
+	out := h.oar("run", "-b", h.dir, "c")
+	for _, want := range []string{"/dev/x: Read-only", "/top/x: Read-only", "/all/inner/y: Read-only", "\n100000\n0\n100000\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in %s", want, out)
+		}
+	}
+	if strings.Contains(out, "/top/inner/x:") {
+		t.Errorf("a mount below is read-only too: %s", out)
+	}
 }

@@ -91,7 +91,9 @@ func (o *creation) runCreated(ctx context.Context, c *record, made *ociruntime.C
 		return ociruntime.Status{}, err
 	}
 	o.trace("let the program run")
-	c.poststart(ctx)
+	if err := c.poststart(ctx); err != nil {
+		return ociruntime.Status{}, err
+	}
 	if o.detach {
 		return ociruntime.Status{}, nil
 	}

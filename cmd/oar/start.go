@@ -53,7 +53,9 @@ func (r *store) start(ctx context.Context, f flags) error {
 	if err := awaitExecuted(int(gate.Fd())); err != nil {
 		return err
 	}
-	c.poststart(ctx)
+	if err := c.poststart(ctx); err != nil {
+		return fmt.Errorf("%w%s", err, c.stop(ctx))
+	}
 	return nil
 }
 
@@ -74,14 +76,12 @@ func (c *record) startHooks(ctx context.Context) error {
 	return inside.StartHooks(ctx, c.ociState(specs.StateCreated))
 }
 
-// poststart hooks tell of the start: one that fails stops nothing (runtime-spec, "Lifecycle").
-func (c *record) poststart(ctx context.Context) {
+// poststart hooks tell of the start: one that fails ends the container (runtime-spec, "Lifecycle", 9).
+func (c *record) poststart(ctx context.Context) error {
 	if c.spec.Hooks == nil {
-		return
+		return nil
 	}
-	if err := ociruntime.RunHooks(ctx, c.spec.Hooks.Poststart, c.ociState(specs.StateRunning)); err != nil {
-		c.warn("%v", err)
-	}
+	return ociruntime.RunHooks(ctx, "poststart", c.spec.Hooks.Poststart, c.ociState(specs.StateRunning))
 }
 
 // awaitExecuted waits until the container's process has closed its side of the gate, which its execve does.

@@ -3,6 +3,7 @@ package ociruntime
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -21,21 +22,19 @@ const lastCapability = len(capabilityNames) - 1
 // capSets are the five sets as bit masks.
 type capSets struct{ bounding, effective, permitted, inheritable, ambient uint64 }
 
-func capabilitySets(c *specs.LinuxCapabilities) (capSets, error) {
+func capabilitySets(c *specs.LinuxCapabilities) capSets {
 	var s capSets
 	if c == nil {
-		return s, nil
+		return s
 	}
 	for _, row := range []struct {
 		to    *uint64
 		names []string
 	}{{&s.bounding, c.Bounding}, {&s.effective, c.Effective}, {&s.permitted, c.Permitted}, {&s.inheritable, c.Inheritable}, {&s.ambient, c.Ambient}} {
 		for _, name := range row.names {
-			bit, err := capabilityNumber(name)
-			if err != nil {
-				return s, err
+			if bit, ok := capabilityNumber(name); ok {
+				*row.to |= 1 << bit
 			}
-			*row.to |= 1 << bit
 		}
 	}
 	// What the creating process itself may not have cannot be given.
@@ -43,16 +42,38 @@ func capabilitySets(c *specs.LinuxCapabilities) (capSets, error) {
 	s.bounding, s.permitted = s.bounding&own, s.permitted&own
 	s.effective, s.inheritable = s.effective&s.permitted, s.inheritable&own
 	s.ambient &= s.permitted & s.inheritable
-	return s, nil
+	return s
 }
 
-func capabilityNumber(name string) (int, error) {
-	for i, n := range capabilityNames {
-		if strings.EqualFold(n, name) {
-			return i, nil
+// capabilityWarnings name what is asked for and left out: capabilities that this runtime does not know, and ambient ones that the kernel
+// would not raise.
+func capabilityWarnings(c *specs.LinuxCapabilities) (warnings []string) {
+	if c == nil {
+		return nil
+	}
+	var unknown []string
+	for _, list := range [][]string{c.Bounding, c.Effective, c.Permitted, c.Inheritable, c.Ambient} {
+		for _, name := range list {
+			if _, ok := capabilityNumber(name); !ok && !slices.Contains(unknown, name) {
+				unknown = append(unknown, name)
+			}
 		}
 	}
-	return 0, fmt.Errorf("capability %q is not one that Linux has", name)
+	if len(unknown) > 0 {
+		warnings = append(warnings, fmt.Sprintf("unknown capabilities are left out: %s", strings.Join(unknown, ", ")))
+	}
+	raised := capabilitySets(c).ambient
+	for _, name := range c.Ambient {
+		if bit, ok := capabilityNumber(name); ok && raised&(1<<bit) == 0 {
+			warnings = append(warnings, fmt.Sprintf("can't raise ambient capability %s: it is not permitted and inheritable", name))
+		}
+	}
+	return warnings
+}
+
+func capabilityNumber(name string) (bit int, ok bool) {
+	bit = slices.IndexFunc(capabilityNames[:], func(n string) bool { return strings.EqualFold(n, name) })
+	return bit, bit >= 0
 }
 
 // data is the array of struct __user_cap_data_struct (capset(2), version 3).

@@ -16,7 +16,9 @@ import (
 // ExecOptions describe one more process in a container.
 type ExecOptions struct {
 	Process *specs.Process // args, env, cwd, user, capabilities, no_new_privs, terminal, consoleSize as in the spec
-	Stdio   Stdio
+	// Path is what is executed, a hook, with the environment as it is; empty: the first argument, looked for in PATH.
+	Path  string
+	Stdio Stdio
 	// PreserveFDs are descriptors 3… that the program inherits.
 	PreserveFDs int
 	// NoNewKeyring leaves the program in the session keyring of its creator.
@@ -76,6 +78,9 @@ func (e *exec) prepare() (err error) {
 	}
 	if err := e.rights.checkUser(e.o.Process.User, e.c.spec.Linux); err != nil {
 		return err
+	}
+	if e.o.Path == "" { // a hook has its own
+		e.o.Process = e.ownEnvironment()
 	}
 	owner := e.c.ids.Host(int(e.o.Process.User.UID))
 	if e.o.Process.Terminal {
@@ -196,7 +201,7 @@ func (e *exec) write() (err error) {
 		p.Call("change the root", unix.SYS_CHROOT, p.String("."))
 	}
 	pp := processProgram{process: e.o.Process, stdio: e.o.Stdio, terminal: e.slave, filter: e.filter, rlimits: limits, keyring: !e.o.NoNewKeyring, preserve: e.o.PreserveFDs}
-	pp.noGroups = e.rights.noGroups
+	pp.path, pp.noGroups = e.o.Path, e.rights.noGroups
 	gate, err := e.openGate(p)
 	if err != nil {
 		return err

@@ -34,14 +34,14 @@ func (s *start) createHooks(ctx context.Context) error {
 func (s *start) runCreateHooks(ctx context.Context) error {
 	state := s.state(specs.StateCreating)
 	old := state
-	old.Status = specs.StateCreated                                   // what prestart hooks were always told, as of a step that was start's once
-	if err := RunHooks(ctx, s.spec.Hooks.Prestart, old); err != nil { //nolint:staticcheck // deprecated, not gone
+	old.Status = specs.StateCreated                                               // what prestart hooks were always told, as of a step that was start's once
+	if err := RunHooks(ctx, "prestart", s.spec.Hooks.Prestart, old); err != nil { //nolint:staticcheck // deprecated, not gone
 		return err
 	}
-	if err := RunHooks(ctx, s.spec.Hooks.CreateRuntime, state); err != nil {
+	if err := RunHooks(ctx, "createRuntime", s.spec.Hooks.CreateRuntime, state); err != nil {
 		return err
 	}
-	return eachHook(ctx, s.spec.Hooks.CreateContainer, state, s.runInside)
+	return eachHook(ctx, hookList{"createContainer", s.spec.Hooks.CreateContainer}, state, s.runInside)
 }
 
 // awaitsMounts says that the child is waited for, and waits, when its mounts are made.
@@ -71,8 +71,8 @@ func (w *writer) awaitHooks() {
 
 // RunHooks runs hooks one after another, in this process's namespaces, with the state on their standard input and nothing but their own
 // environment.
-func RunHooks(ctx context.Context, hooks []specs.Hook, state specs.State) error {
-	return eachHook(ctx, hooks, state, func(ctx context.Context, h specs.Hook, std Stdio) error {
+func RunHooks(ctx context.Context, name string, hooks []specs.Hook, state specs.State) error {
+	return eachHook(ctx, hookList{name, hooks}, state, func(ctx context.Context, h specs.Hook, std Stdio) error {
 		cmd := osexec.CommandContext(ctx, h.Path)
 		if len(h.Args) > 0 {
 			cmd.Args = h.Args
@@ -83,15 +83,19 @@ func RunHooks(ctx context.Context, hooks []specs.Hook, state specs.State) error 
 	})
 }
 
-// StartHooks runs the startContainer hooks inside the container, confined as its own processes are, before Start opens the gate.
+// StartHooks runs the startContainer hooks inside the container, confined as its own processes are, before Start opens the gate. They have
+// no environment but their own: that of the program is the image's, and would say what a hook loads and calls.
 func (c *Container) StartHooks(ctx context.Context, state specs.State) error {
 	if c.spec.Hooks == nil {
 		return nil
 	}
-	return eachHook(ctx, c.spec.Hooks.StartContainer, state, func(ctx context.Context, h specs.Hook, std Stdio) error {
+	return eachHook(ctx, hookList{"startContainer", c.spec.Hooks.StartContainer}, state, func(ctx context.Context, h specs.Hook, std Stdio) error {
 		p := *c.spec.Process
-		p.Args, p.Env, p.Cwd, p.Terminal = append([]string{h.Path}, h.Args[min(1, len(h.Args)):]...), h.Env, "/", false
-		made, err := c.Exec(ctx, ExecOptions{Process: &p, Stdio: std})
+		p.Args, p.Env, p.Cwd, p.Terminal = h.Args, h.Env, "/", false
+		if len(h.Args) == 0 {
+			p.Args = []string{h.Path}
+		}
+		made, err := c.Exec(ctx, ExecOptions{Process: &p, Path: h.Path, Stdio: std})
 		if err != nil {
 			return err
 		}
@@ -99,19 +103,25 @@ func (c *Container) StartHooks(ctx context.Context, state specs.State) error {
 	})
 }
 
+// hookList are the hooks of one kind.
+type hookList struct {
+	name string
+	list []specs.Hook
+}
+
 // eachHook gives every hook its streams and its time. Streams are files in memory: nobody need read along, and no process that a hook
 // leaves behind keeps this one waiting.
-func eachHook(ctx context.Context, hooks []specs.Hook, state specs.State, run func(context.Context, specs.Hook, Stdio) error) error {
-	if len(hooks) == 0 {
+func eachHook(ctx context.Context, hooks hookList, state specs.State, run func(context.Context, specs.Hook, Stdio) error) error {
+	if len(hooks.list) == 0 {
 		return nil
 	}
 	input, err := json.Marshal(state)
 	if err != nil {
 		return err
 	}
-	for _, h := range hooks {
+	for i, h := range hooks.list {
 		if err := oneHook(ctx, h, input, run); err != nil {
-			return fmt.Errorf("hook %s: %w", h.Path, err)
+			return fmt.Errorf("error running %s hook #%d: %s: %w", hooks.name, i, h.Path, err)
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package ociruntime
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -88,6 +89,9 @@ func (l *layout) makeWorkingDirectory() {
 }
 
 func (l *layout) prepareMount(m *specs.Mount) error {
+	if err := checkOrdinary(l.root, m); err != nil {
+		return err
+	}
 	o := parseMountOptions(m.Options)
 	o.source = m.Source
 	if !isBind(m.Type, o) && !o.remount { // a tree of one
@@ -152,6 +156,25 @@ func (l *layout) makeFilesystem(a *attachment, m *specs.Mount, o mountOptions) (
 	a.made = true
 	a.source, err = l.newFilesystem(m.Type, data, o)
 	return err
+}
+
+// checkOrdinary refuses an image that has a link in the place of /proc or /sys: what is trusted of them would be looked for elsewhere.
+func checkOrdinary(root *os.File, m *specs.Mount) error {
+	if m.Type != "proc" && m.Type != "sysfs" {
+		return nil
+	}
+	f, err := openIn(root, m.Destination, unix.O_PATH|unix.O_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open it in the root file system: %w", err)
+	}
+	defer f.Close()
+	if fi, err := f.Stat(); err != nil || !fi.IsDir() {
+		return errors.Join(fmt.Errorf("filesystem %q must be mounted on ordinary directory: the image has something else there", m.Type), err)
+	}
+	return nil
 }
 
 // dup makes a second descriptor of the same mount's root, as a mount to be attached.

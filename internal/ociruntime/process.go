@@ -15,6 +15,7 @@ import (
 // processProgram says how a process comes to its own program: the same for a container's first process and for exec.
 type processProgram struct {
 	process  *specs.Process
+	path     string // what is executed; empty: looked for as the first argument says
 	stdio    Stdio
 	terminal *os.File // becomes the controlling terminal
 	filter   filter
@@ -69,7 +70,7 @@ func writeProcess(p *sysprog.Program, pp processProgram) (written processWritten
 	if pp.gate != 0 && pp.filter.listener != nil {
 		writeAwait(p, waitToStart, pp.gate)
 	}
-	written.execPaths = writeExecute(p, proc)
+	written.execPaths = writeExecute(p, pp)
 	return written, nil
 }
 
@@ -113,10 +114,7 @@ const enterDirectory = "go to the working directory "
 
 // writeIdentity sets bounding set, groups, ids and capability sets (capabilities(7), "Effect of user ID changes on capabilities").
 func writeIdentity(p *sysprog.Program, proc *specs.Process, noGroups bool) error {
-	sets, err := capabilitySets(proc.Capabilities)
-	if err != nil {
-		return err
-	}
+	sets := capabilitySets(proc.Capabilities)
 	for c := 0; c <= lastCapability; c++ {
 		if sets.bounding&(1<<c) == 0 {
 			drop := p.Call("drop capability "+capabilityNames[c], unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0, 0, 0)
@@ -144,12 +142,15 @@ func writeIdentity(p *sysprog.Program, proc *specs.Process, noGroups bool) error
 }
 
 // writeExecute tries the program's path, or each folder of PATH.
-func writeExecute(p *sysprog.Program, proc *specs.Process) execPaths {
+func writeExecute(p *sysprog.Program, pp processProgram) execPaths {
+	proc := pp.process
 	p.DefaultSignals()
 	p.Call("unblock signals", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, p.Bytes(make([]byte, 8)), nil, 8)
 	argv, envp := p.Strings(proc.Args), p.Strings(proc.Env)
 	var e execPaths
-	e.paths = candidates(proc)
+	if e.paths = []string{pp.path}; pp.path == "" {
+		e.paths = candidates(proc)
+	}
 	p.Mark(markExecute)
 	for _, name := range e.paths {
 		op := p.Call("execute "+name, unix.SYS_EXECVE, p.String(name), argv, envp)

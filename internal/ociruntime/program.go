@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -63,7 +64,7 @@ func (s *start) writeProgram(context.Context) error {
 	if err != nil {
 		return err
 	}
-	pp := processProgram{process: s.spec.Process, stdio: stdio, terminal: s.layout.slave, filter: s.filter, rlimits: limits, keyring: !s.o.NoNewKeyring, preserve: s.o.PreserveFDs}
+	pp := processProgram{process: s.ownEnvironment(), stdio: stdio, terminal: s.layout.slave, filter: s.filter, rlimits: limits, keyring: !s.o.NoNewKeyring, preserve: s.o.PreserveFDs}
 	pp.noGroups = s.ns.rights.noGroups
 	pp.gate = w.gate(pp)
 	written, err := writeProcess(s.program, pp)
@@ -353,10 +354,28 @@ func (w *writer) gate(pp processProgram) int {
 		gate = s.o.Gate
 	}
 	_ = unix.SetNonblock(descriptor(gate), false)
+	w.nameTerminal(pp)
 	if s.o.Gate != nil {
 		w.Call("say that all is ready", unix.SYS_WRITE, descriptor(s.toParent), w.String("r"), 1)
 	}
 	return writeStreams(w.Program, pp, gate)
+}
+
+// nameTerminal opens the terminal again where the container has it: in the mounts that order has cloned. By the first ones its path would
+// lead nowhere, and programs that ask for its name would have none. Where that does not work, it stays as it is.
+func (w *writer) nameTerminal(pp processProgram) {
+	tree, cloned := w.root.(sysprog.Word)
+	if pp.terminal == nil || !cloned {
+		return
+	}
+	n, err := terminalNumber(w.s.layout.console)
+	if err != nil {
+		return
+	}
+	how := w.Bytes(openHow(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, inRoot|unix.RESOLVE_NO_SYMLINKS))
+	open := w.Call("open the terminal in its place", unix.SYS_OPENAT2, tree, w.String("dev/pts/"+strconv.Itoa(int(n))), how, openHowSize)
+	w.Call("set the terminal", unix.SYS_DUP3, w.Store(open), descriptor(pp.terminal), unix.O_CLOEXEC)
+	w.Tolerate(open, 1, unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.EPERM, unix.ENXIO, unix.EIO, unix.ELOOP)
 }
 
 // writeAwait reads one byte; the end of the pipe (its writer is gone) ends the child.

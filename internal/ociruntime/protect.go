@@ -100,8 +100,12 @@ func (w *writer) protectedPaths() {
 	for _, name := range w.s.spec.Linux.ReadonlyPaths {
 		w.readOnlyPath(name)
 	}
+	var masked []string
 	for _, name := range w.s.spec.Linux.MaskedPaths {
-		w.mask(name)
+		if name = path.Clean("/" + name); !slices.Contains(masked, name) {
+			masked = append(masked, name)
+			w.mask(name)
+		}
 	}
 }
 

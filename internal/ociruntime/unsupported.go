@@ -21,6 +21,7 @@ func unsupported(s *specs.Spec) (warnings []string, err error) {
 			warnings = append(warnings, row.name+" is not supported and has no effect")
 		}
 	}
+	warnings = append(warnings, capabilityWarnings(p.Capabilities)...)
 	if p.ApparmorProfile != "" && p.ApparmorProfile != "unconfined" {
 		return warnings, errors.New("process.apparmorProfile: this runtime applies no AppArmor profiles; leave it out to go on without")
 	}

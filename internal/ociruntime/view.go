@@ -25,13 +25,18 @@ type viewed struct {
 
 // view keeps the mounts in which the program may lie.
 func (l *layout) view(p *specs.Process, tried execPaths) view {
-	v := view{root: l.root, cwd: p.Cwd}
-	var programs []string
-	for _, name := range append([]string{p.Args[0]}, tried.paths...) {
-		programs = append(programs, path.Clean(v.absolute(name)))
+	return viewOf(l.root, l.mounts, p.Cwd, append([]string{p.Args[0]}, tried.paths...))
+}
+
+// viewOf keeps the mounts in which paths lie.
+func viewOf(root *os.File, mounts []*attachment, cwd string, names []string) view {
+	v := view{root: root, cwd: cwd}
+	paths := make([]string, 0, len(names))
+	for _, name := range names {
+		paths = append(paths, path.Clean(v.absolute(name)))
 	}
-	for _, a := range l.mounts {
-		for _, name := range programs {
+	for _, a := range mounts {
+		for _, name := range paths {
 			if _, ok := within(name, a.at); !ok || a.source == nil {
 				continue
 			}
