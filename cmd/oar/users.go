@@ -132,16 +132,10 @@ func translate(spec *specs.Spec, inside string) *specs.Spec {
 	return spec
 }
 
-// identity maps ids to themselves, in as few ranges as there can be.
+// identity maps ids to themselves, in the ranges that they have: the kernel takes none that is two in the namespace above.
 func identity(list []specs.LinuxIDMapping) []specs.LinuxIDMapping {
-	list = slices.Clone(list)
-	slices.SortFunc(list, func(a, b specs.LinuxIDMapping) int { return int(int64(a.ContainerID) - int64(b.ContainerID)) })
 	var out []specs.LinuxIDMapping
 	for _, m := range list {
-		if n := len(out); n > 0 && out[n-1].ContainerID+out[n-1].Size == m.ContainerID {
-			out[n-1].Size += m.Size
-			continue
-		}
 		out = append(out, specs.LinuxIDMapping{ContainerID: m.ContainerID, HostID: m.ContainerID, Size: m.Size})
 	}
 	return out

@@ -1,9 +1,11 @@
 package ociruntime
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -98,9 +100,7 @@ func (n *namespaces) makeUser(l *specs.Linux) (err error) {
 		n.ids = n.rights.ids // of the user namespace that this process is in itself
 		return nil
 	}
-	if maps := l.UIDMappings; len(maps) > 0 {
-		n.ids = rootfs.IDMap{Base: maps[0].HostID, Size: maps[0].Size}
-	}
+	n.ids = idsOf(l.UIDMappings)
 	for _, j := range n.joined {
 		if j.kind != unix.CLONE_NEWUSER {
 			continue
@@ -119,6 +119,20 @@ func (n *namespaces) makeUser(l *specs.Linux) (err error) {
 	}
 	n.user, err = sysprog.UserNamespace(mappings(l.UIDMappings), mappings(l.GIDMappings))
 	return err
+}
+
+// idsOf is the first range of a map, with those that go on where it ends, inside and outside.
+func idsOf(maps []specs.LinuxIDMapping) (ids rootfs.IDMap) {
+	maps = slices.Clone(maps)
+	slices.SortFunc(maps, func(a, b specs.LinuxIDMapping) int { return cmp.Compare(a.ContainerID, b.ContainerID) })
+	for i, m := range maps {
+		if i == 0 {
+			ids = rootfs.IDMap{Base: m.HostID, Size: m.Size}
+		} else if m.ContainerID == maps[0].ContainerID+ids.Size && m.HostID == ids.Base+ids.Size {
+			ids.Size += m.Size
+		}
+	}
+	return ids
 }
 
 func mappings(list []specs.LinuxIDMapping) []sysprog.Mapping {

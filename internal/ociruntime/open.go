@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/cgroup"
-	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/sysprog"
 )
 
@@ -44,9 +43,7 @@ func Open(o OpenOptions) (*Container, error) {
 		if ns.Type != specs.UserNamespace {
 			continue
 		}
-		if maps := o.Spec.Linux.UIDMappings; len(maps) > 0 {
-			c.ids = rootfs.IDMap{Base: maps[0].HostID, Size: maps[0].Size}
-		}
+		c.ids = idsOf(o.Spec.Linux.UIDMappings)
 		if c.userns, err = os.Open(proc + "/ns/user"); err != nil {
 			return nil, fmt.Errorf("open the container's user namespace: %w", err)
 		}

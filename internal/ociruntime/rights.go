@@ -126,6 +126,10 @@ func bindHost(path string, flags uint64) (*os.File, error) {
 
 // showDevice shows the host's device where none may be made.
 func (l *layout) showDevice(d specs.LinuxDevice) error {
+	at := canonical(l.root, d.Path)
+	if slices.ContainsFunc(l.mounts, func(m *attachment) bool { return m.at == at }) {
+		return nil // the configuration has mounted one itself
+	}
 	source, err := rootfs.Bind(d.Path, rootfs.BindOptions{})
 	if err != nil {
 		return fmt.Errorf("device %s: who is not root of the machine can show only devices that the host has at the same path: %w", d.Path, err)

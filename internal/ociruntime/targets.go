@@ -33,6 +33,9 @@ func openIn(dir *os.File, name string, flags uint64) (*os.File, error) {
 // at the end where isDir is false. Links to what is missing are followed as the kernel would inside dir (many images have an
 // /etc/resolv.conf that leads to /run). What is made belongs to the container's root.
 func (l *layout) target(dir *os.File, name string, isDir bool) (*os.File, error) {
+	if path.Clean("/"+name) == "/" { // of a mount, which may be a file
+		return dup(dir)
+	}
 	for range maxLinks {
 		f, next, err := l.targetStep(dir, path.Clean("/"+name), isDir)
 		if err != nil || f != nil {
