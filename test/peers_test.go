@@ -15,19 +15,32 @@ func TestPeersRunContainersThroughOar(t *testing.T) {
 		"podman":  both + "further\nexec: 3\n/dev/pts/0\nexec -t: 0\n67108864\npaused\n137\nrunning\nrm: 0\n",
 		"dockerd": both + "from outside\nstdin: 0\nfurther\nexec: 3\n67108864\npaused\n137\nrunning\nrm: 0\n",
 	}
-	peers := "/var/tmp/wherry-bench/bin" // where bench/peers.sh unpacks them
 	for name, want := range wants {
-		t.Run(name, func(t *testing.T) {
-			if _, err := os.Stat(filepath.Join(peers, name)); err != nil {
-				t.Fatalf("%v: run `make tools`, which fetches it", err)
-			}
-			script := filepath.Join(repository(), "test/testdata/peers", name+".sh")
-			cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "--net", "--propagation", "private", script, shared.bin+"/oar", shared.images+"/busybox-1.tar", t.TempDir())
-			cmd.Env = append(os.Environ(), "PATH="+peers+":"+os.Getenv("PATH"))
-			out, err := cmd.CombinedOutput()
-			if got := strings.ReplaceAll(string(out), "\r", ""); err != nil || got != want {
-				t.Errorf("%v, it printed:\n%s\nwant:\n%s", err, got, want)
-			}
-		})
+		t.Run(name, func(t *testing.T) { runPeer(t, name, name, want) })
+	}
+}
+
+// TestRootlessPodmanRunsContainersThroughOar: the same for a user who is not root, with subordinate ids.
+func TestRootlessPodmanRunsContainersThroughOar(t *testing.T) {
+	stored := ":\nrun by 0,0 1 1,1 200000 65536, run: 7\n"
+	runPeer(t, "podman", "podman-rootless", "vfs"+stored+"overlay"+stored+"33:33\nnetwork: 0\n1,0 1 1,1 0 1,2 2 65535,1, keep-id: 0\n"+
+		"executable file not found\nno such: 127\nthe host's processes\nprivileged: 0\nfurther\nexec: 3\n33\n/dev/pts/0\nexec -t: 0\n137\nrunning\nrm: 0\n",
+		"--pid", "--fork", "--kill-child")
+}
+
+// runPeer has a script of testdata/peers run containers with a peer, in namespaces of its own.
+func runPeer(t *testing.T, peer, script, want string, namespaces ...string) {
+	t.Helper()
+	peers := "/var/tmp/wherry-bench/bin" // where bench/peers.sh unpacks them
+	if _, err := os.Stat(filepath.Join(peers, peer)); err != nil {
+		t.Fatalf("%v: run `make tools`, which fetches it", err)
+	}
+	args := append([]string{"--mount", "--net", "--propagation", "private"}, namespaces...)
+	args = append(args, filepath.Join(repository(), "test/testdata/peers", script+".sh"), shared.bin+"/oar", shared.images+"/busybox-1.tar", t.TempDir())
+	cmd := exec.CommandContext(t.Context(), "unshare", args...)
+	cmd.Env = append(os.Environ(), "PATH="+peers+":"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	if got := strings.ReplaceAll(string(out), "\r", ""); err != nil || got != want {
+		t.Errorf("%v, it printed:\n%s\nwant:\n%s", err, got, want)
 	}
 }
