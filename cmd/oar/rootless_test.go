@@ -194,7 +194,7 @@ func TestRootlessRefusals(t *testing.T) {
 			s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/none", Type: "c", Major: 1, Minor: 3}}
 		},
 		"has another one at this path": func(s *specs.Spec) {
-			s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/null", Type: "c", Major: 1, Minor: 1}}
+			s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/ptmx", Type: "c", Major: 1, Minor: 1}}
 		},
 	} {
 		u := newPerson(t, change, "true")
