@@ -242,8 +242,8 @@ func (c *record) fill(owner string, scope bool) error {
 	if r != nil && len(r.Devices) > 0 {
 		r.Devices = append(r.Devices, defaultDevices()...)
 	}
-	if p := c.spec.Process; p.ApparmorProfile != "" && !hasAppArmor() {
-		c.warn("process.apparmorProfile %q has no effect: this kernel does not have AppArmor", p.ApparmorProfile)
+	if p := c.spec.Process; p.ApparmorProfile != "" && !ociruntime.AppArmor() {
+		c.warn("process.apparmorProfile %q has no effect: this kernel does not apply AppArmor's profiles", p.ApparmorProfile)
 		p.ApparmorProfile = ""
 	}
 	c.Owner = owner
@@ -264,12 +264,6 @@ func placeGroup(c *record, scope bool) error {
 	c.Cgroup = filepath.Clean("/" + path)
 	c.spec.Linux.CgroupsPath = c.Cgroup
 	return nil
-}
-
-// hasAppArmor says that the kernel could apply a profile: then one that the runtime does not apply is refused.
-func hasAppArmor() bool {
-	b, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
-	return err == nil && strings.HasPrefix(string(b), "Y")
 }
 
 // defaultDevices may be used whatever the configuration forbids: it has them made in every container (runtime-spec, "Default Devices").

@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/ociruntime"
 	"wherry.dev/wherry/internal/sysprog"
 )
@@ -26,8 +27,9 @@ type execution struct {
 	groups       texts
 	noNewPrivs   bool
 	ignorePaused bool
-	cgroup       string
-	label        string // of a security module
+	cgroups      texts
+	profile      string // AppArmor's
+	label        string // SELinux's
 	args         []string
 	signals      chan os.Signal
 }
@@ -45,9 +47,9 @@ func (o *execution) parse(f flags) error {
 	f.many(&o.groups, "additional-gids g", "one more `GID`")
 	f.yes(&o.noNewPrivs, "no-new-privs", "no program gives it more rights")
 	f.yes(&o.ignorePaused, "ignore-paused", "also in a paused container")
-	f.text(&o.cgroup, "cgroup", "", "another control `GROUP` than the container's (not supported)")
-	f.text(&o.label, "apparmor", "", "an AppArmor `PROFILE` (not supported)")
-	f.text(&o.label, "process-label", "", "an SELinux `LABEL` (not supported)")
+	f.many(&o.cgroups, "cgroup", "a control `GROUP` inside the container's, as [CONTROLLER,…:]PATH")
+	f.text(&o.profile, "apparmor", "", "an AppArmor `PROFILE`")
+	f.text(&o.label, "process-label", "", "an SELinux `LABEL`")
 	if err := f.parse(); err != nil {
 		return err
 	}
@@ -62,12 +64,6 @@ func (o *execution) parse(f flags) error {
 }
 
 func (o *execution) check() error {
-	switch {
-	case o.cgroup != "":
-		return errors.New("--cgroup: oar runs further processes in the container's own control group; leave the option out")
-	case o.label != "":
-		return errors.New("--apparmor and --process-label are not supported: oar confines by namespaces, capabilities and seccomp")
-	}
 	if err := checkID(o.id); err != nil {
 		return err
 	}
@@ -120,6 +116,9 @@ func (r *store) execute(ctx context.Context, o *execution) error {
 	}
 	defer inside.Close()
 	options := ociruntime.ExecOptions{Process: p, PreserveFDs: o.preserve, NoNewKeyring: c.NoNewKeyring, LineEnds: o.consoleSocket == ""}
+	if options.Cgroup, err = o.group(c); err != nil {
+		return err
+	}
 	if !p.Terminal {
 		options.Stdio = ociruntime.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
 	}
@@ -176,9 +175,11 @@ func (o *execution) build(own *specs.Process) (*specs.Process, error) {
 			return nil, fmt.Errorf("%s: args and cwd must be set", o.process)
 		}
 		p.Terminal = p.Terminal || o.tty
+		o.inherit(&p, own)
 		return &p, nil
 	}
 	p = *own
+	o.inherit(&p, own)
 	p.Args, p.Terminal, p.ConsoleSize = o.args, o.tty, nil
 	p.Env = append(append([]string{}, own.Env...), o.env...)
 	p.NoNewPrivileges = own.NoNewPrivileges || o.noNewPrivs
@@ -187,6 +188,49 @@ func (o *execution) build(own *specs.Process) (*specs.Process, error) {
 	}
 	p.Capabilities = withCapabilities(own.Capabilities, o.caps)
 	return &p, o.setUser(&p)
+}
+
+// inherit gives a process what its file leaves out and nobody may be without because of that, and what the options say instead.
+func (o *execution) inherit(p, own *specs.Process) {
+	if p.Capabilities == nil {
+		p.Capabilities = own.Capabilities
+	}
+	if len(p.Rlimits) == 0 {
+		p.Rlimits = own.Rlimits
+	}
+	if o.profile != "" {
+		p.ApparmorProfile = o.profile
+	} else if p.ApparmorProfile != "" && !ociruntime.AppArmor() { // as create does
+		p.ApparmorProfile = ""
+	}
+	if o.label != "" {
+		p.SelinuxLabel = o.label
+	}
+}
+
+// group is the control group that the options name inside the container's; nil for that itself.
+func (o *execution) group(c *record) (*cgroup.Group, error) {
+	if len(o.cgroups) == 0 {
+		return nil, nil
+	}
+	paths := map[string]string{}
+	for _, text := range o.cgroups {
+		controllers, path, ok := strings.Cut(text, ":")
+		if !ok {
+			controllers, path = "", text
+		}
+		for _, name := range strings.Split(controllers, ",") {
+			if _, twice := paths[name]; twice || path == "" || ok && name == "" {
+				return nil, fmt.Errorf("--cgroup %q: it is a PATH inside the container's group, or CONTROLLER,…:PATH, once for each controller", text)
+			}
+			paths[name] = path
+		}
+	}
+	g, err := c.openGroup()
+	if err != nil {
+		return nil, err
+	}
+	return cgroup.Below(g, paths)
 }
 
 // setUser reads "uid[:gid]" and further groups; names mean nothing here, as the container's files are not consulted.

@@ -31,7 +31,7 @@ func printFeatures(_ context.Context, f flags) error {
 					"SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"},
 				Operators: []string{"SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"},
 				Archs:     seccomp.Architectures(), KnownFlags: seccomp.KnownFlags(), SupportedFlags: seccomp.KnownFlags()},
-			Apparmor: &features.Apparmor{Enabled: &no}, Selinux: &features.Selinux{Enabled: &no},
+			Apparmor: &features.Apparmor{Enabled: &yes}, Selinux: &features.Selinux{Enabled: &yes},
 			IntelRdt: &features.IntelRdt{Enabled: &no}, NetDevices: &features.NetDevices{Enabled: &no},
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
 		},

@@ -77,6 +77,9 @@ func (r *store) load(id string) (*record, error) {
 		return c, err
 	}
 	c.spec = translate(c.spec, r.inside)
+	if p := c.spec.Process; p != nil && p.ApparmorProfile != "" && !ociruntime.AppArmor() { // create has said that it has no effect
+		p.ApparmorProfile = ""
+	}
 	return c, nil
 }
 

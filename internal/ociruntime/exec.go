@@ -10,6 +10,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/sysprog"
 )
 
@@ -19,6 +20,8 @@ type ExecOptions struct {
 	// Path is what is executed, a hook, with the environment as it is; empty: the first argument, looked for in PATH.
 	Path  string
 	Stdio Stdio
+	// Cgroup is a group inside the container's, nil for that itself.
+	Cgroup *cgroup.Group
 	// PreserveFDs are descriptors 3… that the program inherits.
 	PreserveFDs int
 	// NoNewKeyring leaves the program in the session keyring of its creator.
@@ -183,13 +186,24 @@ func (e *exec) write() (err error) {
 	if all != 0 {
 		p.Call("join the container's namespaces", unix.SYS_SETNS, pidfd, all)
 	}
-	dir, entries, err := openGroup(e.c.cgroup, &e.held)
+	group := e.o.Cgroup
+	if group == nil {
+		group = e.c.cgroup
+	}
+	dir, entries, err := openGroup(group, &e.held)
 	if err != nil {
 		return err
 	}
 	p.Fork("clone into the container", 0, dir)
 	writeEntries(p, entries)
 	e.writeMeeting()
+	labels, err := labelsOf(e.o.Process, e.c.spec.Process)
+	if err != nil {
+		return err
+	}
+	if err := writeLabels(p, labels, &e.held); err != nil {
+		return err
+	}
 	if groups != nil {
 		p.Call("join the container's cgroup namespace", unix.SYS_SETNS, descriptor(groups), unix.CLONE_NEWCGROUP)
 	}

@@ -216,6 +216,11 @@ func (l *layout) newFilesystem(fstype string, data []string, o mountOptions) (*o
 	if err := configure(fs, data); err != nil {
 		return nil, fmt.Errorf("file system %q: %w", fstype, err)
 	}
+	if label := mountContext(l.spec, fstype); label != "" {
+		if err := unix.FsconfigSetString(fs, "context", label); err != nil {
+			return nil, fmt.Errorf("linux.mountLabel %s on a %s: %w", label, fstype, err)
+		}
+	}
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return nil, fmt.Errorf("make a %s: %w", fstype, err)
 	}

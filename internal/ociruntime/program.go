@@ -117,6 +117,13 @@ func (w *writer) clone(limits []rlimit) error {
 	}
 	w.Fork("clone into the new namespaces", flags, dir)
 	writeEntries(w.Program, entries)
+	labels, err := labelsOf(s.spec.Process, s.spec.Process)
+	if err != nil {
+		return err
+	}
+	if err := writeLabels(w.Program, labels, &s.held); err != nil {
+		return err
+	}
 	s.attributes.writeLate(w.Program)
 	w.Call("close the parent's end", unix.SYS_CLOSE, descriptor(s.toChild))
 	_ = unix.SetNonblock(descriptor(s.fromParent), false) // the child has no poller

@@ -143,7 +143,7 @@ func (s *start) check(context.Context) error {
 	}
 	s.layout = layout{bundle: s.o.Bundle, spec: s.spec, ns: &s.ns, held: &s.held}
 	var err error
-	s.layout.warnings, err = unsupported(s.spec)
+	s.layout.warnings = unsupported(s.spec)
 	return err
 }
 
