@@ -264,5 +264,7 @@ func TestFailingExecsLeaveNothing(t *testing.T) {
 	for i := range 200 {
 		one(i)
 	}
-	e.eventually("all is given back", func() bool { return e.openFiles(shim) <= before && e.openFiles("self") <= own && e.goroutines() <= lives })
+	e.eventually("all is given back", func() bool {
+		return e.openFiles(shim) <= before && e.openFiles("self") <= own && e.goroutines() <= lives
+	})
 }

@@ -22,7 +22,7 @@ import (
 	"wherry.dev/wherry/internal/volume"
 )
 
-const victimVariable = "WHERRY_CONTAINER_VICTIM" // root, state, oar, group and a seed, in lines
+const victimVariable = "WHERRY_CONTAINER_VICTIM" // root, state, oar, group and a seed, in lines; and a container to start and the step at which to die
 
 // TestEngineKilled: kill -9 at any moment, in the middle of creations, starts, stops and removals. The next life finds what runs, knows
 // exact exit codes, and nothing is left that it does not know.
@@ -99,8 +99,20 @@ func victim(lines string) {
 	must(err)
 	o.Networks, err = networks.Open(ctx, networks.Options{Root: o.Root, State: o.State, Events: o.Events})
 	must(err)
+	if len(f) > 6 {
+		o.Trace = func(id, step string, _ time.Duration) {
+			if step == f[6] {
+				_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+				select {}
+			}
+		}
+	}
 	s, err := Open(ctx, o)
 	must(err)
+	if len(f) > 6 {
+		must(s.Start(ctx, f[5]))
+		return
+	}
 	for w := range 2 {
 		go work(s, rand.New(rand.NewPCG(uint64(seed), uint64(w))))
 	}
