@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"golang.org/x/sys/unix"
 )
@@ -267,4 +269,108 @@ func TestFailingExecsLeaveNothing(t *testing.T) {
 	e.eventually("all is given back", func() bool {
 		return e.openFiles(shim) <= before && e.openFiles("self") <= own && e.goroutines() <= lives
 	})
+}
+
+// spareShim is the one that waits for the next start of this engine.
+func (e *engine) spareShim() (pid int) {
+	e.t.Helper()
+	e.eventually("there is a spare shim", func() bool {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", os.Getpid(), os.Getpid()))
+		files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", os.Getpid()))
+		for _, f := range files {
+			more, _ := os.ReadFile(f)
+			b = append(append(b, ' '), more...)
+		}
+		for _, child := range strings.Fields(string(b)) {
+			if name, _ := os.ReadFile("/proc/" + child + "/comm"); strings.TrimSpace(string(name)) == "oar spare" {
+				pid = number(e.t, child)
+			}
+		}
+		return pid > 0
+	})
+	return pid
+}
+
+// TestStoppedPeers: a shim, a container's process and a client that are stopped, and a container that is paused, keep nobody else waiting: all
+// that is asked about others is answered while what is asked about them is not.
+func TestStoppedPeers(t *testing.T) {
+	e := newEngine(t)
+	ctx, now, forever := context.Background(), 0, -1
+	signal := func(pid int, s unix.Signal) {
+		t.Helper()
+		if err := unix.Kill(pid, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stuck := e.run(request{name: "stuck", cmd: sh("trap 'exit 5' TERM; while :; do sleep 0.02; done")})
+	frozen := e.run(request{name: "frozen", cmd: sh("trap 'exit 6' TERM; while :; do sleep 0.02; done")})
+	chatty := e.run(request{name: "chatty", cmd: sh("while ! test -e /tmp/go; do sleep 0.02; done; seq 100000; exit 7")})
+	steady := e.run(request{name: "steady", cmd: sh("sleep 3600")})
+	paused := e.run(request{name: "paused", cmd: sh("sleep 3600")})
+	if err := e.Pause(ctx, paused); err != nil {
+		t.Fatal(err)
+	}
+	shim := shimOf(stuck)
+	signal(shim, unix.SIGSTOP)
+	defer func() { _ = unix.Kill(shim, unix.SIGCONT) }()
+	signal(e.rec(frozen).Pid, unix.SIGSTOP)
+
+	// A client of each that does not go on: it takes no output, and waits for the end of a stop that does not come.
+	reads, writes := io.Pipe()
+	pending := make(chan string, 3)
+	go func() {
+		_ = e.Attach(ctx, chatty, AttachOptions{Stdout: writes, Stream: true})
+		pending <- "attach"
+	}()
+	for _, id := range []string{stuck, frozen} {
+		go func() {
+			_ = e.Stop(ctx, id, StopOptions{Timeout: &forever})
+			pending <- id
+		}()
+	}
+	e.eventually("the stops are asked for", func() bool { return e.rec(stuck).Stopped && e.rec(frozen).Stopped })
+
+	if got := e.exec(steady, container.ExecCreateRequest{Cmd: []string{"echo", "here"}}, nil); got.out != "here\n" {
+		t.Errorf("%+v", got)
+	}
+	end := e.arm(chatty, container.WaitConditionNotRunning)
+	e.exec(chatty, container.ExecCreateRequest{Cmd: []string{"touch", "/tmp/go"}}, nil)
+	if code := e.take(end); code != 7 { // 588 kB, of which the client has taken nothing
+		t.Errorf("the container of a stopped client: exit code %d", code)
+	}
+	spare := e.spareShim()
+	signal(spare, unix.SIGSTOP) // the next start takes it
+	for i := range 2 {
+		if code := e.exitOf(request{name: fmt.Sprint("new", i), cmd: sh("exit 8")}); code != 8 {
+			t.Errorf("a new container: exit code %d", code)
+		}
+	}
+	if list, err := e.List(ctx, ListOptions{All: true}); err != nil || len(list) != 7 {
+		t.Errorf("%d containers are listed: %v", len(list), err)
+	}
+	if err := e.Stop(ctx, steady, StopOptions{Timeout: &now}); err != nil {
+		t.Error(err)
+	}
+	if err := e.Remove(ctx, paused, RemoveOptions{Force: true}); err != nil {
+		t.Error(err)
+	}
+	select {
+	case who := <-pending:
+		t.Errorf("%s was not held up: the test proves nothing", who)
+	default:
+	}
+	signal(shim, unix.SIGCONT)
+	signal(e.rec(frozen).Pid, unix.SIGCONT)
+	go func() { _, _ = io.Copy(io.Discard, reads) }() // ends with the pipe
+	for range 3 {
+		<-pending
+	}
+	writes.Close()
+	// A signal that a stopped shim did not take in time is sent by who asks again.
+	if err := e.Stop(ctx, stuck, StopOptions{Timeout: &now}); err != nil && !errdefs.IsNotModified(err) {
+		t.Error(err)
+	}
+	if r := e.rec(frozen); r.Status != Exited || r.ExitCode != 6 {
+		t.Errorf("frozen: %s %d", r.Status, r.ExitCode)
+	}
 }

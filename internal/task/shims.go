@@ -33,6 +33,7 @@ const refillAfter = 5 * time.Millisecond
 // shimProcess is a shim that waits to be told its container.
 type shimProcess struct {
 	conn   *net.UnixConn
+	pid    int
 	binary os.FileInfo
 }
 
@@ -110,26 +111,25 @@ func (s *Shims) Close() {
 }
 
 // adopt gives a container to a shim, to the spare one where there is one.
-func (s *Shims) adopt(a shim.Adoption, files ...*os.File) (*shim.Conn, error) {
+func (s *Shims) adopt(a shim.Adoption, files ...*os.File) (c *shim.Conn, pid int, err error) {
 	p := s.take()
 	time.AfterFunc(refillAfter, s.refill)
 	if p != nil {
 		c := shim.NewConn(p.conn)
 		if c.Send(a, files...) == nil {
-			return c, nil
+			return c, p.pid, nil
 		}
 		c.Close() // somebody has killed it
 	}
-	p, err := startShim(s.oar)
-	if err != nil {
-		return nil, err
+	if p, err = startShim(s.oar); err != nil {
+		return nil, 0, err
 	}
-	c := shim.NewConn(p.conn)
+	c = shim.NewConn(p.conn)
 	if err := c.Send(a, files...); err != nil {
 		c.Close()
-		return nil, err
+		return nil, 0, err
 	}
-	return c, nil
+	return c, p.pid, nil
 }
 
 // startShim starts a shim, connected by a pair of sockets.
@@ -169,7 +169,8 @@ func startShim(oar string) (*shimProcess, error) {
 		conn.Close()
 		return nil, err
 	}
+	pid := p.Pid
 	_ = p.Release()
 	go func() { _ = reap(pidfd) }() // ends with the shim; a later engine's life has no child to wait for
-	return &shimProcess{conn: conn.(*net.UnixConn), binary: binary}, nil
+	return &shimProcess{conn: conn.(*net.UnixConn), pid: pid, binary: binary}, nil
 }

@@ -87,6 +87,9 @@ type reply struct {
 	files []*os.File
 }
 
+// wakeAfter is when a shim that does not begin is told to go on: somebody may have stopped it when it was a spare one, nobody's.
+const wakeAfter = 2 * time.Second
+
 // Create starts a shim and has it create the container: namespaces exist, the process waits for Start.
 func Create(ctx context.Context, o CreateOptions) (*Task, error) {
 	config := shim.Config{ID: o.ID, Rootfs: o.Rootfs, Stdin: o.Stdin, Log: shim.LogConfig(o.Log)}
@@ -104,13 +107,16 @@ func Create(ctx context.Context, o CreateOptions) (*Task, error) {
 	if shims == nil {
 		shims = &Shims{oar: o.Oar, closed: true} // which keeps none
 	}
-	if err := t.spawn(ctx, shims); err != nil {
+	pid, err := t.spawn(ctx, shims)
+	if err != nil {
 		os.RemoveAll(o.Dir)
 		return nil, fmt.Errorf("start the shim of container %s: %w", o.ID, err)
 	}
 	written := make(chan error, 1)
 	go func() { written <- shim.WriteJSON(filepath.Join(o.Dir, shim.ConfigFile), o.Spec) }() // waited for below; the shim does not read it
+	wake := time.AfterFunc(wakeAfter, func() { _ = unix.Kill(pid, unix.SIGCONT) })
 	resp, _, err := t.call(ctx, shim.Request{Method: shim.MethodCreate})
+	wake.Stop()
 	err = errors.Join(err, <-written)
 	if err == nil {
 		t.pid, t.warnings = resp.Pid, resp.Warnings
@@ -170,33 +176,33 @@ func socketAddress(dir *os.File) *net.UnixAddr {
 }
 
 // spawn gives the task to a shim, with a listening socket that this process has made for later engines' lives.
-func (t *Task) spawn(ctx context.Context, shims *Shims) error {
+func (t *Task) spawn(ctx context.Context, shims *Shims) (pid int, err error) {
 	dir, err := os.Open(t.dir)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer dir.Close()
 	l, err := net.ListenUnix("unix", socketAddress(dir))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer l.Close()
 	l.SetUnlinkOnClose(false)
 	socket, err := l.File()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer socket.Close()
 	complaints, err := os.OpenFile(filepath.Join(t.dir, shim.ErrorFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer complaints.Close()
-	if t.conn, err = shims.adopt(shim.Adoption{Dir: t.dir}, socket, complaints); err != nil {
-		return err
+	if t.conn, pid, err = shims.adopt(shim.Adoption{Dir: t.dir}, socket, complaints); err != nil {
+		return 0, err
 	}
 	go t.receive(context.WithoutCancel(ctx))
-	return nil
+	return pid, nil
 }
 
 func (t *Task) connect(ctx context.Context, dir *os.File) error {
