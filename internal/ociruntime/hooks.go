@@ -47,7 +47,7 @@ func (s *start) runCreateHooks(ctx context.Context) error {
 // awaitsMounts says that the child is waited for, and waits, when its mounts are made.
 func (s *start) awaitsMounts() bool { return s.hasCreateHooks() || s.attributes.byParent }
 
-func (s *start) awaitMounts(context.Context) error {
+func awaitMounts(s *start, _ context.Context) error {
 	if !s.awaitsMounts() {
 		return nil
 	}

@@ -63,8 +63,9 @@ func steps() []step {
 		{"prepare the mounts, detached", (*start).prepareMounts},
 		{"write the child's program", (*start).writeProgram},
 		{"clone the child", (*start).cloneChild},
-		{"wait until the mounts are made", (*start).awaitMounts},
+		{"wait until the mounts are made", awaitMounts},
 		{"set limits", (*start).setLimits},
+		{"move network devices", moveDevices},
 		{"run the hooks of the creation", (*start).createHooks},
 		{"watch the process", (*start).watchProcess},
 		{"let the child prepare", (*start).awaitPrepared},
@@ -162,6 +163,9 @@ func (s *start) openNamespaces(context.Context) (err error) {
 		return err
 	}
 	if err = new(attributes).affinity(p, p); err != nil { // for exec
+		return err
+	}
+	if err = checkNetDevices(s.spec.Linux.NetDevices, &s.ns); err != nil {
 		return err
 	}
 	return checkSysctls(s.spec.Linux.Sysctl, &s.ns)

@@ -18,12 +18,12 @@ edges:      client < cli
 edges:      api/docker
 upper:      files monitor
 service:    container
-services:   sandbox volume image network/dns network/firewall network/link < network
+services:   sandbox volume image network/dns network/firewall < network
 mechanisms: task
 runtime:    ociruntime shim
 leaves:     sysprog < rootfs
 leaves:     cgroup < systemd
-leaves:     version seccomp logs event ref archive spec
+leaves:     version network/link seccomp logs event ref archive spec
 `
 
 // leafPackages may use these and nothing else from outside the standard library.
