@@ -34,6 +34,7 @@ type creation struct {
 	detach        bool
 	limitless     bool         // it may do without a control group
 	trace         func(string) // told each step
+	measure       bool         // what the container's process does before its program, too
 }
 
 func (o *creation) define(f flags) {
@@ -98,7 +99,7 @@ func (c *record) make(ctx context.Context, o creation) (*ociruntime.Container, e
 		return nil, err
 	}
 	options := ociruntime.CreateOptions{ID: c.ID, Bundle: c.Bundle, Spec: c.spec, PreserveFDs: o.preserve, NoNewKeyring: o.noNewKeyring, Trace: o.trace,
-		LimitsOptional: o.limitless}
+		LimitsOptional: o.limitless, Measure: o.measure}
 	if o.gate {
 		gate, err := c.makeGate()
 		if err != nil {

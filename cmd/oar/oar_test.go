@@ -179,7 +179,8 @@ func TestRunsFromAReadOnlyBinary(t *testing.T) {
 func TestTraceNamesTheSteps(t *testing.T) {
 	out, err := oar(t, "run", "--trace", "-b", bundle(t, nil, "true"), "x").CombinedOutput()
 	must(t, err)
-	for _, step := range []string{"read the configuration", "make the control group", "clone the child", "start the program", "remove the control group"} {
+	for _, step := range []string{"read the configuration", "make the control group", "clone the child", "start the program",
+		"  enter the control groups", "  change the root", "  take rights away", "remove the control group"} {
 		if !strings.Contains(string(out), "µs  "+step) {
 			t.Errorf("no %q in %q", step, out)
 		}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/ociruntime"
+	"wherry.dev/wherry/internal/sysprog"
 	"wherry.dev/wherry/internal/version"
 )
 
@@ -46,7 +47,7 @@ func (r *store) run(ctx context.Context, f flags) error {
 		return err
 	}
 	if *trace {
-		o.trace = traceSteps()
+		o.trace, o.measure = traceSteps(), true
 	}
 	o.trace("read the configuration")
 	o.limitless = limitsOptional(r)
@@ -91,6 +92,7 @@ func (o *creation) runCreated(ctx context.Context, c *record, made *ociruntime.C
 		return ociruntime.Status{}, err
 	}
 	o.trace("let the program run")
+	traceStages(made.Times())
 	if err := c.poststart(ctx); err != nil {
 		return ociruntime.Status{}, err
 	}
@@ -112,7 +114,7 @@ func (o *creation) ownConsole(made *ociruntime.Container) *os.File {
 // made would leave it behind.
 func catchSignals() chan os.Signal {
 	signals := make(chan os.Signal, 64)
-	signal.Notify(signals, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH)
+	signal.Notify(signals, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGPIPE)
 	return signals
 }
 
@@ -165,13 +167,28 @@ func passSignal(pidfd, console *os.File, s unix.Signal) {
 	}
 }
 
+// traceSteps prints each step with the time that it took, when the next one begins.
 func traceSteps() func(string) {
 	last, name := time.Now(), ""
 	return func(step string) {
 		now := time.Now()
 		if name != "" {
-			fmt.Fprintf(os.Stderr, "%8d µs  %s\n", now.Sub(last).Microseconds(), name)
+			traceLine("", now.Sub(last), name)
 		}
 		last, name = now, step
+	}
+}
+
+func traceLine(indent string, took time.Duration, name string) {
+	fmt.Fprintf(os.Stderr, "%8.1f µs  %s%s\n", float64(took.Nanoseconds())/1000, indent, name)
+}
+
+// traceStages prints what the container's process did meanwhile.
+func traceStages(stages []sysprog.Part) {
+	if len(stages) > 0 {
+		fmt.Fprintln(os.Stderr, "             of which the container's process, at the same time:")
+	}
+	for _, st := range stages {
+		traceLine("  ", st.Took, st.Name)
 	}
 }

@@ -60,13 +60,14 @@ func (s *start) hasCreateHooks() bool {
 }
 
 // awaitHooks: the child says that its mounts are made, and waits for the hooks.
-func (w *writer) awaitHooks() {
+func (w *writer) awaitHooks() error {
 	s := w.s
 	if !s.awaitsMounts() {
-		return
+		return nil
 	}
 	w.Call("say that the mounts are made", unix.SYS_WRITE, descriptor(s.toParent), w.String("h"), 1)
 	writeAwait(w.Program, "wait for hooks", descriptor(s.fromParent))
+	return nil
 }
 
 // RunHooks runs hooks one after another, in this process's namespaces, with the state on their standard input and nothing but their own

@@ -1,24 +1,6 @@
 // Package ociruntime creates, starts and enters containers from an OCI bundle (runtime-spec 1.3).
 //
-// The start of a container is a list of named steps. The first half is ordinary Go and works by descriptor on things that no container
-// sees yet (prepare.go, mounts.go): the user namespace, detached file systems, mount targets. The second half is a program of system
-// calls that the container's first process runs in its new namespaces until it executes the user's program (program.go):
-//
-//	this process                          first child (X)              the container's process
-//	  prepare …
-//	  clone X ───────────────────────────▶ raise limits
-//	                                       join the user namespace
-//	                                       join namespaces by path
-//	                                       clone3(CLONE_PARENT) ─────▶ tell of the clone (futex)
-//	  ◀──────────────────────────────────────────────────────────────  enter control groups
-//	                                                                   attach mounts, mask, host name
-//	  [◀────────────────────────────────────────────────── byte 'h' ── mounts are made
-//	   hooks ──── byte 'h' ─────────────────────────────────────────▶] pivot
-//	                                                                   cgroup namespace, streams, close all else
-//	  [◀────────────────────────────────────────────────── byte 'r' ── at the gate, where it is the caller's]
-//	  Start ───── byte 's' ─────────────────────────────────────────▶ identity, seccomp, execve
-//	  ◀─────────────────────────────── the kernel clears the futex ── (execve or exit)
-//	                                       exits (it slept: vfork)
+// The start of a container is a list of named steps, which stands in start.go with the protocol between the processes drawn above it.
 package ociruntime
 
 import (
@@ -56,6 +38,8 @@ type CreateOptions struct {
 	NoNewKeyring bool
 	// Trace, when not nil, is told each step as it begins.
 	Trace func(step string)
+	// Measure the stages of the child's program (Container.Times).
+	Measure bool
 }
 
 // Container is a created container whose init process is a child of this process.
@@ -70,11 +54,18 @@ type Container struct {
 	cgroup   *cgroup.Group
 	ids      rootfs.IDMap
 	execs    execPaths
-	warnings []string
+	told     report
 	files    view // until the program runs
 	userns   *os.File
 	filter   filter // every exec's too
 	oomScore int
+}
+
+// report is what a start has to say.
+type report struct {
+	warnings []string
+	clock    *sysprog.Clock
+	times    []sysprog.Part
 }
 
 func (c *Container) Pid() int { return c.process.Pid }
@@ -89,7 +80,7 @@ func (c *Container) Console() *os.File { return c.console }
 func (c *Container) Cgroup() *cgroup.Group { return c.cgroup }
 
 // Warnings say what was asked for and could not be had.
-func (c *Container) Warnings() []string { return c.warnings }
+func (c *Container) Warnings() []string { return c.told.warnings }
 
 // Close releases descriptors. It does not stop the container.
 func (c *Container) Close() error {

@@ -38,14 +38,19 @@ type processWritten struct {
 	listening sysprog.Word
 }
 
-// writeProcess appends the steps from "prepared" to execve, after writeStreams. Each runs with the privileges that it needs and no more:
-// seccomp is loaded early only where it wants CAP_SYS_ADMIN (no_new_privs off). The gate comes first, but where somebody must take the
-// filter's listener meanwhile.
+// writeProcess appends the steps from "prepared" to execve, after writeStreams.
 func writeProcess(p *sysprog.Program, pp processProgram) (written processWritten, err error) {
-	proc := pp.process
-	if pp.gate != 0 && pp.filter.listener == nil {
-		writeAwait(p, waitToStart, pp.gate)
+	if written.listening, err = writeConfinement(p, pp); err != nil {
+		return written, err
 	}
+	written.execPaths = writeExecute(p, pp)
+	return written, nil
+}
+
+// writeConfinement appends the steps that take rights away. Each runs with the privileges that it needs and no more: seccomp is loaded
+// early only where it wants CAP_SYS_ADMIN (no_new_privs off).
+func writeConfinement(p *sysprog.Program, pp processProgram) (listening sysprog.Word, err error) {
+	proc := pp.process
 	if pp.keyring {
 		key := p.Call("join a keyring of its own", unix.SYS_KEYCTL, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, nil)
 		p.Tolerate(key, 0, unix.EPERM, unix.ENOSYS, unix.EACCES)
@@ -58,20 +63,16 @@ func writeProcess(p *sysprog.Program, pp processProgram) (written processWritten
 	writeWorkingDirectory(p, proc.Cwd)
 	writeRlimits(p, pp.rlimits)
 	if !proc.NoNewPrivileges {
-		written.listening = pp.filter.write(p)
+		listening = pp.filter.write(p)
 	}
 	if err := writeIdentity(p, proc, pp.noGroups); err != nil {
-		return written, err
+		return 0, err
 	}
 	if proc.NoNewPrivileges {
 		p.Call("set no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-		written.listening = pp.filter.write(p)
+		listening = pp.filter.write(p)
 	}
-	if pp.gate != 0 && pp.filter.listener != nil {
-		writeAwait(p, waitToStart, pp.gate)
-	}
-	written.execPaths = writeExecute(p, pp)
-	return written, nil
+	return listening, nil
 }
 
 const waitToStart = "wait to be started"

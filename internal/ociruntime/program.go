@@ -3,7 +3,6 @@ package ociruntime
 import (
 	"context"
 	"os"
-	"path"
 	"strconv"
 	"strings"
 
@@ -29,6 +28,9 @@ type writer struct {
 	none uintptr      // an empty string
 	proc sysprog.Word // the child's procfs
 	root any          // what the pivot makes the root
+	pp   processProgram
+
+	entries []*os.File // of v1's control groups
 }
 
 func (s *start) writeProgram(context.Context) error {
@@ -42,34 +44,25 @@ func (s *start) writeProgram(context.Context) error {
 	if s.program, err = s.ns.newProgram(s.programSize() + len(s.filter.code)); err != nil {
 		return err
 	}
+	if s.o.Measure {
+		s.clock = sysprog.NewClock(s.program)
+	}
 	w := &writer{Program: s.program, s: s, none: s.program.String("")}
-	limits, err := rlimitsOf(s.spec.Process.Rlimits)
-	if err != nil {
+	w.pp = processProgram{process: s.ownEnvironment(), terminal: s.layout.slave, filter: s.filter, keyring: !s.o.NoNewKeyring, preserve: s.o.PreserveFDs}
+	w.pp.noGroups = s.ns.rights.noGroups
+	if w.pp.stdio, err = s.stdio(); err != nil {
 		return err
 	}
-	if err := w.clone(limits); err != nil {
+	if w.pp.rlimits, err = rlimitsOf(s.spec.Process.Rlimits); err != nil {
 		return err
 	}
-	w.enterRoot()
-	w.attachAll()
-	w.names()
-	if err := w.sysctls(); err != nil {
-		return err
+	for _, st := range stages() {
+		s.clock.Begin(st.name)
+		if err := st.write(w); err != nil {
+			return err
+		}
 	}
-	w.protectedPaths()
-	w.order()
-	w.awaitHooks()
-	w.pivot()
-	stdio, err := s.stdio()
-	if err != nil {
-		return err
-	}
-	pp := processProgram{process: s.ownEnvironment(), stdio: stdio, terminal: s.layout.slave, filter: s.filter, rlimits: limits, keyring: !s.o.NoNewKeyring, preserve: s.o.PreserveFDs}
-	pp.noGroups = s.ns.rights.noGroups
-	pp.gate = w.gate(pp)
-	written, err := writeProcess(s.program, pp)
-	s.execs, s.listening = written.execPaths, written.listening
-	return err
+	return nil
 }
 
 // programSize bounds the strings and structures of the program.
@@ -102,21 +95,30 @@ func (s *start) openPipes() error {
 	return nil
 }
 
-// clone: the first child joins what exists and makes the rest, owned by the container's user namespace.
-func (w *writer) clone(limits []rlimit) error {
+// raise does what wants the rights from before all namespaces.
+func (w *writer) raise() error {
+	writeRaise(w.Program, w.pp.rlimits)
+	w.s.attributes.writeEarly(w.Program)
+	return nil
+}
+
+// clone: what is not joined is made new, owned by the container's user namespace.
+func (w *writer) clone() error {
 	s := w.s
-	writeRaise(w.Program, limits)
-	s.attributes.writeEarly(w.Program)
-	if err := w.join(); err != nil {
-		return err
-	}
 	flags := s.ns.create &^ (unix.CLONE_NEWUSER | unix.CLONE_NEWCGROUP | unix.CLONE_NEWTIME)
 	dir, entries, err := openGroup(s.group, &s.held)
 	if err != nil {
 		return err
 	}
+	w.entries = entries
 	w.Fork("clone into the new namespaces", flags, dir)
-	writeEntries(w.Program, entries)
+	return nil
+}
+
+// enterGroups is the first thing that the container's process does: whatever it takes from then on is counted there.
+func (w *writer) enterGroups() error {
+	s := w.s
+	writeEntries(w.Program, w.entries)
 	labels, err := labelsOf(s.spec.Process, s.spec.Process)
 	if err != nil {
 		return err
@@ -166,13 +168,13 @@ func (w *writer) join() error {
 }
 
 // enterRoot attaches the root file system in the new mount namespace, and takes the identity that owns it.
-func (w *writer) enterRoot() {
+func (w *writer) enterRoot() error {
 	s := w.s
 	if s.ns.sharesMounts() {
 		if s.ns.user != nil {
 			writeRootInside(w.Program)
 		}
-		return
+		return nil
 	}
 	w.Call("cut mounts off from the host's", unix.SYS_MOUNT, w.none, w.String("/"), w.none, slaveTree, nil)
 	at := s.attachAt()
@@ -183,6 +185,7 @@ func (w *writer) enterRoot() {
 	if s.ns.user != nil {
 		writeRootInside(w.Program)
 	}
+	return nil
 }
 
 // attachAt is where the root file system lies until the pivot: where hooks of the creation look for it.
@@ -196,11 +199,11 @@ func (s *start) attachAt() string {
 // order lists a bundle's mounts in the order of the configuration: kernels list them by their age (6.8 and later), and the child's own are
 // the youngest. A clone of the tree, mounted over it, makes all anew, depth first; the first tree goes with the old root. The engine's own
 // containers do without: nobody reads their order.
-func (w *writer) order() {
+func (w *writer) order() error {
 	s := w.s
 	w.root = descriptor(s.layout.root)
 	if s.o.Rootfs != nil || s.ns.sharesMounts() {
-		return
+		return nil
 	}
 	flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH | unix.AT_RECURSIVE
 	tree := w.Store(w.Call("clone all mounts in their order", unix.SYS_OPEN_TREE, w.root, w.none, flags))
@@ -213,6 +216,7 @@ func (w *writer) order() {
 			w.propagate(a, at)
 		}
 	}
+	return nil
 }
 
 // later says that a mount's propagation is set when its tree has been cloned: what is unbindable cannot be.
@@ -235,33 +239,13 @@ func writeRootInside(p *sysprog.Program) {
 	p.Call("become root of the user namespace", unix.SYS_SETRESUID, 0, 0, 0)
 }
 
-// attachAll puts every mount in its place, and makes read-only at the end what had to be written to until then.
-func (w *writer) attachAll() {
-	made := map[*attachment]sysprog.Word{}
-	for _, a := range w.s.layout.mounts {
-		w.attach(a, made)
-	}
-	for _, a := range w.s.layout.mounts {
-		if a.late {
-			w.readOnly(a.at, descriptor(a.source))
-		}
-	}
-	if w.s.spec.Root.Readonly || w.s.layout.rootReadOnly {
-		w.readOnly("the root file system", descriptor(w.s.layout.root))
-	}
-}
-
-func (w *writer) readOnly(name string, mount int) {
-	w.Call("make "+name+" read-only", unix.SYS_MOUNT_SETATTR, mount, w.none, unix.AT_EMPTY_PATH, w.Bytes(mountAttr(unix.MOUNT_ATTR_RDONLY)), mountAttrSize)
-}
-
-func (w *writer) pivot() {
+func (w *writer) pivot() error {
 	dot := w.String(".")
 	w.Call("enter the root file system", unix.SYS_FCHDIR, w.root)
 	if w.s.ns.sharesMounts() {
 		w.Call("change the root", unix.SYS_CHROOT, dot)
 		w.Call("go to the new root", unix.SYS_CHDIR, w.String("/"))
-		return
+		return nil
 	}
 	old := w.Store(w.Call("open the old root", unix.SYS_OPENAT, here, w.String("/"), unix.O_PATH|unix.O_CLOEXEC, 0))
 	w.Call("pivot to the root file system", unix.SYS_PIVOT_ROOT, dot, dot)
@@ -273,74 +257,12 @@ func (w *writer) pivot() {
 	if want, ok := propagations[w.s.spec.Linux.RootfsPropagation]; ok { // only now: pivot_root wants parents that are not shared
 		w.Call("set the root's propagation", unix.SYS_MOUNT, w.none, w.String("/"), w.none, want&^unix.MS_REC, nil)
 	}
+	return nil
 }
 
-// attach puts one mount in its place, making it first where it belongs to a namespace of the child.
-func (w *writer) attach(a *attachment, made map[*attachment]sysprog.Word) {
-	if a.source == nil {
-		w.mountOwn(a, made)
-		return
-	}
-	if a.part != "" {
-		flags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_SYMLINK_NOFOLLOW
-		w.move(a, w.Store(w.Call("clone "+a.at, unix.SYS_OPEN_TREE, descriptor(a.source), w.String(a.part), flags)), made)
-		return
-	}
-	w.move(a, descriptor(a.source), made)
-	if a.propagation != 0 && !w.later(a) {
-		w.propagate(a, descriptor(a.source))
-	}
-}
-
-// mountOwn makes and attaches a file system of the child's own namespaces.
-func (w *writer) mountOwn(a *attachment, made map[*attachment]sysprog.Word) {
-	fs := w.Store(w.Call("open "+a.fstype, unix.SYS_FSOPEN, w.String(a.fstype), unix.FSOPEN_CLOEXEC))
-	w.Call("name "+a.fstype, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, w.String("source"), w.String(a.fstype), 0)
-	for _, d := range a.data {
-		key, value, has := strings.Cut(d, "=")
-		if has {
-			w.Call("set option "+d+" of "+a.fstype, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, w.String(key), w.String(value), 0)
-		} else {
-			w.Call("set option "+d+" of "+a.fstype, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_FLAG, w.String(key), nil, 0)
-		}
-	}
-	create := w.Call("make "+a.fstype, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, nil, nil, 0)
-	mount := w.Call("mount "+a.fstype, unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, a.flags)
-	word := w.Store(mount)
-	made[a] = word
-	if a.instead != nil {
-		w.JumpIfEqual(w.Word(1), 1, 1)
-		for _, op := range []sysprog.Op{create, mount} {
-			w.Tolerate(op, w.Len()-int(op)-1, unix.EPERM)
-		}
-		w.Store(w.Call("show the host's "+a.fstype, unix.SYS_FCNTL, descriptor(a.instead), unix.F_DUPFD_CLOEXEC, 3), word)
-	}
-	w.move(a, word, made)
-	if a.optional { // a kernel or a host that refuses it: go on without
-		w.Tolerate(create, w.Len()-int(create)-1, unix.EPERM, unix.EACCES)
-		w.Tolerate(mount, w.Len()-int(mount)-1, unix.EPERM, unix.EACCES)
-	}
-	if a.fstype == "proc" {
-		w.proc = word
-	}
-}
-
-// move attaches a detached mount (a descriptor or the word of one) at its place.
-func (w *writer) move(a *attachment, source any, made map[*attachment]sysprog.Word) {
-	var target any
-	if a.target != nil {
-		target = descriptor(a.target)
-	} else {
-		how := w.Bytes(openHow(unix.O_PATH|unix.O_CLOEXEC, inRoot))
-		rest := "." + path.Clean("/"+a.rest)
-		target = w.Store(w.Call("find "+a.at, unix.SYS_OPENAT2, made[a.parent], w.String(rest), how, openHowSize))
-	}
-	w.Call("attach "+a.at, unix.SYS_MOVE_MOUNT, source, w.none, target, w.none, moveByDescriptors)
-}
-
-func (w *writer) names() {
+func (w *writer) names() error {
 	if w.s.ns.create&unix.CLONE_NEWUTS == 0 {
-		return
+		return nil
 	}
 	if h := w.s.spec.Hostname; h != "" {
 		w.Call("set the host name", unix.SYS_SETHOSTNAME, w.String(h), len(h))
@@ -348,10 +270,11 @@ func (w *writer) names() {
 	if d := w.s.spec.Domainname; d != "" {
 		w.Call("set the domain name", unix.SYS_SETDOMAINNAME, w.String(d), len(d))
 	}
+	return nil
 }
 
-// gate: all is in place; what follows waits to be started.
-func (w *writer) gate(pp processProgram) int {
+// streams: all is in place; the process gets what its program will have, and closes the rest.
+func (w *writer) streams() error {
 	s := w.s
 	if s.ns.create&unix.CLONE_NEWCGROUP != 0 {
 		w.Call("make the cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
@@ -361,11 +284,33 @@ func (w *writer) gate(pp processProgram) int {
 		gate = s.o.Gate
 	}
 	_ = unix.SetNonblock(descriptor(gate), false)
-	w.nameTerminal(pp)
+	w.nameTerminal(w.pp)
 	if s.o.Gate != nil {
 		w.Call("say that all is ready", unix.SYS_WRITE, descriptor(s.toParent), w.String("r"), 1)
 	}
-	return writeStreams(w.Program, pp, gate)
+	w.pp.gate = writeStreams(w.Program, w.pp, gate)
+	return nil
+}
+
+// await: the gate comes before the rights are taken away, but where somebody must take the filter's listener meanwhile.
+func (w *writer) await() error {
+	if w.pp.filter.listener == nil {
+		writeAwait(w.Program, waitToStart, w.pp.gate)
+	}
+	return nil
+}
+
+func (w *writer) confine() (err error) {
+	w.s.listening, err = writeConfinement(w.Program, w.pp)
+	if w.pp.filter.listener != nil {
+		writeAwait(w.Program, waitToStart, w.pp.gate)
+	}
+	return err
+}
+
+func (w *writer) execute() error {
+	w.s.execs = writeExecute(w.Program, w.pp)
+	return nil
 }
 
 // nameTerminal opens the terminal again where the container has it: in the mounts that order has cloned. By the first ones its path would

@@ -96,7 +96,7 @@ func (w *writer) sysctls() error {
 }
 
 // protectedPaths are hidden or write-protected. Those below /proc are resolved from the child's own procfs; others inside the root.
-func (w *writer) protectedPaths() {
+func (w *writer) protectedPaths() error {
 	for _, name := range w.s.spec.Linux.ReadonlyPaths {
 		w.readOnlyPath(name)
 	}
@@ -107,6 +107,7 @@ func (w *writer) protectedPaths() {
 			w.mask(name)
 		}
 	}
+	return nil
 }
 
 func (w *writer) readOnlyPath(name string) {

@@ -30,6 +30,7 @@ func (c *Container) WaitExecuted() error {
 		go release(c.process, c.program)
 		return err
 	}
+	c.told.times = c.told.clock.Parts()
 	if c.gate != nil {
 		c.gate.Close()
 		c.gate = nil
@@ -40,6 +41,9 @@ func (c *Container) WaitExecuted() error {
 	go release(c.process, c.program)
 	return nil
 }
+
+// Times are the stages of the child's program and how long each took, up to the execve; empty without CreateOptions.Measure.
+func (c *Container) Times() []sysprog.Part { return c.told.times }
 
 // release gives a program's memory back when nobody shares it any more; that takes some microseconds.
 func release(pr *sysprog.Process, p *sysprog.Program) {

@@ -29,6 +29,7 @@ type start struct {
 	filter     filter
 	listening  sysprog.Word // where the child notes its seccomp listener
 	program    *sysprog.Program
+	clock      *sysprog.Clock // of the program's stages; nil: nobody asks
 	execs      execPaths
 	process    *sysprog.Process
 	pidfd      *os.File
@@ -44,6 +45,26 @@ type pipes struct {
 // NoSuidAnnotation with the value "true" has the root file system mounted nosuid and nodev, which the specification has no word for: a
 // program with file capabilities then runs without them instead of being refused.
 const NoSuidAnnotation = "dev.wherry.root.nosuid"
+
+// A start has two halves. The first is ordinary Go and works by descriptor on things that no container sees yet: the user namespace,
+// detached file systems, mount targets (steps). The second is a program of system calls that the container's first process runs in its
+// new namespaces until it executes the user's program (stages; package sysprog):
+//
+//	this process                          first child (X)              the container's process
+//	  prepare …
+//	  clone X ───────────────────────────▶ raise limits
+//	                                       join the user namespace
+//	                                       join namespaces by path
+//	                                       clone3(CLONE_PARENT) ─────▶ tell of the clone (futex)
+//	  ◀──────────────────────────────────────────────────────────────  enter control groups
+//	                                                                   attach mounts, mask, host name
+//	  [◀────────────────────────────────────────────────── byte 'h' ── mounts are made
+//	   hooks ──── byte 'h' ─────────────────────────────────────────▶] pivot
+//	                                                                   cgroup namespace, streams, close all else
+//	  [◀────────────────────────────────────────────────── byte 'r' ── at the gate, where it is the caller's]
+//	  Start ───── byte 's' ─────────────────────────────────────────▶ identity, seccomp, execve
+//	  ◀─────────────────────────────── the kernel clears the futex ── (execve or exit)
+//	                                       exits (it slept: vfork)
 
 // step is one named part of a start.
 type step struct {
@@ -72,6 +93,34 @@ func steps() []step {
 	}
 }
 
+// stage is one named part of the program that the child runs.
+type stage struct {
+	name  string
+	write func(*writer) error
+}
+
+// stages of the child's program, in order. The first three are run by the first child, which makes the container's process.
+func stages() []stage {
+	return []stage{
+		{"raise limits", (*writer).raise},
+		{"join namespaces", (*writer).join},
+		{"clone into the new namespaces", (*writer).clone},
+		{"enter the control groups", (*writer).enterGroups},
+		{"attach the root file system", (*writer).enterRoot},
+		{"attach the mounts", (*writer).attachAll},
+		{"set the names", (*writer).names},
+		{"set the sysctls", (*writer).sysctls},
+		{"mask and protect paths", (*writer).protectedPaths},
+		{"bring the mounts into their order", (*writer).order},
+		{"wait for hooks", (*writer).awaitHooks},
+		{"change the root", (*writer).pivot},
+		{"take the streams, close all else", (*writer).streams},
+		{"wait to be started", (*writer).await},
+		{"take rights away: limits, seccomp, capabilities, user", (*writer).confine},
+		{"execute the program", (*writer).execute},
+	}
+}
+
 // Create makes the namespaces and mounts; the init process puts them in place and then waits for Start, which also says what went wrong
 // with that. All is undone when an error is returned.
 func Create(ctx context.Context, o CreateOptions) (*Container, error) {
@@ -94,7 +143,7 @@ func Create(ctx context.Context, o CreateOptions) (*Container, error) {
 // finish closes what only the start needed.
 func (s *start) finish() *Container {
 	c := &Container{spec: s.spec, process: s.process, program: s.program, console: s.layout.console, devpts: s.layout.devpts, cgroup: s.group,
-		ids: s.ns.ids, execs: s.execs, warnings: s.layout.warnings, files: s.layout.view(s.spec.Process, s.execs), userns: s.ns.user, filter: s.filter, oomScore: s.o.OOMScoreAdj}
+		ids: s.ns.ids, execs: s.execs, told: report{warnings: s.layout.warnings, clock: s.clock}, files: s.layout.view(s.spec.Process, s.execs), userns: s.ns.user, filter: s.filter, oomScore: s.o.OOMScoreAdj}
 	s.held.close()
 	c.pidfd = s.pidfd
 	if s.fromChild != nil {
