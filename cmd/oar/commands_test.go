@@ -290,7 +290,7 @@ func TestUpdateAndEvents(t *testing.T) {
 		t.Errorf("from a file: %+v", e.Data)
 	}
 	h.refuse("not a number", "update", "--memory", "much", "c")
-	h.refuse("Intel RDT", "update", "--l3-cache-schema", "x", "c")
+	h.refuse("linux.intelRdt", "update", "--l3-cache-schema", "x", "c")
 }
 
 // TestDeleteByForce ends what runs, what ignores signals, and what is not there.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/ociruntime"
+	"wherry.dev/wherry/internal/resctrl"
 )
 
 // killTimeout bounds how long a killed container's processes may take to be gone.
@@ -121,7 +122,19 @@ func (c *record) end(ctx context.Context) error {
 			return fmt.Errorf("container %s: %w", c.ID, err)
 		}
 	}
-	return errors.Join(g.Delete(), stopScope(ctx, c.Scope))
+	return errors.Join(g.Delete(), stopScope(ctx, c.Scope), removeClass(c))
+}
+
+// removeClass takes away what was made for the container in the classes of service (Intel RDT).
+func removeClass(c *record) error {
+	if c.spec.Linux == nil || c.spec.Linux.IntelRdt == nil {
+		return nil
+	}
+	root, err := resctrl.Find()
+	if err != nil {
+		return nil // unmounted since: the kernel has removed all of them
+	}
+	return root.Remove(c.ID, c.spec.Linux.IntelRdt)
 }
 
 // awaitEnd waits for a process that need not be a child.

@@ -36,8 +36,6 @@ func limits() []limitOption {
 		{"cpuset-mems", "the memory nodes that it may use: a `LIST`", func(r *specs.LinuxResources, v string) error { cpu(r).Mems = v; return nil }},
 		{"pids-limit", "the limit of processes and threads: " + count, integer(func(r *specs.LinuxResources) **int64 { return &pids(r).Limit })},
 		{"blkio-weight", "its weight against others at disks: `N` from 10 to 1000", weight},
-		{"l3-cache-schema", "Intel RDT (not supported)", noRDT},
-		{"mem-bw-schema", "Intel RDT (not supported)", noRDT},
 	}
 }
 
@@ -122,10 +120,6 @@ func weight(r *specs.LinuxResources, text string) error {
 	part(&r.BlockIO).Weight = &w
 	return err
 }
-
-func noRDT(*specs.LinuxResources, string) error {
-	return errors.New("Intel RDT is not supported by oar")
-} //nolint:staticcheck // a name
 
 // number reads a whole number from -1 on.
 func number(text string, most int64) (int64, error) {

@@ -3,12 +3,15 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"wherry.dev/wherry/internal/resctrl"
 )
 
 // update changes a container's limits; what no option names stays as it is.
@@ -16,6 +19,9 @@ func (r *store) update(ctx context.Context, f flags) error {
 	var file string
 	var res specs.LinuxResources
 	f.text(&file, "resources r", "", "limits as the specification's JSON, of a `FILE` or (-) standard input; the other options come on top")
+	var rdt specs.LinuxIntelRdt
+	f.text(&rdt.L3CacheSchema, "l3-cache-schema", "", "Intel RDT's share of the caches, a `LINE` as in L3:0=ff")
+	f.text(&rdt.MemBwSchema, "mem-bw-schema", "", "Intel RDT's share of the memory's bandwidth, a `LINE` as in MB:0=50")
 	given := defineLimits(f)
 	id, err := f.id()
 	if err != nil {
@@ -45,6 +51,9 @@ func (r *store) update(ctx context.Context, f flags) error {
 		c.warn("limits of kernel memory are ignored: Linux has no separate ones any more")
 	}
 	dropZero(&res)
+	if err := updateClass(c, rdt); err != nil {
+		return err
+	}
 	g, err := needGroup(c, "update")
 	if err != nil {
 		return err
@@ -56,6 +65,32 @@ func (r *store) update(ctx context.Context, f flags) error {
 		return err
 	}
 	return c.noteLimits(&res)
+}
+
+// updateClass changes the shares of the container's class of service (Intel RDT).
+func updateClass(c *record, change specs.LinuxIntelRdt) error {
+	if change.L3CacheSchema == "" && change.MemBwSchema == "" {
+		return nil
+	}
+	have := c.spec.Linux.IntelRdt
+	if have == nil {
+		return errors.New("--l3-cache-schema and --mem-bw-schema: the container was created without a class of service (linux.intelRdt)")
+	}
+	root, err := resctrl.Find()
+	if err != nil {
+		return err
+	}
+	change.ClosID = have.ClosID
+	if err := root.Update(c.ID, &change); err != nil {
+		return err
+	}
+	if change.L3CacheSchema != "" {
+		have.L3CacheSchema = change.L3CacheSchema
+	}
+	if change.MemBwSchema != "" {
+		have.MemBwSchema = change.MemBwSchema
+	}
+	return nil
 }
 
 // dropZero takes limits of nothing as not given, as callers mean them that send all of their fields.

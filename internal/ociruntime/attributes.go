@@ -1,6 +1,7 @@
 package ociruntime
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/resctrl"
 	"wherry.dev/wherry/internal/sysprog"
 )
 
@@ -26,6 +28,7 @@ type attributes struct {
 	last      []byte // and after
 	firstList string
 	lastList  string
+	class     *resctrl.Class // of caches and bandwidth
 }
 
 // memoryPolicy is set_mempolicy(2)'s.
@@ -115,8 +118,13 @@ func (a attributes) writeLate(p *sysprog.Program) {
 	}
 }
 
-// setByParent sets what only this process has the right to, of a child that has entered its control groups and waits.
+// setByParent sets what only this process has the right to, of a child that has entered its control groups and waits where it must.
 func (a attributes) setByParent(pid int) error {
+	if a.class != nil {
+		if err := a.class.Add(pid); err != nil {
+			return err
+		}
+	}
 	if a.scheduler == nil || !a.byParent {
 		return nil
 	}
@@ -124,6 +132,20 @@ func (a attributes) setByParent(pid int) error {
 		return fmt.Errorf("set the scheduler %s: %w", a.policy, err)
 	}
 	return nil
+}
+
+// makeClass finds or makes the class of caches and bandwidth (Intel RDT).
+func makeClass(s *start, _ context.Context) error {
+	rdt := s.spec.Linux.IntelRdt
+	if rdt == nil {
+		return nil
+	}
+	root, err := resctrl.Find()
+	if err != nil {
+		return fmt.Errorf("linux.intelRdt: %w", err)
+	}
+	s.attributes.class, err = root.Prepare(s.o.ID, rdt)
+	return err
 }
 
 var schedulers = map[specs.LinuxSchedulerPolicy]uint32{specs.SchedOther: unix.SCHED_NORMAL, specs.SchedFIFO: unix.SCHED_FIFO, specs.SchedRR: unix.SCHED_RR,

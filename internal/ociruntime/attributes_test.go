@@ -213,3 +213,15 @@ func FuzzBitmask(f *testing.F) {
 		}
 	})
 }
+
+// TestIntelRdtWithout: a host that has no resource control says so, and nothing is made.
+func TestIntelRdtWithout(t *testing.T) {
+	if b, err := os.ReadFile("/proc/mounts"); err != nil || strings.Contains(string(b), " resctrl ") {
+		t.Skip("this host has it: internal/resctrl tests what is done there")
+	}
+	b := newBox(t, "true")
+	b.spec.Linux.IntelRdt = &specs.LinuxIntelRdt{ClosID: "x"}
+	if _, _, err := b.run(); err == nil || !strings.Contains(err.Error(), "mount -t resctrl") {
+		t.Error(err)
+	}
+}

@@ -79,6 +79,7 @@ func steps() []step {
 		{"open the namespaces to join", (*start).openNamespaces},
 		{"make the user namespace", (*start).makeUserNamespace},
 		{"make the control group", (*start).makeGroup},
+		{"make the class of service", makeClass},
 		{"mount the root file system, detached", (*start).openRoot},
 		{"open the terminal", (*start).openTerminal},
 		{"prepare the mounts, detached", (*start).prepareMounts},
@@ -161,6 +162,9 @@ func (s *start) finish() *Container {
 func (s *start) undo(ctx context.Context) {
 	if s.process != nil {
 		s.process.Discard()
+	}
+	if class := s.attributes.class; class != nil {
+		_ = class.Undo()
 	}
 	if s.group != nil && s.o.Cgroup == nil {
 		_ = s.group.Kill()
