@@ -48,7 +48,7 @@ func writeProcess(p *sysprog.Program, pp processProgram) (written processWritten
 }
 
 // writeConfinement appends the steps that take rights away. Each runs with the privileges that it needs and no more: seccomp is loaded
-// early only where it wants CAP_SYS_ADMIN (no_new_privs off).
+// early only where it wants CAP_SYS_ADMIN (no_new_privs off). Somebody may have to take the filter's listener before the program runs.
 func writeConfinement(p *sysprog.Program, pp processProgram) (listening sysprog.Word, err error) {
 	proc := pp.process
 	if pp.keyring {
@@ -71,6 +71,9 @@ func writeConfinement(p *sysprog.Program, pp processProgram) (listening sysprog.
 	if proc.NoNewPrivileges {
 		p.Call("set no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 		listening = pp.filter.write(p)
+	}
+	if pp.gate != 0 && pp.filter.listener != nil {
+		writeAwait(p, waitToStart, pp.gate)
 	}
 	return listening, nil
 }

@@ -292,7 +292,7 @@ func (w *writer) streams() error {
 	return nil
 }
 
-// await: the gate comes before the rights are taken away, but where somebody must take the filter's listener meanwhile.
+// await: the gate comes before the rights are taken away, but where somebody must take the filter's listener in between.
 func (w *writer) await() error {
 	if w.pp.filter.listener == nil {
 		writeAwait(w.Program, waitToStart, w.pp.gate)
@@ -302,9 +302,6 @@ func (w *writer) await() error {
 
 func (w *writer) confine() (err error) {
 	w.s.listening, err = writeConfinement(w.Program, w.pp)
-	if w.pp.filter.listener != nil {
-		writeAwait(w.Program, waitToStart, w.pp.gate)
-	}
 	return err
 }
 
