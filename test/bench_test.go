@@ -98,6 +98,8 @@ type engine struct {
 	dir   string
 	args  []string
 	cmd   *exec.Cmd
+	// pids is how many processes there may be where the engine lives, in a pid namespace of its own; 0: it lives in the tests'.
+	pids int
 }
 
 func newEngine(b *bench, dir string) *engine { return &engine{bench: b, dir: dir} }
@@ -121,6 +123,11 @@ func (e *engine) start() error {
 	defer log.Close()
 	args := append([]string{"--root", e.dir + "/root", "--state", e.dir + "/state", "--host", e.host(), "--cgroup-parent", "/" + run()}, e.args...)
 	e.cmd = exec.Command(filepath.Join(e.bench.bin, "wherryd"), args...)
+	if e.pids > 0 {
+		script := fmt.Sprintf(`mount -t proc proc /proc && echo %d >/proc/sys/kernel/pid_max && exec "$0" "$@"`, e.pids)
+		e.cmd = exec.Command("sh", append([]string{"-c", script, e.cmd.Path}, args...)...)
+		e.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
+	}
 	e.cmd.Stdout, e.cmd.Stderr = log, log
 	e.cmd.Dir = "/"
 	if err := e.cmd.Start(); err != nil {

@@ -17,7 +17,11 @@ import (
 	"wherry.dev/wherry/internal/ociruntime"
 	"wherry.dev/wherry/internal/shim"
 	"wherry.dev/wherry/internal/sysprog"
+	"wherry.dev/wherry/internal/threads"
 )
+
+// spareThreads are for a shim whose container has filled the table of processes, of which a thread is one. A kernel gives 25 kB to each.
+const spareThreads = 3
 
 // runShim waits on descriptor 3 for the container that it is to stand beside, and serves it.
 func runShim(ctx context.Context, f flags) error {
@@ -36,6 +40,7 @@ func runShim(ctx context.Context, f flags) error {
 		return err
 	}
 	shim.Warm()
+	threads.Reserve(spareThreads)
 	var a shim.Adoption
 	files, err := engine.Receive(&a)
 	if errors.Is(err, io.EOF) {

@@ -22,12 +22,16 @@ import (
 	"wherry.dev/wherry/internal/image"
 	"wherry.dev/wherry/internal/monitor"
 	"wherry.dev/wherry/internal/network"
+	"wherry.dev/wherry/internal/threads"
 	"wherry.dev/wherry/internal/version"
 	"wherry.dev/wherry/internal/volume"
 )
 
 // grace is how long requests may go on after SIGTERM.
 const grace = 3 * time.Second
+
+// spareThreads are for many requests at once while somebody has filled the machine's table of processes: a thread is one of them.
+const spareThreads = 48
 
 // run is the engine's life: directories, lock, sockets, services, requests, and the way back.
 func run(ctx context.Context, o options, log *slog.Logger) (err error) {
@@ -73,6 +77,7 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 	}, log)
 	log.Info("ready", "version", version.Version, "hosts", strings.Join(hosts, " "), "root", o.root, "took", time.Since(began).Round(time.Microsecond))
 	notifyReady()
+	go threads.Reserve(spareThreads) // ends by itself, within milliseconds
 	return serve(ctx, server, listeners, log)
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
+	"golang.org/x/sys/unix"
 
 	containers "wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/rootfs"
@@ -37,7 +38,7 @@ func (s *Service) Top(ctx context.Context, id, psArgs string) (container.TopResp
 		args = []string{"-ef"}
 	}
 	out, err := ps(ctx, args, pids)
-	if errors.Is(err, exec.ErrNotFound) && slices.Equal(args, []string{"-ef"}) {
+	if (errors.Is(err, exec.ErrNotFound) || errors.Is(err, unix.EAGAIN)) && slices.Equal(args, []string{"-ef"}) {
 		return builtin(&v, pids)
 	}
 	if err != nil {
@@ -214,7 +215,7 @@ func userOf(pid string, which int) (int, bool) {
 	return 0, false
 }
 
-// builtin is ps -ef for hosts that have no ps.
+// builtin is ps -ef for hosts that have no ps, or no room for one more process.
 func builtin(v *containers.View, pids []int) (container.TopResponse, error) {
 	top := container.TopResponse{Titles: strings.Fields("UID PID PPID C STIME TTY TIME CMD"), Processes: [][]string{}}
 	now, err := readClock()

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -220,7 +221,12 @@ type Error struct {
 	Errno unix.Errno
 }
 
-func (e *Error) Error() string { return e.Name + ": " + e.Errno.Error() }
+func (e *Error) Error() string {
+	if e.Errno == unix.EAGAIN && strings.HasPrefix(e.Name, "clone") {
+		return NoProcess(fmt.Errorf("%s: %w", e.Name, e.Errno)).Error()
+	}
+	return e.Name + ": " + e.Errno.Error()
+}
 func (e *Error) Unwrap() error { return e.Errno }
 
 // errDied is the cause when a child was killed before it came to its end.
@@ -245,7 +251,7 @@ func (p *Program) Start(flags uint64, forks bool) (*Process, error) {
 	}
 	pid, err := p.spawn(&args, &pidfd)
 	if err != nil {
-		return nil, fmt.Errorf("clone: %w", err)
+		return nil, NoProcess(fmt.Errorf("clone: %w", err))
 	}
 	if !forks {
 		return &Process{Pid: pid, Pidfd: int(pidfd), helper: -1, prog: p}, nil

@@ -12,6 +12,7 @@ import (
 
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/shim"
+	"wherry.dev/wherry/internal/sysprog"
 )
 
 // Shims starts shims, and keeps one started ahead of time: a container's start then does not wait for a process to come up. The spare one
@@ -167,7 +168,7 @@ func startShim(oar string) (*shimProcess, error) {
 		Files: []*os.File{null, null, null, theirs}, Sys: &unix.SysProcAttr{Setsid: true, PidFD: &pidfd}})
 	if err != nil {
 		conn.Close()
-		return nil, err
+		return nil, sysprog.NoProcess(err)
 	}
 	pid := p.Pid
 	_ = p.Release()
