@@ -29,22 +29,11 @@ func copyUp(r *Record, destination, dir string) error {
 		return err
 	}
 	defer to.Close()
-	scratch := filepath.Dir(dir)
-	if apart, err := onMountOfItsOwn(dir); err != nil {
-		return err
-	} else if apart { // nothing moves from one mount to another
-		scratch = dir
-	}
-	made, err := os.MkdirTemp(scratch, ".copy-")
+	beside, remove, err := makeBeside(dir)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(made)
-	beside, err := os.OpenFile(made, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer beside.Close()
+	defer remove()
 	t := treeCopy{root: beside, links: map[[2]uint64]string{}}
 	if err := t.directory(from, beside, ""); err != nil {
 		return err
@@ -63,6 +52,42 @@ func copyUp(r *Record, destination, dir string) error {
 		return nil
 	}
 	return unix.Syncfs(int(to.Fd()))
+}
+
+// nobodys is an id that no container has: the kernel shows its files as nobody's there.
+const nobodys = 1<<31 - 2
+
+// makeBeside makes a directory for the copy, on the volume's own mount: nothing moves from one mount to another.
+func makeBeside(dir string) (beside *os.File, remove func(), err error) {
+	apart, err := onMountOfItsOwn(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	scratch := filepath.Dir(dir)
+	if apart {
+		scratch = dir
+	}
+	made, err := os.MkdirTemp(scratch, ".copy-")
+	if err != nil {
+		return nil, nil, err
+	}
+	// What a volume mounts other containers may have too: the name can be a link by now, and nobody may change what is in the directory.
+	beside, err = os.OpenFile(made, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err == nil && apart {
+		if err = beside.Chown(nobodys, nobodys); errors.Is(err, unix.EPERM) { // of a server that takes nobody for root
+			err = nil
+		}
+	}
+	if err != nil {
+		if beside != nil {
+			beside.Close()
+		}
+		return nil, nil, errors.Join(err, rootfs.RemoveTree(made))
+	}
+	return beside, func() {
+		_ = beside.Close()
+		_ = rootfs.RemoveTree(made)
+	}, nil
 }
 
 // onMountOfItsOwn says that something is mounted on dir: its volume's options say so.

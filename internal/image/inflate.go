@@ -1,11 +1,13 @@
 package image
 
 import (
+	"archive/tar"
 	"bufio"
 	"bytes"
 	"compress/bzip2"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/gzip"
@@ -85,3 +87,26 @@ func (b *budgeted) Read(p []byte) (int, error) {
 }
 
 func (b *budgeted) Close() error { return b.close() }
+
+// holes holds the sparse files of a tar, which a few bytes make as large as one likes, against how much of the tar was read: they are
+// written out in full.
+type holes struct {
+	in *counted
+	n  int64
+}
+
+func (o *holes) add(h *tar.Header) error {
+	sparse := h.Typeflag == tar.TypeGNUSparse
+	for key := range h.PAXRecords {
+		sparse = sparse || strings.HasPrefix(key, "GNU.sparse.")
+	}
+	if !sparse {
+		return nil
+	}
+	most := freeBytes + maxRatio*o.in.n
+	if h.Size > most || o.n > most-h.Size {
+		return fmt.Errorf("files with holes are to become more than %d MiB: refused as a decompression bomb: %w", most>>20, errdefs.ErrInvalidArgument)
+	}
+	o.n += h.Size
+	return nil
+}

@@ -187,8 +187,15 @@ func (l *layers) apply(ctx context.Context, layer ocispec.Descriptor, mounts []m
 // extract writes a tar of changes into a directory, on those below it, and returns the digest of all that was read.
 func extract(ctx context.Context, r io.Reader, upper string, parents []string) (digest.Digest, error) {
 	sum := digest.SHA256.Digester()
-	r = io.TeeReader(r, sum.Hash())
-	opts := []archive.ApplyOpt{archive.WithFilter(noOverlayMarks)}
+	in := &counted{r: io.TeeReader(r, sum.Hash())}
+	r = in
+	holes := &holes{in: in}
+	opts := []archive.ApplyOpt{archive.WithFilter(func(h *tar.Header) (bool, error) {
+		if err := holes.add(h); err != nil {
+			return false, err
+		}
+		return noOverlayMarks(h)
+	})}
 	if len(parents) > 0 {
 		opts = append(opts, archive.WithParents(parents), archive.WithConvertWhiteout(archive.OverlayConvertWhiteout))
 	}

@@ -145,6 +145,51 @@ func TestBombsAreRefused(t *testing.T) {
 	}
 }
 
+// sparse is a tar of one file that consists of a hole (GNU tar's form 1.0, which archive/tar reads and does not write).
+func sparse(t *testing.T, size int64) []byte {
+	t.Helper()
+	record := func(key, value string) string {
+		n := len(key) + len(value) + 3
+		for len(fmt.Sprint(n))+len(key)+len(value)+3 != n {
+			n = len(fmt.Sprint(n)) + len(key) + len(value) + 3
+		}
+		return fmt.Sprintf("%d %s=%s\n", n, key, value)
+	}
+	records := record("GNU.sparse.major", "1") + record("GNU.sparse.minor", "0") + record("GNU.sparse.name", "f") + record("GNU.sparse.realsize", fmt.Sprint(size))
+	pad := func(s string) []byte { return append([]byte(s), make([]byte, 512-len(s)%512)...) }
+	header := func(name string, kind byte, size int) []byte {
+		b := tarOf(t, file1(name, strings.Repeat("x", size)))[:512]
+		b[156] = kind
+		copy(b[148:156], "        ")
+		sum := 0
+		for _, c := range b {
+			sum += int(c)
+		}
+		copy(b[148:156], fmt.Sprintf("%06o\x00 ", sum))
+		return b
+	}
+	ranges := pad("1\n" + fmt.Sprint(size) + "\n0\n") // one piece of data, of no length, at the end
+	return slices.Concat(header("x", 'x', len(records)), pad(records), header("f", '0', len(ranges)), ranges, make([]byte, 1024))
+}
+
+// TestHolesAreCounted: class 14: a layer of two kilobytes that says that its file has a petabyte.
+func TestHolesAreCounted(t *testing.T) {
+	s := open(t)
+	if _, err := s.Import(t.Context(), bytes.NewReader(sparse(t, 1<<50)), ImportOptions{Ref: "holes"}); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "decompression bomb") {
+		t.Errorf("%v", err)
+	}
+	if _, err := s.Import(t.Context(), bytes.NewReader(sparse(t, 1<<20)), ImportOptions{Ref: "holes"}); err != nil {
+		t.Errorf("a file with a hole: %v", err)
+	}
+	img, err := s.Resolve(t.Context(), "holes", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fi, err := os.Stat(filepath.Join(img.Lower[0], "f")); err != nil || fi.Size() != 1<<20 {
+		t.Errorf("%v %v", fi, err)
+	}
+}
+
 // TestOnePullDownloads: of many that want a layer at once, one fetches it.
 func TestOnePullDownloads(t *testing.T) {
 	s := open(t)

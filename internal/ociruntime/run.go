@@ -51,10 +51,14 @@ func release(pr *sysprog.Process, p *sysprog.Program) {
 	_ = p.Close()
 }
 
-// rootOf opens the container's root as it is now.
+// rootOf opens the container's root as it is now; nil where its first process has gone: the number may be another's by then.
 func (c *Container) rootOf() *os.File {
 	f, err := os.OpenFile("/proc/"+strconv.Itoa(c.Pid())+"/root", unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
+		return nil
+	}
+	if err := unix.PidfdSendSignal(c.process.Pidfd, 0, nil, 0); err != nil {
+		f.Close()
 		return nil
 	}
 	return f
