@@ -1,0 +1,49 @@
+package container
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/moby/moby/api/types/container"
+	"golang.org/x/sys/unix"
+)
+
+// TestCopyUpBesideOthers: class 3: a volume can mount a folder which another container has too. What the image's content is copied into there
+// first is nobody's that a container could be, closed to all others, and what was made meanwhile is not written through.
+func TestCopyUpBesideOthers(t *testing.T) {
+	image := rootWith(t, map[string]string{"data/file": "content", "data/sub/deep": "deep"})
+	outside := rootWith(t, map[string]string{"file": "canary", "deep": "canary"})
+	shared, volume := t.TempDir(), t.TempDir()
+	if err := unix.Mount(shared, volume, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Unmount(volume, unix.MNT_DETACH) }()
+	beside, remove, err := makeBeside(volume)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(beside.Fd()), &st); err != nil || st.Uid != nobodys || st.Gid != nobodys || st.Mode != unix.S_IFDIR|0o700 {
+		t.Errorf("the copy's folder: %d:%d, mode %o, %v", st.Uid, st.Gid, st.Mode, err)
+	}
+	remove()
+	for name, to := range map[string]string{"sub": outside, "file": outside + "/file"} {
+		if err := os.Symlink(to, filepath.Join(shared, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := &Record{HostConfig: &container.HostConfig{}}
+	r.Image.Lower = []string{image}
+	if err := copyUp(r, "/data", volume); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{"file", "deep"} {
+		if b, err := os.ReadFile(filepath.Join(outside, name)); err != nil || string(b) != "canary" {
+			t.Errorf("%s outside: %q %v", name, b, err)
+		}
+	}
+	if list, err := os.ReadDir(shared); err != nil || len(list) != 2 {
+		t.Errorf("left: %v %v", list, err)
+	}
+}
