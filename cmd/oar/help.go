@@ -38,6 +38,7 @@ func (r *store) commands() []command {
 		{"checkpoint", "ID", "write a running container to disk (not supported)", refuseCheckpoint},
 		{"restore", "ID", "let a container go on that was written to disk (not supported)", refuseCheckpoint},
 		{"spec", "", "write a configuration to begin with", writeSpec},
+		{"explain", "[BUNDLE]", "say what a bundle isolates and how, each line with the command that proves it", r.explain},
 		{"features", "", "print what this runtime can do as JSON", printFeatures},
 		{"version", "", "print the version", printVersion},
 		{"help", "[COMMAND]", "print this, or what a command takes", r.help},

@@ -20,14 +20,14 @@ import (
 	"wherry.dev/wherry/internal/cgroup"
 )
 
-// binaries are oar and the program that looks around in containers.
+// binaries are oar as the Makefile links it, without an entry of its own (plain), and the program that looks around in containers.
 var binaries = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "wherry-oar-test-")
 	if err != nil {
 		return "", err
 	}
-	for name, source := range map[string]string{"oar": ".", "probe": "../../internal/ociruntime/testdata/probe"} {
-		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), source)
+	for name, build := range map[string][]string{"oar": {"-ldflags=-E oar_entry", "."}, "plain": {"."}, "probe": {"../../internal/ociruntime/testdata/probe"}} {
+		cmd := exec.Command("go", append([]string{"build", "-o", filepath.Join(dir, name)}, build...)...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return dir, errors.New(string(out))
@@ -152,14 +152,27 @@ func TestRunPassesInputAndSignals(t *testing.T) {
 	}
 }
 
-// TestRunsFromAReadOnlyBinary: where the container's root is the host's, the process before its execve leads to a file nobody can write to.
+// TestRunsFromAReadOnlyBinary: where the container's root is the host's, the process before its execve leads to a file nobody can write to;
+// both by the entry and by Go's own hand.
 func TestRunsFromAReadOnlyBinary(t *testing.T) {
-	out, err := oar(t, "run", "-b", bundle(t, nil, "/proc/self/exe", "hello"), "x").CombinedOutput()
+	bin, err := binaries()
+	must(t, err)
+	for _, name := range []string{"oar", "plain"} {
+		t.Run(name, func(t *testing.T) { readOnlyBinary(t, filepath.Join(bin, name)) })
+	}
+}
+
+func readOnlyBinary(t *testing.T, program string) {
+	run := func(args ...string) (*exec.Cmd, string) {
+		dir := bundle(t, nil, args...)
+		return exec.CommandContext(t.Context(), program, "--root", t.TempDir(), "run", "-b", dir, "x"), dir
+	}
+	cmd, _ := run("/proc/self/exe", "hello")
+	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "Hello from") {
 		t.Fatalf("%v: %q", err, out)
 	}
-	dir := bundle(t, nil, "/proc/self/exe", "hello", "--wait")
-	cmd := oar(t, "run", "-b", dir, "x")
+	cmd, dir := run("/proc/self/exe", "hello", "--wait")
 	text := &lockedBuffer{}
 	cmd.Stdout, cmd.Stderr = text, text
 	must(t, cmd.Start())
