@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/ociruntime"
+	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/shim"
 	"wherry.dev/wherry/internal/sysprog"
 	"wherry.dev/wherry/internal/threads"
@@ -42,18 +43,39 @@ func runShim(ctx context.Context, f flags) error {
 	shim.Warm()
 	threads.Reserve(spareThreads)
 	var a shim.Adoption
+	var ready *ociruntime.Ready
 	files, err := engine.Receive(&a)
+	if err == nil && a.Prepare != nil {
+		ready = prepare(engine, *a.Prepare)
+		a = shim.Adoption{}
+		files, err = engine.Receive(&a)
+	}
 	if errors.Is(err, io.EOF) {
 		return nil // the engine has ended, or needs no shim any more
 	}
 	if err != nil || len(files) != 2 {
 		return fmt.Errorf("descriptor 3: no adoption with two files: %d files, %w", len(files), err)
 	}
+	if !a.Prepared {
+		ready.Close()
+		ready = nil
+	}
 	l, err := adopt(a.Dir, files[0], files[1])
 	if err != nil {
 		return err
 	}
-	return shim.NewServer(a.Dir, builtin{a.Dir, adj}).Serve(ctx, l, engine)
+	return shim.NewServer(a.Dir, builtin{a.Dir, adj, ready}).Serve(ctx, l, engine)
+}
+
+// prepare makes namespaces ahead and gives the engine the network's.
+func prepare(engine *shim.Conn, ids rootfs.IDMap) *ociruntime.Ready {
+	ready, err := ociruntime.MakeReady(ids)
+	if err != nil {
+		_ = engine.Send(shim.Response{Error: err.Error()})
+		return nil
+	}
+	_ = engine.Send(shim.Response{}, ready.Net)
+	return ready
 }
 
 // inherited is the connection to the engine.
@@ -105,12 +127,13 @@ func guard() int {
 
 // builtin is the runtime of this very binary, in this very process.
 type builtin struct {
-	dir string
-	adj int
+	dir   string
+	adj   int
+	ready *ociruntime.Ready
 }
 
 func (b builtin) Create(ctx context.Context, c shim.Config, s shim.Streams) (shim.Container, error) {
-	made, err := ociruntime.Create(ctx, ociruntime.CreateOptions{ID: c.ID, Bundle: b.dir, Spec: c.Spec, Filter: c.Filter, Rootfs: c.Rootfs, OOMScoreAdj: b.adj,
+	made, err := ociruntime.Create(ctx, ociruntime.CreateOptions{ID: c.ID, Bundle: b.dir, Spec: c.Spec, Filter: c.Filter, Rootfs: c.Rootfs, OOMScoreAdj: b.adj, Ready: b.ready,
 		Stdio: ociruntime.Stdio{In: s[0], Out: s[1], Err: s[2]}})
 	if err != nil {
 		return nil, err

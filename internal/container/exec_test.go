@@ -330,6 +330,11 @@ func TestExecStorm(t *testing.T) {
 	e := newEngine(t)
 	id := e.run(request{name: "box", cmd: []string{"sleep", "1000"}})
 	e.exec(id, container.ExecCreateRequest{Cmd: sh("echo warm")}, nil)
+	e.eventually("the next spare shim is there", func() bool {
+		n := e.openFiles("self")
+		time.Sleep(100 * time.Millisecond)
+		return e.openFiles("self") == n
+	})
 	before, shim, goroutines := e.openFiles("self"), e.shimOf(id), e.goroutines()
 	shimBefore, memory := e.openFiles(shim), e.anonymous(shim)
 	const each = 125

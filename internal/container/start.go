@@ -77,6 +77,7 @@ type starting struct {
 	input   spec.Input
 	content sandbox.Content
 	spec    *specs.Spec
+	making  *task.Creation
 	task    *task.Task
 	began   time.Time  // right before the program was executed
 	held    []*os.File // what the runtime finds by this process's descriptors
@@ -101,8 +102,9 @@ func startSteps() []startStep {
 		{"write the files of /etc", (*starting).writeFiles},
 		{"share memory", (*starting).shareMemory},
 		{"build the configuration", (*starting).build},
-		{"create the task", (*starting).create},
+		{"begin the task", (*starting).begin},
 		{"attach the network", (*starting).attach},
+		{"finish the task", (*starting).finish},
 		{"execute the program", (*starting).execute},
 		{"record the start", (*starting).record},
 	}
@@ -163,25 +165,54 @@ func (n *starting) release() {
 	n.held = nil
 }
 
-func (n *starting) create(ctx context.Context) (err error) {
+// begin gives the container to a shim, and does not wait until that has made it.
+func (n *starting) begin(ctx context.Context) (err error) {
 	root := n.r.rootfs(n.c.dir)
 	root.Volatile, root.ReadOnly = n.volatile(), false // read-only once the places of mounts are made: the spec says so
-	n.task, err = task.Create(ctx, task.CreateOptions{Shims: n.s.shims, Dir: n.c.taskDir, ID: n.r.ID, Spec: n.spec, Rootfs: &root, Filters: &n.s.filters,
+	n.making, err = task.Begin(ctx, task.CreateOptions{Shims: n.s.shims, Dir: n.c.taskDir, ID: n.r.ID, Spec: n.spec, Rootfs: &root, Filters: &n.s.filters,
 		Stdin: n.r.Config.OpenStdin, Log: n.r.Log})
-	if err != nil {
+	if err == nil {
+		n.onUndo(n.unmake)
+	}
+	return err
+}
+
+// finish waits until the container is made, where that has not been done.
+func (n *starting) finish(ctx context.Context) (err error) {
+	if n.task != nil {
+		return nil
+	}
+	making := n.making
+	n.making = nil
+	if n.task, err = making.Finish(ctx); err != nil {
 		return err
 	}
-	n.onUndo(func(ctx context.Context) { n.s.log(n.task.Delete(ctx)) })
 	for _, w := range n.task.Warnings() {
 		n.s.log(fmt.Errorf("container %s: %s", n.r.Name, w))
 	}
 	return nil
 }
 
-// attach plumbs the network while the process waits: it never sees a moment without its interfaces.
+func (n *starting) unmake(ctx context.Context) {
+	switch {
+	case n.making != nil:
+		n.making.Abort(ctx)
+	case n.task != nil:
+		n.s.log(n.task.Delete(ctx))
+	}
+}
+
+// attach plumbs the network while the shim makes the rest, where the namespace was there before, or while the process waits: it never sees a
+// moment without its interfaces.
 func (n *starting) attach(ctx context.Context) error {
-	if !n.r.bridged() {
+	switch {
+	case !n.r.bridged():
 		return nil
+	case n.making.Net != nil:
+		return n.s.o.Networks.Attach(ctx, n.r.ID, n.making.Net)
+	}
+	if err := n.finish(ctx); err != nil {
+		return err
 	}
 	netns, err := n.task.Namespace("net")
 	if err != nil {

@@ -19,6 +19,7 @@ type namespaces struct {
 	create uint64 // CLONE_NEW* of those to make
 	joined []joinedNamespace
 	user   *os.File     // made or joined; nil: the host's
+	net    *os.File     // made ahead, and joined as the container's own
 	ids    rootfs.IDMap // how ids inside are written to file systems that this process makes
 	rights rights       // of this process
 }

@@ -36,6 +36,8 @@ type CreateOptions struct {
 	PreserveFDs int
 	// NoNewKeyring leaves the program in the session keyring of its creator.
 	NoNewKeyring bool
+	// Ready are namespaces to use in place of new ones, for the range of ids of Spec; Create takes them over.
+	Ready *Ready
 	// Trace, when not nil, is told each step as it begins.
 	Trace func(step string)
 	// Measure the stages of the child's program (Container.Times).

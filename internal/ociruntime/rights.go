@@ -106,7 +106,7 @@ func (s *start) makeDelegatedGroup(path string) error {
 // ownsNetwork says that the container's processes may mount a sysfs: their network namespace belongs to their user namespace.
 func (n *namespaces) ownsNetwork() bool {
 	switch {
-	case n.create&unix.CLONE_NEWNET != 0:
+	case n.create&unix.CLONE_NEWNET != 0, n.net != nil:
 		return true
 	case n.user == nil:
 		return !n.rights.nested || n.joins(unix.CLONE_NEWNET)

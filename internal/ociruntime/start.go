@@ -224,7 +224,13 @@ func (s *start) openNamespaces(context.Context) (err error) {
 	return checkSysctls(s.spec.Linux.Sysctl, &s.ns)
 }
 
-func (s *start) makeUserNamespace(context.Context) error { return s.ns.makeUser(s.spec.Linux) }
+func (s *start) makeUserNamespace(context.Context) error {
+	if s.o.Ready != nil {
+		s.held.keep(s.o.Ready.Net)
+		return s.ns.take(s.o.Ready, s.spec.Linux)
+	}
+	return s.ns.makeUser(s.spec.Linux)
+}
 
 func (s *start) makeGroup(context.Context) error {
 	if s.o.Cgroup != nil {

@@ -41,15 +41,33 @@ func NewRanges(seed string) *Ranges {
 func (r *Ranges) Take() (rootfs.IDMap, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	m, next := r.free()
+	if m.Size > 0 {
+		r.used[m.Base], r.next = true, next
+		return m, nil
+	}
+	return m, fmt.Errorf("all %d id ranges are in use: remove containers: %w", ranges-1, errdefs.ErrResourceExhausted)
+}
+
+// Next is the range that Take would give now; it stays free. The zero value: none.
+func (r *Ranges) Next() rootfs.IDMap {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	base, _ := r.free()
+	return base
+}
+
+// free finds the next range that nobody has; the caller holds mu.
+func (r *Ranges) free() (m rootfs.IDMap, next uint32) {
+	next = r.next
 	for range ranges - 1 {
-		n := r.next
-		r.next = (r.next + 1) % (ranges - 1)
+		n := next
+		next = (next + 1) % (ranges - 1)
 		if base := firstBase + n*rangeSize; !r.used[base] {
-			r.used[base] = true
-			return rootfs.IDMap{Base: base, Size: rangeSize}, nil
+			return rootfs.IDMap{Base: base, Size: rangeSize}, next
 		}
 	}
-	return rootfs.IDMap{}, fmt.Errorf("all %d id ranges are in use: remove containers: %w", ranges-1, errdefs.ErrResourceExhausted)
+	return m, r.next
 }
 
 // Keep notes that a range is in use since an earlier life.

@@ -62,10 +62,31 @@ type LogConfig struct {
 	MaxFiles int    `json:"maxFiles,omitempty"`
 }
 
-// Adoption is the first frame that a shim gets on descriptor 3, with two files: the listening socket of its task's folder, and where it
-// complains. The connection that brought it is the shim's first client. A connection that ends before it ends the shim.
+// Adoption is what a shim waits for on descriptor 3, with two files: the listening socket of its task's folder, and where it complains. The
+// connection that brought it is the shim's first client. A connection that ends before it ends the shim.
+//
+// Before it may come one that has Prepare and no files: the shim makes namespaces for a container of that range of ids, and answers with a
+// Response and the network namespace.
 type Adoption struct {
-	Dir string `json:"dir"`
+	Dir      string        `json:"dir,omitempty"`
+	Prepare  *rootfs.IDMap `json:"prepare,omitempty"`
+	Prepared bool          `json:"prepared,omitempty"` // the container gets the namespaces that were made ahead
+}
+
+// FitsPrepared says for which range of ids a user and a network namespace that were made ahead can stand in for those that a configuration
+// wants new; where it wants something else: false.
+func FitsPrepared(spec *specs.Spec) (ids rootfs.IDMap, ok bool) {
+	l := spec.Linux
+	if l == nil || len(l.UIDMappings) != 1 || len(l.GIDMappings) != 1 || l.UIDMappings[0] != l.GIDMappings[0] || l.UIDMappings[0].ContainerID != 0 {
+		return ids, false
+	}
+	own := 0
+	for _, ns := range l.Namespaces {
+		if ns.Path == "" && (ns.Type == specs.UserNamespace || ns.Type == specs.NetworkNamespace) {
+			own++
+		}
+	}
+	return rootfs.IDMap{Base: l.UIDMappings[0].HostID, Size: l.UIDMappings[0].Size}, own == 2
 }
 
 // Name is what ps shows of the shim of a task: the beginning of its container's id.
@@ -96,6 +117,8 @@ type Exit struct {
 // byte. A request has a number, its response the same; several are under way at a time.
 //
 //	engine                                shim
+//	  {prepare} ───────────────────────────▶  namespaces made ahead (a spare shim only)
+//	  ◀─────── {} + the network namespace
 //	  adoption + listening socket + log ───▶
 //	  {1, create} ─────────────────────────▶  namespaces made, process waits
 //	  ◀──────────── {1, {pid}} + console

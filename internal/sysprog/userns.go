@@ -27,9 +27,7 @@ func UserNamespace(uids, gids []Mapping) (*os.File, error) {
 		return nil, err
 	}
 	defer p.Close()
-	// It is killed when the namespace is open. Should this process be killed before, nobody is left to do so: it ends by itself.
-	p.Call("wait", unix.SYS_NANOSLEEP, p.words([]uint64{30, 0}), nil)
-	p.Fail("wait for the namespace to be opened", int(unix.ETIMEDOUT))
+	awaitOpening(p)
 	pr, err := p.Start(unix.CLONE_NEWUSER, false)
 	if err != nil {
 		return nil, fmt.Errorf("make a user namespace: %w", err)
@@ -43,4 +41,29 @@ func UserNamespace(uids, gids []Mapping) (*os.File, error) {
 		return nil, fmt.Errorf("map groups into a user namespace: %w", err)
 	}
 	return os.Open(proc + "/ns/user")
+}
+
+// NetworkNamespace makes a network namespace that belongs to a user namespace and returns it, held by the file alone.
+func NetworkNamespace(user *os.File) (*os.File, error) {
+	p, err := New(256)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	p.Call("join the user namespace", unix.SYS_SETNS, int(user.Fd()), unix.CLONE_NEWUSER)
+	p.Fork("clone into a network namespace", unix.CLONE_NEWNET, -1)
+	awaitOpening(p)
+	pr, err := p.Start(0, true)
+	if err != nil {
+		return nil, fmt.Errorf("make a network namespace: %w", err)
+	}
+	defer pr.Discard()
+	return os.Open("/proc/" + strconv.Itoa(pr.Pid) + "/ns/net")
+}
+
+// awaitOpening appends a sleep. The process is killed when its namespace is open. Should this process be killed before, nobody is left to do
+// so: it ends by itself.
+func awaitOpening(p *Program) {
+	p.Call("wait", unix.SYS_NANOSLEEP, p.words([]uint64{30, 0}), nil)
+	p.Fail("wait for the namespace to be opened", int(unix.ETIMEDOUT))
 }

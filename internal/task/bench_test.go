@@ -13,7 +13,7 @@ func BenchmarkLife(b *testing.B) {
 	path := oar(b)
 	o := options(b, path, "bench", "true")
 	o.Filters = &Filters{}
-	o.Shims = OpenShims(path)
+	o.Shims = OpenShims(path, nil)
 	defer o.Shims.Close()
 	parts := map[string][]float64{}
 	last := time.Now()

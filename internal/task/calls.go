@@ -61,26 +61,44 @@ func (t *Task) breakOff(err error) {
 	}
 }
 
+// call is a request that waits for its response.
+type call struct {
+	n      uint64
+	answer chan reply
+}
+
 // call sends a request and waits for its response.
 func (t *Task) call(ctx context.Context, r shim.Request, files ...*os.File) (shim.Response, []*os.File, error) {
-	if t.conn == nil {
-		return shim.Response{}, nil, errGone
+	c, err := t.send(r, files...)
+	if err != nil {
+		return shim.Response{}, nil, err
 	}
-	ch := make(chan reply, 1)
+	return t.await(ctx, c)
+}
+
+func (t *Task) send(r shim.Request, files ...*os.File) (*call, error) {
+	if t.conn == nil {
+		return nil, errGone
+	}
+	c := &call{answer: make(chan reply, 1)}
 	t.mu.Lock()
 	if t.broken != nil {
 		t.mu.Unlock()
-		return shim.Response{}, nil, t.broken
+		return nil, t.broken
 	}
 	t.next++
-	r.N = t.next
-	t.waiting[r.N] = ch
+	c.n, r.N = t.next, t.next
+	t.waiting[c.n] = c.answer
 	t.mu.Unlock()
 	if err := t.conn.Send(r, files...); err != nil {
-		return shim.Response{}, nil, fmt.Errorf("%w: %w", errGone, err)
+		return nil, fmt.Errorf("%w: %w", errGone, err)
 	}
+	return c, nil
+}
+
+func (t *Task) await(ctx context.Context, c *call) (shim.Response, []*os.File, error) {
 	select {
-	case got, ok := <-ch:
+	case got, ok := <-c.answer:
 		if !ok {
 			return shim.Response{}, nil, errGone
 		}
@@ -93,7 +111,7 @@ func (t *Task) call(ctx context.Context, r shim.Request, files ...*os.File) (shi
 		return got.resp, got.files, nil
 	case <-ctx.Done():
 		t.mu.Lock()
-		delete(t.waiting, r.N)
+		delete(t.waiting, c.n)
 		t.mu.Unlock()
 		return shim.Response{}, nil, context.Cause(ctx)
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/rootfs"
@@ -15,14 +16,17 @@ import (
 	"wherry.dev/wherry/internal/sysprog"
 )
 
-// Shims starts shims, and keeps one started ahead of time: a container's start then does not wait for a process to come up. The spare one
-// knows nothing of any container and ends by itself when this process does. Safe for many goroutines.
+// Shims starts shims, and keeps one started ahead of time: a container's start then does not wait for a process to come up, nor for a network
+// namespace, which the spare one has made for the range of ids that the next container will have. It knows nothing of any container and ends by
+// itself, with what it has made, when this process does. Safe for many goroutines.
 type Shims struct {
-	oar string
+	oar  string
+	next func() rootfs.IDMap
 
 	mu     sync.Mutex // guards what follows
 	spare  *shimProcess
-	coming chan struct{} // closed when the spare under way is there, or cannot be made; nil: none is under way
+	coming chan struct{} // closed when the spare under way is there, or cannot be made; nil: none is under way, or somebody waits for it
+	making bool          // one is under way
 	closed bool
 	work   sync.WaitGroup
 }
@@ -33,14 +37,17 @@ const refillAfter = 5 * time.Millisecond
 
 // shimProcess is a shim that waits to be told its container.
 type shimProcess struct {
-	conn   *net.UnixConn
+	conn   *shim.Conn
 	pid    int
 	binary os.FileInfo
+	ids    rootfs.IDMap // of what it has made ahead
+	net    *os.File     // the network namespace among that; nil: nothing was made
 }
 
-// OpenShims makes the first spare, in the background. oar is the path of the runtime's binary.
-func OpenShims(oar string) *Shims {
-	s := &Shims{oar: oar}
+// OpenShims makes the first spare, in the background. oar is the path of the runtime's binary; next says, without taking it, which range of
+// ids the next container will have, nil: nothing is made ahead but the process.
+func OpenShims(oar string, next func() rootfs.IDMap) *Shims {
+	s := &Shims{oar: oar, next: next}
 	s.refill()
 	return s
 }
@@ -49,54 +56,105 @@ func OpenShims(oar string) *Shims {
 func (s *Shims) refill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.spare != nil || s.coming != nil {
+	if s.closed || s.spare != nil || s.making {
 		return
 	}
 	s.work.Add(1)
-	coming := make(chan struct{})
-	s.coming = coming
+	s.making, s.coming = true, make(chan struct{})
+	coming := s.coming
 	go func() {
 		defer s.work.Done()
-		defer func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.coming = nil
-			close(coming)
-		}()
-		p, err := startShim(s.oar)
-		if err != nil {
-			return // whoever needs one starts one and says why it cannot
-		}
+		p := s.make()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.closed {
-			p.conn.Close()
+		s.making, s.coming = false, nil
+		close(coming)
+		if s.closed && p != nil {
+			p.close()
 			return
 		}
 		s.spare = p
 	}()
 }
 
-// take is the spare, the one under way too; nil without one or where the binary has been replaced since.
-func (s *Shims) take() *shimProcess {
-	s.mu.Lock()
-	p, coming := s.spare, s.coming
-	s.spare = nil
-	s.mu.Unlock()
-	if p == nil && coming != nil {
-		<-coming
-		s.mu.Lock()
-		p = s.spare
-		s.spare = nil
-		s.mu.Unlock()
+// make starts a spare and has it prepare what it can; nil: whoever needs one starts one and says why it cannot.
+func (s *Shims) make() *shimProcess {
+	p, err := startShim(s.oar)
+	if err != nil || s.next == nil {
+		return p
 	}
+	if err := p.prepare(s.next()); err != nil {
+		p.close()
+		return nil
+	}
+	return p
+}
+
+// prepareLimit bounds what a spare may take: somebody may have stopped it. comingLimit is how long a start waits for it before it takes a shim of
+// its own.
+const (
+	prepareLimit = 2 * time.Second
+	comingLimit  = 50 * time.Millisecond
+)
+
+// prepare has a shim make namespaces for a range of ids. One that says that it cannot is as good as others without.
+func (p *shimProcess) prepare(ids rootfs.IDMap) error {
+	limit := time.AfterFunc(prepareLimit, func() { p.conn.Close() })
+	defer limit.Stop()
+	if err := p.conn.Send(shim.Adoption{Prepare: &ids}); err != nil {
+		return err
+	}
+	var r shim.Response
+	files, err := p.conn.Receive(&r)
+	if err == nil && len(files) == 1 {
+		p.ids, p.net = ids, files[0]
+	}
+	return err
+}
+
+// close ends a shim that has no container.
+func (p *shimProcess) close() {
+	p.conn.Close()
+	p.forget()
+}
+
+// forget drops what the shim has made ahead.
+func (p *shimProcess) forget() {
+	if p.net != nil {
+		p.net.Close()
+	}
+	p.net = nil
+}
+
+// take is the spare, or the one under way where nobody waits for that yet; nil without one or where the binary has been replaced since.
+func (s *Shims) take() *shimProcess {
+	p := s.present()
 	if p == nil {
 		return nil
 	}
 	if now, err := os.Stat(s.oar); err != nil || !os.SameFile(now, p.binary) || now.ModTime() != p.binary.ModTime() {
-		p.conn.Close()
+		p.close()
 		return nil
 	}
+	return p
+}
+
+func (s *Shims) present() *shimProcess {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if coming := s.coming; s.spare == nil && coming != nil {
+		s.coming = nil
+		s.mu.Unlock()
+		limit := time.NewTimer(comingLimit)
+		select {
+		case <-coming:
+		case <-limit.C:
+		}
+		limit.Stop()
+		s.mu.Lock()
+	}
+	p := s.spare
+	s.spare = nil
 	return p
 }
 
@@ -106,31 +164,35 @@ func (s *Shims) Close() {
 	s.closed = true
 	s.mu.Unlock()
 	s.work.Wait()
-	if p := s.take(); p != nil {
-		p.conn.Close()
+	if p := s.present(); p != nil {
+		p.close()
 	}
 }
 
-// adopt gives a container to a shim, to the spare one where there is one.
-func (s *Shims) adopt(a shim.Adoption, files ...*os.File) (c *shim.Conn, pid int, err error) {
+// adopt gives a container with a configuration to a shim, to the spare one where there is one.
+func (s *Shims) adopt(spec *specs.Spec, a shim.Adoption, files ...*os.File) (*shimProcess, error) {
 	p := s.take()
 	time.AfterFunc(refillAfter, s.refill)
 	if p != nil {
-		c := shim.NewConn(p.conn)
-		if c.Send(a, files...) == nil {
-			return c, p.pid, nil
+		ids, ok := shim.FitsPrepared(spec)
+		if a.Prepared = ok && p.net != nil && p.ids == ids; !a.Prepared {
+			p.forget()
 		}
-		c.Close() // somebody has killed it
+		if p.conn.Send(a, files...) == nil {
+			return p, nil
+		}
+		p.close() // somebody has killed it
+		a.Prepared = false
 	}
-	if p, err = startShim(s.oar); err != nil {
-		return nil, 0, err
+	p, err := startShim(s.oar)
+	if err != nil {
+		return nil, err
 	}
-	c = shim.NewConn(p.conn)
-	if err := c.Send(a, files...); err != nil {
-		c.Close()
-		return nil, 0, err
+	if err := p.conn.Send(a, files...); err != nil {
+		p.close()
+		return nil, err
 	}
-	return c, p.pid, nil
+	return p, nil
 }
 
 // startShim starts a shim, connected by a pair of sockets.
@@ -173,5 +235,5 @@ func startShim(oar string) (*shimProcess, error) {
 	pid := p.Pid
 	_ = p.Release()
 	go func() { _ = reap(pidfd) }() // ends with the shim; a later engine's life has no child to wait for
-	return &shimProcess{conn: conn.(*net.UnixConn), pid: pid, binary: binary}, nil
+	return &shimProcess{conn: shim.NewConn(conn.(*net.UnixConn)), pid: pid, binary: binary}, nil
 }

@@ -1,13 +1,18 @@
 package task
 
 import (
+	"context"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/rootfs"
 )
 
 // spareOf waits for the spare and returns its pid.
@@ -49,7 +54,7 @@ func gone(pid int) bool { return unix.Kill(pid, 0) == unix.ESRCH }
 
 func TestSpareShim(t *testing.T) {
 	path := oar(t)
-	s := OpenShims(path)
+	s := OpenShims(path, nil)
 	defer s.Close()
 	first := spareOf(t, s)
 	o := options(t, path, "spare", "sleep", "1000")
@@ -96,7 +101,7 @@ func TestSpareOfAnOldBinary(t *testing.T) {
 		}
 	}
 	replace()
-	s := OpenShims(dir + "/oar")
+	s := OpenShims(dir+"/oar", nil)
 	defer s.Close()
 	old := spareOf(t, s)
 	replace()
@@ -111,7 +116,7 @@ func TestSpareOfAnOldBinary(t *testing.T) {
 
 // TestBadBinary: what cannot be started is named.
 func TestBadBinary(t *testing.T) {
-	s := OpenShims("/no/such/oar")
+	s := OpenShims("/no/such/oar", nil)
 	defer s.Close()
 	o := options(t, oar(t), "none", "true")
 	o.Shims = s
@@ -121,4 +126,90 @@ func TestBadBinary(t *testing.T) {
 	if _, err := os.Stat(o.Dir); err == nil {
 		t.Error("the task's folder is left")
 	}
+}
+
+// TestPreparedNamespaces: a container gets the namespaces that the spare shim has made for its range of ids, and is as one whose are made for
+// it; one with another range, or with a namespace of somebody else, gets new ones.
+func TestPreparedNamespaces(t *testing.T) {
+	path := oar(t)
+	s := OpenShims(path, func() rootfs.IDMap { return rootfs.IDMap{Base: 0x20000000, Size: 65536} })
+	defer s.Close()
+	begin := func(o CreateOptions) (*Task, bool) {
+		t.Helper()
+		spareOf(t, s)
+		o.Shims, o.Oar = s, ""
+		c, err := Begin(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ahead namespaceID
+		early := c.Net != nil
+		if early {
+			ahead = identify(t, c.Net)
+		}
+		tk, err := c.Finish(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = tk.Delete(context.Background()) })
+		if err := tk.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		net, err := tk.Namespace("net")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer net.Close()
+		if early && identify(t, net) != ahead {
+			t.Error("the container is in another network namespace than the one that was given out")
+		}
+		return tk, early
+	}
+	options := func(id string) CreateOptions {
+		o := options(t, path, id, "sleep", "1000")
+		o.Spec.Mounts = append(o.Spec.Mounts, specs.Mount{Destination: "/sys", Type: "sysfs"})
+		return o
+	}
+	tk, early := begin(options("prepared"))
+	if !early {
+		t.Error("nothing was made ahead")
+	}
+	seen := func(tk *Task, name string) string {
+		b, err := os.ReadFile("/proc/" + strconv.Itoa(tk.Pid()) + name)
+		if err != nil {
+			t.Error(err)
+		}
+		return string(b)
+	}
+	if got := strings.Fields(seen(tk, "/uid_map")); !slices.Equal(got, []string{"0", strconv.Itoa(0x20000000), "65536"}) {
+		t.Errorf("uid_map %q", got)
+	}
+	if got := seen(tk, "/net/dev"); strings.Count(got, "\n") != 3 || !strings.Contains(got, "lo:") {
+		t.Errorf("its interfaces: %q", got)
+	}
+	other := options("elsewhere")
+	other.Spec.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 0x30000000, Size: 65536}}
+	other.Spec.Linux.GIDMappings, other.Rootfs.IDMap.Base = other.Spec.Linux.UIDMappings, 0x30000000
+	if tk, early = begin(other); early {
+		t.Error("namespaces of another range")
+	}
+	if got := strings.Fields(seen(tk, "/uid_map")); len(got) != 3 || got[1] != strconv.Itoa(0x30000000) {
+		t.Errorf("uid_map %q", got)
+	}
+	host := options("host")
+	host.Spec.Linux.Namespaces = slices.DeleteFunc(host.Spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
+	if _, early = begin(host); early {
+		t.Error("a network namespace for a container on the host's")
+	}
+}
+
+type namespaceID struct{ device, inode uint64 }
+
+func identify(t *testing.T, f *os.File) namespaceID {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	return namespaceID{st.Dev, st.Ino}
 }

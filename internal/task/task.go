@@ -90,8 +90,28 @@ type reply struct {
 // wakeAfter is when a shim that does not begin is told to go on: somebody may have stopped it when it was a spare one, nobody's.
 const wakeAfter = 2 * time.Second
 
+// Creation is a container that its shim is making. Finish or Abort ends it.
+type Creation struct {
+	// Net is the container's network namespace where that was made ahead; nil: the task has it when it is made.
+	Net *os.File
+
+	o    CreateOptions
+	t    *Task
+	call *call
+	shim int // its pid
+}
+
 // Create starts a shim and has it create the container: namespaces exist, the process waits for Start.
 func Create(ctx context.Context, o CreateOptions) (*Task, error) {
+	c, err := Begin(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return c.Finish(ctx)
+}
+
+// Begin gives the container to a shim and comes back while that makes it.
+func Begin(ctx context.Context, o CreateOptions) (*Creation, error) {
 	config := shim.Config{ID: o.ID, Rootfs: o.Rootfs, Stdin: o.Stdin, Log: shim.LogConfig(o.Log)}
 	if o.Spec.Linux != nil {
 		config.Cgroup = o.Spec.Linux.CgroupsPath
@@ -103,23 +123,34 @@ func Create(ctx context.Context, o CreateOptions) (*Task, error) {
 		return nil, fmt.Errorf("prepare the task of container %s: %w", o.ID, err)
 	}
 	t := newTask(o.Dir, config)
-	shims := o.Shims
-	if shims == nil {
-		shims = &Shims{oar: o.Oar, closed: true} // which keeps none
+	if o.Shims == nil {
+		o.Shims = &Shims{oar: o.Oar, closed: true} // which keeps none
 	}
-	pid, err := t.spawn(ctx, shims)
+	p, err := t.spawn(ctx, o)
 	if err != nil {
 		os.RemoveAll(o.Dir)
 		return nil, fmt.Errorf("start the shim of container %s: %w", o.ID, err)
 	}
-	written := make(chan error, 1)
-	go func() { written <- shim.WriteJSON(filepath.Join(o.Dir, shim.ConfigFile), o.Spec) }() // waited for below; the shim does not read it
-	wake := time.AfterFunc(wakeAfter, func() { _ = unix.Kill(pid, unix.SIGCONT) })
-	resp, _, err := t.call(ctx, shim.Request{Method: shim.MethodCreate})
-	wake.Stop()
-	err = errors.Join(err, <-written)
+	c := &Creation{Net: p.net, o: o, t: t, shim: p.pid}
+	if c.call, err = t.send(shim.Request{Method: shim.MethodCreate}); err != nil {
+		c.Abort(ctx)
+		return nil, err
+	}
+	return c, nil
+}
+
+// Finish waits until the container is made. After an error nothing is left of it.
+func (c *Creation) Finish(ctx context.Context) (*Task, error) {
+	t := c.t
+	wake := time.AfterFunc(wakeAfter, func() { _ = unix.Kill(c.shim, unix.SIGCONT) })
+	defer wake.Stop()
+	err := shim.WriteJSON(filepath.Join(c.o.Dir, shim.ConfigFile), c.o.Spec) // only now, beside the shim's work, which does not read it
 	if err == nil {
+		var resp shim.Response
+		resp, _, err = t.await(ctx, c.call)
 		t.pid, t.warnings = resp.Pid, resp.Warnings
+	}
+	if err == nil {
 		t.pidfd, err = openPidfd(t.pid)
 	}
 	if errors.Is(err, unix.ESRCH) { // it has died on its way to the gate: the start says at what
@@ -128,11 +159,25 @@ func Create(ctx context.Context, o CreateOptions) (*Task, error) {
 		}
 	}
 	if err != nil {
-		_ = t.Delete(context.WithoutCancel(ctx))
+		c.Abort(ctx)
 		return nil, err
 	}
+	c.closeNet()
 	go t.watch(context.WithoutCancel(ctx))
 	return t, nil
+}
+
+// Abort undoes what the shim has made.
+func (c *Creation) Abort(ctx context.Context) {
+	c.closeNet()
+	_ = c.t.Delete(context.WithoutCancel(ctx))
+}
+
+func (c *Creation) closeNet() {
+	if c.Net != nil {
+		c.Net.Close()
+	}
+	c.Net = nil
 }
 
 // fill gives the shim its configuration, with the seccomp profile compiled.
@@ -176,33 +221,35 @@ func socketAddress(dir *os.File) *net.UnixAddr {
 }
 
 // spawn gives the task to a shim, with a listening socket that this process has made for later engines' lives.
-func (t *Task) spawn(ctx context.Context, shims *Shims) (pid int, err error) {
+func (t *Task) spawn(ctx context.Context, o CreateOptions) (*shimProcess, error) {
 	dir, err := os.Open(t.dir)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer dir.Close()
 	l, err := net.ListenUnix("unix", socketAddress(dir))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer l.Close()
 	l.SetUnlinkOnClose(false)
 	socket, err := l.File()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer socket.Close()
 	complaints, err := os.OpenFile(filepath.Join(t.dir, shim.ErrorFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer complaints.Close()
-	if t.conn, pid, err = shims.adopt(shim.Adoption{Dir: t.dir}, socket, complaints); err != nil {
-		return 0, err
+	p, err := o.Shims.adopt(o.Spec, shim.Adoption{Dir: t.dir}, socket, complaints)
+	if err != nil {
+		return nil, err
 	}
+	t.conn = p.conn
 	go t.receive(context.WithoutCancel(ctx))
-	return pid, nil
+	return p, nil
 }
 
 func (t *Task) connect(ctx context.Context, dir *os.File) error {
