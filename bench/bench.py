@@ -3,7 +3,7 @@
 
 Started by run.sh, which brings the engines up. Engines take turns (A B C A B C …), so that a drift of the machine hits all alike; quote
 medians and ratios. Milliseconds unless said."""
-import json, os, re, statistics, subprocess as sp, sys, tempfile, time
+import http.client, json, os, re, socket, statistics, subprocess as sp, sys, tempfile, time
 
 P = os.environ["P"]
 RUN = P + "/run"
@@ -88,6 +88,63 @@ def t_many(n, count=100):
         row(f"rm -f of {count}", e, [call(remove(e, *ids))[0] / 1e3], "s")
 
 
+def t_thousand(n, count=1000):
+    """What grows with the number of containers; the peers would take a quarter of an hour."""
+    e, walls, ids = "wherry", [], []
+    for _ in range(count):
+        wall, out = call(ENGINES[e] + ["run", "-d", IMAGE, "sleep", "100000"])
+        walls.append(wall)
+        ids.append(out)
+    for name, part in [("first 20", walls[:20]), ("middle 20", walls[count // 2 - 10:count // 2 + 10]), ("last 20", walls[-20:])]:
+        row(f"run -d, {name} of {count}", e, part)
+    row(f"ps -q with {count} running", e, [call(ENGINES[e] + ["ps", "-q"])[0] for _ in range(5)])
+    row(f"ps with {count} running", e, [call(ENGINES[e] + ["ps"])[0] for _ in range(5)])
+    row(f"exec true beside {count}", e, [call(ENGINES[e] + ["exec", ids[-1], "true"])[0] for _ in range(10)])
+    row(f"engine with {count}, PSS", e, [pss(pid("wherryd")) / 1024], "MB")
+    row(f"shim beside {count}, PSS", e, [pss(p) / 1024 for p in processes("oar")], "MB")
+    row(f"rm -f of {count}", e, [call(remove(e, *ids))[0] / 1e3], "s")
+
+
+def t_api(n):
+    """Create and start as clients of the API do it, without the time of a command line; and the same without a network."""
+    for mode in ["default", "none"]:
+        created, started, both = [], [], []
+        for i in range(4 * n + 1):
+            api = Api(f"{RUN}/wherry.sock")
+            began = time.perf_counter()
+            made = api.post("/containers/create", {"Image": IMAGE, "Cmd": ["sleep", "100000"], "HostConfig": {"NetworkMode": mode, "AutoRemove": True}})
+            middle = time.perf_counter()
+            api.post(f"/containers/{made['Id']}/start")
+            ended = time.perf_counter()
+            api.call("DELETE", f"/containers/{made['Id']}?force=1")
+            if i:
+                created.append((middle - began) * 1e3)
+                started.append((ended - middle) * 1e3)
+                both.append((ended - began) * 1e3)
+        for name, walls in [("create", created), ("start", started), ("create+start", both)]:
+            row(f"API {name}, network {mode}", "wherry", walls)
+
+
+class Api:
+    """One connection to an engine."""
+
+    def __init__(self, path):
+        self.http = http.client.HTTPConnection("localhost")
+        self.http.sock = socket.socket(socket.AF_UNIX)
+        self.http.sock.connect(path)
+
+    def call(self, method, path, body=None):
+        self.http.request(method, path, json.dumps(body) if body is not None else None, {"Content-Type": "application/json"} if body is not None else {})
+        answer = self.http.getresponse()
+        data = answer.read()
+        if answer.status >= 400:
+            print(f"!! {method} {path}: {answer.status} {data.decode()}", file=sys.stderr)
+        return json.loads(data) if data else None
+
+    def post(self, path, body=None):
+        return self.call("POST", path, body)
+
+
 def t_log(n):
     command = "yes %s | head -c 200000000" % ("x" * 99)
     turns("200 MB of lines", ENGINES, max(2, n // 4), lambda e: ENGINES[e] + ["run", "--rm", "--network", "none", *OPTIONS.get(e, []), IMAGE, "sh", "-c", command])
@@ -154,7 +211,7 @@ def main():
     if unknown:
         sys.exit(f"there is no test {unknown[0]!r}: there are {' '.join(tests)}")
     print(f"# {time.strftime('%F %T')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; minimum, median, maximum")
-    for name in args or ["idle", "small", "run", "exec", "many", "log", "oci", "pull"]:
+    for name in args or ["idle", "small", "run", "exec", "api", "many", "log", "oci", "pull"]:
         tests[name](n)
 
 

@@ -62,6 +62,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 			return nil, fmt.Errorf("make the folder of containers: %w", err)
 		}
 	}
+	rootfs.Spread(s.o.containersDir())
 	records, damaged, err := readRecords(s.o.containersDir())
 	if err != nil {
 		return nil, fmt.Errorf("read the containers: %w", err)

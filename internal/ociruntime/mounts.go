@@ -289,8 +289,8 @@ func (l *layout) cgroupMounts(at string, o mountOptions) error {
 		if err != nil {
 			return err
 		}
-		if err := l.place(&attachment{source: source, isDir: true}, path.Join(at, name)); err != nil {
-			return err
+		if err := l.placeIn(&attachment{source: l.held.keep(source), isDir: true, at: path.Join(parent.at, name)}, tmpfs, "/"+name); err != nil {
+			return err // our own tmpfs: nothing has to be looked for
 		}
 	}
 	return nil
