@@ -73,7 +73,7 @@ func (t *Task) call(ctx context.Context, r shim.Request, files ...*os.File) (shi
 	if err != nil {
 		return shim.Response{}, nil, err
 	}
-	return t.await(ctx, c)
+	return c.await(ctx, t)
 }
 
 func (t *Task) send(r shim.Request, files ...*os.File) (*call, error) {
@@ -96,7 +96,7 @@ func (t *Task) send(r shim.Request, files ...*os.File) (*call, error) {
 	return c, nil
 }
 
-func (t *Task) await(ctx context.Context, c *call) (shim.Response, []*os.File, error) {
+func (c *call) await(ctx context.Context, t *Task) (shim.Response, []*os.File, error) {
 	select {
 	case got, ok := <-c.answer:
 		if !ok {

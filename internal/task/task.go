@@ -147,7 +147,7 @@ func (c *Creation) Finish(ctx context.Context) (*Task, error) {
 	err := shim.WriteJSON(filepath.Join(c.o.Dir, shim.ConfigFile), c.o.Spec) // only now, beside the shim's work, which does not read it
 	if err == nil {
 		var resp shim.Response
-		resp, _, err = t.await(ctx, c.call)
+		resp, _, err = c.call.await(ctx, t)
 		t.pid, t.warnings = resp.Pid, resp.Warnings
 	}
 	if err == nil {
