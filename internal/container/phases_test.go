@@ -46,9 +46,10 @@ func (e *engine) nothingLives(id string) {
 func TestShimKilledWhileStarting(t *testing.T) {
 	e := newEngine(t)
 	ctx := context.Background()
-	for i, step := range []string{"create the task", "attach the network", "execute the program", "record the start"} {
+	for i, step := range []string{"attach the network", "finish the task", "execute the program", "record the start"} {
 		e.o.Trace = func(id, done string, _ time.Duration) {
 			if done == step {
+				e.eventually("its shim has begun", func() bool { return shimOf(id) != 0 })
 				if err := unix.Kill(shimOf(id), unix.SIGKILL); err != nil {
 					t.Errorf("%s: %v", step, err)
 				}
