@@ -133,7 +133,7 @@ func (s *state) join(h *holding, n *lan, settings *network.EndpointSettings) (er
 		if err := address(e, n); err != nil {
 			return err
 		}
-		e.End = s.names.endOf(e.ID)
+		e.End, e.Annex = s.names.endOf(e.ID), n.place()
 		e.Interface = h.freeInterface(settings)
 	}
 	n.enter(id, e)

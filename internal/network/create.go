@@ -79,6 +79,9 @@ func (s *Service) unbuild(n *lan) error {
 		err = nil
 	}
 	err = errors.Join(err, s.fire.RemoveBridge(n.Bridge))
+	for _, name := range s.annexLinks(n) {
+		s.later.add(job{end: name})
+	}
 	if !n.Adopted {
 		s.later.add(job{run: func() error { return link.Delete(s.host, 0, n.Bridge) }})
 	}

@@ -211,11 +211,12 @@ type lan struct {
 	endpoints map[string]*endpoint // by container
 	removing  bool
 	index     int                    // the bridge's number
+	annexes   map[int]int            // the numbers of its annexes' bridges
 	named     map[string][]*endpoint // by name and alias, in lower case
 }
 
 func newLan(d *definition) (*lan, error) {
-	n := &lan{definition: d, endpoints: map[string]*endpoint{}, named: map[string][]*endpoint{}}
+	n := &lan{definition: d, endpoints: map[string]*endpoint{}, named: map[string][]*endpoint{}, annexes: map[int]int{}}
 	var err error
 	n.v4, n.v6, err = poolsOf(d.IPAM.Config)
 	return n, err

@@ -21,6 +21,7 @@ type endpoint struct {
 	MAC       network.HardwareAddr
 	End       string `json:",omitempty"` // the host's end of the pair
 	Interface string `json:",omitempty"` // the container's end
+	Annex     int    `json:",omitempty"` // the bridge that it is on: 0 is the network's own
 	Default4  bool   `json:",omitempty"` // the way out is through this one
 	Default6  bool   `json:",omitempty"`
 	Aliases   []string

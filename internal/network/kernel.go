@@ -125,10 +125,9 @@ func (k *kernel) reroute(ns *os.File, ways []link.Interface) error {
 	})
 }
 
-// replug puts live pairs on their bridges again, which may be new ones, and deletes ends with the prefix that belong to nobody.
-func (k *kernel) replug(plugs []plug, prefix string) error {
+// replug puts live pairs on their bridges again, which may be new ones, and deletes ends and annexes of this engine's that belong to nobody.
+func (k *kernel) replug(plugs []plug, names names, owned map[string]bool) error {
 	var errs []error
-	owned := map[string]bool{}
 	for _, p := range plugs {
 		owned[p.pair.Host] = true
 		if err := p.pair.Replug(k.host); err != nil {
@@ -140,7 +139,7 @@ func (k *kernel) replug(plugs []plug, prefix string) error {
 		errs = append(errs, fmt.Errorf("list the host's links: %w", err))
 	}
 	for _, l := range links {
-		if name := l.Attrs().Name; l.Type() == "veth" && strings.HasPrefix(name, prefix) && !owned[name] {
+		if name := l.Attrs().Name; !owned[name] && (l.Type() == "veth" && strings.HasPrefix(name, names.ends) || names.isAnnexes(l)) {
 			k.later.add(job{end: name})
 		}
 	}

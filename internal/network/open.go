@@ -65,6 +65,7 @@ func (s *Service) Close() error {
 	idle := len(s.holdings) == 0
 	var bridges []string
 	for _, n := range s.networks {
+		bridges = append(bridges, s.annexLinks(n)...)
 		if n.Driver == driverBridge && !n.Adopted && n.index > 0 {
 			bridges = append(bridges, n.Bridge)
 		}

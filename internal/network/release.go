@@ -195,6 +195,9 @@ func (s *Service) connectLive(ctx context.Context, h *holding, plugs []plug, mov
 	if h.ns == nil {
 		return fmt.Errorf("its network namespace was not found: %w", errdefs.ErrFailedPrecondition)
 	}
+	if err := s.raiseAnnexes(plugs); err != nil {
+		return err
+	}
 	err := link.Inside(h.ns, s.home, func() error {
 		if err := s.plumb(h, plugs); err != nil {
 			return err

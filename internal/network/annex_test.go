@@ -1,0 +1,153 @@
+package network
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/moby/moby/api/types/network"
+)
+
+// crowd fills one bridge of a network with endpoints that exist in memory only, and gives what takes them away again.
+func crowd(s *Service, id string, annex int) (leave func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.networks[id]
+	for i := range portsPerBridge {
+		n.endpoints[fmt.Sprint("crowd-", annex, "-", i)] = &endpoint{NetworkID: id, Annex: annex}
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for i := range portsPerBridge {
+			delete(n.endpoints, fmt.Sprint("crowd-", annex, "-", i))
+		}
+	}
+}
+
+// TestAnnexes: containers that find a network's bridge full are on others, and it makes no difference to anybody, in the engine's next life
+// neither. Nothing stays when the network goes.
+func TestAnnexes(t *testing.T) {
+	s := open(t)
+	id := mustCreate(t, s, network.CreateRequest{Name: "large"})
+	on := AllocateRequest{Networks: map[string]*network.EndpointSettings{"large": {}}}
+	var boxes []*box
+	var addresses []string
+	var leave []func()
+	for i := range 4 { // one on the network's own bridge, two on an annex, one on another
+		b := newBox(t)
+		on.Ports = nil
+		if i == 3 {
+			on.Ports = portMap("|28081|8080/tcp")
+		}
+		a := b.attach(s, on)
+		b.serve(8080, fmt.Sprint("box ", i))
+		boxes, addresses = append(boxes, b), append(addresses, a.Networks["large"].IPAddress.String()+":8080")
+		if i != 1 {
+			leave = append(leave, crowd(s, id, len(leave)))
+		}
+	}
+	for _, f := range leave {
+		f()
+	}
+	links := func() string { return mustHost(t, "ip", "-o", "link") }
+	annexes := func() int {
+		count := 0
+		for _, prefix := range s.names.annexes {
+			count += strings.Count(links(), ": "+prefix)
+		}
+		return count
+	}
+	if n := annexes(); n != 6 {
+		t.Fatalf("two annexes have %d links instead of 6:\n%s", n, links())
+	}
+	all := func(when string) {
+		t.Helper()
+		for i, b := range boxes {
+			for j, address := range addresses {
+				if got, err := b.get(address); err != nil || got != fmt.Sprint("box ", j) {
+					t.Errorf("%s: box %d asks box %d: %q, %v", when, i, j, got, err)
+				}
+			}
+		}
+		for j, address := range append(addresses, "127.0.0.1:28081") {
+			if got, err := get(address); err != nil || got != fmt.Sprint("box ", min(j, 3)) {
+				t.Errorf("%s: the host asks %s: %q, %v", when, address, got, err)
+			}
+		}
+	}
+	all("new")
+	lower := s.names.annexOf(id, 1).lower
+	mustHost(t, "ip", "link", "delete", lower) // somebody takes a trunk away, and the engine is killed
+	o := s.o
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	if err := s.shut(); err != nil {
+		t.Fatal(err)
+	}
+	s = reopen(t, o)
+	all("in the next life")
+	for _, b := range boxes {
+		b.release(s)
+	}
+	if err := s.Remove(t.Context(), "large"); err != nil {
+		t.Fatal(err)
+	}
+	s.later.drain()
+	if n := annexes(); n != 0 {
+		t.Errorf("%d links of annexes are left:\n%s", n, links())
+	}
+}
+
+// TestAnnexesApart: where containers of a network are not to reach each other, those on different bridges do not either.
+func TestAnnexesApart(t *testing.T) {
+	s := open(t)
+	id := mustCreate(t, s, network.CreateRequest{Name: "quiet", Options: map[string]string{"com.docker.network.bridge.enable_icc": "false"}})
+	on := AllocateRequest{Networks: map[string]*network.EndpointSettings{"quiet": {}}}
+	var addresses []string
+	var boxes []*box
+	for i := range 3 {
+		b := newBox(t)
+		a := b.attach(s, on)
+		b.serve(8080, "reached")
+		boxes, addresses = append(boxes, b), append(addresses, a.Networks["quiet"].IPAddress.String()+":8080")
+		defer crowd(s, id, i)()
+	}
+	for i, b := range boxes {
+		for j, address := range addresses {
+			if got, err := b.get(address); i != j && err == nil {
+				t.Errorf("box %d reaches box %d: %q", i, j, got)
+			}
+		}
+		if got, err := get(addresses[i]); err != nil || got != "reached" {
+			t.Errorf("the host does not reach box %d: %q, %v", i, got, err)
+		}
+	}
+}
+
+// TestAnnexesOfNobody: what an earlier life has left goes with the first look.
+func TestAnnexesOfNobody(t *testing.T) {
+	s := open(t)
+	id := mustCreate(t, s, network.CreateRequest{Name: "left"})
+	n := s.networks[id]
+	if _, err := s.raiseAnnex(n, s.names.annexOf(id, 1)); err != nil {
+		t.Fatal(err)
+	}
+	o := s.o
+	if err := s.shut(); err != nil {
+		t.Fatal(err)
+	}
+	s.closed = true
+	s = reopen(t, o)
+	s.later.drain()
+	for _, name := range []string{s.names.annexOf(id, 1).bridge, s.names.annexOf(id, 1).upper} {
+		if out, err := exec.Command("ip", "link", "show", name).CombinedOutput(); err == nil {
+			t.Errorf("left: %s", out)
+		}
+	}
+	if err := s.Remove(t.Context(), "left"); err != nil {
+		t.Fatal(err)
+	}
+}
