@@ -39,7 +39,7 @@ func (n names) annexOf(networkID string, number int) annexNames {
 }
 
 // raiseAnnexes makes the annexes that plugs go into, where they are not there, and tells the plugs their numbers.
-func (s *Service) raiseAnnexes(plugs []plug) error {
+func raiseAnnexes(s *Service, plugs []plug) error {
 	for i := range plugs {
 		p := &plugs[i]
 		if p.e.Annex == 0 {

@@ -47,7 +47,7 @@ func (s *Service) Attach(ctx context.Context, containerID string, netns *os.File
 	if err := h.write(s.o.live()); err != nil {
 		return err
 	}
-	if err := s.raiseAnnexes(plugs); err != nil {
+	if err := raiseAnnexes(s, plugs); err != nil {
 		return err
 	}
 	err = link.Inside(h.ns, s.home, func() error {

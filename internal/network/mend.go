@@ -41,7 +41,7 @@ func (s *Service) mend(ctx context.Context) error {
 	for _, h := range s.holdings {
 		plugs = append(plugs, s.plugs(h.Endpoints)...)
 	}
-	s.log(s.raiseAnnexes(plugs))
+	s.log(raiseAnnexes(s, plugs))
 	s.log(s.replug(plugs, s.names, s.ownAnnexes()))
 	for _, h := range s.holdings {
 		if err := s.fire.AddPorts(firewallPorts(h.published())); err != nil {

@@ -195,7 +195,7 @@ func (s *Service) connectLive(ctx context.Context, h *holding, plugs []plug, mov
 	if h.ns == nil {
 		return fmt.Errorf("its network namespace was not found: %w", errdefs.ErrFailedPrecondition)
 	}
-	if err := s.raiseAnnexes(plugs); err != nil {
+	if err := raiseAnnexes(s, plugs); err != nil {
 		return err
 	}
 	err := link.Inside(h.ns, s.home, func() error {
