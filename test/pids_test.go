@@ -1,6 +1,7 @@
 package test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,6 +49,13 @@ func TestFullProcessTable(t *testing.T) {
 			t.Errorf("wherry %s: %v: %s", strings.Join(args, " "), err, out)
 		}
 	}
+	// The engine is the first process of its namespace: what loses its parent there is reaped.
+	for range 3 {
+		wherry("run", "--rm", "--pid=host", "busybox:1", "sh", "-c", "sleep 3600 & sleep 3601 & exit 0")
+	}
+	if err := eventually(10*time.Second, func() error { return noZombies(e.cmd.Process.Pid) }); err != nil {
+		t.Error(err)
+	}
 	wherry("run", "-d", "--name", "steady", "busybox:1", "sleep", "3600")
 	wherry("run", "-d", "--name", "other", "busybox:1", "sh", "-c", "trap 'exit 4' TERM; while :; do read x </dev/zero; done")
 	wherry("create", "--name", "late", "busybox:1", "true")
@@ -88,4 +96,21 @@ func TestFullProcessTable(t *testing.T) {
 	if out := wherry("run", "--rm", "busybox:1", "echo", "again"); out != "again" {
 		t.Errorf("%q", out)
 	}
+}
+
+// noZombies: a process has no child that is dead and not reaped.
+func noZombies(pid int) error {
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil || len(lists) == 0 {
+		return fmt.Errorf("no children of %d can be listed: %v", pid, err)
+	}
+	for _, f := range lists {
+		b, _ := os.ReadFile(f)
+		for _, child := range strings.Fields(string(b)) {
+			if stat, _ := os.ReadFile("/proc/" + child + "/stat"); strings.Contains(string(stat), ") Z ") {
+				return fmt.Errorf("a zombie: %s", stat)
+			}
+		}
+	}
+	return nil
 }

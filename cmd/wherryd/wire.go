@@ -36,6 +36,9 @@ const spareThreads = 48
 // run is the engine's life: directories, lock, sockets, services, requests, and the way back.
 func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 	began := time.Now()
+	if err := underInit(o.oar); err != nil {
+		return err
+	}
 	if os.Geteuid() != 0 {
 		return errors.New("wherryd needs root, since it makes mounts, network links and control groups: run it with sudo, or as a system service")
 	}

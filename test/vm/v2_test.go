@@ -106,7 +106,12 @@ func memoryLimit(m *machine) {
 	m.want("true 137", "wherry inspect -f '{{.State.OOMKilled}} {{.State.ExitCode}}' greedy")
 	m.want("1", "wherry events --since 10m --until 0s --filter event=oom --filter container=greedy | grep -c victim=tail")
 	m.want("true", "wherry inspect -f '{{.State.Running}}' neighbour")
-	m.run("wherry rm -f greedy neighbour")
+	// A process of a container that lives on; and shims are the last that the kernel chooses, their containers are not.
+	m.run("wherry run -d --name short -m 32m --memory-swap 32m busybox:1 sh -c 'tail /dev/zero; sleep 3600'")
+	m.want("1", "for i in $(seq 100); do wherry events --since 10m --until 0s --filter event=oom --filter container=short | grep victim=tail && break; sleep 0.1; done | wc -l")
+	m.want("true true", "wherry inspect -f '{{.State.Running}} {{.State.OOMKilled}}' short")
+	m.want("-999 0", `pid=$(wherry inspect -f '{{.State.Pid}}' short); shim=$(sed -n 's/PPid:\t//p' /proc/$pid/status); echo $(cat /proc/$shim/oom_score_adj) $(cat /proc/$pid/oom_score_adj)`)
+	m.run("wherry rm -f greedy neighbour short")
 }
 
 func halfProcessor(m *machine) {
