@@ -63,10 +63,18 @@ func capabilityWarnings(c *specs.LinuxCapabilities) (warnings []string) {
 		warnings = append(warnings, fmt.Sprintf("unknown capabilities are left out: %s", strings.Join(unknown, ", ")))
 	}
 	raised := capabilitySets(c).ambient
+	var refused []string
 	for _, name := range c.Ambient {
 		if bit, ok := capabilityNumber(name); ok && raised&(1<<bit) == 0 {
-			warnings = append(warnings, fmt.Sprintf("can't raise ambient capability %s: it is not permitted and inheritable", name))
+			refused = append(refused, name)
 		}
+	}
+	if len(refused) > 0 {
+		warning := fmt.Sprintf("can't raise ambient capability %s: it is not permitted and inheritable", refused[0]) // runc's words
+		if len(refused) > 1 {
+			warning += ", nor are " + strings.Join(refused[1:], ", ")
+		}
+		warnings = append(warnings, warning)
 	}
 	return warnings
 }

@@ -122,13 +122,13 @@ func TestNamedClass(t *testing.T) {
 func TestRefused(t *testing.T) {
 	r, dir := layout(t, "there")
 	for want, c := range map[string]*specs.LinuxIntelRdt{
-		"does not exist":       {ClosID: "nowhere"},
-		"L3:0 is \"7ff\"":      {ClosID: "there", L3CacheSchema: "L3:0=7fe"},
-		"MB:2 is \"\"":         {ClosID: "there", MemBwSchema: "MB:2=100"},
-		"\"../x\" is no name":  {ClosID: "../x"},
-		"\"info\" is no name":  {ClosID: "info", L3CacheSchema: "L3:0=1"},
-		"more than one line":   {Schemata: []string{"L3:0=1\nMB:0=10"}},
-		"begin with MB:":       {MemBwSchema: "L3:0=1"},
+		"does not exist":        {ClosID: "nowhere"},
+		"L3:0 is \"7ff\"":       {ClosID: "there", L3CacheSchema: "L3:0=7fe"},
+		"MB:2 is \"\"":          {ClosID: "there", MemBwSchema: "MB:2=100"},
+		"\"../x\" is no name":   {ClosID: "../x"},
+		"\"info\" is no name":   {ClosID: "info", L3CacheSchema: "L3:0=1"},
+		"more than one line":    {Schemata: []string{"L3:0=1\nMB:0=10"}},
+		"begin with MB:":        {MemBwSchema: "L3:0=1"},
 		"to be measured: mkdir": {ClosID: "there", EnableMonitoring: true},
 	} {
 		must(t, os.MkdirAll(dir+"/there/mon_groups/box", 0o755))
