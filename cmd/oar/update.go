@@ -47,10 +47,14 @@ func (r *store) update(ctx context.Context, f flags) error {
 	if err := c.require("update", running()...); err != nil {
 		return err
 	}
-	if m := res.Memory; m != nil && (m.Kernel != nil || m.KernelTCP != nil) { //nolint:staticcheck // deprecated, but given
-		c.warn("limits of kernel memory are ignored: Linux has no separate ones any more")
+	if m := res.Memory; m != nil && m.Kernel != nil { //nolint:staticcheck // deprecated, but given
+		c.warn("the limit of kernel memory is ignored: Linux has no separate one any more")
+		m.Kernel = nil //nolint:staticcheck // as above
 	}
 	dropZero(&res)
+	if p := res.Pids; p != nil && (p.Limit == nil || *p.Limit == 0) { // at the creation it means none at all
+		res.Pids = nil
+	}
 	if err := updateClass(c, rdt); err != nil {
 		return err
 	}
@@ -98,7 +102,7 @@ func dropZero(res *specs.LinuxResources) {
 	if c := res.CPU; c != nil {
 		dropNone(&c.Quota)
 		dropNone(&c.RealtimeRuntime)
-		for _, p := range []**uint64{&c.Shares, &c.Period, &c.Burst, &c.RealtimePeriod} {
+		for _, p := range []**uint64{&c.Shares, &c.Period, &c.RealtimePeriod} {
 			if *p != nil && **p == 0 {
 				*p = nil
 			}
@@ -108,9 +112,6 @@ func dropZero(res *specs.LinuxResources) {
 		dropNone(&m.Limit)
 		dropNone(&m.Reservation)
 		dropNone(&m.Swap)
-	}
-	if p := res.Pids; p != nil && (p.Limit == nil || *p.Limit == 0) {
-		res.Pids = nil
 	}
 	if b := res.BlockIO; b != nil && b.Weight != nil && *b.Weight == 0 {
 		b.Weight = nil

@@ -30,6 +30,18 @@ func controllers() []string {
 	return []string{"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb"}
 }
 
+// rareControllers are those whose hierarchies a group joins only when its limits need them: for each, its directories cost a start.
+func rareControllers() []string { return []string{"net_cls", "net_prio", "rdma"} }
+
+// asks says which of the rare controllers the limits need.
+func asks(res *specs.LinuxResources) map[string]bool {
+	if res == nil {
+		return nil
+	}
+	n := res.Network
+	return map[string]bool{"net_cls": n != nil && n.ClassID != nil, "net_prio": n != nil && len(n.Priorities) > 0, "rdma": len(res.Rdma) > 0}
+}
+
 // Group is one control group, in every hierarchy that the host has.
 type Group struct {
 	path string
@@ -63,7 +75,7 @@ func hierarchies() (map[string]string, error) {
 		}
 	}
 	mounts := map[string]string{}
-	for _, name := range append([]string{unified}, controllers()...) {
+	for _, name := range append(append([]string{unified}, controllers()...), rareControllers()...) {
 		if dir, ok := found[name]; ok && isHierarchy(dir) {
 			mounts[name] = dir
 		}
@@ -84,12 +96,24 @@ func isHierarchy(dir string) bool {
 }
 
 // open names a group below the hierarchies of this host.
-func open(path string) (*Group, error) {
+func open(path string) (*Group, error) { return openFor(path, nil) }
+
+// openFor leaves out the rare hierarchies, but those that the limits need and where the group is already.
+func openFor(path string, res *specs.LinuxResources) (*Group, error) {
 	mounts, err := hierarchies()
 	if err != nil {
 		return nil, err
 	}
-	return openBelow(mounts, path)
+	g, err := openBelow(mounts, path)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range rareControllers() {
+		if dir, ok := g.dirs[name]; ok && !asks(res)[name] && !exists(dir) {
+			delete(g.dirs, name)
+		}
+	}
+	return g, nil
 }
 
 func openBelow(mounts map[string]string, path string) (*Group, error) {
@@ -106,7 +130,7 @@ func openBelow(mounts map[string]string, path string) (*Group, error) {
 // Create makes the group's directories and writes its limits. path is absolute within the hierarchies ("/wherry/<id>"). An existing
 // group is taken when it is empty.
 func Create(path string, res *specs.LinuxResources) (*Group, error) {
-	g, err := open(path)
+	g, err := openFor(path, res)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +143,7 @@ func Create(path string, res *specs.LinuxResources) (*Group, error) {
 // Adopt takes a group that a service manager has made, has put into the hierarchies that it cares for, and has delegated; processes may
 // be in it. What is missing is made, and limits are written.
 func Adopt(path string, res *specs.LinuxResources) (*Group, error) {
-	g, err := open(path)
+	g, err := openFor(path, res)
 	if err != nil {
 		return nil, err
 	}

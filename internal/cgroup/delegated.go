@@ -89,7 +89,7 @@ func limits(res *specs.LinuxResources) *specs.LinuxResources {
 	if p := some.Pids; p != nil && pidsMax(p) == "max" {
 		some.Pids = nil
 	}
-	if some.Memory == nil && some.CPU == nil && some.Pids == nil && some.BlockIO == nil && len(some.HugepageLimits)+len(some.Unified) == 0 {
+	if some.Memory == nil && some.CPU == nil && some.Pids == nil && some.BlockIO == nil && some.Network == nil && len(some.HugepageLimits)+len(some.Unified)+len(some.Rdma) == 0 {
 		return nil
 	}
 	return &some

@@ -1,8 +1,6 @@
 package cgroup
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -61,42 +59,6 @@ func TestDeviceProgram(t *testing.T) {
 	_ = cmd.Wait()
 	if !strings.Contains(output(cmd), "zero-read") {
 		t.Errorf("the first rules still hold: %q", output(cmd))
-	}
-}
-
-// Where a kernel has its controllers in v1, the files of v2 are plain ones here: what is written to which.
-func TestV2Files(t *testing.T) {
-	root := t.TempDir()
-	dir := filepath.Join(root, "a", "b")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range []string{"cpu.weight", "cpu.max", "cpuset.cpus", "memory.max", "memory.swap.max", "memory.low", "pids.max", "io.max", "io.weight", "hugetlb.2MB.max", "memory.high"} {
-		if err := os.WriteFile(filepath.Join(dir, file), nil, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	g, err := openBelow(map[string]string{unified: root}, "/a/b")
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = g.Update(&specs.LinuxResources{
-		Memory:         &specs.LinuxMemory{Limit: ptr(int64(64 << 20)), Swap: ptr(int64(96 << 20)), Reservation: ptr(int64(1 << 20))},
-		CPU:            &specs.LinuxCPU{Shares: ptr(uint64(1024)), Quota: ptr(int64(50000)), Cpus: "0-1"},
-		Pids:           &specs.LinuxPids{Limit: ptr(int64(0))},
-		BlockIO:        &specs.LinuxBlockIO{Weight: ptr(uint16(300)), ThrottleWriteIOPSDevice: []specs.LinuxThrottleDevice{throttle(8, 16, 77)}},
-		HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 << 20}},
-		Unified:        map[string]string{"memory.high": "12345"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]string{"memory.max": "67108864", "memory.swap.max": "33554432", "memory.low": "1048576", "cpu.weight": "100", "cpu.max": "50000 100000",
-		"cpuset.cpus": "0-1", "pids.max": "max", "io.max": "8:16 wiops=77", "io.weight": "default 2930", "hugetlb.2MB.max": "4194304", "memory.high": "12345"}
-	for file, value := range want {
-		if got := g.read(t, unified, file); got != value {
-			t.Errorf("%s: %q, want %q", file, got, value)
-		}
 	}
 }
 

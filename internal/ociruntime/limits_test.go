@@ -180,3 +180,15 @@ func TestUnsupported(t *testing.T) {
 		}
 	}
 }
+
+// TestCgroupsPath is the same place whether it begins with a slash or not, and does not lead out of the hierarchies.
+func TestCgroupsPath(t *testing.T) {
+	for _, path := range []string{testGroup()[1:] + "/rel/./x/", testGroup() + "/rel/x", "/../.." + testGroup() + "/rel//x"} {
+		b := newBox(t)
+		b.spec.Linux.CgroupsPath = path
+		if c := b.sleeper(); c.Cgroup().Path() != testGroup()+"/rel/x" {
+			t.Errorf("%q is %q", path, c.Cgroup().Path())
+		}
+		b.cleanup()
+	}
+}

@@ -241,9 +241,7 @@ func (s *start) makeGroup(context.Context) error {
 	if path == "" {
 		path = "/oar/" + s.o.ID
 	}
-	if !filepath.IsAbs(path) {
-		path = "/" + path
-	}
+	path = filepath.Clean("/" + path) // a relative one begins at the root of the hierarchies
 	var err error
 	s.group, err = cgroup.Create(path, s.spec.Linux.Resources)
 	if err != nil && s.o.LimitsOptional && cgroup.Refused(err) {
