@@ -75,10 +75,10 @@ func familiarName(name string) string {
 func alignColumns(text []byte) []byte { return alignCells(text, 10, 3) }
 
 // alignCells turns tabs into spaces. A cell that a tab ends belongs to a column, which lasts for as long as consecutive lines have a cell
-// there; what follows a line's last tab is left as it is. No column is narrower than least, and gap spaces follow its widest cell.
+// there; what follows a line's last tab is left as it is, but for what could move a terminal's cursor: images choose some of these words. No column is narrower than least, and gap spaces follow its widest cell.
 func alignCells(text []byte, least, gap int) []byte {
 	var lines [][]string
-	for line := range strings.SplitSeq(strings.TrimSuffix(string(text), "\n"), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSuffix(printable(string(text)), "\n"), "\n") {
 		lines = append(lines, strings.Split(line, "\t"))
 	}
 	widths := make([][]int, len(lines))

@@ -277,3 +277,14 @@ func FuzzPick(f *testing.F) {
 		}
 	})
 }
+
+// FuzzNetDev reads counters, in which interfaces have names of a container's choice.
+func FuzzNetDev(f *testing.F) {
+	f.Add("eth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n")
+	f.Add("a:b: 18446744073709551616 -1\n: : :")
+	f.Fuzz(func(t *testing.T, text string) {
+		if got := parseNetDev(text); len(got) > strings.Count(text, ":") {
+			t.Errorf("%q: %v", text, got)
+		}
+	})
+}

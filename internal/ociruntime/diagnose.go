@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -117,16 +118,29 @@ func readHead(files view, name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, 64<<10))
 }
 
+// shown is a path that a file of the image names, fit for a line on somebody's terminal.
+func shown(name string) string {
+	if len(name) > 256 { // more the kernel does not read of a script's first line
+		name = name[:256] + "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, name)
+}
+
 func interpreterProblem(files view, head []byte) string {
 	if line, ok := bytes.CutPrefix(head, []byte("#!")); ok {
 		line, _, _ = bytes.Cut(line, []byte("\n"))
 		crlf := bytes.HasSuffix(line, []byte("\r"))
 		interpreter, _, _ := strings.Cut(strings.TrimSpace(strings.TrimSuffix(string(line), "\r")), " ")
 		if crlf {
-			return fmt.Sprintf("the script's lines end in CRLF (Windows), so its interpreter is read as %q: convert it with dos2unix", interpreter+"\r")
+			return fmt.Sprintf("the script's lines end in CRLF (Windows), so its interpreter is read as %q: convert it with dos2unix", shown(interpreter)+"\r")
 		}
 		if f, err := files.open(interpreter, unix.O_PATH); err != nil {
-			return fmt.Sprintf("its interpreter %s is not in the image", interpreter)
+			return fmt.Sprintf("its interpreter %s is not in the image", shown(interpreter))
 		} else {
 			f.Close()
 		}

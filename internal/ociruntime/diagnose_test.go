@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -100,7 +101,8 @@ func program(machine byte, interpreter string) string {
 
 // FuzzHead: what an image holds at its entrypoint is read by no more than its first bytes and upsets nobody.
 func FuzzHead(f *testing.F) {
-	for _, s := range []string{"", "#!", "#!\r", "#! /bin/sh\r\n", "\x7fELF", program(62, "/lib/x"), program(183, "")} {
+	for _, s := range []string{"", "#!", "#!\r", "#! /bin/sh\r\n", "\x7fELF", program(62, "/lib/x"), program(183, ""), program(62, "/\x1b]0;evil\a"), "#!/\x1b[2J",
+		"#!" + strings.Repeat("/x", 30000)} {
 		f.Add([]byte(s))
 	}
 	root, err := os.Open(f.TempDir())
@@ -109,8 +111,9 @@ func FuzzHead(f *testing.F) {
 	}
 	defer root.Close()
 	f.Fuzz(func(t *testing.T, head []byte) {
-		if why := interpreterProblem(view{root: root, cwd: "/"}, head); len(why) > 70<<10 {
-			t.Errorf("%d bytes of explanation", len(why))
+		why := interpreterProblem(view{root: root, cwd: "/"}, head)
+		if len(why) > 2000 || strings.ContainsFunc(why, unicode.IsControl) {
+			t.Errorf("%d bytes of explanation: %q", len(why), why)
 		}
 	})
 }

@@ -40,7 +40,7 @@ func elfProblem(files view, head []byte) string {
 	}
 	f, err := files.open(loader, unix.O_PATH)
 	if err != nil {
-		return fmt.Sprintf("its loader %s is not in the image (a program built for another libc?)", loader)
+		return fmt.Sprintf("its loader %s is not in the image (a program built for another libc?)", shown(loader))
 	}
 	f.Close()
 	return ""

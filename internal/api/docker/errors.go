@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"unicode"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/common"
@@ -59,9 +60,14 @@ func writeError(w http.ResponseWriter, err error) {
 }
 
 // message is an error's text without the name of its class, which wrapping a class leaves at the end ("…: not found"): the status code
-// says it.
+// says it. Images and containers have their words in some errors, and these end on somebody's terminal: nothing in them moves its cursor.
 func message(err error) string {
-	text := err.Error()
+	text := strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return '?'
+		}
+		return r
+	}, err.Error())
 	for _, class := range []error{
 		errdefs.ErrInvalidArgument, errdefs.ErrNotFound, errdefs.ErrConflict, errdefs.ErrAlreadyExists, errdefs.ErrFailedPrecondition,
 		errdefs.ErrUnauthenticated, errdefs.ErrPermissionDenied, errdefs.ErrNotImplemented, errdefs.ErrUnavailable, errdefs.ErrOutOfRange,

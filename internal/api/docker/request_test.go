@@ -68,11 +68,12 @@ func TestWriteErrorOnce(t *testing.T) {
 
 func TestMessageHidesTheClass(t *testing.T) {
 	for want, err := range map[string]error{
-		"No such image: x":       fmt.Errorf("No such image: x: %w", errdefs.ErrNotFound),
-		"read x: not found":      errors.New("read x: not found"),
-		"a: b":                   fmt.Errorf("a: %w", fmt.Errorf("b: %w", errdefs.ErrConflict)),
-		"not found":              errdefs.ErrNotFound,
-		"not found: really gone": fmt.Errorf("%w: really gone", errdefs.ErrNotFound),
+		"No such image: x":                fmt.Errorf("No such image: x: %w", errdefs.ErrNotFound),
+		"read x: not found":               errors.New("read x: not found"),
+		"a: b":                            fmt.Errorf("a: %w", fmt.Errorf("b: %w", errdefs.ErrConflict)),
+		"not found":                       errdefs.ErrNotFound,
+		"not found: really gone":          fmt.Errorf("%w: really gone", errdefs.ErrNotFound),
+		"user ?]0;evil?[2J?\n\tas it was": errors.New("user \x1b]0;evil\a[2J\u009b\n\tas it was"),
 	} {
 		if got := message(err); got != want {
 			t.Errorf("%q, want %q", got, want)
