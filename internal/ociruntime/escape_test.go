@@ -1,6 +1,7 @@
 package ociruntime
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,9 +14,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// canary is a tree outside of every container, with what links of a hostile image point to.
+// canary is a tree outside of every container, with what links of a hostile image point to. At the test's end it, the program that is the
+// runtime here and the host's users must be what they were.
 func canary(t *testing.T) (dir string, intact func()) {
 	t.Helper()
+	sums := func() (out string) {
+		for _, path := range []string{"/proc/self/exe", "/etc/passwd", "/proc/sys/kernel/core_pattern"} {
+			b, err := os.ReadFile(path)
+			must(t, err)
+			out += fmt.Sprintf("%s %x\n", path, sha256.Sum256(b))
+		}
+		return out
+	}
+	were := sums()
 	dir = t.TempDir()
 	for _, d := range []string{"dev/pts", "proc/sys", "sys/fs", "etc", "work"} {
 		must(t, os.MkdirAll(filepath.Join(dir, d), 0o755))
@@ -24,6 +35,11 @@ func canary(t *testing.T) (dir string, intact func()) {
 		must(t, os.WriteFile(filepath.Join(dir, f), []byte("canary\n"), 0o644))
 	}
 	before := listing(t, dir)
+	t.Cleanup(func() {
+		if are := sums(); are != were {
+			t.Errorf("the host has changed:\n%s\nwas\n%s", are, were)
+		}
+	})
 	return dir, func() {
 		t.Helper()
 		if after := listing(t, dir); after != before {
