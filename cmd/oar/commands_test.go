@@ -7,12 +7,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"golang.org/x/sys/unix"
 )
 
@@ -466,9 +468,11 @@ func TestSpecAndFeatures(t *testing.T) {
 	}
 	out, err := oar(t, "features").Output()
 	must(t, err)
-	var f map[string]any
+	var f features.Features
 	must(t, json.Unmarshal(out, &f))
-	if f["ociVersionMax"] != specs.Version || len(f["hooks"].([]any)) != 6 || len(f["mountOptions"].([]any)) < 20 {
+	if l := f.Linux; f.OCIVersionMax != specs.Version || len(f.Hooks) != 6 || len(f.MountOptions) < 64 || len(l.Namespaces) != 8 || len(l.MemoryPolicy.Modes) != 7 ||
+		len(l.MemoryPolicy.Flags) != 3 || !*l.IntelRdt.Schemata || !*l.IntelRdt.Monitoring || !*l.NetDevices.Enabled || !*l.Cgroup.Rdma || !*l.MountExtensions.IDMap.Enabled ||
+		!slices.Contains(f.PotentiallyUnsafeConfigAnnotations, "org.systemd.property.") {
 		t.Errorf("%s", out)
 	}
 	// What it writes runs, when there is a root file system.

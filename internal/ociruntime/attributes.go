@@ -148,15 +148,19 @@ func makeClass(s *start, _ context.Context) error {
 	return err
 }
 
-var schedulers = map[specs.LinuxSchedulerPolicy]uint32{specs.SchedOther: unix.SCHED_NORMAL, specs.SchedFIFO: unix.SCHED_FIFO, specs.SchedRR: unix.SCHED_RR,
-	specs.SchedBatch: unix.SCHED_BATCH, specs.SchedISO: 4, specs.SchedIdle: unix.SCHED_IDLE, specs.SchedDeadline: unix.SCHED_DEADLINE}
+func schedulers() map[specs.LinuxSchedulerPolicy]uint32 {
+	return map[specs.LinuxSchedulerPolicy]uint32{specs.SchedOther: unix.SCHED_NORMAL, specs.SchedFIFO: unix.SCHED_FIFO, specs.SchedRR: unix.SCHED_RR,
+		specs.SchedBatch: unix.SCHED_BATCH, specs.SchedISO: 4, specs.SchedIdle: unix.SCHED_IDLE, specs.SchedDeadline: unix.SCHED_DEADLINE}
+}
 
-var schedulerFlags = map[specs.LinuxSchedulerFlag]uint64{specs.SchedFlagResetOnFork: unix.SCHED_FLAG_RESET_ON_FORK, specs.SchedFlagReclaim: unix.SCHED_FLAG_RECLAIM,
-	specs.SchedFlagDLOverrun: unix.SCHED_FLAG_DL_OVERRUN, specs.SchedFlagKeepPolicy: unix.SCHED_FLAG_KEEP_POLICY, specs.SchedFlagKeepParams: unix.SCHED_FLAG_KEEP_PARAMS,
-	specs.SchedFlagUtilClampMin: unix.SCHED_FLAG_UTIL_CLAMP_MIN, specs.SchedFlagUtilClampMax: unix.SCHED_FLAG_UTIL_CLAMP_MAX}
+func schedulerFlags() map[specs.LinuxSchedulerFlag]uint64 {
+	return map[specs.LinuxSchedulerFlag]uint64{specs.SchedFlagResetOnFork: unix.SCHED_FLAG_RESET_ON_FORK, specs.SchedFlagReclaim: unix.SCHED_FLAG_RECLAIM,
+		specs.SchedFlagDLOverrun: unix.SCHED_FLAG_DL_OVERRUN, specs.SchedFlagKeepPolicy: unix.SCHED_FLAG_KEEP_POLICY, specs.SchedFlagKeepParams: unix.SCHED_FLAG_KEEP_PARAMS,
+		specs.SchedFlagUtilClampMin: unix.SCHED_FLAG_UTIL_CLAMP_MIN, specs.SchedFlagUtilClampMax: unix.SCHED_FLAG_UTIL_CLAMP_MAX}
+}
 
 func schedAttr(s *specs.Scheduler) (*unix.SchedAttr, error) {
-	policy, ok := schedulers[s.Policy]
+	policy, ok := schedulers()[s.Policy]
 	if !ok {
 		return nil, fmt.Errorf("process.scheduler: policy %q is none of Linux's (sched(7))", s.Policy)
 	}
@@ -171,7 +175,7 @@ func schedAttr(s *specs.Scheduler) (*unix.SchedAttr, error) {
 	}
 	attr := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: policy, Nice: s.Nice, Priority: uint32(s.Priority), Runtime: s.Runtime, Deadline: s.Deadline, Period: s.Period}
 	for _, f := range s.Flags {
-		bit, ok := schedulerFlags[f]
+		bit, ok := schedulerFlags()[f]
 		if !ok {
 			return nil, fmt.Errorf("process.scheduler: flag %q is unknown", f)
 		}
@@ -201,8 +205,10 @@ func ioPriority(io *specs.LinuxIOPriority) (int, error) {
 }
 
 // personalityFlags are those of personality(2) that an execve keeps and the specification leaves to the runtime.
-var personalityFlags = map[specs.LinuxPersonalityFlag]int{"UNAME26": 0x20000, "ADDR_NO_RANDOMIZE": 0x40000, "ADDR_COMPAT_LAYOUT": 0x200000,
-	"ADDR_LIMIT_32BIT": 0x800000, "SHORT_INODE": 0x1000000, "WHOLE_SECONDS": 0x2000000, "STICKY_TIMEOUTS": 0x4000000, "ADDR_LIMIT_3GB": 0x8000000}
+func personalityFlags() map[specs.LinuxPersonalityFlag]int {
+	return map[specs.LinuxPersonalityFlag]int{"UNAME26": 0x20000, "ADDR_NO_RANDOMIZE": 0x40000, "ADDR_COMPAT_LAYOUT": 0x200000,
+		"ADDR_LIMIT_32BIT": 0x800000, "SHORT_INODE": 0x1000000, "WHOLE_SECONDS": 0x2000000, "STICKY_TIMEOUTS": 0x4000000, "ADDR_LIMIT_3GB": 0x8000000}
+}
 
 func personality(p *specs.LinuxPersonality) (*int, error) {
 	domain, ok := map[specs.LinuxPersonalityDomain]int{specs.PerLinux: 0, specs.PerLinux32: 8}[p.Domain]
@@ -210,7 +216,7 @@ func personality(p *specs.LinuxPersonality) (*int, error) {
 		return nil, fmt.Errorf("linux.personality: domain %q is neither %s nor %s", p.Domain, specs.PerLinux, specs.PerLinux32)
 	}
 	for _, f := range p.Flags {
-		bit, ok := personalityFlags[f]
+		bit, ok := personalityFlags()[f]
 		if !ok {
 			return nil, fmt.Errorf("linux.personality: flag %q is unknown", f)
 		}
@@ -220,18 +226,22 @@ func personality(p *specs.LinuxPersonality) (*int, error) {
 }
 
 // memoryModes and memoryFlags are in linux/mempolicy.h.
-var memoryModes = map[specs.MemoryPolicyModeType]int{specs.MpolDefault: 0, specs.MpolPreferred: 1, specs.MpolBind: 2, specs.MpolInterleave: 3, specs.MpolLocal: 4,
-	specs.MpolPreferredMany: 5, specs.MpolWeightedInterleave: 6}
+func memoryModes() map[specs.MemoryPolicyModeType]int {
+	return map[specs.MemoryPolicyModeType]int{specs.MpolDefault: 0, specs.MpolPreferred: 1, specs.MpolBind: 2, specs.MpolInterleave: 3, specs.MpolLocal: 4,
+		specs.MpolPreferredMany: 5, specs.MpolWeightedInterleave: 6}
+}
 
-var memoryFlags = map[specs.MemoryPolicyFlagType]int{specs.MpolFNumaBalancing: 1 << 13, specs.MpolFRelativeNodes: 1 << 14, specs.MpolFStaticNodes: 1 << 15}
+func memoryFlags() map[specs.MemoryPolicyFlagType]int {
+	return map[specs.MemoryPolicyFlagType]int{specs.MpolFNumaBalancing: 1 << 13, specs.MpolFRelativeNodes: 1 << 14, specs.MpolFStaticNodes: 1 << 15}
+}
 
 func newMemoryPolicy(m *specs.LinuxMemoryPolicy) (*memoryPolicy, error) {
-	mode, ok := memoryModes[m.Mode]
+	mode, ok := memoryModes()[m.Mode]
 	if !ok {
 		return nil, fmt.Errorf("linux.memoryPolicy: mode %q is unknown", m.Mode)
 	}
 	for _, f := range m.Flags {
-		bit, ok := memoryFlags[f]
+		bit, ok := memoryFlags()[f]
 		if !ok {
 			return nil, fmt.Errorf("linux.memoryPolicy: flag %q is unknown", f)
 		}

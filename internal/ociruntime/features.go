@@ -1,9 +1,13 @@
 package ociruntime
 
-import "sort"
+import (
+	"maps"
+	"slices"
+	"sort"
+)
 
 // Features are the words of a configuration that this package knows.
-type Features struct{ Capabilities, MountOptions, Namespaces []string }
+type Features struct{ Capabilities, MountOptions, Namespaces, MemoryModes, MemoryFlags, Annotations []string }
 
 // KnownFeatures lists them, sorted.
 func KnownFeatures() Features {
@@ -18,7 +22,18 @@ func KnownFeatures() Features {
 	for name := range namespaceFlags {
 		f.Namespaces = append(f.Namespaces, string(name))
 	}
+	f.MemoryModes, f.MemoryFlags = words(memoryModes()), words(memoryFlags())
+	f.Annotations = []string{NoSuidAnnotation}
 	sort.Strings(f.MountOptions)
 	sort.Strings(f.Namespaces)
 	return f
+}
+
+// words are the keys of a table, sorted.
+func words[K ~string, V any](table map[K]V) []string {
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(table)) {
+		out = append(out, string(k))
+	}
+	return out
 }
