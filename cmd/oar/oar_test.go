@@ -68,7 +68,7 @@ func bundle(t *testing.T, change func(*specs.Spec), args ...string) string {
 		must(t, err)
 		must(t, os.WriteFile(filepath.Join(dir, "rootfs/bin", to), b, 0o755))
 	}
-	for _, a := range strings.Fields("sh sleep cat echo true kill setsid id test") {
+	for _, a := range strings.Fields("sh sleep cat echo true kill setsid id test readlink touch") {
 		must(t, os.Symlink("busybox", filepath.Join(dir, "rootfs/bin", a)))
 	}
 	s := &specs.Spec{Version: specs.Version, Root: &specs.Root{Path: "rootfs"}, Hostname: "box", Process: &specs.Process{Args: args, Cwd: "/", Env: []string{"PATH=/bin"}},

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,8 +24,9 @@ const plain = 1
 type person struct {
 	t         *testing.T
 	uid       uint32
-	dir, root string // the bundle; where his containers' states lie
-	before    []string
+	dir, root string   // the bundle; where his containers' states lie
+	before    []string // a command that runs theirs
+	asRoot    bool     // it is root's, and becomes the user
 }
 
 // newPerson makes a bundle that maps nobody but the user.
@@ -34,7 +36,8 @@ func newPerson(t *testing.T, change func(*specs.Spec), args ...string) *person {
 	own := []specs.LinuxIDMapping{{HostID: plain, Size: 1}}
 	u.dir = bundle(t, func(s *specs.Spec) {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
-		s.Linux.UIDMappings, s.Linux.GIDMappings, s.Linux.CgroupsPath = own, own, ""
+		s.Linux.UIDMappings, s.Linux.GIDMappings, s.Linux.CgroupsPath = own, slices.Clone(own), ""
+		s.Mounts[1].Options = []string{"mode=755"} // of /dev
 		if change != nil {
 			change(s)
 		}
@@ -68,7 +71,9 @@ func (u *person) command(ctx context.Context, args ...string) *exec.Cmd {
 	line = append(line, args...)
 	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Env, cmd.Dir = []string{"PATH=/usr/bin:/bin:/usr/sbin:/sbin"}, u.dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: u.uid, Gid: u.uid}}
+	if !u.asRoot {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: u.uid, Gid: u.uid}}
+	}
 	return cmd
 }
 

@@ -94,7 +94,7 @@ func makeRootless(s *specs.Spec) {
 		m := &s.Mounts[i]
 		m.Options = slices.DeleteFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "gid=") })
 		if m.Type == "sysfs" {
-			m.Type, m.Source, m.Options = "none", "/sys", append([]string{"rbind"}, m.Options...)
+			m.Type, m.Source, m.Options = "none", "/sys", []string{"rbind", "rnosuid", "rnoexec", "rnodev", "rro"}
 		}
 	}
 }

@@ -128,7 +128,13 @@ func translate(spec *specs.Spec, inside string) *specs.Spec {
 		l.UIDMappings, l.GIDMappings = nil, nil
 		return spec
 	}
-	l.UIDMappings, l.GIDMappings = identity(l.UIDMappings), identity(l.GIDMappings)
+	uids, gids := identity(l.UIDMappings), identity(l.GIDMappings)
+	for i := range spec.Mounts {
+		if m := &spec.Mounts[i]; slices.Equal(m.UIDMappings, l.UIDMappings) && slices.Equal(m.GIDMappings, l.GIDMappings) {
+			m.UIDMappings, m.GIDMappings = uids, gids
+		}
+	}
+	l.UIDMappings, l.GIDMappings = uids, gids
 	return spec
 }
 

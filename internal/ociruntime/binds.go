@@ -34,7 +34,11 @@ func (l *layout) bindMount(a *attachment, m *specs.Mount, o mountOptions) error 
 	if a.source, err = rootfs.Bind(source, rootfs.BindOptions{Recursive: o.rbind}); err != nil {
 		return err
 	}
-	if err := setAttributes(a.source, o.attributeChange, 0); err != nil { // of the mount alone, also where its tree is cloned
+	err = setAttributes(a.source, o.attributeChange, 0) // of the mount alone, also where its tree is cloned
+	switch {
+	case errors.Is(err, unix.EPERM) && o.clear != 0:
+		return fmt.Errorf("%s is mounted on the host with less than the options ask for (suid, dev, exec or rw), which only the host's root may give: leave them out: %w", source, err)
+	case err != nil:
 		return fmt.Errorf("set attributes %#x of a mount of %s: %w", o.set, source, err)
 	}
 	return nil

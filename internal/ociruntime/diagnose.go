@@ -41,6 +41,10 @@ func diagnose(err error, p *sysprog.Program, tried execPaths, files view) error 
 	if !errors.As(err, &failed) {
 		return err
 	}
+	if failed.Name == "mount proc" && failed.Errno == unix.EPERM {
+		return fmt.Errorf("%w: a procfs may be mounted only by who sees one that nothing is mounted over, and here parts of /proc are masked: this runs in a "+
+			"container that would have to be made without masks (docker --security-opt systempaths=unconfined, podman --security-opt unmask=ALL)", err)
+	}
 	if dir, ok := strings.CutPrefix(failed.Name, enterDirectory); ok {
 		return &ExecError{Path: dir, Code: 126, Err: failed.Errno, Why: "the working directory cannot be entered; set another one with -w"}
 	}

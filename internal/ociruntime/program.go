@@ -56,6 +56,7 @@ func (s *start) writeProgram(context.Context) error {
 	if w.pp.rlimits, err = rlimitsOf(s.spec.Process.Rlimits); err != nil {
 		return err
 	}
+	s.layout.warnings = append(s.layout.warnings, s.ns.rights.lessThan(w.pp.rlimits)...)
 	for _, st := range stages() {
 		s.clock.Begin(st.name)
 		if err := st.write(w); err != nil {

@@ -93,6 +93,16 @@ func (r rights) checkUser(u specs.User, l *specs.Linux) error {
 	return nil
 }
 
+// lessThan warns of resource limits that will be lower than asked for.
+func (r rights) lessThan(limits []rlimit) (warnings []string) {
+	for _, l := range limits {
+		if r.nested && l.want.Max > l.own.Max {
+			warnings = append(warnings, fmt.Sprintf("process.rlimits: %s is %d and not %d: this user may have no more", l.name, l.own.Max, l.want.Max))
+		}
+	}
+	return warnings
+}
+
 // makeDelegatedGroup makes the control group where that is permitted, or none.
 func (s *start) makeDelegatedGroup(path string) error {
 	var missing, err error
