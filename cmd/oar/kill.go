@@ -115,6 +115,12 @@ func (c *record) signalAll(signal unix.Signal) error {
 	if err != nil {
 		return fmt.Errorf("container %s: %w", c.ID, err)
 	}
+	if cgroup.Exists(g) {
+		if _, err = cgroup.Signal(g, signal); err != nil {
+			return fmt.Errorf("container %s: %w", c.ID, err)
+		}
+		return nil
+	}
 	for _, pid := range pids {
 		if err := unix.Kill(pid, signal); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("signal process %d: %w", pid, err)

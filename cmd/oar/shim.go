@@ -64,6 +64,9 @@ func runShim(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
+	died := make(chan os.Signal, 1)
+	signal.Notify(died, unix.SIGCHLD)
+	go shim.ReapStrays(ctx, died) // ends with this process
 	return shim.NewServer(a.Dir, builtin{a.Dir, adj, ready}).Serve(ctx, l, engine)
 }
 

@@ -310,7 +310,11 @@ func (g *Group) Procs() ([]int, error) {
 	if !Exists(g) {
 		return nil, nil
 	}
-	b, err := os.ReadFile(filepath.Join(g.anyDir(), "cgroup.procs"))
+	return procs(g.anyDir())
+}
+
+func procs(dir string) ([]int, error) {
+	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 	if err != nil {
 		return nil, err
 	}
@@ -371,41 +375,6 @@ func (g *Group) WaitEmpty(ctx context.Context) error {
 	}
 }
 
-// Kill kills every process of the group, forks that race with it included.
-func (g *Group) Kill() error {
-	if dir, ok := g.dirs[unified]; ok {
-		err := writeFile(filepath.Join(dir, "cgroup.kill"), "1")
-		if err == nil || errors.Is(err, fs.ErrNotExist) {
-			return ignoreMissing(dir, err)
-		}
-	}
-	for range 100 {
-		pids, err := g.Procs()
-		if errors.Is(err, fs.ErrNotExist) || len(pids) == 0 {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		for _, pid := range pids {
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
-		time.Sleep(time.Millisecond)
-	}
-	return fmt.Errorf("control group %s still has processes after 100 rounds of SIGKILL", g.path)
-}
-
-// ignoreMissing: a group that is gone has nothing to kill.
-func ignoreMissing(dir string, err error) error {
-	if err == nil {
-		return nil
-	}
-	if _, e := os.Stat(dir); errors.Is(e, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
 // Freeze stops the group's processes and returns when all stand still.
 func (g *Group) Freeze(ctx context.Context) error { return g.setFrozen(ctx, true) }
 
@@ -413,33 +382,20 @@ func (g *Group) Freeze(ctx context.Context) error { return g.setFrozen(ctx, true
 func (g *Group) Thaw(ctx context.Context) error { return g.setFrozen(ctx, false) }
 
 func (g *Group) setFrozen(ctx context.Context, frozen bool) error {
-	file, value, check, want := "", "", "", ""
-	if dir, ok := g.dirs[unified]; ok {
-		file, check = filepath.Join(dir, "cgroup.freeze"), filepath.Join(dir, "cgroup.events")
-		value, want = "0", "frozen 0"
-		if frozen {
-			value, want = "1", "frozen 1"
-		}
-	} else if dir, ok := g.dirs["freezer"]; ok {
-		file, check = filepath.Join(dir, "freezer.state"), filepath.Join(dir, "freezer.state")
-		value, want = "THAWED", "THAWED"
-		if frozen {
-			value, want = "FROZEN", "FROZEN"
-		}
-	} else {
+	f, ok := freezerOf(g, frozen)
+	if !ok {
 		return fmt.Errorf("this host has no way to freeze processes (neither a cgroup2 tree nor the freezer controller): %w", errdefs.ErrNotImplemented)
 	}
-	if err := writeFile(file, value); err != nil {
-		return fmt.Errorf("write %s to %s: %w", value, file, err)
+	if err := writeFile(f.file, f.value); err != nil {
+		return fmt.Errorf("write %s to %s: %w", f.value, f.file, err)
 	}
 	for {
-		b, err := os.ReadFile(check)
-		if err != nil || strings.Contains(string(b), want) {
+		if done, err := f.done(); err != nil || done {
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			err := fmt.Errorf("wait for the processes of control group %s to be %s: %w", g.path, want, context.Cause(ctx))
+			err := fmt.Errorf("wait for the processes of control group %s to be %s: %w", g.path, f.want, context.Cause(ctx))
 			if frozen { // half frozen is worse than running
 				err = errors.Join(err, g.setFrozen(context.WithoutCancel(ctx), false))
 			}

@@ -18,3 +18,28 @@ func Frozen(g *Group) bool {
 	b, err := os.ReadFile(file)
 	return err == nil && strings.HasPrefix(string(b), want)
 }
+
+// freezing is how a group is told to stand still, or to go on, and what says that it does.
+type freezing struct{ file, value, check, want string }
+
+func freezerOf(g *Group, frozen bool) (f freezing, ok bool) {
+	if dir, ok := g.dirs[unified]; ok {
+		f = freezing{filepath.Join(dir, "cgroup.freeze"), "0", filepath.Join(dir, "cgroup.events"), "frozen 0"}
+		if frozen {
+			f.value, f.want = "1", "frozen 1"
+		}
+		return f, true
+	}
+	dir, ok := g.dirs["freezer"]
+	file := filepath.Join(dir, "freezer.state")
+	f = freezing{file, "THAWED", file, "THAWED"}
+	if frozen {
+		f.value, f.want = "FROZEN", "FROZEN"
+	}
+	return f, ok
+}
+
+func (f freezing) done() (bool, error) {
+	b, err := os.ReadFile(f.check)
+	return err == nil && strings.Contains(string(b), f.want), err
+}

@@ -15,6 +15,8 @@ import (
 const (
 	// execsKept is how many execs that have ended are remembered for an engine's next life.
 	execsKept = 32
+	// outletsKept bounds the descriptors that are held for what execs print should their client go.
+	outletsKept = 256
 	// forgetAfter is how long the exit of an exec without a note is kept for who may wait for it.
 	forgetAfter = time.Minute
 )
@@ -102,6 +104,10 @@ func (x *execs) add(id string, e *execution, client *Conn, streams []*os.File) {
 			continue
 		}
 		x.outlets = append(x.outlets, o)
+	}
+	for len(x.outlets) > outletsKept { // of many execs that have left something behind
+		x.outlets[0].from.Close()
+		x.outlets = x.outlets[1:]
 	}
 }
 

@@ -291,10 +291,7 @@ func (s *Server) kill(sig unix.Signal, all bool) error {
 	if sig == unix.SIGKILL {
 		return g.Kill()
 	}
-	pids, err := g.Procs()
-	for _, pid := range pids {
-		_ = unix.Kill(pid, sig)
-	}
+	_, err := cgroup.Signal(g, sig)
 	return err
 }
 

@@ -377,3 +377,47 @@ func TestDeathOnTheWayToTheGate(t *testing.T) {
 		}
 	}
 }
+
+// TestStraysAreReaped: an exec may give its children to its parent, the shim, which has not made them.
+func TestStraysAreReaped(t *testing.T) {
+	o := options(t, oar(t), "strays", "sleep", "1000")
+	probe(t, o)
+	tk := run(t, o)
+	shim := parent(t, tk.Pid())
+	dead := func() (n int) {
+		lists, _ := filepath.Glob("/proc/" + itoa(shim) + "/task/*/children")
+		for _, f := range lists {
+			b, _ := os.ReadFile(f)
+			for _, child := range strings.Fields(string(b)) {
+				if stat, _ := os.ReadFile("/proc/" + child + "/stat"); strings.Contains(string(stat), ") Z ") {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := tk.Exec(t.Context(), ExecOptions{ID: "x", Process: &specs.Process{Args: []string{"probe", "strays"}, Cwd: "/", Env: []string{"PATH=/bin"}}, Out: w})
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := io.ReadAll(r); string(out) != "made 5\n" {
+		t.Fatalf("%q", out)
+	}
+	r.Close()
+	until(t, "the shim has five dead children", func() bool { return dead() == 5 })
+	if code, err := p.Wait(t.Context()); code != 0 || err != nil {
+		t.Fatalf("%d %v", code, err)
+	}
+	until(t, "the strays are reaped", func() bool { return dead() == 0 })
+	if err := tk.Kill(t.Context(), int(syscall.SIGKILL), true); err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := tk.Wait(t.Context()); err != nil || exit.Code != 137 || exit.Lost {
+		t.Fatalf("%v %+v", err, exit)
+	}
+}

@@ -23,6 +23,22 @@ func pause() {
 	rawSleep(&wait)
 }
 
+// strays makes children that are its parent's, and end at once.
+func strays([]string) {
+	const cloneParent = 0x8000
+	made := 0
+	for range 5 {
+		switch pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, cloneParent|uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0); {
+		case errno != 0:
+		case pid == 0:
+			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
+		default:
+			made++
+		}
+	}
+	_, _ = os.Stdout.WriteString("made " + string(rune('0'+made)) + "\n")
+}
+
 // runner is a process that is never there when one looks: each instance leads a session of its own, forks the next and exits. The first process stays.
 func runner([]string) {
 	signal.Ignore(syscall.SIGCHLD, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT)
