@@ -3,6 +3,7 @@ package ociruntime
 import (
 	"os"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/sysprog"
@@ -11,6 +12,9 @@ import (
 // writeAttributes begins an exec's program with what needs the rights of this process.
 func (e *exec) writeAttributes() (err error) {
 	first := e.c.spec.Process
+	if first == nil {
+		first = &specs.Process{}
+	}
 	if e.attributes, err = attributesOf(e.c.spec.Linux, e.o.Process, first, e.c.userns != nil); err != nil {
 		return err
 	}
