@@ -52,13 +52,13 @@ func (r *Record) points() []container.MountPoint {
 // connections are a container's networks and published ports: those that it has while it runs, those that it asks for otherwise.
 func (s *Service) connections(ctx context.Context, r *Record) (map[string]*network.EndpointSettings, network.PortMap) {
 	if r.Status.Alive() && r.bridged() {
-		if a, ok := s.o.Networks.Live(r.ID); ok {
+		if networks, published, ok := s.o.Networks.Endpoints(r.ID); ok {
 			ports := network.PortMap{}
 			for p := range r.Config.ExposedPorts {
 				ports[p] = nil
 			}
-			maps.Copy(ports, a.Ports)
-			return a.Networks, ports
+			maps.Copy(ports, published)
+			return networks, ports
 		}
 	}
 	out := make(map[string]*network.EndpointSettings, len(r.Networks))

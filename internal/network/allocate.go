@@ -237,14 +237,20 @@ func (s *state) leave(containerID string, e *endpoint) {
 
 // allocation is a holding in the shape in which callers see it. The caller holds the lock.
 func (s *state) allocation(h *holding) *Allocation {
-	a := &Allocation{Networks: map[string]*network.EndpointSettings{}, Ports: h.Ports, Sysctls: h.sysctls()}
-	for _, e := range h.Endpoints {
-		if n := s.networks[e.NetworkID]; n != nil {
-			a.Networks[n.Name] = e.settings(n, h.Request.ContainerID)
-		}
-	}
+	a := &Allocation{Networks: s.settings(h), Ports: h.Ports, Sysctls: h.sysctls()}
 	a.Hosts, a.ResolvConf = s.files(h)
 	return a
+}
+
+// settings are a holding's places on networks, by name. The caller holds the lock.
+func (s *state) settings(h *holding) map[string]*network.EndpointSettings {
+	out := make(map[string]*network.EndpointSettings, len(h.Endpoints))
+	for _, e := range h.Endpoints {
+		if n := s.networks[e.NetworkID]; n != nil {
+			out[n.Name] = e.settings(n, h.Request.ContainerID)
+		}
+	}
+	return out
 }
 
 // sysctls are what Docker sets: any user may listen on any port and ping, inside. What the container asks for itself is left alone.

@@ -51,7 +51,7 @@ func (s *Service) Attach(ctx context.Context, containerID string, netns *os.File
 		return err
 	}
 	err = link.Inside(h.ns, s.home, func() error {
-		if err := setSysctls(h.sysctls()); err != nil {
+		if err := setSysctls(s.sysctls, h.sysctls()); err != nil {
 			return err
 		}
 		if err := s.plumb(h, plugs); err != nil {

@@ -73,9 +73,9 @@ func forwardSix() error {
 }
 
 // setSysctls sets what a container gets, in the calling thread's namespace; the keys have dots.
-func setSysctls(settings map[string]string) error {
+func setSysctls(to *link.Sysctls, settings map[string]string) error {
 	for key, value := range settings {
-		if err := link.SetSysctl(strings.ReplaceAll(key, ".", "/"), value); err != nil && !errors.Is(err, unix.ENOENT) {
+		if err := to.Set(strings.ReplaceAll(key, ".", "/"), value); err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
 		}
 	}

@@ -20,10 +20,13 @@ type kernel struct {
 	host  *link.Conn // to its links
 	fire  *firewall.Table
 	later *queue
+
+	sysctls *link.Sysctls // of containers' namespaces
 }
 
 // openKernel opens all of it. After an error close closes what is open.
 func openKernel(table string, log func(error)) (k kernel, err error) {
+	k.sysctls = &link.Sysctls{}
 	if k.home, err = link.Home(); err != nil {
 		return k, err
 	}
@@ -44,6 +47,9 @@ func openKernel(table string, log func(error)) (k kernel, err error) {
 // close lets the queue finish and closes everything.
 func (k *kernel) close() error {
 	var errs []error
+	if k.sysctls != nil {
+		errs = append(errs, k.sysctls.Close())
+	}
 	if k.later != nil {
 		k.later.close()
 	}
@@ -71,7 +77,7 @@ func (k *kernel) plumb(h *holding, plugs []plug) error {
 	for _, p := range plugs {
 		p.pair.Namespace = h.ns
 		if !h.ownSix() {
-			if err := setSix(p.six); err != nil {
+			if err := k.setSix(p.six); err != nil {
 				return err
 			}
 		}
@@ -88,15 +94,15 @@ func (k *kernel) plumb(h *holding, plugs []plug) error {
 
 // setSix decides whether the next interface of the calling thread's namespace has IPv6. Set before the interface is made it spares the
 // kernel an address, and the neighbours its announcement.
-func setSix(on bool) error {
+func (k *kernel) setSix(on bool) error {
 	value := "1"
 	if on {
 		value = "0"
-		if err := link.SetSysctl("net/ipv6/conf/default/accept_dad", "0"); err != nil {
+		if err := k.sysctls.Set("net/ipv6/conf/default/accept_dad", "0"); err != nil {
 			return err
 		}
 	}
-	err := link.SetSysctl("net/ipv6/conf/default/disable_ipv6", value)
+	err := k.sysctls.Set("net/ipv6/conf/default/disable_ipv6", value)
 	if errors.Is(err, unix.ENOENT) && !on { // a kernel without IPv6
 		return nil
 	}

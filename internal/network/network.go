@@ -120,6 +120,17 @@ func (s *state) Live(containerID string) (a *Allocation, ok bool) {
 	return s.allocation(h), true
 }
 
+// Endpoints is what Live says of networks and ports, without the files: lists ask it of many containers.
+func (s *state) Endpoints(containerID string) (networks map[string]*network.EndpointSettings, ports network.PortMap, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.holdings[containerID]
+	if h == nil || !h.attached {
+		return nil, nil, false
+	}
+	return s.settings(h), h.Ports, true
+}
+
 // Retain releases every endpoint whose container is not in ids (after a restart of the engine).
 func (s *Service) Retain(ctx context.Context, ids map[string]bool) error {
 	s.mu.Lock()

@@ -38,8 +38,10 @@ func Inside(namespace, home *os.File, fn func() error) error {
 }
 
 // SetSysctl writes a setting below /proc/sys/net of the calling thread's namespace; the key has slashes.
-func SetSysctl(key, value string) error {
-	fd, err := unix.Open("/proc/sys/"+key, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+func SetSysctl(key, value string) error { return setBelow(unix.AT_FDCWD, "/proc/sys/", key, value) }
+
+func setBelow(dir int, prefix, key, value string) error {
+	fd, err := unix.Openat(dir, prefix+key, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open sysctl %s: %w", key, err)
 	}
