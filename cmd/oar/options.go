@@ -18,6 +18,7 @@ type store struct {
 	given   bool   // --root was
 	systemd bool
 	manager string // of control groups, as crun's callers name it
+	criu    string // for checkpoint and restore
 
 	rootless string // "true", "false", "auto": control groups are optional
 	inside   string // the user whose command this process runs in a user namespace that was made for it
@@ -37,7 +38,7 @@ func (r *store) define(f flags) {
 	f.text(&r.manager, "cgroup-manager", "", hidden)
 	f.text(&r.rootless, "rootless", "auto", "whether containers do without control groups where none can be made: true, false or auto (for who is not root)")
 	f.text(&r.inside, "inside", "", hidden)
-	f.text(new(string), "criu", "", hidden)
+	f.text(&r.criu, "criu", "criu", "the `PROGRAM` that writes containers to disk and back")
 	f.text(new(string), "log-level", "", hidden)
 }
 

@@ -53,3 +53,14 @@ func ownCapabilities() uint64 {
 	}
 	return own
 }
+
+// seccompFilter reads the oldest filter of a process that this thread traces and has stopped (PTRACE_SECCOMP_GET_FILTER, ptrace(2)).
+func seccompFilter(pid int) ([]byte, error) {
+	const most = 4096 // instructions of a filter
+	code := make([]byte, most*8)
+	n, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SECCOMP_GET_FILTER, uintptr(pid), 0, uintptr(unsafe.Pointer(&code[0])), 0, 0)
+	if errno != 0 {
+		return nil, errno
+	}
+	return code[:n*8], nil
+}

@@ -22,6 +22,8 @@ type OpenOptions struct {
 	Pid    int
 	Pidfd  *os.File // of the init process, and surely its: the Container closes it
 	Cgroup *cgroup.Group
+	// RootPath is the root file system on the host; Confined alone looks there.
+	RootPath string
 	// OOMScoreAdj is given to processes whose configuration says none.
 	OOMScoreAdj int
 }

@@ -23,7 +23,7 @@ mechanisms: task
 runtime:    ociruntime shim
 leaves:     sysprog < rootfs
 leaves:     cgroup < systemd
-leaves:     version threads network/link resctrl seccomp logs event ref archive spec
+leaves:     version threads network/link resctrl criu seccomp logs event ref archive spec
 `
 
 // leafPackages may use these and nothing else from outside the standard library.
