@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -91,17 +92,22 @@ func (r *store) events(ctx context.Context, f flags) error {
 	return c.watch(ctx, g, *interval)
 }
 
-// watch looks at the counter of kills ten times in an interval.
+// watch prints counters at intervals, and kills for want of memory when they happen; with version 1 it looks for them ten times in an interval.
 func (c *record) watch(ctx context.Context, g *cgroup.Group, interval time.Duration) error {
 	pidfd, alive := c.process()
 	if !alive {
 		return c.notRunning()
 	}
 	defer pidfd.Close()
+	step, happens := interval/10, -1
+	if memory := memoryEvents(g); memory != nil {
+		defer memory.Close()
+		step, happens = interval, int(memory.Fd())
+	}
 	out := json.NewEncoder(os.Stdout)
 	before, _ := g.OOMKills()
 	for next := time.Now().Add(interval); ctx.Err() == nil; {
-		gone := waitEnded(int(pidfd.Fd()), interval/10)
+		gone := waitEnded(int(pidfd.Fd()), happens, min(step, time.Until(next)))
 		if kills, err := g.OOMKills(); err == nil && kills > before {
 			before = kills
 			if err := out.Encode(event{Type: "oom", ID: c.ID}); err != nil {
@@ -122,9 +128,30 @@ func (c *record) watch(ctx context.Context, g *cgroup.Group, interval time.Durat
 	return ctx.Err()
 }
 
-func waitEnded(pidfd int, limit time.Duration) bool {
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(max(limit.Milliseconds(), 1)))
-	return err == nil && n > 0
+// memoryEvents is the file of version 2 that tells its readers of changes (cgroup-v2.rst, "memory.events"); nil where there is none.
+func memoryEvents(g *cgroup.Group) *os.File {
+	dir, ok := g.Dir()
+	if !ok || !cgroup.Unified(g) {
+		return nil
+	}
+	f, err := os.Open(filepath.Join(dir, "memory.events"))
+	if err != nil {
+		return nil
+	}
+	return f
+}
+
+// waitEnded waits for the end of a process, for a change that a file tells of (-1: none), or for a while; it says whether it is the end.
+func waitEnded(pidfd, file int, limit time.Duration) bool {
+	poll := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}, {Fd: int32(file), Events: unix.POLLPRI}}
+	n, err := unix.Poll(poll, int(max(limit.Milliseconds(), 1)))
+	if err != nil || n == 0 {
+		return false
+	}
+	if poll[1].Revents != 0 { // the next change is told of once this one has been read
+		_, _ = unix.Pread(file, make([]byte, 1), 0)
+	}
+	return poll[0].Revents != 0
 }
 
 func printStats(id string, g *cgroup.Group) error {

@@ -221,32 +221,6 @@ func inheritCpuset(dir string, depth int) error {
 	return writeFile(filepath.Join(dir, "cgroup.clone_children"), "1")
 }
 
-func enableControllers(dir string, depth int) error {
-	var chain []string
-	for parent := filepath.Dir(dir); depth > 0; parent, depth = filepath.Dir(parent), depth-1 {
-		chain = append(chain, parent)
-	}
-	for i := len(chain) - 1; i >= 0; i-- {
-		available, err := os.ReadFile(filepath.Join(chain[i], "cgroup.controllers"))
-		if err != nil {
-			return err
-		}
-		enabled, err := os.ReadFile(filepath.Join(chain[i], "cgroup.subtree_control"))
-		if err != nil {
-			return err
-		}
-		on := " " + strings.TrimSpace(string(enabled)) + " "
-		for _, c := range strings.Fields(string(available)) {
-			if strings.Contains(on, " "+c+" ") {
-				continue
-			}
-			// One that cannot be enabled (EBUSY by processes in the parent, threaded …) is missed only when a limit wants it.
-			_ = writeFile(filepath.Join(chain[i], "cgroup.subtree_control"), "+"+c)
-		}
-	}
-	return nil
-}
-
 // Open returns an existing group without touching it.
 func Open(path string) (*Group, error) { return open(path) }
 
@@ -303,30 +277,6 @@ func hierarchiesOf(g *Group) []string {
 	}
 	sort.Strings(names)
 	return names
-}
-
-// Procs lists the group's processes.
-func (g *Group) Procs() ([]int, error) {
-	if !Exists(g) {
-		return nil, nil
-	}
-	return procs(g.anyDir())
-}
-
-func procs(dir string) ([]int, error) {
-	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-	if err != nil {
-		return nil, err
-	}
-	var pids []int
-	for _, f := range strings.Fields(string(b)) {
-		pid, err := strconv.Atoi(f)
-		if err != nil {
-			return nil, err
-		}
-		pids = append(pids, pid)
-	}
-	return pids, nil
 }
 
 // anyDir is the directory that says best who is in the group.

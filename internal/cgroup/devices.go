@@ -10,7 +10,8 @@ import (
 )
 
 // attachDeviceProgram compiles device rules to a BPF program of type cgroup_device and attaches it to the group (bpf(2),
-// Documentation/admin-guide/cgroup-v2.rst, "Device controller"). The last rule that matches decides; without one access is refused.
+// Documentation/admin-guide/cgroup-v2.rst, "Device controller"). Of each kind of access (read, write, mknod) that is asked for, the last
+// rule about the device and that kind decides, as version 1 does with rules that are written one after another; without one it is refused.
 func (g *Group) attachDeviceProgram(rules []specs.LinuxDeviceCgroup) error {
 	dir, err := os.Open(g.dirs[unified])
 	if err != nil {
@@ -50,7 +51,7 @@ const (
 	bpfAnd32    = 0x54 // dst &= imm
 	bpfShift32  = 0x74 // dst >>= imm
 	bpfJumpNe   = 0x56 // 32-bit: if dst != imm
-	bpfJumpNeR  = 0x5e // 32-bit: if dst != src
+	bpfJumpEq   = 0x16 // 32-bit: if dst == imm
 	bpfExit     = 0x95
 )
 
@@ -72,7 +73,8 @@ func deviceKind(kind string) int32 {
 	return 0
 }
 
-// deviceProgram: r2 type, r3 access, r4 major, r5 minor from struct bpf_cgroup_dev_ctx; rules from the last to the first.
+// deviceProgram: r2 type, r3 the access that nothing has been decided about, r4 major, r5 minor from struct bpf_cgroup_dev_ctx; rules from
+// the last to the first.
 func deviceProgram(rules []specs.LinuxDeviceCgroup) []byte {
 	code := []instruction{
 		{op: bpfLoadWord, dst: 2, src: 1, off: 0}, {op: bpfAnd32, dst: 2, imm: 0xffff},
@@ -99,39 +101,49 @@ func encode(code []instruction) []byte {
 	return out
 }
 
-// deviceRuleCode decides for what the rule matches, and falls through for all else; always says that it matches everything.
+// deviceRuleCode decides where the rule does, and falls through otherwise; always says that it never falls through.
 func deviceRuleCode(r specs.LinuxDeviceCgroup) (code []instruction, always bool) {
-	verdict := int32(0)
-	if r.Allow {
-		verdict = 1
+	mask := accessMask(r.Access)
+	if mask == 0 {
+		return nil, false
 	}
-	var tests []instruction
 	if kind := deviceKind(r.Type); kind != 0 {
-		tests = append(tests, instruction{op: bpfJumpNe, dst: 2, imm: kind})
-	}
-	if mask := accessMask(r.Access); mask != 7 {
-		// All bits that are asked for must be among the rule's: (access & mask) == access.
-		tests = append(tests, instruction{op: bpfMoveReg, dst: 1, src: 3}, instruction{op: bpfAnd32, dst: 1, imm: mask}, instruction{op: bpfJumpNeR, dst: 1, src: 3})
+		code = append(code, instruction{op: bpfJumpNe, dst: 2, imm: kind})
 	}
 	if r.Major != nil && *r.Major >= 0 {
-		tests = append(tests, instruction{op: bpfJumpNe, dst: 4, imm: int32(*r.Major)})
+		code = append(code, instruction{op: bpfJumpNe, dst: 4, imm: int32(*r.Major)})
 	}
 	if r.Minor != nil && *r.Minor >= 0 {
-		tests = append(tests, instruction{op: bpfJumpNe, dst: 5, imm: int32(*r.Minor)})
+		code = append(code, instruction{op: bpfJumpNe, dst: 5, imm: int32(*r.Minor)})
 	}
-	code = append(tests, instruction{op: bpfMove, dst: 0, imm: verdict}, instruction{op: bpfExit})
-	for i := range tests {
-		if op := code[i].op; op == bpfJumpNe || op == bpfJumpNeR {
+	always = len(code) == 0 && mask == accessAll
+	verdict := int32(0)
+	switch {
+	case r.Allow: // what it allows is decided; all is allowed when nothing is left
+		verdict = 1
+		code = append(code, instruction{op: bpfAnd32, dst: 3, imm: ^mask})
+		if mask != accessAll {
+			code = append(code, instruction{op: bpfJumpNe, dst: 3, imm: 0})
+		}
+	case mask != accessAll: // it forbids some of what is left, or has nothing to say
+		code = append(code, instruction{op: bpfMoveReg, dst: 1, src: 3}, instruction{op: bpfAnd32, dst: 1, imm: mask}, instruction{op: bpfJumpEq, dst: 1, imm: 0})
+	}
+	code = append(code, instruction{op: bpfMove, dst: 0, imm: verdict}, instruction{op: bpfExit})
+	for i := range code {
+		if op := code[i].op; op == bpfJumpNe || op == bpfJumpEq {
 			code[i].off = int16(len(code) - i - 1)
 		}
 	}
-	return code, len(tests) == 0
+	return code, always
 }
+
+// accessAll are all kinds of access.
+const accessAll = 7
 
 // accessMask in the kernel's bits: mknod 1, read 2, write 4.
 func accessMask(access string) int32 {
 	if access == "" {
-		return 7
+		return accessAll
 	}
 	var mask int32
 	for _, c := range access {

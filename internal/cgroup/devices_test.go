@@ -1,6 +1,8 @@
 package cgroup
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -60,6 +62,49 @@ func TestDeviceProgram(t *testing.T) {
 	if !strings.Contains(output(cmd), "zero-read") {
 		t.Errorf("the first rules still hold: %q", output(cmd))
 	}
+}
+
+// Each kind of access is decided by the last rule about it: permissions that were given one by one hold together, and one that was taken
+// leaves the others. Version 1 does the same with rules written one after another.
+func TestDeviceRulesAddUp(t *testing.T) {
+	rule := func(allow bool, minor int64, access string) specs.LinuxDeviceCgroup {
+		return specs.LinuxDeviceCgroup{Allow: allow, Type: "c", Major: ptr(int64(1)), Minor: ptr(minor), Access: access}
+	}
+	rules := []specs.LinuxDeviceCgroup{{Access: "rwm"}, rule(true, 3, "r"), rule(true, 3, "w"), rule(true, 5, "rw"), rule(false, 5, "w"), rule(true, 8, "w")}
+	script := `
+		{ : <>/dev/null; } 2>/dev/null && echo null-both
+		{ : </dev/zero; } 2>/dev/null && echo zero-read
+		{ : >/dev/zero; } 2>/dev/null && echo zero-written
+		{ : <>/dev/zero; } 2>/dev/null && echo zero-both
+		{ : <>/dev/random; } 2>/dev/null && echo random-both
+		true`
+	check := func(g *Group, name string) {
+		t.Helper()
+		cmd := start(t, g, script)
+		_ = cmd.Wait()
+		if got, want := strings.Join(strings.Fields(output(cmd)), " "), "null-both zero-read"; got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	g := group(t, &specs.LinuxResources{Devices: rules})
+	check(g, "this host's own way")
+	if dir, ok := g.Dir(); ok && !g.pure() {
+		v2 := group2(t, dir, g.path)
+		if err := v2.Update(&specs.LinuxResources{Devices: rules}); err != nil {
+			t.Fatal(err)
+		}
+		check(v2, "version 2")
+	}
+}
+
+// group2 is a group's part in the cgroup2 tree, beside the v1 controllers that hold the other limits.
+func group2(t *testing.T, dir, path string) *Group {
+	t.Helper()
+	inner := filepath.Join(dir, "inner")
+	if err := os.Mkdir(inner, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return &Group{path: path + "/inner", dirs: map[string]string{unified: inner}}
 }
 
 // Lowest, default and highest are the same in both versions; 2000 is what runc's issue 4896 has.

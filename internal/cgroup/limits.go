@@ -35,10 +35,17 @@ func (g *Group) Update(res *specs.LinuxResources) error {
 	if err != nil {
 		return err
 	}
+	files, err := unifiedSettings(res.Unified, g.pure())
+	if err != nil {
+		return err
+	}
 	if err := g.writeAll(settings); err != nil {
 		return err
 	}
 	if err := g.limitMemory(res.Memory); err != nil {
+		return err
+	}
+	if err := g.writeAll(files); err != nil { // the last word, as in runc
 		return err
 	}
 	return g.limitDevices(res.Devices)
@@ -49,12 +56,7 @@ func settingsOf(g *Group, res *specs.LinuxResources) ([]setting, error) {
 	if g.pure() {
 		return v2Settings(g, res)
 	}
-	settings, err := v1Settings(res)
-	if err != nil {
-		return nil, err
-	}
-	files, err := unifiedSettings(res.Unified, false)
-	return append(settings, files...), err
+	return v1Settings(res)
 }
 
 func (g *Group) write(s setting) error {

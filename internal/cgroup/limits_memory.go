@@ -84,6 +84,9 @@ func v2Memory(g *Group, m *specs.LinuxMemory) (list []setting, err error) {
 			return nil, err
 		}
 		add("memory", *m.Limit, false, "memory.max")
+		if *m.Limit < 0 && m.Swap == nil {
+			add("swap", -1, true, "memory.swap.max") // as version 1, whose limit of both goes with that of memory
+		}
 	}
 	if given(m.Swap) {
 		only, err := swapAlone(g, m)

@@ -32,8 +32,7 @@ func v2Settings(g *Group, r *specs.LinuxResources) ([]setting, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, err := unifiedSettings(r.Unified, true)
-	return append(append(append(out, rdma...), block...), files...), err
+	return append(append(out, rdma...), block...), err
 }
 
 func v2CPU(g *Group, c *specs.LinuxCPU) (out []setting, err error) {

@@ -106,6 +106,12 @@ func readNumber(file string) uint64 {
 	return n
 }
 
+// readText reads a file with one line; "" where it is missing.
+func readText(file string) string {
+	b, _ := os.ReadFile(file)
+	return strings.TrimSpace(string(b))
+}
+
 // readPairs reads lines "key number".
 func readPairs(file string) map[string]uint64 {
 	out := map[string]uint64{}

@@ -186,11 +186,7 @@ func (e *exec) write() (err error) {
 	if all != 0 {
 		p.Call("join the container's namespaces", unix.SYS_SETNS, pidfd, all)
 	}
-	group := e.o.Cgroup
-	if group == nil {
-		group = e.c.cgroup
-	}
-	dir, entries, err := openGroup(group, &e.held)
+	dir, entries, err := openGroup(e.group(), &e.held)
 	if err != nil {
 		return err
 	}
@@ -240,6 +236,14 @@ func (e *exec) sharedRoot() (*os.File, error) {
 		return nil, fmt.Errorf("the container's process %d is gone", e.c.Pid())
 	}
 	return e.held.keep(root), nil
+}
+
+// group is the control group that the process begins in.
+func (e *exec) group() *cgroup.Group {
+	if e.o.Cgroup != nil || e.c.cgroup == nil {
+		return e.o.Cgroup
+	}
+	return cgroup.Entrance(e.c.cgroup, e.c.Pid())
 }
 
 // cgroupNamespace opens the namespace that the container's init made for itself. It is joined after the clone into the group: where

@@ -212,7 +212,7 @@ func (m *machine) eventually(script string) string {
 // log is what the engine wrote last. A machine that answers nothing else answers this neither: no patience for it.
 func (m *machine) log() string {
 	select {
-	case a := <-m.start("tail -n 30 /var/log/wherryd.log; dmesg | tail -n 15"):
+	case a := <-m.start("tail -n 30 /var/log/wherryd.log 2>/dev/null; dmesg | tail -n 8"):
 		return "the engine's log:\n" + a.Output
 	case <-m.gone:
 	case <-time.After(10 * time.Second):
