@@ -12,7 +12,7 @@ import (
 // attachDeviceProgram compiles device rules to a BPF program of type cgroup_device and attaches it to the group (bpf(2),
 // Documentation/admin-guide/cgroup-v2.rst, "Device controller"). Of each kind of access (read, write, mknod) that is asked for, the last
 // rule about the device and that kind decides, as version 1 does with rules that are written one after another; without one it is refused.
-func (g *Group) attachDeviceProgram(rules []specs.LinuxDeviceCgroup) error {
+func attachDeviceProgram(g *Group, rules []specs.LinuxDeviceCgroup) error {
 	dir, err := os.Open(g.dirs[unified])
 	if err != nil {
 		return err

@@ -213,7 +213,7 @@ func (g *Group) limitDevices(rules []specs.LinuxDeviceCgroup) error {
 	dir, ok := g.dirs["devices"]
 	if !ok {
 		if g.pure() {
-			return g.attachDeviceProgram(rules)
+			return attachDeviceProgram(g, rules)
 		}
 		return nil
 	}
