@@ -17,31 +17,43 @@ import (
 	"wherry.dev/wherry/internal/sysprog"
 )
 
-// bindMount clones a host's file or directory.
-func (l *layout) bindMount(a *attachment, m *specs.Mount, o mountOptions) error {
+// bindMount clones a host's file or directory; done says that there is nothing to attach.
+func (l *layout) bindMount(a *attachment, m *specs.Mount, o mountOptions) (done bool, err error) {
 	source := m.Source
 	if !filepath.IsAbs(source) {
 		source = filepath.Join(l.bundle, source)
 	}
-	fi, err := os.Stat(source)
+	if o.links.copyLink {
+		if o.links.sourceLink || o.links.targetLink {
+			return false, errors.New("copy-symlink goes together neither with src-nofollow nor with dest-nofollow")
+		}
+		if done, err := copySymlink(l, source, m.Destination); done || err != nil {
+			return true, err
+		}
+	}
+	stat := os.Stat
+	if o.links.sourceLink {
+		stat = os.Lstat
+	}
+	fi, err := stat(source)
 	if err != nil {
-		return fmt.Errorf("bind source: %w", err)
+		return false, fmt.Errorf("bind source: %w", err)
 	}
 	a.isDir = fi.IsDir()
 	if a.propagation == 0 {
 		a.propagation = slaveTree // as the rest of the container's mounts: the host's reach it, its own do not reach the host
 	}
-	if a.source, err = rootfs.Bind(source, rootfs.BindOptions{Recursive: o.rbind}); err != nil {
-		return err
+	if a.source, err = rootfs.Bind(source, rootfs.BindOptions{Recursive: o.rbind, NoFollow: o.links.sourceLink}); err != nil {
+		return false, err
 	}
 	err = setAttributes(a.source, o.attributeChange, 0) // of the mount alone, also where its tree is cloned
 	switch {
 	case errors.Is(err, unix.EPERM) && o.clear != 0:
-		return fmt.Errorf("%s is mounted on the host with less than the options ask for (suid, dev, exec or rw), which only the host's root may give: leave them out: %w", source, err)
+		return false, fmt.Errorf("%s is mounted on the host with less than the options ask for (suid, dev, exec or rw), which only the host's root may give: leave them out: %w", source, err)
 	case err != nil:
-		return fmt.Errorf("set attributes %#x of a mount of %s: %w", o.set, source, err)
+		return false, fmt.Errorf("set attributes %#x of a mount of %s: %w", o.set, source, err)
 	}
-	return nil
+	return false, nil
 }
 
 // finishMount does to a mount what is done to mounts of all kinds: ids and the attributes of the tree.
@@ -66,6 +78,14 @@ func setAttributes(mount *os.File, c attributeChange, at uint) error {
 // container's own say how the mount is best made.
 func (l *layout) mapIDs(a *attachment, m *specs.Mount, o mountOptions) error {
 	asked := o.idmap || o.ridmap
+	if o.mappings != "" {
+		mapped := *m
+		var err error
+		if mapped.UIDMappings, mapped.GIDMappings, err = parseMappings(o.mappings, l.spec.Linux); err != nil {
+			return err
+		}
+		m = &mapped
+	}
 	if !asked && len(m.UIDMappings) == 0 && len(m.GIDMappings) == 0 {
 		return nil
 	}

@@ -11,7 +11,7 @@ type Features struct{ Capabilities, MountOptions, Namespaces, MemoryModes, Memor
 
 // KnownFeatures lists them, sorted.
 func KnownFeatures() Features {
-	f := Features{Capabilities: append([]string{}, capabilityNames[:]...), MountOptions: []string{"bind", "idmap", "rbind", "remount", "ridmap", "tmpcopyup"}}
+	f := Features{Capabilities: append([]string{}, capabilityNames[:]...), MountOptions: []string{"bind", "copy-symlink", "dest-nofollow", "idmap", "rbind", "remount", "ridmap", "src-nofollow", "tmpcopyup"}}
 	f.MountOptions = append(append(f.MountOptions, plainOptions()...), filesystemFlags()...)
 	for name := range mountFlags {
 		f.MountOptions = append(f.MountOptions, name, "r"+name)

@@ -53,6 +53,8 @@ type mountOptions struct {
 	propagation   uintptr
 	data          []string // for the file system itself
 	idmap, ridmap bool
+	mappings      string // crun's, of the idmap option
+	links         linkOptions
 	source        string // what the mount table calls it; empty: as its type
 }
 
@@ -83,7 +85,14 @@ func (o *mountOptions) parse(opt string) {
 		o.propagation = p
 		return
 	}
-	switch opt {
+	name, value, _ := strings.Cut(opt, "=")
+	switch name {
+	case "copy-symlink":
+		o.links.copyLink = true
+	case "src-nofollow":
+		o.links.sourceLink = true
+	case "dest-nofollow":
+		o.links.targetLink = true
 	case "bind":
 		o.bind = true
 	case "rbind":
@@ -93,9 +102,9 @@ func (o *mountOptions) parse(opt string) {
 	case "tmpcopyup":
 		o.copyUp = true
 	case "idmap":
-		o.idmap = true
+		o.idmap, o.mappings = true, value
 	case "ridmap":
-		o.ridmap = true
+		o.ridmap, o.mappings = true, value
 	default:
 		if !slices.Contains(plainOptions(), opt) && !slices.Contains(commandOptions(), opt) {
 			o.data = append(o.data, opt)

@@ -104,7 +104,9 @@ func (l *layout) prepareMount(m *specs.Mount) error {
 	case o.remount:
 		return l.remount(m, o)
 	case isBind(m.Type, o):
-		err = l.bindMount(a, m, o)
+		if done, err := l.bindMount(a, m, o); done || err != nil {
+			return err
+		}
 	case m.Type == "proc" && !l.ns.ownsProcesses():
 		a.source, err = bindHost("/proc", o.set)
 	case m.Type == "proc", m.Type == "mqueue":
@@ -129,6 +131,9 @@ func (l *layout) prepareMount(m *specs.Mount) error {
 	}
 	if err := l.finishMount(a, m, o); err != nil {
 		return err
+	}
+	if o.links.targetLink {
+		return placeOverLink(l, a, m.Destination)
 	}
 	if err := l.place(a, m.Destination); err != nil {
 		return err
@@ -334,6 +339,11 @@ func (l *layout) placeIn(a *attachment, dir *os.File, name string) (err error) {
 	if a.target, err = l.target(dir, name, a.isDir); err != nil {
 		return err
 	}
+	return put(l, a)
+}
+
+// put notes a mount whose place is open.
+func put(l *layout, a *attachment) error {
 	l.held.keep(a.target)
 	var st unix.Stat_t
 	if err := unix.Fstat(descriptor(a.target), &st); err != nil {

@@ -177,6 +177,7 @@ type BindOptions struct {
 	Recursive  bool
 	Set, Clear uint64 // MOUNT_ATTR_* flags
 	Dir        *os.File
+	NoFollow   bool // a link at the end of path is cloned itself
 }
 
 // ErrNotMapped says that a file system cannot be id-mapped.
@@ -189,6 +190,9 @@ func Bind(path string, o BindOptions) (*os.File, error) {
 	if o.Recursive {
 		flags |= unix.AT_RECURSIVE
 		at |= unix.AT_RECURSIVE
+	}
+	if o.NoFollow {
+		flags |= unix.AT_SYMLINK_NOFOLLOW
 	}
 	dir := unix.AT_FDCWD
 	if o.Dir != nil {
