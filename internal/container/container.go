@@ -118,6 +118,9 @@ func (s *Service) Close() error {
 		}
 		c.mu.Unlock()
 	}
+	if !alive {
+		s.o.unmountEtc()
+	}
 	if g, err := cgroup.Open(s.o.CgroupParent); err == nil && !alive {
 		for _, dir := range g.Dirs() {
 			_ = os.Remove(dir) // not empty: another engine's containers are in it

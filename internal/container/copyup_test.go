@@ -3,6 +3,7 @@ package container
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/moby/moby/api/types/container"
@@ -46,4 +47,31 @@ func TestCopyUpBesideOthers(t *testing.T) {
 	if list, err := os.ReadDir(shared); err != nil || len(list) != 2 {
 		t.Errorf("left: %v %v", list, err)
 	}
+}
+
+// TestFilesOfEtcAreBounded: class 14: what a container writes to the files that the engine has made for it does not fill the host's /run.
+func TestFilesOfEtcAreBounded(t *testing.T) {
+	e := newEngine(t)
+	id := e.run(request{name: "fills", cmd: []string{"sh", "-c", "dd if=/dev/zero of=/etc/hosts bs=1M count=100; dd if=/dev/zero of=/etc/resolv.conf bs=1M count=100; echo filled; sleep 1000"}})
+	e.eventually("it has filled them", func() bool { return strings.Contains(e.output(id), "filled") })
+	var size int64
+	for _, name := range []string{"hosts", "hostname", "resolv.conf"} {
+		fi, err := os.Stat(filepath.Join(e.o.etcDir(id), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		size += fi.Size()
+	}
+	if size > 64<<20 || size < 32<<20 || !strings.Contains(e.output(id), "No space left") {
+		t.Errorf("%d bytes: %s", size, e.output(id))
+	}
+	other := e.create(request{name: "other", cmd: []string{"true"}})
+	if err := e.Start(t.Context(), other); err == nil || !strings.Contains(err.Error(), "find it with du") {
+		t.Errorf("another's start says %v", err)
+	}
+	e.again()
+	if err := e.Remove(t.Context(), id, RemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	e.start(other)
 }

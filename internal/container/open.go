@@ -25,11 +25,11 @@ type host struct {
 	bootID string
 	cpus   int
 	rlimit map[string]uint64
-	mapped bool // files of the state directory can be mounted with their ids mapped: tmpfs cannot before kernel 6.3
+	mapped bool // the files of /etc can be mounted with their ids mapped: tmpfs cannot before kernel 6.3
 }
 
-func lookAround(state string) host {
-	h := host{cpus: runtime.NumCPU(), rlimit: hardLimits(), mapped: idsMap(state)}
+func lookAround(etc string) host {
+	h := host{cpus: runtime.NumCPU(), rlimit: hardLimits(), mapped: idsMap(etc)}
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err == nil {
 		h.bootID = strings.TrimSpace(string(b))
@@ -55,7 +55,9 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if o.CgroupParent == "" {
 		o.CgroupParent = "/wherry"
 	}
-	s := &Service{o: o, ranges: sandbox.NewRanges(o.Root), index: newIndex(), host: lookAround(o.State), opened: make(chan struct{})}
+	s := &Service{o: o, ranges: sandbox.NewRanges(o.Root), index: newIndex(), opened: make(chan struct{})}
+	s.log(s.o.boundEtc())
+	s.host = lookAround(s.o.etcDir(""))
 	s.execs = newExecs()
 	for _, dir := range []string{s.o.containersDir(), filepath.Join(o.State, "tasks")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -83,9 +85,6 @@ func (o *Options) containersDir() string { return filepath.Join(o.Root, "contain
 func (o *Options) dirsOf(id string) (dir, taskDir string) {
 	return filepath.Join(o.containersDir(), id), filepath.Join(o.State, "tasks", id)
 }
-
-// etcDir holds the files of /etc that the engine writes at each start.
-func (o *Options) etcDir(id string) string { return filepath.Join(o.State, "etc", id) }
 
 // sharedMemory is the place of a /dev/shm that other containers may join.
 func (o *Options) sharedMemory(id string) string { return filepath.Join(o.State, "shm", id) }

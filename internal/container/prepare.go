@@ -207,7 +207,7 @@ func (n *starting) writeFiles(context.Context) error {
 	h := n.r.HostConfig
 	files := sandbox.FilesIn(n.s.o.etcDir(n.r.ID))
 	if err := os.MkdirAll(n.s.o.etcDir(n.r.ID), 0o700); err != nil {
-		return err
+		return n.s.o.noRoom(err)
 	}
 	switch {
 	case h.NetworkMode.IsContainer():
@@ -233,7 +233,7 @@ func (n *starting) writeFiles(context.Context) error {
 
 // writeOwn writes the container's files; where a mount cannot map their ids, they belong to the container's root on the disk.
 func (n *starting) writeOwn(files sandbox.Files, content sandbox.Content) error {
-	err := files.Write(content)
+	err := n.s.o.noRoom(files.Write(content))
 	if err != nil || n.s.host.mapped || n.r.IDMap.Size == 0 {
 		return err
 	}

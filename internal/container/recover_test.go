@@ -108,6 +108,7 @@ func TestAfterReboot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	e.o.unmountEtc() // as all mounts have gone with the machine
 	if err := os.RemoveAll(e.o.State); err != nil {
 		t.Fatal(err)
 	}
