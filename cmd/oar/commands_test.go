@@ -404,7 +404,6 @@ func TestCreateRefuses(t *testing.T) {
 	h.refuse("executable file not found in $PATH", "create", "-b", h.dir, "c")
 	h.refuse("container does not exist", "state", "c")
 	h.refuse("systemd", "--systemd-cgroup", "create", "-b", h.dir, "c")
-	h.refuse("pivot_root", "create", "--no-pivot", "-b", h.dir, "c")
 	h.refuse("was not passed", "create", "--preserve-fds", "1", "-b", h.dir, "c")
 	h.refuse("cannot use console socket", "create", "--console-socket", "/x", "-b", h.dir, "c")
 	h.refuse("letters, digits", "create", "-b", h.dir, "../c")

@@ -40,7 +40,7 @@ type creation struct {
 func (o *creation) define(f flags) {
 	f.text(&o.bundle, "bundle b", ".", "the bundle's `FOLDER`")
 	f.text(&o.config, "config f", configFile, "the configuration: a `FILE`, from the bundle's folder on")
-	f.yes(&o.noPivot, "no-pivot", "do not pivot to the root file system (refused)")
+	f.yes(&o.noPivot, "no-pivot", "move the root file system over the host's instead of pivoting (on a host that runs from its initial RAM disk)")
 	f.yes(&o.noNewKeyring, "no-new-keyring", "leave the container in this session's keyring")
 	o.defineProcess(f)
 }
@@ -99,7 +99,7 @@ func (c *record) make(ctx context.Context, o creation) (*ociruntime.Container, e
 		return nil, err
 	}
 	options := ociruntime.CreateOptions{ID: c.ID, Bundle: c.Bundle, Spec: c.spec, PreserveFDs: o.preserve, NoNewKeyring: o.noNewKeyring, Trace: o.trace,
-		LimitsOptional: o.limitless, Measure: o.measure}
+		LimitsOptional: o.limitless, NoPivot: o.noPivot, Measure: o.measure}
 	if o.gate {
 		gate, err := c.makeGate()
 		if err != nil {
@@ -152,10 +152,6 @@ func (c *record) note(made *ociruntime.Container, gate bool) (err error) {
 
 // check refuses what cannot be done before anything is made.
 func (o *creation) check() error {
-	if o.noPivot {
-		return errors.New("--no-pivot: without pivot_root a container could find its way back to the host's root file system; " +
-			"leave the option out, and on a host that runs from an initial RAM disk mount a tmpfs over / first")
-	}
 	for fd := 3; fd < 3+o.preserve; fd++ {
 		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC != 0 {
 			return fmt.Errorf("--preserve-fds %d: descriptor %d was not passed to this command", o.preserve, fd)

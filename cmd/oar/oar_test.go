@@ -280,3 +280,10 @@ func (b *lockedBuffer) await(t *testing.T, text string) {
 		}
 	}
 }
+
+func TestRunWithoutAPivot(t *testing.T) {
+	out, err := oar(t, "run", "--no-pivot", "-b", bundle(t, nil, "cat", "/proc/1/comm"), "x").CombinedOutput()
+	if err != nil || string(out) != "cat\n" {
+		t.Errorf("%v: %q", err, out)
+	}
+}

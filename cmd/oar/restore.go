@@ -50,6 +50,9 @@ func (r imager) restore(ctx context.Context, f flags) error {
 	if o.streams, err = readStreams(o.images.Images); err != nil {
 		return err
 	}
+	if o.noPivot {
+		return errors.New("--no-pivot: criu always pivots to the root file system")
+	}
 	if r.systemd {
 		return errors.New("restore makes control groups itself and does not ask systemd for them: leave --systemd-cgroup out")
 	}

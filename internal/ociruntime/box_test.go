@@ -23,14 +23,15 @@ const base = 0x31000000
 
 // box is a container under test: a busybox image, a writable layer, all namespaces.
 type box struct {
-	t      testing.TB
-	image  string // the layer; tests put into it what an image could hold
-	upper  string
-	rootfs *rootfs.Rootfs
-	spec   *specs.Spec
-	in     *os.File
-	keep   int // descriptors to preserve
-	ends   []func()
+	t       testing.TB
+	image   string // the layer; tests put into it what an image could hold
+	upper   string
+	rootfs  *rootfs.Rootfs
+	spec    *specs.Spec
+	in      *os.File
+	keep    int // descriptors to preserve
+	noPivot bool
+	ends    []func()
 }
 
 // probes builds the program that looks around, for 64 and 32 bits, once.
@@ -135,7 +136,7 @@ func (b *box) hostUsers() *box {
 func (b *box) create(out *os.File) (*Container, error) {
 	b.t.Helper()
 	c, err := Create(b.t.Context(), CreateOptions{ID: "box", Bundle: filepath.Dir(b.image), Spec: b.spec, Rootfs: b.rootfs,
-		Stdio: Stdio{In: b.in, Out: out, Err: out}, PreserveFDs: b.keep})
+		Stdio: Stdio{In: b.in, Out: out, Err: out}, PreserveFDs: b.keep, NoPivot: b.noPivot})
 	if err != nil {
 		return nil, err
 	}

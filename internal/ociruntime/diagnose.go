@@ -50,7 +50,7 @@ func diagnose(err error, p *sysprog.Program, tried execPaths, files view) error 
 	}
 	name, ok := strings.CutPrefix(failed.Name, "execute ")
 	if !ok {
-		return labelHint(failed)
+		return hint(failed)
 	}
 	e := &ExecError{Path: name, Code: 126, Err: failed.Errno}
 	if failed.Errno == unix.ENOENT {

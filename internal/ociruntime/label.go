@@ -88,9 +88,11 @@ func writeLabels(p *sysprog.Program, list []label, h *held) error {
 // applyLabel begins the name of the steps that apply labels.
 const applyLabel = "apply "
 
-// labelHint says of a failed step what to do about it.
-func labelHint(failed *sysprog.Error) error {
+// hint says of a failed step what to do about it.
+func hint(failed *sysprog.Error) error {
 	switch {
+	case failed.Name == pivotStep && errors.Is(failed, unix.EINVAL):
+		return fmt.Errorf("%w: on a host that runs from its initial RAM disk --no-pivot is needed", failed)
 	case !strings.HasPrefix(failed.Name, applyLabel):
 		return failed
 	case errors.Is(failed, unix.ENOENT):

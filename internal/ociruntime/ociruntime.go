@@ -36,6 +36,8 @@ type CreateOptions struct {
 	PreserveFDs int
 	// NoNewKeyring leaves the program in the session keyring of its creator.
 	NoNewKeyring bool
+	// NoPivot moves the root file system over the host's instead of pivoting, for hosts that run from their initial RAM disk.
+	NoPivot bool
 	// Ready are namespaces to use in place of new ones, for the range of ids of Spec; Create takes them over.
 	Ready *Ready
 	// Trace, when not nil, is told each step as it begins.

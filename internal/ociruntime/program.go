@@ -183,9 +183,15 @@ func (w *writer) enterRoot() error {
 		w.Call("attach what parts are taken of", unix.SYS_MOVE_MOUNT, descriptor(f), w.none, here, w.String(at), unix.MOVE_MOUNT_F_EMPTY_PATH)
 	}
 	w.Call("attach the root file system", unix.SYS_MOVE_MOUNT, descriptor(s.layout.root), w.none, here, w.String(at), unix.MOVE_MOUNT_F_EMPTY_PATH)
-	if s.ns.user != nil {
-		writeRootInside(w.Program)
+	if s.ns.user == nil {
+		return nil
 	}
+	if s.o.NoPivot { // before the process is somebody who may not go to all of their places
+		if err := hideKernel(w); err != nil {
+			return err
+		}
+	}
+	writeRootInside(w.Program)
 	return nil
 }
 
@@ -243,22 +249,35 @@ func writeRootInside(p *sysprog.Program) {
 func (w *writer) pivot() error {
 	dot := w.String(".")
 	w.Call("enter the root file system", unix.SYS_FCHDIR, w.root)
-	if w.s.ns.sharesMounts() {
+	if w.s.ns.sharesMounts() || w.s.o.NoPivot {
+		if w.s.o.NoPivot && !w.s.ns.sharesMounts() {
+			if err := moveRoot(w); err != nil {
+				return err
+			}
+		}
 		w.Call("change the root", unix.SYS_CHROOT, dot)
 		w.Call("go to the new root", unix.SYS_CHDIR, w.String("/"))
+		w.propagateRoot()
 		return nil
 	}
 	old := w.Store(w.Call("open the old root", unix.SYS_OPENAT, here, w.String("/"), unix.O_PATH|unix.O_CLOEXEC, 0))
-	w.Call("pivot to the root file system", unix.SYS_PIVOT_ROOT, dot, dot)
+	w.Call(pivotStep, unix.SYS_PIVOT_ROOT, dot, dot)
 	// By descriptor: "." is the new root. What is unmounted with the old one must not be unmounted on the host.
 	slave := w.Bytes(propagationAttr(unix.MS_SLAVE))
 	w.Call("cut the old root off", unix.SYS_MOUNT_SETATTR, old, w.none, unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, slave, mountAttrSize)
 	w.Call("unmount the old root", unix.SYS_UMOUNT2, dot, unix.MNT_DETACH)
 	w.Call("go to the new root", unix.SYS_CHDIR, w.String("/"))
-	if want, ok := propagations[w.s.spec.Linux.RootfsPropagation]; ok { // only now: pivot_root wants parents that are not shared
+	w.propagateRoot()
+	return nil
+}
+
+const pivotStep = "pivot to the root file system"
+
+// propagateRoot comes last: pivot_root(2) wants parents that are not shared.
+func (w *writer) propagateRoot() {
+	if want, ok := propagations[w.s.spec.Linux.RootfsPropagation]; ok && !w.s.ns.sharesMounts() {
 		w.Call("set the root's propagation", unix.SYS_MOUNT, w.none, w.String("/"), w.none, want&^unix.MS_REC, nil)
 	}
-	return nil
 }
 
 func (w *writer) names() error {

@@ -198,6 +198,9 @@ func (s *start) check(context.Context) error {
 	s.layout = layout{bundle: s.o.Bundle, spec: s.spec, ns: &s.ns, held: &s.held}
 	var err error
 	s.layout.warnings = unsupported(s.spec)
+	if s.o.NoPivot && capabilitySets(s.spec.Process.Capabilities).bounding&(1<<unix.CAP_SYS_ADMIN) != 0 {
+		s.layout.warnings = append(s.layout.warnings, "without a pivot a process with CAP_SYS_ADMIN can take the container's root away and finds the host's below")
+	}
 	return err
 }
 
