@@ -2,7 +2,7 @@
 # Fetches the peers that Debian has (docker.io, podman, crun, runc and what they call) and unpacks them below $P; starts nothing.
 set -eu
 P=${P:-/var/tmp/wherry-bench}; mkdir -p "$P/bin" "$P/deb"
-[ -e "$P/peers" ] && exit 0
+[ -e "$P/peers" ] && [ -x "$P/bin/ctr" ] && exit 0
 export DEBIAN_FRONTEND=noninteractive
 policy=/usr/sbin/policy-rc.d # nothing that is installed may start a service
 [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy; chmod +x $policy; trap 'rm -f $policy' EXIT; }
@@ -12,7 +12,7 @@ apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 crun ru
 cd "$P/deb"
 apt-get download -q docker.io containerd podman >/dev/null
 for f in *.deb; do dpkg -x "$f" unpacked; done
-for b in dockerd docker-proxy docker-init containerd containerd-shim-runc-v2 podman; do
+for b in dockerd docker-proxy docker-init containerd containerd-shim-runc-v2 ctr podman; do
   for d in sbin bin; do [ ! -x unpacked/usr/$d/$b ] || cp unpacked/usr/$d/$b "$P/bin/"; done
 done
 rm -rf unpacked ./*.deb

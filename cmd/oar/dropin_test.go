@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -248,4 +249,80 @@ func TestMountOptions(t *testing.T) {
 	if strings.Contains(out, "/top/inner/x:") {
 		t.Errorf("a mount below is read-only too: %s", out)
 	}
+}
+
+// TestKillOfACreatedContainer: a process that has nothing to handle a signal with yet ends by it, although it is the first of its namespace.
+func TestKillOfACreatedContainer(t *testing.T) {
+	h := newHost(t, nil, "true")
+	h.create()
+	h.oar("kill", "c", "WINCH")
+	if s := h.state(); s.Status != specs.StateCreated {
+		t.Errorf("after a signal that ends nothing: %+v", s)
+	}
+	h.oar("kill", "c")
+	h.await(specs.StateStopped)
+}
+
+// TestGroupsThatAreInUse are refused, in words that say so.
+func TestGroupsThatAreInUse(t *testing.T) {
+	h := newHost(t, nil, "sleep", "1000")
+	h.create()
+	h.refuse("container's cgroup is not empty", "create", "-b", h.dir, "other")
+	h.oar("delete", "-f", "c")
+	group := "/sys/fs/cgroup/unified"
+	if unifiedHost() {
+		group = "/sys/fs/cgroup"
+	}
+	group += "/wherry-oar-test/" + filepath.Base(filepath.Dir(h.dir))
+	must(t, os.MkdirAll(group, 0o755))
+	must(t, os.WriteFile(filepath.Join(group, "cgroup.freeze"), []byte("1"), 0))
+	h.refuse("container's cgroup unexpectedly frozen", "create", "-b", h.dir, "c")
+	must(t, os.Remove(group))
+}
+
+// TestBeginnings: what a process begins with, whoever calls: all processors, the image's mode of a folder that a tmpfs covers, and an
+// ambient capability of exec where the configuration has inheritable ones.
+func TestBeginnings(t *testing.T) {
+	own := readAffinity(t)
+	h := newHost(t, func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts, specs.Mount{Type: "tmpfs", Destination: "/covered"})
+		kill, both := []string{"CAP_KILL"}, []string{"CAP_KILL", "CAP_CHOWN"}
+		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: both, Effective: kill, Permitted: kill, Inheritable: both, Ambient: kill}
+		s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "test -e covered && test -e bin/busybox"}}}}
+	}, "sh", "-c", "busybox stat -c %a /covered; cat /proc/self/status; exec sleep 1000")
+	must(t, os.Mkdir(filepath.Join(h.dir, "rootfs/covered"), 0o700))
+	must(t, os.Chmod(filepath.Join(h.dir, "rootfs/covered"), 0o711))
+	var one unix.CPUSet
+	one.Set(0)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	must(t, unix.SchedSetaffinity(0, &one))
+	h.create()
+	h.oar("start", "c")
+	for h.state().Status == specs.StateRunning && !strings.Contains(h.output(), "nonvoluntary") {
+		runtime.Gosched()
+	}
+	if out := h.output(); !strings.HasPrefix(out, "711\n") || line(out, "Cpus_allowed_list") != own {
+		t.Errorf("mode and processors (%s): %s", own, out)
+	}
+	out := h.oar("exec", "--cap", "CAP_CHOWN", "c", "cat", "/proc/self/status")
+	must(t, unix.SchedSetaffinity(0, allProcessors()))
+	if line(out, "CapAmb") != "0000000000000021" || line(out, "Cpus_allowed_list") != own {
+		t.Errorf("exec: %s, processors %s", line(out, "CapAmb"), line(out, "Cpus_allowed_list"))
+	}
+}
+
+func allProcessors() *unix.CPUSet {
+	var all unix.CPUSet
+	for i := range len(all) * 64 {
+		all.Set(i)
+	}
+	return &all
+}
+
+// readAffinity is the list of all processors that this test may use.
+func readAffinity(t *testing.T) string {
+	b, err := os.ReadFile("/proc/self/status")
+	must(t, err)
+	return line(string(b), "Cpus_allowed_list")
 }

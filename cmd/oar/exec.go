@@ -270,5 +270,8 @@ func withCapabilities(own *specs.LinuxCapabilities, more []string) *specs.LinuxC
 	}
 	add := func(list []string) []string { return append(append([]string{}, list...), more...) }
 	c.Bounding, c.Effective, c.Permitted = add(c.Bounding), add(c.Effective), add(c.Permitted)
+	if c.Inheritable != nil { // an ambient one must be inheritable too, which stays the configuration's to say
+		c.Ambient = add(c.Ambient)
+	}
 	return &c
 }

@@ -46,10 +46,22 @@ func (r *store) kill(_ context.Context, f flags) error {
 		return c.notRunning()
 	}
 	defer pidfd.Close()
+	if endsByDefault(signal) && c.status() == specs.StateCreated {
+		signal = unix.SIGKILL // the first process of a pid namespace that handles no signals is reached by no other
+	}
 	if err := unix.PidfdSendSignal(int(pidfd.Fd()), signal, nil, 0); err != nil {
 		return fmt.Errorf("signal container %s: %w", c.ID, err)
 	}
 	return c.wake(signal)
+}
+
+// endsByDefault says that a process which does nothing about a signal is ended by it (signal(7), "Standard signals").
+func endsByDefault(signal unix.Signal) bool {
+	switch signal {
+	case 0, unix.SIGCHLD, unix.SIGURG, unix.SIGWINCH, unix.SIGCONT, unix.SIGSTOP, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
+		return false
+	}
+	return true
 }
 
 // notRunning has words that callers look for.

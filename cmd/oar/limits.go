@@ -34,7 +34,7 @@ func limits() []limitOption {
 		{"cpu-rt-runtime", "how long it may compute in that, " + time, integer(func(r *specs.LinuxResources) **int64 { return &cpu(r).RealtimeRuntime })},
 		{"cpuset-cpus", "the processors that it may use: a `LIST` as in 0-2,7", func(r *specs.LinuxResources, v string) error { cpu(r).Cpus = v; return nil }},
 		{"cpuset-mems", "the memory nodes that it may use: a `LIST`", func(r *specs.LinuxResources, v string) error { cpu(r).Mems = v; return nil }},
-		{"pids-limit", "the limit of processes and threads: " + count, integer(func(r *specs.LinuxResources) **int64 { return &pids(r).Limit })},
+		{"pids-limit", "the limit of processes and threads: " + count, someProcesses},
 		{"blkio-weight", "its weight against others at disks: `N` from 10 to 1000", weight},
 	}
 }
@@ -109,6 +109,16 @@ func natural(at func(*specs.LinuxResources) **uint64) func(*specs.LinuxResources
 		*at(r) = &u
 		return err
 	}
+}
+
+// someProcesses is at least one: the container's first has to be counted (runc takes 0 for 1).
+func someProcesses(r *specs.LinuxResources, text string) error {
+	n, err := number(text, math.MaxInt64)
+	if n == 0 {
+		n = 1
+	}
+	pids(r).Limit = &n
+	return err
 }
 
 func weight(r *specs.LinuxResources, text string) error {

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // writeSpec writes a configuration to begin with into a bundle.
@@ -23,6 +24,9 @@ func writeSpec(_ context.Context, f flags) error {
 		return err
 	}
 	spec := firstSpec()
+	if !unifiedHost() { // the container's own groups would be hidden behind those of one hierarchy
+		spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.CgroupNamespace })
+	}
 	if *rootless {
 		makeRootless(spec)
 	}
@@ -40,6 +44,12 @@ func writeSpec(_ context.Context, f flags) error {
 	}
 	_, err = file.Write(append(b, '\n'))
 	return errors.Join(err, file.Close())
+}
+
+// unifiedHost says that the host has control groups of version 2 only, as runc's first configuration asks.
+func unifiedHost() bool {
+	var st unix.Statfs_t
+	return unix.Statfs("/sys/fs/cgroup", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
 }
 
 // firstSpec is a shell in namespaces of its own, with the rights that most programs need.

@@ -51,6 +51,9 @@ func (r *store) update(ctx context.Context, f flags) error {
 		c.warn("the limit of kernel memory is ignored: Linux has no separate one any more")
 		m.Kernel = nil //nolint:staticcheck // as above
 	}
+	if m := res.Memory; m != nil && m.Limit != nil && *m.Limit == -1 && m.Swap == nil {
+		m.Swap = m.Limit // that of memory cannot be above that of both together
+	}
 	dropZero(&res)
 	if p := res.Pids; p != nil && (p.Limit == nil || *p.Limit == 0) { // at the creation it means none at all
 		res.Pids = nil

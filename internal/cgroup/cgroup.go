@@ -160,7 +160,10 @@ func Adopt(path string, res *specs.LinuxResources) (*Group, error) {
 
 func (g *Group) make(res *specs.LinuxResources) error {
 	if populated, err := g.Populated(); err == nil && populated {
-		return fmt.Errorf("control group %s has processes already: %w", g.path, errdefs.ErrAlreadyExists)
+		return fmt.Errorf("container's cgroup is not empty: control group %s has processes already: %w", g.path, errdefs.ErrAlreadyExists)
+	}
+	if anyFrozen(g) {
+		return fmt.Errorf("container's cgroup unexpectedly frozen: control group %s: %w", g.path, errdefs.ErrFailedPrecondition)
 	}
 	for _, name := range hierarchiesOf(g) {
 		if err := g.makeDir(name, g.dirs[name]); err != nil {

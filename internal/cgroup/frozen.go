@@ -43,3 +43,18 @@ func (f freezing) done() (bool, error) {
 	b, err := os.ReadFile(f.check)
 	return err == nil && strings.Contains(string(b), f.want), err
 }
+
+// anyFrozen says that a group that is there already is frozen, in whichever hierarchy: what begins in it would not run.
+func anyFrozen(g *Group) bool {
+	for name, file := range map[string]string{"freezer": "freezer.state", unified: "cgroup.freeze"} {
+		dir, ok := g.dirs[name]
+		if !ok {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(dir, file))
+		if state := string(b); err == nil && (strings.HasPrefix(state, "FR") || strings.HasPrefix(state, "1")) {
+			return true
+		}
+	}
+	return false
+}

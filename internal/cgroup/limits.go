@@ -165,7 +165,7 @@ func unifiedSettings(files map[string]string, pure bool) ([]setting, error) {
 			return nil, fmt.Errorf("resources.unified: %q is not the name of a file of cgroup v2: %w", name, errdefs.ErrInvalidArgument)
 		}
 		if !pure && controller != "cgroup" {
-			return nil, fmt.Errorf("%s (resources.unified) needs a host with cgroup v2 only; this one has v1 controllers: %w", name, errdefs.ErrFailedPrecondition)
+			return nil, fmt.Errorf("invalid configuration: %s (resources.unified) needs a host with cgroup v2 only; this one has v1 controllers: %w", name, errdefs.ErrFailedPrecondition)
 		}
 		for line := range strings.Lines(files[name]) {
 			out = append(out, setting{controller: unified, files: []string{name}, value: strings.TrimSuffix(line, "\n"), what: name})
@@ -229,6 +229,16 @@ func (g *Group) limitDevices(rules []specs.LinuxDeviceCgroup) error {
 	return nil
 }
 
+// knownAccess leaves out letters that mean nothing.
+func knownAccess(access string) string {
+	return strings.Map(func(c rune) rune {
+		if strings.ContainsRune("rwm", c) {
+			return c
+		}
+		return -1
+	}, access)
+}
+
 func deviceRule(r specs.LinuxDeviceCgroup) string {
 	part := func(n *int64) string {
 		if n == nil || *n < 0 {
@@ -236,7 +246,7 @@ func deviceRule(r specs.LinuxDeviceCgroup) string {
 		}
 		return number(*n)
 	}
-	kind, access := r.Type, r.Access
+	kind, access := r.Type, knownAccess(r.Access)
 	if kind == "" {
 		kind = "a"
 	}

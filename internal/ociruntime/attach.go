@@ -9,16 +9,11 @@ import (
 	"wherry.dev/wherry/internal/sysprog"
 )
 
-// attachAll puts every mount in its place, and makes read-only at the end what had to be written to until then.
+// attachAll puts every mount in its place.
 func (w *writer) attachAll() error {
 	made := map[*attachment]sysprog.Word{}
 	for _, a := range w.s.layout.mounts {
 		w.attach(a, made)
-	}
-	for _, a := range w.s.layout.mounts {
-		if a.late {
-			w.readOnly(a.at, descriptor(a.source))
-		}
 	}
 	if w.s.spec.Root.Readonly || w.s.layout.rootReadOnly {
 		w.readOnly("the root file system", descriptor(w.s.layout.root))

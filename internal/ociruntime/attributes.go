@@ -1,6 +1,7 @@
 package ociruntime
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -15,7 +16,7 @@ import (
 )
 
 // attributes are what the kernel keeps of a process beside its identity: how it is scheduled, where it and its memory may be. The zero
-// value changes nothing and costs no system call.
+// value has them as the kernel gives them to everybody.
 type attributes struct {
 	scheduler *unix.SchedAttr
 	policy    string // the scheduler's name
@@ -100,6 +101,10 @@ func (a attributes) writeEarly(p *sysprog.Program) {
 
 // writeLate appends what depends on the control groups that the process has entered by then.
 func (a attributes) writeLate(p *sysprog.Program) {
+	if a.first == nil && a.last == nil { // whoever started this may have been bound to few: a process begins with all that its groups have
+		all := p.Call("run on all processors", unix.SYS_SCHED_SETAFFINITY, 0, len(everyProcessor()), p.Bytes(everyProcessor()))
+		p.Tolerate(all, 0, unix.EINVAL, unix.EPERM)
+	}
 	if a.last != nil {
 		p.Call("run on the processors "+a.lastList, unix.SYS_SCHED_SETAFFINITY, 0, len(a.last), p.Bytes(a.last))
 	}
@@ -119,6 +124,10 @@ func (a attributes) writeLate(p *sysprog.Program) {
 }
 
 // setByParent sets what only this process has the right to, of a child that has entered its control groups and waits where it must.
+// everyProcessor is a mask of as many as the kernel may have.
+func everyProcessor() []byte { return bytes.Repeat([]byte{0xff}, maskBits/8) }
+
+// setByParent sets what only this process has the right to, of a child that has entered its control groups and waits.
 func (a attributes) setByParent(pid int) error {
 	if a.class != nil {
 		if err := a.class.Add(pid); err != nil {
@@ -238,18 +247,18 @@ func memoryFlags() map[specs.MemoryPolicyFlagType]int {
 func newMemoryPolicy(m *specs.LinuxMemoryPolicy) (*memoryPolicy, error) {
 	mode, ok := memoryModes()[m.Mode]
 	if !ok {
-		return nil, fmt.Errorf("linux.memoryPolicy: mode %q is unknown", m.Mode)
+		return nil, fmt.Errorf("invalid memory policy mode %q (linux.memoryPolicy)", m.Mode)
 	}
 	for _, f := range m.Flags {
 		bit, ok := memoryFlags()[f]
 		if !ok {
-			return nil, fmt.Errorf("linux.memoryPolicy: flag %q is unknown", f)
+			return nil, fmt.Errorf("invalid memory policy flag %q (linux.memoryPolicy)", f)
 		}
 		mode |= bit
 	}
 	nodes, err := bitmask(m.Nodes)
 	if err != nil {
-		return nil, fmt.Errorf("linux.memoryPolicy.nodes: %w", err)
+		return nil, fmt.Errorf("invalid memory policy node: linux.memoryPolicy.nodes: %w", err)
 	}
 	return &memoryPolicy{name: string(m.Mode), mode: mode, nodes: nodes}, nil
 }

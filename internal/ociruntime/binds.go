@@ -97,7 +97,7 @@ func (l *layout) mapIDs(a *attachment, m *specs.Mount, o mountOptions) error {
 		return fmt.Errorf("idmap: a %s belongs to the container's namespaces and has no ids to map", a.fstype)
 	}
 	at := uint(unix.AT_EMPTY_PATH)
-	if o.ridmap || !asked && o.rbind {
+	if o.ridmap || !asked && own && o.rbind {
 		at |= unix.AT_RECURSIVE
 	}
 	err = unix.MountSetattr(descriptor(a.source), "", at, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(descriptor(users))})

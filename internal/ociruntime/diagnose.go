@@ -24,10 +24,14 @@ type ExecError struct {
 }
 
 func (e *ExecError) Error() string {
-	if e.Why == "" {
-		return fmt.Sprintf("exec: %q: %v", e.Path, e.Err)
+	text := fmt.Sprintf("exec: %q: %v", e.Path, e.Err)
+	if strings.Contains(e.Path, "/") {
+		text = fmt.Sprintf("exec %s: %v", e.Path, e.Err)
 	}
-	return fmt.Sprintf("exec: %q: %v: %s", e.Path, e.Err, e.Why)
+	if e.Why == "" {
+		return text
+	}
+	return text + ": " + e.Why
 }
 
 // ExitCode is what a shell would answer: 126 or 127.

@@ -26,7 +26,7 @@ func TestWhyAProgramDoesNotStart(t *testing.T) {
 		code int
 		says []string
 	}{
-		"no such file":        {args: []string{"/no/such"}, code: 127, says: []string{`"/no/such"`, "no such file", "check the path"}},
+		"no such file":        {args: []string{"/no/such"}, code: 127, says: []string{"exec /no/such: ", "no such file", "check the path"}},
 		"not in PATH":         {args: []string{"nothing"}, code: 127, says: []string{`"nothing": executable file not found in $PATH`, "PATH"}},
 		"folder":              {args: []string{"/bin"}, code: 126, says: []string{"permission denied", "folder"}},
 		"below a file":        {args: []string{"/bin/sh/x"}, code: 127, says: []string{"/bin/sh/x"}},

@@ -182,7 +182,11 @@ func reapHook(ctx context.Context, pidfd *os.File) error {
 	})
 	defer stop()
 	status, err := Reap(pidfd)
-	if err == nil && status.Code != 0 {
+	switch {
+	case err != nil:
+	case status.Signal != 0:
+		err = fmt.Errorf("signal: %v", unix.Signal(status.Signal))
+	case status.Code != 0:
 		err = fmt.Errorf("exit status %d", status.Code)
 	}
 	return err
@@ -229,6 +233,9 @@ func (s *start) runInside(ctx context.Context, h specs.Hook, std Stdio) error {
 	}
 	p.Fork("clone into the container", 0, dir)
 	writeEntries(p, entries)
+	if !s.ns.sharesMounts() && s.o.Rootfs == nil { // where hooks of bundles find the root file system
+		p.Call("go to the root file system", unix.SYS_CHDIR, p.String(s.attachAt()))
+	}
 	if s.ns.user != nil {
 		writeRootInside(p)
 	}

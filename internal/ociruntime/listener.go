@@ -93,7 +93,7 @@ func (l *listener) send(pr *sysprog.Process, listening sysprog.Word, state specs
 		return err
 	}
 	if err := sendDescriptor(l.path, message, fd); err != nil {
-		return fmt.Errorf("send the seccomp listener to %s (linux.seccomp.listenerPath): %w", l.path, err)
+		return fmt.Errorf("failed to connect with seccomp agent: send the listener to %s (linux.seccomp.listenerPath): %w", l.path, err)
 	}
 	return nil
 }

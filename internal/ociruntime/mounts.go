@@ -31,7 +31,7 @@ type attachment struct {
 	optional bool // an fstype that the host may refuse
 
 	propagation uintptr  // MS_SHARED, …; 0: as it is
-	late        bool     // made read-only after all is attached
+	late        bool     // made read-only when all is in it
 	data        []string // options of a file system that the child makes
 	made        bool     // the file system is this container's own
 }
@@ -73,6 +73,19 @@ func (l *layout) prepare() error {
 		}
 	}
 	l.makeWorkingDirectory()
+	return finish(l.mounts)
+}
+
+// finish makes read-only what had to be written to until now.
+func finish(mounts []*attachment) error {
+	for _, a := range mounts {
+		if !a.late {
+			continue
+		}
+		if err := setAttributes(a.source, attributeChange{set: unix.MOUNT_ATTR_RDONLY}, 0); err != nil {
+			return fmt.Errorf("make %s read-only: %w", a.at, err)
+		}
+	}
 	return nil
 }
 
@@ -153,6 +166,7 @@ func (l *layout) makeFilesystem(a *attachment, m *specs.Mount, o mountOptions) (
 		if l.ns.ids.Size > 0 {
 			data = l.ownedBy(append([]string{"uid=0", "gid=0"}, data...))
 		}
+		data = append(modeOf(l.find(&attachment{isDir: true}, m.Destination)), data...)
 		a.late = readOnly
 		o.set &^= unix.MOUNT_ATTR_RDONLY
 	case readOnly:
@@ -161,6 +175,23 @@ func (l *layout) makeFilesystem(a *attachment, m *specs.Mount, o mountOptions) (
 	a.made = true
 	a.source, err = l.newFilesystem(m.Type, data, o)
 	return err
+}
+
+// modeOf has a tmpfs take the mode of the folder that it covers, unless its own options say another.
+func modeOf(dir *os.File, name string) []string {
+	if dir == nil {
+		return nil
+	}
+	f, err := openIn(dir, name, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(descriptor(f), &st); err != nil {
+		return nil
+	}
+	return []string{"mode=" + strconv.FormatUint(uint64(st.Mode&0o7777), 8)}
 }
 
 // checkOrdinary refuses an image that has a link in the place of /proc or /sys: what is trusted of them would be looked for elsewhere.
