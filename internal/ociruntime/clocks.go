@@ -22,7 +22,25 @@ func newProgram(size int, apart bool) (*sysprog.Program, error) {
 }
 
 func (n *namespaces) newProgram(size int) (*sysprog.Program, error) {
-	return newProgram(size, n.joins(unix.CLONE_NEWTIME))
+	return newProgram(size, n.joins(unix.CLONE_NEWTIME) || n.forkFlags() != 0)
+}
+
+// forkFlags are those of the container's first process: before Linux 6.2 one that is to enter a new time namespace shares no memory.
+func (n *namespaces) forkFlags() uint64 {
+	if n.create&unix.CLONE_NEWTIME == 0 || kernelIs(6, 2) {
+		return 0
+	}
+	return sysprog.ForkApart
+}
+
+// kernelIs says that the kernel is of that version or a later one.
+func kernelIs(major, minor int) bool {
+	var u unix.Utsname
+	var a, b int
+	if unix.Uname(&u) == nil {
+		_, _ = fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &a, &b)
+	}
+	return a > major || a == major && b >= minor
 }
 
 // makeTime makes the time namespace and sets its clocks, before anybody is in it: its first process is the user's program, at its execve.

@@ -207,12 +207,7 @@ func TestRemount(t *testing.T) {
 // needsMappedTmpfs: the trees of these tests are tmpfs.
 func needsMappedTmpfs(t *testing.T) {
 	t.Helper()
-	var u unix.Utsname
-	must(t, unix.Uname(&u))
-	var major, minor int
-	_, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
-	must(t, err)
-	if major*100+minor < 603 {
+	if !kernelIs(6, 3) {
 		t.Skip("Linux maps the ids of a tmpfs from 6.3 on")
 	}
 }

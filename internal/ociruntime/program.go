@@ -106,7 +106,7 @@ func (w *writer) raise() error {
 // clone: what is not joined is made new, owned by the container's user namespace.
 func (w *writer) clone() error {
 	s := w.s
-	flags := s.ns.create &^ (unix.CLONE_NEWUSER | unix.CLONE_NEWCGROUP | unix.CLONE_NEWTIME)
+	flags := s.ns.create&^(unix.CLONE_NEWUSER|unix.CLONE_NEWCGROUP|unix.CLONE_NEWTIME) | s.ns.forkFlags()
 	dir, entries, err := openGroup(s.group, &s.held)
 	if err != nil {
 		return err

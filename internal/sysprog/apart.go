@@ -2,6 +2,10 @@ package sysprog
 
 import "golang.org/x/sys/unix"
 
+// ForkApart among the flags of a Fork has the new process get memory of its own, too. Before Linux 6.2 nobody who makes a time namespace
+// may share memory with a child. The program must be one of NewApart.
+const ForkApart = 1 << 63
+
 // NewApart makes a program whose child has memory of its own, a copy of this process's; the program itself they share. It costs a copy of
 // this process's page tables, and is for joining a time namespace, which the kernel permits to nobody who shares memory
 // (time_namespaces(7)). Such a program has a Fork.
@@ -26,5 +30,20 @@ func awaitFork(p *Program, pidfd int) {
 		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0); n > 0 && err == nil {
 			return
 		}
+	}
+}
+
+// awaitApart waits as long as poll(2) would for the process that forked, which sleeps until the forked one has executed a program or
+// ended, and then clears the word that the kernel clears where memory is shared.
+func awaitApart(pr *Process, timeout int) {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pr.helper), Events: unix.POLLIN}}, timeout)
+		if err == unix.EINTR {
+			continue
+		}
+		if n > 0 {
+			pr.prog.store(pr.prog.header(headerAlive), 0)
+		}
+		return
 	}
 }

@@ -115,6 +115,9 @@ func (p *Program) JumpIfEqual(w Word, value, skip int) Op {
 func (p *Program) Fork(name string, flags uint64, cgroup int) Op {
 	args := &unixCloneArgs{flags: flags | unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_FILES | unix.CLONE_PARENT | unix.CLONE_CHILD_CLEARTID | unix.CLONE_PARENT_SETTID}
 	args.childTid, args.parentTid = uint64(p.header(headerAlive)), uint64(p.header(headerPid))
+	if flags&ForkApart != 0 {
+		args.flags &^= ForkApart | unix.CLONE_VM
+	}
 	if cgroup >= 0 {
 		args.flags |= unix.CLONE_INTO_CGROUP
 		args.cgroup = uint64(cgroup)
@@ -307,7 +310,11 @@ func (p *Program) Marked() int { return int(p.load(p.header(headerMark))) }
 // right before the execve: a child that passed it and reports no failure did execute.
 func (pr *Process) Wait(executed int) error {
 	p := pr.prog
-	p.wait(headerAlive)
+	if p.apart {
+		awaitApart(pr, -1)
+	} else {
+		p.wait(headerAlive)
+	}
 	if p.load(p.header(headerFailed)) == 0 && p.Marked() == executed {
 		return nil
 	}
@@ -321,6 +328,9 @@ func (pr *Process) Await(w Word) (uint64, error) {
 	for {
 		if v := p.load(uintptr(w)); v != 0 {
 			return v, nil
+		}
+		if p.apart {
+			awaitApart(pr, 0)
 		}
 		if uint32(p.load(p.header(headerAlive))) == 0 {
 			return 0, p.failure()
