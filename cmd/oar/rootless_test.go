@@ -206,6 +206,7 @@ func TestRootlessRefusals(t *testing.T) {
 		u.refuse(words, "run", "c")
 		u.refuse("does not exist", "state", "c")
 	}
+	newPerson(t, nil, "true").refuse("make control group", "--rootless", "false", "run", "c")
 }
 
 // TestRootlessSpec: what `spec --rootless` writes runs as it is.

@@ -43,11 +43,11 @@ func CreateDelegated(path string, res *specs.LinuxResources) (g *Group, missing,
 	missing = errors.New("no control group is delegated to this user")
 	for _, p := range delegatedPlaces(path) {
 		g, err := OpenUnified(p)
-		if err != nil || !mayEnter(g) {
+		if err != nil || !MayEnter(g) {
 			continue
 		}
 		err = g.make(asked)
-		if err == nil && mayEnter(g) {
+		if err == nil && MayEnter(g) {
 			return g, nil, nil
 		}
 		if err != nil && !Refused(err) {
@@ -119,10 +119,13 @@ func ownGroup() (string, error) {
 	return "", fs.ErrNotExist
 }
 
-// mayEnter says that this process may put one of its own into the group, or make it: the kernel asks for the right to write to
+// MayEnter says that this process may put one of its own into the group, or make it: the kernel asks for the right to write to
 // cgroup.procs of the group and of the first one above that both are in.
-func mayEnter(g *Group) bool {
-	dir := g.dirs[unified]
+func MayEnter(g *Group) bool {
+	dir, ok := g.dirs[unified]
+	if !ok {
+		return true
+	}
 	for have := dir; ; have = filepath.Dir(have) {
 		if writable(filepath.Join(have, "cgroup.procs")) {
 			break

@@ -186,7 +186,11 @@ func (e *exec) write() (err error) {
 	if all != 0 {
 		p.Call("join the container's namespaces", unix.SYS_SETNS, pidfd, all)
 	}
-	dir, entries, err := openGroup(e.group(), &e.held)
+	group := e.group()
+	if err := e.rights.checkEntry(group); err != nil {
+		return err
+	}
+	dir, entries, err := openGroup(group, &e.held)
 	if err != nil {
 		return err
 	}

@@ -113,6 +113,15 @@ func (s *start) makeDelegatedGroup(path string) error {
 	return err
 }
 
+// checkEntry refuses a control group that a further process may not enter: outside of it nothing would limit or end that process.
+func (r rights) checkEntry(g *cgroup.Group) error {
+	if !r.nested || g == nil || !cgroup.Exists(g) || cgroup.MayEnter(g) {
+		return nil
+	}
+	return fmt.Errorf("this process may not move into the container's control group %s: run the command in the service or scope that made the container, "+
+		"or in another part of the tree that is delegated to the same user (systemd-run --user --scope …)", g.Path())
+}
+
 // ownsNetwork says that the container's processes may mount a sysfs: their network namespace belongs to their user namespace.
 func (n *namespaces) ownsNetwork() bool {
 	switch {

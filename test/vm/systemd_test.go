@@ -19,7 +19,7 @@ func TestSystemd(t *testing.T) {
 	}{
 		{"a scope with limits", scoped}, {"new limits", scopeUpdated}, {"systemd writes its limits again", reloaded}, {"exec, pause, ps", scopeEntered},
 		{"the end", scopeGone}, {"groups made inside", scopeNested}, {"annotations", annotated}, {"a start that fails", scopeFailed},
-		{"podman", podman}, {"containerd", containerd}, {"a user's own manager", userScope},
+		{"podman", podman}, {"containerd", containerd}, {"a user's own manager", userScope}, {"a user's containers", userContainers},
 	} {
 		t.Run(step.name, func(t *testing.T) { m.t = t; step.run(m) })
 	}
@@ -195,4 +195,26 @@ func userScope(m *machine) {
 	m.eventually("systemctl is-active user@1000.service")
 	m.run(`systemd-run --wait --pipe -q -p User=user -p PAMName=login -E XDG_RUNTIME_DIR=/run/user/1000 -E DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus \
 		/t/tests/systemd/test -test.run TestRealScope -test.v | grep -e '--- PASS: TestRealScope'`)
+}
+
+// userContainers: where a user's manager has delegated a control group, his container has one, with its limits.
+func userContainers(m *machine) {
+	own := []specs.LinuxIDMapping{{HostID: 1000, Size: 1}}
+	bundle(m, "users", func(s *specs.Spec) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+		s.Linux.UIDMappings, s.Linux.GIDMappings = own, own
+		s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20))}, Pids: &specs.LinuxPids{Limit: ptr(int64(20))}}
+	}, "sleep", "1000")
+	m.run(`cat >/b/users/script <<'END'
+oar=/t/bin/oar
+$oar run -d -b /b/users u </dev/null
+group=/sys/fs/cgroup$(sed s/^0::// /proc/$($oar state u | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')/cgroup)
+echo $(cat $group/memory.max $group/pids.max)
+$oar exec u id -u
+$oar pause u; $oar state u | grep -o paused; $oar resume u
+$oar update --memory 32m u; cat $group/memory.max
+$oar delete --force u; test ! -e $group; echo gone: $?
+END`)
+	m.want("67108864 20 0 paused 33554432 gone: 0", `systemd-run --wait --pipe -q -p User=user -p PAMName=login -E XDG_RUNTIME_DIR=/run/user/1000 -E DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus \
+		systemd-run --user --scope -q -p Delegate=yes sh /b/users/script 2>&1 | xargs`)
 }
