@@ -61,7 +61,7 @@ func TestSubordinateIDs(t *testing.T) {
 	if _, users := u.hostOf(u.dir + "/pid"); users != "200032" {
 		t.Errorf("on the host the program's user is %s", users)
 	}
-	if out := u.oar("exec", "c", "sh", "-c", "id; cat /proc/self/uid_map; test -O /run/mine && echo mine"); strings.Join(strings.Fields(out), " ") !=
+	if out := u.oar("exec", "c", "sh", "-c", "while ! test -e /run/mine; do sleep 0.01; done; id; cat /proc/self/uid_map; test -O /run/mine && echo mine"); strings.Join(strings.Fields(out), " ") !=
 		"uid=33 gid=44 groups=5,6 0 0 1 1 1 65536 mine" {
 		t.Errorf("exec: %q", out)
 	}
