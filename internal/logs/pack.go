@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 
 	"golang.org/x/sys/unix"
@@ -45,6 +46,7 @@ func (p *packer) end() {
 
 func (p *packer) run(w *Writer) {
 	defer close(p.done)
+	yield()
 	for {
 		select {
 		case <-p.stop:
@@ -65,6 +67,13 @@ func (p *packer) run(w *Writer) {
 		}
 		debug.FreeOSMemory() // a shim is small again afterwards
 	}
+}
+
+// yield has the calling goroutine run, on a thread of its own that ends with it, only when nobody else wants the processor: a program that prints
+// fast is not slowed down by the compression of what it has printed, and what has been rotated away by then is never compressed.
+func yield() {
+	runtime.LockOSThread()
+	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, 19) // of this thread alone (setpriority(2), "C library/kernel differences")
 }
 
 var errStopped = errors.New("stopped")

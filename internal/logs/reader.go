@@ -39,6 +39,7 @@ type Reader struct {
 	newest int        // number of the last in files
 	held   *os.File   // the last in files, locked; nil when not following
 	lost   bool       // what follows the last in files is gone
+	behind bool       // the last look did not open all that there was
 }
 
 // maxPinned is how many segments one reader holds open: descriptors are the engine's, and it needs them for others too. The writer keeps
@@ -94,11 +95,12 @@ func (r *Reader) openNew() error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.behind = true
 	if err != nil {
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	for _, n := range numbers {
 		if n <= r.newest {
 			continue
@@ -122,7 +124,15 @@ func (r *Reader) openNew() error {
 		}
 		r.files, r.newest = append(r.files, f), n
 	}
+	r.behind = false
 	return nil
+}
+
+// needsLook says that nobody has opened what may have come: a follower's watcher does so as soon as there is a new segment.
+func (r *Reader) needsLook() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.o.Follow == nil || r.last || r.behind
 }
 
 // hold locks the newest segment, and only then lets go of the one before it: at each moment the writer sees how far this reader is.
@@ -363,8 +373,10 @@ func (r *Reader) advance(ctx context.Context) (bool, error) {
 		}
 		return true, nil
 	}
-	if err := r.openNew(); err != nil {
-		return false, err
+	if r.needsLook() {
+		if err := r.openNew(); err != nil {
+			return false, err
+		}
 	}
 	if r.segments() > before {
 		return true, nil
