@@ -99,7 +99,7 @@ func (c *record) destroy(ctx context.Context) error {
 func (c *record) end(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, killTimeout, fmt.Errorf("they did not end within %s of SIGKILL", killTimeout))
 	defer cancel()
-	if c.Cgroup == "" {
+	if c.Cgroup == "" && c.Delegated == "" { // its creation did not come as far as its control group
 		return stopScope(ctx, c.Scope)
 	}
 	g, err := c.openGroup()

@@ -45,9 +45,16 @@ func newPerson(t *testing.T, change func(*specs.Spec), args ...string) *person {
 	u.root = filepath.Join(u.dir, "states")
 	u.own()
 	t.Cleanup(func() {
+		c, _ := (&store{root: u.root}).load("c")
 		cmd := u.command(context.Background(), "--root", u.root, "delete", "--force", "c")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("delete --force: %v, %s", err, out)
+		}
+		if c != nil {
+			if pidfd, alive := c.process(); alive {
+				pidfd.Close()
+				t.Errorf("process %d outlives its container", c.Pid)
+			}
 		}
 	})
 	return u
