@@ -58,7 +58,8 @@ func (b *builder) mounts() ([]specs.Mount, error) {
 		}
 	}
 	if b.h.Init != nil && *b.h.Init {
-		list = append(list, b.mapped(specs.Mount{Type: "bind", Source: b.in.Oar, Destination: InitPath, Options: []string{"bind", "ro", "nosuid", "nodev"}}))
+		// Its ids are not mapped: the host's root owns it, who is nobody inside. Who may mount there can undo "ro".
+		list = append(list, specs.Mount{Type: "bind", Source: b.in.Oar, Destination: InitPath, Options: []string{"bind", "ro", "nosuid", "nodev"}})
 	}
 	for _, m := range b.in.Mounts {
 		list = slices.DeleteFunc(list, func(d specs.Mount) bool {

@@ -239,6 +239,10 @@ func TestMounts(t *testing.T) {
 			t.Errorf("%s: %+v", at, m)
 		}
 	}
+	init := true
+	if m := find(build(t, func(in *Input) { in.HostConfig.Init, in.Oar = &init, "/oar" }), InitPath); m == nil || m.UIDMappings != nil {
+		t.Errorf("the runtime's binary: %+v", m)
+	}
 	if len(find(s, "/a").UIDMappings) != 1 || find(s, "/slave").UIDMappings != nil {
 		t.Error("ids of binds are not mapped as asked for")
 	}
