@@ -240,10 +240,17 @@ func (m *machine) cut() {
 	}
 	_ = m.cmd.Process.Kill()
 	_ = m.cmd.Wait()
+	m.account()
 	if m.conn != nil {
 		m.conn.Close()
 		<-m.gone
 	}
+}
+
+// account says what a machine has cost: with one thread that is its share of the test's time on a quiet host.
+func (m *machine) account() {
+	p := m.cmd.ProcessState
+	m.t.Logf("the machine used %.0f s of a processor", (p.UserTime() + p.SystemTime()).Seconds())
 }
 
 // off shuts the machine down as a person would.
@@ -254,6 +261,7 @@ func (m *machine) off() {
 	case <-m.gone:
 		_ = m.cmd.Wait()
 		m.conn.Close()
+		m.account()
 	case <-time.After(patience):
 		m.t.Fatal(fmt.Sprintf("the machine does not shut down:\n%s", m.console()))
 	}
