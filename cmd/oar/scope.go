@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/sysprog"
@@ -25,9 +23,7 @@ import (
 //	  kill the place holder ────────────────────────────▶ the container's process
 type scope struct {
 	group  *cgroup.Group
-	holder *sysprog.Process
-	ended  *sysprog.Program
-	pipe   *os.File
+	holder *sysprog.Holder
 }
 
 // makeScope has systemd make the container's group, and writes the limits that systemd has no word for.
@@ -40,10 +36,11 @@ func makeScope(ctx context.Context, c *record) (*scope, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := holdPlace()
+	holder, err := sysprog.Hold()
 	if err != nil {
 		return nil, err
 	}
+	s := &scope{holder: holder}
 	if err := s.start(ctx, c, properties); err != nil {
 		s.release()
 		return nil, errors.Join(err, stopScope(context.WithoutCancel(ctx), c.Scope))
@@ -100,37 +97,5 @@ func updateScope(ctx context.Context, unit string, res *specs.LinuxResources) er
 	return conn.Set(ctx, unit, systemd.Limits(res))
 }
 
-// holdPlace clones a process that waits until it is killed, or this one ends.
-func holdPlace() (*scope, error) {
-	if err := sysprog.Protect(); err != nil {
-		return nil, err
-	}
-	program, err := sysprog.New(64)
-	if err != nil {
-		return nil, err
-	}
-	read, write, err := os.Pipe()
-	if err != nil {
-		return nil, errors.Join(err, program.Close())
-	}
-	defer read.Close()
-	program.Call("close the parent's end", unix.SYS_CLOSE, int(write.Fd()))
-	program.Call("wait for the parent's end", unix.SYS_READ, int(read.Fd()), program.Bytes(make([]byte, 8)), 1)
-	program.Call("end", unix.SYS_EXIT_GROUP, 0)
-	holder, err := program.Start(0, false)
-	if err != nil {
-		write.Close()
-		return nil, errors.Join(fmt.Errorf("hold a place in the control group: %w", err), program.Close())
-	}
-	return &scope{holder: holder, ended: program, pipe: write}, nil
-}
-
-// release ends the place holder: the group has its process, or will have none. Nil is fine.
-func (s *scope) release() {
-	if s == nil {
-		return
-	}
-	s.holder.Discard()
-	s.pipe.Close()
-	_ = s.ended.Close()
-}
+// release ends the place holder: the group has its process, or will have none.
+func (s *scope) release() { s.holder.Release() }

@@ -17,7 +17,8 @@ type options struct {
 	root, state  string
 	hosts        []string // paths of sockets
 	oar          string
-	cgroupParent string
+	cgroupParent string // "": chosen by placeGroups
+	shimGroup    string
 	insecure     []string
 	level        slog.Level
 	version      bool
@@ -44,7 +45,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.StringVar(&o.state, "state", "/run/wherry", "`directory` of what ends with the boot")
 	fs.Var(&hosts, "host", "`address` to listen on, unix:///path; may be repeated (default unix://STATE/wherry.sock)")
 	fs.StringVar(&o.oar, "oar", "", "`path` of the runtime oar (default: beside wherryd, then in PATH)")
-	fs.StringVar(&o.cgroupParent, "cgroup-parent", "/wherry", "control `group` above all containers")
+	fs.StringVar(&o.cgroupParent, "cgroup-parent", "", "control `group` above all containers, or a slice of systemd's (default: a scope of systemd's, or /wherry)")
 	fs.Var(&insecure, "insecure-registry", "registry `host[:port]` or network (CIDR) that may be spoken to without TLS; may be repeated")
 	fs.TextVar(&o.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	fs.BoolVar(&o.version, "version", false, "print the version and end")
@@ -83,12 +84,8 @@ func (o *options) complete(hosts []string) (err error) {
 		}
 		o.hosts = append(o.hosts, path)
 	}
-	if !filepath.IsAbs(o.cgroupParent) {
-		o.cgroupParent = "/" + o.cgroupParent
-	}
-	o.cgroupParent = filepath.Clean(o.cgroupParent)
-	if o.cgroupParent == "/" {
-		return errors.New("--cgroup-parent /: the root group takes no limits; name one below it, such as /wherry")
+	if err := o.cleanGroup(); err != nil {
+		return err
 	}
 	o.oar, err = findOar(o.oar)
 	return err

@@ -18,7 +18,7 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	o, err := parse([]string{"--oar", oar, "--root", "/r", "--state", "/s"}, io.Discard)
-	if err != nil || len(o.hosts) != 1 || o.hosts[0] != "/s/wherry.sock" || o.cgroupParent != "/wherry" {
+	if err != nil || len(o.hosts) != 1 || o.hosts[0] != "/s/wherry.sock" || o.cgroupParent != "" {
 		t.Errorf("%+v %v", o, err)
 	}
 	o, err = parse([]string{"--oar", oar, "--host", "unix:///a", "--host", "unix:///b/../c", "--cgroup-parent", "x", "--log-level", "debug"}, io.Discard)

@@ -62,15 +62,20 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 		return err
 	}
 	defer closeAll(listeners)
+	id, err := engineID(o.root)
+	if err != nil {
+		return err
+	}
+	leave, err := o.placeGroups(ctx, id, log)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	services, shut, err := wire(ctx, o, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, shut()) }()
-	id, err := engineID(o.root)
-	if err != nil {
-		return err
-	}
 	var hosts []string
 	for _, l := range listeners {
 		hosts = append(hosts, "unix://"+l.Addr().String())
@@ -129,7 +134,7 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 		return s, shut, err
 	}
 	s.Containers, err = container.Open(ctx, container.Options{
-		Root: o.root, State: o.state, Oar: o.oar, CgroupParent: o.cgroupParent,
+		Root: o.root, State: o.state, Oar: o.oar, CgroupParent: o.cgroupParent, ShimGroup: o.shimGroup,
 		Images: s.Images, Networks: s.Networks, Volumes: s.Volumes, Events: s.Events,
 		Log: func(err error) { log.Warn(err.Error()) },
 		Trace: func(id, step string, took time.Duration) {

@@ -5,13 +5,19 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
-// enableControllers hands all controllers down to a group, from the topmost of those above it on.
+// enableControllers hands all controllers down to a group, from the topmost of those above it on, or from the one that a service manager
+// has delegated: what is above that is the service manager's.
 func enableControllers(dir string, depth int) error {
 	var chain []string
 	for parent := filepath.Dir(dir); depth > 0; parent, depth = filepath.Dir(parent), depth-1 {
 		chain = append(chain, parent)
+		if delegated(parent) {
+			break
+		}
 	}
 	for i := len(chain) - 1; i >= 0; i-- {
 		b, err := os.ReadFile(filepath.Join(chain[i], "cgroup.controllers"))
@@ -37,6 +43,13 @@ func enableControllers(dir string, depth int) error {
 		}
 	}
 	return nil
+}
+
+// delegated says that a service manager has marked a group as another's (systemd.exec(5), Delegate=).
+func delegated(dir string) bool {
+	var mark [8]byte
+	n, err := unix.Getxattr(dir, "trusted.delegate", mark[:])
+	return err == nil && string(mark[:n]) == "1"
 }
 
 // joinThreaded makes a group usable whose parent is one of threads: such a group takes processes only as one of threads itself, and has no

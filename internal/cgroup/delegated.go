@@ -22,6 +22,12 @@ func Exists(g *Group) bool { return len(g.dirs) > 0 }
 // Unified says that the group is in the cgroup2 tree alone.
 func Unified(g *Group) bool { return g.pure() }
 
+// OnlyUnified says that all controllers of this host are in the cgroup2 tree.
+func OnlyUnified() bool {
+	mounts, err := hierarchies()
+	return err == nil && len(mounts) == 1 && mounts[unified] != ""
+}
+
 // OpenUnified names a group of the cgroup2 tree alone, without touching it.
 func OpenUnified(path string) (*Group, error) {
 	mounts, err := hierarchies()

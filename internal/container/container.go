@@ -34,6 +34,7 @@ type Options struct {
 	State        string // <State>/tasks/<id>/…
 	Oar          string // path of the oar binary
 	CgroupParent string // "" : "/wherry"
+	ShimGroup    string // directory of the shims' control group; "": the engine's own
 	Images       *image.Service
 	Networks     *networks.Service
 	Volumes      *volume.Service

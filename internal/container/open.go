@@ -75,7 +75,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	for _, r := range records {
 		adopt(ctx, s, r)
 	}
-	s.shims = task.OpenShims(o.Oar, s.ranges.Next)
+	s.shims = task.OpenShimsIn(o.ShimGroup, o.Oar, s.ranges.Next)
 	s.recoverAll(ctx)
 	return s, nil
 }

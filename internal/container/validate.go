@@ -92,6 +92,8 @@ func (v *validation) modes() error {
 		return invalid("conflicting options: dns or custom host-to-IP mapping and the network mode %s", h.NetworkMode)
 	case h.Cgroup != "":
 		return invalid("joining another container's control group (%s) is not supported", h.Cgroup)
+	case strings.HasSuffix(h.CgroupParent, ".slice"):
+		return invalid("--cgroup-parent %s: a slice is systemd's, and the engine's containers are in one scope: give the slice to wherryd (--cgroup-parent), or a path here", h.CgroupParent)
 	case len(h.StorageOpt) > 0:
 		return invalid("--storage-opt is not supported: a writable layer has no limit of its own: put what may grow into a volume (volume create -o type=tmpfs -o device=tmpfs -o o=size=1g) or on a tmpfs")
 	case h.Runtime != "oar" && h.Runtime != "runc" && h.Runtime != "io.containerd.runc.v2":

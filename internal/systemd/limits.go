@@ -22,7 +22,7 @@ func Limits(r *specs.LinuxResources) []Property {
 	list.memory(r.Memory)
 	list.cpu(r.CPU)
 	if r.Pids != nil && r.Pids.Limit != nil {
-		list.count("TasksMax", *r.Pids.Limit)
+		list.pids(*r.Pids.Limit)
 	}
 	if r.BlockIO != nil && r.BlockIO.Weight != nil && *r.BlockIO.Weight != 0 {
 		list.add("IOWeight", cgroup.IOWeight(*r.BlockIO.Weight))
@@ -42,6 +42,14 @@ func (l *limits) count(name string, n int64) {
 	} else {
 		l.add(name, uint64(n))
 	}
+}
+
+// pids: systemd knows no limit of none.
+func (l *limits) pids(n int64) {
+	if n == 0 {
+		n = 1
+	}
+	l.count("TasksMax", n)
 }
 
 func (l *limits) memory(m *specs.LinuxMemory) {

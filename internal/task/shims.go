@@ -20,8 +20,9 @@ import (
 // namespace, which the spare one has made for the range of ids that the next container will have. It knows nothing of any container and ends by
 // itself, with what it has made, when this process does. Safe for many goroutines.
 type Shims struct {
-	oar  string
-	next func() rootfs.IDMap
+	oar   string
+	group string // the directory of their control group; "": this process's
+	next  func() rootfs.IDMap
 
 	mu     sync.Mutex // guards what follows
 	spare  *shimProcess
@@ -46,8 +47,12 @@ type shimProcess struct {
 
 // OpenShims makes the first spare, in the background. oar is the path of the runtime's binary; next says, without taking it, which range of
 // ids the next container will have, nil: nothing is made ahead but the process.
-func OpenShims(oar string, next func() rootfs.IDMap) *Shims {
-	s := &Shims{oar: oar, next: next}
+func OpenShims(oar string, next func() rootfs.IDMap) *Shims { return OpenShimsIn("", oar, next) }
+
+// OpenShimsIn is OpenShims with the directory of a control group (version 2) that the shims begin in: this process's own may be one whose
+// processes a service manager ends together with this one.
+func OpenShimsIn(group, oar string, next func() rootfs.IDMap) *Shims {
+	s := &Shims{oar: oar, group: group, next: next}
 	s.refill()
 	return s
 }
@@ -79,7 +84,7 @@ func (s *Shims) refill() {
 
 // make starts a spare and has it prepare what it can; nil: whoever needs one starts one and says why it cannot.
 func (s *Shims) make() *shimProcess {
-	p, err := startShim(s.oar)
+	p, err := startShim(s.oar, s.group)
 	if err != nil || s.next == nil {
 		return p
 	}
@@ -184,7 +189,7 @@ func (s *Shims) adopt(spec *specs.Spec, a shim.Adoption, files ...*os.File) (*sh
 		p.close() // somebody has killed it
 		a.Prepared = false
 	}
-	p, err := startShim(s.oar)
+	p, err := startShim(s.oar, s.group)
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +201,7 @@ func (s *Shims) adopt(spec *specs.Spec, a shim.Adoption, files ...*os.File) (*sh
 }
 
 // startShim starts a shim, connected by a pair of sockets.
-func startShim(oar string) (*shimProcess, error) {
+func startShim(oar, group string) (*shimProcess, error) {
 	binary, err := os.Stat(oar)
 	if err != nil {
 		return nil, err
@@ -226,8 +231,18 @@ func startShim(oar string) (*shimProcess, error) {
 	}
 	defer null.Close()
 	pidfd := -1
+	attributes := &unix.SysProcAttr{Setsid: true, PidFD: &pidfd}
+	if group != "" {
+		dir, err := os.Open(group)
+		if err != nil {
+			conn.Close()
+			return nil, fmt.Errorf("the control group of shims is gone, restart wherryd: %w", err)
+		}
+		defer dir.Close()
+		attributes.UseCgroupFD, attributes.CgroupFD = true, int(dir.Fd())
+	}
 	p, err := os.StartProcess("/proc/self/fd/"+strconv.Itoa(int(program.Fd())), []string{"oar", "shim"}, &os.ProcAttr{Dir: "/", Env: shim.Environment(),
-		Files: []*os.File{null, null, null, theirs}, Sys: &unix.SysProcAttr{Setsid: true, PidFD: &pidfd}})
+		Files: []*os.File{null, null, null, theirs}, Sys: attributes})
 	if err != nil {
 		conn.Close()
 		return nil, sysprog.NoProcess(err)

@@ -1,0 +1,36 @@
+package vm
+
+import "strings"
+
+// engineScope: the engine's containers are in one scope that systemd has delegated, and outlive its service.
+func engineScope(m *machine) {
+	m.run(`cp /t/dist/wherry.service /run/systemd/system/ && mkdir -p /usr/local/bin && cp /t/bin/wherryd /t/bin/oar /usr/local/bin/ && systemctl daemon-reload
+		systemctl start wherry.service`)
+	wherry := "export WHERRY_HOST=unix:///run/wherry/wherry.sock; /t/bin/wherry "
+	m.run(wherry + "load -q -i /t/images/busybox-1.tar; /t/bin/wherry run -d --name box --network none -m 32m --cpus 0.5 --pids-limit 20 busybox:1 sleep 1000")
+	id := m.run(wherry + "inspect -f '{{.Id}} {{.State.Pid}}' box")
+	id, pid, _ := strings.Cut(id, " ")
+	scope := m.run("cd /sys/fs/cgroup/system.slice && ls -d wherry-*.scope")
+	show(m, "active yes system.slice", scope, "ActiveState", "Delegate", "Slice")
+	m.want("0::/system.slice/"+scope+"/"+id, "cat /proc/"+pid+"/cgroup")
+	for file, value := range map[string]string{"memory.max": "33554432", "cpu.max": "50000 100000", "pids.max": "20"} {
+		m.want(value, "cat /sys/fs/cgroup/system.slice/"+scope+"/"+id+"/"+file)
+	}
+	m.want("/system.slice/"+scope+"/shims", `for p in $(pgrep -f 'oar shim'); do sed -n 's/0:://p' /proc/$p/cgroup; done | sort -u`)
+	m.want("gone", "test -e /sys/fs/cgroup/wherry || echo gone")
+	if out, code := m.try(wherry + "run --rm --cgroup-parent x.slice busybox:1 true"); code == 0 || !strings.Contains(out, "slice") {
+		m.t.Errorf("a slice as a container's parent: exit code %d: %s", code, out)
+	}
+	for _, what := range []string{"daemon-reload", "restart wherry.service", "kill -s KILL wherry.service; systemctl reset-failed wherry.service; systemctl restart wherry.service"} {
+		m.run("systemctl " + what)
+		m.eventually(wherry + "version >/dev/null")
+		m.want("running "+pid, wherry+"inspect -f '{{.State.Status}} {{.State.Pid}}' box")
+		m.want("here", wherry+"exec box echo here")
+		m.want("33554432", "cat /sys/fs/cgroup/system.slice/"+scope+"/"+id+"/memory.max")
+	}
+	m.run("systemctl stop wherry.service")
+	m.want("0::/system.slice/"+scope+"/"+id, "cat /proc/"+pid+"/cgroup") // still there
+	m.run("systemctl start wherry.service; " + wherry + "rm -f box; systemctl stop wherry.service")
+	m.eventually("test ! -e /sys/fs/cgroup/system.slice/" + scope) // nobody is left in it
+	show(m, "inactive", scope, "ActiveState")
+}
