@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"wherry.dev/wherry/internal/api/docker"
+	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/files"
@@ -30,7 +31,8 @@ import (
 // grace is how long requests may go on after SIGTERM.
 const grace = 3 * time.Second
 
-// spareThreads are for many requests at once while somebody has filled the machine's table of processes: a thread is one of them.
+// spareThreads are for many requests at once while somebody has filled the machine's table of processes: a thread is one of them. Where
+// the engine itself may have few, it keeps few.
 const spareThreads = 48
 
 // run is the engine's life: directories, lock, sockets, services, requests, and the way back.
@@ -85,7 +87,7 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 	}, log)
 	log.Info("ready", "version", version.Version, "hosts", strings.Join(hosts, " "), "root", o.root, "took", time.Since(began).Round(time.Microsecond))
 	notifyReady()
-	go threads.Reserve(spareThreads) // ends by itself, within milliseconds
+	go threads.Reserve(min(spareThreads, cgroup.ProcessesLeft()/8)) // ends by itself, within milliseconds
 	return serve(ctx, server, listeners, log)
 }
 
