@@ -62,6 +62,21 @@ func TestPostureByEveryWay(t *testing.T) {
 	}
 }
 
+// TestTerminalsAreTheOnlyDescriptors: class 2: with a terminal, a process has that three times and nothing else, by every client.
+func TestTerminalsAreTheOnlyDescriptors(t *testing.T) {
+	h := newHostile(t)
+	image := h.image("base", nil)
+	c := h.background("-t", image, "sleep", "1000")
+	for _, client := range []string{"wherry", "docker"} {
+		for way, args := range map[string][]string{"run": {"run", "--rm", "-t", image}, "exec": {"exec", "-t", c}} {
+			lines := strings.Fields(h.must(client, append(args, "probe", "fds")...))
+			if len(lines) != 6 || lines[0]+lines[2]+lines[4] != "012" || !strings.HasPrefix(lines[1], "/dev/pts/") || lines[1] != lines[3] || lines[1] != lines[5] {
+				t.Errorf("%s by %s: %q", way, client, lines)
+			}
+		}
+	}
+}
+
 // plainPosture replaces what differs from machine to machine: namespaces by whether they are the engine's, limits, the score and a
 // file system's type by whether they are the engine's.
 func plainPosture(t *testing.T, text string) string {

@@ -168,8 +168,11 @@ func TestSharedVolumeSwapsTargets(t *testing.T) {
 	}()
 	source := filepath.Join(t.TempDir(), "source")
 	must(t, os.WriteFile(source, []byte("from the host\n"), 0o644))
-	for range 40 {
+	for n := range 40 {
 		b := newBox(t, "sh", "-c", "cat /vol/a/secret /vol/b/secret")
+		if n%2 == 1 {
+			b.hostUsers()
+		}
 		b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Type: "bind", Source: volume, Destination: "/vol", Options: []string{"rbind"}},
 			specs.Mount{Type: "bind", Source: source, Destination: "/vol/a/etc/made", Options: []string{"bind"}},
 			specs.Mount{Type: "tmpfs", Destination: "/vol/b/etc", Options: []string{"tmpcopyup"}})
