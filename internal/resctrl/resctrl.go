@@ -74,7 +74,8 @@ func (r Root) prepare(k *Class, id string, c *specs.LinuxIntelRdt) error {
 			return err
 		}
 		lines = c.Schemata // the others are so already
-	case err == nil:
+	case err == nil: // somebody else's: it would be removed with the container
+		return fmt.Errorf("a class of service %s exists already: name it in closID, or remove it: %w", k.dir, fs.ErrExist)
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	case c.ClosID != "" && len(lines) == 0:

@@ -136,8 +136,10 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: %v", want, err)
 		}
 	}
-	if _, err := r.Prepare("..", &specs.LinuxIntelRdt{}); err == nil {
-		t.Error("a container whose name leads elsewhere")
+	for _, id := range []string{"..", "there"} { // leads elsewhere; is somebody else's
+		if _, err := r.Prepare(id, &specs.LinuxIntelRdt{}); err == nil {
+			t.Errorf("a class %q", id)
+		}
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 5 { // info mon_groups schemata tasks there
 		t.Errorf("left behind: %v, %v", entries, err)
@@ -150,7 +152,7 @@ func TestKernelsReason(t *testing.T) {
 	must(t, os.WriteFile(dir+"/info/last_cmd_status", []byte("Unknown schema L9\n"), 0o644))
 	must(t, os.Mkdir(dir+"/box", 0o755))
 	must(t, os.Mkdir(dir+"/box/schemata", 0o755)) // nothing can be written to it
-	if _, err := r.Prepare("box", &specs.LinuxIntelRdt{Schemata: []string{"L9:0=1"}}); err == nil || !strings.Contains(err.Error(), "Unknown schema L9") {
+	if _, err := r.Prepare("x", &specs.LinuxIntelRdt{ClosID: "box", Schemata: []string{"L9:0=1"}}); err == nil || !strings.Contains(err.Error(), "Unknown schema L9") {
 		t.Error(err)
 	}
 }
