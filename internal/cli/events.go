@@ -92,7 +92,7 @@ func printEvents(w io.Writer, body io.Reader, tmpl *template.Template) error {
 		} else if err := tmpl.Execute(&line, e.eventText); err != nil {
 			return templateError(err)
 		}
-		if _, err := fmt.Fprintln(w, line.String()); err != nil {
+		if _, err := fmt.Fprintln(w, printable(line.String())); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -61,4 +62,18 @@ func FuzzColumns(f *testing.F) {
 			t.Errorf("%q became %q", text, got)
 		}
 	})
+}
+
+// TestStrangersMoveNoCursor: errors, events and names of files have words of images and containers in them, which a terminal would obey.
+func TestStrangersMoveNoCursor(t *testing.T) {
+	evil := "\x1b]0;evil\a\x1b[2J\u009bname"
+	var out strings.Builder
+	printError(&out, errors.New("no such user "+evil))
+	in := strings.NewReader(`{"Type":"container","Action":"die","Actor":{"ID":"x","Attributes":{"label":"\u001b[2Jname"}}}`)
+	if err := printEvents(&out, in, nil); err != nil {
+		t.Fatal(err)
+	}
+	if text := out.String(); strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) && r != '\n' }) || strings.Count(text, "name") != 2 {
+		t.Errorf("%q", text)
+	}
 }
