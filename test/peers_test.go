@@ -8,12 +8,17 @@ import (
 	"testing"
 )
 
-// TestPeersRunContainersThroughOar: Debian's Podman and Docker's engine (with containerd and its shim) take oar for runc.
+// TestPeersRunContainersThroughOar: Debian's Podman, Docker's engine (with containerd and its shim) and containerd's own client take oar
+// for runc.
 func TestPeersRunContainersThroughOar(t *testing.T) {
 	both := "run by 13\nrun: 7\nexecutable file not found\nno such: 127\n"
+	limited := "unhealthy\nhealthy\n1\nbegun\nasked\n5\nrm: 0\n"
 	wants := map[string]string{
-		"podman":  both + "further\nexec: 3\n/dev/pts/0\nexec -t: 0\n67108864\npaused\n137\nrunning\nrm: 0\n",
-		"dockerd": both + "from outside\nstdin: 0\nfurther\nexec: 3\n67108864\npaused\n137\nrunning\nrm: 0\n",
+		"podman":  both + "further\nexec: 3\n/dev/pts/0\nexec -t: 0\n67108864\npaused\n137\nrunning\nrm: 0\n" + limited + "podman-init\n",
+		"dockerd": both + "from outside\nstdin: 0\nfurther\nexec: 3\n67108864\npaused\n137\nrunning\nrm: 0\n" + limited + "docker-init\n/dev/pts/0\n-t: 0\n",
+		"containerd": "run by 0\nrun: 7\nexecutable file not found\n/dev/pts/0\n-t: 0\ndetached: 0, RUNNING\n67108864\nfurther, there\nexec: 3\n" +
+			"executable file not found\n1\n1\nPAUSED\nRUNNING\nSTOPPED\ndelete: 0\nRUNNING\ngone: 0, 0\n" +
+			"event create\nevent start\nevent exec-added\nevent exec-started\nevent paused\nevent resumed\nevent exit\nevent delete\n",
 	}
 	for name, want := range wants {
 		t.Run(name, func(t *testing.T) { runPeer(t, name, name, want) })

@@ -19,5 +19,12 @@ podman update --memory 64m box >/dev/null; cat "/sys/fs/cgroup/memory/wherry-e2e
 podman pause box >/dev/null && podman inspect box --format '{{.State.Status}}'; podman unpause box >/dev/null
 podman kill box >/dev/null; podman wait box; podman start box >/dev/null && podman inspect box --format '{{.State.Status}}'
 podman rm -f -t 0 box >/dev/null; echo "rm: $?"
+podman run -d --name limited --memory 64m --pids-limit 50 --health-cmd 'test -e /healthy' --health-interval disable "${o[@]}" busybox:1 \
+  sh -c 'echo begun; trap "echo asked; exit 5" TERM; while :; do sleep 0.05; done' >/dev/null
+podman healthcheck run limited >/dev/null || echo unhealthy; podman exec limited touch /healthy; podman healthcheck run limited >/dev/null && echo healthy
+podman stats --no-stream --format '{{.MemUsage}} {{.PIDs}}' limited | grep -c '/ 67.11MB [1-9]'
+podman stop -t 10 limited >/dev/null; podman logs limited; podman inspect limited --format '{{.State.ExitCode}}'
+podman rm limited >/dev/null; echo "rm: $?"
+podman run --rm --init --init-path "$(command -v catatonit)" "${o[@]}" busybox:1 cat /proc/1/comm
 find /sys/fs/cgroup -mindepth 1 -maxdepth 4 -depth -type d \( -path '*/wherry-e2e-podman*' -o -path '*/libpod_parent*' \) -exec rmdir {} + 2>/dev/null
 true
