@@ -1,6 +1,7 @@
 package ociruntime
 
 import (
+	"os"
 	osexec "os/exec"
 	"runtime"
 	"strings"
@@ -26,10 +27,8 @@ func ip(t *testing.T, args ...string) {
 
 // TestNetDevices: interfaces go into the container's network with their addresses, in a user namespace or without.
 func TestNetDevices(t *testing.T) {
-	for _, host := range []bool{false, true} {
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
+	for name, host := range map[string]bool{"own users": false, "host users": true} {
+		t.Run(name, func(t *testing.T) {
 			networkOfItsOwn(t)
 			ip(t, "link", "add", "dev0", "type", "veth", "peer", "name", "dev1")
 			ip(t, "addr", "add", "10.9.8.7/24", "dev", "dev0")
@@ -46,8 +45,36 @@ func TestNetDevices(t *testing.T) {
 			if left, err := osexec.Command("ip", "-o", "link").Output(); err != nil || strings.Contains(string(left), "dev") {
 				t.Errorf("%v: still on the host: %s", err, left)
 			}
-		}()
-		<-done
+		})
+	}
+}
+
+// TestHostsNamespaceByPath is entered by a container with users of its own, who have no right to that.
+func TestHostsNamespaceByPath(t *testing.T) {
+	made := make(chan *os.File)
+	go func() {
+		runtime.LockOSThread() // the thread ends with the goroutine
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Error(err)
+		}
+		f, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			t.Error(err)
+		}
+		made <- f
+	}()
+	network := <-made
+	defer network.Close()
+	want, err := os.Readlink(fdPath(network))
+	must(t, err)
+	b := newBox(t, "readlink", "/proc/self/ns/net")
+	for i := range b.spec.Linux.Namespaces {
+		if ns := &b.spec.Linux.Namespaces[i]; ns.Type == specs.NetworkNamespace {
+			ns.Path = fdPath(network)
+		}
+	}
+	if out, _, err := b.run(); err != nil || strings.TrimSpace(out) != want {
+		t.Errorf("%q, want %s, %v", out, want, err)
 	}
 }
 
