@@ -75,6 +75,8 @@ func (r *store) parse(args []string) ([]string, error) {
 		return nil, err
 	}
 	switch {
+	case r.inside != "" && !r.nested:
+		return nil, errors.New("--inside is what oar tells itself in a user namespace: leave it out")
 	case r.rootless != "auto" && r.rootless != "true" && r.rootless != "false":
 		return nil, fmt.Errorf("--rootless %q: it is true, false or auto", r.rootless)
 	case r.manager == "systemd":

@@ -213,6 +213,11 @@ func TestRootlessRefusals(t *testing.T) {
 		u.refuse(words, "run", "c")
 		u.refuse("does not exist", "state", "c")
 	}
+	for option, words := range map[string]string{"--rootless=perhaps": "true, false or auto", "--inside=5": "what oar tells itself"} {
+		if out, err := oar(t, option, "list").CombinedOutput(); err == nil || !strings.Contains(string(out), words) {
+			t.Errorf("%s: %v, %q", option, err, out)
+		}
+	}
 	newPerson(t, nil, "true").refuse("make control group", "--rootless", "false", "run", "c")
 }
 
