@@ -333,3 +333,32 @@ func TestRootlessJoinsNamespaces(t *testing.T) {
 		t.Errorf("it is in %q, not in %q", out, want)
 	}
 }
+
+// TestRootlessInterrupts: what is typed at a terminal reaches both processes that wait for a container, and its program once.
+func TestRootlessInterrupts(t *testing.T) {
+	u := newPerson(t, nil, "sh", "-c", "trap 'echo interrupted' INT; trap 'echo asked; exit 5' TERM; echo ready; while :; do sleep 0.01; done")
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	must(t, err)
+	defer master.Close()
+	must(t, unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0))
+	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	must(t, err)
+	slave, err := os.OpenFile("/dev/pts/"+strconv.Itoa(number), os.O_RDWR|unix.O_NOCTTY, 0)
+	must(t, err)
+	cmd := u.command(t.Context(), "--root", u.root, "run", "c")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+	cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = true, true
+	must(t, cmd.Start())
+	must(t, slave.Close())
+	out := &lockedBuffer{}
+	go func() { _, _ = master.WriteTo(out) }()
+	out.await(t, "ready")
+	_, err = master.Write([]byte{3})
+	must(t, err)
+	out.await(t, "interrupted")
+	must(t, cmd.Process.Signal(unix.SIGTERM))
+	out.await(t, "asked")
+	if err := cmd.Wait(); exitCodeOf(err) != 5 || strings.Count(out.String(), "interrupted") != 1 {
+		t.Errorf("%v: %q", err, out.String())
+	}
+}
