@@ -336,7 +336,7 @@ func TestRootlessJoinsNamespaces(t *testing.T) {
 
 // TestRootlessInterrupts: what is typed at a terminal reaches both processes that wait for a container, and its program once.
 func TestRootlessInterrupts(t *testing.T) {
-	u := newPerson(t, nil, "sh", "-c", "trap 'echo interrupted' INT; trap 'echo asked; exit 5' TERM; echo ready; while :; do sleep 0.01; done")
+	u := newPerson(t, nil, "sh", "-c", "trap 'echo interrupted' INT; trap 'echo asked; exit 5' TERM; sleep 1000 & echo ready; while :; do wait; done")
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	must(t, err)
 	defer master.Close()
