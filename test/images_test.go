@@ -7,7 +7,7 @@ import (
 )
 
 // TestCommonImages: images whose entrypoints do what the official ones do (own a volume, step down from root by gosu or setpriv, make a
-// database, write configuration) run unchanged by default and under --security-opt wherry=strict, and what runs in them does real work.
+// database, write configuration) run unchanged by default and under --strict, and what runs in them does real work.
 func TestCommonImages(t *testing.T) {
 	e := newEngine(shared, t.TempDir())
 	if err := e.start(); err != nil {
@@ -23,7 +23,7 @@ func TestCommonImages(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for mode, options := range map[string][]string{"default": nil, "strict": {"--security-opt", "wherry=strict"}} {
+	for mode, options := range map[string][]string{"default": nil, "strict": {"--strict"}} {
 		t.Run(mode, func(t *testing.T) {
 			c := &commonImages{t: t, e: e, mode: mode, options: options}
 			t.Run("nginx", c.nginx)
@@ -219,7 +219,7 @@ func strictTakesAway(t *testing.T, e *engine) {
 		"setcap":           "cp /usr/bin/id /usr/local/bin/bound; setcap cap_net_bind_service=+ep /usr/local/bin/bound",
 		"chroot":           "chroot / id",
 	} {
-		if out, err := e.run("wherry", "run", "--rm", "--security-opt", "wherry=strict", "debian:12", "sh", "-c", script); err == nil {
+		if out, err := e.run("wherry", "run", "--rm", "--strict", "debian:12", "sh", "-c", script); err == nil {
 			t.Errorf("%s works: %s", what, out)
 		}
 	}

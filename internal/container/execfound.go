@@ -50,6 +50,7 @@ func findExecs(ctx context.Context, l life, t *task.Task) error {
 			close(e.begun)
 			close(e.done)
 		default:
+			l.s.execs.setRunning(e, true) // for as long as its end is being noted
 			e.end(l.s, state.Code)
 		}
 	}
