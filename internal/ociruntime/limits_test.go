@@ -158,22 +158,22 @@ func TestUnsupported(t *testing.T) {
 		change  func(*specs.Spec)
 		refused bool
 	}{
-		"mountLabel":      {func(s *specs.Spec) { s.Linux.MountLabel = "x" }, false},
-		"apparmorProfile": {func(s *specs.Spec) { s.Process.ApparmorProfile = "docker-default" }, true},
-		"selinuxLabel":    {func(s *specs.Spec) { s.Process.SelinuxLabel = "x" }, true},
+		"mountLabel":   {func(s *specs.Spec) { s.Linux.MountLabel = "x" }, false},
+		"AppArmor":     {func(s *specs.Spec) { s.Process.ApparmorProfile = "docker-default" }, true},
+		"selinuxLabel": {func(s *specs.Spec) { s.Process.SelinuxLabel = "x" }, true},
 		"NOTIFY": {func(s *specs.Spec) {
 			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"mount"}, Action: specs.ActNotify}}}
 		}, true},
 	} {
 		b := newBox(t, "true")
 		row.change(b.spec)
-		c, err := b.create(nil)
 		if row.refused {
-			if err == nil || !strings.Contains(err.Error(), name) {
+			if _, _, err := b.run(); err == nil || !strings.Contains(err.Error(), name) {
 				t.Errorf("%s: %v", name, err)
 			}
 			continue
 		}
+		c, err := b.create(nil)
 		must(t, err)
 		if !strings.Contains(strings.Join(c.Warnings(), "\n"), name) {
 			t.Errorf("%s: warned of %q", name, c.Warnings())

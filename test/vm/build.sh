@@ -45,7 +45,7 @@ work=$(mktemp -d "$out/work.XXXXXX"); trap 'rm -rf "$work"' EXIT
 cd "$work"; mkdir -p boot/{bin,m,dev,proc,root} disk/{bin,sbin,dev,proc,sys,run,tmp,root,images,lib64,etc,usr/bin,var/lib,var/log,"lib/modules/$release"}
 cp /bin/busybox boot/bin/
 # In the order in which they need each other.
-for m in virtio/virtio_ring virtio/virtio virtio/virtio_pci_modern_dev virtio/virtio_pci_legacy_dev virtio/virtio_pci block/virtio_blk; do cp "$out/modules/kernel/drivers/$m.ko" boot/m/; done
+for m in virtio/virtio_ring virtio/virtio virtio/virtio_pci_modern_dev virtio/virtio_pci_legacy_dev virtio/virtio_pci block/virtio_blk char/virtio_console; do cp "$out/modules/kernel/drivers/$m.ko" boot/m/; done
 install -m 755 "$here/guest/boot" boot/init
 (cd boot && find . | cpio -o -H newc --quiet | gzip -1) >"$out/initrd"
 
