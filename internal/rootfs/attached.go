@@ -45,6 +45,10 @@ func (r *Rootfs) inOwnMounts(lower []*os.File) (f *os.File, err error) {
 		return nil, fmt.Errorf("keep the layers' mounts from the host: %w", err)
 	}
 	for i, l := range lower {
+		// A clone of a shared mount is its peer: what is mounted on it would appear on the host's, where systemd has made all mounts shared.
+		if err := unix.MountSetattr(int(l.Fd()), "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
+			return nil, fmt.Errorf("cut layer %s off from the host's mounts: %w", r.Lower[i], err)
+		}
 		if err := unix.MoveMount(int(l.Fd()), "", unix.AT_FDCWD, r.Lower[i], unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 			return nil, fmt.Errorf("attach layer %s: %w", r.Lower[i], err)
 		}
