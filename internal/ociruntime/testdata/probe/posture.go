@@ -16,6 +16,11 @@ import (
 // posture prints what the process is confined to, one fact a line, in a fixed order; to a file where one is named, which is opened last.
 // Nothing in it depends on the machine's size or load.
 func posture(args []string) {
+	if len(args) > 0 {
+		if _, err := os.Stat(args[0]); err == nil { // health checks come again and again
+			return
+		}
+	}
 	var text bytes.Buffer
 	describe(&text)
 	if len(args) == 0 {
