@@ -28,6 +28,7 @@ type creation struct {
 	pidfdSocket   string
 	config        string
 	preserve      int
+	sockets       int // of those, a service manager's
 	noPivot       bool
 	noNewKeyring  bool
 	gate          bool // the container waits for another process's start
@@ -61,6 +62,7 @@ func (r *store) create(ctx context.Context, f flags) error {
 	if o.id, err = f.id(); err != nil {
 		return err
 	}
+	o.takeSockets()
 	if done, err := r.elsewhere(o.where); done {
 		return err
 	}
@@ -98,6 +100,7 @@ func (c *record) make(ctx context.Context, o creation) (*ociruntime.Container, e
 	if err := c.save(); err != nil {
 		return nil, err
 	}
+	o.announceSockets(c.spec.Process)
 	options := ociruntime.CreateOptions{ID: c.ID, Bundle: c.Bundle, Spec: c.spec, PreserveFDs: o.preserve, NoNewKeyring: o.noNewKeyring, Trace: o.trace,
 		LimitsOptional: o.limitless, NoPivot: o.noPivot, Measure: o.measure}
 	if o.gate {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -325,4 +326,64 @@ func readAffinity(t *testing.T) string {
 	b, err := os.ReadFile("/proc/self/status")
 	must(t, err)
 	return line(string(b), "Cpus_allowed_list")
+}
+
+// TestLoopbackIsUp in a network namespace of the container's own, a user namespace or not.
+func TestLoopbackIsUp(t *testing.T) {
+	h := newHost(t, nil, "cat", "/proc/net/fib_trie")
+	if out := h.oar("run", "-b", h.dir, "c"); !strings.Contains(out, "127.0.0.1") {
+		t.Errorf("%q", out)
+	}
+}
+
+// TestSocketsOfAServiceManager are passed on, and announced to the program as to the first process.
+func TestSocketsOfAServiceManager(t *testing.T) {
+	h := newHost(t, nil, "sh", "-c", "echo $LISTEN_FDS $LISTEN_PID; cat <&3; cat <&4")
+	var files []*os.File
+	for _, text := range []string{"socket\n", "preserved\n"} {
+		f, err := os.CreateTemp(t.TempDir(), "passed")
+		must(t, err)
+		defer f.Close()
+		_, err = f.WriteString(text)
+		must(t, err)
+		_, err = f.Seek(0, 0)
+		must(t, err)
+		files = append(files, f)
+	}
+	cmd := oarAt(t, h.root, "run", "--preserve-fds", "1", "-b", h.dir, "c")
+	cmd.ExtraFiles = files
+	sh := exec.Command("sh", append([]string{"-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"`, "sh"}, cmd.Args...)...)
+	sh.Path, sh.Env, sh.ExtraFiles = "/bin/sh", os.Environ(), files
+	sh.Args[3] = cmd.Path
+	if out, err := sh.CombinedOutput(); err != nil || string(out) != "1 1\nsocket\npreserved\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
+// TestMountedTwice: the terminal is in the topmost devpts.
+func TestMountedTwice(t *testing.T) {
+	h := newHost(t, func(s *specs.Spec) {
+		s.Process.Terminal = true
+		for _, m := range s.Mounts {
+			if m.Type == "devpts" {
+				s.Mounts = append(s.Mounts, m)
+				break
+			}
+		}
+	}, "busybox", "tty")
+	if out := h.oar("run", "-b", h.dir, "c"); out != "/dev/pts/0\n" {
+		t.Errorf("%q", out)
+	}
+	h.oar("run", "-d", "--keep", "-b", h.dir, "--console-socket", listenOnce(t), "d")
+	h.refuse("chdir to cwd", "exec", "--cwd", "/no/such", "d", "true")
+	h.oar("delete", "-f", "d")
+}
+
+// listenOnce takes a terminal and keeps it.
+func listenOnce(t *testing.T) string {
+	socket := filepath.Join(t.TempDir(), "socket")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	must(t, err)
+	t.Cleanup(func() { l.Close() })
+	return socket
 }

@@ -167,7 +167,7 @@ func TestLimitsOfUpdate(t *testing.T) {
 		{"memory", "64m", `{"memory":{"limit":67108864}}`}, {"memory-reservation", "1.5GiB", `{"memory":{"reservation":1610612736}}`},
 		{"memory-swap", "-1", `{"memory":{"swap":-1}}`}, {"kernel-memory", "2KB", `{"memory":{"kernel":2048}}`}, {"kernel-memory-tcp", "7", `{"memory":{"kernelTCP":7}}`},
 		{"cpu-period", "10", `{"cpu":{"period":10}}`}, {"cpu-quota", "-1", `{"cpu":{"quota":-1}}`}, {"cpu-burst", "0", `{"cpu":{"burst":0}}`}, {"cpu-share", "512", `{"cpu":{"shares":512}}`},
-		{"cpu-idle", "1", `{"cpu":{"idle":1}}`}, {"cpu-rt-period", "5", `{"cpu":{"realtimePeriod":5}}`}, {"cpu-rt-runtime", "6", `{"cpu":{"realtimeRuntime":6}}`},
+		{"cpu-idle", "1", `{"cpu":{"idle":1}}`}, {"cpu-idle", "2", "out of range"}, {"cpu-idle", "-1", "0 or 1"}, {"cpu-rt-period", "5", `{"cpu":{"realtimePeriod":5}}`}, {"cpu-rt-runtime", "6", `{"cpu":{"realtimeRuntime":6}}`},
 		{"cpuset-cpus", "0-1", `{"cpu":{"cpus":"0-1"}}`}, {"cpuset-mems", "0", `{"cpu":{"mems":"0"}}`}, {"pids-limit", "-1", `{"pids":{"limit":-1}}`}, {"pids-limit", "0", `{"pids":{"limit":1}}`}, {"blkio-weight", "500", `{"blockIO":{"weight":500}}`},
 		{"memory", "99999999999t", "out of range"}, {"memory", "much", "not a number"}, {"memory", "-2", "negative"}, {"cpu-share", "-1", "negative"}, {"blkio-weight", "70000", "out of range"},
 		{"pids-limit", "1k", "not a number"},

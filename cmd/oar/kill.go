@@ -42,6 +42,9 @@ func (r *store) kill(_ context.Context, f flags) error {
 		return c.killAll(signal, all)
 	}
 	pidfd, alive := c.process()
+	if !alive && c.unreaped() {
+		return nil // to the kernel it is there until somebody has taken its end
+	}
 	if !alive {
 		return c.notRunning()
 	}
@@ -62,6 +65,15 @@ func endsByDefault(signal unix.Signal) bool {
 		return false
 	}
 	return true
+}
+
+// unreaped says that the first process has ended and nobody has waited for it yet.
+func (c *record) unreaped() bool {
+	if c.Pid == 0 {
+		return false
+	}
+	started, err := startTime(c.Pid)
+	return err == nil && started == c.Started
 }
 
 // notRunning has words that callers look for.

@@ -29,7 +29,7 @@ func limits() []limitOption {
 		{"cpu-quota", "how long it may compute in a period, " + time + "; -1: always", integer(func(r *specs.LinuxResources) **int64 { return &cpu(r).Quota })},
 		{"cpu-burst", "how much of an unused quota may be used later, " + time, natural(func(r *specs.LinuxResources) **uint64 { return &cpu(r).Burst })},
 		{"cpu-share", "its weight against others: `N` of 1024", natural(func(r *specs.LinuxResources) **uint64 { return &cpu(r).Shares })},
-		{"cpu-idle", "1: it computes when nobody else does; 0 (`N`): as others", integer(func(r *specs.LinuxResources) **int64 { return &cpu(r).Idle })},
+		{"cpu-idle", "1: it computes when nobody else does; 0 (`N`): as others", zeroOrOne},
 		{"cpu-rt-period", "the period of real-time scheduling, " + time, natural(func(r *specs.LinuxResources) **uint64 { return &cpu(r).RealtimePeriod })},
 		{"cpu-rt-runtime", "how long it may compute in that, " + time, integer(func(r *specs.LinuxResources) **int64 { return &cpu(r).RealtimeRuntime })},
 		{"cpuset-cpus", "the processors that it may use: a `LIST` as in 0-2,7", func(r *specs.LinuxResources, v string) error { cpu(r).Cpus = v; return nil }},
@@ -109,6 +109,16 @@ func natural(at func(*specs.LinuxResources) **uint64) func(*specs.LinuxResources
 		*at(r) = &u
 		return err
 	}
+}
+
+// zeroOrOne is what idle scheduling may be.
+func zeroOrOne(r *specs.LinuxResources, text string) error {
+	n, err := number(text, 1)
+	if err == nil && n < 0 {
+		err = errors.New("it is 0 or 1")
+	}
+	cpu(r).Idle = &n
+	return err
 }
 
 // someProcesses is at least one: the container's first has to be counted (runc takes 0 for 1).

@@ -21,11 +21,14 @@ type ExecError struct {
 	Code int // 127: not found; 126: found but cannot be run
 	Err  error
 	Why  string
+	cwd  bool // it is the working directory that could not be entered
 }
 
 func (e *ExecError) Error() string {
 	text := fmt.Sprintf("exec: %q: %v", e.Path, e.Err)
-	if strings.Contains(e.Path, "/") {
+	if e.cwd {
+		text = fmt.Sprintf("chdir to cwd (%q): %v", e.Path, e.Err)
+	} else if strings.Contains(e.Path, "/") {
 		text = fmt.Sprintf("exec %s: %v", e.Path, e.Err)
 	}
 	if e.Why == "" {
@@ -50,7 +53,7 @@ func diagnose(err error, p *sysprog.Program, tried execPaths, files view) error 
 			"container that would have to be made without masks (docker --security-opt systempaths=unconfined, podman --security-opt unmask=ALL)", err)
 	}
 	if dir, ok := strings.CutPrefix(failed.Name, enterDirectory); ok {
-		return &ExecError{Path: dir, Code: 126, Err: failed.Errno, Why: "the working directory cannot be entered; set another one with -w"}
+		return &ExecError{Path: dir, Code: 126, cwd: true, Err: failed.Errno, Why: "the working directory cannot be entered; set another one with -w"}
 	}
 	name, ok := strings.CutPrefix(failed.Name, "execute ")
 	if !ok {

@@ -51,7 +51,8 @@ type layout struct {
 	null         *os.File   // a folder with a null device of ours
 	aside        []*os.File // attached outside of the root, for parts of them
 	devpts       *os.File
-	console      *os.File // the terminal's master side
+	terminals    *specs.Mount // what devpts is mounted by
+	console      *os.File     // the terminal's master side
 	slave        *os.File
 	warnings     []string
 }
@@ -131,7 +132,7 @@ func (l *layout) prepareMount(m *specs.Mount) error {
 		return l.cgroupMounts(m.Destination, o)
 	case m.Type == "devpts":
 		a.made = true
-		if l.devpts != nil && path.Clean(m.Destination) == "/dev/pts" {
+		if l.devpts != nil && m == l.terminals {
 			a.source, err = dup(l.devpts)
 		} else {
 			a.source, err = l.newFilesystem("devpts", l.ownedBy(slices.DeleteFunc(o.data, func(d string) bool { return d == "newinstance" })), o)

@@ -110,6 +110,7 @@ func stages() []stage {
 		{"attach the root file system", (*writer).enterRoot},
 		{"attach the mounts", (*writer).attachAll},
 		{"set the names", (*writer).names},
+		{"set the loopback interface up", (*writer).loopback},
 		{"set the sysctls", (*writer).sysctls},
 		{"mask and protect paths", (*writer).protectedPaths},
 		{"bring the mounts into their order", (*writer).order},

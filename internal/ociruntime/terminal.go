@@ -25,6 +25,7 @@ func (l *layout) openTerminal() error {
 		}
 		return nil
 	}
+	l.terminals = pts
 	o := parseMountOptions(pts.Options)
 	o.change(o.tree)
 	o.source = pts.Source
