@@ -1,5 +1,5 @@
 // Package systemd has the service manager make, limit and stop the control groups of containers: transient scope units with a delegated
-// group (systemd.io, "Control Group APIs and Delegation"), over D-Bus, with a client of its own (docs/decisions/0009).
+// group (systemd.io, "Control Group APIs and Delegation"), over D-Bus, with a client of its own (docs/decisions/0012).
 //
 // It owns nothing but the connection; a scope lasts as long as there are processes in its group.
 package systemd

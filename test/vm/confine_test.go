@@ -10,6 +10,7 @@ import (
 
 // TestConfinement runs what wants Debian's kernel: AppArmor, and a criu that understands the kernel.
 func TestConfinement(t *testing.T) {
+	t.Parallel()
 	m := bootDebian(t, "/usr/lib/plain/init")
 	m.run("mount -t securityfs securityfs /sys/kernel/security && mkdir -p /b && cp -a /t/rootfs /b/root")
 	for _, step := range []struct {
@@ -159,6 +160,7 @@ func forgetful(m *machine) {
 
 // TestInitialRAMDisk runs the runtime on a host whose root is the initial file system, which pivot_root(2) does not take away.
 func TestInitialRAMDisk(t *testing.T) {
+	t.Parallel()
 	m := bootFrom(t, t.TempDir(), "stay", "file="+filepath.Join(built(t), "tools.img")+",if=virtio,format=raw,readonly=on")
 	m.want("rootfs", "/t/rootfs/bin/awk '$2 == \"/\" {print $1}' /proc/mounts | /t/rootfs/bin/head -n 1")
 	bundle(m, "box", nil, "sh", "-c", "echo $(ls /); cut -d' ' -f5 /proc/self/mountinfo | xargs; cat /proc/1/comm")

@@ -11,6 +11,7 @@ import (
 // TestRuntime runs the tests of the packages that make containers on a host with control groups of version 2 only. What they skip on one
 // with version 1 they do here.
 func TestRuntime(t *testing.T) {
+	t.Parallel()
 	m := bootDebian(t, "/usr/lib/plain/init apparmor=0") // the tests are of a kernel without it
 	for _, name := range []string{"cgroup", "sysprog", "seccomp", "systemd", "ociruntime", "oar"} {
 		t.Run(name, func(t *testing.T) { m.t = t; m.tests(name) })

@@ -11,6 +11,7 @@ import (
 
 // TestSystemd runs the runtime where systemd is the first process and owns all control groups: containers are in scopes that it makes.
 func TestSystemd(t *testing.T) {
+	t.Parallel()
 	m := bootDebian(t, "/lib/systemd/systemd")
 	m.run("systemctl start dbus.socket")
 	for _, step := range []struct {

@@ -8,6 +8,7 @@ import (
 
 // TestControlGroupsVersion2 runs what a person runs on a host that has control groups of version 2 only.
 func TestControlGroupsVersion2(t *testing.T) {
+	t.Parallel()
 	m := boot(t, newDisk(t))
 	m.run("modprobe bfq && echo bfq >/sys/block/vda/queue/scheduler")
 	m.run("engine start && wherry load -q -i /images/busybox-1.tar")
