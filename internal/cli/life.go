@@ -101,25 +101,34 @@ func atOnce(ctx context.Context, app *App, names []string, verb string, query ur
 	if err != nil {
 		return err
 	}
-	results := make([]chan error, len(names))
-	places := make(chan struct{}, 16)
-	for i, name := range names {
-		results[i] = make(chan error, 1)
-		go func() {
-			places <- struct{}{}
-			defer func() { <-places }()
-			results[i] <- c.Post(ctx, containerPath(name, "/"+verb), query, nil, nil)
-		}()
-	}
-	i := 0
+	answer := together(names, func(name string) error { return c.Post(ctx, containerPath(name, "/"+verb), query, nil, nil) })
 	return each(app, names, func(name string) error {
-		err := <-results[i]
-		i++
+		err := answer()
 		if err == nil {
 			_, err = fmt.Fprintln(app.Out, name)
 		}
 		return err
 	})
+}
+
+// together does something for all names, for some at the same time, and gives the results one by one in their order. All of them are to be taken.
+func together(names []string, do func(name string) error) (next func() error) {
+	results := make([]chan error, len(names))
+	places := make(chan struct{}, 16)
+	for i, name := range names {
+		result := make(chan error, 1)
+		results[i] = result
+		go func() {
+			places <- struct{}{}
+			defer func() { <-places }()
+			result <- do(name)
+		}()
+	}
+	return func() error {
+		first := results[0]
+		results = results[1:]
+		return <-first
+	}
 }
 
 func killCommand(app *App) *cobra.Command {
@@ -151,12 +160,14 @@ func removeCommand(app *App) *cobra.Command {
 				q.Set(name, "1")
 			}
 		}
-		return each(app, args, func(name string) error {
-			name = strings.Trim(name, "/")
-			if name == "" {
+		answer := together(args, func(name string) error {
+			if name = strings.Trim(name, "/"); name == "" {
 				return fmt.Errorf("remove: a container's name cannot be empty")
 			}
-			err := c.Delete(cmd.Context(), containerPath(name, ""), q, nil)
+			return c.Delete(cmd.Context(), containerPath(name, ""), q, nil)
+		})
+		return each(app, args, func(name string) error {
+			err := answer()
 			if *force && client.IsNotFound(err) {
 				printError(app.Err, err) // what is to be gone is gone
 				return nil
@@ -164,7 +175,7 @@ func removeCommand(app *App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintln(app.Out, name)
+			_, err = fmt.Fprintln(app.Out, strings.Trim(name, "/"))
 			return err
 		})
 	}
