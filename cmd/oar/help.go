@@ -48,6 +48,25 @@ func (r *store) commands() []command {
 	}
 }
 
+// command runs one by its name.
+func (r *store) command(ctx context.Context, name string, args []string) error {
+	c, err := r.find(name)
+	if err != nil {
+		return err
+	}
+	if !r.given && !slices.Contains(aboutNoContainer(), name) {
+		if r.root, err = userRoot(r.nested); err != nil {
+			return err
+		}
+	}
+	return c.run(ctx, newFlags(c, args))
+}
+
+// aboutNoContainer are the commands that look for no container's state.
+func aboutNoContainer() []string {
+	return []string{"spec", "features", "explain", "version", "help", "shim", "init", "hello"}
+}
+
 // find returns the command of a name.
 func (r *store) find(name string) (command, error) {
 	for _, c := range r.commands() {

@@ -37,12 +37,3 @@ func main() {
 		os.Exit(1)
 	}
 }
-
-// command runs one by its name.
-func (r *store) command(ctx context.Context, name string, args []string) error {
-	c, err := r.find(name)
-	if err != nil {
-		return err
-	}
-	return c.run(ctx, newFlags(c, args))
-}

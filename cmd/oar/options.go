@@ -68,12 +68,7 @@ func (r *store) parse(args []string) ([]string, error) {
 			return nil, errors.New("--root must name a folder for the containers' states, not /")
 		}
 	}
-	if r.nested, err = ociruntime.Nested(); err == nil && !r.given {
-		r.root, err = userRoot(r.nested)
-	}
-	if err != nil {
-		return nil, err
-	}
+	r.nested, _ = ociruntime.Nested() // without a procfs there are no containers to make either
 	switch {
 	case r.inside != "" && !r.nested:
 		return nil, errors.New("--inside is what oar tells itself in a user namespace: leave it out")

@@ -259,6 +259,11 @@ func TestRootlessFolder(t *testing.T) {
 	if out, err := run(); err == nil || !strings.Contains(out, "must be a folder of this user's") {
 		t.Errorf("another's folder: %v, %q", err, out)
 	}
+	for _, command := range []string{"version", "features", "init -- true"} {
+		if out, err := u.command(t.Context(), strings.Fields(command)...).CombinedOutput(); err != nil {
+			t.Errorf("%s, which looks for no container: %v, %s", command, err, out)
+		}
+	}
 	must(t, os.MkdirAll(u.dir+"/run/oar/there", 0o755))
 	must(t, os.WriteFile(u.dir+"/run/oar/there/state.json", []byte(`{"id":"there"}`), 0o644))
 	must(t, os.WriteFile(u.dir+"/run/oar/there/config.json", []byte(`{}`), 0o644))
