@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -20,11 +21,6 @@ type Move struct {
 // Do moves the interface from the calling thread's namespace, gives it its permanent addresses of global scope again, which it loses on the
 // way, and sets it up. The kernel keeps what else it is: its hardware address, its MTU.
 func (m Move) Do() error {
-	home, err := Home()
-	if err != nil {
-		return err
-	}
-	defer home.Close()
 	here, err := Dial()
 	if err != nil {
 		return err
@@ -46,14 +42,30 @@ func (m Move) Do() error {
 	if strings.Contains(as, "%") { // it is found again by a name that nobody has
 		first = fmt.Sprintf("m%d-%d", index, os.Getpid()%100000)
 	}
-	// The kernel would move it first, and find then that its name is taken.
-	if err := Inside(m.To, home, func() error { return m.free(first) }); err != nil {
-		return err
-	}
-	if err := here.Do(m.leave(index, first)); err != nil {
-		return err
-	}
-	return Inside(m.To, home, func() error { return m.settle(first, as, addresses) })
+	return visit(m.To, func() error {
+		// The kernel would move it first, and find then that its name is taken.
+		if err := m.free(first); err != nil {
+			return err
+		}
+		if err := here.Do(m.leave(index, first)); err != nil {
+			return err
+		}
+		return m.settle(first, as, addresses)
+	})
+}
+
+// visit calls fn on a thread that is in a network namespace and ends with the call: wherever it came from, it is not used again.
+func visit(namespace *os.File, fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("enter the container's network namespace: %w", err)
+			return
+		}
+		done <- fn()
+	}()
+	return <-done
 }
 
 // free says that no interface of the calling thread's namespace has the name.
