@@ -42,7 +42,7 @@ func (r *store) kill(_ context.Context, f flags) error {
 		return c.killAll(signal, all)
 	}
 	pidfd, alive := c.process()
-	if !alive && c.unreaped() {
+	if !alive && unreaped(c) {
 		return nil // to the kernel it is there until somebody has taken its end
 	}
 	if !alive {
@@ -68,7 +68,7 @@ func endsByDefault(signal unix.Signal) bool {
 }
 
 // unreaped says that the first process has ended and nobody has waited for it yet.
-func (c *record) unreaped() bool {
+func unreaped(c *record) bool {
 	if c.Pid == 0 {
 		return false
 	}

@@ -50,11 +50,16 @@ type layout struct {
 	devices      *os.File   // the /dev tmpfs
 	null         *os.File   // a folder with a null device of ours
 	aside        []*os.File // attached outside of the root, for parts of them
-	devpts       *os.File
-	terminals    *specs.Mount // what devpts is mounted by
-	console      *os.File     // the terminal's master side
-	slave        *os.File
-	warnings     []string
+	ptys
+	warnings []string
+}
+
+// ptys are the container's terminals.
+type ptys struct {
+	devpts    *os.File
+	terminals *specs.Mount // what devpts is mounted by
+	console   *os.File     // the terminal's master side
+	slave     *os.File
 }
 
 // prepare makes every mount of the spec, detached, and opens the places where they go.
