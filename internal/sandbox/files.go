@@ -1,11 +1,14 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Files are the ones of /etc that the engine writes for a container; they lie in its own folder and are bound into it.
@@ -28,11 +31,25 @@ func (f Files) Write(c Content) error {
 		path    string
 		content []byte
 	}{{f.Hosts, c.Hosts}, {f.Hostname, []byte(c.Hostname + "\n")}, {f.ResolvConf, c.ResolvConf}} {
-		if err := os.WriteFile(row.path, row.content, 0o644); err != nil {
+		if err := rewrite(row.path, row.content); err != nil {
 			return fmt.Errorf("write the container's %s: %w", filepath.Base(row.path), err)
 		}
 	}
 	return nil
+}
+
+// rewrite does not wait for a running container, whose processes may hold a lease on the file (fcntl(2)): an open would stand still until the
+// kernel takes that away, some 45 seconds later.
+func rewrite(path string, content []byte) error {
+	f, err := os.OpenFile(path, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o644)
+	if errors.Is(err, unix.EAGAIN) {
+		return fmt.Errorf("%w: a process of the container holds a lease on it, which the kernel takes away after a while: try again then, or stop the container", err)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return errors.Join(err, f.Close())
 }
 
 // HostNetwork says what the files of a container on the host's network, or without one, contain.

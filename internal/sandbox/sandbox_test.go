@@ -1,11 +1,15 @@
 package sandbox
 
 import (
+	"errors"
 	"net/netip"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/rootfs"
 )
@@ -71,5 +75,34 @@ func TestHostFiles(t *testing.T) {
 	n.None = true
 	if c := n.Content(); !strings.Contains(string(c.Hosts), "127.0.0.1\tlocalhost") || strings.Contains(string(c.Hosts), "me") {
 		t.Errorf("hosts without a network: %q", c.Hosts)
+	}
+}
+
+// TestLeasesHoldNobodyUp: a container's process that has a lease on its /etc/hosts does not make the engine wait.
+func TestLeasesHoldNobodyUp(t *testing.T) {
+	files := FilesIn(t.TempDir())
+	content := Content{Hosts: []byte("first\n"), ResolvConf: []byte("x\n"), Hostname: "h"}
+	if err := files.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(files.Hosts, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signal.Ignore(unix.SIGIO)
+	defer signal.Reset(unix.SIGIO)
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		t.Fatal(err)
+	}
+	content.Hosts = []byte("second\n")
+	if err := files.Write(content); !errors.Is(err, unix.EAGAIN) || !strings.Contains(err.Error(), "lease") {
+		t.Errorf("with a lease: %v", err)
+	}
+	f.Close()
+	if err := files.Write(content); err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(files.Hosts); err != nil || string(b) != "second\n" {
+		t.Errorf("%q %v", b, err)
 	}
 }
