@@ -14,7 +14,7 @@ import (
 
 // rareSignals is when the signals that hardly anybody sends are caught too: catching one costs a switch between threads, there and back, and all
 // of them would take longer than many a container runs.
-const rareSignals = 20 * time.Millisecond
+const rareSignals = 100 * time.Millisecond
 
 // forwardSignals passes what this process is sent on to a container. Signals that come before started is closed wait for it. The third
 // SIGINT or SIGTERM calls giveUp: whatever runs there does not listen, and somebody wants the prompt back.
