@@ -18,6 +18,7 @@ func TestCheckpointRefuses(t *testing.T) {
 	h.refuse("not running", "--criu", "/no/such", "checkpoint", "c")
 	h.oar("start", "c")
 	images := filepath.Join(h.dir, "images")
+	must(t, os.WriteFile(filepath.Join(h.dir, streamsFile), []byte("[]"), 0o600))
 	for _, row := range []struct {
 		words string
 		args  []string
@@ -27,6 +28,8 @@ func TestCheckpointRefuses(t *testing.T) {
 		{"it is network", []string{"checkpoint", "--empty-ns", "user", "c"}},
 		{"from the images' folder on", []string{"checkpoint", "--parent-path", "/x", "c"}},
 		{"descriptors.json", []string{"restore", "--image-path", images, "-b", h.dir, "other"}},
+		{"as that says", []string{"restore", "--lsm-profile", "apparmor:x", "--image-path", h.dir, "-b", h.dir, "other"}},
+		{"always pivots", []string{"restore", "--no-pivot", "--image-path", h.dir, "-b", h.dir, "other"}},
 	} {
 		out, err := h.try(row.args...)
 		if err == nil || !strings.Contains(out, row.words) || strings.Count(out, "\n") != 1 {

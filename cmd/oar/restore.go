@@ -38,8 +38,8 @@ func (r imager) restore(ctx context.Context, f flags) error {
 	f.yes(&o.detach, "detach d", "do not wait for its end")
 	f.yes(&o.keep, "keep", "leave the stopped container to be looked at and deleted")
 	f.Bool("no-subreaper", false, hidden)
-	f.String("lsm-profile", "", hidden)
-	f.String("lsm-mount-context", "", hidden)
+	profile := f.String("lsm-profile", "", "the security module's `MODULE:LABEL`, which must be the configuration's")
+	mounts := f.String("lsm-mount-context", "", "the `LABEL` of mounts, which must be the configuration's")
 	var err error
 	if o.id, err = f.id(); err != nil {
 		return err
@@ -59,6 +59,9 @@ func (r imager) restore(ctx context.Context, f flags) error {
 	c, err := r.newRecord(o.creation)
 	if err != nil {
 		return err
+	}
+	if label := labelFor(c.spec.Process); *profile != "" && *profile != label || *mounts != "" && *mounts != c.spec.Linux.MountLabel {
+		return errors.Join(fmt.Errorf("--lsm-profile, --lsm-mount-context: the bundle's configuration says %q and %q, and the container is confined as that says", label, c.spec.Linux.MountLabel), os.RemoveAll(c.dir))
 	}
 	signals := catchSignals()
 	pidfd, err := restoreRecord(ctx, c, o)
@@ -219,13 +222,19 @@ func restoreOptions(c *record, o restoration) (r criu.RestoreOptions, err error)
 			r.Inherit = append(r.Inherit, criu.Inherited{Name: name, File: []*os.File{os.Stdin, os.Stdout, os.Stderr}[i]})
 		}
 	}
-	switch p := c.spec.Process; {
-	case p.ApparmorProfile != "" && ociruntime.AppArmor():
-		r.Label = "apparmor:" + p.ApparmorProfile
-	case p.SelinuxLabel != "" && ociruntime.SELinux():
-		r.Label = "selinux:" + p.SelinuxLabel
-	}
+	r.Label = labelFor(c.spec.Process)
 	return r, openNetwork(c, &r)
+}
+
+// labelFor is the security module's label of a configuration, in criu's words.
+func labelFor(p *specs.Process) string {
+	switch {
+	case p.ApparmorProfile != "" && ociruntime.AppArmor():
+		return "apparmor:" + p.ApparmorProfile
+	case p.SelinuxLabel != "" && ociruntime.SELinux():
+		return "selinux:" + p.SelinuxLabel
+	}
+	return ""
 }
 
 // openNetwork opens the network namespace that the configuration names by its path.

@@ -178,3 +178,18 @@ func TestInitialRAMDisk(t *testing.T) {
 	m.run("/t/bin/oar delete --force box")
 	m.cut()
 }
+
+// TestSELinux: labels of processes are the kernel's. It has no policy here, so it knows its own first labels only, and permits everything.
+func TestSELinux(t *testing.T) {
+	m := bootDebian(t, "/usr/lib/plain/init security=selinux selinux=1")
+	m.run("mount -t selinuxfs selinuxfs /sys/fs/selinux")
+	bundle(m, "box", func(s *specs.Spec) { s.Process.SelinuxLabel = "port" }, "sh", "-c", "cat /proc/self/attr/current; sleep 1000")
+	m.run("export PATH=/t/bin:$PATH; oar create -b /b/box box </dev/null >/tmp/box 2>&1; oar start box")
+	m.eventually("grep -q port /tmp/box")
+	m.want("port", "tr -d '\\0' </proc/$(/t/bin/oar state box | sed -n 's/.*\"pid\": \\([0-9]*\\).*/\\1/p')/attr/current")
+	m.want("port", "/t/bin/oar exec box cat /proc/self/attr/current | tr -d '\\0'")
+	m.want("node", "/t/bin/oar exec --process-label node box cat /proc/self/attr/current | tr -d '\\0'")
+	m.want("kernel", "tr -d '\\0' </proc/self/attr/current")
+	m.run("/t/bin/oar delete --force box")
+	m.cut()
+}
