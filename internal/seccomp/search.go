@@ -5,6 +5,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
 )
 
 // segment is a run of numbers, from its own up to the next segment's, with one verdict.
@@ -16,6 +17,7 @@ type segment struct {
 // segmentsOf gathers a profile's rules for one calling convention.
 func segmentsOf(p *specs.LinuxSeccomp, a abi, table map[string][5]int, fallback uint32) ([]segment, error) {
 	verdicts := map[uint32]verdict{}
+	beyond := uint32(0) // the number after the last that the profile names; 0: it names none
 	for _, sc := range p.Syscalls {
 		act, err := action(sc.Action, sc.ErrnoRet)
 		if err != nil {
@@ -27,6 +29,7 @@ func segmentsOf(p *specs.LinuxSeccomp, a abi, table map[string][5]int, fallback 
 				continue
 			}
 			nr := uint32(numbers[a.column]) | a.bit
+			beyond = max(beyond, nr+1)
 			v := verdicts[nr]
 			if err := v.add(rule{sc.Args, act, a.narrow}, fallback); err != nil {
 				return nil, fmt.Errorf("seccomp rule for %s: %w", name, err)
@@ -37,9 +40,12 @@ func segmentsOf(p *specs.LinuxSeccomp, a abi, table map[string][5]int, fallback 
 		}
 	}
 	segments := []segment{{from: a.bit, verdict: verdict{action: fallback}}}
+	if beyond > 0 && refuses(fallback) {
+		segments = append(segments, segment{beyond, verdict{action: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)}})
+	}
 	for nr, v := range verdicts {
 		segments = append(segments, segment{nr, v})
-		if _, next := verdicts[nr+1]; !next {
+		if _, next := verdicts[nr+1]; !next && (nr+1 != beyond || !refuses(fallback)) {
 			segments = append(segments, segment{nr + 1, verdict{action: fallback}})
 		}
 	}
@@ -48,6 +54,16 @@ func segmentsOf(p *specs.LinuxSeccomp, a abi, table map[string][5]int, fallback 
 		segments = segments[1:]
 	}
 	return segments, nil
+}
+
+// refuses says that what a profile does not name is not let through. Calls with numbers above all that it names are then such as its
+// author could not know: they are told apart as not there (ENOSYS), so that a C library takes the older call, as runc has it since 1.0.
+func refuses(fallback uint32) bool {
+	switch fallback & unix.SECCOMP_RET_ACTION_FULL {
+	case unix.SECCOMP_RET_ALLOW, unix.SECCOMP_RET_LOG, unix.SECCOMP_RET_TRACE:
+		return false
+	}
+	return true
 }
 
 // add joins a rule to a verdict. As libseccomp and runc have it: several conditions on one argument are alternatives, a rule without
