@@ -374,7 +374,7 @@ func TestMountedTwice(t *testing.T) {
 	if out := h.oar("run", "-b", h.dir, "c"); out != "/dev/pts/0\n" {
 		t.Errorf("%q", out)
 	}
-	h.oar("run", "-d", "--keep", "-b", h.dir, "--console-socket", listenOnce(t), "d")
+	h.oar("create", "-b", h.dir, "--console-socket", listenOnce(t), "d") // it waits: the program would end at once
 	h.refuse("chdir to cwd", "exec", "--cwd", "/no/such", "d", "true")
 	h.oar("delete", "-f", "d")
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -72,6 +73,12 @@ func TestExplainProvesEachLine(t *testing.T) {
 	facts, pid := explained(t, h.oar("explain", h.dir))
 	if pid == "" {
 		t.Fatal("the running container was not found")
+	}
+	for range 5000 { // its program has begun when start returns, its arguments are noted a moment later
+		if shell(t, pid+"cat /proc/$PID/cmdline") != "" {
+			break
+		}
+		time.Sleep(time.Millisecond)
 	}
 	shown := map[string]string{}
 	for _, f := range facts {
