@@ -26,10 +26,13 @@ func elsewhere() map[string]string {
 	return map[string]string{
 		"TestIDMap": mapped, "TestJoinedUserNamespace": mapped, "TestMountOptions": mapped,
 		"TestTimeOffsets": clocks, "TestExecJoinsTheTimeNamespace": clocks,
-		"TestMountNamespaces":    "a container in the host's mount namespace needs Linux 6.15",
-		"TestPosture":            "its lists name the files of another kernel",
-		"TestReleaseAgent":       "version 2 has no release_agent",
-		"TestExecInAGroupInside": "it is about version 1; TestExecInAGroupBelow is about both",
+		"TestMountNamespaces":         "a container in the host's mount namespace needs Linux 6.15",
+		"TestLiesAreNoEnd":            "its program, once traced, stops for good at a signal of Go's own scheduler, which a slow machine has more of",
+		"TestBinaryIsOutOfReach":      "a hundred execs against a busy program take minutes in emulation",
+		"TestRunsFromAReadOnlyBinary": "it looks into the tree of a hybrid host",
+		"TestPosture":                 "its lists name the files of another kernel",
+		"TestReleaseAgent":            "version 2 has no release_agent",
+		"TestExecInAGroupInside":      "it is about version 1; TestExecInAGroupBelow is about both",
 	}
 }
 
