@@ -67,7 +67,11 @@ func (s *scope) start(ctx context.Context, c *record, properties []systemd.Prope
 	if err := c.save(); err != nil {
 		return err
 	}
-	s.group, err = cgroup.Adopt(group, c.spec.Linux.Resources)
+	res := c.spec.Linux.Resources
+	if systemd.OfUser() {
+		res = cgroup.Delegable(res)
+	}
+	s.group, err = cgroup.Adopt(group, res)
 	return err
 }
 

@@ -84,6 +84,9 @@ func Refused(err error) bool {
 	return false
 }
 
+// Delegable are the limits that a user may set in a group that is delegated to him.
+func Delegable(res *specs.LinuxResources) *specs.LinuxResources { return limits(res) }
+
 // limits are those of the resources that limit something: rules about devices need more rights than a user has, and in a user namespace
 // nobody makes devices. Nil: none.
 func limits(res *specs.LinuxResources) *specs.LinuxResources {

@@ -58,7 +58,7 @@ type address struct {
 
 // addresses of the service manager: root's by its own socket, which needs no bus; a user's by the user's bus.
 func addresses() []address {
-	if !rootless() {
+	if !OfUser() {
 		return []address{{"/run/systemd/private", false}, {"/run/dbus/system_bus_socket", true}}
 	}
 	var list []address
@@ -74,8 +74,8 @@ func addresses() []address {
 	return list
 }
 
-// rootless says that this process is not the host's root: then only the user's own manager takes its requests.
-func rootless() bool {
+// OfUser says that this process is not the host's root: then only the user's own manager takes its requests.
+func OfUser() bool {
 	if os.Geteuid() != 0 {
 		return true
 	}

@@ -176,7 +176,7 @@ func ParseName(path, id string) (Name, error) {
 	n.Unit = strings.ReplaceAll(n.Unit, "+", `\x2b`)
 	if n.Slice == "" {
 		n.Slice = "system.slice"
-		if rootless() {
+		if OfUser() {
 			n.Slice = "user.slice"
 		}
 	}

@@ -20,7 +20,7 @@ func TestSystemd(t *testing.T) {
 	}{
 		{"a scope with limits", scoped}, {"new limits", scopeUpdated}, {"systemd writes its limits again", reloaded}, {"exec, pause, ps", scopeEntered},
 		{"the end", scopeGone}, {"groups made inside", scopeNested}, {"annotations", annotated}, {"a start that fails", scopeFailed},
-		{"podman", podman}, {"containerd", containerd}, {"a user's own manager", userScope}, {"a user's containers", userContainers},
+		{"podman", podman}, {"containerd", containerd}, {"a user's own manager", userScope}, {"a user's containers", userContainers}, {"a user's scopes", userScopes},
 		{"the engine", engineScope},
 	} {
 		t.Run(step.name, func(t *testing.T) { m.t = t; step.run(m) })
@@ -219,4 +219,26 @@ $oar delete --force u; test ! -e $group; echo gone: $?
 END`)
 	m.want("67108864 20 0 paused 33554432 gone: 0", `systemd-run --wait --pipe -q -p User=user -p PAMName=login -E XDG_RUNTIME_DIR=/run/user/1000 -E DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus \
 		systemd-run --user --scope -q -p Delegate=yes sh /b/users/script 2>&1 | xargs`)
+}
+
+// userScopes: a user's manager makes the scope of his container, with limits and without rules about devices, which are root's.
+func userScopes(m *machine) {
+	own := []specs.LinuxIDMapping{{HostID: 1000, Size: 1}}
+	bundle(m, "scopes", func(s *specs.Spec) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+		s.Linux.UIDMappings, s.Linux.GIDMappings = own, own
+		s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20))}, Pids: &specs.LinuxPids{Limit: ptr(int64(20))},
+			Devices: []specs.LinuxDeviceCgroup{{Access: "rwm"}}}
+	}, "sleep", "1000")
+	m.run(`cat >/b/scopes/script <<'END'
+oar="/t/bin/oar --systemd-cgroup"
+$oar run -d -b /b/scopes v </dev/null
+show() { systemctl --user show --value -p $1 oar-v.scope; }
+echo $(show ActiveState) $(show Slice) $(show MemoryMax) $(show TasksMax)
+$oar update --memory 32m v; show MemoryMax; cat /sys/fs/cgroup$(show ControlGroup)/memory.max
+$oar exec v id -u
+$oar delete --force v; show ActiveState
+END`)
+	m.want("active user.slice 67108864 20 33554432 33554432 0 inactive", `systemd-run --wait --pipe -q -p User=user -p PAMName=login -E XDG_RUNTIME_DIR=/run/user/1000 -E DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus \
+		systemd-run --user --scope -q -p Delegate=yes sh /b/scopes/script 2>&1 | xargs`)
 }
