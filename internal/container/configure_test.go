@@ -28,6 +28,22 @@ func checked(c container.Config, h container.HostConfig) error {
 	return v.check()
 }
 
+// TestVersionTwoDiscards: what only version 1 has is left out with a word on hosts without, and kept on hosts that have it.
+func TestVersionTwoDiscards(t *testing.T) {
+	for _, v2 := range []bool{false, true} {
+		swappiness, disable := int64(50), true
+		r := container.Resources{MemorySwappiness: &swappiness, OomKillDisable: &disable}
+		v := validation{config: &container.Config{Cmd: []string{"true"}}, host: withDefaults(&container.HostConfig{Resources: r}), cpus: 2, v2: v2}
+		if err := v.check(); err != nil {
+			t.Fatal(err)
+		}
+		kept := v.host.MemorySwappiness != nil && v.host.OomKillDisable != nil
+		if kept == v2 || (len(v.warnings) == 2) != v2 {
+			t.Errorf("version 2 alone: %v; kept %v, warnings %q", v2, kept, v.warnings)
+		}
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	limits := func(r container.Resources) container.HostConfig { return container.HostConfig{Resources: r} }
 	none, low, twenty := int64(-2), int64(-1), int64(200)

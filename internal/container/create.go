@@ -86,7 +86,7 @@ func (n *creating) configure(context.Context) error {
 		h = *n.q.HostConfig
 	}
 	n.r.HostConfig = withDefaults(&h)
-	v := validation{config: n.r.Config, host: n.r.HostConfig, cpus: n.s.host.cpus}
+	v := validation{config: n.r.Config, host: n.r.HostConfig, cpus: n.s.host.cpus, v2: n.s.host.v2}
 	if err := v.check(); err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/sandbox"
 	"wherry.dev/wherry/internal/task"
@@ -24,12 +25,13 @@ var errClosed = errors.New("the engine is closing")
 type host struct {
 	bootID string
 	cpus   int
+	v2     bool // control groups of version 2 alone
 	rlimit map[string]uint64
 	mapped bool // the files of /etc can be mounted with their ids mapped: tmpfs cannot before kernel 6.3
 }
 
 func lookAround(etc string) host {
-	h := host{cpus: runtime.NumCPU(), rlimit: hardLimits(), mapped: idsMap(etc)}
+	h := host{cpus: runtime.NumCPU(), v2: cgroup.OnlyUnified(), rlimit: hardLimits(), mapped: idsMap(etc)}
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err == nil {
 		h.bootID = strings.TrimSpace(string(b))

@@ -20,6 +20,7 @@ type validation struct {
 	config   *container.Config
 	host     *container.HostConfig
 	cpus     int
+	v2       bool // control groups of version 2 alone
 	warnings []string
 }
 
@@ -274,12 +275,29 @@ func (v *validation) resources(r *container.Resources) error {
 	if err := cpuset(r.CpusetCpus, v.cpus); err != nil {
 		return err
 	}
+	v.discard(r)
 	for _, rule := range r.DeviceCgroupRules {
 		if _, err := spec.ParseDeviceRule(rule); err != nil {
 			return invalid("%v", err)
 		}
 	}
 	return nil
+}
+
+// discard takes out what control groups of version 2 do not have, with a warning in Docker's words: a compose file that runs on one machine
+// runs on the next.
+func (v *validation) discard(r *container.Resources) {
+	if !v.v2 {
+		return
+	}
+	if r.MemorySwappiness != nil && *r.MemorySwappiness != -1 {
+		r.MemorySwappiness = nil
+		v.warnings = append(v.warnings, "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded.")
+	}
+	if r.OomKillDisable != nil && *r.OomKillDisable {
+		r.OomKillDisable = nil
+		v.warnings = append(v.warnings, "Your kernel does not support OomKillDisable. OomKillDisable discarded.")
+	}
 }
 
 // cpuset checks a list such as "0-2,4".
