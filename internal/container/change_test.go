@@ -165,7 +165,10 @@ func TestProbes(t *testing.T) {
 		{[]string{"CMD-SHELL", "yes | head -c 1000000; exit 3"}, 3, "y\ny\n"},
 		{[]string{"CMD-SHELL", "sleep 100 & echo left; exit 1"}, 1, "left"},
 	} {
-		h := &container.HealthConfig{Test: row.test, Interval: 20 * time.Millisecond, Timeout: 300 * time.Millisecond, Retries: 1}
+		h := &container.HealthConfig{Test: row.test, Interval: 20 * time.Millisecond, Timeout: time.Minute, Retries: 1}
+		if row.code < 0 {
+			h.Timeout = 300 * time.Millisecond
+		}
 		id := e.run(request{cmd: sh("sleep 3600"), c: container.Config{Healthcheck: h}})
 		c, _ := e.index.find(id)
 		e.eventually("unhealthy", func() bool { return c.healthState().Status == container.Unhealthy })

@@ -32,12 +32,19 @@ func shimOf(id string) int {
 // nothingLives says that a container without a process has none, nor a shim, a control group or a task.
 func (e *engine) nothingLives(id string) {
 	e.t.Helper()
+	var groups []string
+	var err error
+	defer func() {
+		if e.t.Failed() {
+			e.t.Logf("control groups %v, shim %d, task's folder: %v", groups, shimOf(id), err)
+		}
+	}()
 	e.eventually("nothing of it is left", func() bool {
-		groups, _ := filepath.Glob("/sys/fs/cgroup/*" + e.o.CgroupParent + "/" + id)
+		groups, _ = filepath.Glob("/sys/fs/cgroup/*" + e.o.CgroupParent + "/" + id)
 		if _, err := os.Stat("/sys/fs/cgroup" + e.o.CgroupParent + "/" + id); err == nil {
 			groups = append(groups, "cgroup2")
 		}
-		_, err := os.Stat(filepath.Join(e.o.State, "tasks", id))
+		_, err = os.Stat(filepath.Join(e.o.State, "tasks", id))
 		return len(groups) == 0 && shimOf(id) == 0 && os.IsNotExist(err)
 	})
 }
@@ -183,6 +190,7 @@ func TestEngineKilledWhileStarting(t *testing.T) {
 			t.Fatalf("%s: the victim was not killed: %v", step.name, err)
 		}
 		e.open()
+		t.Logf("killed after %q", step.name)
 		e.checkAll()
 		r := e.rec(id)
 		if r.Status == Running {

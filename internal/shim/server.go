@@ -124,6 +124,10 @@ func (s *Server) client(ctx context.Context, c *Conn) {
 			}
 			continue
 		}
+		if r.Method == MethodCreate { // before the client's end is seen: a shim does not end in the middle of it
+			_ = s.answer(ctx, c, r, files)
+			continue
+		}
 		go func() { _ = s.answer(ctx, c, r, files) }()
 	}
 }

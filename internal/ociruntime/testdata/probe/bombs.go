@@ -42,7 +42,11 @@ func strays([]string) {
 // runner is a process that is never there when one looks: each instance leads a session of its own, forks the next and exits. The first process stays.
 func runner([]string) {
 	signal.Ignore(syscall.SIGCHLD, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT)
-	if fork() > 0 {
+	pid := fork()
+	for ; pid < 0; pid = fork() { // the dead of an earlier bomb may count until somebody has reaped them
+		pause()
+	}
+	if pid > 0 {
 		_, _ = os.Stdout.WriteString("gone off\n")
 		for {
 			time.Sleep(time.Hour)
