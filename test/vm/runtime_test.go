@@ -27,6 +27,7 @@ func elsewhere() map[string]string {
 		"TestIDMap": mapped, "TestJoinedUserNamespace": mapped, "TestMountOptions": mapped,
 		"TestTimeOffsets": clocks, "TestExecJoinsTheTimeNamespace": clocks,
 		"TestMountNamespaces":         "a container in the host's mount namespace needs Linux 6.15",
+		"TestMemoryBelowUseIsRefused": "its shell fills 40 MB within 20 s, in emulation hardly; TestV2Refuses asks the same of version 2",
 		"TestLiesAreNoEnd":            "its program, once traced, stops for good at a signal of Go's own scheduler, which a slow machine has more of",
 		"TestBinaryIsOutOfReach":      "a hundred execs against a busy program take minutes in emulation",
 		"TestRunsFromAReadOnlyBinary": "it looks into the tree of a hybrid host",
