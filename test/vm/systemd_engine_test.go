@@ -16,7 +16,7 @@ func engineScope(m *machine) {
 	for file, value := range map[string]string{"memory.max": "33554432", "cpu.max": "50000 100000", "pids.max": "20"} {
 		m.want(value, "cat /sys/fs/cgroup/system.slice/"+scope+"/"+id+"/"+file)
 	}
-	m.want("/system.slice/"+scope+"/shims", `for p in $(pgrep -x oar); do sed -n 's/0:://p' /proc/$p/cgroup; done | sort -u`)
+	m.want("/system.slice/"+scope+"/shims", `for p in $(pgrep -f '^oar shim'); do sed -n 's/0:://p' /proc/$p/cgroup; done | sort -u`)
 	m.want("gone", "test -e /sys/fs/cgroup/wherry || echo gone")
 	// systemd makes all mounts shared: a container's stay its own.
 	m.want("hi", "cut -d' ' -f5 /proc/self/mountinfo >/tmp/before; "+wherry+"run --rm --network none busybox:1 sh -c 'mount -t tmpfs x /tmp 2>/dev/null; echo hi'; cut -d' ' -f5 /proc/self/mountinfo | diff /tmp/before -")
