@@ -117,6 +117,7 @@ def t_api(n):
             api.post(f"/containers/{made['Id']}/start")
             ended = time.perf_counter()
             api.call("DELETE", f"/containers/{made['Id']}?force=1")
+            time.sleep(0.05)  # in the other tests the peers have their turn
             if i:
                 created.append((middle - began) * 1e3)
                 started.append((ended - middle) * 1e3)
