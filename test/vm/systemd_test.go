@@ -26,7 +26,7 @@ func TestSystemd(t *testing.T) {
 		t.Run(step.name, func(t *testing.T) { m.t = t; step.run(m) })
 	}
 	m.t = t
-	m.off()
+	m.cut()
 }
 
 func ptr[T any](v T) *T { return &v }
