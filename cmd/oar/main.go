@@ -1,9 +1,4 @@
 // Command oar is Wherry's runtime: it runs OCI bundles, stands beside containers as their shim, and is the program of the built-in image.
-//
-// The number of processors is the machine's: to learn a quota of the control group would cost each start ten system calls.
-//
-//go:debug containermaxprocs=0
-//go:debug updatemaxprocs=0
 package main
 
 import (
