@@ -112,6 +112,8 @@ func checkpointable(c *record) error {
 		return errors.New("checkpoint and restore need root: criu takes and gives what only the machine's root may")
 	case c.spec.Process.Terminal:
 		return errors.New("the container has a terminal, whose other side is held by somebody outside: only containers without one can be checkpointed")
+	case hasUserNamespace(c.spec):
+		return errors.New("the container has a user namespace: criu can write it down, but not make its device nodes again from within it")
 	case c.Scope != "":
 		return errors.New("the container's control group is a scope of systemd's: only containers whose groups oar makes can be checkpointed")
 	}

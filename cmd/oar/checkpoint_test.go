@@ -55,6 +55,18 @@ func TestCheckpointRefusesWhatIsHeldOutside(t *testing.T) {
 	h.refuse("ipc namespace of /proc/self/ns/ipc", "--criu", "/no/such", "checkpoint", "c")
 }
 
+func TestCheckpointRefusesUserNamespaces(t *testing.T) {
+	h := newHost(t, func(s *specs.Spec) {
+		ids := []specs.LinuxIDMapping{{HostID: 0x31000000, Size: 65536}}
+		s.Linux.UIDMappings, s.Linux.GIDMappings = ids, ids
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	}, "sleep", "1000")
+	h.create()
+	h.oar("start", "c")
+	h.refuse("user namespace", "--criu", "/no/such", "checkpoint", "c")
+	h.await(specs.StateRunning)
+}
+
 // TestStreamsOfImages: names from an archive are names of streams, or refused.
 func TestStreamsOfImages(t *testing.T) {
 	dir := t.TempDir()
