@@ -2,7 +2,6 @@ package network
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -96,7 +95,22 @@ func (s *state) ownAnnexes() map[string]bool {
 	return out
 }
 
-// isAnnexes says that a link is of an annex of this engine's.
+// isAnnexes says that a link is of an annex of this engine's: its name is one that annexOf makes. A prefix alone may begin anybody's links,
+// "whatever0" among them.
 func (n names) isAnnexes(l netlink.Link) bool {
-	return (l.Type() == "veth" || l.Type() == "bridge") && slices.ContainsFunc(n.annexes[:], func(prefix string) bool { return strings.HasPrefix(l.Attrs().Name, prefix) })
+	for i, prefix := range n.annexes {
+		kind := "veth"
+		if i == 0 {
+			kind = "bridge"
+		}
+		rest, ok := strings.CutPrefix(l.Attrs().Name, prefix)
+		if !ok || l.Type() != kind || len(rest) <= n.annexDigits || rest[n.annexDigits] != '-' {
+			continue
+		}
+		number, err := strconv.ParseUint(rest[n.annexDigits+1:], 10, 16)
+		if _, odd := strconv.ParseUint(rest[:n.annexDigits], 16, 64); odd == nil && err == nil && number > 0 {
+			return true
+		}
+	}
+	return false
 }

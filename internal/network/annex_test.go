@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/moby/moby/api/types/network"
+	"github.com/vishvananda/netlink"
 )
 
 // crowd fills one bridge of a network with endpoints that exist in memory only, and gives what takes them away again.
@@ -149,5 +150,33 @@ func TestAnnexesOfNobody(t *testing.T) {
 	}
 	if err := s.Remove(t.Context(), "left"); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestLinksThatBeginLikeAnnexes: what is tidied up after an earlier life is what it has made, not what has a name that begins alike.
+func TestLinksThatBeginLikeAnnexes(t *testing.T) {
+	link := func(kind, name string) netlink.Link {
+		return &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: name}, LinkType: kind}
+	}
+	id := strings.Repeat("0123456789abcdef", 4)
+	for _, state := range []string{"/run/wherry", "/run/another"} {
+		n := namesOf(state)
+		own := n.annexOf(id, 12)
+		for _, l := range []netlink.Link{link("bridge", own.bridge), link("veth", own.upper), link("veth", own.lower)} {
+			if !n.isAnnexes(l) {
+				t.Errorf("%s: %s %s is not an annex's", state, l.Type(), l.Attrs().Name)
+			}
+		}
+		foreign := []netlink.Link{link("veth", own.bridge), link("bridge", own.upper), link("dummy", own.bridge)}
+		for _, prefix := range n.annexes {
+			for _, rest := range []string{"", "tever0", id[:n.annexDigits], id[:n.annexDigits] + "-", id[:n.annexDigits] + "-x", id[:n.annexDigits] + "-0", id[:n.annexDigits-1] + "x-1"} {
+				foreign = append(foreign, link("bridge", prefix+rest), link("veth", prefix+rest))
+			}
+		}
+		for _, l := range foreign {
+			if n.isAnnexes(l) {
+				t.Errorf("%s: %s %s is taken for an annex's", state, l.Type(), l.Attrs().Name)
+			}
+		}
 	}
 }
