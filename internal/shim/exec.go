@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +16,8 @@ import (
 const (
 	// execsKept is how many execs that have ended are remembered for an engine's next life.
 	execsKept = 32
+	// untoldKept is how many may be while nobody has waited for them: an engine that is slow, or that starts many at once, still will.
+	untoldKept = 1024
 	// outletsKept bounds the descriptors that are held for what execs print should their client go.
 	outletsKept = 256
 	// forgetAfter is how long the exit of an exec without a note is kept for who may wait for it.
@@ -122,9 +125,19 @@ func (x *execs) end(id string, e *execution, exit Exit) {
 		return
 	}
 	x.ended = append(x.ended, id)
-	if len(x.ended) > execsKept {
-		delete(x.byID, x.ended[0])
-		x.ended = x.ended[1:]
+	x.trim()
+}
+
+// trim forgets execs that have ended, the oldest first, and those that nobody has waited for only where they are very many. The caller holds mu.
+func (x *execs) trim() {
+	for i := 0; i < len(x.ended) && len(x.ended) > execsKept; {
+		id := x.ended[i]
+		if len(x.ended) <= untoldKept && !x.byID[id].told {
+			i++
+			continue
+		}
+		delete(x.byID, id)
+		x.ended = slices.Delete(x.ended, i, i+1)
 	}
 }
 
@@ -150,6 +163,7 @@ func (x *execs) tell(id string) {
 	defer x.mu.Unlock()
 	if e := x.byID[id]; e != nil {
 		e.told = true
+		x.trim()
 	}
 }
 
