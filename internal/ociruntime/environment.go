@@ -9,6 +9,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/rootfs"
 )
 
 // withEnvironment is a process whose variables are each there once, the last of a name, and whose HOME is set: where the configuration
@@ -47,9 +49,15 @@ func distinct(env []string) []string {
 // maxPasswd bounds how much of a container's /etc/passwd is read.
 const maxPasswd = 1 << 20
 
-// homeOf reads a user's home folder from the container's /etc/passwd; it is / where nothing says otherwise.
+// homeOf reads a user's home folder from the container's /etc/passwd, which passwd finds and does not open for reading: it may be a pipe or a
+// device. It is / where nothing says otherwise.
 func homeOf(uid uint32, passwd func() (*os.File, error)) string {
-	f, err := passwd()
+	at, err := passwd()
+	if err != nil {
+		return "/"
+	}
+	defer at.Close()
+	f, err := rootfs.Reopen(at)
 	if err != nil {
 		return "/"
 	}
@@ -73,14 +81,14 @@ func homeIn(r io.Reader, uid uint32) string {
 	return "/"
 }
 
-const passwdFile, readPasswd = "/etc/passwd", unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
+const passwdFile = "/etc/passwd"
 
 // ownEnvironment completes the first process's environment; a mount of the configuration may bring the container's /etc/passwd.
 func (s *start) ownEnvironment() *specs.Process {
 	return withEnvironment(s.spec.Process, func() (*os.File, error) {
 		v := viewOf(s.layout.root, s.layout.mounts, "/", []string{passwdFile})
 		defer v.close()
-		return v.open(passwdFile, readPasswd)
+		return v.open(passwdFile, unix.O_PATH)
 	})
 }
 
@@ -92,6 +100,6 @@ func (e *exec) ownEnvironment() *specs.Process {
 			return nil, unix.ESRCH
 		}
 		defer root.Close()
-		return openIn(root, passwdFile, readPasswd)
+		return openIn(root, passwdFile, unix.O_PATH)
 	})
 }
