@@ -43,10 +43,17 @@ func (r *store) delete(ctx context.Context, f flags) error {
 		}
 	}
 	release, err := c.lock()
+	if errors.Is(err, fs.ErrNotExist) {
+		return r.deleteDamaged(id, force, err)
+	}
 	if err != nil {
 		return err
 	}
 	defer release()
+	if c, err = r.load(id); err != nil { // what was read before may be what a creation had begun with
+		return r.deleteDamaged(id, force, err)
+	}
+	c.locked = true
 	if !force {
 		c.awaitSignalled(ctx)
 	}

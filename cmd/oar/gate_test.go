@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -59,7 +60,7 @@ func TestConsoleSocket(t *testing.T) {
 	}
 }
 
-// TestCreatorIsKilled: what a killed create leaves is no running container, and goes with a forced delete.
+// TestCreatorIsKilled: what a killed create leaves is a stopped container, and goes with a delete.
 func TestCreatorIsKilled(t *testing.T) {
 	hook := filepath.Join(t.TempDir(), "hook-runs")
 	h := newHost(t, func(s *specs.Spec) {
@@ -78,8 +79,35 @@ func TestCreatorIsKilled(t *testing.T) {
 	must(t, cmd.Process.Kill())
 	_ = cmd.Wait()
 	h.await(specs.StateStopped)
-	h.oar("delete", "--force", "c") // the hook's process is in the control group too
+	h.oar("delete", "c") // the hook's process is in the control group too
 	h.refuse("does not exist", "state", "c")
+}
+
+// TestTwoDeletes: of two at a time one removes the container and runs its hooks, and the other finds nothing.
+func TestTwoDeletes(t *testing.T) {
+	stopped := filepath.Join(t.TempDir(), "stopped")
+	h := newHost(t, func(s *specs.Spec) {
+		s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo stopped >> " + stopped}}}}
+	}, "true")
+	h.create()
+	c, err := (&store{root: h.root}).load("c")
+	must(t, err)
+	release, err := c.lock()
+	must(t, err)
+	var deletes []*exec.Cmd
+	for range 2 {
+		d := oarAt(t, h.root, "delete", "--force", "c")
+		must(t, d.Start())
+		deletes = append(deletes, d)
+	}
+	time.Sleep(100 * time.Millisecond) // both wait for the lock
+	release()
+	for _, d := range deletes {
+		must(t, d.Wait())
+	}
+	if b, err := os.ReadFile(stopped); err != nil || string(b) != "stopped\n" {
+		t.Errorf("the poststop hook: %q, %v", b, err)
+	}
 }
 
 // TestMountNamespaces: one that is joined by path, and none of its own: then the host's mounts are not touched.

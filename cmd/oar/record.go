@@ -51,6 +51,7 @@ type record struct {
 	spec   *specs.Spec
 	group  *cgroup.Group // see openGroup
 	nested bool          // see store
+	locked bool          // by this process
 	slice  string        // of the scope, while it is made
 	*logger
 }
@@ -119,11 +120,20 @@ func (c *record) lock() (release func(), err error) {
 		f.Close()
 		return nil, fmt.Errorf("lock container %s: %w", c.ID, err)
 	}
-	return func() { f.Close() }, nil
+	mine, err := f.Stat()
+	if now, e := os.Stat(c.dir); err != nil || e != nil || !os.SameFile(mine, now) {
+		f.Close()
+		return nil, fmt.Errorf("container does not exist: %q was deleted meanwhile: %w", c.ID, fs.ErrNotExist)
+	}
+	c.locked = true
+	return func() { c.locked = false; f.Close() }, nil
 }
 
-// creating says that the process that creates the container is still at it.
+// creating says that the process that creates the container is still at it: one that holds the lock, where this process does not.
 func (c *record) creating() bool {
+	if c.locked {
+		return false
+	}
 	f, err := os.Open(c.dir)
 	if err != nil {
 		return false
