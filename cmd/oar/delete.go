@@ -114,11 +114,12 @@ func (c *record) end(ctx context.Context) error {
 		return err
 	}
 	pidfd, alive := c.process()
+	err = c.signalAll(unix.SIGKILL) // by the first process the others may have to be found
 	if alive {
 		defer pidfd.Close()
 		_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
 	}
-	if err := c.signalAll(unix.SIGKILL); err != nil {
+	if err != nil {
 		return err
 	}
 	if err := g.WaitEmpty(ctx); err != nil {

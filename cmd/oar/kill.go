@@ -90,23 +90,21 @@ func (c *record) ownsPids() bool {
 
 // killAll signals every process of a container. That there is none is an error, unless the caller asked for whatever there is.
 func (c *record) killAll(signal unix.Signal, whatever bool) error {
-	pidfd, alive := c.process()
-	if alive {
-		defer pidfd.Close()
-		if err := unix.PidfdSendSignal(int(pidfd.Fd()), signal, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("signal container %s: %w", c.ID, err)
-		}
-	}
-	g, err := c.openGroup()
-	if err != nil {
-		return err
-	}
-	pids, err := g.Procs()
+	pids, err := processesOf(c)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("container %s: %w", c.ID, err)
 	}
+	pidfd, alive := c.process()
+	if alive {
+		defer pidfd.Close()
+	}
 	if len(pids) == 0 && !alive && !whatever {
 		return c.notRunning()
+	}
+	if alive && !slices.Contains(pids, c.Pid) {
+		if err := unix.PidfdSendSignal(int(pidfd.Fd()), signal, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("signal container %s: %w", c.ID, err)
+		}
 	}
 	if len(pids) == 0 {
 		return nil

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -51,7 +52,7 @@ func needGroup(c *record, what string) (*cgroup.Group, error) {
 	return g, err
 }
 
-// processesOf lists those of the container: its control group's, or without one those of its pid namespace.
+// processesOf lists those of the container: its control group's, or without one those of a namespace of its own.
 func processesOf(c *record) ([]int, error) {
 	g, err := c.openGroup()
 	if err != nil {
@@ -65,25 +66,32 @@ func processesOf(c *record) ([]int, error) {
 		return nil, nil
 	}
 	defer pidfd.Close()
-	if !ownsProcesses(c) {
+	kind := ownNamespace(c)
+	if kind == "" {
 		return []int{c.Pid}, nil
 	}
-	pids, err := inNamespace("pid", c.Pid)
+	pids, err := inNamespace(kind, c.Pid)
 	if err != nil { // its first process is ending and shows its namespaces no more
 		return []int{c.Pid}, nil
 	}
 	return pids, nil
 }
 
-func ownsProcesses(c *record) bool {
-	if c.spec.Linux != nil {
-		for _, n := range c.spec.Linux.Namespaces {
-			if n.Type == specs.PIDNamespace {
-				return true
-			}
+// ownNamespace is a kind of namespace that only the container's processes are in, as procfs names it; "" where it has none. One that is
+// joined has others' processes too.
+func ownNamespace(c *record) string {
+	if c.spec.Linux == nil {
+		return ""
+	}
+	for _, row := range []struct {
+		kind specs.LinuxNamespaceType
+		file string
+	}{{specs.PIDNamespace, "pid"}, {specs.MountNamespace, "mnt"}} {
+		if slices.Contains(c.spec.Linux.Namespaces, specs.LinuxNamespace{Type: row.kind}) {
+			return row.file
 		}
 	}
-	return false
+	return ""
 }
 
 // inNamespace lists the processes that share a namespace with one of them, as far as this user may see that.

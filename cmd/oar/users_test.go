@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"flag"
 	"os"
 	"os/exec"
@@ -331,6 +332,57 @@ func TestRootlessJoinsNamespaces(t *testing.T) {
 	}
 	if out := u.oar("exec", "c", "sh", "-c", "readlink /proc/self/ns/user; readlink /proc/self/ns/net; readlink /proc/1/ns/net"); !slices.Equal(strings.Fields(out), append(want, want[1])) {
 		t.Errorf("it is in %q, not in %q", out, want)
+	}
+}
+
+// TestRootlessSharesProcesses: a container without a control group, in the pid namespace of somebody else's processes. What ends it, and all of
+// it, ends nobody else.
+func TestRootlessSharesProcesses(t *testing.T) {
+	holder := exec.CommandContext(t.Context(), "unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "sh", "-c", "echo made; sleep 1000; echo killed")
+	holder.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: plain, Gid: plain}}
+	out := &lockedBuffer{}
+	holder.Stdout = out
+	must(t, holder.Start())
+	defer func() { _ = holder.Process.Kill(); _ = holder.Wait() }()
+	out.await(t, "made")
+	ns := "/proc/" + strconv.Itoa(holder.Process.Pid) + "/ns/"
+	u := newPerson(t, func(s *specs.Spec) {
+		l := s.Linux
+		l.UIDMappings, l.GIDMappings = nil, nil
+		l.Namespaces = slices.DeleteFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
+		l.Namespaces[0].Path, l.Namespaces[len(l.Namespaces)-1].Path = ns+"pid_for_children", ns+"user"
+	}, "sh", "-c", "trap 'echo asked >> /tmp/asked' USR1; (trap 'echo asked >> /tmp/asked' USR1; while :; do sleep 0.01; done) & while :; do sleep 0.01; done")
+	u.oar("create", "c")
+	u.oar("start", "c")
+	asked := func() int {
+		b, _ := os.ReadFile(filepath.Join(u.dir, "rootfs/tmp/asked"))
+		return strings.Count(string(b), "asked")
+	}
+	time.Sleep(200 * time.Millisecond) // both listen
+	u.oar("kill", "--all", "c", "USR1")
+	for deadline := time.Now().Add(10 * time.Second); asked() < 2 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	}
+	time.Sleep(100 * time.Millisecond)
+	if n := asked(); n != 2 {
+		t.Errorf("the signal came %d times to two processes", n)
+	}
+	var pids []int
+	must(t, json.Unmarshal([]byte(u.oar("ps", "--format", "json", "c")), &pids))
+	if len(pids) < 2 {
+		t.Errorf("ps: %v", pids)
+	}
+	u.oar("delete", "--force", "c")
+	alive := func(pid int) bool {
+		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		return err == nil && !strings.Contains(string(b), ") Z ")
+	}
+	for deadline := time.Now().Add(10 * time.Second); slices.ContainsFunc(pids, alive) && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	}
+	if slices.ContainsFunc(pids, alive) {
+		t.Errorf("some of the processes %v are left", pids)
+	}
+	if strings.Contains(out.String(), "killed") || !alive(holder.Process.Pid) {
+		t.Error("the other processes of the namespace were ended too")
 	}
 }
 
