@@ -295,6 +295,9 @@ func TestUpdateAndEvents(t *testing.T) {
 	if e.Data.Memory.Usage.Limit != 32<<20 || e.Data.Pids.Limit != 77 {
 		t.Errorf("from a file: %+v", e.Data)
 	}
+	must(t, os.WriteFile(file, []byte(`{"devices": [{"allow": false, "access": "rwm"}]}`), 0o600)) // as Kubernetes sends it
+	h.oar("update", "--resources", file, "c")
+	h.oar("exec", "c", "sh", "-c", "echo > /dev/null")
 	h.refuse("not a number", "update", "--memory", "much", "c")
 	h.refuse("linux.intelRdt", "update", "--l3-cache-schema", "x", "c")
 }

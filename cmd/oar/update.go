@@ -61,6 +61,9 @@ func (r *store) update(ctx context.Context, f flags) error {
 	if err := updateClass(c, rdt); err != nil {
 		return err
 	}
+	if len(res.Devices) > 0 { // callers send all that they have: the container's own devices are none of theirs to take away
+		res.Devices = append(res.Devices, defaultDevices()...)
+	}
 	g, err := needGroup(c, "update")
 	if err != nil {
 		return err
