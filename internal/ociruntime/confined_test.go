@@ -3,7 +3,9 @@ package ociruntime
 import (
 	"encoding/json"
 	"os"
+	osexec "os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -67,6 +69,43 @@ func TestConfined(t *testing.T) {
 	} {
 		if err := check(change); err == nil || !strings.Contains(err.Error(), words) {
 			t.Errorf("%q: %v", words, err)
+		}
+	}
+}
+
+// TestConfinedSeesWhatIsOnTop: mounts of an archive's making that each look like one of the configuration, but for where they lie.
+func TestConfinedSeesWhatIsOnTop(t *testing.T) {
+	b := newBox(t, "sleep", "1000").hostUsers()
+	b.rootfs = nil
+	b.spec.Root.Path = b.image
+	source := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(source, "inner"), 0o755))
+	b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/tree", Type: "bind", Source: source, Options: []string{"rbind"}})
+	b.spec.Linux.MaskedPaths, b.spec.Linux.ReadonlyPaths = []string{"/proc/keys", "/proc/sys"}, []string{"/proc/sys", "/proc/irq"}
+	c, err := b.create(nil)
+	must(t, err)
+	must(t, c.Start())
+	defer func() { _ = c.Cgroup().Kill(); _, _ = Reap(c.Pidfd()) }()
+	pid := strconv.Itoa(c.Pid())
+	mountsAre := func() error { return confinedMounts(b.spec, c.Pid(), b.image, c.Cgroup()) }
+	if err := mountsAre(); err != nil {
+		t.Fatalf("as it was made: %v", err)
+	}
+	for at, words := range map[string]string{"/tree/inner": "it is not the host's", "/proc": "is not protected"} {
+		enter := []string{"-t", pid, "--mount", "--pid", "--root", "--wd=/"} // with the host's rights and the container's tree
+		in := func(line string) {
+			t.Helper()
+			if out, err := osexec.Command("nsenter", append(enter, "/bin/busybox", "sh", "-c", line)...).CombinedOutput(); err != nil {
+				t.Fatalf("%s: %v, %s", line, err, out)
+			}
+		}
+		in("busybox mount -t proc -o nosuid,nodev,noexec proc " + at)
+		if err := mountsAre(); err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("a procfs on %s: %v", at, err)
+		}
+		in("busybox umount " + at)
+		if err := mountsAre(); err != nil {
+			t.Fatalf("without it again: %v", err)
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 // mounted is a line of mountinfo (proc_pid_mountinfo(5)).
 type mounted struct {
+	id     uint64
 	part   string // of its file system: what is mounted
 	at     string
 	flags  []string
@@ -31,7 +32,11 @@ func parseMountinfo(text string) (list []mounted, err error) {
 		if !ok || len(f) < 6 || len(kind) < 1 {
 			return nil, fmt.Errorf("a line of mountinfo has an unknown form: %q", line)
 		}
-		list = append(list, mounted{unescape(f[3]), unescape(f[4]), strings.Split(f[5], ","), kind[0]})
+		id, err := strconv.ParseUint(f[0], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("a line of mountinfo has an unknown form: %q", line)
+		}
+		list = append(list, mounted{id, unescape(f[3]), unescape(f[4]), strings.Split(f[5], ","), kind[0]})
 	}
 	return list, nil
 }
@@ -97,7 +102,7 @@ func (t mountTable) allowed(m mounted) error {
 	for i := len(t.spec.Mounts) - 1; i >= 0; i-- {
 		s := t.spec.Mounts[i]
 		if rest, ok := within(m.at, canonical(t.root, s.Destination)); ok && (rest == "/" || s.Type == "cgroup" || slices.Contains(s.Options, "rbind")) {
-			return t.as(m, s, rest == "/")
+			return t.as(m, s, rest)
 		}
 	}
 	switch {
@@ -109,15 +114,13 @@ func (t mountTable) allowed(m mounted) error {
 	return fmt.Errorf("the configuration does not have it (a %s)", m.fstype)
 }
 
-// as compares a mount with the configuration's.
-func (t mountTable) as(m mounted, s specs.Mount, itself bool) error {
+// as compares a mount with the configuration's, or, with the rest of its path, one below: of a tree of the host's each must be the host's.
+func (t mountTable) as(m mounted, s specs.Mount, rest string) error {
 	o := parseMountOptions(s.Options)
 	switch {
 	case o.bind || o.rbind || s.Type == "bind":
-		if itself {
-			if err := t.same(m.at, s.Source); err != nil {
-				return err
-			}
+		if err := t.same(m.at, path.Join(s.Source, rest)); err != nil {
+			return err
 		}
 	case s.Type == "cgroup" || s.Type == "cgroup2":
 		if _, ok := within(m.part, t.group); m.fstype != "tmpfs" && (!strings.HasPrefix(m.fstype, "cgroup") || !ok) {
@@ -188,22 +191,29 @@ func (t mountTable) protects() error {
 		}
 	}
 	for _, name := range t.spec.Linux.ReadonlyPaths {
-		if err := t.covered(name, func(m mounted) bool { return slices.Contains(m.flags, "ro") }); err != nil {
+		hidden := slices.Contains(t.spec.Linux.MaskedPaths, name)
+		if err := t.covered(name, func(m mounted) bool { return slices.Contains(m.flags, "ro") || hidden && m.fstype == "tmpfs" }); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// covered says that what is seen at a path lies on a mount of its own that is as it has to be: one below another that was mounted over it
+// protects nothing.
 func (t mountTable) covered(name string, how func(mounted) bool) error {
 	f, err := openIn(t.root, name, unix.O_PATH|unix.O_NOFOLLOW)
 	if err != nil {
 		return nil //nolint:nilerr // there is nothing to protect
 	}
-	f.Close()
+	defer f.Close()
+	var st unix.Statx_t
+	if err := unix.Statx(descriptor(f), "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &st); err != nil || st.Mask&unix.STATX_MNT_ID == 0 {
+		return errors.Join(fmt.Errorf("%s: this kernel does not say which mount it is on", name), err)
+	}
 	at := canonical(t.root, name)
 	for _, m := range t.list {
-		if m.at == at && how(m) {
+		if m.id == st.Mnt_id && m.at == at && how(m) {
 			return nil
 		}
 	}
