@@ -32,9 +32,9 @@ type Shims struct {
 	work   sync.WaitGroup
 }
 
-// refillAfter is when a new spare is started after one was taken: by then the container that took it runs, and neither waits for the other's
-// processor.
-const refillAfter = 5 * time.Millisecond
+// refillAfter is when a new spare is started after one was taken: by then the container that took it runs, and a short one has ended. Earlier, each
+// would wait for the other's processor; who wants a shim before starts one.
+const refillAfter = 12 * time.Millisecond
 
 // shimProcess is a shim that waits to be told its container.
 type shimProcess struct {
