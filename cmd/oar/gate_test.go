@@ -110,6 +110,22 @@ func TestTwoDeletes(t *testing.T) {
 	}
 }
 
+// TestWriteWhole: what lies in the way is neither followed nor written to.
+func TestWriteWhole(t *testing.T) {
+	dir := t.TempDir()
+	others := filepath.Join(dir, "others")
+	must(t, os.WriteFile(others, []byte("theirs"), 0o600))
+	for _, put := range []func(string, string) error{os.Symlink, os.Link} {
+		must(t, put(others, filepath.Join(dir, ".pid.new")))
+		must(t, writeWhole(filepath.Join(dir, "pid"), []byte("1")))
+		for name, want := range map[string]string{"others": "theirs", "pid": "1"} {
+			if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(b) != want {
+				t.Errorf("%s: %q, %v", name, b, err)
+			}
+		}
+	}
+}
+
 // TestMountNamespaces: one that is joined by path, and none of its own: then the host's mounts are not touched.
 func TestMountNamespaces(t *testing.T) {
 	without := func(s *specs.Spec) []specs.LinuxNamespace {

@@ -93,10 +93,19 @@ func (c *record) save() error {
 	return writeWhole(filepath.Join(c.dir, recordFile), b)
 }
 
-// writeWhole writes a file that is never seen half.
+// writeWhole writes a file that is never seen half. It may lie in a folder where others write too (--pid-file /tmp/…): what they have put in
+// the place of its beginning is not written to.
 func writeWhole(path string, content []byte) error {
 	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
-	if err := os.WriteFile(temporary, content, 0o600); err != nil {
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(temporary, path)
