@@ -473,3 +473,20 @@ func TestExecsAndTheEnd(t *testing.T) {
 		t.Errorf("in the next life: %+v", got)
 	}
 }
+
+// TestExecTooLargeForItsShim: what does not fit a message to the shim is refused, and the container goes on.
+func TestExecTooLargeForItsShim(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	id := e.run(request{name: "box", cmd: sh("sleep 3600")})
+	x, err := e.ExecCreate(ctx, id, container.ExecCreateRequest{Cmd: sh("true"), Env: []string{"A=" + strings.Repeat("<", 3<<20)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.ExecStart(ctx, x, ExecStreams{Detach: true}); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("%v", err)
+	}
+	if got := e.exec(id, container.ExecCreateRequest{Cmd: sh("exit 7")}, nil); got.code != 7 {
+		t.Errorf("afterwards: %+v", got)
+	}
+}

@@ -29,11 +29,18 @@ func NewConn(c *net.UnixConn) *Conn { return &Conn{c: c} }
 // Close ends the connection.
 func (c *Conn) Close() error { return c.c.Close() }
 
-// Send writes one frame; the files stay the caller's.
+// ErrTooLarge says that something was not sent since it does not fit a frame: the other side would give the connection up, and an engine takes
+// a shim without one for dead.
+var ErrTooLarge = fmt.Errorf("more than fits a message between engine and shim, %d MiB", maxFrame>>20)
+
+// Send writes one frame; the files stay the caller's. After ErrTooLarge the connection is as before.
 func (c *Conn) Send(v any, files ...*os.File) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
+	}
+	if len(b) > maxFrame {
+		return ErrTooLarge
 	}
 	frame := append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...)
 	var rights []byte

@@ -2,6 +2,7 @@ package shim
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -62,6 +63,32 @@ func TestFramesCarryFiles(t *testing.T) {
 		t.Fatalf("%q", text)
 	}
 }
+
+// TestTooLargeAFrameIsNotSent: the connection stays, for others to be sent and for the other side to be told.
+func TestTooLargeAFrameIsNotSent(t *testing.T) {
+	_, c, _ := serve(t)
+	err := c.Send(Request{N: 1, Method: MethodExec, Process: &specs.Process{Args: []string{strings.Repeat("<", maxFrame/6)}}}) // six bytes each, in JSON
+	if !errors.Is(err, ErrTooLarge) {
+		t.Fatal(err)
+	}
+	if resp := ask(t, c, Request{N: 2, Method: MethodState}); resp.Error != "" {
+		t.Fatal(resp.Error)
+	}
+
+	s := NewServer(t.TempDir(), refusing{})
+	s.execs.byID["x"] = &execution{process: ended{}, note: json.RawMessage(`"` + strings.Repeat("x", maxFrame) + `"`), done: make(chan struct{})}
+	a, b := pair(t)
+	s.clients = 1
+	go s.client(t.Context(), NewConn(a))
+	if resp := ask(t, NewConn(b), Request{N: 3, Method: MethodExecs}); !strings.Contains(resp.Error, ErrTooLarge.Error()) {
+		t.Fatalf("%+v", resp)
+	}
+}
+
+// ended is a process of which nothing is asked but its number.
+type ended struct{ Process }
+
+func (ended) Pid() int { return 1 }
 
 // TestManySendersOneFrameAtATime: answers to several requests are written at the same time.
 func TestManySendersOneFrameAtATime(t *testing.T) {

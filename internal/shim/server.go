@@ -168,8 +168,11 @@ func (s *Server) answer(ctx context.Context, c *Conn, r Request, files []*os.Fil
 		}
 		return err
 	}
-	if c.Send(resp) == nil && r.Method == MethodExecWait {
+	switch sent := c.Send(resp); {
+	case sent == nil && r.Method == MethodExecWait:
 		s.execs.tell(r.Exec)
+	case errors.Is(sent, ErrTooLarge):
+		_ = c.Send(Response{N: r.N, Error: "the answer is " + sent.Error()})
 	}
 	return err
 }

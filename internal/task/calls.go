@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"wherry.dev/wherry/internal/shim"
@@ -90,7 +91,13 @@ func (t *Task) send(r shim.Request, files ...*os.File) (*call, error) {
 	c.n, r.N = t.next, t.next
 	t.waiting[c.n] = c.answer
 	t.mu.Unlock()
-	if err := t.conn.Send(r, files...); err != nil {
+	switch err := t.conn.Send(r, files...); {
+	case errors.Is(err, shim.ErrTooLarge):
+		t.mu.Lock()
+		delete(t.waiting, c.n)
+		t.mu.Unlock()
+		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	case err != nil:
 		return nil, fmt.Errorf("%w: %w", errGone, err)
 	}
 	return c, nil
