@@ -16,11 +16,19 @@ type execNote struct {
 	Keys    []byte                      `json:"keys,omitempty"`
 }
 
+// maxNote is the most that a shim is given to keep of one exec: it keeps many, and tells of all of them in one answer.
+const maxNote = 4 << 10
+
+// note leaves out arguments that are long. nil: not even the rest fits, and the next life does not know the exec.
 func (e *execution) note() []byte {
 	n := execNote{Request: e.request, Keys: e.keys}
 	n.Request.Env = nil
 	b, err := json.Marshal(n)
-	if err != nil {
+	if err == nil && len(b) > maxNote {
+		n.Request.Cmd = n.Request.Cmd[:1]
+		b, err = json.Marshal(n)
+	}
+	if err != nil || len(b) > maxNote {
 		return nil
 	}
 	return b

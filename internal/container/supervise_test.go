@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -101,5 +102,29 @@ func TestShortageIsAnEvent(t *testing.T) {
 	}
 	if r := e.rec(id); !r.OOMKilled || r.OOMVictim != "tail" {
 		t.Errorf("%v %q", r.OOMKilled, r.OOMVictim)
+	}
+}
+
+// TestNotesOfExecsAreShort: scripts as arguments may be megabytes, of which a shim keeps nothing.
+func TestNotesOfExecsAreShort(t *testing.T) {
+	for _, row := range []struct {
+		cmd  []string
+		kept int // arguments; 0: no note
+	}{
+		{sh("true"), 3},
+		{sh(strings.Repeat("<", 100_000)), 1},
+		{[]string{strings.Repeat("x", 100_000)}, 0},
+	} {
+		x := execution{request: container.ExecCreateRequest{Cmd: row.cmd, Env: []string{"SECRET=x"}}}
+		b := x.note()
+		var n execNote
+		if row.kept > 0 {
+			if err := json.Unmarshal(b, &n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(n.Request.Cmd) != row.kept || len(b) > maxNote || n.Request.Env != nil || len(x.request.Cmd) != len(row.cmd) {
+			t.Errorf("%d arguments are kept instead of %d, in %d bytes", len(n.Request.Cmd), row.kept, len(b))
+		}
 	}
 }
