@@ -8,10 +8,15 @@ import (
 )
 
 // takeSockets has the container inherit the sockets that a service manager passes to this command, from descriptor 3 on
-// (sd_listen_fds(3)): what --preserve-fds counts stands behind them.
-func (o *creation) takeSockets() {
+// (sd_listen_fds(3)): what --preserve-fds counts stands behind them. They are passed to the process that the user has started, whose child this
+// one is in a user namespace.
+func (o *creation) takeSockets(r *store) {
+	passedTo := os.Getpid()
+	if r.inside != "" {
+		passedTo = os.Getppid()
+	}
 	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
-	if pid := os.Getenv("LISTEN_PID"); err != nil || n < 1 || pid != strconv.Itoa(os.Getpid()) {
+	if pid := os.Getenv("LISTEN_PID"); err != nil || n < 1 || pid != strconv.Itoa(passedTo) {
 		return
 	}
 	o.sockets = n

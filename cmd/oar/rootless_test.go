@@ -190,6 +190,17 @@ func TestRootlessRunIsTheirs(t *testing.T) {
 	}
 }
 
+// TestRootlessSockets: those of a service manager reach a user's container too.
+func TestRootlessSockets(t *testing.T) {
+	u := newPerson(t, nil, "sh", "-c", "echo $LISTEN_FDS $LISTEN_PID; cat <&3")
+	passed := filepath.Join(u.dir, "passed")
+	must(t, os.WriteFile(passed, []byte("socket\n"), 0o644))
+	u.before = []string{"/bin/sh", "-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$@" 3<` + passed, "sh"}
+	if out := u.oar("run", "c"); out != "1 1\nsocket\n" {
+		t.Errorf("%q", out)
+	}
+}
+
 // TestRootlessRefusals: what cannot be is said before, with what to do.
 func TestRootlessRefusals(t *testing.T) {
 	for words, change := range map[string]func(*specs.Spec){

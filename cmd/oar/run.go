@@ -43,7 +43,7 @@ func (r *store) run(ctx context.Context, f flags) error {
 	if o.id, err = f.id(); err != nil {
 		return err
 	}
-	o.takeSockets()
+	o.takeSockets(r)
 	if done, err := r.elsewhere(o.where); done {
 		return err
 	}
