@@ -49,6 +49,16 @@ func writer(t *testing.T, dir string, size int64, files int) *Writer {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // a segment may still be compressed: that ends before its folder goes
+		if w.packer == nil {
+			return
+		}
+		select {
+		case <-w.packer.stop:
+		default:
+			w.packer.end()
+		}
+	})
 	return w
 }
 
