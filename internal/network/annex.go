@@ -63,7 +63,7 @@ func raiseAnnexes(s *Service, plugs []plug) error {
 
 // raiseAnnex makes an annex, or mends the one that is there; several callers may do so at a time.
 func (k *kernel) raiseAnnex(n *lan, names annexNames) (index int, err error) {
-	b := link.Bridge{Name: names.bridge, MTU: n.mtu()}
+	b := link.Bridge{Name: names.bridge, MTU: n.mtu(), Apart: true} // the firewall's rules are about the network's own bridge
 	if index, err = b.Ensure(k.host); err != nil {
 		return 0, err
 	}

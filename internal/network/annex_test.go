@@ -2,6 +2,8 @@ package network
 
 import (
 	"fmt"
+	"net"
+	"net/http"
 	"os/exec"
 	"strings"
 	"testing"
@@ -178,5 +180,44 @@ func TestLinksThatBeginLikeAnnexes(t *testing.T) {
 				t.Errorf("%s: %s %s is taken for an annex's", state, l.Type(), l.Attrs().Name)
 			}
 		}
+	}
+}
+
+// TestHostIsNotOnAnnexes: the way to the host is through the network's own bridge, which the firewall knows, whatever a container sends.
+func TestHostIsNotOnAnnexes(t *testing.T) {
+	s := open(t)
+	id := mustCreate(t, s, network.CreateRequest{Name: "large"})
+	defer crowd(s, id, 0)()
+	b := newBox(t)
+	a := b.attach(s, AllocateRequest{Networks: map[string]*network.EndpointSettings{"large": {}}})
+	defer b.release(s)
+	l, err := net.Listen("tcp4", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "host") })}
+	go host.Serve(l)
+	defer host.Close()
+	gateway := a.Networks["large"].Gateway.String()
+	address := fmt.Sprint(gateway, ":", l.Addr().(*net.TCPAddr).Port)
+	if got, err := b.get(address); err != nil || got != "host" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	s.mu.Lock()
+	own := s.networks[id].Bridge
+	s.mu.Unlock()
+	hardware := func(link string) string {
+		i, err := net.InterfaceByName(link)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i.HardwareAddr.String()
+	}
+	if out := b.mustRun("ip", "neigh", "show", gateway); !strings.Contains(out, hardware(own)) {
+		t.Errorf("the gateway is not %s (%s): %s", own, hardware(own), out)
+	}
+	b.mustRun("ip", "neigh", "replace", gateway, "lladdr", hardware(s.names.annexOf(id, 1).bridge), "nud", "permanent", "dev", "eth0")
+	if got, err := b.get(address); err == nil {
+		t.Errorf("the host answers on an annex: %q", got)
 	}
 }

@@ -15,6 +15,7 @@ type Bridge struct {
 	Addresses []netip.Prefix
 	MAC       net.HardwareAddr
 	MTU       int
+	Apart     bool // the host is not on it: what comes for the host's own addresses is dropped, and not asked for
 }
 
 // six says whether the bridge carries IPv6.
@@ -50,9 +51,10 @@ func (b Bridge) Ensure(c *Conn) (int, error) {
 			return 0, err
 		}
 	}
-	// Published ports are reached through the host's loopback addresses too. The firewall drops such addresses from containers.
-	if err := SetSysctl("net/ipv4/conf/"+b.Name+"/route_localnet", "1"); err != nil {
-		return 0, err
+	for _, set := range b.settings() {
+		if err := SetSysctl("net/ipv4/conf/"+b.Name+"/"+set[0], set[1]); err != nil {
+			return 0, err
+		}
 	}
 	var requests []*Request
 	for _, p := range b.Addresses {
@@ -61,6 +63,16 @@ func (b Bridge) Ensure(c *Conn) (int, error) {
 	up := newRequest("set bridge "+b.Name+" up", unix.RTM_SETLINK, 0)
 	up.link(unix.AF_UNSPEC, index, unix.IFF_UP, unix.IFF_UP)
 	return index, c.Do(append(requests, up)...)
+}
+
+// settings for IPv4 (ip-sysctl.rst).
+func (b Bridge) settings() [][2]string {
+	if b.Apart {
+		// Without an address no source is behind it: all that comes for the host fails the check of its way back.
+		return [][2]string{{"rp_filter", "1"}, {"arp_ignore", "8"}, {"route_localnet", "0"}}
+	}
+	// Published ports are reached through the host's loopback addresses too. The firewall drops such addresses from containers.
+	return [][2]string{{"route_localnet", "1"}}
 }
 
 func (b Bridge) add(c *Conn) error {
