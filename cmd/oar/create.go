@@ -82,13 +82,25 @@ func (r *store) create(ctx context.Context, f flags) error {
 	return nil
 }
 
-// makeOrRemove creates the container of a new record, which goes when an error is returned.
+// makeOrRemove creates the container of a new record, which goes when an error is returned, but where something of it could not be ended:
+// delete needs the record then.
 func (c *record) makeOrRemove(ctx context.Context, o creation) (*ociruntime.Container, error) {
 	made, err := c.make(ctx, o)
-	if err != nil {
+	if err != nil && !errors.Is(err, errLeft) {
 		os.RemoveAll(c.dir)
 	}
 	return made, err
+}
+
+// errLeft is the class of errors after which something of a container is left.
+var errLeft = errors.New("delete it with --force when they have ended")
+
+// endAfter ends what an error has left half made, and says so where that does not work.
+func (c *record) endAfter(ctx context.Context, err error) error {
+	if left := c.end(context.WithoutCancel(ctx)); left != nil {
+		return fmt.Errorf("%w; its processes could not be ended: %w; %w", err, left, errLeft)
+	}
+	return err
 }
 
 func (c *record) make(ctx context.Context, o creation) (*ociruntime.Container, error) {
@@ -128,7 +140,7 @@ func (c *record) make(ctx context.Context, o creation) (*ociruntime.Container, e
 	}
 	c.group = made.Cgroup()
 	if err := c.note(made, o.gate); err != nil {
-		err = errors.Join(err, c.end(context.WithoutCancel(ctx)))
+		err = c.endAfter(ctx, err)
 		made.Close()
 		return nil, err
 	}

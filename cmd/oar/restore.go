@@ -65,8 +65,10 @@ func (r imager) restore(ctx context.Context, f flags) error {
 	}
 	signals := catchSignals()
 	pidfd, err := restoreRecord(ctx, c, o)
-	if err != nil {
+	if err != nil && !errors.Is(err, errLeft) {
 		os.RemoveAll(c.dir)
+	}
+	if err != nil {
 		return err
 	}
 	defer pidfd.Close()
@@ -128,7 +130,7 @@ func restoreRecord(ctx context.Context, c *record, o restoration) (*os.File, err
 	}
 	pidfd, err := revive(ctx, c, o)
 	if err != nil {
-		return nil, errors.Join(err, c.end(context.WithoutCancel(ctx)))
+		return nil, c.endAfter(ctx, err)
 	}
 	return pidfd, nil
 }

@@ -34,7 +34,7 @@ func Confined(o OpenOptions) error {
 			return fmt.Errorf("process %d: %w", pid, err)
 		}
 	}
-	return confinedMounts(o.Spec, o.Pid, o.RootPath, o.Cgroup)
+	return confinedMounts(o)
 }
 
 // members are all processes in the first one's pid namespace, or in the control group where that is the machine's.

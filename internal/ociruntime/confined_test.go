@@ -87,7 +87,9 @@ func TestConfinedSeesWhatIsOnTop(t *testing.T) {
 	must(t, c.Start())
 	defer func() { _ = c.Cgroup().Kill(); _, _ = Reap(c.Pidfd()) }()
 	pid := strconv.Itoa(c.Pid())
-	mountsAre := func() error { return confinedMounts(b.spec, c.Pid(), b.image, c.Cgroup()) }
+	mountsAre := func() error {
+		return confinedMounts(OpenOptions{Spec: b.spec, Pid: c.Pid(), RootPath: b.image, Cgroup: c.Cgroup()})
+	}
 	if err := mountsAre(); err != nil {
 		t.Fatalf("as it was made: %v", err)
 	}

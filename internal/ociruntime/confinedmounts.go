@@ -12,8 +12,6 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-
-	"wherry.dev/wherry/internal/cgroup"
 )
 
 // mounted is a line of mountinfo (proc_pid_mountinfo(5)).
@@ -59,11 +57,11 @@ func unescape(s string) string {
 
 // confinedMounts compares a process's mounts with a configuration: there is none that it does not name, each is of its kind and as
 // restricted as it says, and what it hides and protects is hidden and protected. Who may mount (CAP_SYS_ADMIN) may have more.
-func confinedMounts(spec *specs.Spec, pid int, rootPath string, g *cgroup.Group) error {
-	if !names(spec, specs.MountNamespace) {
+func confinedMounts(o OpenOptions) error {
+	if !names(o.Spec, specs.MountNamespace) {
 		return errors.New("it has no mount namespace of its own: nothing can be said of its mounts")
 	}
-	text, err := os.ReadFile(procOf(pid) + "/mountinfo")
+	text, err := os.ReadFile(procOf(o.Pid) + "/mountinfo")
 	if err != nil {
 		return err
 	}
@@ -71,12 +69,12 @@ func confinedMounts(spec *specs.Spec, pid int, rootPath string, g *cgroup.Group)
 	if err != nil {
 		return err
 	}
-	root, err := os.OpenFile(procOf(pid)+"/root", unix.O_PATH|unix.O_DIRECTORY, 0)
+	root, err := os.OpenFile(procOf(o.Pid)+"/root", unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	t := mountTable{spec: spec, root: root, rootPath: rootPath, group: g.Path(), list: list}
+	t := mountTable{spec: o.Spec, bundle: o.State.Bundle, root: root, rootPath: o.RootPath, group: o.Cgroup.Path(), list: list}
 	for _, m := range list {
 		if err := t.allowed(m); err != nil {
 			return fmt.Errorf("the mount on %s: %w", m.at, err)
@@ -88,6 +86,7 @@ func confinedMounts(spec *specs.Spec, pid int, rootPath string, g *cgroup.Group)
 // mountTable is a container's mounts beside its configuration.
 type mountTable struct {
 	spec     *specs.Spec
+	bundle   string // where relative sources begin
 	root     *os.File
 	rootPath string
 	group    string
@@ -119,7 +118,11 @@ func (t mountTable) as(m mounted, s specs.Mount, rest string) error {
 	o := parseMountOptions(s.Options)
 	switch {
 	case o.bind || o.rbind || s.Type == "bind":
-		if err := t.same(m.at, path.Join(s.Source, rest)); err != nil {
+		source := s.Source
+		if !path.IsAbs(source) {
+			source = path.Join(t.bundle, source)
+		}
+		if err := t.same(m.at, path.Join(source, rest)); err != nil {
 			return err
 		}
 	case s.Type == "cgroup" || s.Type == "cgroup2":
