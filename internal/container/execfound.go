@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/moby/moby/api/types/container"
@@ -40,10 +41,16 @@ func findExecs(ctx context.Context, l life, t *task.Task) error {
 	if err != nil {
 		return fmt.Errorf("find the execs of container %s: %w", l.c.record().Name, err)
 	}
+	var errs []error
 	for _, state := range states {
 		var n execNote
-		if err := json.Unmarshal(state.Note, &n); err != nil || len(n.Request.Cmd) == 0 {
-			return fmt.Errorf("exec %s of container %s: what is known of it cannot be read: %w", state.ID, l.c.record().Name, err)
+		err := json.Unmarshal(state.Note, &n)
+		if err == nil && len(n.Request.Cmd) == 0 {
+			err = errors.New("it names no command")
+		}
+		if err != nil { // one that is odd hides no other
+			errs = append(errs, fmt.Errorf("exec %s of container %s: what is known of it cannot be read: %w", state.ID, l.c.record().Name, err))
+			continue
 		}
 		e := &execution{id: state.ID, c: l.c, request: n.Request, keys: n.Keys, begun: make(chan struct{}), done: make(chan struct{}), claimed: true}
 		l.s.execs.add(e)
@@ -62,7 +69,7 @@ func findExecs(ctx context.Context, l life, t *task.Task) error {
 			e.end(l.s, state.Code)
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // waitFound notes the end of an exec that an earlier life had started.

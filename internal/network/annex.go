@@ -95,6 +95,13 @@ func (s *state) ownAnnexes() map[string]bool {
 	return out
 }
 
+// isEnd says that a link is the host's end of a pair of this engine's: its name is one that endOf makes.
+func (n names) isEnd(l netlink.Link) bool {
+	rest, ok := strings.CutPrefix(l.Attrs().Name, n.ends)
+	_, odd := strconv.ParseUint(rest, 16, 64)
+	return ok && l.Type() == "veth" && len(rest) == n.digits && odd == nil
+}
+
 // isAnnexes says that a link is of an annex of this engine's: its name is one that annexOf makes. A prefix alone may begin anybody's links,
 // "whatever0" among them.
 func (n names) isAnnexes(l netlink.Link) bool {

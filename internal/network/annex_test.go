@@ -169,6 +169,12 @@ func TestLinksThatBeginLikeAnnexes(t *testing.T) {
 				t.Errorf("%s: %s %s is not an annex's", state, l.Type(), l.Attrs().Name)
 			}
 		}
+		end := n.endOf(id)
+		for name, want := range map[string]bool{end: true, end + "0": false, end[:len(end)-1]: false, end[:len(end)-1] + "x": false, "eth0": false} {
+			if n.isEnd(link("veth", name)) != want || n.isEnd(link("bridge", name)) {
+				t.Errorf("%s: %s is an end of a pair: not %v", state, name, want)
+			}
+		}
 		foreign := []netlink.Link{link("veth", own.bridge), link("bridge", own.upper), link("dummy", own.bridge)}
 		for _, prefix := range n.annexes {
 			for _, rest := range []string{"", "tever0", id[:n.annexDigits], id[:n.annexDigits] + "-", id[:n.annexDigits] + "-x", id[:n.annexDigits] + "-0", id[:n.annexDigits-1] + "x-1"} {

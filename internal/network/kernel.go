@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/vishvananda/netlink"
@@ -145,7 +144,7 @@ func (k *kernel) replug(plugs []plug, names names, owned map[string]bool) error 
 		errs = append(errs, fmt.Errorf("list the host's links: %w", err))
 	}
 	for _, l := range links {
-		if name := l.Attrs().Name; !owned[name] && (l.Type() == "veth" && strings.HasPrefix(name, names.ends) || names.isAnnexes(l)) {
+		if name := l.Attrs().Name; !owned[name] && (names.isEnd(l) || names.isAnnexes(l)) {
 			k.later.add(job{end: name})
 		}
 	}
