@@ -40,8 +40,17 @@ func runPeer(t *testing.T, peer, script, want string, namespaces ...string) {
 	if _, err := os.Stat(filepath.Join(peers, peer)); err != nil {
 		t.Fatalf("%v: run `make tools`, which fetches it", err)
 	}
+	dir, err := os.MkdirTemp("", "peer") // a short path: where its sockets' are too long, conmon misses ends and Podman waits 20 s for each
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	dir += "/d"
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	args := append([]string{"--mount", "--net", "--propagation", "private"}, namespaces...)
-	args = append(args, filepath.Join(repository(), "test/testdata/peers", script+".sh"), shared.bin+"/oar", shared.images+"/busybox-1.tar", t.TempDir())
+	args = append(args, filepath.Join(repository(), "test/testdata/peers", script+".sh"), shared.bin+"/oar", shared.images+"/busybox-1.tar", dir)
 	cmd := exec.CommandContext(t.Context(), "unshare", args...)
 	cmd.Env = append(os.Environ(), "PATH="+peers+":"+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
