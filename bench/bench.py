@@ -18,6 +18,9 @@ OPTIONS = {"podman": ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:10
 LOG = open(f"{P}/bench.err", "w+")
 
 
+PAUSE = 0.3  # seconds
+
+
 def call(argv, check=True):
     """Runs a command; its wall time in ms and its output."""
     began = time.perf_counter()
@@ -33,9 +36,12 @@ def row(test, engine, walls, unit="ms"):
 
 
 def turns(test, engines, n, argv, after=None):
+    """Engines take turns. The pause has what one leaves behind (a network namespace goes in the background, under a lock of the whole
+    machine's) be gone before the next one begins."""
     walls = {e: [] for e in engines}
     for i in range(n + 1):
         for e in engines:
+            time.sleep(PAUSE)
             wall, out = call(argv(e))
             if after:
                 after(e, out)

@@ -43,7 +43,19 @@ argument:
 	CMPQ AX, R14
 	JNE  argument
 
-found: // statfs: is the mount read-only already?
+found: // fcntl(0, F_DUPFD, 255), close: the table of descriptors grows while no other thread makes that wait (see sysprog, Fork)
+	MOVQ $72, AX
+	XORL DI, DI
+	XORL SI, SI
+	MOVQ $255, DX
+	SYSCALL
+	TESTQ AX, AX
+	JLT  room
+	MOVQ AX, DI
+	MOVQ $3, AX
+	SYSCALL
+
+room: // statfs: is the mount read-only already?
 	MOVQ $137, AX
 	LEAQ selfExe<>(SB), DI
 	MOVQ SP, SI

@@ -35,6 +35,9 @@ func runShim(ctx context.Context, f flags) error {
 		return err
 	}
 	_ = os.WriteFile("/proc/self/comm", []byte("oar spare"), 0)
+	if fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 255); err == nil { // grows the table of descriptors, which takes a while, ahead
+		unix.Close(fd)
+	}
 	adj := guard()
 	engine, err := inherited()
 	if err != nil {

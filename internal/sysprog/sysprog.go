@@ -47,6 +47,9 @@ const (
 	maxOps  = 1024
 )
 
+// descriptorRoom is a descriptor that no program comes to: tables of descriptors double from 64.
+const descriptorRoom = 511
+
 // Program is an array of operations in memory that the Go heap does not know.
 type Program struct {
 	arena []byte
@@ -122,6 +125,10 @@ func (p *Program) Fork(name string, flags uint64, cgroup int) Op {
 		args.flags |= unix.CLONE_INTO_CGROUP
 		args.cgroup = uint64(cgroup)
 	}
+	// A shared table of descriptors that has to grow waits for an RCU grace period (fs/file.c, expand_fdtable), 10 ms and more on an idle
+	// machine: it grows while nobody else has it.
+	room := p.Call("make room for descriptors", unix.SYS_FCNTL, 0, unix.F_DUPFD_CLOEXEC, descriptorRoom)
+	p.Tolerate(room, 0, unix.EBADF, unix.EINVAL, unix.EMFILE)
 	op := p.add(name, opFork, []any{p.bytes(args.bytes()), cloneArgsSize})
 	p.add("tell of the fork", opSet, []any{p.header(headerFork), 0})
 	p.add("tell of the fork", unix.SYS_FUTEX, []any{p.header(headerFork), 1 /* FUTEX_WAKE */, 1})
