@@ -96,7 +96,7 @@ func (c *record) makeOrRemove(ctx context.Context, o creation) (*ociruntime.Cont
 var errLeft = errors.New("delete it with --force when they have ended")
 
 // endAfter ends what an error has left half made, and says so where that does not work.
-func (c *record) endAfter(ctx context.Context, err error) error {
+func endAfter(ctx context.Context, c *record, err error) error {
 	if left := c.end(context.WithoutCancel(ctx)); left != nil {
 		return fmt.Errorf("%w; its processes could not be ended: %w; %w", err, left, errLeft)
 	}
@@ -140,7 +140,7 @@ func (c *record) make(ctx context.Context, o creation) (*ociruntime.Container, e
 	}
 	c.group = made.Cgroup()
 	if err := c.note(made, o.gate); err != nil {
-		err = c.endAfter(ctx, err)
+		err = endAfter(ctx, c, err)
 		made.Close()
 		return nil, err
 	}

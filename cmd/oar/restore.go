@@ -130,7 +130,7 @@ func restoreRecord(ctx context.Context, c *record, o restoration) (*os.File, err
 	}
 	pidfd, err := revive(ctx, c, o)
 	if err != nil {
-		return nil, c.endAfter(ctx, err)
+		return nil, endAfter(ctx, c, err)
 	}
 	return pidfd, nil
 }
