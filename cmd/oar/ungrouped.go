@@ -2,13 +2,12 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"wherry.dev/wherry/internal/cgroup"
+	"wherry.dev/wherry/internal/ociruntime"
 )
 
 // What a control group may lack that was made by who may not make all of it.
@@ -70,7 +69,7 @@ func processesOf(c *record) ([]int, error) {
 	if kind == "" {
 		return []int{c.Pid}, nil
 	}
-	pids, err := inNamespace(kind, c.Pid)
+	pids, err := ociruntime.InNamespace(kind, c.Pid)
 	if err != nil { // its first process is ending and shows its namespaces no more
 		return []int{c.Pid}, nil
 	}
@@ -92,27 +91,4 @@ func ownNamespace(c *record) string {
 		}
 	}
 	return ""
-}
-
-// inNamespace lists the processes that share a namespace with one of them, as far as this user may see that.
-func inNamespace(kind string, pid int) ([]int, error) {
-	want, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/" + kind)
-	if err != nil {
-		return nil, err
-	}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil, err
-	}
-	var pids []int
-	for _, e := range entries {
-		n, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		if have, err := os.Readlink("/proc/" + e.Name() + "/ns/" + kind); err == nil && have == want {
-			pids = append(pids, n)
-		}
-	}
-	return pids, nil
 }

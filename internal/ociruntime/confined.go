@@ -46,7 +46,12 @@ func members(o OpenOptions) ([]int, error) {
 	if !names(o.Spec, specs.PIDNamespace) {
 		return o.Cgroup.Procs()
 	}
-	space, err := os.Readlink(procOf(o.Pid) + "/ns/pid")
+	return InNamespace("pid", o.Pid)
+}
+
+// InNamespace lists the processes that share a namespace, of a kind as in /proc/PID/ns, with one of them, as far as this user may see that.
+func InNamespace(kind string, pid int) ([]int, error) {
+	want, err := os.Readlink(procOf(pid) + "/ns/" + kind)
 	if err != nil {
 		return nil, err
 	}
@@ -56,12 +61,12 @@ func members(o OpenOptions) ([]int, error) {
 	}
 	var pids []int
 	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
+		n, err := strconv.Atoi(e.Name())
 		if err != nil {
 			continue
 		}
-		if of, err := os.Readlink(procOf(pid) + "/ns/pid"); err == nil && of == space {
-			pids = append(pids, pid)
+		if have, err := os.Readlink(procOf(n) + "/ns/" + kind); err == nil && have == want {
+			pids = append(pids, n)
 		}
 	}
 	return pids, nil
