@@ -2,7 +2,6 @@ package image
 
 import (
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -12,11 +11,10 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
-	"github.com/moby/moby/api/types/registry"
+	registrytypes "github.com/moby/moby/api/types/registry"
 
-	"wherry.dev/wherry/internal/ref"
+	"wherry.dev/wherry/internal/registry"
 )
 
 // tokenService gives tokens to whom it knows, and remembers what was sent to it.
@@ -84,7 +82,7 @@ func TestTokensOfTheRegistryItself(t *testing.T) {
 	host, _ := tokenRegistry(t, "")
 	name := host + "/a/b:1"
 	imported(t, s, name, file1("a", "b"))
-	auth := registry.AuthConfig{Username: "me", Password: "secret", ServerAddress: host}
+	auth := registrytypes.AuthConfig{Username: "me", Password: "secret", ServerAddress: host}
 	if err := s.Push(t.Context(), name, TransferOptions{Auth: &auth}); err != nil {
 		t.Fatal(err)
 	}
@@ -94,10 +92,10 @@ func TestTokensOfTheRegistryItself(t *testing.T) {
 	}
 	// The identity token alone is as good as the password.
 	fresh := open(t)
-	if err := fresh.Pull(t.Context(), name, TransferOptions{Auth: &registry.AuthConfig{IdentityToken: "identity", ServerAddress: host}}); err != nil {
+	if err := fresh.Pull(t.Context(), name, TransferOptions{Auth: &registrytypes.AuthConfig{IdentityToken: "identity", ServerAddress: host}}); err != nil {
 		t.Fatal(err)
 	}
-	for what, a := range map[string]*registry.AuthConfig{
+	for what, a := range map[string]*registrytypes.AuthConfig{
 		"nothing": nil, "a wrong password": {Username: "me", Password: "x"}, "another server's": {Username: "me", Password: "secret", ServerAddress: "example.com"},
 	} {
 		if err := fresh.Pull(t.Context(), host+"/a/b:2", TransferOptions{Auth: a}); !errdefs.IsPermissionDenied(err) {
@@ -114,7 +112,7 @@ func TestNothingReachesAnotherTokenService(t *testing.T) {
 	for _, realm := range []string{other.URL + "/token", strings.Replace(other.URL, "http://", "http://user:pass@", 1) + "/token"} {
 		host, _ := tokenRegistry(t, realm)
 		s := open(t)
-		for _, auth := range []*registry.AuthConfig{{Username: "me", Password: "secret"}, {IdentityToken: "identity"}, {Username: "me", Password: "secret", ServerAddress: host}} {
+		for _, auth := range []*registrytypes.AuthConfig{{Username: "me", Password: "secret"}, {IdentityToken: "identity"}, {Username: "me", Password: "secret", ServerAddress: host}} {
 			err := s.Pull(t.Context(), host+"/a/b:1", TransferOptions{Auth: auth})
 			if !errdefs.IsPermissionDenied(err) || !strings.Contains(err.Error(), "another site") || !strings.Contains(err.Error(), "not sent") {
 				t.Errorf("%v", err)
@@ -154,7 +152,7 @@ func TestRedirectsTakeNothingAlong(t *testing.T) {
 			http.Redirect(w, r, to+r.URL.Path, http.StatusTemporaryRedirect)
 		}))
 		s := open(t)
-		if err := s.Pull(t.Context(), strings.TrimPrefix(server.URL, "http://")+"/a/b:1", TransferOptions{Auth: &registry.AuthConfig{Username: "me", Password: "secret"}}); err == nil {
+		if err := s.Pull(t.Context(), strings.TrimPrefix(server.URL, "http://")+"/a/b:1", TransferOptions{Auth: &registrytypes.AuthConfig{Username: "me", Password: "secret"}}); err == nil {
 			t.Error("pulled")
 		}
 		server.Close()
@@ -177,12 +175,12 @@ func TestTLSIsNotGivenUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, insecure := range []string{everywhere(plain), "0.0.0.0/32"} {
-		s.insecure = []string{insecure}
+		s.registries = reach(registry.Options{Insecure: []string{insecure}})
 		if err := s.Pull(t.Context(), everywhere(plain)+"/a/b", TransferOptions{}); !errdefs.IsNotFound(err) {
 			t.Fatalf("insecure %s: %v", insecure, err)
 		}
 	}
-	s.insecure = nil
+	s.registries = reach(registry.Options{})
 	var asked []string
 	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked = append(asked, r.URL.Path)
@@ -193,22 +191,6 @@ func TestTLSIsNotGivenUp(t *testing.T) {
 	host := everywhere(strings.TrimPrefix(secure.URL, "https://"))
 	if err := s.Pull(t.Context(), host+"/a/b", TransferOptions{}); err == nil || !strings.Contains(err.Error(), "certificate is not trusted") || len(asked) != 0 {
 		t.Fatalf("%v %v", err, asked)
-	}
-	// A realm without TLS is refused even to those who have no credentials.
-	m := s.remote(t.Context(), ref.Reference{Domain: "registry.example.com", Path: "a/b", Tag: "latest"}, &registry.AuthConfig{Username: "me", Password: "secret"})
-	if _, err := m.hosts(); err != nil {
-		t.Fatal(err)
-	}
-	req := httptest.NewRequest("GET", "https://registry.example.com/v2/", nil)
-	resp := &http.Response{StatusCode: 401, Request: req, Header: http.Header{"Www-Authenticate": {`Bearer realm="http://auth.example.com/token"`}}}
-	if err := m.auth.AddResponses(t.Context(), []*http.Response{resp}); err != nil {
-		t.Fatal(err)
-	}
-	if err := m.auth.Authorize(t.Context(), req); !errdefs.IsPermissionDenied(err) {
-		t.Fatal(err)
-	}
-	if err := m.auth.checkRedirect(httptest.NewRequest("GET", "http://registry.example.com/v2/", nil), nil); !errdefs.IsPermissionDenied(err) {
-		t.Fatal(err)
 	}
 }
 
@@ -232,7 +214,7 @@ func TestMirrorsSeeNoLogin(t *testing.T) {
 		})
 	})
 	origin, _ := tokenRegistry(t, "")
-	auth := &registry.AuthConfig{Username: "me", Password: "secret", ServerAddress: origin}
+	auth := &registrytypes.AuthConfig{Username: "me", Password: "secret", ServerAddress: origin}
 	from := open(t)
 	imported(t, from, origin+"/a/b:1", file1("a", "origin's"))
 	if err := from.Push(t.Context(), origin+"/a/b:1", TransferOptions{Auth: auth}); err != nil {
@@ -247,7 +229,7 @@ func TestMirrorsSeeNoLogin(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := open(t)
-	s.hostDirs = []string{dir}
+	s.registries = reach(registry.Options{HostDirs: []string{dir}})
 	if err := s.Pull(t.Context(), origin+"/a/b:1", TransferOptions{Auth: auth}); err != nil {
 		t.Errorf("with a mirror that wants a login: %v", err)
 	}
@@ -269,28 +251,5 @@ func TestMirrorsSeeNoLogin(t *testing.T) {
 	defer mu.Unlock()
 	if strings.Join(heard, "") != "" {
 		t.Errorf("the mirror heard %q", heard)
-	}
-}
-
-func TestServerAddresses(t *testing.T) {
-	for in, want := range map[string]string{
-		"https://index.docker.io/v1/": "registry-1.docker.io", "": "registry-1.docker.io", "docker.io": "registry-1.docker.io",
-		"ghcr.io": "ghcr.io", "https://ghcr.io": "ghcr.io", "http://localhost:5000/v2/": "localhost:5000", "registry-1.docker.io": "registry-1.docker.io",
-	} {
-		if got := serverHost(in); got != want {
-			t.Errorf("%q is %q, want %q", in, got, want)
-		}
-	}
-	hub := newAuthorizer("registry-1.docker.io", false, &registry.AuthConfig{Username: "me", Password: "secret", ServerAddress: "https://index.docker.io/v1/"}, nil)
-	if hub.creds == nil {
-		t.Error("a login to Docker Hub is not used for Docker Hub")
-	}
-	req := httptest.NewRequest("GET", "https://registry-1.docker.io/v2/", nil)
-	resp := &http.Response{StatusCode: 401, Request: req, Header: http.Header{"Www-Authenticate": {`Basic realm="x"`}}}
-	if err := hub.AddResponses(t.Context(), []*http.Response{resp}); err != nil {
-		t.Fatal(err)
-	}
-	if err := hub.AddResponses(t.Context(), []*http.Response{resp, resp}); !errors.Is(err, docker.ErrInvalidAuthorization) {
-		t.Errorf("the same password is tried for ever: %v", err)
 	}
 }

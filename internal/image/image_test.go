@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"wherry.dev/wherry/internal/event"
+	"wherry.dev/wherry/internal/registry"
 )
 
 // file is one entry of a layer made by a test.
@@ -65,13 +66,19 @@ func open(t *testing.T) *Service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.pause = time.Millisecond
+	s.registries = reach(registry.Options{})
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
 	})
 	return s
+}
+
+// reach is how a test's registries are reached: what fails is tried again at once.
+func reach(o registry.Options) *registry.Pool {
+	o.Pause = time.Millisecond
+	return registry.NewPool(o)
 }
 
 func imported(t *testing.T, s *Service, ref string, files ...file) *Image {

@@ -14,11 +14,12 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/moby/moby/api/types/events"
-	"github.com/moby/moby/api/types/registry"
+	registrytypes "github.com/moby/moby/api/types/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
 	"wherry.dev/wherry/internal/ref"
+	"wherry.dev/wherry/internal/registry"
 )
 
 // Progress is one line of Docker's JSON progress stream.
@@ -32,8 +33,8 @@ type Progress struct {
 type TransferOptions struct {
 	Platform *ocispec.Platform
 	AllTags  bool
-	Auth     *registry.AuthConfig // what the client sent for the reference's registry; nil: anonymous
-	Progress func(Progress)       // may be called from several goroutines; nil is fine
+	Auth     *registrytypes.AuthConfig // what the client sent for the reference's registry; nil: anonymous
+	Progress func(Progress)            // may be called from several goroutines; nil is fine
 }
 
 func (o *TransferOptions) say(id, format string, args ...any) {
@@ -57,15 +58,15 @@ func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) erro
 		}
 		return err
 	}
-	m := s.remote(ctx, r, o.Auth)
+	c := s.registries.Client(ctx, r, o.Auth)
 	if o.AllTags {
-		return s.pullAllTags(ctx, m, o)
+		return s.pullAllTags(ctx, c, o)
 	}
 	held, done, err := s.lease(ctx)
 	if err != nil {
 		return err
 	}
-	err = s.pullOne(held, m, o)
+	err = s.pullOne(held, c, o)
 	done()
 	if errors.Is(err, syscall.ENOSPC) {
 		err = errors.Join(err, s.sweep(context.WithoutCancel(ctx))) // what is half here needs its room more than its resumption
@@ -73,16 +74,15 @@ func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) erro
 	return err
 }
 
-func (s *Service) pullOne(ctx context.Context, m *remote, o TransferOptions) error {
-	r := m.ref
-	resolver := m.resolver(nil)
-	target, err := resolve(ctx, resolver, r)
+func (s *Service) pullOne(ctx context.Context, c *registry.Client, o TransferOptions) error {
+	r := c.Ref
+	target, err := c.Resolve(ctx)
 	if err != nil {
-		return explain("pull "+r.Familiar(), r.Domain, err)
+		return registry.Explain("pull "+r.Familiar(), r.Domain, err)
 	}
-	fetcher, err := resolver.Fetcher(ctx, r.String())
+	fetcher, err := c.Fetcher(ctx)
 	if err != nil {
-		return explain("pull "+r.Familiar(), r.Domain, err)
+		return registry.Explain("pull "+r.Familiar(), r.Domain, err)
 	}
 	o.say(tagOrDigest(r), "Pulling from %s", r.FamiliarRepository())
 	p := &pull{s: s, o: o, ref: r, fetcher: fetcher}
@@ -90,17 +90,9 @@ func (s *Service) pullOne(ctx context.Context, m *remote, o TransferOptions) err
 		if errdefs.IsNotFound(err) {
 			return fmt.Errorf("pull %s: the registry has the image, but not all of its parts: %w", r.Familiar(), err)
 		}
-		return explain("pull "+r.Familiar(), r.Domain, err)
+		return registry.Explain("pull "+r.Familiar(), r.Domain, err)
 	}
 	return p.finish(ctx, target)
-}
-
-// resolve asks the registry what a reference means. The answer is small: a registry that needs minutes for it is not there.
-func resolve(ctx context.Context, resolver remotes.Resolver, r ref.Reference) (ocispec.Descriptor, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	_, target, err := resolver.Resolve(ctx, r.String())
-	return target, err
 }
 
 func tagOrDigest(r ref.Reference) string {
@@ -115,7 +107,7 @@ type pull struct {
 	s       *Service
 	o       TransferOptions
 	ref     ref.Reference
-	fetcher remotes.Fetcher
+	fetcher *registry.Fetcher
 }
 
 // run fetches manifests down to the platform's, then config and layers.
@@ -326,11 +318,11 @@ func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 	return nil
 }
 
-func (s *Service) pullAllTags(ctx context.Context, m *remote, o TransferOptions) error {
-	r := m.ref
-	tags, err := m.tags(in(ctx))
+func (s *Service) pullAllTags(ctx context.Context, c *registry.Client, o TransferOptions) error {
+	r := c.Ref
+	tags, err := c.Tags(ctx)
 	if err != nil {
-		return explain("pull "+r.Familiar(), r.Domain, err)
+		return registry.Explain("pull "+r.Familiar(), r.Domain, err)
 	}
 	o.AllTags = false
 	r.Digest = ""

@@ -9,15 +9,15 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/moby/moby/api/types/events"
-	"github.com/moby/moby/api/types/registry"
+	registrytypes "github.com/moby/moby/api/types/registry"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"wherry.dev/wherry/internal/ref"
+	"wherry.dev/wherry/internal/registry"
 )
 
 // Push sends an image to its registry; what the registry has already is not sent again.
@@ -42,13 +42,12 @@ func (s *Service) Push(ctx context.Context, name string, o TransferOptions) erro
 		return err
 	}
 	o.say("", "The push refers to repository [%s]", r.Name())
-	tracker := docker.NewInMemoryTracker()
-	pusher, err := s.remote(ctx, r, o.Auth).resolver(tracker).Pusher(ctx, r.Name()+":"+r.Tag+"@"+target.Digest.String())
+	pusher, err := s.registries.Client(ctx, r, o.Auth).Pusher(ctx, target.Digest)
 	if err != nil {
-		return explain("push "+r.Familiar(), r.Domain, err)
+		return registry.Explain("push "+r.Familiar(), r.Domain, err)
 	}
 	if err := remotes.PushContent(ctx, reportingPusher{pusher, &o, &sync.Map{}}, target, s.content, nil, platforms.All, nil); err != nil {
-		return explain("push "+r.Familiar(), r.Domain, err)
+		return registry.Explain("push "+r.Familiar(), r.Domain, err)
 	}
 	o.say("", "%s: digest: %s size: %d", r.Tag, target.Digest, target.Size)
 	if o.Progress != nil {
@@ -136,30 +135,35 @@ func (w *reportingWriter) Commit(ctx context.Context, size int64, expected diges
 	return err
 }
 
+// Login tries credentials at their registry and returns an identity token if it gave one.
+func (s *Service) Login(ctx context.Context, a registrytypes.AuthConfig) (registrytypes.AuthResponse, error) {
+	return s.registries.Login(ctx, a)
+}
+
 // Distribution describes a remote reference (GET /distribution/{name}/json).
-func (s *Service) Distribution(ctx context.Context, name string, a *registry.AuthConfig) (registry.DistributionInspect, error) {
+func (s *Service) Distribution(ctx context.Context, name string, a *registrytypes.AuthConfig) (registrytypes.DistributionInspect, error) {
 	r, err := ref.Parse(name)
 	if err != nil {
-		return registry.DistributionInspect{}, err
+		return registrytypes.DistributionInspect{}, err
 	}
 	ctx, done, err := s.lease(ctx)
 	if err != nil {
-		return registry.DistributionInspect{}, err
+		return registrytypes.DistributionInspect{}, err
 	}
 	defer done()
-	resolver := s.remote(ctx, r, a).resolver(nil)
-	target, err := resolve(ctx, resolver, r)
+	client := s.registries.Client(ctx, r, a)
+	target, err := client.Resolve(ctx)
 	if err != nil {
-		return registry.DistributionInspect{}, explain("inspect "+r.Familiar(), r.Domain, err)
+		return registrytypes.DistributionInspect{}, registry.Explain("inspect "+r.Familiar(), r.Domain, err)
 	}
-	fetcher, err := resolver.Fetcher(ctx, r.String())
+	fetcher, err := client.Fetcher(ctx)
 	if err != nil {
-		return registry.DistributionInspect{}, explain("inspect "+r.Familiar(), r.Domain, err)
+		return registrytypes.DistributionInspect{}, registry.Explain("inspect "+r.Familiar(), r.Domain, err)
 	}
 	p := &pull{s: s, ref: r, fetcher: fetcher}
-	out := registry.DistributionInspect{Descriptor: target}
+	out := registrytypes.DistributionInspect{Descriptor: target}
 	if err := p.blob(ctx, target); err != nil {
-		return out, explain("inspect "+r.Familiar(), r.Domain, err)
+		return out, registry.Explain("inspect "+r.Familiar(), r.Domain, err)
 	}
 	if images.IsIndexType(target.MediaType) {
 		children, err := images.Children(ctx, s.content, target)
@@ -175,7 +179,7 @@ func (s *Service) Distribution(ctx context.Context, name string, a *registry.Aut
 		return out, err
 	}
 	if err := p.blob(ctx, m.Config); err != nil {
-		return out, explain("inspect "+r.Familiar(), r.Domain, err)
+		return out, registry.Explain("inspect "+r.Familiar(), r.Domain, err)
 	}
 	platform, err := images.ConfigPlatform(ctx, s.content, m.Config)
 	out.Platforms = []ocispec.Platform{platform}

@@ -23,6 +23,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"wherry.dev/wherry/internal/event"
+	"wherry.dev/wherry/internal/registry"
 )
 
 const (
@@ -44,13 +45,11 @@ type Options struct {
 type Service struct {
 	*store
 	*layers
-	*registries
 	*claims
-	builtIn *builtIn
-	events  *event.Bus
-	pulls   keyedLock // by blob: one downloads, others wait
-
-	patience time.Duration // with a registry that sends nothing
+	registries *registry.Pool
+	builtIn    *builtIn
+	events     *event.Bus
+	pulls      keyedLock // by blob: one downloads, others wait
 
 	mu       sync.Mutex // guards what follows
 	resolved map[resolvedKey]Image
@@ -67,9 +66,6 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if o.Log == nil {
 		o.Log = func(error) {}
 	}
-	if o.HostDirs == nil {
-		o.HostDirs = []string{"/etc/wherry/certs.d", "/etc/containerd/certs.d", "/etc/docker/certs.d"}
-	}
 	// The libraries below tell of their steps by a log of their own; what matters comes back as an error.
 	if err := log.SetLevel("fatal"); err != nil {
 		return nil, err
@@ -79,8 +75,8 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 		return nil, err
 	}
 	l := &layers{st: st, dirs: map[digest.Digest][]string{}}
-	s := &Service{store: st, layers: l, registries: &registries{insecure: o.InsecureRegistries, hostDirs: o.HostDirs, pause: pause},
-		claims: &claims{of: map[string]use{}, going: map[digest.Digest]bool{}}, builtIn: &builtIn{l: l, oar: o.Oar}, events: o.Events, patience: patience,
+	s := &Service{store: st, layers: l, registries: registry.NewPool(registry.Options{Insecure: o.InsecureRegistries, HostDirs: o.HostDirs}),
+		claims: &claims{of: map[string]use{}, going: map[digest.Digest]bool{}}, builtIn: &builtIn{l: l, oar: o.Oar}, events: o.Events,
 		resolved: map[resolvedKey]Image{}}
 	return s, nil
 }

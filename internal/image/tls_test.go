@@ -21,7 +21,9 @@ import (
 
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry/handlers"
-	"github.com/moby/moby/api/types/registry"
+	registrytypes "github.com/moby/moby/api/types/registry"
+
+	"wherry.dev/wherry/internal/registry"
 )
 
 // authority makes a private certificate authority and a certificate of it for an address.
@@ -65,7 +67,7 @@ func TestPrivateAuthority(t *testing.T) {
 	server.StartTLS()
 	defer server.Close()
 	host := everywhere(strings.TrimPrefix(server.URL, "https://"))
-	auth := &registry.AuthConfig{Username: "me", Password: "secret", ServerAddress: host}
+	auth := &registrytypes.AuthConfig{Username: "me", Password: "secret", ServerAddress: host}
 	s := open(t)
 	imported(t, s, host+"/a/b:1", file1("a", "b"))
 	if err := s.Push(t.Context(), host+"/a/b:1", TransferOptions{Auth: auth}); err == nil || !strings.Contains(err.Error(), "certs.d/"+host) || tokens.all() != "" {
@@ -78,7 +80,7 @@ func TestPrivateAuthority(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(certs, host, "ca.crt"), ca, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s.hostDirs = []string{certs}
+	s.registries = reach(registry.Options{HostDirs: []string{certs}})
 	if err := s.Push(t.Context(), host+"/a/b:1", TransferOptions{Auth: auth}); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +88,7 @@ func TestPrivateAuthority(t *testing.T) {
 		t.Fatalf("%+v %v", got, err)
 	}
 	fresh := open(t)
-	fresh.hostDirs = s.hostDirs
+	fresh.registries = s.registries
 	if err := fresh.Pull(t.Context(), host+"/a/b:1", TransferOptions{Auth: auth}); err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +99,7 @@ func TestPrivateAuthority(t *testing.T) {
 func TestStalledDownloads(t *testing.T) {
 	for _, comesBack := range []bool{true, false} {
 		s := open(t)
-		s.patience = 100 * time.Millisecond
+		s.registries = reach(registry.Options{Patience: 100 * time.Millisecond})
 		h := newHostile(t)
 		plain := layer(t, file1("big", strings.Repeat("0123456789", 30000))).Bytes()
 		h.setLayer("application/vnd.oci.image.layer.v1.tar", plain, plain)

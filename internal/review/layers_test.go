@@ -19,7 +19,7 @@ edges:      api/docker
 upper:      files monitor
 service:    container
 services:   sandbox volume image network/dns network/firewall < network
-mechanisms: task
+mechanisms: registry task
 runtime:    ociruntime shim
 leaves:     sysprog < rootfs
 leaves:     cgroup < systemd

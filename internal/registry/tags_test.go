@@ -1,4 +1,4 @@
-package image
+package registry
 
 import (
 	"errors"
@@ -40,32 +40,32 @@ func pagedTags(t *testing.T, link func(n int) string) (host string) {
 }
 
 func TestTagsComeInPages(t *testing.T) {
-	s := open(t)
+	p := NewPool(Options{})
 	host := pagedTags(t, func(n int) string { return fmt.Sprintf(`</v2/a/b/tags/list?last=%d&n=1>; rel="next"`, n) })
 	r := ref.Reference{Domain: host, Path: "a/b", Tag: "latest"}
 	auth := &registry.AuthConfig{Username: "me", Password: "secret", ServerAddress: "https://" + host + "/v2/"}
-	tags, err := s.remote(t.Context(), r, auth).tags(t.Context())
+	tags, err := p.Client(t.Context(), r, auth).Tags(t.Context())
 	if err != nil || !slices.Equal(tags, []string{"t0", "t1", "t2", "t3"}) {
 		t.Errorf("%v %v", tags, err)
 	}
-	if _, err := s.remote(t.Context(), r, nil).tags(t.Context()); !errors.Is(err, docker.ErrInvalidAuthorization) {
+	if _, err := p.Client(t.Context(), r, nil).Tags(t.Context()); !errors.Is(err, docker.ErrInvalidAuthorization) {
 		t.Errorf("without a login: %v", err)
 	}
-	if _, err := s.Login(t.Context(), *auth); err != nil {
+	if _, err := p.Login(t.Context(), *auth); err != nil {
 		t.Errorf("login over TLS: %v", err)
 	}
 	auth.Password = "wrong"
-	if _, err := s.Login(t.Context(), *auth); !errdefs.IsUnauthorized(err) {
+	if _, err := p.Login(t.Context(), *auth); !errdefs.IsUnauthorized(err) {
 		t.Errorf("login with a wrong password: %v", err)
 	}
 }
 
 func TestTagPagesStayAtTheRegistry(t *testing.T) {
-	s := open(t)
+	p := NewPool(Options{})
 	auth := &registry.AuthConfig{Username: "me", Password: "secret"}
 	for _, link := range []string{`<https://evil.example/v2/a/b/tags/list>; rel="next"`, `<//evil.example/x>; rel="next"`, `<http://%zz>; rel=next`} {
 		host := pagedTags(t, func(int) string { return link })
-		if tags, err := s.remote(t.Context(), ref.Reference{Domain: host, Path: "a/b"}, auth).tags(t.Context()); err == nil {
+		if tags, err := p.Client(t.Context(), ref.Reference{Domain: host, Path: "a/b"}, auth).Tags(t.Context()); err == nil {
 			t.Errorf("%s: %v", link, tags)
 		}
 	}

@@ -1,4 +1,4 @@
-package image
+package registry
 
 import (
 	"context"
@@ -15,14 +15,14 @@ import (
 // maxTags of one repository are pulled with --all-tags; more is a mistake.
 const maxTags = 10_000
 
-// tags lists a repository's tags, which a registry may hand out in parts.
+// Tags lists a repository's tags, which a registry may hand out in parts.
 // https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-tags
-func (m *remote) tags(ctx context.Context) ([]string, error) {
-	path := "/" + m.ref.Path + "/tags/list"
+func (c *Client) Tags(ctx context.Context) ([]string, error) {
+	path := "/" + c.Ref.Path + "/tags/list"
 	var tags []string
 	query := url.Values{}
 	for query != nil {
-		resp, err := m.get(ctx, path, query, "repository:"+m.ref.Path+":pull")
+		resp, err := c.get(ctx, path, query, "repository:"+c.Ref.Path+":pull")
 		if err != nil {
 			return nil, err
 		}

@@ -1,0 +1,79 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
+	"github.com/containerd/errdefs"
+)
+
+// Explain turns what a registry or the network answered into one line for people.
+func Explain(what, host string, err error) error {
+	var dns *net.DNSError
+	var op *net.OpError
+	text, status := fmt.Sprint(err), statusOf(err)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.Canceled):
+		return err
+	case errdefs.IsNotFound(err):
+		return fmt.Errorf("%s: manifest unknown: the registry has no such repository or tag, or hides it: check the spelling, or log in: %w", what, errdefs.ErrNotFound)
+	case errors.Is(err, docker.ErrInvalidAuthorization), status == http.StatusUnauthorized, status == http.StatusForbidden:
+		verb, _, _ := strings.Cut(what, " ")
+		text = fmt.Sprintf("%s: %s access denied: the registry refuses this login, or none was given: run `wherry login %s`", what, verb, host)
+		if held := (*withheldError)(nil); errors.As(err, &held) {
+			text = fmt.Sprintf("%s: %s access denied: %s", what, verb, held)
+		}
+		return &explained{text, []error{err, errdefs.ErrPermissionDenied}}
+	case status == http.StatusTooManyRequests:
+		return fmt.Errorf("%s: registry %s counts too many requests from here: try again later, or log in: %w: %w", what, host, err, errdefs.ErrUnavailable)
+	case errors.As(err, &dns):
+		text = fmt.Sprintf("%s: the registry's name %s cannot be resolved: %v", what, host, dns)
+		return &explained{text, []error{err, errdefs.ErrUnavailable}}
+	case errors.Is(err, syscall.ECONNREFUSED):
+		text = fmt.Sprintf("%s: connection refused: nothing listens at %s: is the registry running?", what, host)
+		return &explained{text, []error{err, errdefs.ErrUnavailable}}
+	case strings.Contains(text, "server gave HTTP response to HTTPS client"):
+		return fmt.Errorf("%s: the registry speaks plain HTTP: start wherryd with --insecure-registry %s if that is meant: %w: %w", what, host, err, errdefs.ErrUnavailable)
+	case strings.Contains(text, "x509:"), strings.Contains(text, "tls:"):
+		return fmt.Errorf("%s: the registry's certificate is not trusted: put that of its authority into /etc/docker/certs.d/%s/ca.crt: %w: %w", what, host, err, errdefs.ErrUnavailable)
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Errorf("%s: the disk is full: free space, or remove images with `wherry rmi`: %w", what, err)
+	case errors.As(err, &op), errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%s: %w: %w", what, err, errdefs.ErrUnavailable)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// statusOf is the answer of a registry that an error is about, 0 for none.
+func statusOf(err error) int {
+	var unexpected remoteerrors.ErrUnexpectedStatus
+	if errors.As(err, &unexpected) {
+		return unexpected.StatusCode
+	}
+	return 0
+}
+
+// explained is an error whose causes a person need not read.
+type explained struct {
+	text   string
+	causes []error
+}
+
+func (e *explained) Error() string   { return e.text }
+func (e *explained) Unwrap() []error { return e.causes }
+
+// isNetwork says whether an error came from the connection, not from an answer.
+func isNetwork(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && !errors.Is(err, syscall.ECONNREFUSED)
+}
