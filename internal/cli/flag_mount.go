@@ -31,6 +31,7 @@ func (f *mountFlag) Set(s string) error {
 type mountReader struct {
 	mount.Mount
 	recursive string
+	subpath   string          // of whatever type it turns out to be
 	families  map[string]bool // of the options seen: bind, volume, image, tmpfs
 }
 
@@ -109,10 +110,9 @@ func (r *mountReader) option(key, value string) error {
 		k, v, _ := strings.Cut(value, "=")
 		put(&r.volume().DriverConfig.Options, k, v)
 	case "image-subpath":
-		if r.ImageOptions == nil {
-			r.ImageOptions = &mount.ImageOptions{}
-		}
-		r.ImageOptions.Subpath = value
+		r.ImageOptions = &mount.ImageOptions{Subpath: value}
+	case "subpath":
+		r.subpath = value
 	case "tmpfs-size":
 		n, err := units.RAMInBytes(value)
 		if err != nil {
@@ -133,7 +133,7 @@ func (r *mountReader) option(key, value string) error {
 
 func mountKeys() []string {
 	return []string{"type", "source", "src", "target", "dst", "destination", "readonly", "ro", "consistency", "bind-propagation", "bind-recursive",
-		"bind-nonrecursive", "bind-create-src", "volume-nocopy", "volume-subpath", "volume-label", "volume-driver", "volume-opt", "image-subpath",
+		"bind-nonrecursive", "bind-create-src", "volume-nocopy", "volume-subpath", "volume-label", "volume-driver", "volume-opt", "image-subpath", "subpath",
 		"tmpfs-size", "tmpfs-mode"}
 }
 
@@ -145,7 +145,16 @@ func (r *mountReader) finish() error {
 	switch r.Type {
 	case mount.TypeBind, mount.TypeVolume, mount.TypeTmpfs, mount.TypeImage:
 	default:
-		return fmt.Errorf("unknown type %q%s", r.Type, didYouMean(string(r.Type), []string{"bind", "volume", "tmpfs"}, ": it can be bind, volume or tmpfs"))
+		return fmt.Errorf("unknown type %q%s", r.Type, didYouMean(string(r.Type), []string{"bind", "volume", "tmpfs", "image"}, ": it can be bind, volume, tmpfs or image"))
+	}
+	switch {
+	case r.subpath == "":
+	case r.Type == mount.TypeImage:
+		r.ImageOptions = &mount.ImageOptions{Subpath: r.subpath}
+	case r.Type == mount.TypeVolume:
+		r.volume().Subpath = r.subpath
+	default:
+		return fmt.Errorf("subpath does not go with type=%s: name the place in source=", r.Type)
 	}
 	for _, family := range sorted(r.families) {
 		if family != string(r.Type) {

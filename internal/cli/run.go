@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 	"github.com/spf13/cobra"
 
 	"wherry.dev/wherry/internal/client"
@@ -110,21 +111,26 @@ func createContainer(ctx context.Context, app *App, f *runFlags, req container.C
 	if f.platform != "" {
 		query.Set("platform", f.platform)
 	}
-	pull := func() error {
-		return pullImage(ctx, app, app.Err, req.Image, pullOptions{platform: f.platform, quiet: f.quiet})
+	pull := func(name string) error {
+		return pullImage(ctx, app, app.Err, name, pullOptions{platform: f.platform, quiet: f.quiet})
 	}
 	if f.pull == "always" {
-		if err := pull(); err != nil {
+		if err := pull(req.Image); err != nil {
 			return "", err
 		}
 	}
 	var made container.CreateResponse
 	err = c.Post(ctx, "/containers/create", query, req, &made)
-	if imageIsMissing(err) && f.pull == "missing" {
-		if !f.quiet {
-			fmt.Fprintf(app.Err, "Unable to find image '%s' locally\n", req.Image)
+	for pulled := map[string]bool{}; imageIsMissing(err) && f.pull == "missing"; {
+		name := missingImage(err, req)
+		if pulled[name] {
+			break
 		}
-		if err := pull(); err != nil {
+		pulled[name] = true
+		if !f.quiet {
+			fmt.Fprintf(app.Err, "Unable to find image '%s' locally\n", name)
+		}
+		if err := pull(name); err != nil {
 			return "", err
 		}
 		err = c.Post(ctx, "/containers/create", query, req, &made)
@@ -144,6 +150,23 @@ func createContainer(ctx context.Context, app *App, f *runFlags, req container.C
 // imageIsMissing tells a missing image from a missing network or volume.
 func imageIsMissing(err error) bool {
 	return client.IsNotFound(err) && strings.Contains(strings.ToLower(err.Error()), "no such image")
+}
+
+// missingImage is the one that an error is about: the container's own, or one that is to be mounted.
+func missingImage(err error, req container.CreateRequest) string {
+	if req.HostConfig == nil {
+		return req.Image
+	}
+	for _, m := range req.HostConfig.Mounts {
+		n := splitName(m.Source)
+		if n.tag == "" && n.digest == "" {
+			n.tag = "latest"
+		}
+		if m.Type == mount.TypeImage && m.Source != req.Image && strings.HasSuffix(err.Error(), ": "+familiarName(n.String())) {
+			return m.Source
+		}
+	}
+	return req.Image
 }
 
 // detachKeys are those of the flag, of config.json, or ctrl-p,ctrl-q.

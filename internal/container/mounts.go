@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -210,14 +211,16 @@ func parseMount(q mount.Mount) (spec.Mount, error) {
 		if q.Source == "" {
 			return bad("field Source must not be empty")
 		}
-		m.Name, m.ReadOnly = "", true
-		m.Source = q.Source
+		m.Name, m.ReadOnly = q.Source, true
 		if q.ImageOptions != nil {
 			m.Subpath = q.ImageOptions.Subpath
 		}
-		return bad("image mounts are not supported yet: copy the files with a volume")
+		if path.IsAbs(m.Subpath) || !filepath.IsLocal(cmp.Or(m.Subpath, ".")) {
+			return bad("image-subpath %q leads out of the image: give a path below its root, such as usr/share", m.Subpath)
+		}
+		return m, nil
 	}
-	return bad("mount type unknown: use bind, volume or tmpfs")
+	return bad("mount type unknown: use bind, volume, tmpfs or image")
 }
 
 func parseBindMount(m spec.Mount, q mount.Mount) (spec.Mount, error) {
@@ -279,6 +282,8 @@ func (n *creating) resolveMount(ctx context.Context, m *spec.Mount) error {
 		return bindSource(m)
 	case mount.TypeVolume:
 		return n.resolveVolume(ctx, m)
+	case mount.TypeImage:
+		return n.resolveImage(ctx, m)
 	}
 	return nil
 }

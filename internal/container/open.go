@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/mount"
 
 	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/rootfs"
@@ -59,6 +60,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	}
 	s := &Service{o: o, ranges: sandbox.NewRanges(o.Root), index: newIndex(), opened: make(chan struct{})}
 	s.log(s.o.boundEtc())
+	s.log(s.o.detachOldImages())
 	s.host = lookAround(s.o.etcDir(""))
 	s.execs = newExecs()
 	for _, dir := range []string{s.o.containersDir(), filepath.Join(o.State, "tasks")} {
@@ -121,7 +123,12 @@ func adopt(ctx context.Context, s *Service, r *Record) {
 		s.log(fmt.Errorf("image of container %s: %w", r.Name, err))
 	}
 	for _, m := range r.Mounts {
-		if m.Name == "" {
+		if m.Image != nil {
+			if err := s.o.Images.Acquire(ctx, m.Image.ID, m.Image.Manifest, mountUser(r, &m)); err != nil {
+				s.log(fmt.Errorf("image %s, mounted in container %s: %w", m.Name, r.Name, err))
+			}
+		}
+		if m.Name == "" || m.Type != mount.TypeVolume {
 			continue
 		}
 		if _, _, err := s.o.Volumes.Acquire(ctx, m.Name, r.ID); err != nil {

@@ -87,6 +87,11 @@ func (n *starting) findMounts(ctx context.Context) error {
 				return err
 			}
 		}
+		if m.Type == mount.TypeImage {
+			if err := n.showImage(m); err != nil {
+				return err
+			}
+		}
 		if m.Type != mount.TypeVolume {
 			continue
 		}

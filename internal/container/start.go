@@ -163,6 +163,7 @@ func (n *starting) release() {
 		f.Close()
 	}
 	n.held = nil
+	n.s.log(n.hideImages())
 }
 
 // begin gives the container to a shim, and does not wait until that has made it.

@@ -186,10 +186,14 @@ func openStopped(v *containers.View) (_ *root, err error) {
 		}
 	}()
 	for _, m := range v.Binds {
-		if m.Type != mount.TypeBind && m.Type != mount.TypeVolume {
+		if m.Type != mount.TypeBind && m.Type != mount.TypeVolume && m.Image == nil {
 			continue
 		}
-		b, err := bindOf(&m, userns)
+		bind := bindOf
+		if m.Image != nil {
+			bind = func(m *spec.Mount, userns *os.File) (bound, error) { return imageOf(m, v.Rootfs.IDMap, userns) }
+		}
+		b, err := bind(&m, userns)
 		if err != nil {
 			return nil, err
 		}
@@ -274,6 +278,10 @@ func bindOf(m *spec.Mount, userns *os.File) (bound, error) {
 	if err != nil {
 		return b, err
 	}
+	return b.of(source)
+}
+
+func (b bound) of(source *os.File) (bound, error) {
 	b.source = source
 	fi, err := source.Stat()
 	if err != nil {
@@ -282,6 +290,30 @@ func bindOf(m *spec.Mount, userns *os.File) (bound, error) {
 	}
 	b.isDir = fi.IsDir()
 	return b, nil
+}
+
+// imageOf mounts an image, or a part of it.
+func imageOf(m *spec.Mount, ids rootfs.IDMap, userns *os.File) (bound, error) {
+	b := bound{destination: m.Destination}
+	view := rootfs.Rootfs{Lower: m.Image.Lower, IDMap: ids}
+	whole, err := view.Mount(userns)
+	if err != nil {
+		return b, fmt.Errorf("image %s: %w", m.Name, err)
+	}
+	if m.Subpath == "" {
+		return b.of(whole)
+	}
+	defer whole.Close()
+	below, err := archive.Open(whole, m.Subpath, unix.O_PATH)
+	if err != nil {
+		return b, fmt.Errorf("image %s: %w", m.Name, err)
+	}
+	defer below.Close()
+	source, err := rootfs.Bind("", rootfs.BindOptions{Dir: below})
+	if err != nil {
+		return b, fmt.Errorf("image %s: %w", m.Name, err)
+	}
+	return b.of(source)
 }
 
 // place opens where something is to be mounted, and makes it where it is missing, as the runtime would at start.

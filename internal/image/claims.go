@@ -3,13 +3,16 @@ package image
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 )
 
-// claims remember which container uses which image: in memory, since containers claim theirs again at start.
+// claims remember which container uses which image: in memory, since containers claim theirs again at start. A container claims by its id
+// the image that it is made of, and by its id, an @ and a place those that it mounts.
 type claims struct {
 	mu    sync.Mutex // guards what follows
 	of    map[string]use
@@ -32,7 +35,17 @@ func (c *claims) take(container string, u use) error {
 func (c *claims) drop(container string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.of, container)
+	for key := range c.of {
+		if key == container || strings.HasPrefix(key, container+"@") {
+			delete(c.of, key)
+		}
+	}
+}
+
+// owner is the container whose claim it is.
+func owner(key string) string {
+	id, _, _ := strings.Cut(key, "@")
+	return id
 }
 
 // userOf names a container that uses an image, "" for none.
@@ -45,7 +58,7 @@ func (c *claims) userOf(id digest.Digest) string {
 func (c *claims) userLocked(id digest.Digest) string {
 	for container, u := range c.of {
 		if u.id == id {
-			return container
+			return owner(container)
 		}
 	}
 	return ""
@@ -57,8 +70,8 @@ func (c *claims) usersOf(manifest digest.Digest) []string {
 	defer c.mu.Unlock()
 	out := []string{}
 	for container, u := range c.of {
-		if u.manifest == manifest {
-			out = append(out, container)
+		if u.manifest == manifest && !slices.Contains(out, owner(container)) {
+			out = append(out, owner(container))
 		}
 	}
 	return out
@@ -69,8 +82,12 @@ func (c *claims) counts() map[digest.Digest]int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := map[digest.Digest]int64{}
-	for _, u := range c.of {
-		out[u.id]++
+	seen := map[use]bool{}
+	for container, u := range c.of {
+		if one := (use{u.id, digest.Digest(owner(container))}); !seen[one] {
+			seen[one] = true
+			out[u.id]++
+		}
 	}
 	return out
 }

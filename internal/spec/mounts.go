@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
+	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -37,15 +38,27 @@ type Mount struct {
 	Driver        string            `json:"driver,omitempty"`
 	DriverOptions map[string]string `json:"driverOptions,omitempty"`
 	VolumeLabels  map[string]string `json:"volumeLabels,omitempty"`
+	// Image is what a mount of an image shows.
+	Image *MountedImage `json:"image,omitempty"`
 	// Unmapped ids: the source's files keep the ids of the container's own range (an overlay made for it).
 	Unmapped bool `json:"unmapped,omitempty"`
+}
+
+// MountedImage is an image or artifact as it was when the container was made: its name may mean another one later.
+type MountedImage struct {
+	ID       digest.Digest `json:"id"`
+	Manifest digest.Digest `json:"manifest"`
+	Lower    []string      `json:"lower"` // its layers on the host, topmost first
 }
 
 // Point is the mount as inspect shows it.
 func (m Mount) Point() container.MountPoint {
 	p := container.MountPoint{Type: m.Type, Name: m.Name, Source: m.Source, Destination: m.Destination, Mode: m.Mode, RW: !m.ReadOnly, Propagation: m.Propagation}
-	if m.Type == mount.TypeVolume {
+	switch {
+	case m.Type == mount.TypeVolume:
 		p.Driver = "local"
+	case m.Image != nil:
+		p.Source = m.Image.ID.String()
 	}
 	return p
 }
@@ -165,6 +178,9 @@ func (b *builder) mount(m Mount) (specs.Mount, error) {
 		propagation = string(mount.PropagationRPrivate)
 	}
 	options = append(options, propagation)
+	if m.Type == mount.TypeImage {
+		options = append(options, "nodev")
+	}
 	made := specs.Mount{Destination: m.Destination, Type: "bind", Source: m.Source, Options: options}
 	if m.Unmapped {
 		return made, nil

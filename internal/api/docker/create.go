@@ -52,7 +52,7 @@ func checkMounts(mounts []mount.Mount) error {
 	known := []mount.Type{mount.TypeBind, mount.TypeVolume, mount.TypeTmpfs, mount.TypeImage}
 	for i, m := range mounts {
 		if !slices.Contains(known, m.Type) {
-			return invalid("invalid mount config for type %q: mount type unknown: it can be bind, volume or tmpfs", m.Type)
+			return invalid("invalid mount config for type %q: mount type unknown: it can be bind, volume, tmpfs or image", m.Type)
 		}
 		switch m.Consistency {
 		case "", mount.ConsistencyFull, mount.ConsistencyCached, mount.ConsistencyDelegated, mount.ConsistencyDefault:

@@ -1,0 +1,148 @@
+package container
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+
+	"wherry.dev/wherry/internal/image"
+)
+
+// dataImage is an image of files and hostile links.
+func (e *engine) dataImage(name string) {
+	e.t.Helper()
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	for _, h := range []tar.Header{
+		{Name: "top", Mode: 0o644, Size: 3}, {Name: "dir/", Typeflag: tar.TypeDir, Mode: 0o755}, {Name: "dir/inner", Mode: 0o640, Uid: 101, Size: 3},
+		{Name: "etc", Typeflag: tar.TypeSymlink, Linkname: "/etc"}, {Name: "up", Typeflag: tar.TypeSymlink, Linkname: "../../../../../etc"},
+		{Name: "proc", Typeflag: tar.TypeSymlink, Linkname: "/proc/self/root/etc"}, {Name: "to-dir", Typeflag: tar.TypeSymlink, Linkname: "/dir"},
+	} {
+		if err := w.WriteHeader(&h); err != nil {
+			e.t.Fatal(err)
+		}
+		if h.Size > 0 {
+			if _, err := w.Write([]byte("abc")); err != nil {
+				e.t.Fatal(err)
+			}
+		}
+	}
+	if err := w.Close(); err != nil {
+		e.t.Fatal(err)
+	}
+	if _, err := e.images.Import(context.Background(), &layer, image.ImportOptions{Ref: name}); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+func imageMount(source, target, subpath string) container.HostConfig {
+	m := mount.Mount{Type: mount.TypeImage, Source: source, Target: target}
+	if subpath != "" {
+		m.ImageOptions = &mount.ImageOptions{Subpath: subpath}
+	}
+	return container.HostConfig{Mounts: []mount.Mount{m}}
+}
+
+// TestImageMounts: an image's files are seen with the container's ids and cannot be changed; parts of it are found inside it, whatever its
+// links say; it stays while the container does.
+func TestImageMounts(t *testing.T) {
+	e := newEngine(t)
+	e.dataImage("data:1")
+	rows := []struct{ subpath, cmd, want string }{
+		{"", "cat /x/top; stat -c '%u %a' /x/dir/inner; echo y 2>/dev/null >/x/new || echo refused; rm -f /x/top 2>/dev/null || echo refused", "abc101 640\nrefused\nrefused\n"},
+		{"dir", "ls /x; cat /x/inner", "inner\nabc"},
+		{"dir/inner", "cat /x", "abc"},
+		{"to-dir", "ls /x", "inner\n"},
+	}
+	for _, row := range rows {
+		for _, privileged := range []bool{false, true} {
+			h := imageMount("data:1", "/x", row.subpath)
+			h.Privileged, h.ReadonlyRootfs = privileged, row.subpath == "dir"
+			id := e.create(request{cmd: sh(row.cmd), h: h})
+			exit := e.arm(id, container.WaitConditionNextExit)
+			e.start(id)
+			if e.take(exit); e.output(id) != row.want {
+				t.Errorf("%q, privileged %v: %q", row.subpath, privileged, e.output(id))
+			}
+		}
+	}
+	for _, bad := range []string{"etc", "up", "proc", "missing", "dir/../../../etc/x"} {
+		id, err := e.tryCreate(request{cmd: sh("ls /x"), h: imageMount("data:1", "/x", bad)})
+		if err == nil {
+			err = e.Start(context.Background(), id)
+		}
+		if err == nil || !strings.Contains(err.Error(), "path") {
+			t.Errorf("subpath %s: %v", bad, err)
+		}
+	}
+	for _, bad := range []string{"/etc", "../etc"} {
+		if _, err := e.tryCreate(request{cmd: sh("true"), h: imageMount("data:1", "/x", bad)}); err == nil || !strings.Contains(err.Error(), "leads out of the image") {
+			t.Errorf("subpath %s: %v", bad, err)
+		}
+	}
+	if left, _ := filepath.Glob(e.o.imagesDir("*")); len(left) > 0 {
+		t.Errorf("left attached: %v", left)
+	}
+	if b, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(b), e.o.imagesDir("")) {
+		t.Errorf("left attached: %v", err)
+	}
+}
+
+// TestMountedImagesStay: what is mounted is what the name meant at creation, and is neither removed nor collected, over restarts too.
+func TestMountedImagesStay(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	e.dataImage("data:1")
+	id := e.create(request{name: "user", cmd: sh("cat /x/top; sleep 100"), h: imageMount("data:1", "/x", "")})
+	first := e.rec(id).Mounts[0].Image
+	if _, err := e.images.Remove(ctx, "data:1", image.RemoveOptions{}); err == nil || !strings.Contains(err.Error(), id[:12]) {
+		t.Errorf("an image that is mounted was removed: %v", err)
+	}
+	if _, err := e.images.Remove(ctx, "data:1", image.RemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	e.dataImage("data:1") // another image has the name now
+	e.again()
+	if _, err := e.images.Prune(ctx, map[string]map[string]bool{"dangling": {"true": true}}); err != nil {
+		t.Fatal(err)
+	}
+	e.start(id)
+	e.eventually("output", func() bool { return e.output(id) == "abc" })
+	seen, err := e.Inspect(ctx, id)
+	if err != nil || len(seen.Mounts) != 1 {
+		t.Fatal(seen.Mounts, err)
+	}
+	m := seen.Mounts[0]
+	if m.Type != mount.TypeImage || m.Name != "data:1" || m.Source != first.ID.String() || m.Destination != "/x" || m.RW {
+		t.Errorf("inspect shows %+v", m)
+	}
+	// One that takes the volumes over pins it too.
+	other := e.create(request{cmd: sh("cat /x/top"), h: container.HostConfig{VolumesFrom: []string{"user"}}})
+	if err := e.Remove(ctx, id, RemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.images.Remove(ctx, first.ID.String(), image.RemoveOptions{}); err == nil {
+		t.Error("an image that is mounted by --volumes-from was removed")
+	}
+	exit := e.arm(other, container.WaitConditionNextExit)
+	e.start(other)
+	if e.take(exit); e.output(other) != "abc" {
+		t.Errorf("%q", e.output(other))
+	}
+	if err := e.Remove(ctx, other, RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.images.Remove(ctx, first.ID.String(), image.RemoveOptions{}); err != nil {
+		t.Errorf("nobody mounts it any more: %v", err)
+	}
+	if _, err := e.tryCreate(request{cmd: sh("true"), h: imageMount("missing:1", "/x", "")}); err == nil || !strings.Contains(err.Error(), "No such image: missing:1") {
+		t.Errorf("a missing image: %v", err)
+	}
+}
