@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"wherry.dev/wherry/internal/version"
@@ -26,14 +25,13 @@ func main() {
 	case o.version:
 		fmt.Println("wherryd", version.Version)
 		return
+	case o.check:
+		if err := o.set.Write(os.Stdout); err != nil {
+			fail(os.Stderr, 1, err)
+		}
+		return
 	}
-	// The engine idles most of its life: give memory back early. Both can be set from outside.
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
-	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(1 << 30)
-	}
+	frugal()
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()

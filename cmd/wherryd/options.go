@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"wherry.dev/wherry/internal/settings"
 )
 
 // options of the command line, with paths made absolute.
@@ -22,6 +24,8 @@ type options struct {
 	insecure     []string
 	level        slog.Level
 	version      bool
+	check        bool // the settings, instead of a life
+	set          settings.Settings
 }
 
 var errHelp = errors.New("help was asked for")
@@ -36,39 +40,66 @@ func (l *list) Set(s string) error {
 	return nil
 }
 
+// parse reads the flags, and the settings file that they name: a flag wins over the file.
 func parse(args []string, stderr io.Writer) (options, error) {
-	var o options
+	o := options{set: settings.Default()}
+	file, err := o.flags(args, stderr)
+	if err != nil || o.version {
+		return o, err
+	}
+	fromFile, err := settings.Read(file)
+	if err != nil {
+		return o, err
+	}
+	o = options{set: fromFile}
+	if _, err := o.flags(args, stderr); err != nil {
+		return o, err
+	}
+	return o, o.complete()
+}
+
+// flags puts what args say over the settings.
+func (o *options) flags(args []string, stderr io.Writer) (file string, err error) {
 	var hosts, insecure list
+	e := &o.set.Engine
 	fs := flag.NewFlagSet("wherryd", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
-	fs.StringVar(&o.root, "root", "/var/lib/wherry", "`directory` of everything that lasts")
-	fs.StringVar(&o.state, "state", "/run/wherry", "`directory` of what ends with the boot")
+	fs.StringVar(&file, "config", "", "settings `file` (default: "+settings.Path+" where there is one)")
+	fs.BoolVar(&o.check, "check-config", false, "check the settings file and these flags, print all settings as they would be, and end")
+	fs.StringVar(&e.Root, "root", e.Root, "`directory` of everything that lasts")
+	fs.StringVar(&e.State, "state", e.State, "`directory` of what ends with the boot")
 	fs.Var(&hosts, "host", "`address` to listen on, unix:///path; may be repeated (default unix://STATE/wherry.sock)")
-	fs.StringVar(&o.oar, "oar", "", "`path` of the runtime oar (default: beside wherryd, then in PATH)")
-	fs.StringVar(&o.cgroupParent, "cgroup-parent", "", "control `group` above all containers, or a slice of systemd's (default: a scope of systemd's, or /wherry)")
+	fs.StringVar(&e.Oar, "oar", e.Oar, "`path` of the runtime oar (default: beside wherryd, then in PATH)")
+	fs.StringVar(&e.CgroupParent, "cgroup-parent", e.CgroupParent, "control `group` above all containers, or a slice of systemd's (default: a scope of systemd's, or /wherry)")
 	fs.Var(&insecure, "insecure-registry", "registry `host[:port]` or network (CIDR) that may be spoken to without TLS; may be repeated")
-	fs.TextVar(&o.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
+	fs.TextVar(&e.LogLevel, "log-level", e.LogLevel, "debug, info, warn or error")
 	fs.BoolVar(&o.version, "version", false, "print the version and end")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			fs.SetOutput(stderr)
 			fs.Usage()
-			return o, errHelp
+			return "", errHelp
 		}
-		return o, fmt.Errorf("%w; see wherryd --help", err)
+		return "", fmt.Errorf("%w; see wherryd --help", err)
 	}
 	if fs.NArg() > 0 {
-		return o, fmt.Errorf("what is %q? wherryd takes flags only; see wherryd --help", fs.Arg(0))
+		return "", fmt.Errorf("what is %q? wherryd takes flags only; see wherryd --help", fs.Arg(0))
 	}
-	if o.version {
-		return o, nil
+	if len(hosts) > 0 {
+		e.Hosts = hosts
 	}
-	o.insecure = insecure
-	return o, o.complete(hosts)
+	if len(insecure) > 0 {
+		o.set.Registry.Insecure = insecure
+	}
+	return file, nil
 }
 
 // complete checks the options and fills in what follows from others.
-func (o *options) complete(hosts []string) (err error) {
+func (o *options) complete() (err error) {
+	e := &o.set.Engine
+	o.root, o.state, o.oar, o.cgroupParent, o.level = e.Root, e.State, e.Oar, e.CgroupParent, e.LogLevel
+	o.insecure = o.set.Registry.Insecure
+	hosts := e.Hosts
 	for _, dir := range []*string{&o.root, &o.state} {
 		if *dir, err = filepath.Abs(*dir); err != nil {
 			return err
@@ -86,6 +117,9 @@ func (o *options) complete(hosts []string) (err error) {
 	}
 	if err := o.cleanGroup(); err != nil {
 		return err
+	}
+	if o.check {
+		return nil // where the runtime is, is no setting's fault
 	}
 	o.oar, err = findOar(o.oar)
 	return err

@@ -52,6 +52,29 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// TestFlagsWinOverTheFile: and lists of flags take the place of the file's.
+func TestFlagsWinOverTheFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "wherry.toml")
+	text := "[engine]\nroot = \"/file/root\"\nhosts = [\"unix:///file\"]\noar = \"/proc/self/exe\"\nlog-level = \"warn\"\n[registry]\ninsecure = [\"a\", \"b\"]\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o, err := parse([]string{"--config", file}, io.Discard)
+	if err != nil || o.root != "/file/root" || strings.Join(o.hosts, " ") != "/file" || o.level.String() != "WARN" || len(o.insecure) != 2 {
+		t.Errorf("%+v %v", o, err)
+	}
+	o, err = parse([]string{"--root", "/flag", "--host", "unix:///flag", "--insecure-registry", "c", "--config", file, "--log-level", "debug"}, io.Discard)
+	if err != nil || o.root != "/flag" || strings.Join(o.hosts, " ") != "/flag" || o.level.String() != "DEBUG" || strings.Join(o.insecure, " ") != "c" {
+		t.Errorf("%+v %v", o, err)
+	}
+	if err := os.WriteFile(file, []byte("[engine]\nroots = 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = parse([]string{"--config", file, "--check-config"}, io.Discard); err == nil || !strings.Contains(err.Error(), file+":2: engine.roots: ") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestLockIsTheKernels(t *testing.T) {
 	dir := t.TempDir()
 	first, err := acquire(dir)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -89,6 +90,16 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 	notifyReady()
 	go threads.Reserve(min(spareThreads, cgroup.ProcessesLeft()/8)) // ends by itself, within milliseconds
 	return serve(ctx, server, listeners, log)
+}
+
+// frugal has memory given back early, as the engine idles most of its life. Both can be set from outside.
+func frugal() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(1 << 30)
+	}
 }
 
 // wire opens the services in the order in which they rest on each other; shut closes them the other way round.

@@ -23,7 +23,7 @@ mechanisms: registry task
 runtime:    ociruntime shim
 leaves:     sysprog < rootfs
 leaves:     cgroup < systemd
-leaves:     version threads network/link resctrl criu seccomp logs event ref archive spec
+leaves:     version threads network/link resctrl criu seccomp logs event ref archive settings spec
 `
 
 // leafPackages may use these and nothing else from outside the standard library.
@@ -31,7 +31,7 @@ const leafImports = `
 golang.org/x/sys golang.org/x/net/bpf github.com/containerd/errdefs github.com/opencontainers/runtime-spec
 github.com/opencontainers/go-digest github.com/opencontainers/image-spec github.com/moby/moby/api github.com/moby/docker-image-spec
 github.com/elastic/go-seccomp-bpf/arch github.com/klauspost/compress github.com/moby/profiles/seccomp github.com/distribution/reference
-github.com/docker/go-units
+github.com/docker/go-units github.com/pelletier/go-toml/v2
 `
 
 type goPackage struct {

@@ -1,0 +1,253 @@
+// Package settings reads the engine's settings file.
+//
+// The file is TOML, /etc/wherry/wherry.toml unless the engine is told of another. A key is one field of the structures here, with its default in
+// Default: what is not written in the file has its default, and what no field knows is an error that names file, line and key. The comment of a field
+// is what `wherryd --check-config` prints above it; a tag `of` holds the words that it may be. Nothing is kept: a Settings is a value.
+package settings
+
+import (
+	"bytes"
+	"encoding"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// Path is where the file is looked for; nothing need be there.
+const Path = "/etc/wherry/wherry.toml"
+
+// Settings is the whole file.
+type Settings struct {
+	Engine   Engine   `toml:"engine"`
+	Store    Store    `toml:"store"`
+	CleanUp  CleanUp  `toml:"clean-up"`
+	Registry Registry `toml:"registry"`
+}
+
+// Engine is what the engine's flags say; a flag wins over the file.
+type Engine struct {
+	Root         string     `toml:"root" comment:"directory of everything that lasts"`
+	State        string     `toml:"state" comment:"directory of what ends with the boot"`
+	Hosts        []string   `toml:"hosts" comment:"addresses to listen on, unix:///path; none: unix://STATE/wherry.sock"`
+	Oar          string     `toml:"oar" comment:"path of the runtime; none: beside wherryd, then in PATH"`
+	CgroupParent string     `toml:"cgroup-parent" comment:"control group above all containers, or a slice of systemd's; none: a scope of systemd's, or /wherry"`
+	LogLevel     slog.Level `toml:"log-level" comment:"DEBUG, INFO, WARN or ERROR"`
+}
+
+// Store is how images are kept.
+type Store struct {
+	KeepBlobs bool `toml:"keep-blobs" comment:"keep layers as they came, besides unpacked; false halves what images take, and pushes fetch or rebuild them"`
+}
+
+// CleanUp is when images that nobody uses are removed without being asked.
+type CleanUp struct {
+	Enabled    bool     `toml:"enabled" comment:"remove images that were not used for longest when the disk fills up"`
+	Measure    string   `toml:"measure" of:"file-system store" comment:"what high and low are about: file-system, all that is used on the one of root, or store, what images take"`
+	High       Amount   `toml:"high" comment:"begin above it: percent of the file system, or bytes"`
+	Low        Amount   `toml:"low" comment:"end below it"`
+	MinAge     Duration `toml:"min-age" comment:"images that were used, pulled or made more recently stay"`
+	Every      Duration `toml:"every" comment:"how often is looked; also after each pull"`
+	OnFullDisk bool     `toml:"on-full-disk" comment:"also when a pull finds the disk full, which is then tried once more"`
+	Keep       []string `toml:"keep" comment:"names of images that always stay, with * for anything: \"registry.example/base/*\"; beside those of wherry image pin"`
+}
+
+// Registry is how registries are spoken to.
+type Registry struct {
+	Insecure []string `toml:"insecure" comment:"host[:port] or networks (CIDR) that may be spoken to without TLS or with any certificate"`
+}
+
+// Default is what holds without a file.
+func Default() Settings {
+	return Settings{
+		Engine:   Engine{Root: "/var/lib/wherry", State: "/run/wherry", Hosts: []string{}, LogLevel: slog.LevelInfo},
+		Store:    Store{KeepBlobs: true},
+		CleanUp:  CleanUp{Measure: "file-system", High: Percent(85), Low: Percent(70), MinAge: Day, Every: Hour / 4, OnFullDisk: true, Keep: []string{}},
+		Registry: Registry{Insecure: []string{}},
+	}
+}
+
+// Read reads the file at path; "" means the one at Path, if there is one.
+func Read(path string) (Settings, error) {
+	named := path != ""
+	if !named {
+		path = Path
+	}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) && !named {
+		return Default(), nil
+	}
+	if err != nil {
+		return Settings{}, fmt.Errorf("read settings: %w", err)
+	}
+	return Parse(path, b)
+}
+
+// Parse reads a file's text. Its error has a line for each mistake, with the file's name, the line, and the key.
+func Parse(name string, text []byte) (Settings, error) {
+	if err := unquoted(name, text); err != nil {
+		return Settings{}, err
+	}
+	s := Default()
+	d := toml.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&s); err != nil {
+		return Settings{}, explain(name, err)
+	}
+	if key, wrong := s.check(); wrong != "" {
+		return Settings{}, fmt.Errorf("%s%s: %s: %s", name, line(text, key), key, wrong)
+	}
+	return s, nil
+}
+
+// check holds settings against the words that they may be, and against each other.
+func (s *Settings) check() (key, wrong string) {
+	v := reflect.ValueOf(s).Elem()
+	for _, group := range reflect.VisibleFields(v.Type()) {
+		for _, f := range reflect.VisibleFields(group.Type) {
+			words := strings.Fields(f.Tag.Get("of"))
+			if word := v.FieldByIndex(group.Index).FieldByIndex(f.Index).String(); len(words) > 0 && !slices.Contains(words, word) {
+				return group.Tag.Get("toml") + "." + f.Tag.Get("toml"), fmt.Sprintf("%q is none of %s", word, strings.Join(words, ", "))
+			}
+		}
+	}
+	c := s.CleanUp
+	switch {
+	case c.High.percent != c.Low.percent:
+		return "clean-up.high", fmt.Sprintf("it is %s, and clean-up.low is %s: give both in percent, or both in bytes", c.High, c.Low)
+	case c.High.n < c.Low.n:
+		return "clean-up.low", fmt.Sprintf("%s is more than clean-up.high, %s: cleaning begins above that one and ends below this", c.Low, c.High)
+	case c.Every < Minute:
+		return "clean-up.every", fmt.Sprintf("%s: a minute is the least", c.Every)
+	}
+	return "", ""
+}
+
+// line finds where a key, group.key, is set. "" where it has its default.
+func line(text []byte, key string) (at string) {
+	walk(text, func(k string, n int, _ unstable.Kind) {
+		if k == key {
+			at = fmt.Sprintf(":%d", n)
+		}
+	})
+	return at
+}
+
+// walk goes through the settings of a text, as far as it is TOML.
+func walk(text []byte, each func(key string, line int, kind unstable.Kind)) {
+	var p unstable.Parser
+	p.Reset(text)
+	var visit func(group []string, e *unstable.Node) []string
+	visit = func(group []string, e *unstable.Node) []string {
+		path, at := slices.Clone(group), -1
+		for k := e.Key(); k.Next(); path = append(path, string(k.Node().Data)) {
+			if at < 0 {
+				at = int(k.Node().Raw.Offset)
+			}
+		}
+		if e.Kind != unstable.KeyValue {
+			return path
+		}
+		if e.Value().Kind == unstable.InlineTable {
+			for c := e.Value().Children(); c.Next(); {
+				visit(path, c.Node())
+			}
+		}
+		each(strings.Join(path, "."), 1+bytes.Count(text[:at], []byte("\n")), e.Value().Kind)
+		return group
+	}
+	var group []string
+	for p.NextExpression() {
+		if e := p.Expression(); e.Kind == unstable.KeyValue {
+			visit(group, e)
+		} else {
+			group = visit(nil, e)
+		}
+	}
+}
+
+// unquoted finds a number where a value is written with a unit, as text: the decoder would take 30 for 30 nanoseconds.
+func unquoted(name string, text []byte) (err error) {
+	words := map[string]bool{}
+	for _, group := range reflect.VisibleFields(reflect.TypeFor[Settings]()) {
+		for _, f := range reflect.VisibleFields(group.Type) {
+			words[group.Tag.Get("toml")+"."+f.Tag.Get("toml")] = reflect.PointerTo(f.Type).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
+		}
+	}
+	walk(text, func(key string, line int, kind unstable.Kind) {
+		if words[key] && kind != unstable.String {
+			err = errors.Join(err, fmt.Errorf("%s:%d: %s: write its value in quotes, with its unit", name, line, key))
+		}
+	})
+	return err
+}
+
+func explain(name string, err error) error {
+	var unknown *toml.StrictMissingError
+	if errors.As(err, &unknown) {
+		var all []error
+		for _, e := range unknown.Errors {
+			line, _ := e.Position()
+			all = append(all, fmt.Errorf("%s:%d: %s: there is no such setting; %s", name, line, dotted(e.Key()), known(e.Key())))
+		}
+		return errors.Join(all...)
+	}
+	var wrong *toml.DecodeError
+	if !errors.As(err, &wrong) {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	line, _ := wrong.Position()
+	text := strings.TrimPrefix(strings.TrimPrefix(wrong.Error(), "toml: "), "cannot decode TOML ")
+	if len(wrong.Key()) > 0 {
+		text = dotted(wrong.Key()) + ": " + text
+	}
+	return fmt.Errorf("%s:%d: %s", name, line, text)
+}
+
+func dotted(key toml.Key) string { return strings.Join(key, ".") }
+
+// known lists the keys that stand where an unknown one was written.
+func known(key toml.Key) string {
+	t, group := reflect.TypeFor[Settings](), ""
+	if len(key) > 1 {
+		for _, f := range reflect.VisibleFields(t) {
+			if f.Tag.Get("toml") == key[0] {
+				t, group = f.Type, key[0]
+			}
+		}
+	}
+	var names []string
+	for _, f := range reflect.VisibleFields(t) {
+		names = append(names, f.Tag.Get("toml"))
+	}
+	if group == "" {
+		return "groups are " + strings.Join(names, ", ")
+	}
+	return group + " has " + strings.Join(names, ", ")
+}
+
+// Keys are all settings, as group.key.
+func Keys() (all []string) {
+	for _, group := range reflect.VisibleFields(reflect.TypeFor[Settings]()) {
+		for _, f := range reflect.VisibleFields(group.Type) {
+			all = append(all, group.Tag.Get("toml")+"."+f.Tag.Get("toml"))
+		}
+	}
+	return all
+}
+
+// Write writes settings as a file that has all of them.
+func (s Settings) Write(w io.Writer) error {
+	b, err := toml.Marshal(s)
+	if err == nil {
+		_, err = w.Write(b)
+	}
+	return err
+}
