@@ -128,6 +128,24 @@ func containerImage(c container.Summary, short bool) string {
 	return familiarName(name)
 }
 
+// listedContainer is a container as the engine lists it. Wherry is nil where its reference means what it was made of.
+type listedContainer struct {
+	container.Summary
+	Wherry *struct{ Reference, Now string }
+}
+
+// reference is what stands in the table: the reference that the container was made of also when it means another image by now, which is
+// said then. Docker shows an id there, and so do formats.
+func (c listedContainer) reference(otherwise string) string {
+	switch {
+	case c.Wherry == nil || c.Wherry.Reference == "":
+		return otherwise
+	case c.Wherry.Now == "":
+		return familiarName(c.Wherry.Reference) + " (gone)"
+	}
+	return familiarName(c.Wherry.Reference) + " (moved)"
+}
+
 // portText lists ports, runs of neighbours as a range: "0.0.0.0:8080->80/tcp, 443/tcp".
 func portText(ports []container.PortSummary) string {
 	type run struct {

@@ -68,3 +68,21 @@ func TestContainersLookLikeDockers(t *testing.T) {
 		}
 	}
 }
+
+func TestReferenceInTheTable(t *testing.T) {
+	moved := func(reference, now string) listedContainer {
+		return listedContainer{Wherry: &struct{ Reference, Now string }{reference, now}}
+	}
+	for _, row := range []struct {
+		c    listedContainer
+		want string
+	}{
+		{listedContainer{}, "0123456789ab"},
+		{moved("docker.io/library/nginx", "sha256:1"), "nginx (moved)"},
+		{moved("r.example/nginx:1", ""), "r.example/nginx:1 (gone)"},
+	} {
+		if got := row.c.reference("0123456789ab"); got != row.want {
+			t.Errorf("%+v: %s", row.c, got)
+		}
+	}
+}

@@ -67,14 +67,18 @@ func psCommand(app *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		var list []container.Summary
+		var list []listedContainer
 		if err := c.Get(cmd.Context(), "/containers/json", q, &list); err != nil {
 			return err
 		}
 		lines := make([]containerRow, 0, len(list))
 		now := time.Now()
 		for _, s := range list {
-			lines = append(lines, newContainerRow(s, !noTrunc, now))
+			row := newContainerRow(s.Summary, !noTrunc, now)
+			if format == "" {
+				row.Image = s.reference(row.Image)
+			}
+			lines = append(lines, row)
 		}
 		return writeRows(app.Out, rows, lines)
 	}

@@ -31,6 +31,7 @@ type Extras struct {
 	// UserNamespace is the range of host ids that stand behind the container's own, "first+count"; "" is the host's user namespace.
 	UserNamespace string `json:",omitempty"`
 	Cgroup        string `json:",omitempty"` // path of the control group
+	Image         Origin
 }
 
 // Inspect tells all about a container but the size of its files, which package files measures.
@@ -60,7 +61,7 @@ func (s *Service) Inspect(ctx context.Context, id string) (Inspection, error) {
 	if r.Status.Alive() {
 		n.SandboxID, n.SandboxKey = r.ID, fmt.Sprintf("/proc/%d/ns/net", r.Pid)
 	}
-	out.Wherry = Extras{OOMVictim: r.OOMVictim, Restarted: r.Restarted, Cgroup: s.o.cgroupPath(r)}
+	out.Wherry = Extras{OOMVictim: r.OOMVictim, Restarted: r.Restarted, Cgroup: s.o.cgroupPath(r), Image: r.origin()}
 	if r.IDMap.Size > 0 {
 		out.Wherry.UserNamespace = fmt.Sprintf("%d+%d", r.IDMap.Base, r.IDMap.Size)
 	}

@@ -69,10 +69,13 @@ func (s listing) summary(ctx context.Context, c *Container, r *Record, images ma
 
 // imageName is the reference that the container was made of, or the image's id where the reference means another one by now.
 func (s listing) imageName(ctx context.Context, r *Record, known map[string]string) string {
+	if strings.HasSuffix(r.Config.Image, "@"+r.Image.ID.String()) {
+		return r.Config.Image // it can mean nothing else
+	}
 	id, ok := known[r.Config.Image]
 	if !ok {
-		if found, err := s.o.Images.Resolve(ctx, r.Config.Image, nil); err == nil {
-			id = found.ID.String()
+		if means, err := s.o.Images.Means(ctx, r.Config.Image); err == nil {
+			id = means.String()
 		}
 		known[r.Config.Image] = id
 	}

@@ -26,6 +26,12 @@ func (s *Service) Resolve(ctx context.Context, name string, platform *ocispec.Pl
 	return s.resolve(ctx, img, name, platform)
 }
 
+// Means is the digest of what a name means here: an index or a manifest. It reads names only.
+func (s *store) Means(ctx context.Context, name string) (digest.Digest, error) {
+	img, err := s.find(in(ctx), name)
+	return img.Target.Digest, err
+}
+
 // lookup finds an image by what people write, and sees to the built-in one.
 func (s *Service) lookup(ctx context.Context, name string) (images.Image, error) {
 	img, err := s.find(ctx, name)
@@ -229,7 +235,7 @@ func (s *store) byReference(ctx context.Context, r ref.Reference) (images.Image,
 		return images.Image{}, err
 	}
 	for _, img := range list {
-		if img.Target.Digest == r.Digest && strings.HasPrefix(img.Name, r.Name()) {
+		if img.Target.Digest == r.Digest && (strings.HasPrefix(img.Name, r.Name()+":") || strings.HasPrefix(img.Name, r.Name()+"@")) {
 			return img, nil
 		}
 	}

@@ -91,7 +91,7 @@ func (c *containerRoutes) list(w http.ResponseWriter, r *http.Request) error {
 			}
 		}
 	}
-	return writeJSON(w, http.StatusOK, orEmpty(list))
+	return writeJSON(w, http.StatusOK, shapeContainers(list, containers.Moved(r.Context(), c.s, list)))
 }
 
 func (c *containerRoutes) inspect(w http.ResponseWriter, r *http.Request) error {

@@ -127,6 +127,23 @@ func shapeContainer(c containers.Inspection) containerInspect {
 	return out
 }
 
+// listedContainer says beside Docker's fields what a reference was that means another image by now: Image is an id then, as in Docker.
+type listedContainer struct {
+	container.Summary
+	Wherry *containers.Move `json:",omitempty"`
+}
+
+func shapeContainers(list []container.Summary, moved map[string]containers.Move) []listedContainer {
+	out := make([]listedContainer, len(list))
+	for i, s := range list {
+		out[i].Summary = s
+		if m, ok := moved[s.ID]; ok {
+			out[i].Wherry = &m
+		}
+	}
+	return out
+}
+
 func addressText(a netip.Addr) string {
 	if !a.IsValid() {
 		return ""
