@@ -23,6 +23,7 @@ mechanisms: registry task
 runtime:    ociruntime shim
 leaves:     sysprog < rootfs
 leaves:     cgroup < systemd
+leaves:     erofs
 leaves:     version threads network/link resctrl criu seccomp logs event ref archive settings spec
 `
 
