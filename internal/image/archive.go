@@ -9,7 +9,6 @@ import (
 	"syscall"
 
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/images/archive"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/moby/moby/api/types/events"
@@ -17,50 +16,6 @@ import (
 
 	"wherry.dev/wherry/internal/ref"
 )
-
-// Save writes an archive that is both OCI layout and docker-archive. A repository without a tag means all of its tags.
-func (s *Service) Save(ctx context.Context, names []string, wanted []ocispec.Platform, w io.Writer) error {
-	ctx, done, err := s.lease(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
-	match := platforms.DefaultStrict()
-	if len(wanted) > 0 {
-		match = platforms.Ordered(wanted...)
-	}
-	opts := []archive.ExportOpt{archive.WithSkipNonDistributableBlobs(), archive.WithPlatform(match)}
-	if names, err = s.allTags(ctx, names); err != nil {
-		return err
-	}
-	for _, name := range names {
-		img, err := s.lookup(ctx, name)
-		if err != nil {
-			return err
-		}
-		target, err := s.manifestFor(ctx, img.Target, match)
-		if err != nil && len(wanted) == 0 {
-			target, err = s.onlyManifest(ctx, img.Target) // of another platform, but what there is
-		}
-		if err != nil {
-			return fmt.Errorf("save %s: it is not here for this platform: %w", name, err)
-		}
-		if !s.complete(ctx, target) {
-			return fmt.Errorf("save %s: not all of its content is here: pull it again: %w", name, errdefs.ErrNotFound)
-		}
-		target.Annotations = nil
-		if isFullID(img.Name) || isID(name) && s.byIDOnly(ctx, name) {
-			opts = append(opts, archive.WithManifest(target))
-		} else {
-			opts = append(opts, archive.WithManifest(target, img.Name))
-		}
-		s.events.Publish(events.ImageEventType, events.ActionSave, img.Target.Digest.String(), map[string]string{"name": familiar(img.Name)})
-	}
-	if err := archive.Export(ctx, s.content, w, opts...); err != nil {
-		return fmt.Errorf("save: %w", err)
-	}
-	return nil
-}
 
 // allTags puts in the place of a repository all of its tags that are here.
 func (s *store) allTags(ctx context.Context, names []string) ([]string, error) {
@@ -88,18 +43,6 @@ func (s *store) allTags(ctx context.Context, names []string) ([]string, error) {
 	return out, nil
 }
 
-// onlyManifest is the one platform of an image that is here.
-func (s *store) onlyManifest(ctx context.Context, target ocispec.Descriptor) (ocispec.Descriptor, error) {
-	list, err := s.manifests(ctx, target)
-	if err == nil && len(list) != 1 {
-		err = errdefs.ErrNotFound
-	}
-	if err != nil {
-		return target, err
-	}
-	return list[0], nil
-}
-
 // Load reads a docker-archive or an OCI layout, plain or compressed, and names and unpacks what is in it.
 func (s *Service) Load(ctx context.Context, r io.Reader, o TransferOptions) error {
 	ctx, done, err := s.lease(ctx)
@@ -124,7 +67,8 @@ func (s *Service) loadAll(ctx context.Context, r io.Reader, o TransferOptions) e
 		return err
 	}
 	defer plain.Close()
-	index, err := archive.ImportIndex(ctx, s.content, plain)
+	a := newArchived(s.blobs)
+	list, err := a.read(ctx, plain)
 	switch {
 	case err == nil:
 	case errors.Is(err, syscall.ENOSPC):
@@ -137,83 +81,101 @@ func (s *Service) loadAll(ctx context.Context, r io.Reader, o TransferOptions) e
 	if _, err := io.Copy(io.Discard, plain); err != nil { // the sender may still be writing the padding
 		return err
 	}
-	if err := s.labelChildren(ctx, index); err != nil {
-		return err
-	}
-	list, err := s.index(ctx, index)
-	if err != nil {
-		return err
-	}
-	if len(list) == 0 {
-		return fmt.Errorf("the archive holds no image: %w", errdefs.ErrInvalidArgument)
-	}
+	loaded := 0
 	for _, d := range list {
-		if err := s.loadOne(ctx, d, o); err != nil {
+		taken, err := s.loadOne(ctx, d, o)
+		if err != nil {
 			return err
 		}
+		if taken {
+			loaded++
+		}
+	}
+	if loaded == 0 {
+		return fmt.Errorf("the archive holds no image: %w", errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
 
-func (s *Service) loadOne(ctx context.Context, d ocispec.Descriptor, o TransferOptions) error {
-	if !images.IsManifestType(d.MediaType) && !images.IsIndexType(d.MediaType) || d.Annotations["vnd.docker.reference.type"] != "" {
-		return nil
+// loadOne names and unpacks one entry of an archive; false: it is neither image nor artifact.
+func (s *Service) loadOne(ctx context.Context, d ocispec.Descriptor, o TransferOptions) (taken bool, err error) {
+	if !isManifest(d) || attests(d) {
+		return false, nil
 	}
 	name := archivedName(d)
 	var r ref.Reference
 	if name != "" {
-		var err error
 		if r, err = ref.Parse(name); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if err := s.labelTree(ctx, d); err != nil {
-		return err
+		return false, err
 	}
-	if err := s.unpackLoaded(ctx, d, o.Platform); err != nil {
-		return err
+	what := "image"
+	if s.isArtifact(ctx, d) {
+		what = "artifact"
+		if !s.complete(ctx, d) {
+			return false, fmt.Errorf("artifact %s is not whole: the archive lacks some of its files: %w", d.Digest, errdefs.ErrInvalidArgument)
+		}
+	} else if err := s.unpackLoaded(ctx, d, o); err != nil {
+		return false, err
 	}
 	if name == "" {
 		if err := s.nameless(ctx, d); err != nil {
-			return err
+			return false, err
 		}
-		o.say("", "Loaded image ID: %s\n", d.Digest)
-		return nil
+		o.say("", "Loaded %s ID: %s\n", what, d.Digest)
+		return true, nil
 	}
 	if err := s.name(ctx, r.String(), d); err != nil {
-		return err
+		return false, err
 	}
-	o.say("", "Loaded image: %s\n", r.Familiar())
+	o.say("", "Loaded %s: %s\n", what, r.Familiar())
 	s.events.Publish(events.ImageEventType, events.ActionLoad, d.Digest.String(), map[string]string{"name": r.Familiar()})
-	return nil
+	return true, nil
 }
 
-// unpackLoaded unpacks this machine's platform, or the one asked for. At least one must be in the archive as a whole.
-func (l *layers) unpackLoaded(ctx context.Context, d ocispec.Descriptor, platform *ocispec.Platform) error {
-	list, err := l.st.manifests(ctx, d)
+// unpackLoaded unpacks this machine's platform, or those that are asked for, and lets go of the others then. At least one must be in the
+// archive as a whole.
+func (s *Service) unpackLoaded(ctx context.Context, d ocispec.Descriptor, o TransferOptions) error {
+	list, err := s.st.manifests(ctx, d)
 	if err != nil {
 		return err
 	}
-	want := matcher(platform)
-	whole, wanted := 0, 0
+	asked := o.Platforms
+	if o.Platform != nil {
+		asked = append(asked, *o.Platform)
+	}
+	wanted := func(p ocispec.Platform) bool {
+		if len(asked) == 0 {
+			return matcher(nil).Match(p)
+		}
+		return matchesAny(asked, p)
+	}
+	whole, found := 0, 0
+	var others []ocispec.Descriptor
 	for _, m := range list {
-		if !l.st.complete(ctx, m) {
+		if !s.complete(ctx, m) {
 			continue
 		}
 		whole++
-		if !want.Match(*m.Platform) {
+		if !wanted(*m.Platform) {
+			others = append(others, m)
 			continue
 		}
-		wanted++
-		if _, err := l.unpack(ctx, m, nil); err != nil {
+		found++
+		if _, err := s.unpack(ctx, m, nil); err != nil {
 			return err
 		}
 	}
-	if whole == 0 {
+	switch {
+	case whole == 0:
 		return fmt.Errorf("image %s is not whole: the archive lacks some of its layers: %w", d.Digest, errdefs.ErrInvalidArgument)
-	}
-	if platform != nil && wanted == 0 {
-		return fmt.Errorf("image %s is not in the archive for %s: %w", d.Digest, platforms.Format(*platform), errNoPlatform)
+	case len(asked) > 0 && found == 0:
+		return fmt.Errorf("image %s is not in the archive for %s: %w", d.Digest, platforms.Format(asked[0]), errNoPlatform)
+	case len(asked) > 0:
+		return s.letGo(ctx, d, others)
 	}
 	return nil
 }

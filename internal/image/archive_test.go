@@ -151,7 +151,7 @@ func TestSeveralImagesRoundTrip(t *testing.T) {
 		}
 	}
 	var saved bytes.Buffer
-	if err := a.Save(t.Context(), []string{"team/one:1", "team/two:2", base.ID.Encoded()[:12]}, nil, &saved); err != nil {
+	if err := a.Save(t.Context(), []string{"team/one:1", "team/two:2", base.ID.Encoded()[:12]}, SaveOptions{}, &saved); err != nil {
 		t.Fatal(err)
 	}
 	seen := map[string]int{}
@@ -185,13 +185,13 @@ func TestSeveralImagesRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	saved.Reset()
-	if err := a.Save(t.Context(), []string{"team/one"}, nil, &saved); err != nil {
+	if err := a.Save(t.Context(), []string{"team/one"}, SaveOptions{}, &saved); err != nil {
 		t.Fatal(err)
 	}
 	if said, err := loaded(t, open(t), saved.Bytes(), TransferOptions{}); err != nil || !strings.Contains(strings.Join(said, " "), "team/one:1") || !strings.Contains(strings.Join(said, " "), "team/one:other") {
 		t.Errorf("%q %v", said, err)
 	}
-	if err := a.Save(t.Context(), []string{"none:1"}, nil, io.Discard); !errdefs.IsNotFound(err) {
+	if err := a.Save(t.Context(), []string{"none:1"}, SaveOptions{}, io.Discard); !errdefs.IsNotFound(err) {
 		t.Error(err)
 	}
 }

@@ -57,11 +57,14 @@ func (s *blobs) readJSON(ctx context.Context, d ocispec.Descriptor, v any) error
 
 // document is all that a manifest or an index may say, read at once so that none can be taken for the other (CVE-2021-41190).
 type document struct {
-	MediaType string               `json:"mediaType"`
-	Config    *ocispec.Descriptor  `json:"config"`
-	Layers    []ocispec.Descriptor `json:"layers"`
-	Manifests []ocispec.Descriptor `json:"manifests"`
-	FSLayers  []json.RawMessage    `json:"fsLayers"`
+	MediaType    string               `json:"mediaType"`
+	ArtifactType string               `json:"artifactType"`
+	Config       *ocispec.Descriptor  `json:"config"`
+	Layers       []ocispec.Descriptor `json:"layers"`
+	Manifests    []ocispec.Descriptor `json:"manifests"`
+	FSLayers     []json.RawMessage    `json:"fsLayers"`
+	Subject      *ocispec.Descriptor  `json:"subject"`
+	Annotations  map[string]string    `json:"annotations"`
 }
 
 func (s *blobs) document(ctx context.Context, d ocispec.Descriptor) (document, error) {
@@ -92,6 +95,9 @@ func checkDocument(d ocispec.Descriptor, doc document) error {
 	if doc.Config != nil {
 		small = append(small, *doc.Config)
 	}
+	if doc.Subject != nil {
+		small = append(small, *doc.Subject)
+	}
 	for _, p := range small {
 		if p.Size > maxJSON {
 			return wrong("part %s has %d bytes, 8 MiB are the most for a manifest or config", p.Digest, p.Size)
@@ -117,7 +123,8 @@ func (s *blobs) manifest(ctx context.Context, d ocispec.Descriptor) (ocispec.Man
 	if doc.Config == nil {
 		return ocispec.Manifest{}, fmt.Errorf("manifest %s is an index: %w", d.Digest, errdefs.ErrInvalidArgument)
 	}
-	return ocispec.Manifest{MediaType: d.MediaType, Config: *doc.Config, Layers: doc.Layers}, nil
+	return ocispec.Manifest{MediaType: d.MediaType, ArtifactType: doc.ArtifactType, Config: *doc.Config, Layers: doc.Layers, Subject: doc.Subject,
+		Annotations: doc.Annotations}, nil
 }
 
 // index reads the entries of an index.
@@ -212,50 +219,4 @@ func (s *blobs) labelChildren(ctx context.Context, d ocispec.Descriptor) error {
 	}
 	_, err := images.SetChildrenLabels(s.content, images.ChildrenHandler(s.content))(ctx, d)
 	return err
-}
-
-// labelTree does so for all that is here below a descriptor.
-func (s *blobs) labelTree(ctx context.Context, d ocispec.Descriptor) error {
-	if !images.IsIndexType(d.MediaType) && !images.IsManifestType(d.MediaType) {
-		return nil
-	}
-	if _, err := s.content.Info(ctx, d.Digest); err != nil {
-		return nil // a platform that is left out
-	}
-	if _, err := s.document(ctx, d); err != nil {
-		return err
-	}
-	if err := s.labelChildren(ctx, d); err != nil {
-		return err
-	}
-	children, err := images.Children(ctx, s.content, d)
-	if err != nil {
-		return err
-	}
-	for _, c := range children {
-		if err := s.labelTree(ctx, c); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// complete says whether all content below a descriptor is here.
-func (s *blobs) complete(ctx context.Context, d ocispec.Descriptor) bool {
-	if _, err := s.content.Info(ctx, d.Digest); err != nil {
-		return false
-	}
-	if !images.IsManifestType(d.MediaType) && !images.IsIndexType(d.MediaType) {
-		return true
-	}
-	children, err := images.Children(ctx, s.content, d)
-	if err != nil {
-		return false
-	}
-	for _, c := range children {
-		if !s.complete(ctx, c) {
-			return false
-		}
-	}
-	return true
 }

@@ -164,7 +164,7 @@ func TestFullDisk(t *testing.T) {
 		var b bytes.Buffer
 		name := "saved-" + f.name
 		imported(t, origin, name, f)
-		if err := origin.Save(t.Context(), []string{name}, nil, &b); err != nil {
+		if err := origin.Save(t.Context(), []string{name}, SaveOptions{}, &b); err != nil {
 			t.Fatal(err)
 		}
 		return &b

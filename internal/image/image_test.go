@@ -170,7 +170,7 @@ func TestSaveAndLoad(t *testing.T) {
 	a, b := open(t), open(t)
 	img := imported(t, a, "team/app:1", file{name: "bin/a", content: "program"})
 	var saved bytes.Buffer
-	if err := a.Save(t.Context(), []string{"team/app:1"}, nil, &saved); err != nil {
+	if err := a.Save(t.Context(), []string{"team/app:1"}, SaveOptions{}, &saved); err != nil {
 		t.Fatal(err)
 	}
 	names := map[string]bool{}

@@ -260,7 +260,7 @@ func TestBuiltInImageFollowsOar(t *testing.T) {
 	}
 	var saved bytes.Buffer
 	fresh := open(t)
-	if err := fresh.Save(t.Context(), []string{"hello"}, nil, &saved); err != nil || saved.Len() == 0 {
+	if err := fresh.Save(t.Context(), []string{"hello"}, SaveOptions{}, &saved); err != nil || saved.Len() == 0 {
 		t.Errorf("save it before it is there: %v", err)
 	}
 }

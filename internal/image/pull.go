@@ -31,10 +31,11 @@ type Progress struct {
 
 // TransferOptions of Pull and Push.
 type TransferOptions struct {
-	Platform *ocispec.Platform
-	AllTags  bool
-	Auth     *registrytypes.AuthConfig // what the client sent for the reference's registry; nil: anonymous
-	Progress func(Progress)            // may be called from several goroutines; nil is fine
+	Platform  *ocispec.Platform
+	Platforms []ocispec.Platform // Load: these; none and no Platform: all that there are
+	AllTags   bool
+	Auth      *registrytypes.AuthConfig // what the client sent for the reference's registry; nil: anonymous
+	Progress  func(Progress)            // may be called from several goroutines; nil is fine
 }
 
 func (o *TransferOptions) say(id, format string, args ...any) {

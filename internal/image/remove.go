@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/image"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"wherry.dev/wherry/internal/ref"
 )
@@ -34,7 +35,10 @@ func (s *Service) Tag(ctx context.Context, source, target string) error {
 }
 
 // RemoveOptions of Remove.
-type RemoveOptions struct{ Force, NoPrune bool }
+type RemoveOptions struct {
+	Force, NoPrune bool
+	Platforms      []ocispec.Platform // only these of an image of several; its name stays
+}
 
 // Remove takes a name away, and with the last name the image; by id it takes all names away. Its disk space is free when Remove returns.
 // An image that containers use is not removed: with Force its names go, and it stays nameless until it is removed or pruned after them.
@@ -43,6 +47,9 @@ func (s *Service) Remove(ctx context.Context, name string, o RemoveOptions) ([]i
 	img, err := s.find(ctx, name)
 	if err != nil {
 		return nil, err
+	}
+	if len(o.Platforms) > 0 {
+		return s.removePlatforms(ctx, img, o.Platforms)
 	}
 	e, err := s.entryOf(ctx, img.Target.Digest)
 	if err != nil {

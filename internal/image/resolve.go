@@ -152,24 +152,25 @@ func (s *blobs) manifests(ctx context.Context, target ocispec.Descriptor) ([]oci
 	if !images.IsIndexType(target.MediaType) {
 		return nil, fmt.Errorf("%s is of type %s, not an image: %w", target.Digest, target.MediaType, errdefs.ErrInvalidArgument)
 	}
-	children, err := s.index(ctx, target)
-	if err != nil {
-		return nil, err
-	}
 	var out []ocispec.Descriptor
-	for _, c := range children {
-		if c.Annotations["vnd.docker.reference.type"] != "" {
-			continue // an attestation
+	err := s.walk(ctx, target, func(d ocispec.Descriptor) error {
+		switch {
+		case d.Digest == target.Digest:
+			return nil
+		case attests(d), !isManifest(d), !s.here(ctx, d):
+			return errBelow
+		case images.IsIndexType(d.MediaType):
+			if _, err := s.document(ctx, d); err != nil {
+				return errBelow
+			}
+			return nil
 		}
-		if _, err := s.content.Info(ctx, c.Digest); err != nil {
-			continue
+		if list, err := s.withPlatform(ctx, d); err == nil {
+			out = append(out, list...)
 		}
-		more, err := s.manifests(ctx, c)
-		if err == nil {
-			out = append(out, more...)
-		}
-	}
-	return out, nil
+		return errBelow
+	})
+	return out, err
 }
 
 func (s *blobs) withPlatform(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
@@ -180,6 +181,9 @@ func (s *blobs) withPlatform(ctx context.Context, d ocispec.Descriptor) ([]ocisp
 	if err != nil {
 		return nil, err
 	}
+	if !images.IsConfigType(m.Config.MediaType) {
+		return nil, notImage(d, m)
+	}
 	var config ocispec.Image
 	if err := s.readJSON(ctx, m.Config, &config); err != nil {
 		return nil, fmt.Errorf("read the platform of %s: %w", d.Digest, err)
@@ -187,6 +191,12 @@ func (s *blobs) withPlatform(ctx context.Context, d ocispec.Descriptor) ([]ocisp
 	p := platforms.Normalize(config.Platform)
 	d.Platform = &p
 	return []ocispec.Descriptor{d}, nil
+}
+
+// notImage says what an artifact is, to who takes it for an image.
+func notImage(d ocispec.Descriptor, m ocispec.Manifest) error {
+	return fmt.Errorf("%s is an artifact of type %q, not a container image: see it with `wherry artifact inspect`: %w",
+		d.Digest, artifactType(m), errdefs.ErrInvalidArgument)
 }
 
 func (s *store) wrongPlatform(ctx context.Context, img images.Image, want ocispec.Platform) error {

@@ -75,13 +75,11 @@ func (i *imageRoutes) remove(w http.ResponseWriter, r *http.Request) error {
 	if name == "" {
 		return invalid("image name cannot be blank")
 	}
-	if list, err := q.platforms(); err != nil || len(list) > 0 {
-		if err == nil {
-			err = classed(errdefs.ErrNotImplemented, "this engine does not remove single platforms of an image: remove the image, and pull the platforms that you need")
-		}
+	platforms, err := q.platforms()
+	if err != nil {
 		return err
 	}
-	list, err := i.s.Remove(r.Context(), name, images.RemoveOptions{Force: q.yes("force"), NoPrune: q.yes("noprune")})
+	list, err := i.s.Remove(r.Context(), name, images.RemoveOptions{Force: q.yes("force"), NoPrune: q.yes("noprune"), Platforms: platforms})
 	if err != nil {
 		return err
 	}
@@ -136,7 +134,7 @@ func (i *imageRoutes) save(w http.ResponseWriter, r *http.Request, name string) 
 		return invalid("no image is named: give ?names=")
 	}
 	out := &lateHeader{w: w, contentType: "application/x-tar"}
-	err = i.s.Save(r.Context(), names, platforms, bulk{out})
+	err = i.s.Save(r.Context(), names, images.SaveOptions{Platforms: platforms, Format: q.Get("format")}, bulk{out})
 	if err != nil && out.began {
 		panic(http.ErrAbortHandler)
 	}

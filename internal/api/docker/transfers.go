@@ -142,10 +142,7 @@ func (t *transferRoutes) load(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	m := &messages{w: w}
-	o := images.TransferOptions{Progress: m.progress}
-	if len(list) > 0 {
-		o.Platform = &list[0]
-	}
+	o := images.TransferOptions{Progress: m.progress, Platforms: list}
 	if q.yes("quiet") {
 		o.Progress = func(p images.Progress) {
 			if strings.HasPrefix(p.Status, "Loaded image") {

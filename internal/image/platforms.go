@@ -1,0 +1,115 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/moby/moby/api/types/image"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// childLabel begins the labels by which an index keeps its manifests from being collected.
+const childLabel = "containerd.io/gc.ref.content."
+
+// letGo makes an index keep some of its manifests, with what is attested of them, no longer: the next collection frees what nothing else
+// needs. A later pull or load brings them back.
+func (s *store) letGo(ctx context.Context, index ocispec.Descriptor, gone []ocispec.Descriptor) error {
+	if len(gone) == 0 || !images.IsIndexType(index.MediaType) {
+		return nil
+	}
+	drop := map[string]bool{}
+	for _, d := range gone {
+		drop[d.Digest.String()] = true
+	}
+	return s.walk(ctx, index, func(d ocispec.Descriptor) error {
+		if !images.IsIndexType(d.MediaType) || !s.here(ctx, d) {
+			return errBelow
+		}
+		children, err := s.index(ctx, d)
+		if err != nil {
+			return err
+		}
+		for _, c := range children {
+			if attests(c) && drop[attested(c).String()] {
+				drop[c.Digest.String()] = true
+			}
+		}
+		return s.dropLabels(ctx, d.Digest, drop)
+	})
+}
+
+func (s *store) dropLabels(ctx context.Context, of digest.Digest, drop map[string]bool) error {
+	info, err := s.content.Info(ctx, of)
+	if err != nil {
+		return err
+	}
+	var fields []string
+	for key, value := range info.Labels {
+		if strings.HasPrefix(key, childLabel) && drop[value] {
+			fields = append(fields, "labels."+key)
+			info.Labels[key] = ""
+		}
+	}
+	if len(fields) == 0 {
+		return nil
+	}
+	_, err = s.content.Update(ctx, content.Info{Digest: of, Labels: info.Labels}, fields...)
+	return err
+}
+
+// removePlatforms frees what some platforms of an image have; the last one's going is the image's own removal.
+func (s *Service) removePlatforms(ctx context.Context, img images.Image, wanted []ocispec.Platform) ([]image.DeleteResponse, error) {
+	list, err := s.manifests(ctx, img.Target)
+	if err != nil {
+		return nil, err
+	}
+	var gone []ocispec.Descriptor
+	kept := 0
+	for _, d := range list {
+		if !matchesAny(wanted, *d.Platform) {
+			kept++
+			continue
+		}
+		if users := s.usersOf(d.Digest); len(users) > 0 {
+			return nil, fmt.Errorf("conflict: unable to delete %s of %s - container %.12s is using it: remove the container first: %w",
+				platforms.Format(*d.Platform), familiar(img.Name), users[0], errdefs.ErrConflict)
+		}
+		gone = append(gone, d)
+	}
+	if len(gone) == 0 {
+		return nil, s.wrongPlatform(ctx, img, wanted[0])
+	}
+	if kept == 0 {
+		e, err := s.entryOf(ctx, img.Target.Digest)
+		if err != nil {
+			return nil, err
+		}
+		return s.removeNames(ctx, e, e.names)
+	}
+	if err := s.letGo(ctx, img.Target, gone); err != nil {
+		return nil, fmt.Errorf("remove platforms of %s: %w", familiar(img.Name), err)
+	}
+	if err := s.sweep(ctx); err != nil {
+		return nil, err
+	}
+	var out []image.DeleteResponse
+	for _, d := range gone {
+		out = append(out, image.DeleteResponse{Deleted: d.Digest.String()})
+	}
+	return out, nil
+}
+
+func matchesAny(wanted []ocispec.Platform, p ocispec.Platform) bool {
+	for _, w := range wanted {
+		if matcher(&w).Match(p) {
+			return true
+		}
+	}
+	return false
+}
