@@ -37,12 +37,8 @@ func rmiCommand(app *App) *cobra.Command {
 		if noPrune {
 			q.Set("noprune", "1")
 		}
-		for _, text := range platforms {
-			p, err := platformJSON(text)
-			if err != nil {
-				return err
-			}
-			q.Add("platforms", p)
+		if err := addPlatforms(q, "platforms", platforms); err != nil {
+			return err
 		}
 		cl, err := app.Client()
 		if err != nil {

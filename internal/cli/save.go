@@ -15,18 +15,27 @@ import (
 )
 
 func saveCommand(app *App) *cobra.Command {
-	var output, platform string
+	var output, format string
+	var platforms []string
 	c := &cobra.Command{Use: "save [OPTIONS] IMAGE...", Args: atLeast(1), RunE: func(cmd *cobra.Command, args []string) error {
+		q := url.Values{"names": args}
+		switch format {
+		case "", "docker-archive", "oci-archive":
+			q.Set("format", format)
+		case "oci-dir":
+			q.Set("format", "oci-archive")
+			if output == "" {
+				return errors.New("save --format oci-dir writes a directory: give --output DIRECTORY")
+			}
+		default:
+			formats := []string{"docker-archive", "oci-archive", "oci-dir"}
+			return fmt.Errorf("save --format %s: it can be docker-archive, oci-archive or oci-dir%s", format, didYouMean(format, formats, ""))
+		}
 		if _, ok := terminal(app.Out); ok && output == "" {
 			return errors.New("save prints an archive, not something for a terminal: give --output FILE, or redirect the output")
 		}
-		q := url.Values{"names": args}
-		if platform != "" {
-			p, err := platformJSON(platform)
-			if err != nil {
-				return err
-			}
-			q.Set("platform", p)
+		if err := addPlatforms(q, "platform", platforms); err != nil {
+			return err
 		}
 		cl, err := app.Client()
 		if err != nil {
@@ -37,10 +46,14 @@ func saveCommand(app *App) *cobra.Command {
 			return err
 		}
 		defer res.Body.Close()
+		if format == "oci-dir" {
+			return saveLayout(output, res.Body)
+		}
 		return saveTo(app, output, res.Body)
 	}}
-	c.Flags().StringVarP(&output, "output", "o", "", "Write to a file instead of the output")
-	c.Flags().StringVar(&platform, "platform", "", "Save only one platform, such as linux/arm64")
+	c.Flags().StringVarP(&output, "output", "o", "", "Write to a file, or with --format oci-dir a directory, instead of the output")
+	c.Flags().StringVar(&format, "format", "", "Write an oci-archive, an oci-dir or a docker-archive; without it, an archive that is both")
+	c.Flags().StringSliceVar(&platforms, "platform", nil, "Save only one platform, such as linux/arm64; may be given several times")
 	return c
 }
 

@@ -23,6 +23,9 @@ type pullOptions struct {
 	platform string // "" is the engine's
 	quiet    bool   // print nothing
 	allTags  bool
+
+	platforms    []string // several, instead of platform
+	allPlatforms bool
 }
 
 // pullImage has the engine fetch an image, with the login that this user has for its registry, and prints on out how far it is.
@@ -48,6 +51,12 @@ func pullImage(ctx context.Context, app *App, out io.Writer, name string, o pull
 	}
 	if o.platform != "" {
 		q.Set("platform", o.platform)
+	}
+	if err := addPlatforms(q, "platforms", o.platforms); err != nil {
+		return err
+	}
+	if o.allPlatforms {
+		q.Set("allPlatforms", "1")
 	}
 	if o.quiet {
 		out = io.Discard
@@ -115,6 +124,9 @@ func imagePath(name, verb string) string {
 func pullCommand(app *App) *cobra.Command {
 	o := pullOptions{}
 	c := &cobra.Command{Use: "pull [OPTIONS] NAME[:TAG|@DIGEST]", Args: exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
+		if len(o.platforms) == 1 {
+			o.platform, o.platforms = o.platforms[0], nil
+		}
 		if err := pullImage(cmd.Context(), app, app.Out, args[0], o); err != nil {
 			return err
 		}
@@ -127,9 +139,30 @@ func pullCommand(app *App) *cobra.Command {
 	}}
 	c.Flags().BoolVarP(&o.allTags, "all-tags", "a", false, "Pull every tag of the repository")
 	c.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "Print the name only")
-	platformFlag(c, &o.platform, "Platform of the image, such as linux/arm64")
+	c.Flags().StringSliceVar(&o.platforms, "platform", defaultPlatforms(), "Platform of the image, such as linux/arm64; may be given several times")
+	c.Flags().BoolVar(&o.allPlatforms, "all-platforms", false, "Pull all platforms that the image has")
 	trustFlag(c)
 	return c
+}
+
+// defaultPlatforms are those that Docker's tools share.
+func defaultPlatforms() []string {
+	if p := os.Getenv("DOCKER_DEFAULT_PLATFORM"); p != "" {
+		return []string{p}
+	}
+	return nil
+}
+
+// addPlatforms puts platforms into a query, each as the object that routes want.
+func addPlatforms(q url.Values, key string, list []string) error {
+	for _, text := range list {
+		p, err := platformJSON(text)
+		if err != nil {
+			return err
+		}
+		q.Add(key, p)
+	}
+	return nil
 }
 
 // platformFlag is --platform with the default that Docker's tools share.
@@ -203,12 +236,13 @@ func platformJSON(text string) (string, error) {
 }
 
 func loadCommand(app *App) *cobra.Command {
-	var input, platform string
+	var input string
+	var platforms []string
 	var quiet bool
 	c := &cobra.Command{Use: "load [OPTIONS]", RunE: func(cmd *cobra.Command, args []string) error {
 		body := app.In
 		if input != "" && input != "-" {
-			f, err := openArchive(input)
+			f, err := openImages(input)
 			if err != nil {
 				return err
 			}
@@ -221,19 +255,15 @@ func loadCommand(app *App) *cobra.Command {
 		if _, live := terminal(app.Out); quiet || !live {
 			q.Set("quiet", "1")
 		}
-		if platform != "" {
-			p, err := platformJSON(platform)
-			if err != nil {
-				return err
-			}
-			q.Set("platform", p)
+		if err := addPlatforms(q, "platform", platforms); err != nil {
+			return err
 		}
 		header := http.Header{"Content-Type": {"application/x-tar"}}
 		return postAndShow(cmd.Context(), app, app.Out, client.Request{Method: http.MethodPost, Path: "/images/load", Query: q, Header: header, Body: body})
 	}}
-	c.Flags().StringVarP(&input, "input", "i", "", "Read the archive from a file instead of the input")
+	c.Flags().StringVarP(&input, "input", "i", "", "Read the archive from a file, or an OCI layout from a directory, instead of the input")
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "Print only what was loaded")
-	c.Flags().StringVar(&platform, "platform", "", "Load only one platform, such as linux/arm64")
+	c.Flags().StringSliceVar(&platforms, "platform", nil, "Load only one platform, such as linux/arm64; may be given several times")
 	return c
 }
 

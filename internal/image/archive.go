@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -49,7 +50,7 @@ func (s *Service) Load(ctx context.Context, r io.Reader, o TransferOptions) erro
 	if err != nil {
 		return err
 	}
-	err = s.loadAll(ctx, r, o)
+	err = (&loading{s, o}).all(ctx, r)
 	done()
 	if err != nil {
 		// Nothing stays of an archive that was not taken whole.
@@ -61,7 +62,13 @@ func (s *Service) Load(ctx context.Context, r io.Reader, o TransferOptions) erro
 	return nil
 }
 
-func (s *Service) loadAll(ctx context.Context, r io.Reader, o TransferOptions) error {
+// loading is one Load.
+type loading struct {
+	*Service
+	o TransferOptions
+}
+
+func (s *loading) all(ctx context.Context, r io.Reader) error {
 	plain, err := inflate(r)
 	if err != nil {
 		return err
@@ -83,7 +90,7 @@ func (s *Service) loadAll(ctx context.Context, r io.Reader, o TransferOptions) e
 	}
 	loaded := 0
 	for _, d := range list {
-		taken, err := s.loadOne(ctx, d, o)
+		taken, err := s.one(ctx, d)
 		if err != nil {
 			return err
 		}
@@ -97,8 +104,8 @@ func (s *Service) loadAll(ctx context.Context, r io.Reader, o TransferOptions) e
 	return nil
 }
 
-// loadOne names and unpacks one entry of an archive; false: it is neither image nor artifact.
-func (s *Service) loadOne(ctx context.Context, d ocispec.Descriptor, o TransferOptions) (taken bool, err error) {
+// one names and unpacks one entry of an archive; false: it is neither image nor artifact.
+func (s *loading) one(ctx context.Context, d ocispec.Descriptor) (taken bool, err error) {
 	if !isManifest(d) || attests(d) {
 		return false, nil
 	}
@@ -118,34 +125,34 @@ func (s *Service) loadOne(ctx context.Context, d ocispec.Descriptor, o TransferO
 		if !s.complete(ctx, d) {
 			return false, fmt.Errorf("artifact %s is not whole: the archive lacks some of its files: %w", d.Digest, errdefs.ErrInvalidArgument)
 		}
-	} else if err := s.unpackLoaded(ctx, d, o); err != nil {
+	} else if err := s.unpackWanted(ctx, d); err != nil {
 		return false, err
 	}
 	if name == "" {
 		if err := s.nameless(ctx, d); err != nil {
 			return false, err
 		}
-		o.say("", "Loaded %s ID: %s\n", what, d.Digest)
+		s.o.say("", "Loaded %s ID: %s\n", what, d.Digest)
 		return true, nil
 	}
 	if err := s.name(ctx, r.String(), d); err != nil {
 		return false, err
 	}
-	o.say("", "Loaded %s: %s\n", what, r.Familiar())
+	s.o.say("", "Loaded %s: %s\n", what, r.Familiar())
 	s.events.Publish(events.ImageEventType, events.ActionLoad, d.Digest.String(), map[string]string{"name": r.Familiar()})
 	return true, nil
 }
 
-// unpackLoaded unpacks this machine's platform, or those that are asked for, and lets go of the others then. At least one must be in the
+// unpackWanted unpacks this machine's platform, or those that are asked for, and lets go of the others then. At least one must be in the
 // archive as a whole.
-func (s *Service) unpackLoaded(ctx context.Context, d ocispec.Descriptor, o TransferOptions) error {
+func (s *loading) unpackWanted(ctx context.Context, d ocispec.Descriptor) error {
 	list, err := s.st.manifests(ctx, d)
 	if err != nil {
 		return err
 	}
-	asked := o.Platforms
-	if o.Platform != nil {
-		asked = append(asked, *o.Platform)
+	asked := slices.Clone(s.o.Platforms)
+	if s.o.Platform != nil {
+		asked = append(asked, *s.o.Platform)
 	}
 	wanted := func(p ocispec.Platform) bool {
 		if len(asked) == 0 {

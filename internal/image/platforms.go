@@ -64,7 +64,7 @@ func (s *store) dropLabels(ctx context.Context, of digest.Digest, drop map[strin
 }
 
 // removePlatforms frees what some platforms of an image have; the last one's going is the image's own removal.
-func (s *Service) removePlatforms(ctx context.Context, img images.Image, wanted []ocispec.Platform) ([]image.DeleteResponse, error) {
+func removePlatforms(ctx context.Context, s *Service, img images.Image, wanted []ocispec.Platform) ([]image.DeleteResponse, error) {
 	list, err := s.manifests(ctx, img.Target)
 	if err != nil {
 		return nil, err

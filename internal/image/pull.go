@@ -32,10 +32,12 @@ type Progress struct {
 // TransferOptions of Pull and Push.
 type TransferOptions struct {
 	Platform  *ocispec.Platform
-	Platforms []ocispec.Platform // Load: these; none and no Platform: all that there are
+	Platforms []ocispec.Platform // Pull and Load: these; Load without any takes all that there are
 	AllTags   bool
-	Auth      *registrytypes.AuthConfig // what the client sent for the reference's registry; nil: anonymous
-	Progress  func(Progress)            // may be called from several goroutines; nil is fine
+
+	AllPlatforms bool                      // Pull: all that the index names, and what else it does
+	Auth         *registrytypes.AuthConfig // what the client sent for the reference's registry; nil: anonymous
+	Progress     func(Progress)            // may be called from several goroutines; nil is fine
 }
 
 func (o *TransferOptions) say(id, format string, args ...any) {
@@ -87,7 +89,7 @@ func (s *Service) pullOne(ctx context.Context, c *registry.Client, o TransferOpt
 	}
 	o.say(tagOrDigest(r), "Pulling from %s", r.FamiliarRepository())
 	p := &pull{s: s, o: o, ref: r, fetcher: fetcher}
-	if err := p.run(ctx, target); err != nil {
+	if err := p.wanted(ctx, target); err != nil {
 		if errdefs.IsNotFound(err) {
 			return fmt.Errorf("pull %s: the registry has the image, but not all of its parts: %w", r.Familiar(), err)
 		}

@@ -79,6 +79,11 @@ func (s *store) pushTarget(ctx context.Context, img images.Image, platform *ocis
 		return img.Target, nil
 	}
 	d, err := s.manifestFor(ctx, img.Target, matcher(platform))
+	if errdefs.IsNotFound(err) && platform == nil {
+		if list, listErr := s.manifests(ctx, img.Target); listErr == nil && len(list) == 1 {
+			d, err = list[0], nil // of another platform, but what there is
+		}
+	}
 	if err != nil {
 		return d, fmt.Errorf("push %s: no platform of it is here as a whole: %w", familiar(img.Name), err)
 	}

@@ -49,7 +49,7 @@ func (s *Service) Remove(ctx context.Context, name string, o RemoveOptions) ([]i
 		return nil, err
 	}
 	if len(o.Platforms) > 0 {
-		return s.removePlatforms(ctx, img, o.Platforms)
+		return removePlatforms(ctx, s, img, o.Platforms)
 	}
 	e, err := s.entryOf(ctx, img.Target.Digest)
 	if err != nil {

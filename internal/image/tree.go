@@ -15,7 +15,7 @@ const (
 	// maxDepth is how many indexes and manifests may lie below each other.
 	maxDepth = 5
 
-	// maxManifests may lie below one name. An index may name the same ones again and again, at each depth.
+	// maxManifests is how many parts may lie below one name. An index may name the same ones again and again, at each depth.
 	maxManifests = 10_000
 )
 
@@ -51,6 +51,9 @@ func (s *blobs) walkBelow(ctx context.Context, d ocispec.Descriptor, seen map[di
 		return nil
 	}
 	seen[d.Digest] = true
+	if depth > maxDepth || len(seen) > maxManifests {
+		return fmt.Errorf("%s: indexes are nested more than %d deep, or name more than %d parts: %w", d.Digest, maxDepth, maxManifests, errdefs.ErrInvalidArgument)
+	}
 	if err := fn(d); err != nil {
 		if errors.Is(err, errBelow) {
 			return nil
@@ -59,9 +62,6 @@ func (s *blobs) walkBelow(ctx context.Context, d ocispec.Descriptor, seen map[di
 	}
 	if !isManifest(d) {
 		return nil
-	}
-	if depth >= maxDepth || len(seen) > maxManifests {
-		return fmt.Errorf("%s: indexes are nested more than %d deep, or name more than %d parts: %w", d.Digest, maxDepth, maxManifests, errdefs.ErrInvalidArgument)
 	}
 	children, err := s.children(ctx, d)
 	if err != nil {

@@ -81,9 +81,13 @@ func (t *transferRoutes) create(w http.ResponseWriter, r *http.Request) error {
 	}
 	m := &messages{w: w}
 	ref := joinReference(name, tag)
-	return m.end(t.s.Pull(r.Context(), ref, images.TransferOptions{
-		Platform: platform, AllTags: !named(ref), Auth: auth, Progress: m.progress,
-	}))
+	o := images.TransferOptions{Platform: platform, AllTags: !named(ref), Auth: auth, Progress: m.progress, AllPlatforms: q.yes("allPlatforms")}
+	if q.Has("platforms") { // Wherry's own
+		if o.Platforms, err = q.platforms(); err != nil {
+			return err
+		}
+	}
+	return m.end(t.s.Pull(r.Context(), ref, o))
 }
 
 func (t *transferRoutes) importImage(w http.ResponseWriter, r *http.Request, o images.ImportOptions) error {
