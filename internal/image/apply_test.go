@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/json"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -128,30 +127,6 @@ func TestHostileConfigsAreData(t *testing.T) {
 			}
 		})
 	}
-}
-
-// FuzzLayer unpacks foreign tars. A file beside the snapshot must stay as it is.
-func FuzzLayer(f *testing.F) {
-	f.Add(tarOf(f, file1("a", "b"), file{name: "l", kind: tar.TypeSymlink, link: "/etc"}, file1("l/x", "y"), file1(".wh.a", "")))
-	f.Add(tarOf(f, file{name: "h", kind: tar.TypeLink, link: "../../canary"}, file1("h", "evil")))
-	f.Add(gzipped(f, tarOf(f, file{name: "dev/x", kind: tar.TypeChar}, file{name: "p", kind: tar.TypeFifo})))
-	f.Add(zstded(f, tarOf(f, file1("d/.wh..wh..opq", ""))))
-	canary := filepath.Join(f.TempDir(), "canary")
-	if err := os.WriteFile(canary, []byte("intact"), 0o644); err != nil {
-		f.Fatal(err)
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		plain, err := inflate(bytes.NewReader(b))
-		if err != nil {
-			return
-		}
-		defer plain.Close()
-		lower, upper := t.TempDir(), t.TempDir()
-		_, _ = extract(t.Context(), io.LimitReader(plain, 16<<20), upper, []string{lower})
-		if got, err := os.ReadFile(canary); err != nil || string(got) != "intact" {
-			t.Fatalf("%q %v", got, err)
-		}
-	})
 }
 
 // FuzzManifest reads foreign manifests, indexes and configs; what is taken can be walked without a panic.

@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	fslayer "wherry.dev/wherry/internal/layer"
 	"wherry.dev/wherry/internal/ref"
 )
 
@@ -69,7 +70,7 @@ type loading struct {
 }
 
 func (s *loading) all(ctx context.Context, r io.Reader) error {
-	plain, err := inflate(r)
+	plain, err := fslayer.Decompress(r)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package image
 
 import (
-	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
@@ -13,12 +12,13 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/mount"
-	"github.com/containerd/containerd/v2/pkg/archive"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	fslayer "wherry.dev/wherry/internal/layer"
 )
 
 // layers are the unpacked directories of images, each shared by all that have it.
@@ -156,57 +156,38 @@ func chainID(diffs []digest.Digest) string {
 }
 
 // apply writes a layer's files into a snapshot and syncs them. The content must be what the image's config says.
-func (l *layers) apply(ctx context.Context, layer ocispec.Descriptor, mounts []mount.Mount, want digest.Digest) error {
-	if err := checkLayer(ctx, layer); err != nil {
+func (l *layers) apply(ctx context.Context, d ocispec.Descriptor, mounts []mount.Mount, want digest.Digest) error {
+	if err := checkLayer(ctx, d); err != nil {
 		return err
 	}
 	upper, parents, err := writable(mounts)
 	if err != nil {
 		return err
 	}
-	blob, err := l.st.content.ReaderAt(ctx, layer)
+	blob, err := l.st.content.ReaderAt(ctx, d)
 	if err != nil {
 		return err
 	}
 	defer blob.Close()
-	plain, err := inflate(io.NewSectionReader(blob, 0, blob.Size()))
+	sink, err := fslayer.NewDir(upper, fslayer.DirOptions{Base: len(parents) == 0})
 	if err != nil {
 		return err
 	}
-	defer plain.Close()
-	got, err := extract(ctx, plain, upper, parents)
-	if err == nil && got != want {
-		err = fmt.Errorf("its content is %s, the config says %s: %w", got, want, errdefs.ErrInvalidArgument)
+	defer sink.Close()
+	got, err := fslayer.Unpack(ctx, io.NopCloser(io.NewSectionReader(blob, 0, blob.Size())), sink)
+	if err == nil && got.Diff != want {
+		err = fmt.Errorf("its content is %s, the config says %s: %w", got.Diff, want, errdefs.ErrInvalidArgument)
+	}
+	if err == nil {
+		err = sink.Finish()
+	}
+	if err == nil {
+		err = fslayer.Inherit(upper, sink.Implicit(), parents)
 	}
 	if err != nil {
-		return l.blame(ctx, layer, err)
+		return l.blame(ctx, d, err)
 	}
 	return syncFS(upper)
-}
-
-// extract writes a tar of changes into a directory, on those below it, and returns the digest of all that was read.
-func extract(ctx context.Context, r io.Reader, upper string, parents []string) (digest.Digest, error) {
-	sum := digest.SHA256.Digester()
-	in := &counted{r: io.TeeReader(r, sum.Hash())}
-	r = in
-	holes := &holes{in: in}
-	opts := []archive.ApplyOpt{archive.WithFilter(func(h *tar.Header) (bool, error) {
-		if err := holes.add(h); err != nil {
-			return false, err
-		}
-		return noOverlayMarks(h)
-	})}
-	if len(parents) > 0 {
-		opts = append(opts, archive.WithParents(parents), archive.WithConvertWhiteout(archive.OverlayConvertWhiteout))
-	}
-	if _, err := archive.Apply(ctx, upper, r, opts...); err != nil {
-		return "", err
-	}
-	// What stands behind the archive's end counts too.
-	if _, err := io.Copy(io.Discard, r); err != nil {
-		return "", err
-	}
-	return sum.Digest(), nil
 }
 
 // checkLayer refuses what is no tar of files by its own word.
@@ -229,17 +210,6 @@ func (l *layers) blame(ctx context.Context, layer ocispec.Descriptor, err error)
 		return errors.Join(err, dropped)
 	}
 	return fmt.Errorf("its file on this disk was damaged and is dropped: pull or load the image again: %w", err)
-}
-
-// noOverlayMarks keeps layers from speaking to the overlay file system: its attributes redirect and hide files.
-func noOverlayMarks(h *tar.Header) (bool, error) {
-	for key := range h.PAXRecords {
-		name, ok := strings.CutPrefix(key, "SCHILY.xattr.")
-		if ok && (strings.HasPrefix(name, "trusted.") || strings.HasPrefix(name, "user.overlay.")) {
-			delete(h.PAXRecords, key)
-		}
-	}
-	return true, nil
 }
 
 func syncFS(dir string) error {

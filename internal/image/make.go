@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	fslayer "wherry.dev/wherry/internal/layer"
 	"wherry.dev/wherry/internal/ref"
 )
 
@@ -119,7 +120,7 @@ type ImportOptions struct {
 
 // Import makes an image of a root file system's tar, plain or compressed.
 func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (digest.Digest, error) {
-	plain, err := inflate(r)
+	plain, err := fslayer.Decompress(r)
 	if err != nil {
 		return "", fmt.Errorf("import: %w: %w", err, errdefs.ErrInvalidArgument)
 	}

@@ -118,9 +118,6 @@ func TestBombsAreRefused(t *testing.T) {
 	for range 32 {
 		gz.Write(member)
 	}
-	if _, err := inflate(bytes.NewReader(gz.Bytes())); err != nil {
-		t.Fatal(err)
-	}
 	s := open(t)
 	for what, try := range map[string]func() error{
 		"import": func() error {

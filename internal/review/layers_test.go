@@ -24,6 +24,7 @@ runtime:    ociruntime shim
 leaves:     sysprog < rootfs
 leaves:     cgroup < systemd
 leaves:     erofs
+leaves:     layer
 leaves:     version threads network/link resctrl criu seccomp logs event ref archive settings spec
 `
 

@@ -1,13 +1,11 @@
-package image
+package layer
 
 import (
-	"archive/tar"
 	"bufio"
 	"bytes"
 	"compress/bzip2"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/gzip"
@@ -19,12 +17,12 @@ const (
 	freeBytes = 512 << 20
 	maxRatio  = 200
 
-	maxWindow = 256 << 20 // memory that a zstd stream may ask for
+	maxWindow = 128 << 20 // memory that a zstd stream may ask for; zstd itself asks for no more unless told to
 )
 
-// inflate reads a stream that is plain or compressed with gzip, zstd or bzip2, all within this process. It refuses to go on when the
+// Decompress reads a stream that is plain or compressed with gzip, zstd or bzip2, all within this process. It refuses to go on when the
 // stream grows out of proportion.
-func inflate(r io.Reader) (io.ReadCloser, error) {
+func Decompress(r io.Reader) (io.ReadCloser, error) {
 	in := &counted{r: r}
 	b := bufio.NewReaderSize(in, 64<<10)
 	head, err := b.Peek(10)
@@ -87,26 +85,3 @@ func (b *budgeted) Read(p []byte) (int, error) {
 }
 
 func (b *budgeted) Close() error { return b.close() }
-
-// holes holds the sparse files of a tar, which a few bytes make as large as one likes, against how much of the tar was read: they are
-// written out in full.
-type holes struct {
-	in *counted
-	n  int64
-}
-
-func (o *holes) add(h *tar.Header) error {
-	sparse := h.Typeflag == tar.TypeGNUSparse
-	for key := range h.PAXRecords {
-		sparse = sparse || strings.HasPrefix(key, "GNU.sparse.")
-	}
-	if !sparse {
-		return nil
-	}
-	most := freeBytes + maxRatio*o.in.n
-	if h.Size > most || o.n > most-h.Size {
-		return fmt.Errorf("files with holes are to become more than %d MiB: refused as a decompression bomb: %w", most>>20, errdefs.ErrInvalidArgument)
-	}
-	o.n += h.Size
-	return nil
-}

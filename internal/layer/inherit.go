@@ -1,0 +1,199 @@
+package layer
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Inherit gives the directories of a layer that it never names what the layers below say of them. upper is the layer's directory, below are
+// the directories of those below, topmost first. Where they say nothing, a directory stays as Dir has made it: 0755, root's.
+func Inherit(upper string, implicit, below []string) error {
+	if len(implicit) == 0 || len(below) == 0 {
+		return nil
+	}
+	var fds []int
+	defer func() {
+		for _, fd := range fds {
+			_ = unix.Close(fd)
+		}
+	}()
+	for _, dir := range append([]string{upper}, below...) {
+		fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: dir, Err: err}
+		}
+		fds = append(fds, fd)
+	}
+	if err := hideRoot(fds[0], fds[1:]); err != nil {
+		return err
+	}
+	for _, path := range implicit {
+		if err := inherit(fds[0], fds[1:], path); err != nil {
+			return fmt.Errorf("take over what the layers below say of %.300q: %w", "/"+path, err)
+		}
+	}
+	return nil
+}
+
+func inherit(upper int, below []int, path string) error {
+	said, to, err := look(upper, path)
+	if err != nil || to < 0 {
+		return err
+	}
+	defer unix.Close(to)
+	if said == hides {
+		return nil
+	}
+	for _, layer := range below {
+		said, from, err := look(layer, path)
+		if err != nil {
+			return err
+		}
+		if from >= 0 {
+			err := copyAttributes(to, from)
+			return errors.Join(err, unix.Close(from))
+		}
+		if said == hides {
+			return nil
+		}
+	}
+	return nil
+}
+
+// saying is what a layer says of a path.
+type saying int
+
+const (
+	nothing saying = iota
+	hides          // the layers below have no part in it
+)
+
+// look opens a directory of a layer, which is -1 if it is not there, and says whether layers below could have it.
+func look(layer int, path string) (saying, int, error) {
+	said := nothing
+	at := ""
+	for {
+		fd, err := openBeneath(layer, at)
+		switch {
+		case err == unix.ENOENT:
+			return said, -1, nil
+		case err == unix.ENOTDIR || err == unix.ELOOP:
+			return hides, -1, nil
+		case err != nil:
+			return said, -1, err
+		}
+		var mark [1]byte
+		if n, err := unix.Fgetxattr(fd, overlayOpaque, mark[:]); at != "" && err == nil && n == 1 && mark[0] == 'y' {
+			said = hides
+		}
+		if at == path {
+			return said, fd, nil
+		}
+		_ = unix.Close(fd)
+		rest := strings.TrimPrefix(path[len(at):], "/")
+		part, _, _ := strings.Cut(rest, "/")
+		at = join(at, part)
+	}
+}
+
+func openBeneath(dir int, path string) (int, error) {
+	if path == "" {
+		path = "."
+	}
+	return unix.Openat2(dir, path, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS})
+}
+
+func copyAttributes(to, from int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(from, &st); err != nil {
+		return err
+	}
+	if err := unix.Fchown(to, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(to, st.Mode&0o7777); err != nil {
+		return err
+	}
+	if err := copyXattrs(to, from); err != nil {
+		return err
+	}
+	return unix.UtimesNanoAt(to, "", []unix.Timespec{st.Mtim, st.Mtim}, unix.AT_EMPTY_PATH)
+}
+
+func copyXattrs(to, from int) error {
+	list := make([]byte, 64<<10)
+	n, err := unix.Flistxattr(from, list)
+	if err == unix.ENOTSUP || n == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	value := make([]byte, maxXattr)
+	for name := range bytes.SplitSeq(bytes.TrimSuffix(list[:n], []byte{0}), []byte{0}) {
+		if bytes.HasPrefix(name, []byte("trusted.")) {
+			continue
+		}
+		n, err := unix.Fgetxattr(from, string(name), value)
+		if err != nil {
+			return err
+		}
+		if err := setXattr(to, Xattr{string(name), value[:n]}, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hideRoot does by hand what overlay does not: it takes no notice of a layer's root being opaque. Every name that a layer below has in its
+// root is hidden by one of its own.
+func hideRoot(upper int, below []int) error {
+	var mark [1]byte
+	if n, err := unix.Fgetxattr(upper, overlayOpaque, mark[:]); err != nil || n != 1 || mark[0] != 'y' {
+		return nil
+	}
+	for _, layer := range below {
+		names, err := namesIn(layer)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			err := unix.Mknodat(upper, name, unix.S_IFCHR, 0)
+			if err == unix.EEXIST {
+				err = hideIn(upper, name)
+			}
+			if err != nil {
+				return fmt.Errorf("hide %.300q: %w", "/"+name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func hideIn(upper int, name string) error {
+	fd, err := openDirectory(upper, name)
+	if err == unix.ENOTDIR || err == unix.ELOOP {
+		return nil // it hides by itself
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Fsetxattr(fd, overlayOpaque, []byte("y"), 0)
+}
+
+func namesIn(dir int) ([]string, error) {
+	fd, err := openBeneath(dir, ".")
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "layer")
+	defer f.Close()
+	return f.Readdirnames(-1)
+}

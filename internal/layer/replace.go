@@ -1,0 +1,105 @@
+package layer
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// whiteout stands beside the types of files that stat has.
+const whiteout = 1
+
+type clearing bool
+
+const (
+	keepDirectory clearing = true
+	clearAll      clearing = false
+)
+
+// clear takes a name away, and says what it was.
+func (d *Dir) clear(at *directory, name string, how clearing) (was uint32, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(at.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return 0, err
+	}
+	if isWhiteout(&st) {
+		return whiteout, unix.Unlinkat(at.fd, name, 0)
+	}
+	if was = st.Mode & unix.S_IFMT; was != unix.S_IFDIR {
+		return was, unix.Unlinkat(at.fd, name, 0)
+	}
+	if how == keepDirectory {
+		return was, nil
+	}
+	path := join(at.path, name)
+	d.dirs.drop(path)
+	for p := range d.implicit {
+		if within(p, path) {
+			delete(d.implicit, p)
+		}
+	}
+	return was, d.tree.RemoveAll(path)
+}
+
+// replacing makes a file in the place of what came before under its name.
+func (d *Dir) replacing(at *directory, name string, make func() error) error {
+	err := make()
+	if err != unix.EEXIST {
+		return err
+	}
+	if _, err := d.clear(at, name, clearAll); err != nil {
+		return fmt.Errorf("take away what came before: %w", err)
+	}
+	return make()
+}
+
+// addLink gives a file one more name.
+func (d *Dir) addLink(at *directory, name string, e *Entry) error {
+	parent, old := split(e.Target)
+	from, err := d.descend(parent, onlyFind)
+	if err == nil {
+		if from == at && old == name {
+			var st unix.Stat_t
+			return lost(e, unix.Fstatat(at.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW))
+		}
+		if within(from.path, join(at.path, name)) {
+			return invalid("it takes the place of a directory, and is a hard link to a file in that")
+		}
+		defer d.dirs.hold(from)()
+		err = d.replacing(at, name, func() error { return unix.Linkat(from.fd, old, at.fd, name, 0) })
+	}
+	return lost(e, err)
+}
+
+func lost(e *Entry, err error) error {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EPERM) {
+		return invalid("it is a hard link to %.300q, which is no file that comes before it in this layer", "/"+e.Target)
+	}
+	return err
+}
+
+// addWhiteout hides a name of the layers below. What this layer has under it stays, and hides by itself.
+func (d *Dir) addWhiteout(at *directory, name string) error {
+	err := unix.Mknodat(at.fd, name, unix.S_IFCHR, 0)
+	if err != unix.EEXIST {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(at.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return err
+	}
+	in, err := d.enter(at, name, onlyFind)
+	if err != nil {
+		return err
+	}
+	return d.hideBelow(in)
+}
+
+// hideBelow hides what the layers below have in a directory.
+func (d *Dir) hideBelow(in *directory) error {
+	if err := unix.Fsetxattr(in.fd, overlayOpaque, []byte("y"), 0); err != nil {
+		return fmt.Errorf("mark a directory as opaque: %w", err)
+	}
+	return nil
+}
