@@ -12,9 +12,9 @@ import (
 )
 
 const usageTemplate = `Usage: {{.UseLine}}
-{{- if .Short}}
+{{- if or .Long .Short}}
 
-{{.Short}}{{end}}
+{{or .Long .Short}}{{end}}
 {{- if .HasAvailableLocalFlags}}
 
 Options:

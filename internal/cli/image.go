@@ -17,6 +17,8 @@ func imageCommands() []command {
 		line("tag", groupOther, "Give an image one more name", tagCommand, "image tag"),
 		line("rmi", groupOther, "Remove images", rmiCommand, "image rm", "image remove"),
 		line("history", groupOther, "Show the layers of an image", historyCommand, "image history"),
+		line("lock", groupOther, "Note what images mean now, to run just these later", lockCommand, "image lock"),
+		line("image drift", groupOther, "Say which tags have moved, and what runs old images", driftCommand),
 		line("image inspect", groupOther, "Print all about images", imageInspectCommand),
 		line("image prune", groupOther, "Remove images that are not used", imagePruneCommand),
 		line("load", groupOther, "Read images from an archive", loadCommand, "image load"),

@@ -38,7 +38,9 @@ func createCommand(app *App) *cobra.Command {
 		if err != nil {
 			return &exitError{1, err}
 		}
-		_, err = fmt.Fprintln(app.Out, id)
+		if _, err = fmt.Fprintln(app.Out, id); err == nil {
+			hintAtLatest(cmd.Context(), app, f, req)
+		}
 		return err
 	}
 	return cmd
@@ -76,7 +78,11 @@ func runCommand(app *App) *cobra.Command {
 			return &exitError{125, err}
 		}
 		if detach {
-			return r.startDetached(cmd.Context(), id)
+			if err := r.startDetached(cmd.Context(), id); err != nil {
+				return err
+			}
+			hintAtLatest(cmd.Context(), app, f, req)
+			return nil
 		}
 		return r.run(cmd.Context(), id, req.Config)
 	}
@@ -111,8 +117,16 @@ func createContainer(ctx context.Context, app *App, f *runFlags, req container.C
 	if f.platform != "" {
 		query.Set("platform", f.platform)
 	}
+	pulls := pullOptions{platform: f.platform, quiet: f.quiet}
+	pins, err := f.pins(ctx, app, &req, f.pull == "always")
+	if err != nil {
+		return "", err
+	}
 	pull := func(name string) error {
-		return pullImage(ctx, app, app.Err, name, pullOptions{platform: f.platform, quiet: f.quiet})
+		if p, ok := pins[name]; ok {
+			return p.pull(ctx, app, app.Err, pulls)
+		}
+		return pullImage(ctx, app, app.Err, name, pulls)
 	}
 	if f.pull == "always" {
 		if err := pull(req.Image); err != nil {

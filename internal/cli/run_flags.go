@@ -12,6 +12,7 @@ type runFlags struct {
 	healthFlags
 	securityFlags
 	networkFlags
+	lockFlags
 
 	name, pull, platform, cidfile, runtime, isolation string
 	rm, quiet, fresh                                  bool
@@ -108,6 +109,7 @@ func addRunFlags(fs *pflag.FlagSet) *runFlags {
 	f.healthFlags.add(fs)
 	f.securityFlags.add(fs)
 	f.networkFlags.add(fs)
+	f.lockFlags.add(fs)
 	fs.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		switch name {
 		case "net":

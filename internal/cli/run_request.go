@@ -48,6 +48,9 @@ func (f *runFlags) check() error {
 	if _, err := oneOf("always", "missing", "never")(f.pull); err != nil {
 		return fmt.Errorf("--pull %s: %w", f.pull, err)
 	}
+	if err := f.checkLock(); err != nil {
+		return err
+	}
 	switch {
 	case f.gpus != "":
 		return fmt.Errorf("--gpus %s: Wherry has no GPU support of its own: pass the device nodes (--device /dev/nvidia0, --device /dev/dri) and mount the driver's libraries with -v", f.gpus)

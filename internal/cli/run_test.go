@@ -278,7 +278,7 @@ func TestRunDetached(t *testing.T) {
 	e.conn, _ = net.Pipe()
 	host := serveRecorder(t, e)
 	file := filepath.Join(dir, "id")
-	got := runWherry(t, host, "", "run", "-d", "--cidfile", file, "x")
+	got := runWherry(t, host, "", "run", "-d", "--cidfile", file, "x:1")
 	if got.code != 0 || got.stdout != fakeID+"\n" {
 		t.Errorf("%+v", got)
 	}

@@ -123,7 +123,14 @@ func imagePath(name, verb string) string {
 
 func pullCommand(app *App) *cobra.Command {
 	o := pullOptions{}
+	var lock lockFlags
 	c := &cobra.Command{Use: "pull [OPTIONS] NAME[:TAG|@DIGEST]", Args: exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
+		if err := lock.checkLock(); err != nil {
+			return err
+		}
+		if lock.locked {
+			return pullLocked(cmd.Context(), app, args[0], lock, o)
+		}
 		if len(o.platforms) == 1 {
 			o.platform, o.platforms = o.platforms[0], nil
 		}
@@ -141,6 +148,7 @@ func pullCommand(app *App) *cobra.Command {
 	c.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "Print the name only")
 	c.Flags().StringSliceVar(&o.platforms, "platform", defaultPlatforms(), "Platform of the image, such as linux/arm64; may be given several times")
 	c.Flags().BoolVar(&o.allPlatforms, "all-platforms", false, "Pull all platforms that the image has")
+	lock.add(c.Flags())
 	trustFlag(c)
 	return c
 }

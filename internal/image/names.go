@@ -27,11 +27,18 @@ type entry struct {
 }
 
 // name points a reference at content. What it pointed at before stays, nameless when that was its last name: containers may use it.
-func (s *store) name(ctx context.Context, name string, target ocispec.Descriptor) error {
+// known says where else the name is known (labelPulled); that ends when it points elsewhere.
+func (s *store) name(ctx context.Context, name string, target ocispec.Descriptor, known ...string) error {
 	img := images.Image{Name: name, Target: ocispec.Descriptor{MediaType: target.MediaType, Digest: target.Digest, Size: target.Size}}
+	for _, label := range known {
+		img.Labels = map[string]string{label: now()}
+	}
 	old, err := s.images.Get(ctx, name)
 	if err == nil && old.Target.Digest == target.Digest {
-		return nil
+		for _, label := range known {
+			err = s.mark(ctx, name, label)
+		}
+		return err
 	}
 	if err == nil {
 		if err := s.keepNameless(ctx, old); err != nil {

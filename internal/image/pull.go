@@ -308,10 +308,13 @@ func (p *pull) report(ctx context.Context, l ocispec.Descriptor) (stop func()) {
 func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 	old, err := p.s.images.Get(ctx, p.ref.String())
 	fresh := err != nil || old.Target.Digest != target.Digest
-	if err := p.s.name(ctx, p.ref.String(), target); err != nil {
+	if err := p.s.name(ctx, p.ref.String(), target, labelPulled); err != nil {
 		return err
 	}
 	p.o.say("", "Digest: %s", target.Digest)
+	if err == nil && fresh {
+		p.o.say("", "%s was %s%s", p.ref.Familiar(), old.Target.Digest, stillUsed(p.s.counts()[old.Target.Digest]))
+	}
 	if fresh {
 		p.o.say("", "Status: Downloaded newer image for %s", p.ref.Familiar())
 	} else {
@@ -319,6 +322,17 @@ func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 	}
 	p.s.events.Publish(events.ImageEventType, events.ActionPull, p.ref.Familiar(), map[string]string{"name": p.ref.FamiliarName()})
 	return nil
+}
+
+// stillUsed says how many containers go on with an image whose name has moved on.
+func stillUsed(containers int64) string {
+	switch containers {
+	case 0:
+		return ""
+	case 1:
+		return ", which 1 container goes on with"
+	}
+	return fmt.Sprintf(", which %d containers go on with", containers)
 }
 
 func (s *Service) pullAllTags(ctx context.Context, c *registry.Client, o TransferOptions) error {

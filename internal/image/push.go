@@ -54,7 +54,10 @@ func (s *Service) Push(ctx context.Context, name string, o TransferOptions) erro
 		o.Progress(Progress{Aux: map[string]any{"Tag": r.Tag, "Digest": target.Digest, "Size": target.Size}})
 	}
 	s.events.Publish(events.ImageEventType, events.ActionPush, r.Familiar(), map[string]string{"name": r.FamiliarName()})
-	return nil
+	if target.Digest != img.Target.Digest {
+		return nil // one platform of several: the tag means another thing there
+	}
+	return s.mark(ctx, img.Name, labelPushed)
 }
 
 func (s *Service) pushAllTags(ctx context.Context, r ref.Reference, o TransferOptions) error {

@@ -27,7 +27,11 @@ func (s *Service) Tag(ctx context.Context, source, target string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.name(ctx, r.String(), img.Target); err != nil {
+	var known []string
+	if from, err := ref.Parse(img.Name); err == nil && from.Name() == r.Name() && img.Labels[labelPulled] != "" {
+		known = []string{labelPulled} // what was pulled by its digest and gets its tag now
+	}
+	if err := s.name(ctx, r.String(), img.Target, known...); err != nil {
 		return err
 	}
 	s.events.Publish(events.ImageEventType, events.ActionTag, img.Target.Digest.String(), map[string]string{"name": r.Familiar()})

@@ -25,7 +25,7 @@ leaves:     sysprog < rootfs
 leaves:     cgroup < systemd
 leaves:     erofs
 leaves:     layer
-leaves:     version threads network/link resctrl criu seccomp logs event ref archive settings spec
+leaves:     version threads network/link resctrl criu seccomp logs event ref archive settings lockfile sources spec
 `
 
 // leafPackages may use these and nothing else from outside the standard library.
@@ -33,7 +33,7 @@ const leafImports = `
 golang.org/x/sys golang.org/x/net/bpf github.com/containerd/errdefs github.com/opencontainers/runtime-spec
 github.com/opencontainers/go-digest github.com/opencontainers/image-spec github.com/moby/moby/api github.com/moby/docker-image-spec
 github.com/elastic/go-seccomp-bpf/arch github.com/klauspost/compress github.com/moby/profiles/seccomp github.com/distribution/reference
-github.com/docker/go-units github.com/pelletier/go-toml/v2
+github.com/docker/go-units github.com/pelletier/go-toml/v2 github.com/goccy/go-yaml
 `
 
 type goPackage struct {
