@@ -18,6 +18,7 @@ import (
 
 // blobs is content by digest.
 type blobs struct {
+	dir     string        // where they lie
 	backend content.Store // files, without the database's view of them
 	content content.Store
 }

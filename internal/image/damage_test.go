@@ -209,11 +209,8 @@ func TestDamagedLayerIsDropped(t *testing.T) {
 		t.Fatal(err)
 	}
 	spoilBlob(t, s, m.Layers[0].Digest, flip)
-	mounts, err := s.snaps.Prepare(in(t.Context()), "test", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = s.apply(in(t.Context()), m.Layers[0], mounts, img.Config.RootFS.DiffIDs[0])
+	other := digest.FromString("a layer that is not unpacked yet")
+	_, err = s.newUnpacking(nil, m.Layers[:1], []digest.Digest{other}).run(in(t.Context()))
 	if err == nil || !strings.Contains(err.Error(), "damaged and is dropped") {
 		t.Fatal(err)
 	}

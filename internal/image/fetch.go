@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -13,6 +14,11 @@ import (
 // blob fetches one piece of content, verified by size and digest; a broken connection is taken up where it stopped. Of all pulls that
 // want it, one fetches it. Addresses of the image's making ("urls") are never asked.
 func (p *pull) blob(ctx context.Context, d ocispec.Descriptor) error {
+	return p.blobInto(ctx, p.s.content, d)
+}
+
+// blobInto does so by a writer of into's, which is the content store or stands before it.
+func (p *pull) blobInto(ctx context.Context, into content.Ingester, d ocispec.Descriptor) error {
 	if err := d.Digest.Validate(); err != nil {
 		return fmt.Errorf("digest %q: %w: %w", d.Digest, err, errdefs.ErrInvalidArgument)
 	}
@@ -29,17 +35,26 @@ func (p *pull) blob(ctx context.Context, d ocispec.Descriptor) error {
 		return fmt.Errorf("%s: no content has 0 bytes: %w", d.Digest, errdefs.ErrInvalidArgument)
 	}
 	return p.s.registries.Retry(ctx, func(wait time.Duration, err error) { p.o.say(short(d), "Retrying in %s: %s", wait, err) }, func() error {
-		err := remotes.Fetch(ctx, p.s.content, p.fetcher, d)
-		if err == nil || errdefs.IsAlreadyExists(err) {
-			return p.s.labelChildren(ctx, d)
-		}
-		if errdefs.IsFailedPrecondition(err) {
-			// The bytes are not what the digest says: those that are here are no ground to go on from.
-			_ = p.s.content.Abort(context.WithoutCancel(ctx), remotes.MakeRefKey(ctx, d))
-			return fmt.Errorf("the registry sends other content than the digest and size say: %w", err)
+		_, begun := p.s.content.Status(ctx, remotes.MakeRefKey(ctx, d))
+		err := p.fetch(ctx, into, d)
+		if begun == nil && errdefs.IsFailedPrecondition(err) {
+			err = p.fetch(ctx, into, d) // what was here from before may have come to harm on this disk
 		}
 		return err
 	})
+}
+
+func (p *pull) fetch(ctx context.Context, into content.Ingester, d ocispec.Descriptor) error {
+	err := remotes.Fetch(ctx, into, p.fetcher, d)
+	if err == nil || errdefs.IsAlreadyExists(err) {
+		return p.s.labelChildren(ctx, d)
+	}
+	if errdefs.IsFailedPrecondition(err) {
+		// The bytes are not what the digest says: those that are here are no ground to go on from.
+		_ = p.s.content.Abort(context.WithoutCancel(ctx), remotes.MakeRefKey(ctx, d))
+		return fmt.Errorf("the registry sends other content than the digest and size say: %w", err)
+	}
+	return err
 }
 
 // mend drops what is here but damaged, so that it is fetched anew: files that a crash or a failing disk has cut short, and small ones with

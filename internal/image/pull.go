@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/moby/moby/api/types/events"
@@ -205,81 +204,55 @@ func firstSchema(d ocispec.Descriptor) error {
 // errNoPlatform is a not-found of a kind that a person can do something about.
 var errNoPlatform = fmt.Errorf("choose another with --platform, or another tag: %w", errdefs.ErrInvalidArgument)
 
-// layers downloads all, at most four at a time, and unpacks each when those below it are there.
+// mostDownloads is how many layers of an image are on their way at a time.
+const mostDownloads = 4
+
+// layers downloads all layers, some at a time, and unpacks each while it comes.
 func (p *pull) layers(ctx context.Context, manifest ocispec.Descriptor, layers []ocispec.Descriptor) error {
-	here := map[string]chan struct{}{}
-	var fetch []ocispec.Descriptor
-	old := map[string]bool{}
-	for _, l := range layers {
-		key := l.Digest.String()
-		if here[key] != nil {
-			continue
-		}
-		here[key] = make(chan struct{})
-		fetch = append(fetch, l)
-		if _, err := p.s.content.Info(ctx, l.Digest); err == nil {
-			old[key] = true
-			p.o.say(short(l), "Already exists")
-		} else {
-			p.o.say(short(l), "Pulling fs layer")
-		}
-	}
+	a := p.expect(ctx, layers)
+	defer a.close()
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(5)
 	g.Go(func() error {
-		_, err := p.s.unpack(ctx, manifest, func(ctx context.Context, l ocispec.Descriptor) error {
+		_, err := p.s.unpack(ctx, manifest, a)
+		return err
+	})
+	room := make(chan struct{}, mostDownloads)
+	for _, one := range a.inOrder {
+		g.Go(func() error {
 			select {
-			case <-here[l.Digest.String()]:
+			case room <- struct{}{}:
+				defer func() { <-room }()
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
-			if !old[l.Digest.String()] {
-				p.o.say(short(l), "Extracting")
-			}
-			return nil
-		})
-		return err
-	})
-	for _, l := range fetch {
-		g.Go(func() error {
-			if err := p.layer(ctx, l, old[l.Digest.String()]); err != nil {
-				return err
-			}
-			close(here[l.Digest.String()])
-			return nil
+			err := p.layer(ctx, one)
+			one.end(err)
+			return err
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	for _, l := range fetch {
-		if !old[l.Digest.String()] {
-			p.o.say(short(l), "Pull complete")
-		}
-	}
-	return nil
+	return g.Wait()
 }
 
 func short(d ocispec.Descriptor) string { return fmt.Sprintf("%.12s", d.Digest.Encoded()) }
 
-func (p *pull) layer(ctx context.Context, l ocispec.Descriptor, old bool) error {
-	if err := checkLayer(ctx, l); err != nil {
+func (p *pull) layer(ctx context.Context, one *arrival) error {
+	if err := checkLayer(ctx, one.layer); err != nil {
 		return err
 	}
-	if old {
-		return p.blob(ctx, l)
+	if one.old {
+		return p.blobInto(ctx, one, one.layer)
 	}
-	stop := p.report(ctx, l)
-	err := p.blob(ctx, l)
+	stop := p.report(ctx, one)
+	err := p.blobInto(ctx, one, one.layer)
 	stop()
 	if err == nil {
-		p.o.say(short(l), "Download complete")
+		p.o.say(short(one.layer), "Download complete")
 	}
 	return err
 }
 
 // report tells how far a download is, until stop is called.
-func (p *pull) report(ctx context.Context, l ocispec.Descriptor) (stop func()) {
+func (p *pull) report(ctx context.Context, one *arrival) (stop func()) {
 	if p.o.Progress == nil {
 		return func() {}
 	}
@@ -296,8 +269,8 @@ func (p *pull) report(ctx context.Context, l ocispec.Descriptor) (stop func()) {
 				return
 			case <-time.After(100 * time.Millisecond):
 			}
-			if st, err := p.s.content.Status(ctx, remotes.MakeRefKey(ctx, l)); err == nil {
-				p.o.Progress(Progress{ID: short(l), Status: "Downloading", Current: st.Offset, Total: l.Size})
+			if n := one.come(); n > 0 {
+				p.o.Progress(Progress{ID: short(one.layer), Status: "Downloading", Current: n, Total: one.layer.Size})
 			}
 		}
 	}()

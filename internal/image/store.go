@@ -122,7 +122,7 @@ func openStore(ctx context.Context, o Options) (*store, error) {
 	if err := db.Init(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("read %s: %w", at.db, err), b.Close(), snaps.Close())
 	}
-	s := &store{root: o.Root, bolt: b, db: db, blobs: &blobs{backend: contents, content: db.ContentStore()}, snaps: db.Snapshotter(snapshotter),
+	s := &store{root: o.Root, bolt: b, db: db, blobs: &blobs{dir: filepath.Join(o.Root, "content"), backend: contents, content: db.ContentStore()}, snaps: db.Snapshotter(snapshotter),
 		images: &copiedNames{Store: metadata.NewImageStore(db), path: filepath.Join(o.Root, namesFile)}, leases: metadata.NewLeaseManager(db)}
 	if restore {
 		if err := s.restore(ctx, o.Log); err != nil {
