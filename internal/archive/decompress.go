@@ -9,8 +9,9 @@ import (
 	"io"
 
 	"github.com/containerd/errdefs"
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"wherry.dev/wherry/internal/inflate"
 )
 
 // maxWindow bounds the memory that a zstd stream can ask for; zstd(1) makes up to 128 MiB with --long.
@@ -27,7 +28,7 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 	is := func(magic string) bool { return bytes.HasPrefix(head, []byte(magic)) }
 	switch {
 	case is("\x1f\x8b\x08"):
-		z, err := gzip.NewReader(b)
+		z, err := inflate.NewReader(b)
 		if err != nil {
 			return nil, fmt.Errorf("read gzip: %w: %w", err, errdefs.ErrInvalidArgument)
 		}

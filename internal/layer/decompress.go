@@ -8,8 +8,9 @@ import (
 	"io"
 
 	"github.com/containerd/errdefs"
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"wherry.dev/wherry/internal/inflate"
 )
 
 const (
@@ -32,7 +33,7 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 	out := &budgeted{in: in, close: func() error { return nil }}
 	switch {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b, 0x08}):
-		z, err := gzip.NewReader(b)
+		z, err := inflate.NewReader(b)
 		if err != nil {
 			return nil, fmt.Errorf("read as gzip: %w: %w", err, errdefs.ErrInvalidArgument)
 		}

@@ -26,6 +26,7 @@ leaves:     cgroup < systemd
 leaves:     erofs
 leaves:     layer
 leaves:     version threads network/link resctrl criu seccomp logs event ref archive settings lockfile sources spec
+leaves:     inflate
 `
 
 // leafPackages may use these and nothing else from outside the standard library.
