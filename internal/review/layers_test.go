@@ -16,7 +16,7 @@ const layers = `
 cmd:        cmd/oar cmd/wherry cmd/wherryd
 edges:      client < cli
 edges:      api/docker
-upper:      files monitor
+upper:      monitor files < disk
 service:    container
 services:   sandbox volume image network/dns network/firewall < network
 mechanisms: registry task
