@@ -128,5 +128,5 @@ func startAttached(ctx context.Context, app *App, name, keys string, input bool)
 	if about.State.Running {
 		return r.join(ctx, about.ID, config)
 	}
-	return r.run(ctx, about.ID, config)
+	return r.start(ctx, about.ID, config)
 }
