@@ -19,8 +19,8 @@ type conversation struct {
 	streams  *client.Hijacked
 	id       string // of the container or exec
 	warnings []string
-	started  chan struct{} // closed when its process runs
-	failed   error         // why it was not started; then nothing is left of it
+	running  chan string // gets the id when its process runs
+	failed   error       // why it was not started; then nothing is left of it
 	ended    *container.WaitResponse
 }
 
@@ -41,16 +41,15 @@ const (
 	noteStream    = 4 // the number of the stream of frames that notes come in
 )
 
-// converse begins one. An error says that nothing was made.
-func converse(ctx context.Context, c *client.Client, r client.Request, body any) (*conversation, error) {
+// begin asks for one. An error says that nothing was made.
+func (t *conversation) begin(ctx context.Context, c *client.Client, r client.Request, body any) error {
 	b, err := json.Marshal(body)
 	if err != nil {
-		return nil, fmt.Errorf("encode the request %s: %w", r.Path, err)
+		return fmt.Errorf("encode the request %s: %w", r.Path, err)
 	}
 	r.Header, r.Body = http.Header{"Content-Type": {"application/json"}}, bytes.NewReader(b)
-	t := &conversation{started: make(chan struct{})}
 	if t.streams, err = c.Hijack(ctx, r); err != nil {
-		return nil, err
+		return err
 	}
 	first, err := readNote(t.streams.Reader)
 	if err == nil {
@@ -61,9 +60,9 @@ func converse(ctx context.Context, c *client.Client, r client.Request, body any)
 	}
 	if err != nil {
 		t.streams.Close()
-		return nil, fmt.Errorf("read the engine's answer to %s: %w", r.Path, err)
+		return fmt.Errorf("read the engine's answer to %s: %w", r.Path, err)
 	}
-	return t, nil
+	return nil
 }
 
 // hear takes a note in.
@@ -76,7 +75,10 @@ func (t *conversation) hear(b []byte) error {
 		t.id, t.warnings = n.ID, n.Warnings
 	}
 	if n.Started {
-		close(t.started)
+		select {
+		case t.running <- t.id:
+		default:
+		}
 	}
 	if n.Failure != nil {
 		t.failed = &client.Error{Status: n.Failure.Status, Message: n.Failure.Message}

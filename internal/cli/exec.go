@@ -88,8 +88,8 @@ func execAttached(ctx context.Context, s *session, name string, req container.Ex
 	if req.Tty && size != [2]uint{} {
 		req.ConsoleSize = &size
 	}
-	talk, err := converse(ctx, c, client.Request{Path: "/wherry/exec/" + url.PathEscape(name)}, req)
-	if err != nil {
+	var talk conversation
+	if err := talk.begin(ctx, c, client.Request{Path: "/wherry/exec/" + url.PathEscape(name)}, req); err != nil {
 		return execFailure(err)
 	}
 	if req.Tty {

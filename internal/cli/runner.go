@@ -52,10 +52,17 @@ func (r *runner) run(ctx context.Context, f *runFlags, req container.CreateReque
 		return &exitError{125, err}
 	}
 	var talk *conversation
-	err = withImage(ctx, r.app, f, &req, func() (err error) {
-		talk, err = converse(ctx, c, client.Request{Path: "/wherry/run", Query: f.query()}, req)
+	signals := &forwarding{stop: func() {}}
+	err = withImage(ctx, r.app, f, &req, func() error {
+		signals = r.forward(ctx)
+		talk = &conversation{running: signals.running}
+		err := talk.begin(ctx, c, client.Request{Path: "/wherry/run", Query: f.query()}, req)
+		if err != nil {
+			signals.stop() // while an image is pulled, signals are this process's own
+		}
 		return err
 	})
+	defer func() { signals.stop() }()
 	if err != nil {
 		return &exitError{125, errors.Join(err, file.close(""))}
 	}
@@ -66,7 +73,7 @@ func (r *runner) run(ctx context.Context, f *runFlags, req container.CreateReque
 	began := time.Now()
 	j := joined{id: talk.id, config: req.Config, session: r.session(talk.id, req.Config), began: began, streams: talk.streams, wait: talk}
 	j.session.note = talk.hear
-	result := r.stay(ctx, j, talk.started)
+	result := r.stay(ctx, j, signals)
 	if talk.failed != nil && f.cidfile != "" {
 		os.Remove(f.cidfile)
 	}
@@ -91,7 +98,8 @@ func (r *runner) start(ctx context.Context, id string, config *container.Config)
 	if err != nil {
 		return &exitError{125, errors.Join(err, wait.body.Close())}
 	}
-	began, started := time.Now(), make(chan struct{})
+	began, signals := time.Now(), r.forward(ctx)
+	defer signals.stop()
 	if err := c.Post(ctx, "/containers/"+id+"/start", nil, nil, nil); err != nil {
 		streams.Close()
 		if r.remove {
@@ -99,25 +107,20 @@ func (r *runner) start(ctx context.Context, id string, config *container.Config)
 		}
 		return startFailure(err)
 	}
-	close(started)
-	return r.stay(ctx, joined{id: id, config: config, session: r.session(id, config), began: began, streams: streams, wait: wait}, started)
+	signals.running <- id
+	return r.stay(ctx, joined{id: id, config: config, session: r.session(id, config), began: began, streams: streams, wait: wait}, signals)
 }
 
 // stay follows a container to its end, over lives of the engine.
-func (r *runner) stay(ctx context.Context, j joined, started <-chan struct{}) error {
-	cancelled := make(chan struct{})
-	if r.proxy {
-		stop := forwardSignals(ctx, r.app, j.id, started, func() { close(cancelled) })
-		defer stop()
-	}
-	result := r.follow(ctx, j, cancelled)
+func (r *runner) stay(ctx context.Context, j joined, signals *forwarding) error {
+	result := r.follow(ctx, j, signals.cancelled)
 	for errors.Is(result, errEngineGone) && !r.old {
 		var err error
 		if j, err = r.rejoin(ctx, j); err != nil {
 			result = err
 			break
 		}
-		result = r.follow(ctx, j, cancelled)
+		result = r.follow(ctx, j, signals.cancelled)
 	}
 	return r.ending(ctx, j.id, j.began, result)
 }
