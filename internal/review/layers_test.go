@@ -19,7 +19,7 @@ edges:      api/docker
 upper:      monitor files < disk
 service:    container
 services:   sandbox volume image network/dns network/firewall < network
-mechanisms: registry task
+mechanisms: registry task compare
 runtime:    ociruntime shim
 leaves:     sysprog < rootfs
 leaves:     cgroup < systemd
