@@ -171,7 +171,7 @@ func (d *Dir) enter(at *directory, name string, how descent) (*directory, error)
 		if err != nil {
 			return nil, err
 		}
-		return in, d.hideBelow(in)
+		return in, d.hideAll(in)
 	}
 	return nil, invalid("/%.300s is no directory, and has files in it", path)
 }

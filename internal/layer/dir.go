@@ -26,8 +26,11 @@ type Dir struct {
 	dirs     cache
 	hops     int // links followed for this entry
 	implicit map[string]struct{}
+	opaque   map[string]struct{} // directories that hide all that is below
 	acls     []lateXattr
-	kept     int // bytes of the two before
+	kept     int // bytes of the three before
+	// whiteouts says that there are some.
+	whiteouts bool
 }
 
 // lateXattr is a default ACL: files that are made in a directory that has one begin with it.
@@ -58,7 +61,7 @@ func NewDir(path string, o DirOptions) (*Dir, error) {
 	if err != nil {
 		return nil, errors.Join(&os.PathError{Op: "open", Path: path, Err: err}, tree.Close())
 	}
-	d := &Dir{o: o, tree: tree, user: os.Geteuid() != 0, umask: umask, implicit: map[string]struct{}{"": {}}}
+	d := &Dir{o: o, tree: tree, user: os.Geteuid() != 0, umask: umask, implicit: map[string]struct{}{"": {}}, opaque: map[string]struct{}{}}
 	d.dirs.root = &directory{fd: fd}
 	if err := d.dirs.root.learn(); err != nil {
 		return nil, errors.Join(err, d.Close())
@@ -121,6 +124,7 @@ func (d *Dir) add(e *Entry, body io.Reader) error {
 	case Hardlink:
 		return d.addLink(at, name, e)
 	case Whiteout:
+		d.whiteouts = true
 		return d.addWhiteout(at, name)
 	case Symlink, CharDevice, BlockDevice, Fifo:
 		return d.addSpecial(at, name, e)

@@ -88,11 +88,11 @@ func look(layer int, path string) (saying, int, error) {
 			return said, -1, err
 		}
 		var mark [1]byte
-		if n, err := unix.Fgetxattr(fd, overlayOpaque, mark[:]); at != "" && err == nil && n == 1 && mark[0] == 'y' {
-			said = hides
-		}
 		if at == path {
 			return said, fd, nil
+		}
+		if n, err := unix.Fgetxattr(fd, overlayOpaque, mark[:]); err == nil && n == 1 && mark[0] == 'y' {
+			said = hides
 		}
 		_ = unix.Close(fd)
 		rest := strings.TrimPrefix(path[len(at):], "/")

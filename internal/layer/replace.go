@@ -34,9 +34,10 @@ func (d *Dir) clear(at *directory, name string, how clearing) (was uint32, err e
 	}
 	path := join(at.path, name)
 	d.dirs.drop(path)
-	for p := range d.implicit {
+	d.named(path)
+	for p := range d.opaque {
 		if within(p, path) {
-			delete(d.implicit, p)
+			delete(d.opaque, p)
 		}
 	}
 	return was, d.tree.RemoveAll(path)
@@ -81,6 +82,9 @@ func lost(e *Entry, err error) error {
 
 // addWhiteout hides a name of the layers below. What this layer has under it stays, and hides by itself.
 func (d *Dir) addWhiteout(at *directory, name string) error {
+	if d.isHidden(at.path) {
+		return nil // overlay lists whiteouts in directories that hide all below
+	}
 	err := unix.Mknodat(at.fd, name, unix.S_IFCHR, 0)
 	if err != unix.EEXIST {
 		return err
@@ -93,13 +97,88 @@ func (d *Dir) addWhiteout(at *directory, name string) error {
 	if err != nil {
 		return err
 	}
+	return d.hideAll(in)
+}
+
+// hideAll hides what the layers below have under a directory's name: it is another, and inherits nothing.
+func (d *Dir) hideAll(in *directory) error {
+	d.named(in.path)
 	return d.hideBelow(in)
+}
+
+// named forgets that directories were not named.
+func (d *Dir) named(path string) {
+	for p := range d.implicit {
+		if within(p, path) {
+			delete(d.implicit, p)
+		}
+	}
 }
 
 // hideBelow hides what the layers below have in a directory.
 func (d *Dir) hideBelow(in *directory) error {
+	if d.isHidden(in.path) {
+		return nil
+	}
+	if err := d.keep(len(in.path) + 64); err != nil {
+		return err
+	}
+	d.opaque[in.path] = struct{}{}
+	if d.whiteouts {
+		in.stale = true
+		if err := dropWhiteouts(in.fd); err != nil {
+			return err
+		}
+	}
 	if err := unix.Fsetxattr(in.fd, overlayOpaque, []byte("y"), 0); err != nil {
 		return fmt.Errorf("mark a directory as opaque: %w", err)
 	}
 	return nil
+}
+
+// isHidden says whether nothing of the layers below is seen in a directory.
+func (d *Dir) isHidden(path string) bool {
+	for len(d.opaque) > 0 {
+		if _, ok := d.opaque[path]; ok {
+			return true
+		}
+		if path == "" {
+			break
+		}
+		path, _ = split(path)
+	}
+	return false
+}
+
+// dropWhiteouts takes away those that a directory has, and those further down.
+func dropWhiteouts(dir int) error {
+	names, err := namesIn(dir)
+	for _, name := range names {
+		var st unix.Stat_t
+		if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+		if isWhiteout(&st) {
+			err = unix.Unlinkat(dir, name, 0)
+		}
+		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			err = dropIn(dir, name, &st)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+func dropIn(dir int, name string, st *unix.Stat_t) error {
+	fd, err := openDirectory(dir, name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := dropWhiteouts(fd); err != nil {
+		return err
+	}
+	return unix.UtimesNanoAt(fd, "", []unix.Timespec{{Nsec: unix.UTIME_OMIT}, st.Mtim}, unix.AT_EMPTY_PATH)
 }

@@ -33,7 +33,7 @@ func (d *Dir) addDirectory(at *directory, name string, e *Entry) error {
 		return err
 	}
 	if in, err = d.makeDirectory(at, name, e); err == nil && was == whiteout {
-		err = d.hideBelow(in)
+		err = d.hideAll(in)
 	}
 	return err
 }
