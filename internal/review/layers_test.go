@@ -13,13 +13,14 @@ const module = "wherry.dev/wherry"
 // layers is the architecture: a package may import packages of this module that stand on a line further down, and, where its own line
 // says so, ones that stand before it on the same line ("a < b": b may import a). The lines between the dashes have no names in code.
 const layers = `
-cmd:        cmd/oar cmd/wherry cmd/wherryd
+cmd:        cmd/oar cmd/wherry cmd/wherryd cmd/wherry-verify
 edges:      client < cli
 edges:      api/docker
-upper:      monitor files < disk
+upper:      files monitor verify
 service:    container
 services:   sandbox volume image network/dns network/firewall < network
-mechanisms: registry task compare
+mechanisms: task
+mechanisms: registry < trust
 runtime:    ociruntime shim
 leaves:     sysprog < rootfs
 leaves:     cgroup < systemd
@@ -27,6 +28,7 @@ leaves:     erofs
 leaves:     layer
 leaves:     version threads network/link resctrl criu seccomp logs event ref archive settings lockfile sources spec
 leaves:     inflate
+leaves:     evidence < policy
 `
 
 // leafPackages may use these and nothing else from outside the standard library.
