@@ -70,6 +70,8 @@ func (o *options) flags(args []string, stderr io.Writer) (file string, err error
 	fs.StringVar(&e.State, "state", e.State, "`directory` of what ends with the boot")
 	fs.Var(&hosts, "host", "`address` to listen on, unix:///path; may be repeated (default unix://STATE/wherry.sock)")
 	fs.StringVar(&e.Oar, "oar", e.Oar, "`path` of the runtime oar (default: beside wherryd, then in PATH)")
+	fs.StringVar(&e.Policy, "policy", e.Policy, "policy `file` that says which images may be pulled and run (default: /etc/wherry/policy.toml, or else /etc/containers/policy.json, where there is one)")
+	fs.StringVar(&e.Verify, "verify", e.Verify, "`path` of wherry-verify, which judges signatures (default: beside wherryd, then in PATH)")
 	fs.StringVar(&e.CgroupParent, "cgroup-parent", e.CgroupParent, "control `group` above all containers, or a slice of systemd's (default: a scope of systemd's, or /wherry)")
 	fs.Var(&insecure, "insecure-registry", "registry `host[:port]` or network (CIDR) that may be spoken to without TLS; may be repeated")
 	fs.TextVar(&e.LogLevel, "log-level", e.LogLevel, "debug, info, warn or error")
@@ -121,8 +123,32 @@ func (o *options) complete() (err error) {
 	if o.check {
 		return nil // where the runtime is, is no setting's fault
 	}
+	if e.Policy != "" {
+		if e.Policy, err = filepath.Abs(e.Policy); err != nil {
+			return err
+		}
+	}
+	e.Verify = findVerify(e.Verify)
 	o.oar, err = findOar(o.oar)
 	return err
+}
+
+// findVerify looks for the helper as findOar does for the runtime. That it is missing is said by the first rule that needs it.
+func findVerify(flag string) string {
+	const name = "wherry-verify"
+	if flag != "" {
+		return flag
+	}
+	if self, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(self), name)
+		if st, err := os.Stat(beside); err == nil && st.Mode()&0o111 != 0 {
+			return beside
+		}
+	}
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	return name
 }
 
 // socketPath takes unix:///path apart.

@@ -19,13 +19,13 @@ import (
 	"wherry.dev/wherry/internal/api/docker"
 	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/container"
-	"wherry.dev/wherry/internal/disk"
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/files"
 	"wherry.dev/wherry/internal/image"
 	"wherry.dev/wherry/internal/monitor"
 	"wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/threads"
+	"wherry.dev/wherry/internal/trust"
 	"wherry.dev/wherry/internal/version"
 	"wherry.dev/wherry/internal/volume"
 )
@@ -128,7 +128,8 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 	var g errgroup.Group
 	g.Go(func() (err error) {
 		s.Images, err = image.Open(ctx, image.Options{Root: o.root, Oar: o.oar, InsecureRegistries: o.insecure, Events: s.Events,
-			Log: func(err error) { log.Warn(err.Error()) }})
+			Trust: trust.New(trust.Options{Policy: o.set.Engine.Policy, Helper: o.set.Engine.Verify, Empty: filepath.Join(o.root, "empty")}),
+			Log:   func(err error) { log.Warn(err.Error()) }})
 		return err
 	})
 	g.Go(func() (err error) {
@@ -161,7 +162,6 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 	closers = append(closers, s.Containers.Close)
 	s.Files = files.New(s.Containers, s.Images, s.Events)
 	s.Monitor = monitor.New(s.Containers)
-	s.Disk = &disk.Service{Root: o.root, Images: s.Images, Containers: s.Containers, Volumes: s.Volumes, Files: s.Files}
 	return s, shut, nil
 }
 

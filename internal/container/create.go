@@ -75,7 +75,7 @@ func (n *creating) resolve(ctx context.Context) (err error) {
 		return err
 	}
 	n.r.Image = *n.img
-	return nil
+	return image.Permit(ctx, n.s.o.Images, n.img)
 }
 
 // configure merges the request with the image and the defaults, and checks all of it.

@@ -31,6 +31,9 @@ func (n *creating) resolveImage(ctx context.Context, m *spec.Mount) error {
 		if err != nil {
 			return err
 		}
+		if err := image.Permit(ctx, n.s.o.Images, img); err != nil {
+			return err
+		}
 		if err := n.s.o.Images.Acquire(ctx, img.ID, img.Manifest.Digest, user); err != nil {
 			return err
 		}

@@ -14,11 +14,17 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/image"
 	networks "wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/sandbox"
 	"wherry.dev/wherry/internal/spec"
 	"wherry.dev/wherry/internal/task"
 )
+
+// permit asks anew whether the image may run: the policy may have changed since the container was made.
+func (n *starting) permit(ctx context.Context) error {
+	return image.Permit(ctx, n.s.o.Images, &n.r.Image)
+}
 
 // layers sees to it that the image is still there, and that --restart-fresh gets its clean layer.
 func (n *starting) layers(context.Context) error {

@@ -93,6 +93,7 @@ type startStep struct {
 // startSteps in order. Each notes how it is undone; the runtime's own steps are in package ociruntime.
 func startSteps() []startStep {
 	return []startStep{
+		{"ask the policy", (*starting).permit},
 		{"look at the layers", (*starting).layers},
 		{"find the user", (*starting).findUser},
 		{"find the devices", (*starting).findDevices},

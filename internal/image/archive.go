@@ -129,6 +129,9 @@ func (s *loading) one(ctx context.Context, d ocispec.Descriptor) (taken bool, er
 	} else if err := s.unpackWanted(ctx, d); err != nil {
 		return false, err
 	}
+	if err := s.label(ctx, d.Digest, labelMade, "yes"); err != nil {
+		return false, err
+	}
 	if name == "" {
 		if err := s.nameless(ctx, d); err != nil {
 			return false, err

@@ -83,6 +83,9 @@ func (l *layers) build(ctx context.Context, r buildRequest) (digest.Digest, erro
 		}
 		name = named.String()
 	}
+	if err := l.st.label(ctx, manifest.Digest, labelMade, "yes"); err != nil {
+		return "", err
+	}
 	return manifest.Digest, l.st.name(ctx, name, manifest)
 }
 

@@ -87,8 +87,11 @@ func (s *Service) pullOne(ctx context.Context, c *registry.Client, o TransferOpt
 		return registry.Explain("pull "+r.Familiar(), r.Domain, err)
 	}
 	o.say(tagOrDigest(r), "Pulling from %s", r.FamiliarRepository())
-	p := &pull{s: s, o: o, ref: r, fetcher: fetcher}
+	p := &pull{s: s, o: o, ref: r, fetcher: fetcher, client: c}
 	if err := p.wanted(ctx, target); err != nil {
+		if isRefusal(err) {
+			return err
+		}
 		if errdefs.IsNotFound(err) {
 			return fmt.Errorf("pull %s: the registry has the image, but not all of its parts: %w", r.Familiar(), err)
 		}
@@ -110,12 +113,16 @@ type pull struct {
 	o       TransferOptions
 	ref     ref.Reference
 	fetcher *registry.Fetcher
+	client  *registry.Client
 }
 
 // run fetches manifests down to the platform's, then config and layers.
 func (p *pull) run(ctx context.Context, target ocispec.Descriptor) error {
 	manifest, err := p.manifest(ctx, target, 0)
 	if err != nil {
+		return err
+	}
+	if err := p.admit(ctx, target, manifest); err != nil {
 		return err
 	}
 	m, err := p.s.manifest(ctx, manifest)
@@ -282,6 +289,9 @@ func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 	old, err := p.s.images.Get(ctx, p.ref.String())
 	fresh := err != nil || old.Target.Digest != target.Digest
 	if err := p.s.name(ctx, p.ref.String(), target, labelPulled); err != nil {
+		return err
+	}
+	if err := p.s.label(ctx, target.Digest, labelFrom+keyOf(p.ref.Name()), p.ref.String()); err != nil {
 		return err
 	}
 	p.o.say("", "Digest: %s", target.Digest)

@@ -194,7 +194,7 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 	if err != nil {
 		return report, err
 	}
-	before := s.taken(ctx)
+	before, _ := s.DiskUsage(ctx)
 	for _, e := range list {
 		if dangling && e.named() || s.userOf(e.target.Digest) != "" || !keep(e) {
 			continue
@@ -208,6 +208,7 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 	if err := s.sweep(ctx); err != nil {
 		return report, err
 	}
-	report.SpaceReclaimed = uint64(max(0, before-s.taken(ctx)))
+	after, _ := s.DiskUsage(ctx)
+	report.SpaceReclaimed = uint64(max(0, before.TotalSize-after.TotalSize))
 	return report, nil
 }

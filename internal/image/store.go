@@ -24,6 +24,7 @@ import (
 
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/registry"
+	"wherry.dev/wherry/internal/trust"
 )
 
 const (
@@ -36,9 +37,10 @@ type Options struct {
 	Root               string // content/, snapshots/, and the metadata database lie here
 	Oar                string // the built-in image "hello" is made from this binary
 	Events             *event.Bus
-	InsecureRegistries []string    // hosts and networks whose certificates are not checked, and that may do without TLS; loopback always may
-	HostDirs           []string    // where <host>/ca.crt, client certificates or hosts.toml lie; nil: Docker's, containerd's and Wherry's in /etc
-	Log                func(error) // hears of damage that was worked round; nil: nobody does
+	InsecureRegistries []string       // hosts and networks whose certificates are not checked, and that may do without TLS; loopback always may
+	HostDirs           []string       // where <host>/ca.crt, client certificates or hosts.toml lie; nil: Docker's, containerd's and Wherry's in /etc
+	Trust              *trust.Checker // holds images against the policy; nil: there is none
+	Log                func(error)    // hears of damage that was worked round; nil: nobody does
 }
 
 // Service keeps images. Safe for many goroutines.
@@ -48,6 +50,7 @@ type Service struct {
 	*claims
 	registries *registry.Pool
 	builtIn    *builtIn
+	gate       *gate
 	events     *event.Bus
 	pulls      keyedLock // by blob: one downloads, others wait
 
@@ -78,6 +81,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	s := &Service{store: st, layers: l, registries: registry.NewPool(registry.Options{Insecure: o.InsecureRegistries, HostDirs: o.HostDirs}),
 		claims: &claims{of: map[string]use{}, going: map[digest.Digest]bool{}}, builtIn: &builtIn{l: l, oar: o.Oar}, events: o.Events,
 		resolved: map[resolvedKey]Image{}}
+	s.gate = &gate{st: st.blobs, checker: o.Trust, registries: s.registries, events: o.Events, known: map[passKey]Judgement{}}
 	return s, nil
 }
 

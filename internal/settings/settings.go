@@ -38,6 +38,8 @@ type Engine struct {
 	State        string     `toml:"state" comment:"directory of what ends with the boot"`
 	Hosts        []string   `toml:"hosts" comment:"addresses to listen on, unix:///path; none: unix://STATE/wherry.sock"`
 	Oar          string     `toml:"oar" comment:"path of the runtime; none: beside wherryd, then in PATH"`
+	Policy       string     `toml:"policy" comment:"file that says which images may be pulled and run; none: /etc/wherry/policy.toml, or else /etc/containers/policy.json, where there is one"`
+	Verify       string     `toml:"verify" comment:"path of wherry-verify, which judges signatures; none: beside wherryd, then in PATH"`
 	CgroupParent string     `toml:"cgroup-parent" comment:"control group above all containers, or a slice of systemd's; none: a scope of systemd's, or /wherry"`
 	LogLevel     slog.Level `toml:"log-level" comment:"DEBUG, INFO, WARN or ERROR"`
 }

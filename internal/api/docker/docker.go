@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"wherry.dev/wherry/internal/container"
-	"wherry.dev/wherry/internal/disk"
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/files"
 	"wherry.dev/wherry/internal/image"
@@ -33,7 +32,6 @@ type Services struct {
 	Networks   *network.Service
 	Volumes    *volume.Service
 	Files      *files.Service
-	Disk       *disk.Service
 	Monitor    *monitor.Service
 	Events     *event.Bus
 }

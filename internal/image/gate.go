@@ -1,0 +1,379 @@
+package image
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/moby/moby/api/types/events"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"wherry.dev/wherry/internal/event"
+	"wherry.dev/wherry/internal/evidence"
+	"wherry.dev/wherry/internal/policy"
+	"wherry.dev/wherry/internal/ref"
+	"wherry.dev/wherry/internal/registry"
+	"wherry.dev/wherry/internal/trust"
+)
+
+// What an image's first piece of content (index or manifest) is labelled with, so that it goes when the image goes: which registries it came
+// from, whether it was made on this machine, its signatures as another piece of content, and what was found of them.
+const (
+	labelFrom     = "dev.wherry.from."
+	labelMade     = "dev.wherry.made-here"
+	labelEvidence = "containerd.io/gc.ref.content.signatures."
+	labelVerdict  = "dev.wherry.verdict."
+)
+
+// Judgement is what the policy says of an image.
+type Judgement struct {
+	Image    string // as it was asked for
+	Digest   digest.Digest
+	Accepted bool
+	Rule     string    `json:",omitempty"` // in words
+	Where    string    `json:",omitempty"` // file and line of the rule
+	Action   string    `json:",omitempty"` // accept, reject or signed; "" without a policy
+	SignedBy []string  `json:",omitempty"`
+	Why      string    `json:",omitempty"` // not accepted: the whole error
+	Until    time.Time `json:",omitzero"`  // when a signature's certificate ends
+
+	hash string // of the policy
+}
+
+// gate holds images against the policy before they are pulled and run.
+type gate struct {
+	st         *blobs
+	checker    *trust.Checker
+	registries *registry.Pool
+	events     *event.Bus
+
+	mu    sync.Mutex // guards what follows
+	known map[passKey]Judgement
+}
+
+type passKey struct {
+	ref          string
+	id, manifest digest.Digest
+}
+
+// suspect is an image to be judged.
+type suspect struct {
+	ref    ref.Reference // the name it goes by; the zero value where it has none
+	local  bool          // it was made on this machine
+	parts  []ocispec.Descriptor
+	client *registry.Client // with the login of whoever asks; nil: nobody's
+	dry    bool             // nothing is kept, and nobody told
+}
+
+func (q *suspect) id() digest.Digest { return q.parts[0].Digest }
+
+func (q *suspect) name() string {
+	if q.ref.Path == "" {
+		return q.id().String()
+	}
+	return q.ref.Familiar()
+}
+
+// Permit is an error where the policy does not let an image be run. An image that has passed costs a look into memory, and without a
+// policy it is not looked at.
+func Permit(ctx context.Context, s *Service, img *Image) error {
+	g := s.gate
+	p, err := g.policy()
+	if err != nil || p == nil {
+		return err
+	}
+	key := passKey{img.Ref, img.ID, img.Manifest.Digest}
+	g.mu.Lock()
+	known := g.known[key]
+	g.mu.Unlock()
+	if known.holds(p) {
+		return nil
+	}
+	j, err := g.judgeLocal(in(ctx), p, s.store, img, false)
+	if err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.known) > 4096 {
+		clear(g.known)
+	}
+	g.known[key] = j
+	return nil
+}
+
+// holds says whether an image that was accepted still is.
+func (j *Judgement) holds(p *policy.Policy) bool {
+	return j.Accepted && j.hash == p.Hash && (j.Until.IsZero() || time.Now().Before(j.Until))
+}
+
+// judgeLocal judges an image that is here, by where it came from. Where it came from several places, one that it is known by counts
+// first, and otherwise any: they gave the same bytes.
+func (g *gate) judgeLocal(ctx context.Context, p *policy.Policy, st *store, img *Image, dry bool) (Judgement, error) {
+	ctx, done, err := st.lease(ctx)
+	if err != nil {
+		return Judgement{}, err
+	}
+	defer done()
+	info, err := g.st.content.Info(ctx, img.ID)
+	if err != nil { // a container may outlive its image's name: there is nothing to keep anything with
+		dry = true
+	}
+	target := ocispec.Descriptor{Digest: img.ID, Size: info.Size, MediaType: img.Manifest.MediaType}
+	q := suspect{parts: []ocispec.Descriptor{target}, dry: dry}
+	if img.ID != img.Manifest.Digest {
+		q.parts[0].MediaType = g.typeOf(ctx, target)
+		q.parts = append(q.parts, img.Manifest)
+	}
+	var first error
+	var worst Judgement
+	for _, c := range candidates(info.Labels, img.Ref) {
+		q.ref, q.local = c.ref, c.local
+		j, err := g.judge(ctx, p, &q)
+		if err == nil {
+			return j, nil
+		}
+		if first == nil {
+			first, worst = err, j
+		}
+	}
+	return worst, first
+}
+
+// typeOf is what an index or manifest says of its own type.
+func (g *gate) typeOf(ctx context.Context, d ocispec.Descriptor) string {
+	var doc struct {
+		MediaType string `json:"mediaType"`
+	}
+	_ = g.st.readJSON(ctx, d, &doc)
+	if doc.MediaType == "" {
+		return ocispec.MediaTypeImageIndex
+	}
+	return doc.MediaType
+}
+
+type candidate struct {
+	ref   ref.Reference
+	local bool
+}
+
+// candidates are the names by which an image may be judged.
+func candidates(labels map[string]string, as string) (all []candidate) {
+	asked, askedErr := ref.Parse(as)
+	made := labels[labelMade] != ""
+	var keys []string
+	for key := range labels {
+		if strings.HasPrefix(key, labelFrom) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		r, err := ref.Parse(labels[key])
+		if err != nil {
+			continue
+		}
+		if as != "" && askedErr == nil && r.Name() == asked.Name() {
+			return []candidate{{ref: asked}}
+		}
+		all = append(all, candidate{ref: r})
+	}
+	if made {
+		return append([]candidate{{ref: asked, local: true}}, all...)
+	}
+	if len(all) == 0 { // nobody knows where it came from: its name counts
+		return []candidate{{ref: asked}}
+	}
+	return all
+}
+
+// judge holds an image against its rule.
+func (g *gate) judge(ctx context.Context, p *policy.Policy, q *suspect) (Judgement, error) {
+	j := Judgement{Image: q.name(), Digest: q.id(), hash: p.Hash}
+	full := q.ref.Name()
+	if q.ref.Tag != "" {
+		full += ":" + q.ref.Tag
+	}
+	rule := p.For(full)
+	if q.local && p.Local.Action != policy.AsNamed {
+		rule = &p.Local
+	}
+	j.Rule, j.Where, j.Action = rule.Name(), rule.Where(), string(rule.Action)
+	refused := &trust.Refusal{Image: j.Image, Rule: rule, Why: rule.Why}
+	var err error
+	switch rule.Action {
+	case policy.Accept:
+		j.Accepted = true
+		return j, nil
+	case policy.Signed:
+		var out trust.Outcome
+		if out, err = g.signed(ctx, p, rule, q); err == nil && out.OK {
+			j.Accepted, j.SignedBy, j.Until = true, out.By, out.Until
+			return j, nil
+		}
+		refused.Why = out.Why
+		if err != nil {
+			refused.Why = "that could not be found out: " + err.Error()
+		}
+	}
+	j.Why = refused.Error()
+	if !q.dry {
+		g.events.Publish(events.ImageEventType, "refuse", j.Image, map[string]string{"name": j.Image, "digest": j.Digest.String(), "rule": j.Where, "reason": j.Why})
+	}
+	return j, refused
+}
+
+// keyOf is the end of a label that is about a repository, or about a reference.
+func keyOf(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return hex.EncodeToString(sum[:8])
+}
+
+// passed is what is kept of an outcome.
+type passed struct {
+	Hash  string
+	By    []string
+	Until time.Time
+}
+
+// signed finds out whether an image has its rule's signatures: from what was found before, from the signatures that lie with the image, and
+// from its registry, in this order.
+func (g *gate) signed(ctx context.Context, p *policy.Policy, rule *policy.Rule, q *suspect) (trust.Outcome, error) {
+	if q.ref.Path == "" {
+		return trust.Outcome{Why: "it has no name by which its signatures could be found"}, nil
+	}
+	verdict := labelVerdict + keyOf(q.ref.String()+"\n"+q.parts[len(q.parts)-1].Digest.String())
+	labels := map[string]string{}
+	if info, err := g.st.content.Info(ctx, q.id()); err == nil {
+		labels = info.Labels
+	}
+	var old passed
+	if json.Unmarshal([]byte(labels[verdict]), &old) == nil && old.Hash == p.Hash && (old.Until.IsZero() || time.Now().Before(old.Until)) {
+		return trust.Outcome{OK: true, By: old.By, Until: old.Until}, nil
+	}
+	out, err := g.askKept(ctx, rule, q, labels[labelEvidence+keyOf(q.ref.Name())])
+	if err == nil && !out.OK {
+		kept := out
+		if out, err = g.askRegistry(ctx, rule, q); err != nil && kept.Why != "" {
+			err = fmt.Errorf("%s with the image, and %w", kept.Why, err)
+		}
+	}
+	if err != nil || !out.OK || q.dry {
+		return out, err
+	}
+	g.events.Publish(events.ImageEventType, "verify", q.name(), map[string]string{"name": q.name(), "digest": q.id().String(), "signed-by": strings.Join(out.By, ", ")})
+	b, err := json.Marshal(passed{p.Hash, out.By, out.Until})
+	if err == nil && len(b) < 3000 {
+		err = g.st.label(ctx, q.id(), verdict, string(b))
+	}
+	return out, err
+}
+
+func (s *blobs) label(ctx context.Context, d digest.Digest, key, value string) error {
+	_, err := s.content.Update(ctx, content.Info{Digest: d, Labels: map[string]string{key: value}}, "labels."+key)
+	if err != nil {
+		return fmt.Errorf("note what was found of %s: %w", d, err)
+	}
+	return nil
+}
+
+func (q *suspect) request(signatures [][]evidence.Signature) evidence.Request {
+	r := evidence.Request{Name: q.ref.Name(), Tag: q.ref.Tag}
+	if q.ref.Digest != "" {
+		r.Tag = ""
+	}
+	for i, d := range q.parts {
+		r.Images = append(r.Images, evidence.Image{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Signatures: signatures[i]})
+	}
+	return r
+}
+
+// askKept judges by the signatures that lie with the image.
+func (g *gate) askKept(ctx context.Context, rule *policy.Rule, q *suspect, at string) (trust.Outcome, error) {
+	none := trust.Outcome{Why: "there is no signature"}
+	d := digest.Digest(at)
+	if d.Validate() != nil {
+		return none, nil
+	}
+	info, err := g.st.content.Info(ctx, d)
+	if err != nil || info.Size > 2*evidence.MaxTotal {
+		return none, nil
+	}
+	b, err := content.ReadBlob(ctx, g.st.content, ocispec.Descriptor{Digest: d, Size: info.Size})
+	var kept map[digest.Digest][]evidence.Signature
+	if err != nil || json.Unmarshal(b, &kept) != nil {
+		return none, nil // damaged: the registry has them
+	}
+	var all [][]evidence.Signature
+	for _, part := range q.parts {
+		all = append(all, kept[part.Digest])
+	}
+	return g.checker.Ask(ctx, rule, q.request(all))
+}
+
+// askRegistry fetches what the registry has of signatures, and keeps them with the image where they suffice.
+func (g *gate) askRegistry(ctx context.Context, rule *policy.Rule, q *suspect) (trust.Outcome, error) {
+	if q.client == nil {
+		q.client = g.registries.Client(ctx, q.ref, nil)
+	}
+	kept := map[digest.Digest][]evidence.Signature{}
+	var all [][]evidence.Signature
+	for _, part := range q.parts {
+		list, err := trust.Gather(ctx, q.client, part.Digest)
+		if err != nil {
+			return trust.Outcome{}, registry.Explain("look for signatures of "+q.name(), q.ref.Domain, err)
+		}
+		kept[part.Digest] = list
+		all = append(all, list)
+	}
+	out, err := g.checker.Ask(ctx, rule, q.request(all))
+	if err != nil || !out.OK || q.dry {
+		return out, err
+	}
+	d, err := g.st.writeBlob(ctx, "application/json", kept)
+	if err == nil {
+		err = g.st.label(ctx, q.id(), labelEvidence+keyOf(q.ref.Name()), d.Digest.String())
+	}
+	return out, err
+}
+
+// admit is an error where the policy does not let an image be pulled.
+func (p *pull) admit(ctx context.Context, target, manifest ocispec.Descriptor) error {
+	g := p.s.gate
+	rules, err := g.policy()
+	if err != nil || rules == nil {
+		return err
+	}
+	q := suspect{ref: p.ref, parts: []ocispec.Descriptor{target}, client: p.client}
+	if target.Digest != manifest.Digest {
+		q.parts = append(q.parts, manifest)
+	}
+	j, err := g.judge(ctx, rules, &q)
+	if err == nil && j.Action == string(policy.Signed) {
+		p.o.say("", "Signed by %s", strings.Join(j.SignedBy, ", "))
+	}
+	return err
+}
+
+func (g *gate) policy() (*policy.Policy, error) {
+	if g.checker == nil {
+		return nil, nil
+	}
+	return g.checker.Policy()
+}
+
+// isRefusal tells what the policy says from what a registry answers.
+func isRefusal(err error) bool {
+	var refusal *trust.Refusal
+	var unread *trust.UnreadError
+	return errors.As(err, &refusal) || errors.As(err, &unread)
+}
