@@ -19,6 +19,7 @@ import (
 	"wherry.dev/wherry/internal/api/docker"
 	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/container"
+	"wherry.dev/wherry/internal/disk"
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/files"
 	"wherry.dev/wherry/internal/image"
@@ -162,6 +163,7 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 	closers = append(closers, s.Containers.Close)
 	s.Files = files.New(s.Containers, s.Images, s.Events)
 	s.Monitor = monitor.New(s.Containers)
+	s.Disk = &disk.Service{Root: o.root, Images: s.Images, Containers: s.Containers, Volumes: s.Volumes, Files: s.Files}
 	return s, shut, nil
 }
 

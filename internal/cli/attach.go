@@ -76,15 +76,11 @@ func (r *runner) join(ctx context.Context, id string, config *container.Config) 
 	if err != nil {
 		return err
 	}
-	began := time.Now()
-	started, cancelled := make(chan struct{}), make(chan struct{})
-	close(started)
-	if r.proxy {
-		stop := forwardSignals(ctx, r.app, id, started, func() { close(cancelled) })
-		defer stop()
-	}
+	began, signals := time.Now(), r.forward(ctx)
+	defer signals.stop()
+	signals.running <- id
 	run := joined{id: id, config: config, session: r.session(id, config), began: began, streams: streams, wait: wait}
-	return r.ending(ctx, id, began, r.follow(ctx, run, cancelled))
+	return r.ending(ctx, id, began, r.follow(ctx, run, signals.cancelled))
 }
 
 func startCommand(app *App) *cobra.Command {
@@ -128,5 +124,5 @@ func startAttached(ctx context.Context, app *App, name, keys string, input bool)
 	if about.State.Running {
 		return r.join(ctx, about.ID, config)
 	}
-	return r.run(ctx, about.ID, config)
+	return r.start(ctx, about.ID, config)
 }

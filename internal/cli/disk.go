@@ -23,6 +23,19 @@ type diskUsage struct {
 	Volumes    []volume.Volume
 	BuildCache []build.CacheRecord
 	system.DiskUsage
+	Other *otherUsage // of Wherry's engine only
+}
+
+// otherUsage is what Docker's usage leaves out.
+type otherUsage struct {
+	TotalSize, UniqueSize, SharedSize, UnusedSize, EntireSize, RootCapacity, RootFree int64
+	Items                                                                             []otherRow
+}
+
+// otherRow is a line of what is neither image nor container nor volume.
+type otherRow struct {
+	Name string
+	Size int64
 }
 
 // usageRow is a line of `system df`.
@@ -111,7 +124,11 @@ func (d *diskUsage) cache() usage {
 }
 
 func (d *diskUsage) rows() []usageRow {
-	return []usageRow{d.images().row("Images"), d.containers().row("Containers"), d.volumes().row("Local Volumes"), d.cache().row("Build Cache")}
+	rows := []usageRow{d.images().row("Images"), d.containers().row("Containers"), d.volumes().row("Local Volumes"), d.cache().row("Build Cache")}
+	if o := d.Other; o != nil {
+		rows = append(rows, usageRow{Type: "Other", TotalCount: "-", Active: "-", Size: humanTotal(o.TotalSize), Reclaimable: humanTotal(0)})
+	}
+	return rows
 }
 
 func diskUsageCommand(app *App) *cobra.Command {
@@ -154,6 +171,7 @@ type diskView struct {
 	Containers []containerRow
 	Volumes    []volumeRow
 	BuildCache []cacheRow
+	Other      *otherUsage `json:",omitempty"`
 }
 
 // cacheRow is a piece of the build cache.
@@ -174,7 +192,7 @@ type cacheRow struct {
 
 func newDiskView(d diskUsage, short bool) diskView {
 	now := time.Now()
-	var v diskView
+	v := diskView{Other: d.Other}
 	for _, i := range d.Images {
 		row := newImageRow(i, imageRowOptions{whole: !short, now: now})
 		name := imageNames(i, false)[0]
@@ -205,15 +223,39 @@ func newDiskView(d diskUsage, short bool) diskView {
 }
 
 func (v diskView) print(w io.Writer, cache int64) error {
+	images := "Images space usage:\n\n"
+	if o := v.Other; o != nil {
+		images = fmt.Sprintf("Images space usage: %s, of which %s belong to several images, %s to one, %s to none\n\n",
+			humanTotal(o.SharedSize+o.UniqueSize+o.UnusedSize), humanTotal(o.SharedSize), humanTotal(o.UniqueSize), humanTotal(o.UnusedSize))
+	}
 	return cmp.Or(
-		section(w, "Images space usage:\n\n", v.Images,
+		section(w, images, v.Images,
 			`{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}\t{{.SharedSize}}\t{{.UniqueSize}}\t{{.Containers}}`),
 		section(w, "\nContainers space usage:\n\n", v.Containers,
 			`{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t{{.Status}}\t{{.Names}}`),
 		section(w, "\nLocal Volumes space usage:\n\n", v.Volumes, `{{.Name}}\t{{.Links}}\t{{.Size}}`),
 		section(w, fmt.Sprintf("\nBuild cache usage: %s\n\n", humanTotal(cache)), v.BuildCache,
 			`{{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}`),
+		v.printOther(w),
 	)
+}
+
+// printOther shows the rest, and that all together is what du finds.
+func (v diskView) printOther(w io.Writer) error {
+	o := v.Other
+	if o == nil {
+		return nil
+	}
+	type row struct{ Name, Size string }
+	rows := make([]row, 0, len(o.Items))
+	for _, i := range o.Items {
+		rows = append(rows, row{i.Name, humanTotal(i.Size)})
+	}
+	if err := section(w, fmt.Sprintf("\nOther space usage: %s\n\n", humanTotal(o.TotalSize)), rows, `{{.Name}}\t{{.Size}}`); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\nAll together: %s of a disk of %s, where %s are free\n", humanTotal(o.EntireSize), humanTotal(o.RootCapacity), humanTotal(o.RootFree))
+	return err
 }
 
 func section[T any](w io.Writer, title string, rows []T, table string) error {

@@ -25,6 +25,7 @@ type driftRow struct {
 	Now       string `head:"AT ITS REGISTRY"`
 	Runs      string // what the container was made of
 	State     string
+	platform  string // of the container
 }
 
 // The states of an image or a container.
@@ -147,6 +148,7 @@ type origin struct {
 	reference string // as it was written
 	full      string // with its tag; "" where the image was named by its id
 	digest    digest.Digest
+	platform  string
 }
 
 // subjects are the references and the containers to look at.
@@ -203,8 +205,8 @@ func originOf(ctx context.Context, c *client.Client, id string) (origin, error) 
 		Name   string
 		Wherry struct {
 			Image struct {
-				Reference, Name string
-				Digest          digest.Digest
+				Reference, Name, Platform string
+				Digest                    digest.Digest
 			}
 		}
 	}
@@ -212,7 +214,7 @@ func originOf(ctx context.Context, c *client.Client, id string) (origin, error) 
 		return origin{}, err
 	}
 	img := about.Wherry.Image
-	o := origin{name: strings.TrimPrefix(about.Name, "/"), reference: img.Reference, digest: img.Digest}
+	o := origin{name: strings.TrimPrefix(about.Name, "/"), reference: img.Reference, digest: img.Digest, platform: img.Platform}
 	if img.Name != "" {
 		o.full = taggedName(img.Name)
 	}
@@ -270,7 +272,7 @@ func (d *drift) state(now found, asked bool, has digest.Digest) string {
 }
 
 func (d *drift) container(o origin) {
-	row := driftRow{Container: o.name, Image: familiarName(o.reference), Runs: o.digest.String()}
+	row := driftRow{Container: o.name, Image: familiarName(o.reference), Runs: o.digest.String(), platform: o.platform}
 	here, now := d.here[o.full], found{}
 	asked := false
 	if o.full != "" {

@@ -1,12 +1,9 @@
 package cli
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 
 	"github.com/moby/moby/api/types/container"
@@ -91,35 +88,40 @@ func execAttached(ctx context.Context, s *session, name string, req container.Ex
 	if req.Tty && size != [2]uint{} {
 		req.ConsoleSize = &size
 	}
-	id, err := createExec(ctx, c, name, req)
-	if err != nil {
-		return err
-	}
-	if req.Tty {
-		s.resize = "/exec/" + id + "/resize"
-	}
-	body, err := json.Marshal(container.ExecStartRequest{Tty: req.Tty, ConsoleSize: req.ConsoleSize})
-	if err != nil {
-		return fmt.Errorf("encode the start of an exec: %w", err)
-	}
-	streams, err := c.Hijack(ctx, client.Request{
-		Path: "/exec/" + id + "/start", Header: http.Header{"Content-Type": {"application/json"}}, Body: bytes.NewReader(body),
-	})
-	if err != nil {
+	var talk conversation
+	if err := talk.begin(ctx, c, client.Request{Path: "/wherry/exec/" + url.PathEscape(name)}, req); err != nil {
 		return execFailure(err)
 	}
-	if err := s.attach(ctx, streams); err != nil {
+	if req.Tty {
+		s.resize = "/exec/" + talk.id + "/resize"
+	}
+	s.note = talk.hear
+	if err := s.attach(ctx, talk.streams); err != nil {
 		if errors.Is(err, errDetached) {
 			fmt.Fprintln(s.app.Err)
 			return err
 		}
 		return fmt.Errorf("exec in container %s: %w", name, err)
 	}
+	if talk.failed != nil {
+		return execFailure(talk.failed)
+	}
+	if talk.ended != nil {
+		return exitOf(talk.id, *talk.ended)
+	}
+	return lateExit(ctx, c, name, talk.id)
+}
+
+// lateExit asks for an exec's exit status after the engine has gone away in the middle: its next life may know it.
+func lateExit(ctx context.Context, c *client.Client, name, id string) error {
 	var about container.ExecInspectResponse
 	if err := c.Get(ctx, "/exec/"+id+"/json", nil, &about); err != nil {
 		return fmt.Errorf("exit status of the exec in container %s: %w", name, err)
 	}
-	if about.ExitCode != nil && *about.ExitCode != 0 {
+	if about.ExitCode == nil {
+		return fmt.Errorf("exec in container %s: the engine went away before the command ended, which goes on without it", name)
+	}
+	if *about.ExitCode != 0 {
 		return &exitError{code: *about.ExitCode}
 	}
 	return nil

@@ -22,7 +22,7 @@ func TestExec(t *testing.T) {
 	if got != (outcome{4, "four", "to stderr\n"}) {
 		t.Errorf("%+v", got)
 	}
-	if asked := strings.Join(e.requests(), ", "); asked != "POST /containers/c/exec, POST /exec/e/start, GET /exec/e/json" {
+	if asked := strings.Join(e.requests(), ", "); asked != "POST /wherry/exec/c" {
 		t.Errorf("asked %s", asked)
 	}
 	e = newScriptedEngine(echo)

@@ -11,6 +11,11 @@ import (
 
 // demultiplex takes frames apart: a byte for the stream, three of nothing, the length in four, then so many of output.
 func demultiplex(stdout, stderr io.Writer, in *bufio.Reader) error {
+	return demultiplexNotes(stdout, stderr, nil, in)
+}
+
+// demultiplexNotes is demultiplex where the engine's own notes come between output; hear nil: there are none.
+func demultiplexNotes(stdout, stderr io.Writer, hear func([]byte) error, in *bufio.Reader) error {
 	j := joiner{in: in}
 	for {
 		var head [8]byte
@@ -21,6 +26,16 @@ func demultiplex(stdout, stderr io.Writer, in *bufio.Reader) error {
 			return errors.Join(j.flush(), fmt.Errorf("read a frame of output: %w", err))
 		}
 		size := int(binary.BigEndian.Uint32(head[4:]))
+		if head[0] == noteStream && hear != nil {
+			b, err := readSized(in, size)
+			if err == nil {
+				err = hear(b)
+			}
+			if err != nil {
+				return errors.Join(j.flush(), err)
+			}
+			continue
+		}
 		switch head[0] {
 		case 0, 1:
 			if err := j.pass(stdout, size); err != nil {
@@ -37,6 +52,32 @@ func demultiplex(stdout, stderr io.Writer, in *bufio.Reader) error {
 			return errors.Join(j.flush(), fmt.Errorf("read output: there is no stream %d", head[0]))
 		}
 	}
+}
+
+// maxNote bounds one note, in bytes.
+const maxNote = 1 << 20
+
+// readNote reads a frame that must be a note.
+func readNote(in io.Reader) ([]byte, error) {
+	var head [8]byte
+	if _, err := io.ReadFull(in, head[:]); err != nil {
+		return nil, err
+	}
+	if head[0] != noteStream {
+		return nil, fmt.Errorf("a frame of stream %d is where a note is due", head[0])
+	}
+	return readSized(in, int(binary.BigEndian.Uint32(head[4:])))
+}
+
+func readSized(in io.Reader, size int) ([]byte, error) {
+	if size > maxNote {
+		return nil, fmt.Errorf("a note of %d bytes is too long", size)
+	}
+	b := make([]byte, size)
+	if _, err := io.ReadFull(in, b); err != nil {
+		return nil, fmt.Errorf("read a note of the engine's: %w", err)
+	}
+	return b, nil
 }
 
 // joiner writes what came together in one go: a program's lines are a frame each, and a write each would be slow.

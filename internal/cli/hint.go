@@ -34,8 +34,17 @@ func hintAtLatest(ctx context.Context, app *App, f *runFlags, req container.Crea
 	if err != nil {
 		return
 	}
-	var same []container.Summary
-	if c.Get(ctx, "/containers/json", url.Values{"all": {"1"}, "filters": {string(filters)}}, &same) != nil || len(same) > 1 {
+	var list []container.Summary
+	if c.Get(ctx, "/containers/json", url.Values{"all": {"1"}, "filters": {string(filters)}}, &list) != nil {
+		return
+	}
+	same := 0
+	for _, sum := range list {
+		if taggedName(sum.Image) == taggedName(req.Image) {
+			same++
+		}
+	}
+	if same > 1 {
 		return
 	}
 	fmt.Fprintf(app.Err, "note: %s may be another image tomorrow. To keep this one: wherry lock %[2]s, then run --locked; or name a version. "+

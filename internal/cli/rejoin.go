@@ -61,7 +61,7 @@ func (r *runner) joinAgain(ctx context.Context, c *client.Client, j joined) (joi
 	}
 	running := about.State.Running
 	if j.streams, err = r.replay(ctx, c, j, about); err != nil {
-		j.wait.body.Close()
+		j.wait.close()
 		return j, err
 	}
 	// An attach to a container that has just ended would wait for its next life.
@@ -70,7 +70,7 @@ func (r *runner) joinAgain(ctx context.Context, c *client.Client, j joined) (joi
 		j.streams, err = r.replay(ctx, c, j, about)
 	}
 	if err != nil {
-		j.wait.body.Close()
+		j.wait.close()
 	}
 	return j, err
 }

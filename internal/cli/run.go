@@ -73,18 +73,18 @@ func runCommand(app *App) *cobra.Command {
 			return err
 		}
 		req.HostConfig.ConsoleSize = terminalSize(app)
+		if !detach {
+			return r.run(cmd.Context(), f, req)
+		}
 		id, err := createContainer(cmd.Context(), app, f, req)
 		if err != nil {
 			return &exitError{125, err}
 		}
-		if detach {
-			if err := r.startDetached(cmd.Context(), id); err != nil {
-				return err
-			}
-			hintAtLatest(cmd.Context(), app, f, req)
-			return nil
+		if err := r.startDetached(cmd.Context(), id); err != nil {
+			return err
 		}
-		return r.run(cmd.Context(), id, req.Config)
+		hintAtLatest(cmd.Context(), app, f, req)
+		return nil
 	}
 	return cmd
 }
@@ -95,21 +95,30 @@ func createContainer(ctx context.Context, app *App, f *runFlags, req container.C
 	if err != nil {
 		return "", err
 	}
-	var idFile *os.File
-	if f.cidfile != "" {
-		if idFile, err = os.OpenFile(f.cidfile, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644); err != nil {
-			if errors.Is(err, os.ErrExist) {
-				return "", fmt.Errorf("--cidfile %s is there already: another container may have it; remove it or name another", f.cidfile)
-			}
-			return "", fmt.Errorf("--cidfile: %w", err)
-		}
-		defer func() {
-			err = errors.Join(err, idFile.Close())
-			if err != nil {
-				os.Remove(f.cidfile)
-			}
-		}()
+	idFile, err := openIDFile(f.cidfile)
+	if err != nil {
+		return "", err
 	}
+	defer func() { err = errors.Join(err, idFile.close(id)) }()
+	var made container.CreateResponse
+	err = withImage(ctx, app, f, &req, func() error {
+		return c.Post(ctx, "/containers/create", f.query(), req, &made)
+	})
+	if err != nil {
+		return "", err
+	}
+	printWarnings(app, made.Warnings)
+	return made.ID, nil
+}
+
+func printWarnings(app *App, list []string) {
+	for _, w := range list {
+		fmt.Fprintf(app.Err, "WARNING: %s\n", w)
+	}
+}
+
+// query is what of a container is not in the request's body.
+func (f *runFlags) query() url.Values {
 	query := url.Values{}
 	if f.name != "" {
 		query.Set("name", f.name)
@@ -117,10 +126,16 @@ func createContainer(ctx context.Context, app *App, f *runFlags, req container.C
 	if f.platform != "" {
 		query.Set("platform", f.platform)
 	}
+	return query
+}
+
+// withImage does what needs images, the container's own and those that are mounted, pulling them where the policy says so. Pinned ones are pulled by
+// their digest, and the request is changed to name them so.
+func withImage(ctx context.Context, app *App, f *runFlags, req *container.CreateRequest, do func() error) error {
 	pulls := pullOptions{platform: f.platform, quiet: f.quiet}
-	pins, err := f.pins(ctx, app, &req, f.pull == "always")
+	pins, err := f.pins(ctx, app, req, f.pull == "always")
 	if err != nil {
-		return "", err
+		return err
 	}
 	pull := func(name string) error {
 		if p, ok := pins[name]; ok {
@@ -130,13 +145,12 @@ func createContainer(ctx context.Context, app *App, f *runFlags, req container.C
 	}
 	if f.pull == "always" {
 		if err := pull(req.Image); err != nil {
-			return "", err
+			return err
 		}
 	}
-	var made container.CreateResponse
-	err = c.Post(ctx, "/containers/create", query, req, &made)
+	err = do()
 	for pulled := map[string]bool{}; imageIsMissing(err) && f.pull == "missing"; {
-		name := missingImage(err, req)
+		name := missingImage(err, *req)
 		if pulled[name] {
 			break
 		}
@@ -145,20 +159,40 @@ func createContainer(ctx context.Context, app *App, f *runFlags, req container.C
 			fmt.Fprintf(app.Err, "Unable to find image '%s' locally\n", name)
 		}
 		if err := pull(name); err != nil {
-			return "", err
+			return err
 		}
-		err = c.Post(ctx, "/containers/create", query, req, &made)
+		err = do()
+	}
+	return err
+}
+
+// idFile is the file of --cidfile; nil without one.
+type idFile struct{ f *os.File }
+
+func openIDFile(path string) (*idFile, error) {
+	if path == "" {
+		return nil, nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if errors.Is(err, os.ErrExist) {
+		return nil, fmt.Errorf("--cidfile %s is there already: another container may have it; remove it or name another", path)
 	}
 	if err != nil {
-		return "", err
+		return nil, fmt.Errorf("--cidfile: %w", err)
 	}
-	for _, w := range made.Warnings {
-		fmt.Fprintf(app.Err, "WARNING: %s\n", w)
+	return &idFile{f}, nil
+}
+
+// close writes a container's id, and takes the file away where there is none.
+func (i *idFile) close(id string) error {
+	if i == nil {
+		return nil
 	}
-	if idFile != nil {
-		_, err = idFile.WriteString(made.ID)
+	_, err := i.f.WriteString(id)
+	if err = errors.Join(err, i.f.Close()); err != nil || id == "" {
+		os.Remove(i.f.Name())
 	}
-	return made.ID, err
+	return err
 }
 
 // imageIsMissing tells a missing image from a missing network or volume.

@@ -66,7 +66,7 @@ func (e *scriptedEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/images/create":
 		e.missing = false
 		fmt.Fprintln(w, `{"status":"pulled"}`)
-	case verb == "create" && e.missing:
+	case (verb == "create" || r.URL.Path == "/wherry/run") && e.missing:
 		answer(w, 404, `{"message":"No such image: x:latest"}`)
 	case verb == "create":
 		answer(w, 201, `{"Id":"`+fakeID+`","Warnings":["something to know"]}`)
@@ -75,15 +75,19 @@ func (e *scriptedEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, "/containers/"):
 		fmt.Fprintf(w, `{"Id":"`+fakeID+`","Config":{"Tty":%v,"OpenStdin":true},"State":{"Running":%v,"Paused":%v},"HostConfig":{}}`,
 			e.tty, e.state != "exited", e.state == "paused")
+	case r.URL.Path == "/wherry/run":
+		e.converse(w, r, `{"Id":"`+fakeID+`","Warnings":["something to know"]}`)
+	case r.URL.Path == "/wherry/exec/c" && e.startErr == "":
+		e.converse(w, r, `{"Id":"e"}`)
+	case r.URL.Path == "/wherry/exec/c":
+		body, _ := json.Marshal(map[string]string{"message": e.startErr})
+		answer(w, 400, string(body))
 	case verb == "exec":
 		answer(w, 201, `{"Id":"e"}`)
 	case r.URL.Path == "/exec/e/start" && e.startErr != "":
 		body, _ := json.Marshal(map[string]string{"message": e.startErr})
 		answer(w, 400, string(body))
 	case r.URL.Path == "/exec/e/start":
-		_, _ = io.Copy(io.Discard, r.Body)
-		e.attach(w)
-		go e.live()
 	case r.URL.Path == "/exec/e/json":
 		fmt.Fprintf(w, `{"ExitCode":%d}`, <-e.ended)
 	case verb == "attach":
@@ -137,10 +141,38 @@ func (e *scriptedEngine) attach(w http.ResponseWriter) {
 	if e.tty {
 		kind = "raw"
 	}
-	fmt.Fprintf(conn, "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.%s-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n", kind)
+	e.takeOver(conn, rw, "application/vnd.docker."+kind+"-stream")
+}
+
+func (e *scriptedEngine) takeOver(conn net.Conn, in io.Reader, contentType string) {
+	fmt.Fprintf(conn, "HTTP/1.1 101 UPGRADED\r\nContent-Type: %s\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n", contentType)
 	e.mu.Lock()
-	e.conn, e.in = conn, rw
+	e.conn, e.in = conn, in
 	e.mu.Unlock()
+}
+
+// converse is a run or an exec in one request.
+func (e *scriptedEngine) converse(w http.ResponseWriter, r *http.Request, first string) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	conn, rw, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		return
+	}
+	e.takeOver(conn, rw, runStreamType)
+	notes := frame1{conn, noteStream}
+	fmt.Fprint(notes, first)
+	if e.startErr != "" {
+		body, _ := json.Marshal(map[string]any{"Failure": map[string]any{"Status": 400, "Message": e.startErr}})
+		_, _ = notes.Write(body)
+		conn.Close()
+		return
+	}
+	fmt.Fprint(notes, `{"Started":true}`)
+	go func() {
+		code := e.process(rw, frame1{conn, 1}, frame1{conn, 2})
+		fmt.Fprintf(notes, `{"Exit":{"StatusCode":%d}}`, code)
+		conn.Close()
+	}()
 }
 
 func (e *scriptedEngine) live() {
@@ -198,8 +230,8 @@ func TestRun(t *testing.T) {
 		t.Errorf("stderr %q", got.stderr)
 	}
 	asked := e.requests()
-	if len(asked) != 4 || asked[0] != "POST /containers/create" || asked[3] != "POST /containers/ID/start" {
-		t.Errorf("the way of a run is create, attach and wait, start; it was %v", asked)
+	if len(asked) != 1 || asked[0] != "POST /wherry/run" {
+		t.Errorf("a run is one request; asked was %v", asked)
 	}
 }
 
@@ -233,7 +265,7 @@ func TestRunPullsWhatIsMissing(t *testing.T) {
 	if got.code != 0 || !strings.Contains(got.stderr, "Unable to find image 'x' locally\n") || !strings.Contains(got.stderr, "pulled") || got.stdout != "" {
 		t.Errorf("%+v", got)
 	}
-	if asked := strings.Join(e.requests()[:3], ", "); asked != "POST /containers/create, POST /images/create, POST /containers/create" {
+	if asked := strings.Join(e.requests()[:3], ", "); asked != "POST /wherry/run, POST /images/create, POST /wherry/run" {
 		t.Errorf("asked %s", asked)
 	}
 	e = newScriptedEngine(quick)
@@ -264,8 +296,8 @@ func TestStartFailures(t *testing.T) {
 			if got.code != code || got.stdout != "" || !strings.HasSuffix(got.stderr, "wherry: "+message+"\n") {
 				t.Errorf("%v, %s: %+v, want status %d", args, message, got, code)
 			}
-			// With --rm the engine removes it.
-			if removed := slices.Contains(e.requests(), "DELETE /containers/ID"); removed == slices.Contains(args, "--rm") {
+			// The engine removes what it has made for a run that is one request.
+			if removed := slices.Contains(e.requests(), "DELETE /containers/ID"); removed != slices.Contains(args, "-d") {
 				t.Errorf("%v, %s: removed the container that never ran: %v", args, message, removed)
 			}
 		}

@@ -41,8 +41,47 @@ func (r *runner) startDetached(ctx context.Context, id string) error {
 	return err
 }
 
-// run attaches, arms the wait, starts, and gives the exit status as an error when it is not 0.
-func (r *runner) run(ctx context.Context, id string, config *container.Config) error {
+// run makes a container, starts it and stays with it, all in one request; it gives the exit status as an error when that is not 0.
+func (r *runner) run(ctx context.Context, f *runFlags, req container.CreateRequest) error {
+	c, err := r.app.Client()
+	if err != nil {
+		return err
+	}
+	file, err := openIDFile(f.cidfile)
+	if err != nil {
+		return &exitError{125, err}
+	}
+	var talk *conversation
+	signals := &forwarding{stop: func() {}}
+	err = withImage(ctx, r.app, f, &req, func() error {
+		signals = r.forward(ctx)
+		talk = &conversation{running: signals.running}
+		err := talk.begin(ctx, c, client.Request{Path: "/wherry/run", Query: f.query()}, req)
+		if err != nil {
+			signals.stop() // while an image is pulled, signals are this process's own
+		}
+		return err
+	})
+	defer func() { signals.stop() }()
+	if err != nil {
+		return &exitError{125, errors.Join(err, file.close(""))}
+	}
+	if err := file.close(talk.id); err != nil {
+		return &exitError{125, errors.Join(err, talk.streams.Close())}
+	}
+	printWarnings(r.app, talk.warnings)
+	began := time.Now()
+	j := joined{id: talk.id, config: req.Config, session: r.session(talk.id, req.Config), began: began, streams: talk.streams, wait: talk}
+	j.session.note = talk.hear
+	result := r.stay(ctx, j, signals)
+	if talk.failed != nil && f.cidfile != "" {
+		os.Remove(f.cidfile)
+	}
+	return result
+}
+
+// start joins a container that is there and starts it.
+func (r *runner) start(ctx context.Context, id string, config *container.Config) error {
 	c, err := r.app.Client()
 	if err != nil {
 		return err
@@ -51,44 +90,39 @@ func (r *runner) run(ctx context.Context, id string, config *container.Config) e
 	if r.remove {
 		condition = container.WaitConditionRemoved
 	}
-	var streams *client.Hijacked
-	attached := make(chan error, 1)
-	go func() (err error) {
-		defer func() { attached <- err }()
-		streams, err = attachTo(ctx, c, id, config)
-		return err
-	}()
 	wait, err := armWait(ctx, c, id, condition)
-	if attachErr := <-attached; attachErr != nil || err != nil {
-		if streams != nil {
-			streams.Close()
-		}
-		return &exitError{125, errors.Join(attachErr, err)}
+	if err != nil {
+		return &exitError{125, err}
 	}
-	began := time.Now()
-	started, cancelled := make(chan struct{}), make(chan struct{})
-	if r.proxy {
-		stop := forwardSignals(ctx, r.app, id, started, func() { close(cancelled) })
-		defer stop()
+	streams, err := attachTo(ctx, c, id, config)
+	if err != nil {
+		return &exitError{125, errors.Join(err, wait.body.Close())}
 	}
+	began, signals := time.Now(), r.forward(ctx)
+	defer signals.stop()
 	if err := c.Post(ctx, "/containers/"+id+"/start", nil, nil, nil); err != nil {
 		streams.Close()
 		if r.remove {
 			_, _ = wait.result(5 * time.Second) // so that nothing is left when the prompt is back
 		}
-		return errors.Join(startFailure(err), r.leaveNothing(ctx, c, id))
+		return startFailure(err)
 	}
-	close(started)
-	run := joined{id: id, config: config, session: r.session(id, config), began: began, streams: streams, wait: wait}
-	result := r.follow(ctx, run, cancelled)
+	signals.running <- id
+	return r.stay(ctx, joined{id: id, config: config, session: r.session(id, config), began: began, streams: streams, wait: wait}, signals)
+}
+
+// stay follows a container to its end, over lives of the engine.
+func (r *runner) stay(ctx context.Context, j joined, signals *forwarding) error {
+	result := r.follow(ctx, j, signals.cancelled)
 	for errors.Is(result, errEngineGone) && !r.old {
-		if run, err = r.rejoin(ctx, run); err != nil {
+		var err error
+		if j, err = r.rejoin(ctx, j); err != nil {
 			result = err
 			break
 		}
-		result = r.follow(ctx, run, cancelled)
+		result = r.follow(ctx, j, signals.cancelled)
 	}
-	return r.ending(ctx, id, began, result)
+	return r.ending(ctx, j.id, j.began, result)
 }
 
 // joined is a container that this process's streams are joined to.
@@ -98,7 +132,14 @@ type joined struct {
 	session *session
 	began   time.Time
 	streams *client.Hijacked
-	wait    *waiting
+	wait    ender
+}
+
+// ender tells how a container has ended.
+type ender interface {
+	// exit gives its exit status as an error when that is not 0.
+	exit(id string) error
+	close()
 }
 
 // ending says why the kernel killed a container, if it did so because memory was short: the exit status alone looks like anybody's kill.
@@ -154,7 +195,7 @@ func (r *runner) follow(ctx context.Context, j joined, cancelled <-chan struct{}
 
 // leaveNothing removes a container that was made for this run and never ran.
 func (r *runner) leaveNothing(ctx context.Context, c *client.Client, id string) error {
-	if r.old || r.remove {
+	if r.remove {
 		return nil
 	}
 	if r.idFile != "" {
@@ -197,6 +238,8 @@ func attachQuery(config *container.Config) url.Values {
 
 // waiting is an armed wait: the engine's answer comes when the container has ended.
 type waiting struct{ body io.ReadCloser }
+
+func (w *waiting) close() { w.body.Close() }
 
 func armWait(ctx context.Context, c *client.Client, id string, condition container.WaitCondition) (*waiting, error) {
 	res, err := c.Stream(ctx, client.Request{Method: http.MethodPost, Path: "/containers/" + url.PathEscape(id) + "/wait", Query: url.Values{"condition": {string(condition)}}})

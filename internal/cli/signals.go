@@ -16,9 +16,9 @@ import (
 // of them would take longer than many a container runs.
 const rareSignals = 100 * time.Millisecond
 
-// forwardSignals passes what this process is sent on to a container. Signals that come before started is closed wait for it. The third
+// forwardSignals passes what this process is sent on to a container, whose id comes when it runs; signals that come before wait for it. The third
 // SIGINT or SIGTERM calls giveUp: whatever runs there does not listen, and somebody wants the prompt back.
-func forwardSignals(ctx context.Context, app *App, id string, started <-chan struct{}, giveUp func()) (stop func()) {
+func forwardSignals(ctx context.Context, app *App, running <-chan string, giveUp func()) (stop func()) {
 	got := make(chan os.Signal, 64)
 	signal.Notify(got, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2)
 	ctx, cancel := context.WithCancel(ctx)
@@ -27,7 +27,7 @@ func forwardSignals(ctx context.Context, app *App, id string, started <-chan str
 		defer close(done)
 		later := time.NewTimer(rareSignals)
 		defer later.Stop()
-		asked := 0
+		asked, id := 0, ""
 		for {
 			var s syscall.Signal
 			select {
@@ -48,10 +48,12 @@ func forwardSignals(ctx context.Context, app *App, id string, started <-chan str
 					return
 				}
 			}
-			select {
-			case <-started:
-			case <-ctx.Done():
-				return
+			if id == "" {
+				select {
+				case id = <-running:
+				case <-ctx.Done():
+					return
+				}
 			}
 			if c, err := app.Client(); err == nil {
 				_ = c.Post(ctx, "/containers/"+id+"/kill", url.Values{"signal": {signalName(s)}}, nil, nil)
@@ -63,6 +65,21 @@ func forwardSignals(ctx context.Context, app *App, id string, started <-chan str
 		cancel()
 		<-done
 	}
+}
+
+// forwarding is that of a runner, where it passes signals on.
+type forwarding struct {
+	running   chan string   // takes the container's id when it runs
+	cancelled chan struct{} // closed when the user gives up waiting for it
+	stop      func()
+}
+
+func (r *runner) forward(ctx context.Context) *forwarding {
+	f := &forwarding{running: make(chan string, 1), cancelled: make(chan struct{}), stop: func() {}}
+	if r.proxy {
+		f.stop = forwardSignals(ctx, r.app, f.running, func() { close(f.cancelled) })
+	}
+	return f
 }
 
 func signalName(s syscall.Signal) string {

@@ -27,6 +27,8 @@ type session struct {
 	resize string    // path of the API to tell the terminal's size; "" for none
 	redraw bool      // let a program that runs already draw its screen again
 
+	note func([]byte) error // hears what the engine tells between the output of a conversation
+
 	forwarded bool // signals go to the container, and do not end this process
 
 	typed    *typing // from the first attach on
@@ -137,7 +139,9 @@ func startTyping(s *session) *typing {
 
 func (s *session) receive(h *client.Hijacked) (err error) {
 	s.out.to, s.err.to = s.app.Out, s.app.Err
-	if h.Header.Get("Content-Type") == types.MediaTypeMultiplexedStream || h.Header.Get("Content-Type") == "" && !s.tty {
+	if h.Header.Get("Content-Type") == runStreamType {
+		err = demultiplexNotes(&s.out, &s.err, s.note, h.Reader)
+	} else if h.Header.Get("Content-Type") == types.MediaTypeMultiplexedStream || h.Header.Get("Content-Type") == "" && !s.tty {
 		err = demultiplex(&s.out, &s.err, h.Reader)
 	} else {
 		_, err = io.Copy(&s.out, h.Reader)

@@ -29,10 +29,14 @@ func (w *waiting) read() (container.WaitResponse, error) {
 		}
 		return answer, err
 	}
+	return answer, failureOf(answer)
+}
+
+func failureOf(answer container.WaitResponse) error {
 	if answer.Error != nil && answer.Error.Message != "" {
-		return answer, errors.New(answer.Error.Message)
+		return errors.New(answer.Error.Message)
 	}
-	return answer, nil
+	return nil
 }
 
 // result is read with an end.
@@ -42,13 +46,19 @@ func (w *waiting) result(most time.Duration) (container.WaitResponse, error) {
 	return w.read()
 }
 
-// exit gives a container's exit status as an error when it is not 0.
 func (w *waiting) exit(id string) error {
 	answer, err := w.read()
-	switch {
-	case err != nil:
+	if err != nil {
 		return &exitError{125, fmt.Errorf("container %s: %w", shortID(id), err)}
-	case answer.StatusCode != 0:
+	}
+	return exitOf(id, answer)
+}
+
+func exitOf(id string, answer container.WaitResponse) error {
+	if err := failureOf(answer); err != nil {
+		return &exitError{125, fmt.Errorf("container %s: %w", shortID(id), err)}
+	}
+	if answer.StatusCode != 0 {
 		return &exitError{code: int(answer.StatusCode)}
 	}
 	return nil

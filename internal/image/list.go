@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/storage"
@@ -180,36 +179,5 @@ func (s *Service) History(ctx context.Context, name string, platform *ocispec.Pl
 		out = append(out, image.HistoryResponseItem{Size: total(sizes)})
 	}
 	out[0].ID, out[0].Tags = img.ID.String(), tags
-	return out, nil
-}
-
-// DiskUsage is what `system df` shows. Reclaimable is what only images have that no container uses.
-func (s *Service) DiskUsage(ctx context.Context) (image.DiskUsage, error) {
-	list, err := s.List(ctx, ListOptions{SharedSize: true})
-	if err != nil {
-		return image.DiskUsage{}, err
-	}
-	ctx = in(ctx)
-	all, used := map[string]int64{}, map[string]int64{}
-	if err := s.content.Walk(ctx, func(i content.Info) error { all[i.Digest.String()] = i.Size; return nil }); err != nil {
-		return image.DiskUsage{}, err
-	}
-	out := image.DiskUsage{Items: list, TotalCount: int64(len(list))}
-	users := s.counts()
-	for i, sum := range list {
-		n := users[digest.Digest(sum.ID)]
-		list[i].Containers = n
-		if n > 0 {
-			out.ActiveCount++
-		}
-		for part, size := range s.parts(ctx, *sum.Descriptor) {
-			all[part] = size
-			if n > 0 {
-				used[part] = size
-			}
-		}
-	}
-	out.TotalSize = total(all)
-	out.Reclaimable = max(0, out.TotalSize-total(used))
 	return out, nil
 }

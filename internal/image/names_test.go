@@ -196,12 +196,16 @@ func TestDiskUsage(t *testing.T) {
 	if _, err := s.Commit(t.Context(), layer(t, file1("etc/b", "small")), CommitOptions{Parent: base, Ref: "child", Config: base.Config.Config}); err != nil {
 		t.Fatal(err)
 	}
-	du, err := s.DiskUsage(t.Context())
+	u, err := s.DiskUsage(t.Context())
+	du := u.DiskUsage
 	if err != nil || du.TotalCount != 2 || du.ActiveCount != 0 || du.Reclaimable != du.TotalSize {
 		t.Fatalf("%+v %v", du, err)
 	}
 	if du.TotalSize < 1<<20 || du.TotalSize > 1<<20+200<<10 {
 		t.Errorf("a shared MiB counts as %d", du.TotalSize)
+	}
+	if u.Shared < 1<<20 || u.Unique < 4<<10 || u.Unused != 0 || u.Unique+u.Shared != du.TotalSize {
+		t.Errorf("%d unique, %d shared, %d unused of %d", u.Unique, u.Shared, u.Unused, du.TotalSize)
 	}
 	for _, i := range du.Items {
 		if i.SharedSize < 1<<20 || i.Size < i.SharedSize {
@@ -211,9 +215,9 @@ func TestDiskUsage(t *testing.T) {
 	if err := s.Acquire(t.Context(), base.ID, base.Manifest.Digest, "c1"); err != nil {
 		t.Fatal(err)
 	}
-	du, err = s.DiskUsage(t.Context())
-	if err != nil || du.ActiveCount != 1 || du.Reclaimable > 100<<10 {
-		t.Errorf("with a container on the base: %+v %v", du, err)
+	u, err = s.DiskUsage(t.Context())
+	if err != nil || u.ActiveCount != 1 || u.Reclaimable > 100<<10 {
+		t.Errorf("with a container on the base: %+v %v", u, err)
 	}
 }
 

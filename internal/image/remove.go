@@ -194,7 +194,7 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 	if err != nil {
 		return report, err
 	}
-	before, _ := s.DiskUsage(ctx)
+	before := s.taken(ctx)
 	for _, e := range list {
 		if dangling && e.named() || s.userOf(e.target.Digest) != "" || !keep(e) {
 			continue
@@ -208,7 +208,6 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 	if err := s.sweep(ctx); err != nil {
 		return report, err
 	}
-	after, _ := s.DiskUsage(ctx)
-	report.SpaceReclaimed = uint64(max(0, before.TotalSize-after.TotalSize))
+	report.SpaceReclaimed = uint64(max(0, before-s.taken(ctx)))
 	return report, nil
 }

@@ -8,6 +8,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
+// layerPart begins the name of a part that is an unpacked layer; its chain id follows. Other parts are blobs, by their digest.
+const layerPart = "layer "
+
 // sizes adds the disk space of an image's layers, each by its chain.
 func (l *layers) sizes(ctx context.Context, diffs []digest.Digest, into map[string]int64) {
 	for i := range diffs {
@@ -21,18 +24,29 @@ func (l *layers) sizes(ctx context.Context, diffs []digest.Digest, into map[stri
 	}
 }
 
-// parts is the disk space of an image, part by part: blobs by digest and unpacked layers by chain.
+// parts is the disk space of an image, part by part: blobs by digest and unpacked layers by chain, of all platforms that are here.
 func (l *layers) parts(ctx context.Context, target ocispec.Descriptor) map[string]int64 {
 	out := map[string]int64{}
-	list, err := l.st.manifests(ctx, target)
-	if err != nil {
-		return out
-	}
-	out[target.Digest.String()] = target.Size
-	for _, d := range list {
-		l.manifestParts(ctx, d, out, out)
-	}
+	l.addParts(ctx, target, out)
 	return out
+}
+
+func (l *layers) addParts(ctx context.Context, d ocispec.Descriptor, out map[string]int64) {
+	if _, again := out[d.Digest.String()]; again {
+		return
+	}
+	if _, err := l.st.content.Info(ctx, d.Digest); err != nil {
+		return
+	}
+	out[d.Digest.String()] = d.Size
+	if images.IsManifestType(d.MediaType) {
+		l.manifestParts(ctx, d, out, out)
+		return
+	}
+	children, _ := l.st.index(ctx, d)
+	for _, c := range children {
+		l.addParts(ctx, c, out)
+	}
 }
 
 // manifestParts notes blobs and layers of one platform's manifest, as far as they are here.
@@ -51,7 +65,7 @@ func (l *layers) manifestParts(ctx context.Context, d ocispec.Descriptor, blobs,
 		chains := map[string]int64{}
 		l.sizes(ctx, diffs, chains)
 		for chain, size := range chains {
-			unpacked["layer "+chain] = size
+			unpacked[layerPart+chain] = size
 		}
 	}
 }

@@ -123,7 +123,6 @@ func (a attributes) writeLate(p *sysprog.Program) {
 	}
 }
 
-// setByParent sets what only this process has the right to, of a child that has entered its control groups and waits where it must.
 // everyProcessor is a mask of as many as the kernel may have.
 func everyProcessor() []byte { return bytes.Repeat([]byte{0xff}, maskBits/8) }
 
@@ -155,6 +154,22 @@ func makeClass(s *start, _ context.Context) error {
 	}
 	s.attributes.class, err = root.Prepare(s.o.ID, rdt)
 	return err
+}
+
+// joinClass is for an exec: a child of this process is in this one's class, not in the container's.
+func (a *attributes) joinClass(linux *specs.Linux, first int) error {
+	if linux == nil || linux.IntelRdt == nil {
+		return nil
+	}
+	root, err := resctrl.Find()
+	if err == nil {
+		a.class, err = root.Of(first)
+	}
+	if err != nil {
+		return fmt.Errorf("linux.intelRdt: %w", err)
+	}
+	a.byParent = true
+	return nil
 }
 
 func schedulers() map[specs.LinuxSchedulerPolicy]uint32 {

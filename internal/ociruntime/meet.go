@@ -21,6 +21,9 @@ func (e *exec) writeAttributes() (err error) {
 	if err = e.attributes.affinity(e.o.Process, first); err != nil {
 		return err
 	}
+	if err = e.attributes.joinClass(e.c.spec.Linux, e.c.Pid()); err != nil {
+		return err
+	}
 	e.attributes.writeEarly(e.program)
 	if !e.attributes.byParent {
 		return nil

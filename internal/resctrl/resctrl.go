@@ -65,6 +65,35 @@ func (r Root) Prepare(id string, c *specs.LinuxIntelRdt) (*Class, error) {
 	return k, nil
 }
 
+// Of is the class that a running process is in, where another one is to join it.
+func (r Root) Of(pid int) (*Class, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cpu_resctrl_groups", pid))
+	if err != nil {
+		return nil, fmt.Errorf("find the class of service of process %d: %w", pid, err)
+	}
+	return r.joined(string(b))
+}
+
+// joined reads what the kernel says of a process: "res:/" and the class, "mon:" and the group that is measured, each empty for the default.
+func (r Root) joined(text string) (*Class, error) {
+	k := &Class{}
+	for line := range strings.Lines(text) {
+		kind, name, _ := strings.Cut(strings.TrimSpace(line), ":")
+		switch name = strings.Trim(name, "/"); {
+		case strings.ContainsAny(name, "/\x00"):
+			return nil, fmt.Errorf("a process's class of service %q is not understood", line)
+		case kind == "res":
+			k.dir = filepath.Join(r.dir, name)
+		case kind == "mon" && name != "" && k.dir != "":
+			k.mon = filepath.Join(k.dir, "mon_groups", name)
+		}
+	}
+	if k.dir == "" {
+		return nil, errors.New("the kernel does not say which class of service a process is in: is a resctrl file system mounted?")
+	}
+	return k, nil
+}
+
 func (r Root) prepare(k *Class, id string, c *specs.LinuxIntelRdt) error {
 	lines := schemata(c)
 	_, err := os.Stat(k.dir)

@@ -169,3 +169,26 @@ func FuzzShares(f *testing.F) {
 		}
 	})
 }
+
+// TestJoin: another process goes where the kernel says that the first one is.
+func TestJoin(t *testing.T) {
+	r, dir := layout(t, "gold")
+	must(t, os.MkdirAll(dir+"/gold/mon_groups/box", 0o755))
+	must(t, os.WriteFile(dir+"/gold/mon_groups/box/tasks", nil, 0o644))
+	for text, want := range map[string][]string{"res:gold\nmon:\n": {"/gold/tasks"}, "res:gold\nmon:box\n": {"/gold/tasks", "/gold/mon_groups/box/tasks"}, "res:/\nmon:\n": {"/tasks"}} {
+		k, err := r.joined(text)
+		must(t, err)
+		must(t, k.Add(77))
+		for _, f := range want {
+			if got := read(t, dir+f); !strings.HasSuffix(got, "77\n") {
+				t.Errorf("%q: %s has %q", text, f, got)
+			}
+			must(t, os.WriteFile(dir+f, nil, 0o644))
+		}
+	}
+	for _, text := range []string{"", "mon:x\n", "res:a/../b\n"} {
+		if k, err := r.joined(text); err == nil {
+			t.Errorf("%q is taken for %+v", text, k)
+		}
+	}
+}

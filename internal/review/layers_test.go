@@ -16,10 +16,11 @@ const layers = `
 cmd:        cmd/oar cmd/wherry cmd/wherryd cmd/wherry-verify
 edges:      client < cli
 edges:      api/docker
-upper:      files monitor verify
+upper:      verify
+upper:      monitor files < disk
 service:    container
 services:   sandbox volume image network/dns network/firewall < network
-mechanisms: task
+mechanisms: task compare
 mechanisms: registry < trust
 runtime:    ociruntime shim
 leaves:     sysprog < rootfs

@@ -191,7 +191,7 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 		if used {
 			continue
 		}
-		size := usage(ctx, s.data(e.Name))
+		size := usage(ctx, s.dir(e.Name))
 		switch err := s.Remove(ctx, e.Name, false); {
 		case errdefs.IsNotFound(err), errdefs.IsFailedPrecondition(err): // somebody was faster
 			continue

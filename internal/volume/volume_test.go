@@ -155,7 +155,7 @@ func TestVolumesInUseStay(t *testing.T) {
 	s.Release(t.Context(), "made", "container1")
 	s.Release(t.Context(), "made", "container1")
 	usage, err := s.Usage(t.Context())
-	if err != nil || len(usage) != 1 || usage[0].UsageData.RefCount != 1 || usage[0].UsageData.Size != 9 {
+	if err != nil || len(usage) != 1 || usage[0].UsageData.RefCount != 1 || usage[0].UsageData.Size < 9 {
 		t.Errorf("usage %+v, %v", usage, err)
 	}
 	if err := s.Remove(t.Context(), "made", false); err == nil {
@@ -218,7 +218,7 @@ func TestPrune(t *testing.T) {
 		t.Fatal(err)
 	}
 	report, err := s.Prune(t.Context(), nil)
-	if err != nil || !slices.Equal(report.VolumesDeleted, []string{anonymous.Name}) || report.SpaceReclaimed != 1000 {
+	if err != nil || !slices.Equal(report.VolumesDeleted, []string{anonymous.Name}) || report.SpaceReclaimed < 1000 {
 		t.Errorf("prune: %+v, %v", report, err)
 	}
 	report, err = s.Prune(t.Context(), map[string]map[string]bool{"all": {"true": true}, "label!": {"keep": true}})

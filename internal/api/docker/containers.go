@@ -41,31 +41,38 @@ func (c *containerRoutes) add(add adder) {
 }
 
 func (c *containerRoutes) create(w http.ResponseWriter, r *http.Request) error {
-	var body createBody
-	if err := decodeBody(w, r, &body); err != nil {
-		return err
-	}
-	q := queryOf(r)
-	platform, err := q.platform()
+	req, err := readCreate(w, r)
 	if err != nil {
 		return err
 	}
-	name := strings.TrimPrefix(q.Get("name"), "/")
-	if err := checkName(name); err != nil {
-		return err
-	}
-	req := body.request()
-	if err := checkCreate(&req); err != nil {
-		return err
-	}
-	out, err := c.s.Create(r.Context(), containers.CreateRequest{
-		Name: name, Config: req.Config, HostConfig: req.HostConfig, NetworkingConfig: req.NetworkingConfig, Platform: platform,
-	})
+	out, err := c.s.Create(r.Context(), req)
 	if err != nil {
 		return err
 	}
 	out.Warnings = orEmpty(out.Warnings)
 	return writeJSON(w, http.StatusCreated, out)
+}
+
+// readCreate reads what a container is to be, and holds it against what words there are.
+func readCreate(w http.ResponseWriter, r *http.Request) (out containers.CreateRequest, err error) {
+	var body createBody
+	if err := decodeBody(w, r, &body); err != nil {
+		return out, err
+	}
+	q := queryOf(r)
+	if out.Platform, err = q.platform(); err != nil {
+		return out, err
+	}
+	out.Name = strings.TrimPrefix(q.Get("name"), "/")
+	if err := checkName(out.Name); err != nil {
+		return out, err
+	}
+	req := body.request()
+	if err := checkCreate(&req); err != nil {
+		return out, err
+	}
+	out.Config, out.HostConfig, out.NetworkingConfig = req.Config, req.HostConfig, req.NetworkingConfig
+	return out, nil
 }
 
 func (c *containerRoutes) list(w http.ResponseWriter, r *http.Request) error {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"wherry.dev/wherry/internal/container"
+	"wherry.dev/wherry/internal/disk"
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/files"
 	"wherry.dev/wherry/internal/image"
@@ -32,6 +33,7 @@ type Services struct {
 	Networks   *network.Service
 	Volumes    *volume.Service
 	Files      *files.Service
+	Disk       *disk.Service
 	Monitor    *monitor.Service
 	Events     *event.Bus
 }

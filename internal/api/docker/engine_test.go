@@ -23,6 +23,7 @@ import (
 
 	"wherry.dev/wherry/internal/api/docker"
 	"wherry.dev/wherry/internal/container"
+	"wherry.dev/wherry/internal/disk"
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/files"
 	"wherry.dev/wherry/internal/image"
@@ -128,6 +129,7 @@ func (e *engine) open(t *testing.T, oar string) {
 		Images: s.Images, Networks: s.Networks, Volumes: s.Volumes, Events: s.Events})
 	must(err)
 	s.Files, s.Monitor = files.New(s.Containers, s.Images, s.Events), monitor.New(s.Containers)
+	s.Disk = &disk.Service{Root: root, Images: s.Images, Containers: s.Containers, Volumes: s.Volumes, Files: s.Files}
 	e.closes = []func() error{s.Containers.Close, s.Networks.Close, s.Images.Close, s.Volumes.Close}
 	l, err := net.Listen("unix", e.socket)
 	must(err)

@@ -30,20 +30,28 @@ type execBody struct {
 }
 
 func (e *execRoutes) create(w http.ResponseWriter, r *http.Request) error {
-	var body execBody
-	if err := decodeBody(w, r, &body); err != nil {
+	req, err := readExec(w, r)
+	if err != nil {
 		return err
-	}
-	req := body.ExecCreateRequest
-	req.Cmd = body.Cmd
-	if len(req.Cmd) == 0 {
-		return invalid("No exec command specified")
 	}
 	id, err := e.s.ExecCreate(r.Context(), r.PathValue("id"), req)
 	if err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusCreated, container.ExecCreateResponse{ID: id})
+}
+
+func readExec(w http.ResponseWriter, r *http.Request) (container.ExecCreateRequest, error) {
+	var body execBody
+	if err := decodeBody(w, r, &body); err != nil {
+		return body.ExecCreateRequest, err
+	}
+	req := body.ExecCreateRequest
+	req.Cmd = body.Cmd
+	if len(req.Cmd) == 0 {
+		return req, invalid("No exec command specified")
+	}
+	return req, nil
 }
 
 func (e *execRoutes) start(w http.ResponseWriter, r *http.Request) error {

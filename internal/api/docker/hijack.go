@@ -30,10 +30,11 @@ import (
 //
 // It is taken over by open, not before: errors until then are answers with a status code. Reads and writes before open wait for it.
 type stream struct {
-	server   *Server
-	w        http.ResponseWriter
-	r        *http.Request
-	terminal bool
+	server      *Server
+	w           http.ResponseWriter
+	r           *http.Request
+	terminal    bool
+	contentType string
 
 	once sync.Once
 	up   chan struct{} // closed when open has run
@@ -43,7 +44,7 @@ type stream struct {
 }
 
 func (s *Server) newStream(w http.ResponseWriter, r *http.Request, terminal bool) *stream {
-	return &stream{server: s, w: w, r: r, terminal: terminal, up: make(chan struct{})}
+	return &stream{server: s, w: w, r: r, terminal: terminal, contentType: multiplexedOrRaw(clientVersion(r.Context()), terminal), up: make(chan struct{})}
 }
 
 // open takes the connection over and says so to the client.
@@ -55,7 +56,6 @@ func (s *stream) open() {
 }
 
 func (s *stream) takeOver() error {
-	contentType := multiplexedOrRaw(clientVersion(s.r.Context()), s.terminal)
 	hj, ok := s.w.(http.Hijacker)
 	if !ok {
 		return errors.New("connection cannot be taken over")
@@ -68,7 +68,7 @@ func (s *stream) takeOver() error {
 	_ = conn.SetDeadline(time.Time{})
 	head := "HTTP/1.1 200 OK\r\nContent-Type: " + types.MediaTypeRawStream + "\r\n\r\n"
 	if s.r.Header.Get("Upgrade") != "" {
-		head = "HTTP/1.1 101 UPGRADED\r\nContent-Type: " + contentType + "\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+		head = "HTTP/1.1 101 UPGRADED\r\nContent-Type: " + s.contentType + "\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
 		for _, name := range []string{"Api-Version", "Docker-Experimental", "Ostype", "Server"} {
 			head += name + ": " + s.w.Header().Get(name) + "\r\n"
 		}

@@ -15,6 +15,7 @@ type imageRoutes struct{ s *images.Service }
 func (i *imageRoutes) add(add adder) {
 	add("GET /images/json", i.list)
 	add("GET /wherry/meaning", i.meaning)
+	add("GET /wherry/images/files", i.compareFiles)
 	add("GET /images/search", i.search)
 	add("POST /images/prune", i.prune)
 	add("DELETE /images/{name...}", i.remove)

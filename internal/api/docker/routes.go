@@ -16,6 +16,7 @@ func routes(s Services, about About, srv *Server) http.Handler {
 	(&systemRoutes{Services: s, about: about, server: srv}).add(add)
 	(&containerRoutes{s: s.Containers, files: s.Files, monitor: s.Monitor, server: srv}).add(add)
 	(&streamRoutes{s: s.Containers, server: srv}).add(add)
+	(&runRoutes{s: s.Containers, server: srv}).add(add)
 	(&execRoutes{s: s.Containers, server: srv}).add(add)
 	(&fileRoutes{s: s.Files}).add(add)
 	(&imageRoutes{s: s.Images}).add(add)

@@ -17,6 +17,7 @@ import (
 	"github.com/moby/moby/api/types/volume"
 
 	containers "wherry.dev/wherry/internal/container"
+	"wherry.dev/wherry/internal/disk"
 )
 
 // multiplexedOrRaw is the content type of logs, attach and exec: clients before 1.42 only knew one.
@@ -214,18 +215,18 @@ func shapeEvent(m events.Message) eventMessage {
 	return out
 }
 
-// diskUsage is the flat form until 1.51 with the summed form of 1.52 beside it.
+// diskUsage is the flat form until 1.51 with the summed form of 1.52 beside it, and what is neither.
 type diskUsage struct {
 	LayersSize int64
 	Images     []imageSummary
 	Containers []container.Summary
 	Volumes    []volume.Volume
 	BuildCache []build.CacheRecord
-	system.DiskUsage
+	disk.Usage
 }
 
-func shapeDiskUsage(v apiVersion, d system.DiskUsage) diskUsage {
-	out := diskUsage{BuildCache: []build.CacheRecord{}, DiskUsage: d}
+func shapeDiskUsage(v apiVersion, d disk.Usage) diskUsage {
+	out := diskUsage{BuildCache: []build.CacheRecord{}, Usage: d}
 	if d.ImageUsage != nil {
 		out.LayersSize = d.ImageUsage.TotalSize
 		out.Images = shapeImages(v, d.ImageUsage.Items)

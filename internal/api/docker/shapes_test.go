@@ -12,6 +12,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 
 	containers "wherry.dev/wherry/internal/container"
+	"wherry.dev/wherry/internal/disk"
 )
 
 // asMap is how a client that knows no types sees an answer.
@@ -85,9 +86,9 @@ func TestEventShape(t *testing.T) {
 }
 
 func TestDiskUsageShape(t *testing.T) {
-	out := asMap(t, shapeDiskUsage(1050, system.DiskUsage{
+	out := asMap(t, shapeDiskUsage(1050, disk.Usage{DiskUsage: system.DiskUsage{
 		ImageUsage: &image.DiskUsage{TotalSize: 9, Items: []image.Summary{{ID: "x"}}}, ContainerUsage: &container.DiskUsage{},
-	}))
+	}}))
 	if out["LayersSize"] != 9.0 || len(out["Images"].([]any)) != 1 || out["Containers"] == nil || out["ImageUsage"] == nil {
 		t.Errorf("%v", out)
 	}

@@ -12,10 +12,10 @@ import (
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/system"
-	"github.com/moby/moby/api/types/volume"
 	"golang.org/x/sys/unix"
 
 	containers "wherry.dev/wherry/internal/container"
+	"wherry.dev/wherry/internal/disk"
 	images "wherry.dev/wherry/internal/image"
 	"wherry.dev/wherry/internal/version"
 )
@@ -146,70 +146,12 @@ func (s *systemRoutes) diskUsage(w http.ResponseWriter, r *http.Request) error {
 			return invalid("unknown object type: %s", t)
 		}
 	}
-	all := len(want) == 0
-	var d system.DiskUsage
-	if all || want[string(system.ImageObject)] {
-		u, err := s.Images.DiskUsage(r.Context())
-		if err != nil {
-			return err
-		}
-		d.ImageUsage = &u
-	}
-	if all || want[string(system.ContainerObject)] {
-		u, err := s.containerUsage(r.Context())
-		if err != nil {
-			return err
-		}
-		d.ContainerUsage = u
-	}
-	if all || want[string(system.VolumeObject)] {
-		u, err := s.volumeUsage(r.Context())
-		if err != nil {
-			return err
-		}
-		d.VolumeUsage = u
-	}
-	return writeJSON(w, http.StatusOK, shapeDiskUsage(clientVersion(r.Context()), d))
-}
-
-func (s *systemRoutes) containerUsage(ctx context.Context) (*container.DiskUsage, error) {
-	list, err := s.Containers.List(ctx, containers.ListOptions{All: true})
+	u, err := s.Disk.Usage(r.Context(), disk.Wanted{Images: want[string(system.ImageObject)], Containers: want[string(system.ContainerObject)],
+		Volumes: want[string(system.VolumeObject)], Cache: want[string(system.BuildCacheObject)]})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	u := &container.DiskUsage{Items: list, TotalCount: int64(len(list))}
-	for i := range list {
-		c := &list[i]
-		if rw, root, err := s.Files.Size(ctx, c.ID); err == nil {
-			c.SizeRw, c.SizeRootFs = rw, root
-		}
-		u.TotalSize += c.SizeRw
-		switch c.State {
-		case container.StateRunning, container.StatePaused, container.StateRestarting:
-			u.ActiveCount++
-		default:
-			u.Reclaimable += c.SizeRw
-		}
-	}
-	return u, nil
-}
-
-func (s *systemRoutes) volumeUsage(ctx context.Context) (*volume.DiskUsage, error) {
-	list, err := s.Volumes.Usage(ctx)
-	if err != nil {
-		return nil, err
-	}
-	u := &volume.DiskUsage{Items: list, TotalCount: int64(len(list))}
-	for i := range list {
-		v := &list[i]
-		u.TotalSize += max(v.UsageData.Size, 0)
-		if v.UsageData.RefCount > 0 {
-			u.ActiveCount++
-		} else {
-			u.Reclaimable += max(v.UsageData.Size, 0)
-		}
-	}
-	return u, nil
+	return writeJSON(w, http.StatusOK, shapeDiskUsage(clientVersion(r.Context()), u))
 }
 
 // withoutPassword hides what stands before the @ of a proxy's address.
