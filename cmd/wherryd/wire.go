@@ -161,6 +161,9 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 		return s, shut, fmt.Errorf("open containers: %w", err)
 	}
 	closers = append(closers, s.Containers.Close)
+	s.Cleaner = image.NewCleaner(s.Images, o.set.CleanUp, log)
+	s.Cleaner.Start(ctx)
+	closers = append(closers, s.Cleaner.Close)
 	s.Files = files.New(s.Containers, s.Images, s.Events)
 	s.Monitor = monitor.New(s.Containers)
 	s.Disk = &disk.Service{Root: o.root, Images: s.Images, Containers: s.Containers, Volumes: s.Volumes, Files: s.Files}

@@ -18,6 +18,7 @@ func systemCommands() []command {
 		line("events", groupOther, "Print what happens, as it happens", eventsCommand, "system events"),
 		line("system df", groupOther, "Show what takes disk space", diskUsageCommand),
 		line("system prune", groupOther, "Remove everything that is not used", systemPruneCommand),
+		line("system clean-up", groupOther, "Remove the images that were not used for longest until the disk has room", cleanUpCommand),
 		line("container prune", groupOther, "Remove all stopped containers", containerPruneCommand),
 		line("context ls", groupOther, "List the engine that commands speak to", contextListCommand, "context list"),
 		line("context show", groupOther, "Print the name of the current context", contextShowCommand),

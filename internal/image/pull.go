@@ -64,6 +64,15 @@ func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) erro
 	if o.AllTags {
 		return s.pullAllTags(ctx, c, o)
 	}
+	err = s.pullOnce(ctx, c, o)
+	if errors.Is(err, syscall.ENOSPC) && s.makeRoom != nil && s.makeRoom(ctx) {
+		o.say("", "The disk was full; images that were not used for long have been removed")
+		err = s.pullOnce(ctx, c, o)
+	}
+	return err
+}
+
+func (s *Service) pullOnce(ctx context.Context, c *registry.Client, o TransferOptions) error {
 	held, done, err := s.lease(ctx)
 	if err != nil {
 		return err

@@ -160,6 +160,9 @@ func (s *Service) removeNames(ctx context.Context, e *entry, names []string) ([]
 	if !last {
 		return out, nil
 	}
+	if err := s.pins.change(false, append(names, id.String())...); err != nil {
+		return out, err
+	}
 	if err := s.sweep(ctx); err != nil {
 		return out, err
 	}
@@ -196,7 +199,7 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 	}
 	before := s.taken(ctx)
 	for _, e := range list {
-		if dangling && e.named() || s.userOf(e.target.Digest) != "" || !keep(e) {
+		if dangling && e.named() || s.pins.hold(e) || s.userOf(e.target.Digest) != "" || !keep(e) {
 			continue
 		}
 		deleted, err := s.removeNames(ctx, e, e.names)

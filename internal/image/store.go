@@ -53,6 +53,9 @@ type Service struct {
 	gate       *gate
 	events     *event.Bus
 	pulls      keyedLock // by blob: one downloads, others wait
+	pins       *pins
+	uses       *uses
+	makeRoom   func(context.Context) bool // of the cleaner, once there is one: something was removed from a full disk
 
 	mu       sync.Mutex // guards what follows
 	resolved map[resolvedKey]Image
@@ -80,13 +83,18 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	l := &layers{st: st, dirs: map[digest.Digest][]string{}}
 	s := &Service{store: st, layers: l, registries: registry.NewPool(registry.Options{Insecure: o.InsecureRegistries, HostDirs: o.HostDirs}),
 		claims: &claims{of: map[string]use{}, going: map[digest.Digest]bool{}}, builtIn: &builtIn{l: l, oar: o.Oar}, events: o.Events,
-		resolved: map[resolvedKey]Image{}}
+		resolved: map[resolvedKey]Image{}, uses: openUses(o.Root)}
 	s.gate = &gate{st: st.blobs, checker: o.Trust, registries: s.registries, events: o.Events, known: map[passKey]Judgement{}}
+	if s.pins, err = openPins(o.Root); err != nil && s.pins == nil {
+		return nil, errors.Join(err, s.Close())
+	} else if err != nil {
+		o.Log(fmt.Errorf("%w: no image is pinned", err))
+	}
 	return s, nil
 }
 
 // Close closes the store. Nothing may be using it.
-func (s *Service) Close() error { return s.close() }
+func (s *Service) Close() error { return errors.Join(s.uses.save(nil), s.close()) }
 
 // store is what lies on disk: content by digest, names, leases, and layers as snapshots.
 type store struct {

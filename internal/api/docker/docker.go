@@ -34,6 +34,7 @@ type Services struct {
 	Volumes    *volume.Service
 	Files      *files.Service
 	Disk       *disk.Service
+	Cleaner    *image.Cleaner
 	Monitor    *monitor.Service
 	Events     *event.Bus
 }

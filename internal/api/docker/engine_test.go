@@ -29,6 +29,7 @@ import (
 	"wherry.dev/wherry/internal/image"
 	"wherry.dev/wherry/internal/monitor"
 	"wherry.dev/wherry/internal/network"
+	"wherry.dev/wherry/internal/settings"
 	"wherry.dev/wherry/internal/volume"
 )
 
@@ -130,6 +131,7 @@ func (e *engine) open(t *testing.T, oar string) {
 	must(err)
 	s.Files, s.Monitor = files.New(s.Containers, s.Images, s.Events), monitor.New(s.Containers)
 	s.Disk = &disk.Service{Root: root, Images: s.Images, Containers: s.Containers, Volumes: s.Volumes, Files: s.Files}
+	s.Cleaner = image.NewCleaner(s.Images, settings.Default().CleanUp, slog.New(slog.DiscardHandler))
 	e.closes = []func() error{s.Containers.Close, s.Networks.Close, s.Images.Close, s.Volumes.Close}
 	l, err := net.Listen("unix", e.socket)
 	must(err)

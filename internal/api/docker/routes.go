@@ -21,6 +21,7 @@ func routes(s Services, about About, srv *Server) http.Handler {
 	(&fileRoutes{s: s.Files}).add(add)
 	(&imageRoutes{s: s.Images}).add(add)
 	(&transferRoutes{s: s.Images}).add(add)
+	(&storeRoutes{images: s.Images, containers: s.Containers, cleaner: s.Cleaner}).add(add)
 	(&networkRoutes{s: s.Networks, containers: s.Containers}).add(add)
 	(&volumeRoutes{s: s.Volumes}).add(add)
 	absentRoutes(add)
