@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -79,12 +80,27 @@ func (w *Watcher) drop(r *Reader) {
 	}
 }
 
+const (
+	// gather is how long changes gather while they come without a pause: a wake-up for each would cost more than what was printed.
+	gather = time.Millisecond
+	// quick is the time between two changes without a pause, quickReads how many of them make sure of that.
+	quick      = 200 * time.Microsecond
+	quickReads = 16
+)
+
 // read runs until Close.
 func (w *Watcher) read(inotify *os.File, done chan struct{}) {
 	defer close(done)
 	buf := make([]byte, 64<<10)
+	reads, last := 0, time.Now()
 	for {
 		n, err := inotify.Read(buf)
+		if time.Since(last) > quick {
+			reads = 0
+		} else if reads++; reads > quickReads {
+			time.Sleep(gather)
+		}
+		last = time.Now()
 		if err != nil {
 			return
 		}

@@ -24,6 +24,7 @@ type pipe struct {
 	from     *os.File
 	stream   logs.Stream
 	terminal bool
+	wide     bool
 }
 
 // drain is how long output is still read after all processes of the container are dead: only descriptors passed elsewhere last longer.
@@ -95,16 +96,29 @@ func (o *output) copy(p pipe) {
 		if err != nil {
 			return
 		}
-		if n > 0 && !p.terminal && pace.fast(time.Now()) {
-			_ = unix.Nanosleep(&unix.Timespec{Nsec: gather.Nanoseconds()}, nil) // the scheduler's own timers are ten times as coarse
+		if n > 0 && !p.terminal && pace.fast(time.Now()) && n < logs.MaxData {
+			p.widen()
+			_ = unix.Nanosleep(&unix.Timespec{Nsec: gather.Nanoseconds()}, nil) // the scheduler's own timers are coarser
 		}
 	}
 }
 
+// widen gives the pipe of a program that prints without a pause more room. Where the kernel gives none the program waits now and then.
+func (p *pipe) widen() {
+	if p.wide {
+		return
+	}
+	p.wide = true
+	if raw, err := p.from.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, wideRoom) })
+	}
+}
+
 const (
-	// gather is how long output gathers in its pipe, which has room for 64 KiB, while a program prints without a pause: a frame for each of its
-	// writes would cost more than its bytes, here, in the engine and in the client.
-	gather = 100 * time.Microsecond
+	// gather is how long output gathers in its pipe while a program prints without a pause: a frame for each of its writes would cost more than
+	// its bytes, here, in the engine and in the client. wideRoom is what the pipe then has room for, in bytes.
+	gather   = 500 * time.Microsecond
+	wideRoom = 512 << 10
 	// quick is the time between two reads of a program that does not pause, quickReads how many of them make sure of that.
 	quick      = 150 * time.Microsecond
 	quickReads = 16

@@ -35,6 +35,7 @@ type stream struct {
 	r           *http.Request
 	terminal    bool
 	contentType string
+	greeting    []byte // comes before all output
 
 	once sync.Once
 	up   chan struct{} // closed when open has run
@@ -80,7 +81,7 @@ func (s *stream) takeOver() error {
 		return err
 	}
 	s.conn, s.in = conn, io.MultiReader(bytes.NewReader(slices.Clone(ahead)), conn)
-	_, err = io.WriteString(conn, head)
+	_, err = conn.Write(append([]byte(head), s.greeting...))
 	return err
 }
 

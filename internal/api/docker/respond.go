@@ -2,6 +2,7 @@ package docker
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -110,31 +111,35 @@ func (m *messages) end(err error) error {
 	return nil
 }
 
-// frames writes Docker's multiplexed stream: an 8-byte header {stream, 0, 0, 0, length of 4 bytes, big endian} before each piece.
+// frames writes one stream of Docker's multiplexed ones: an 8-byte header {stream, 0, 0, 0, length of 4 bytes, big endian} before each piece.
 type frames struct {
-	mu *sync.Mutex // shared by both streams of a connection
-	w  io.Writer
+	c  *framed
 	id byte // 1 stdout, 2 stderr, 3 an error of the engine's
 }
 
+// framed is a connection that streams share.
+type framed struct {
+	mu  sync.Mutex // one frame at a time
+	w   io.Writer
+	buf []byte
+}
+
 func stdFrames(w io.Writer) (stdout, stderr io.Writer) {
-	mu := new(sync.Mutex)
-	return frames{mu, w, 1}, frames{mu, w, 2}
+	c := &framed{w: w}
+	return frames{c, 1}, frames{c, 2}
 }
 
 func (f frames) Write(p []byte) (int, error) {
 	const most = 1 << 20
+	f.c.mu.Lock()
+	defer f.c.mu.Unlock()
 	written := 0
 	for len(p) > 0 {
 		piece := p[:min(len(p), most)]
 		p = p[len(piece):]
-		buf := make([]byte, 8, 8+len(piece))
-		buf[0] = f.id
-		buf[4], buf[5], buf[6], buf[7] = byte(len(piece)>>24), byte(len(piece)>>16), byte(len(piece)>>8), byte(len(piece))
-		f.mu.Lock()
-		_, err := f.w.Write(append(buf, piece...))
-		f.mu.Unlock()
-		if err != nil {
+		f.c.buf = binary.BigEndian.AppendUint32(append(f.c.buf[:0], f.id, 0, 0, 0), uint32(len(piece)))
+		f.c.buf = append(f.c.buf, piece...)
+		if _, err := f.c.w.Write(f.c.buf); err != nil {
 			return written, err
 		}
 		written += len(piece)

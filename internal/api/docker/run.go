@@ -1,12 +1,12 @@
 package docker
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
-	"sync"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
@@ -62,21 +62,32 @@ func (n *runRoutes) add(add adder) {
 // running is one such conversation.
 type running struct {
 	*stream
-	mu             sync.Mutex // one frame at a time
+	notes          io.Writer
 	stdout, stderr io.Writer
 }
 
 func (n *runRoutes) newRunning(w http.ResponseWriter, r *http.Request) *running {
 	c := &running{stream: n.server.newStream(w, r, false)}
 	c.contentType = runStreamType
-	c.stdout, c.stderr = frames{&c.mu, c.stream, 1}, frames{&c.mu, c.stream, 2}
+	out := &framed{w: c.stream}
+	c.stdout, c.stderr, c.notes = frames{out, 1}, frames{out, 2}, frames{out, noteStream}
 	return c
+}
+
+// greet takes the connection over; the first note comes before any output.
+func (c *running) greet(note runNote) {
+	var first bytes.Buffer
+	if b, err := json.Marshal(note); err == nil {
+		_, _ = frames{&framed{w: &first}, noteStream}.Write(b)
+	}
+	c.greeting = first.Bytes()
+	c.open()
 }
 
 // tell sends a note. A client that has gone needs none.
 func (c *running) tell(note runNote) {
 	if b, err := json.Marshal(note); err == nil {
-		_, _ = frames{&c.mu, c.stream, noteStream}.Write(b)
+		_, _ = c.notes.Write(b)
 	}
 }
 
@@ -97,8 +108,7 @@ func (n *runRoutes) run(w http.ResponseWriter, r *http.Request) error {
 	defer c.close()
 	ctx, cancel := c.watch(r.Context())
 	defer cancel()
-	c.open()
-	c.tell(runNote{ID: made.ID, Warnings: made.Warnings})
+	c.greet(runNote{ID: made.ID, Warnings: made.Warnings})
 	condition := container.WaitConditionNextExit
 	if req.HostConfig.AutoRemove {
 		condition = container.WaitConditionRemoved
@@ -170,10 +180,7 @@ func (n *runRoutes) exec(w http.ResponseWriter, r *http.Request) error {
 	c := n.newRunning(w, r)
 	defer c.close()
 	o := containers.ExecStreams{ConsoleSize: req.ConsoleSize, Stdout: c.stdout, Stderr: c.stderr}
-	o.Started = func() {
-		c.open()
-		c.tell(runNote{ID: id})
-	}
+	o.Started = func() { c.greet(runNote{ID: id}) }
 	if req.AttachStdin {
 		o.Stdin = c.stream
 	}

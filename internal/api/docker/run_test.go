@@ -124,6 +124,15 @@ func TestExecInOneRequest(t *testing.T) {
 	if c.exit == nil || *c.exit != 5 || c.out != "typed\n" || c.err != "e\n" || c.id == "" {
 		t.Errorf("%+v", c)
 	}
+	for range 30 { // the id comes first, however soon it prints
+		_, r, _ := e.upgrade(t, "/wherry/exec/"+id, `{"AttachStdout":true,"Cmd":["echo","x"]}`)
+		if b, err := r.Peek(8); err != nil || b[0] != 4 {
+			t.Fatalf("the first frame is % x, %v", b, err)
+		}
+		if c := hear(t, r); c.out != "x\n" || c.exit == nil {
+			t.Fatalf("%+v", c)
+		}
+	}
 	_, r, _ = e.upgrade(t, "/wherry/exec/"+id, `{"Cmd":["/no/such/program"],"AttachStdout":true}`)
 	if c := hear(t, r); c.status != 400 || !strings.Contains(c.failure, "/no/such/program") || c.exit != nil || c.out != "" {
 		t.Errorf("what cannot be executed: %+v", c)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"sync"
 
 	"golang.org/x/net/websocket"
 
@@ -87,7 +86,7 @@ func (c *streamRoutes) logs(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	if out.began && r.Context().Err() == nil {
-		_, _ = frames{mu: new(sync.Mutex), w: out, id: 3}.Write([]byte("Error grabbing logs: " + err.Error()))
+		_, _ = frames{c: &framed{w: out}, id: 3}.Write([]byte("Error grabbing logs: " + err.Error()))
 		return nil
 	}
 	return err
