@@ -391,6 +391,12 @@ func TestIndexChoosesThePlatform(t *testing.T) {
 	if err != nil || len(d.Platforms) != 4 || d.Descriptor.Digest != top.Digest {
 		t.Errorf("%+v %v", d, err)
 	}
+	for _, there := range []bool{true, false} {
+		m, err := MeaningOf(t.Context(), s, name, MeaningOptions{Registry: there, Platforms: true})
+		if err != nil || m.Digest != top.Digest || len(m.Platforms) != 3 || m.Platforms["linux/s390x"] != index.Manifests[2].Digest {
+			t.Errorf("at its registry %v: %+v %v", there, m, err)
+		}
+	}
 }
 
 // TestUnsteadyRegistry: answers that pass by themselves are waited for, as long as the registry says; others are told.
