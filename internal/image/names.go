@@ -44,14 +44,8 @@ func (s *store) name(ctx context.Context, name string, target ocispec.Descriptor
 		if err := s.keepNameless(ctx, old); err != nil {
 			return err
 		}
-		_, err = s.images.Update(ctx, img, "target", "labels")
-	} else {
-		_, err = s.images.Create(ctx, img)
-		if errdefs.IsAlreadyExists(err) {
-			_, err = s.images.Update(ctx, img, "target", "labels")
-		}
 	}
-	if err != nil {
+	if err := s.point(ctx, img); err != nil {
 		return fmt.Errorf("name image %s: %w", name, err)
 	}
 	if nameless := target.Digest.String(); nameless != name {
@@ -60,6 +54,19 @@ func (s *store) name(ctx context.Context, name string, target ocispec.Descriptor
 		}
 	}
 	return nil
+}
+
+// point writes a name down, be it there or not: others make and remove names meanwhile.
+func (s *store) point(ctx context.Context, img images.Image) error {
+	for try := 0; ; try++ {
+		_, err := s.images.Create(ctx, img)
+		if errdefs.IsAlreadyExists(err) {
+			_, err = s.images.Update(ctx, img, "target", "labels")
+		}
+		if try == 9 || !errdefs.IsNotFound(err) {
+			return err
+		}
+	}
 }
 
 // keepNameless gives an image its digest for a name when the one at hand is its last.
