@@ -122,7 +122,7 @@ func TestStacks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sums, err := fslayer.Unpack(t.Context(), r, passed{})
+		sums, err := fslayer.Unpack(t.Context(), r, nothingOf{})
 		if err != nil || k.ID != img.ID || len(k.Diffs) != 1 || sums.Diff != k.Diffs[0] {
 			t.Errorf("%+v %+v %v", k, sums, err)
 		}
@@ -143,6 +143,6 @@ func TestStacks(t *testing.T) {
 	}
 }
 
-type passed struct{}
+type nothingOf struct{}
 
-func (passed) Add(*fslayer.Entry, io.Reader) error { return nil }
+func (nothingOf) Add(*fslayer.Entry, io.Reader) error { return nil }
