@@ -27,13 +27,14 @@ const (
 func nouns() [][2]string {
 	return [][2]string{
 		{"container", "Manage containers"}, {"image", "Manage images"}, {"network", "Manage networks"},
-		{"volume", "Manage volumes"}, {"context", "See which engine commands speak to"}, {"system", "Look at the engine and tidy up"},
+		{"volume", "Manage volumes"}, {"artifact", "Manage artifacts: files that registries keep"},
+		{"manifest", "Manage lists of manifests: images for several platforms"}, {"context", "See which engine commands speak to"}, {"system", "Look at the engine and tidy up"},
 	}
 }
 
 func commands() []command {
 	return slices.Concat(runCommands(), lifeCommands(), lookCommands(), fileCommands(),
-		imageCommands(), networkCommands(), volumeCommands(), systemCommands())
+		imageCommands(), manifestCommands(), artifactCommands(), networkCommands(), volumeCommands(), systemCommands())
 }
 
 func (c *command) names() []string { return append([]string{c.name}, c.also...) }
@@ -95,8 +96,6 @@ func notHere(word string) string {
 		return "signatures of images are not checked, so there is no trust to manage"
 	case "checkpoint":
 		return "containers cannot be frozen to disk yet"
-	case "manifest":
-		return "lists of manifests are not edited yet; wherry push sends those that an image has"
 	}
 	return ""
 }

@@ -119,6 +119,9 @@ func Status(err error) int {
 // IsNotFound tells an engine's "there is no such thing" from other errors.
 func IsNotFound(err error) bool { return Status(err) == http.StatusNotFound }
 
+// Do does a request and decodes the answer into out.
+func (c *Client) Do(ctx context.Context, r Request, out any) error { return c.call(ctx, r, out) }
+
 // Get decodes the answer into out.
 func (c *Client) Get(ctx context.Context, path string, query url.Values, out any) error {
 	return c.call(ctx, Request{Path: path, Query: query}, out)

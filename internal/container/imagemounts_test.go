@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -144,5 +145,35 @@ func TestMountedImagesStay(t *testing.T) {
 	}
 	if _, err := e.tryCreate(request{cmd: sh("true"), h: imageMount("missing:1", "/x", "")}); err == nil || !strings.Contains(err.Error(), "No such image: missing:1") {
 		t.Errorf("a missing image: %v", err)
+	}
+}
+
+// TestMountedArtifact: an artifact is a directory of its files.
+func TestMountedArtifact(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	var files bytes.Buffer
+	w := tar.NewWriter(&files)
+	for _, name := range []string{"model.bin", "doc/readme"} {
+		if err := errors.Join(w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: 4}), func() error { _, err := w.Write([]byte("data")); return err }()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	artifacts := image.Artifacts{S: e.images}
+	if _, err := artifacts.Add(ctx, &files, image.AddOptions{Name: "model:1"}); err != nil {
+		t.Fatal(err)
+	}
+	id := e.create(request{cmd: sh("cd /m; stat -c '%u %a' model.bin; cat model.bin doc/readme; echo x 2>/dev/null >>model.bin || echo refused"), h: imageMount("model:1", "/m", "")})
+	if err := artifacts.Remove(ctx, "model:1"); err == nil {
+		t.Error("an artifact that is mounted was removed")
+	}
+	e.again()
+	exit := e.arm(id, container.WaitConditionNextExit)
+	e.start(id)
+	if e.take(exit); e.output(id) != "0 444\ndatadatarefused\n" {
+		t.Errorf("%q", e.output(id))
 	}
 }

@@ -41,7 +41,7 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]image.Summary, err
 	}
 	out := []image.Summary{}
 	for i, e := range list {
-		if !keep(e) {
+		if e.artifact || !keep(e) {
 			continue
 		}
 		sum := summary(e, o.Filters["reference"])

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/containerd/errdefs"
 )
@@ -9,6 +10,13 @@ import (
 // Mountable finds a local image or artifact whose files are to be mounted into a container: the host's platform, or the only one that is
 // here, since files need not run.
 func Mountable(ctx context.Context, s *Service, name string) (*Image, error) {
+	if found, err := s.find(in(ctx), name); err == nil && s.isArtifact(in(ctx), found.Target) {
+		dir, err := artifactDir(in(ctx), s.store, found.Target)
+		if err != nil {
+			return nil, fmt.Errorf("artifact %s: %w", familiar(found.Name), err)
+		}
+		return &Image{ID: found.Target.Digest, Ref: found.Name, Manifest: found.Target, Lower: []string{dir}}, nil
+	}
 	img, err := s.Resolve(ctx, name, nil)
 	if !errdefs.IsNotFound(err) {
 		return img, err

@@ -24,6 +24,8 @@ type entry struct {
 	updated time.Time
 	created time.Time
 	labels  map[string]string
+
+	artifact bool // not an image
 }
 
 // name points a reference at content. What it pointed at before stays, nameless when that was its last name: containers may use it.
@@ -111,6 +113,8 @@ func (s *store) entries(ctx context.Context) ([]*entry, error) {
 				e.created = *loaded.Config.Created
 			}
 			e.labels = loaded.Config.Config.Labels
+		} else {
+			e.artifact = s.isArtifact(ctx, e.target)
 		}
 	}
 	sort.SliceStable(out, func(i, j int) bool { return out[i].created.After(out[j].created) })

@@ -19,7 +19,7 @@ const childLabel = "containerd.io/gc.ref.content."
 
 // letGo makes an index keep some of its manifests, with what is attested of them, no longer: the next collection frees what nothing else
 // needs. A later pull or load brings them back.
-func (s *store) letGo(ctx context.Context, index ocispec.Descriptor, gone []ocispec.Descriptor) error {
+func (s *blobs) letGo(ctx context.Context, index ocispec.Descriptor, gone []ocispec.Descriptor) error {
 	if len(gone) == 0 || !images.IsIndexType(index.MediaType) {
 		return nil
 	}
@@ -40,11 +40,11 @@ func (s *store) letGo(ctx context.Context, index ocispec.Descriptor, gone []ocis
 				drop[c.Digest.String()] = true
 			}
 		}
-		return s.dropLabels(ctx, d.Digest, drop)
+		return dropLabels(ctx, s, d.Digest, drop)
 	})
 }
 
-func (s *store) dropLabels(ctx context.Context, of digest.Digest, drop map[string]bool) error {
+func dropLabels(ctx context.Context, s *blobs, of digest.Digest, drop map[string]bool) error {
 	info, err := s.content.Info(ctx, of)
 	if err != nil {
 		return err

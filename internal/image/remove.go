@@ -199,7 +199,7 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 	}
 	before := s.taken(ctx)
 	for _, e := range list {
-		if dangling && e.named() || s.pins.hold(e) || s.userOf(e.target.Digest) != "" || !keep(e) {
+		if (dangling || e.artifact) && e.named() || s.pins.hold(e) || s.userOf(e.target.Digest) != "" || !keep(e) {
 			continue
 		}
 		deleted, err := s.removeNames(ctx, e, e.names)

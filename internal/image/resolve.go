@@ -88,7 +88,10 @@ func (s *Service) forgetLayers() {
 func (s *Service) sweep(ctx context.Context) error {
 	s.forgetLayers()
 	defer s.forgetLayers()
-	return s.collect(ctx)
+	if err := s.collect(ctx); err != nil {
+		return err
+	}
+	return dropArtifactDirs(ctx, s.store)
 }
 
 // matcher chooses a platform's image: the host's, or just the one asked for.

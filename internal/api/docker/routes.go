@@ -6,6 +6,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/build"
+
+	images "wherry.dev/wherry/internal/image"
 )
 
 // routes builds the table of everything that is answered. Each noun adds its own routes.
@@ -22,6 +24,8 @@ func routes(s Services, about About, srv *Server) http.Handler {
 	(&imageRoutes{s: s.Images}).add(add)
 	(&transferRoutes{s: s.Images}).add(add)
 	(&storeRoutes{images: s.Images, containers: s.Containers, cleaner: s.Cleaner}).add(add)
+	(&listRoutes{images.Lists{S: s.Images}, images.Manifests{S: s.Images}}).add(add)
+	(&artifactRoutes{images.Artifacts{S: s.Images}, images.Manifests{S: s.Images}}).add(add)
 	(&networkRoutes{s: s.Networks, containers: s.Containers}).add(add)
 	(&volumeRoutes{s: s.Volumes}).add(add)
 	absentRoutes(add)
