@@ -272,7 +272,7 @@ func (w *locking) lookUp(ctx context.Context, names []string) error {
 		return nil
 	}
 	_ = each(w.app, failed, func(name string) error { return answers[name].err })
-	return fmt.Errorf("%s is left as it was", w.file.Path)
+	return fmt.Errorf("nothing is written to %s", w.file.Path)
 }
 
 // report says how images changed.

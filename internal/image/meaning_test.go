@@ -141,6 +141,32 @@ func TestStacks(t *testing.T) {
 	if _, err := StackOf(t.Context(), b, name, StackOptions{}); !errdefs.IsNotFound(err) {
 		t.Errorf("nothing of it is here: %v", err)
 	}
+
+	// One whose layer is only kept unpacked reads it where the other image comes from.
+	here, err := StackOf(t.Context(), a, name, StackOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
+	if err := a.content.Delete(in(t.Context()), here.layers[0].Digest); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := here.Open(t.Context(), 0); !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "not kept as it came") {
+		t.Errorf("nowhere: %v", err)
+	}
+	there, err := StackOf(t.Context(), a, name, StackOptions{Registry: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer there.Close()
+	here.Borrow(there)
+	r, err := here.Open(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sums, err := fslayer.Unpack(t.Context(), r, nothingOf{}); err != nil || sums.Diff != here.Diffs[0] {
+		t.Errorf("borrowed: %+v %v", sums, err)
+	}
 }
 
 type nothingOf struct{}

@@ -140,5 +140,12 @@ func (k *Stack) Open(ctx context.Context, i int) (io.ReadCloser, error) {
 	return k.fetcher.Fetch(ctx, l)
 }
 
+// Borrow lets the stack read what is not kept here where another image of the same repository comes from.
+func (k *Stack) Borrow(other *Stack) {
+	if k.fetcher == nil {
+		k.fetcher = other.fetcher
+	}
+}
+
 // Close lets go of the image.
 func (k *Stack) Close() { k.done() }

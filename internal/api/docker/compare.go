@@ -41,6 +41,7 @@ func (i *imageRoutes) compareFiles(w http.ResponseWriter, r *http.Request) error
 		return err
 	}
 	defer after.Close()
+	before.Borrow(after)
 	return streamChanges(r.Context(), w, before, after)
 }
 
