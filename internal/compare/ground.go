@@ -27,6 +27,9 @@ func lookup(dir *os.File, name string) (*state, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look at %s in the layers that both images have: %w", name, err)
 	}
+	if st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 {
+		return nil, nil // the whiteout of a layer that has nothing below it
+	}
 	s := &state{mode: st.Mode & 0o7777, uid: st.Uid, gid: st.Gid, ground: true}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
