@@ -28,13 +28,14 @@ func nouns() [][2]string {
 	return [][2]string{
 		{"container", "Manage containers"}, {"image", "Manage images"}, {"network", "Manage networks"},
 		{"volume", "Manage volumes"}, {"artifact", "Manage artifacts: files that registries keep"},
+		{"policy", "See which images may be pulled and run"},
 		{"manifest", "Manage lists of manifests: images for several platforms"}, {"context", "See which engine commands speak to"}, {"system", "Look at the engine and tidy up"},
 	}
 }
 
 func commands() []command {
 	return slices.Concat(runCommands(), lifeCommands(), lookCommands(), fileCommands(),
-		imageCommands(), manifestCommands(), artifactCommands(), networkCommands(), volumeCommands(), systemCommands())
+		imageCommands(), manifestCommands(), artifactCommands(), policyCommands(), networkCommands(), volumeCommands(), systemCommands())
 }
 
 func (c *command) names() []string { return append([]string{c.name}, c.also...) }
@@ -93,7 +94,7 @@ func notHere(word string) string {
 	case "plugin":
 		return "this engine takes no plugins"
 	case "trust":
-		return "signatures of images are not checked, so there is no trust to manage"
+		return "Docker's content trust is not used; which signatures images need stands in a policy file, see wherry policy --help"
 	case "checkpoint":
 		return "containers cannot be frozen to disk yet"
 	}

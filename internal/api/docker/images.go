@@ -16,6 +16,8 @@ func (i *imageRoutes) add(add adder) {
 	add("GET /images/json", i.list)
 	add("GET /wherry/meaning", i.meaning)
 	add("GET /wherry/images/files", i.compareFiles)
+	add("GET /wherry/policy", i.policy)
+	add("GET /wherry/policy/check", i.policyCheck)
 	add("GET /images/search", i.search)
 	add("POST /images/prune", i.prune)
 	add("DELETE /images/{name...}", i.remove)
