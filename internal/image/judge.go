@@ -54,7 +54,7 @@ func JudgeByPolicy(ctx context.Context, s *Service, name string, o JudgeOptions)
 	case err == nil && !o.Registry:
 		j, err = s.gate.judgeLocal(in(ctx), p, s.store, img, true)
 	case err == nil, errdefs.IsNotFound(err):
-		j, err = s.judgeThere(ctx, p, name, o)
+		j, err = o.there(ctx, s, p, name)
 	}
 	if err != nil && !isRefusal(err) {
 		return j, err
@@ -63,7 +63,7 @@ func JudgeByPolicy(ctx context.Context, s *Service, name string, o JudgeOptions)
 	return j, nil
 }
 
-func (s *Service) judgeThere(ctx context.Context, p *policy.Policy, name string, o JudgeOptions) (Judgement, error) {
+func (o JudgeOptions) there(ctx context.Context, s *Service, p *policy.Policy, name string) (Judgement, error) {
 	r, err := ref.Parse(name)
 	if err != nil {
 		return Judgement{}, err
