@@ -37,8 +37,10 @@ func (p *pull) blobInto(ctx context.Context, into content.Ingester, d ocispec.De
 	return p.s.registries.Retry(ctx, func(wait time.Duration, err error) { p.o.say(short(d), "Retrying in %s: %s", wait, err) }, func() error {
 		_, begun := p.s.content.Status(ctx, remotes.MakeRefKey(ctx, d))
 		err := p.fetch(ctx, into, d)
-		if begun == nil && errdefs.IsFailedPrecondition(err) {
-			err = p.fetch(ctx, into, d) // what was here from before may have come to harm on this disk
+		// What was here from before may have come to harm on this disk, or a mirror has sent something else.
+		for errdefs.IsFailedPrecondition(err) && (begun == nil || p.fetcher.Distrust(d.Digest)) {
+			begun = err
+			err = p.fetch(ctx, into, d)
 		}
 		return err
 	})

@@ -303,6 +303,9 @@ func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 	if err := p.s.label(ctx, target.Digest, labelFrom+keyOf(p.ref.Name()), p.ref.String()); err != nil {
 		return err
 	}
+	if err := (origins{p.s.store}).note(ctx, p.ref, target); err != nil {
+		return err
+	}
 	p.o.say("", "Digest: %s", target.Digest)
 	if err == nil && fresh {
 		p.o.say("", "%s was %s%s", p.ref.Familiar(), old.Target.Digest, stillUsed(p.s.counts()[old.Target.Digest]))

@@ -4,16 +4,11 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/platforms"
 	"github.com/moby/moby/api/types/events"
 	registrytypes "github.com/moby/moby/api/types/registry"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"wherry.dev/wherry/internal/ref"
@@ -42,11 +37,7 @@ func (s *Service) Push(ctx context.Context, name string, o TransferOptions) erro
 		return err
 	}
 	o.say("", "The push refers to repository [%s]", r.Name())
-	pusher, err := s.registries.Client(ctx, r, o.Auth).Pusher(ctx, target.Digest)
-	if err != nil {
-		return registry.Explain("push "+r.Familiar(), r.Domain, err)
-	}
-	if err := remotes.PushContent(ctx, reportingPusher{pusher, &o, &sync.Map{}}, target, s.content, nil, platforms.All, nil); err != nil {
+	if err := send(ctx, s, r, target, &o); err != nil {
 		return registry.Explain("push "+r.Familiar(), r.Domain, err)
 	}
 	o.say("", "%s: digest: %s size: %d", r.Tag, target.Digest, target.Size)
@@ -92,55 +83,6 @@ func (s *store) pushTarget(ctx context.Context, img images.Image, platform *ocis
 	}
 	d.Platform = nil
 	return d, nil
-}
-
-// reportingPusher says what is sent.
-type reportingPusher struct {
-	remotes.Pusher
-	o    *TransferOptions
-	said *sync.Map
-}
-
-func (p reportingPusher) Push(ctx context.Context, d ocispec.Descriptor) (content.Writer, error) {
-	w, err := p.Pusher.Push(ctx, d)
-	if !images.IsLayerType(d.MediaType) {
-		return w, err
-	}
-	switch {
-	case errdefs.IsAlreadyExists(err):
-		p.o.say(short(d), "Layer already exists")
-		return w, err
-	case err != nil:
-		return w, err
-	}
-	p.o.say(short(d), "Preparing")
-	return &reportingWriter{Writer: w, d: d, o: p.o}, nil
-}
-
-type reportingWriter struct {
-	content.Writer
-	d    ocispec.Descriptor
-	o    *TransferOptions
-	sent int64
-	told int64
-}
-
-func (w *reportingWriter) Write(b []byte) (int, error) {
-	n, err := w.Writer.Write(b)
-	w.sent += int64(n)
-	if w.o.Progress != nil && w.sent-w.told >= 512<<10 {
-		w.told = w.sent
-		w.o.Progress(Progress{ID: short(w.d), Status: "Pushing", Current: w.sent, Total: w.d.Size})
-	}
-	return n, err
-}
-
-func (w *reportingWriter) Commit(ctx context.Context, size int64, expected digest.Digest, opts ...content.Opt) error {
-	err := w.Writer.Commit(ctx, size, expected, opts...)
-	if err == nil || errdefs.IsAlreadyExists(err) {
-		w.o.say(short(w.d), "Pushed")
-	}
-	return err
 }
 
 // Login tries credentials at their registry and returns an identity token if it gave one.

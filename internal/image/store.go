@@ -94,7 +94,10 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 }
 
 // Close closes the store. Nothing may be using it.
-func (s *Service) Close() error { return errors.Join(s.uses.save(nil), s.close()) }
+func (s *Service) Close() error {
+	s.registries.Close()
+	return errors.Join(s.uses.save(nil), s.close())
+}
 
 // store is what lies on disk: content by digest, names, leases, and layers as snapshots.
 type store struct {

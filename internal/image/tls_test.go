@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -113,7 +114,7 @@ func TestStalledDownloads(t *testing.T) {
 				http.ServeContent(w, r, "", time.Time{}, strings.NewReader(string(plain)))
 				return
 			}
-			w.Header().Set("Content-Length", "300000")
+			w.Header().Set("Content-Length", strconv.Itoa(len(plain)))
 			_, _ = w.Write(plain[:1000])
 			w.(http.Flusher).Flush()
 			<-r.Context().Done()

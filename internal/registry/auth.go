@@ -22,13 +22,14 @@ import (
 	"wherry.dev/wherry/internal/version"
 )
 
-// authorizer answers the challenges of one registry with the credentials that were given for it (docs/decisions/0005): they go to the
+// authorizer answers the challenges of one host with the credentials that were given for it (docs/decisions/0005): they go to the
 // registry's own host and port, and to a token service over TLS within the same registrable domain. Whoever else asks is treated as if
 // there were none. It is a docker.Authorizer.
 type authorizer struct {
 	home   string // host[:port] that the credentials were given for
 	plain  bool   // home may be spoken to without TLS
 	creds  *registry.AuthConfig
+	header http.Header  // what the settings give for home beside them
 	client *http.Client // of token requests; follows no redirects
 
 	mu       sync.Mutex // guards what follows
@@ -48,7 +49,7 @@ type token struct {
 
 func newAuthorizer(home string, plain bool, creds *registry.AuthConfig, tr http.RoundTripper) *authorizer {
 	a := &authorizer{home: home, plain: plain, asked: map[string]auth.Challenge{}, tokens: map[tokenKey]token{}}
-	a.client = &http.Client{Transport: tokenTransport{a, tr}, Timeout: 30 * time.Second,
+	a.client = &http.Client{Transport: tr, Timeout: 30 * time.Second,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	if creds != nil && (creds.Username != "" || creds.IdentityToken != "" || creds.RegistryToken != "") {
 		if at := serverHost(creds.ServerAddress); creds.ServerAddress != "" && at != home {
@@ -60,56 +61,12 @@ func newAuthorizer(home string, plain bool, creds *registry.AuthConfig, tr http.
 	return a
 }
 
-// tokenTransport reaches a token service at the registry's own address, or of a registry with TLS, like the registry: its certificates may
-// be of the same private authority. What is unchecked for a registry without TLS is not for others.
-type tokenTransport struct {
-	a    *authorizer
-	home http.RoundTripper
-}
-
-func (t tokenTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	if t.a.plain && !t.a.isHome(r.URL) {
-		return http.DefaultTransport.RoundTrip(r)
-	}
-	return t.home.RoundTrip(r)
-}
-
-// serverHost is the registry that a server address of a login means.
-func serverHost(address string) string {
-	if _, rest, ok := strings.Cut(address, "://"); ok {
-		address = rest
-	}
-	host, _, _ := strings.Cut(address, "/")
-	switch host {
-	case "", "docker.io", "index.docker.io", "registry-1.docker.io":
-		return registryHost("docker.io")
-	}
-	return host
-}
-
 // isHome says that a request to u reaches the registry itself.
 func (a *authorizer) isHome(u *url.URL) bool {
 	if u.Scheme != "https" && !(u.Scheme == "http" && a.plain) {
 		return false
 	}
-	if strings.EqualFold(u.Host, a.home) {
-		return true
-	}
-	return strings.EqualFold(hostname(u.Host), hostname(a.home)) && portOf(u.Host, u.Scheme) == portOf(a.home, u.Scheme)
-}
-
-func portOf(host, scheme string) string {
-	if _, port, err := net.SplitHostPort(host); err == nil {
-		return port
-	}
-	return map[string]string{"http": "80", "https": "443"}[scheme]
-}
-
-func hostname(host string) string {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		return h
-	}
-	return strings.Trim(host, "[]")
+	return sameHost(u.Host, a.home, u.Scheme)
 }
 
 // trusts says that a token service at u may see the credentials.
@@ -136,7 +93,16 @@ func site(host string) string {
 // Authorize puts on a request what its host asked for, and takes off what a redirect may have carried along.
 func (a *authorizer) Authorize(ctx context.Context, req *http.Request) error {
 	req.Header.Del("Authorization")
-	if a.creds != nil && a.creds.RegistryToken != "" && a.isHome(req.URL) {
+	home := a.isHome(req.URL)
+	for key, values := range a.header {
+		if req.Header.Del(key); home {
+			req.Header[key] = values
+		}
+	}
+	if home && a.header.Get("Authorization") != "" {
+		return nil
+	}
+	if a.creds != nil && a.creds.RegistryToken != "" && home {
 		req.Header.Set("Authorization", "Bearer "+a.creds.RegistryToken)
 		return nil
 	}
@@ -147,7 +113,7 @@ func (a *authorizer) Authorize(ctx context.Context, req *http.Request) error {
 	case !ok:
 		return nil
 	case c.Scheme == auth.BasicAuth:
-		if a.creds != nil && a.isHome(req.URL) {
+		if a.creds != nil && home {
 			req.SetBasicAuth(a.creds.Username, a.creds.Password)
 		}
 		return nil

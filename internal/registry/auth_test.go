@@ -50,18 +50,19 @@ func TestWhoIsTrustedWithCredentials(t *testing.T) {
 func TestTLSIsNotGivenUp(t *testing.T) {
 	// A realm without TLS is refused even to those who have no credentials.
 	c := NewPool(Options{}).Client(t.Context(), ref.Reference{Domain: "registry.example.com", Path: "a/b", Tag: "latest"}, &registry.AuthConfig{Username: "me", Password: "secret"})
-	if _, err := c.hosts(); err != nil {
+	e, err := c.itself()
+	if err != nil {
 		t.Fatal(err)
 	}
 	req := httptest.NewRequest("GET", "https://registry.example.com/v2/", nil)
 	resp := &http.Response{StatusCode: 401, Request: req, Header: http.Header{"Www-Authenticate": {`Bearer realm="http://auth.example.com/token"`}}}
-	if err := c.auth.AddResponses(t.Context(), []*http.Response{resp}); err != nil {
+	if err := e.auth.AddResponses(t.Context(), []*http.Response{resp}); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.auth.Authorize(t.Context(), req); !errdefs.IsPermissionDenied(err) {
+	if err := e.auth.Authorize(t.Context(), req); !errdefs.IsPermissionDenied(err) {
 		t.Fatal(err)
 	}
-	if err := c.auth.checkRedirect(httptest.NewRequest("GET", "http://registry.example.com/v2/", nil), nil); !errdefs.IsPermissionDenied(err) {
+	if err := e.auth.checkRedirect(httptest.NewRequest("GET", "http://registry.example.com/v2/", nil), nil); !errdefs.IsPermissionDenied(err) {
 		t.Fatal(err)
 	}
 }

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +12,6 @@ import (
 	"syscall"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
-	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
 )
 
@@ -39,13 +39,16 @@ func Explain(what, host string, err error) error {
 	case errors.As(err, &dns):
 		text = fmt.Sprintf("%s: the registry's name %s cannot be resolved: %v", what, host, dns)
 		return &explained{text, []error{err, errdefs.ErrUnavailable}}
+	case errors.As(err, &op) && op.Op == "proxyconnect":
+		text = fmt.Sprintf("%s: the proxy that the engine's environment names (HTTPS_PROXY, HTTP_PROXY) cannot be used: %v", what, op.Err)
+		return &explained{text, []error{err, errdefs.ErrUnavailable}}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		text = fmt.Sprintf("%s: connection refused: nothing listens at %s: is the registry running?", what, host)
 		return &explained{text, []error{err, errdefs.ErrUnavailable}}
 	case strings.Contains(text, "server gave HTTP response to HTTPS client"):
 		return fmt.Errorf("%s: the registry speaks plain HTTP: start wherryd with --insecure-registry %s if that is meant: %w: %w", what, host, err, errdefs.ErrUnavailable)
 	case strings.Contains(text, "x509:"), strings.Contains(text, "tls:"):
-		return fmt.Errorf("%s: the registry's certificate is not trusted: put that of its authority into /etc/docker/certs.d/%s/ca.crt: %w: %w", what, host, err, errdefs.ErrUnavailable)
+		return fmt.Errorf("%s: %s: %w: %w", what, explainTLS(err, host), err, errdefs.ErrUnavailable)
 	case errors.Is(err, syscall.ENOSPC):
 		return fmt.Errorf("%s: the disk is full: free space, or remove images with `wherry rmi`: %w", what, err)
 	case errors.As(err, &op), errors.Is(err, io.ErrUnexpectedEOF):
@@ -54,11 +57,27 @@ func Explain(what, host string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
+// explainTLS says what to do about a certificate.
+func explainTLS(err error, host string) string {
+	var invalid x509.CertificateInvalidError
+	var name x509.HostnameError
+	text := err.Error()
+	switch {
+	case errors.As(err, &name):
+		return fmt.Sprintf("the registry's certificate is not for the name %s", host)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "the registry's certificate is not valid at this time (look at the machine's clock, too)"
+	case strings.Contains(text, "certificate required"), strings.Contains(text, "bad certificate"):
+		return fmt.Sprintf("the registry wants a client's certificate: put client.cert and client.key into /etc/docker/certs.d/%s", host)
+	}
+	return fmt.Sprintf("the registry's certificate is not trusted: put that of its authority into /etc/docker/certs.d/%s/ca.crt", host)
+}
+
 // statusOf is the answer of a registry that an error is about, 0 for none.
 func statusOf(err error) int {
-	var unexpected remoteerrors.ErrUnexpectedStatus
-	if errors.As(err, &unexpected) {
-		return unexpected.StatusCode
+	var answer *StatusError
+	if errors.As(err, &answer) {
+		return answer.Status
 	}
 	return 0
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -26,11 +27,14 @@ func (p *Pool) Login(ctx context.Context, a registry.AuthConfig) (registry.AuthR
 	}
 	a.ServerAddress = ""
 	c := p.Client(ctx, r, &a)
-	if _, err := c.hosts(); err != nil {
+	e, err := c.itself()
+	if err != nil {
 		return registry.AuthResponse{}, err
 	}
-	c.auth.offline = true
-	resp, err := c.get(ctx, "/", nil, "")
+	e.auth.offline = true
+	at := e.base
+	at.Path += "/"
+	resp, err := e.ask(ctx, request{method: http.MethodGet, url: &at, header: http.Header{}}, http.StatusOK)
 	if errors.Is(err, docker.ErrInvalidAuthorization) {
 		if held := (*withheldError)(nil); errors.As(err, &held) {
 			return registry.AuthResponse{}, fmt.Errorf("login to %s: %w: %w", domain, held, errdefs.ErrUnauthenticated)
@@ -40,6 +44,6 @@ func (p *Pool) Login(ctx context.Context, a registry.AuthConfig) (registry.AuthR
 	if err != nil {
 		return registry.AuthResponse{}, Explain("login "+domain, domain, err)
 	}
-	resp.Body.Close()
-	return registry.AuthResponse{Status: "Login Succeeded", IdentityToken: c.auth.refresh}, nil
+	drain(resp)
+	return registry.AuthResponse{Status: "Login Succeeded", IdentityToken: e.auth.refresh}, nil
 }

@@ -86,14 +86,14 @@ func readReferrers(resp *http.Response) ([]ocispec.Descriptor, url.Values, error
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the list of referrers: %w", err)
 	}
-	link, rel, _ := strings.Cut(resp.Header.Get("Link"), ";")
-	if !strings.Contains(rel, "next") || len(list) == 0 {
+	link := nextLink(resp.Header.Get("Link"))
+	if link == "" || len(list) == 0 {
 		return list, nil, nil
 	}
 	here := resp.Request.URL
-	next, err := here.Parse(strings.Trim(link, " <>"))
+	next, err := here.Parse(link)
 	if err != nil || next.Host != here.Host || next.Path != here.Path || next.RawQuery == here.RawQuery {
-		return nil, nil, fmt.Errorf("the registry names %q as the next page of referrers: refused: %w", link, errdefs.ErrInvalidArgument)
+		return nil, nil, fmt.Errorf("the registry names %q as the next page of referrers: refused: %w", clip(link), errdefs.ErrInvalidArgument)
 	}
 	return list, next.Query(), nil
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -20,11 +19,7 @@ func (c *Client) Tagged(tag string) *Client {
 
 // Referrers lists what the registry says to be about d: signatures, attestations. A registry that knows none, or keeps no such lists, has none.
 func (f *Fetcher) Referrers(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
-	lists, ok := f.next.(remotes.ReferrersFetcher)
-	if !ok {
-		return nil, nil
-	}
-	list, err := lists.FetchReferrers(ctx, d)
+	list, err := f.c.Referrers(ctx, d, "")
 	if errdefs.IsNotFound(err) {
 		return nil, nil
 	}
@@ -45,6 +40,9 @@ func (f *Fetcher) Small(ctx context.Context, d ocispec.Descriptor, limit int64) 
 	}
 	defer r.Close()
 	b, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if errdefs.IsFailedPrecondition(err) { // another size
+		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -1,29 +1,26 @@
 // Package registry speaks to registries: it resolves references, reads and writes content, lists tags and tries logins.
 //
-// A Pool knows how registries are reached: certificates, mirrors, which may do without TLS. A Client is one repository of one registry with
-// the credentials that were given for it. Both are safe for many goroutines, and nothing here is on disk. It stands on containerd's client
-// of the distribution protocol; who is sent credentials is decided here (docs/decisions/0005).
+// A Pool knows how registries are reached: certificates, mirrors, which may do without TLS; it keeps connections. A Client is one
+// repository of one registry with the credentials that were given for it. Both are safe for many goroutines, and nothing here is on disk.
+// Settings are read in the forms that Docker and containerd have for them (certs.d, hosts.toml), each time that a client is made. Who is sent
+// credentials is decided here (docs/decisions/0005); what comes is held against sizes here and against digests by who reads it.
 package registry
 
 import (
 	"context"
-	"crypto/tls"
+	"crypto/sha256"
 	"fmt"
-	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
-	"github.com/containerd/containerd/v2/core/remotes/docker/config"
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/registry"
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/net/http/httpproxy"
 
 	"wherry.dev/wherry/internal/ref"
-	"wherry.dev/wherry/internal/version"
 )
 
 // Options of NewPool.
@@ -32,12 +29,20 @@ type Options struct {
 	HostDirs []string      // folders with <host>/ca.crt, client certificates, or hosts.toml; nil: Docker's, containerd's and Wherry's in /etc
 	Pause    time.Duration // before what failed is tried again; doubles; 0: 200 ms
 	Patience time.Duration // how long a registry may send nothing in the middle of a download; 0: a minute
+	Answer   time.Duration // how long it may take to begin an answer, or to take what is sent; 0: a minute
+	Chunk    int64         // size of the parts of an upload to a registry that takes no large ones; 0: 16 MiB
 }
 
-// Pool knows how registries are reached.
-type Pool struct{ o Options }
+// Pool knows how registries are reached, and keeps connections to them.
+type Pool struct {
+	o     Options
+	proxy func(*http.Request) (*url.URL, error)
 
-// NewPool makes a pool.
+	mu         sync.Mutex // guards what follows
+	transports map[[sha256.Size]byte]*http.Transport
+}
+
+// NewPool makes a pool. Proxies are those that the environment names now.
 func NewPool(o Options) *Pool {
 	if o.HostDirs == nil {
 		o.HostDirs = []string{"/etc/wherry/certs.d", "/etc/containerd/certs.d", "/etc/docker/certs.d"}
@@ -48,105 +53,133 @@ func NewPool(o Options) *Pool {
 	if o.Patience == 0 {
 		o.Patience = time.Minute
 	}
-	return &Pool{o}
+	if o.Answer == 0 {
+		o.Answer = time.Minute
+	}
+	if o.Chunk == 0 {
+		o.Chunk = 16 << 20
+	}
+	proxy := httpproxy.FromEnvironment().ProxyFunc() // loopback addresses have none
+	return &Pool{o: o, transports: map[[sha256.Size]byte]*http.Transport{}, proxy: func(r *http.Request) (*url.URL, error) { return proxy(r.URL) }}
 }
 
 // Client is one repository, with the credentials that were given for its registry.
 type Client struct {
-	Ref   ref.Reference
-	pool  *Pool
-	auth  *authorizer
-	hosts func() ([]docker.RegistryHost, error) // sets auth
+	Ref       ref.Reference
+	pool      *Pool
+	endpoints func() ([]*endpoint, error) // mirrors, then the registry itself
 }
 
 // Client is for r's repository; creds may be nil.
-func (p *Pool) Client(ctx context.Context, r ref.Reference, creds *registry.AuthConfig) *Client {
-	plain := p.plain(r.Domain)
-	home := registryHost(r.Domain)
-	o := config.HostOptions{UpdateClient: p.limitTransport, HostDir: p.hostDir}
-	if plain && !docker.IsLocalhost(r.Domain) {
-		o.DefaultScheme = "http" // tried after TLS has failed
-		o.DefaultTLS = &tls.Config{InsecureSkipVerify: true}
-	}
-	hosts := config.ConfigureHosts(ctx, o)
+func (p *Pool) Client(_ context.Context, r ref.Reference, creds *registry.AuthConfig) *Client {
 	c := &Client{Ref: r, pool: p}
-	c.hosts = sync.OnceValues(func() ([]docker.RegistryHost, error) {
-		list, err := hosts(r.Domain)
+	c.endpoints = sync.OnceValues(func() ([]*endpoint, error) {
+		list, err := p.settings(r.Domain)
 		if err != nil {
 			return nil, fmt.Errorf("settings of registry %s: %w", r.Domain, err)
 		}
-		if len(list) == 0 {
-			return nil, fmt.Errorf("the settings of registry %s name no host: %w", r.Domain, errdefs.ErrInvalidArgument)
-		}
-		c.auth = newAuthorizer(home, plain, creds, list[len(list)-1].Client.Transport)
+		var out []*endpoint
 		for i := range list {
-			list[i].Authorizer = c.auth
-			client := *list[i].Client
-			client.CheckRedirect = c.auth.checkRedirect
-			list[i].Client = &client
+			e, err := p.endpoint(&list[i], r, creds)
+			if err != nil {
+				return nil, fmt.Errorf("settings of registry %s: %w", r.Domain, err)
+			}
+			out = append(out, e)
 		}
-		return list, nil
+		return out, nil
 	})
 	return c
 }
 
-func (c *Client) resolver(tracker docker.StatusTracker) remotes.Resolver {
-	return docker.NewResolver(docker.ResolverOptions{Tracker: tracker, Headers: http.Header{"User-Agent": {"wherry/" + version.Version}},
-		Hosts: func(string) ([]docker.RegistryHost, error) { return c.hosts() }})
+// endpoint is one host that may be asked for a repository's content.
+type endpoint struct {
+	*settings
+	base   url.URL // of the API
+	name   string  // of the repository, at this host
+	ns     string  // the registry that a mirror is asked for, "" for the registry itself
+	auth   *authorizer
+	client *http.Client
 }
 
-// Resolve asks the registry what the client's reference means. The answer is small: a registry that needs minutes for it is not there.
-func (c *Client) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	_, target, err := c.resolver(nil).Resolve(ctx, c.Ref.String())
-	return target, err
-}
-
-// Fetcher reads the repository's content.
-func (c *Client) Fetcher(ctx context.Context) (*Fetcher, error) {
-	f, err := c.resolver(nil).Fetcher(ctx, c.Ref.String())
+func (p *Pool) endpoint(s *settings, r ref.Reference, creds *registry.AuthConfig) (*endpoint, error) {
+	home, err := p.transport(s)
 	if err != nil {
 		return nil, err
 	}
-	return &Fetcher{f, c.pool.o.Patience}, nil
-}
-
-// Pusher writes content into the repository; the manifest with the digest root gets the reference's tag.
-func (c *Client) Pusher(ctx context.Context, root digest.Digest) (remotes.Pusher, error) {
-	return c.resolver(docker.NewInMemoryTracker()).Pusher(ctx, c.Ref.Name()+":"+c.Ref.Tag+"@"+root.String())
-}
-
-// plain says whether a registry may do without TLS: loopback addresses, and those named with --insecure-registry.
-func (p *Pool) plain(host string) bool {
-	if docker.IsLocalhost(host) {
-		return true
+	others := settings{tls: tlsSettings{authorities: s.tls.authorities}}
+	away, err := p.transport(&others)
+	if err != nil {
+		return nil, err
 	}
-	ip := net.ParseIP(hostname(host))
-	for _, insecure := range p.o.Insecure {
-		if host == insecure {
-			return true
+	others.tls.unchecked = true
+	loose, err := p.transport(&others)
+	if err != nil {
+		return nil, err
+	}
+	e := &endpoint{settings: s, base: url.URL{Scheme: s.scheme, Host: s.host, Path: s.path}, name: s.repository(r.Path)}
+	plain := s.scheme == "http" || s.fallback || p.plain(s.host)
+	tries := tries
+	at := registryHost(r.Domain)
+	if s.mirror {
+		creds, tries, e.ns, at = nil, 1, r.Domain, s.host
+	}
+	answer := p.o.Answer
+	if s.mirror {
+		answer = min(answer, 20*time.Second) // there is somebody else to ask
+	}
+	way := &route{home: home, away: away, loose: loose, plain: p.plain}
+	transport := patient{answering{way, answer}, p.o.Pause, tries}
+	e.auth = newAuthorizer(at, plain, creds, transport)
+	e.auth.header = s.header
+	way.isHome = e.auth.isHome
+	if s.fallback {
+		way.home = docker.NewHTTPFallback(home)
+	}
+	e.client = &http.Client{Transport: transport, CheckRedirect: e.auth.checkRedirect}
+	return e, nil
+}
+
+// route chooses the connections for an address: certificates of a client are shown to the host that they are for only, and what is
+// unchecked there is not for others. Other hosts' certificates may be of the same private authority.
+type route struct {
+	home, away, loose http.RoundTripper
+	isHome            func(*url.URL) bool
+	plain             func(host string) bool
+}
+
+func (w *route) RoundTrip(r *http.Request) (*http.Response, error) {
+	switch {
+	case w.isHome(r.URL):
+		return w.home.RoundTrip(r)
+	case w.plain(r.URL.Host):
+		return w.loose.RoundTrip(r)
+	}
+	return w.away.RoundTrip(r)
+}
+
+// able lists the endpoints that may be asked for something.
+func (c *Client) able(need docker.HostCapabilities) ([]*endpoint, error) {
+	list, err := c.endpoints()
+	if err != nil {
+		return nil, err
+	}
+	var out []*endpoint
+	for _, e := range list {
+		if e.can.Has(need) {
+			out = append(out, e)
 		}
-		if _, network, err := net.ParseCIDR(insecure); err == nil && ip != nil && network.Contains(ip) {
-			return true
-		}
 	}
-	return false
+	if len(out) == 0 {
+		return nil, fmt.Errorf("the settings of registry %s name no host that may be asked for this (capabilities in hosts.toml): %w", c.Ref.Domain, errdefs.ErrInvalidArgument)
+	}
+	return out, nil
 }
 
-// hostDir finds the folder with a registry's certificates.
-func (p *Pool) hostDir(host string) (string, error) {
-	for _, dir := range p.o.HostDirs {
-		if found, err := config.HostDirFromRoot(dir)(host); err == nil {
-			return found, nil
-		}
+// itself is the registry, not a mirror.
+func (c *Client) itself() (*endpoint, error) {
+	list, err := c.endpoints()
+	if err != nil {
+		return nil, err
 	}
-	return "", errdefs.ErrNotFound
-}
-
-func registryHost(domain string) string {
-	if domain == "docker.io" {
-		return "registry-1.docker.io"
-	}
-	return domain
+	return list[len(list)-1], nil
 }

@@ -9,51 +9,100 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
 )
 
 // maxTags of one repository are pulled with --all-tags; more is a mistake.
 const maxTags = 10_000
 
+// maxPages is how many parts a list of them may have.
+const maxPages = 1000
+
 // Tags lists a repository's tags, which a registry may hand out in parts.
 // https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-tags
 func (c *Client) Tags(ctx context.Context) ([]string, error) {
-	path := "/" + c.Ref.Path + "/tags/list"
+	endpoints, err := c.able(docker.HostCapabilityResolve)
+	if err != nil {
+		return nil, err
+	}
+	return first(endpoints, func(e *endpoint) ([]string, error) { return e.tags(ctx) })
+}
+
+func (e *endpoint) tags(ctx context.Context) ([]string, error) {
 	var tags []string
-	query := url.Values{}
-	for query != nil {
-		resp, err := c.get(ctx, path, query, "repository:"+c.Ref.Path+":pull")
+	r := e.at(http.MethodGet, "tags", "list")
+	for pages := 0; ; pages++ {
+		resp, err := e.ask(ctx, r, http.StatusOK)
 		if err != nil {
 			return nil, err
 		}
-		var page []string
-		if page, query, err = readTags(resp); err != nil {
+		page, query, err := readTags(resp)
+		if err != nil {
 			return nil, err
 		}
-		if tags = append(tags, page...); len(tags) > maxTags {
+		if tags = append(tags, page...); len(tags) > maxTags || pages > maxPages {
 			return nil, fmt.Errorf("the repository has more than %d tags: pull those that you need by name: %w", maxTags, errdefs.ErrInvalidArgument)
 		}
+		if query == nil {
+			return tags, nil
+		}
+		r.url.RawQuery = query.Encode()
 	}
-	return tags, nil
 }
+
+// maxTagPage is the most that a part may have.
+const maxTagPage = 2 << 20
 
 // readTags gives a page's tags and the query of the next page, which has to be the same registry's.
 func readTags(resp *http.Response) ([]string, url.Values, error) {
-	defer resp.Body.Close()
+	defer drain(resp)
 	var list struct {
 		Tags []string `json:"tags"`
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 16<<20)).Decode(&list); err != nil {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxTagPage+1))
+	if err == nil && len(body) > maxTagPage {
+		err = fmt.Errorf("it has more than %d bytes: %w", maxTagPage, errdefs.ErrInvalidArgument)
+	}
+	if err == nil {
+		err = json.Unmarshal(body, &list)
+	}
+	if err != nil {
 		return nil, nil, fmt.Errorf("read the list of tags: %w", err)
 	}
-	link, rel, _ := strings.Cut(resp.Header.Get("Link"), ";")
-	if len(list.Tags) == 0 || !strings.Contains(rel, "next") {
+	link := nextLink(resp.Header.Get("Link"))
+	if len(list.Tags) == 0 || link == "" {
 		return list.Tags, nil, nil
 	}
 	here := resp.Request.URL
-	next, err := here.Parse(strings.Trim(link, " <>"))
-	if err != nil || next.Host != here.Host || next.Path != here.Path {
-		return nil, nil, fmt.Errorf("the registry names %s as the next page of its tags: refused: %w", link, errdefs.ErrInvalidArgument)
+	next, err := here.Parse(link)
+	if err != nil || next.Host != here.Host || next.Path != here.Path || next.RawQuery == here.RawQuery {
+		return nil, nil, fmt.Errorf("the registry names %q as the next page of its tags: refused: %w", clip(link), errdefs.ErrInvalidArgument)
 	}
 	return list.Tags, next.Query(), nil
+}
+
+// nextLink finds the target of rel="next" in a Link header. https://www.rfc-editor.org/rfc/rfc8288#section-3
+func nextLink(s string) string {
+	for {
+		_, rest, ok := strings.Cut(s, "<")
+		if !ok {
+			return ""
+		}
+		target, params, ok := strings.Cut(rest, ">")
+		if !ok {
+			return ""
+		}
+		if i := strings.IndexByte(params, '<'); i >= 0 {
+			params, s = params[:i], params[i:]
+		} else {
+			s = ""
+		}
+		for param := range strings.FieldsFuncSeq(params, func(r rune) bool { return r == ';' || r == ',' }) {
+			key, value, _ := strings.Cut(strings.TrimSpace(param), "=")
+			if strings.EqualFold(strings.TrimSpace(key), "rel") && strings.EqualFold(strings.Trim(strings.TrimSpace(value), `"`), "next") {
+				return target
+			}
+		}
+	}
 }

@@ -2,56 +2,205 @@ package registry
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strconv"
+	"syscall"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
-
-	"wherry.dev/wherry/internal/version"
 )
 
-// limitTransport gives up on a registry that does not answer; a download that moves may take any time.
-func (p *Pool) limitTransport(c *http.Client) error {
-	t, ok := c.Transport.(*http.Transport)
-	if !ok {
-		return nil
+// maxTransports is how many registries' connections are kept.
+const maxTransports = 64
+
+// transport gives the connections to a host. They are kept as long as the host's settings are the same.
+func (p *Pool) transport(s *settings) (*http.Transport, error) {
+	key := s.fingerprint()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t := p.transports[key]; t != nil {
+		return t, nil
 	}
-	t.DialContext = (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext
-	t.ResponseHeaderTimeout = 60 * time.Second
-	t.TLSHandshakeTimeout = 15 * time.Second
-	t.MaxIdleConnsPerHost = 8
-	t.MaxResponseHeaderBytes = 1 << 20
-	c.Transport = patient{t, p.o.Pause}
-	return nil
+	t, err := p.newTransport(s)
+	if err != nil {
+		return nil, err
+	}
+	if len(p.transports) >= maxTransports {
+		p.dropIdle()
+	}
+	p.transports[key] = t
+	return t, nil
 }
 
-// patient makes a request again that a registry was too busy for, after the time that it names, or a growing one.
+// dropIdle is called with mu held. Requests that are under way go on.
+func (p *Pool) dropIdle() {
+	for _, t := range p.transports {
+		t.CloseIdleConnections()
+	}
+	clear(p.transports)
+}
+
+// Close ends the connections that are idle.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dropIdle()
+}
+
+func (s *settings) fingerprint() [sha256.Size]byte {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %v %v", s.host, s.dialTimeout, s.tls.unchecked)
+	for _, a := range s.tls.authorities {
+		fmt.Fprintf(h, " ca %q", a)
+	}
+	for _, c := range s.tls.clients {
+		fmt.Fprintf(h, " client %q %q", c[0], c[1])
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// newTransport gives up on a registry that does not answer; a download that moves may take any time.
+func (p *Pool) newTransport(s *settings) (*http.Transport, error) {
+	config, err := s.tls.config()
+	if err != nil {
+		return nil, err
+	}
+	dial := s.dialTimeout
+	if dial == 0 {
+		dial = 15 * time.Second
+	}
+	return &http.Transport{
+		Proxy:                  p.proxy,
+		DialContext:            (&net.Dialer{Timeout: dial, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:        config,
+		TLSHandshakeTimeout:    15 * time.Second,
+		ExpectContinueTimeout:  time.Second,
+		IdleConnTimeout:        30 * time.Second,
+		MaxIdleConns:           16,
+		MaxIdleConnsPerHost:    8,
+		MaxResponseHeaderBytes: 256 << 10,
+		DisableCompression:     true, // what comes is what has the digest
+		ReadBufferSize:         64 << 10,
+		WriteBufferSize:        64 << 10,
+	}, nil
+}
+
+func (t *tlsSettings) config() (*tls.Config, error) {
+	c := &tls.Config{InsecureSkipVerify: t.unchecked, MinVersion: tls.VersionTLS12}
+	if len(t.authorities) > 0 {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			return nil, fmt.Errorf("read the machine's certificates: %w", err)
+		}
+		for _, pem := range t.authorities {
+			if !pool.AppendCertsFromPEM(pem) {
+				return nil, fmt.Errorf("a file of authorities has no certificate in it: %w", errdefs.ErrInvalidArgument)
+			}
+		}
+		c.RootCAs = pool
+	}
+	for _, pair := range t.clients {
+		certificate, err := tls.X509KeyPair(pair[0], pair[1])
+		if err != nil {
+			return nil, fmt.Errorf("client certificate: %w: %w", err, errdefs.ErrInvalidArgument)
+		}
+		c.Certificates = append(c.Certificates, certificate)
+	}
+	return c, nil
+}
+
+// answering gives up on a registry that does not begin to answer, or that takes no more of what is sent.
+type answering struct {
+	next  http.RoundTripper
+	limit time.Duration
+}
+
+func (a answering) RoundTrip(r *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	late := fmt.Errorf("%s has not answered for %s: %w", r.URL.Host, a.limit, errdefs.ErrUnavailable)
+	timer := time.AfterFunc(a.limit, func() { cancel(late) })
+	r = r.Clone(ctx)
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = &sending{r.Body, timer, a.limit}
+	}
+	resp, err := a.next.RoundTrip(r)
+	timer.Stop()
+	if err != nil {
+		if context.Cause(ctx) == late {
+			err = late
+		}
+		cancel(nil)
+		return nil, err
+	}
+	resp.Body = &answer{resp.Body, cancel}
+	return resp, nil
+}
+
+// sending gives time anew with each piece that is taken, and more for what a registry does at the end with all of them.
+type sending struct {
+	io.ReadCloser
+	timer *time.Timer
+	limit time.Duration
+}
+
+func (s *sending) Read(b []byte) (int, error) {
+	n, err := s.ReadCloser.Read(b)
+	limit := s.limit
+	if err != nil {
+		limit *= 10
+	}
+	s.timer.Reset(limit)
+	return n, err
+}
+
+// answer ends its request's context with its body.
+type answer struct {
+	io.ReadCloser
+	cancel context.CancelCauseFunc
+}
+
+func (a *answer) Close() error {
+	err := a.ReadCloser.Close()
+	a.cancel(nil)
+	return err
+}
+
+// patient makes a request again that a registry was too busy for, after the time that it names, or a growing one, and one for reading
+// whose connection broke. Requests with a body are made again where the body can be had again.
 type patient struct {
 	next  http.RoundTripper
 	pause time.Duration
+	tries int
 }
 
 func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
 	wait := p.pause
 	for try := 1; ; try++ {
 		resp, err := p.next.RoundTrip(r)
-		if err != nil || try == tries || r.Method != http.MethodGet && r.Method != http.MethodHead ||
-			resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
+		if try >= p.tries || !again(r, resp, err) {
 			return resp, err
 		}
 		after := wait
-		if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && seconds >= 0 {
-			after = time.Duration(seconds) * time.Second
+		if resp != nil {
+			if named, ok := retryAfter(resp.Header.Get("Retry-After"), time.Now()); ok {
+				after = named
+			}
+			if after > time.Minute {
+				return resp, nil // nobody waits that long without a word
+			}
+			_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // the connection is used again when the answer is small
+			resp.Body.Close()
 		}
-		if after > time.Minute {
-			return resp, nil // nobody waits that long without a word
+		if r, err = anew(r); err != nil {
+			return nil, err
 		}
-		resp.Body.Close()
 		select {
 		case <-time.After(after):
 			wait *= 2
@@ -61,51 +210,46 @@ func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 }
 
-// get asks the registry for something small that has no place in a resolver.
-func (c *Client) get(ctx context.Context, path string, query url.Values, scope string) (*http.Response, error) {
-	hosts, err := c.hosts()
+// again says that a request may be made once more.
+func again(r *http.Request, resp *http.Response, err error) bool {
+	if r.Context().Err() != nil || r.Body != nil && r.Body != http.NoBody && r.GetBody == nil {
+		return false
+	}
+	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
 	if err != nil {
-		return nil, err
+		return reads && broken(err)
 	}
-	host := hosts[len(hosts)-1]
-	address := url.URL{Scheme: host.Scheme, Host: host.Host, Path: host.Path + path, RawQuery: query.Encode()}
-	if scope != "" {
-		ctx = docker.WithScope(ctx, scope)
+	switch resp.StatusCode {
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		return true
+	case http.StatusBadGateway, http.StatusGatewayTimeout:
+		return reads
 	}
-	client := *host.Client
-	client.Timeout = 60 * time.Second
-	var responses []*http.Response
-	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
-		if err != nil {
-			return nil, err
-		}
-		req.Header.Set("User-Agent", "wherry/"+version.Version)
-		if err := c.auth.Authorize(ctx, req); err != nil {
-			return nil, err
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			return nil, err
-		}
-		switch resp.StatusCode {
-		case http.StatusOK:
-			return resp, nil
-		case http.StatusUnauthorized:
-			resp.Body.Close()
-			responses = append(responses, resp)
-			if err := c.auth.AddResponses(ctx, responses); err != nil {
-				return nil, err
-			}
-		case http.StatusForbidden:
-			resp.Body.Close()
-			return nil, fmt.Errorf("the registry answers %s: %w", resp.Status, docker.ErrInvalidAuthorization)
-		case http.StatusNotFound:
-			resp.Body.Close()
-			return nil, errdefs.ErrNotFound
-		default:
-			resp.Body.Close()
-			return nil, fmt.Errorf("the registry answers %s", resp.Status)
-		}
+	return false
+}
+
+func anew(r *http.Request) (*http.Request, error) {
+	r = r.Clone(r.Context())
+	if r.GetBody == nil {
+		return r, nil
 	}
+	body, err := r.GetBody()
+	r.Body = body
+	return r, err
+}
+
+// broken says that a connection that stood has ended before its time.
+func broken(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// retryAfter reads seconds, or a date. https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
+func retryAfter(s string, now time.Time) (time.Duration, bool) {
+	if seconds, err := strconv.Atoi(s); err == nil && seconds >= 0 {
+		return time.Duration(min(seconds, 1<<30)) * time.Second, true
+	}
+	if at, err := http.ParseTime(s); err == nil {
+		return max(at.Sub(now), 0), true
+	}
+	return 0, false
 }

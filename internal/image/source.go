@@ -1,0 +1,107 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/pkg/labels"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"wherry.dev/wherry/internal/ref"
+)
+
+// maxNeighbours is how many images of a registry are looked at for blobs that it has.
+const maxNeighbours = 200
+
+// origins remember which repositories content comes from.
+type origins struct{ *store }
+
+// note notes of all content below target that r's repository has it, as containerd does: by labels. A push to another repository of
+// the registry can have it lent from there.
+func (s origins) note(ctx context.Context, r ref.Reference, target ocispec.Descriptor) error {
+	add, err := docker.AppendDistributionSourceLabel(s.content, r.Name())
+	if err != nil {
+		return fmt.Errorf("note where %s comes from: %w", r.Familiar(), err)
+	}
+	for _, d := range s.below(ctx, target) {
+		if slices.Contains(s.of(ctx, r.Domain, d.Digest), r.Path) {
+			continue // a write for nothing
+		}
+		if _, err := add(ctx, d); err != nil {
+			return fmt.Errorf("note where %s comes from: %w", r.Familiar(), err)
+		}
+	}
+	return nil
+}
+
+// of gives the repositories of a registry that a blob is known to come from.
+func (s origins) of(ctx context.Context, domain string, d digest.Digest) []string {
+	info, err := s.content.Info(ctx, d)
+	if err != nil || info.Labels[labels.LabelDistributionSource+"."+domain] == "" {
+		return nil
+	}
+	return strings.Split(info.Labels[labels.LabelDistributionSource+"."+domain], ",")
+}
+
+// below lists the content that is here of a manifest or index and its parts.
+func (s origins) below(ctx context.Context, d ocispec.Descriptor) []ocispec.Descriptor {
+	if _, err := s.content.Info(ctx, d.Digest); err != nil {
+		return nil
+	}
+	out := []ocispec.Descriptor{d}
+	if images.IsManifestType(d.MediaType) || images.IsIndexType(d.MediaType) {
+		children, err := images.Children(ctx, s.content, d)
+		if err != nil {
+			return nil
+		}
+		for _, c := range children {
+			out = append(out, s.below(ctx, c)...)
+		}
+	}
+	return out
+}
+
+// lenders finds the repositories of r's registry that may have a blob: those that it is known to come from, and those of images here that
+// have it too. That something was tagged and never pushed costs one question in vain.
+func (s origins) lenders(ctx context.Context, r ref.Reference) func(digest.Digest) []string {
+	neighbours := sync.OnceValue(func() map[digest.Digest][]string { return s.neighbours(ctx, r) })
+	return func(d digest.Digest) []string {
+		out := slices.DeleteFunc(s.of(ctx, r.Domain, d), func(repo string) bool { return repo == r.Path })
+		for _, repo := range neighbours()[d] {
+			if !slices.Contains(out, repo) {
+				out = append(out, repo)
+			}
+		}
+		return out
+	}
+}
+
+func (s origins) neighbours(ctx context.Context, r ref.Reference) map[digest.Digest][]string {
+	out := map[digest.Digest][]string{}
+	list, err := s.images.List(ctx)
+	if err != nil {
+		return out
+	}
+	looked := 0
+	for _, img := range list {
+		other, err := ref.Parse(img.Name)
+		if err != nil || other.Domain != r.Domain || other.Path == r.Path {
+			continue
+		}
+		if looked++; looked > maxNeighbours {
+			break
+		}
+		for _, d := range s.below(ctx, img.Target) {
+			if !slices.Contains(out[d.Digest], other.Path) {
+				out[d.Digest] = append(out[d.Digest], other.Path)
+			}
+		}
+	}
+	return out
+}
