@@ -30,12 +30,14 @@ func nouns() [][2]string {
 		{"volume", "Manage volumes"}, {"artifact", "Manage artifacts: files that registries keep"},
 		{"policy", "See which images may be pulled and run"},
 		{"manifest", "Manage lists of manifests: images for several platforms"}, {"context", "See which engine commands speak to"}, {"system", "Look at the engine and tidy up"},
+		{"store", "Look for damage in what is kept of images"},
 	}
 }
 
 func commands() []command {
 	return slices.Concat(runCommands(), lifeCommands(), lookCommands(), fileCommands(),
-		imageCommands(), manifestCommands(), artifactCommands(), policyCommands(), networkCommands(), volumeCommands(), systemCommands())
+		imageCommands(), manifestCommands(), artifactCommands(), policyCommands(), networkCommands(), volumeCommands(), systemCommands(),
+		storeCommands())
 }
 
 func (c *command) names() []string { return append([]string{c.name}, c.also...) }

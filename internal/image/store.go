@@ -118,6 +118,9 @@ func openStore(ctx context.Context, o Options) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the content store: %w", err)
 	}
+	if err := os.RemoveAll(filepath.Join(o.Root, scratchDir)); err != nil {
+		return nil, err
+	}
 	at, restore, err := sound(o.Root, o.Log)
 	if err != nil {
 		return nil, err

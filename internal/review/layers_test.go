@@ -27,7 +27,8 @@ leaves:     sysprog < rootfs
 leaves:     cgroup < systemd
 leaves:     erofs
 leaves:     layer
-leaves:     version threads network/link resctrl criu seccomp logs event ref archive settings lockfile sources spec
+leaves:     archive < mend
+leaves:     version threads network/link resctrl criu seccomp logs event ref settings lockfile sources spec
 leaves:     inflate
 leaves:     evidence < policy
 `

@@ -23,6 +23,7 @@ func (s *storeRoutes) add(add adder) {
 	add("POST /wherry/pins", s.pin)
 	add("DELETE /wherry/pins", s.pin)
 	add("GET /wherry/layers", s.layers)
+	add("POST /wherry/store/check", s.checkStore)
 }
 
 func (s *storeRoutes) cleanUp(w http.ResponseWriter, r *http.Request) error {
