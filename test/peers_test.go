@@ -33,6 +33,15 @@ func TestRootlessPodmanRunsContainersThroughOar(t *testing.T) {
 		"--pid", "--fork", "--kill-child")
 }
 
+// TestImagesGoToPeersAndBack: archives and layouts in every format that both know, and lists of manifests through a registry.
+func TestImagesGoToPeersAndBack(t *testing.T) {
+	runPeer(t, "podman", "formats", "to podman\n1\namd64 1\n1\namd64 1\n1\namd64 1\n1\namd64 1\n"+
+		"from podman\nLoaded image: busybox:1\nLoaded image: busybox:1\nLoaded image: busybox:1\nruns here\n"+
+		"to docker\nLoaded image: two:1\nruns there\nLoaded image: two:1\nruns there\n"+
+		"from docker\nLoaded image: busybox:1\nLoaded image: old:1\nruns here\n"+
+		"through a registry\n1\n1\nruns there\n127.0.0.1:5000/two:1\n\"architecture\":\"amd64\"\n\"architecture\":\"arm64\"\n127.0.0.1:5000/two:1\narm64\n127.0.0.1:5000/theirs:1\narm64\n\"architecture\":\"amd64\"\n\"architecture\":\"arm64\"\n2\n")
+}
+
 // runPeer has a script of testdata/peers run containers with a peer, in namespaces of its own.
 func runPeer(t *testing.T, peer, script, want string, namespaces ...string) {
 	t.Helper()
