@@ -3,7 +3,9 @@
 
 Started by run.sh, which brings the engines up. Engines take turns (A B C A B C …), so that a drift of the machine hits all alike; quote
 medians and ratios. Milliseconds unless said."""
-import http.client, json, os, re, socket, statistics, subprocess as sp, sys, tempfile, time
+import http.client, json, os, re, resource, socket, statistics, subprocess as sp, sys, tempfile, time
+
+import layers
 
 P = os.environ["P"]
 RUN = P + "/run"
@@ -181,8 +183,55 @@ def t_small(n):
 
 
 def t_pull(n):
-    image = "127.0.0.1:5000/debian:12"
-    turns("pull of debian (66 MB)", ENGINES, max(3, n // 3), lambda e: ENGINES[e] + ["pull", "-q", image], after=lambda e, _: call(ENGINES[e] + ["rmi", "-f", image]))
+    """Every pull is of a copy that nobody has seen; what was pulled is removed when all pulls have been timed."""
+    n = max(3, n // 4)
+    made = layers.Layers(os.environ["IMAGES"], P + "/data/layers")
+    pulled = []
+    for form in layers.PACK:
+        name = f"pull {form}, {made.size(form) >> 20} MB"
+        row(f"{name}: limit", "(2 cores)", [timed(made.limit, form, P + "/data") for _ in range(n)], "s")
+        engines = [e for e in ENGINES if (e, form) != ("docker", "zstd")]  # Debian's Docker, 20.10, reads no zstd
+        walls, used = {e: [] for e in engines}, {e: [] for e in engines}
+        for i in range(n):
+            for e in engines:
+                image = made.push("127.0.0.1:5000", f"bench/{form}-{e}", str(i), form)
+                sp.run(["sync"])
+                time.sleep(PAUSE)
+                before = cpu(e)
+                walls[e].append(call(ENGINES[e] + ["pull", "-q", image])[0] / 1e3)
+                used[e].append(cpu(e) - before)
+                pulled.append((e, image))
+        for e in engines:
+            row(name, e, walls[e], "s")
+        for e in engines:
+            row(f"{name}: CPU", e, used[e], "s")
+    for e in ENGINES:
+        row("rmi of such an image", e, [call(ENGINES[e] + ["rmi", "-f", image])[0] for by, image in pulled if by == e])
+
+
+def timed(f, *args):
+    began = time.perf_counter()
+    f(*args)
+    return time.perf_counter() - began
+
+
+def cpu(engine):
+    """Seconds of processor time of an engine's processes, and of the commands that were called."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = children.ru_utime + children.ru_stime
+    root = {"wherry": "wherryd", "docker": "dockerd"}.get(engine)
+    if not root:
+        return total
+    stats = {}
+    for p in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            stats[int(p)] = open(f"/proc/{p}/stat").read().rpartition(")")[2].split()
+        except OSError:
+            pass
+    family = [pid(root)]
+    for p in family:
+        family += [q for q, s in stats.items() if int(s[1]) == p]
+    return total + sum(sum(map(int, stats[p][11:15])) for p in family) / os.sysconf("SC_CLK_TCK")
 
 
 def pid(name):

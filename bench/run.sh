@@ -5,7 +5,7 @@
 # its own; all of it ends with the script, the packages stay in $P for the next run.
 set -eu
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd); root=$(dirname "$here")
-export P=${P:-/var/tmp/wherry-bench}
+export P=${P:-/var/tmp/wherry-bench} IMAGES=$root/.cache/images PYTHONDONTWRITEBYTECODE=1
 [ "$(id -u)" = 0 ] || { echo "the bench needs root" >&2; exit 1; }
 [ -x "$root/bin/wherryd" ] || { echo "no binaries: run make build first" >&2; exit 1; }
 [ -f "$root/.cache/images/busybox-1.tar" ] || { echo "no test images: run make images first" >&2; exit 1; }
@@ -57,13 +57,10 @@ up dockerd dockerd --data-root "$P/data/docker" --exec-root /run/docker-exec --p
 ready curl -fs http://127.0.0.1:5000/v2/
 ready wherry -H "unix://$run/wherry.sock" version
 ready docker -H "unix://$run/docker.sock" info
-for image in busybox-1 debian-12 python; do
+for image in busybox-1 python; do
   [ -f "$root/.cache/images/$image.tar" ] || continue
   wherry -H "unix://$run/wherry.sock" load -q -i "$root/.cache/images/$image.tar"
 done
-for image in busybox:1 debian:12; do
-  wherry -H "unix://$run/wherry.sock" tag $image 127.0.0.1:5000/$image
-  wherry -H "unix://$run/wherry.sock" push -q 127.0.0.1:5000/$image
-done
-wherry -H "unix://$run/wherry.sock" rmi debian:12 127.0.0.1:5000/debian:12 >/dev/null # so that pulls find nothing
+wherry -H "unix://$run/wherry.sock" tag busybox:1 127.0.0.1:5000/busybox:1
+wherry -H "unix://$run/wherry.sock" push -q 127.0.0.1:5000/busybox:1
 python3 "$here/bench.py" "$@"
