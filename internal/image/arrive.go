@@ -112,7 +112,7 @@ func (a *arrival) Writer(ctx context.Context, opts ...content.WriterOpt) (conten
 	if err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
-	f := a.store.ingested(ctx, st.Ref)
+	f := a.store.ingested(st.Ref)
 	a.change(func() {
 		switch {
 		case a.file == nil:
@@ -128,19 +128,18 @@ func (a *arrival) Writer(ctx context.Context, opts ...content.WriterOpt) (conten
 	return &arriving{w, a}, nil
 }
 
-// ingested opens the file that a download is written to (containerd, plugins/content/local: ingest/<sha256 of the reference>/data); nil
-// when it is not there.
-func (s *blobs) ingested(ctx context.Context, ref string) *os.File {
-	list, err := s.backend.ListStatuses(ctx)
+// ingested opens the file that a download is written to (containerd, plugins/content/local: ingest/<hash>/{ref,data}); nil when it is not
+// there. References stand behind a namespace and a number there. Other downloads come and go meanwhile.
+func (s *blobs) ingested(ref string) *os.File {
+	found, err := filepath.Glob(filepath.Join(s.dir, "ingest", "*", "ref"))
 	if err != nil {
 		return nil
 	}
-	for _, st := range list {
-		if strings.HasSuffix(st.Ref, "/"+ref) {
-			f, err := os.Open(filepath.Join(s.dir, "ingest", digest.FromString(st.Ref).Encoded(), "data"))
-			if err != nil {
-				return nil
-			}
+	for _, path := range found {
+		if b, err := os.ReadFile(path); err != nil || !strings.HasSuffix(string(b), "/"+ref) {
+			continue
+		}
+		if f, err := os.Open(filepath.Join(filepath.Dir(path), "data")); err == nil {
 			return f
 		}
 	}

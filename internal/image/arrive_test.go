@@ -293,3 +293,44 @@ func TestProgressIsDockers(t *testing.T) {
 		t.Errorf("%q", said)
 	}
 }
+
+// TestNothingStaysOfACutOffPull: when an engine that was killed in the middle of a pull has pulled the image after all, its removal frees
+// everything.
+func TestNothingStaysOfACutOffPull(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "root")
+	var said []string
+	s := reopen(t, root, &said)
+	a, b := layer(t, file1("a", string(mixed(2<<20)))).Bytes(), layer(t, file1("b", string(mixed(3<<20)))).Bytes()
+	h := newSeveral(ocispec.MediaTypeImageLayer, asIs, a, b)
+	name := h.start(t)
+	// What a killed engine leaves: its lease, a layer that it had, one that it was unpacking, and a part of one.
+	ctx, _, err := s.leaseFor(t.Context(), "pull "+name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := descriptor(ocispec.MediaTypeImageLayer, a)
+	if err := content.WriteBlob(ctx, s.content, remotes.MakeRefKey(ctx, d), bytes.NewReader(a), d); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.snaps.Prepare(ctx, unpackPrefix+sum(a), ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = reopen(t, root, &said)
+	if _, err := s.snaps.Stat(in(t.Context()), unpackPrefix+sum(a)); err == nil {
+		t.Error("a layer that is half unpacked is still there")
+	}
+	if err := s.Pull(t.Context(), name, TransferOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Remove(t.Context(), name, RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"snapshots/snapshots/*", "content/blobs/sha256/*", "content/ingest/*"} {
+		if left, err := filepath.Glob(filepath.Join(root, dir)); err != nil || len(left) != 0 {
+			t.Errorf("%s: %q %v", dir, left, err)
+		}
+	}
+}

@@ -73,11 +73,14 @@ func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) erro
 }
 
 func (s *Service) pullOnce(ctx context.Context, c *registry.Client, o TransferOptions) error {
-	held, done, err := s.lease(ctx)
+	why := "pull " + c.Ref.String()
+	held, done, err := s.leaseFor(ctx, why)
 	if err != nil {
 		return err
 	}
-	err = s.pullOne(held, c, o)
+	if err = s.pullOne(held, c, o); err == nil {
+		err = s.endEarlier(held, why)
+	}
 	done()
 	if errors.Is(err, syscall.ENOSPC) {
 		err = errors.Join(err, s.sweep(context.WithoutCancel(ctx))) // what is half here needs its room more than its resumption

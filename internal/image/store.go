@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -102,12 +101,12 @@ func (s *Service) Close() error {
 // store is what lies on disk: content by digest, names, leases, and layers as snapshots.
 type store struct {
 	*blobs
+	*held
 	root   string
 	bolt   *bolt.DB
 	db     *metadata.DB
 	snaps  snapshots.Snapshotter
 	images images.Store
-	leases leases.Manager
 }
 
 func openStore(ctx context.Context, o Options) (*store, error) {
@@ -141,13 +140,14 @@ func openStore(ctx context.Context, o Options) (*store, error) {
 		return nil, errors.Join(fmt.Errorf("read %s: %w", at.db, err), b.Close(), snaps.Close())
 	}
 	s := &store{root: o.Root, bolt: b, db: db, blobs: &blobs{dir: filepath.Join(o.Root, "content"), backend: contents, content: db.ContentStore()}, snaps: db.Snapshotter(snapshotter),
-		images: &copiedNames{Store: metadata.NewImageStore(db), path: filepath.Join(o.Root, namesFile)}, leases: metadata.NewLeaseManager(db)}
+		held:   &held{leases: metadata.NewLeaseManager(db), snaps: db.Snapshotter(snapshotter), opened: time.Now()},
+		images: &copiedNames{Store: metadata.NewImageStore(db), path: filepath.Join(o.Root, namesFile)}}
 	if restore {
 		if err := s.restore(ctx, o.Log); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
 	}
-	return s, s.dropOldLeases(in(ctx))
+	return s, errors.Join(s.dropHalfMade(in(ctx)), s.dropOldLeases(in(ctx)))
 }
 
 // explainFull says what to do about a full disk.
@@ -180,43 +180,6 @@ func (s *store) close() error { return errors.Join(s.snaps.Close(), s.bolt.Close
 
 // in puts a context into the store's namespace.
 func in(ctx context.Context) context.Context { return namespaces.WithNamespace(ctx, namespace) }
-
-// dropOldLeases gives up what operations of an earlier life held. A day is left for taking up a download where it stopped.
-func (s *store) dropOldLeases(ctx context.Context) error {
-	list, err := s.leases.List(ctx)
-	if err != nil {
-		return fmt.Errorf("list leases: %w", err)
-	}
-	for _, l := range list {
-		if time.Since(l.CreatedAt) > 24*time.Hour {
-			_ = s.leases.Delete(ctx, l)
-		}
-	}
-	return nil
-}
-
-// lease keeps what an operation makes from being collected until done is called.
-func (s *store) lease(ctx context.Context) (_ context.Context, done func(), err error) {
-	ctx = in(ctx)
-	l, err := s.leases.Create(ctx, leases.WithRandomID(), leases.WithExpiration(24*time.Hour))
-	if err != nil {
-		return nil, nil, fmt.Errorf("make a lease: %w", err)
-	}
-	after := context.WithoutCancel(ctx)
-	return leases.WithLease(ctx, l.ID), func() { _ = s.leases.Delete(after, l) }, nil
-}
-
-// hold keeps a layer that is here already from being collected while the operation lasts.
-func (s *store) hold(ctx context.Context, chain string) error {
-	id, ok := leases.FromContext(ctx)
-	if !ok {
-		return nil
-	}
-	if err := s.leases.AddResource(ctx, leases.Lease{ID: id}, leases.Resource{ID: chain, Type: "snapshots/" + snapshotter}); err != nil {
-		return fmt.Errorf("hold layer %s: %w", chain, err)
-	}
-	return nil
-}
 
 // collect frees what nothing refers to.
 func (s *store) collect(ctx context.Context) error {

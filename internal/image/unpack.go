@@ -78,7 +78,7 @@ type part struct {
 	unlock        func()        // others may wait for this layer
 }
 
-func (p *part) key() string { return "unpack " + p.chain }
+func (p *part) key() string { return unpackPrefix + p.chain }
 
 func (l *layers) newUnpacking(from feed, list []ocispec.Descriptor, diffs []digest.Digest) *unpacking {
 	u := &unpacking{l: l, from: from, room: make(chan struct{}, mostUnpacking)}
@@ -134,10 +134,11 @@ func (u *unpacking) unpack(ctx context.Context, p *part) error {
 		return err
 	}
 	p.unlock = sync.OnceFunc(unlock)
-	if err := u.l.st.hold(ctx, p.chain); err != nil {
+	here, err := u.l.st.holdLayer(ctx, p.chain)
+	if err != nil {
 		return err
 	}
-	if _, err := u.l.st.snaps.Stat(ctx, p.chain); err == nil {
+	if here {
 		p.unlock()
 		close(p.done)
 		return nil

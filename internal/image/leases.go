@@ -1,0 +1,122 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+)
+
+// held is what operations hold, so that it is not collected while they last.
+type held struct {
+	leases leases.Manager
+	snaps  snapshots.Snapshotter
+	opened time.Time
+}
+
+// unpackPrefix begins the keys of layers that are being unpacked.
+const unpackPrefix = "unpack "
+
+// dropHalfMade takes away layers that an earlier life was unpacking: whoever goes on begins such a layer anew.
+func (s *held) dropHalfMade(ctx context.Context) error {
+	var keys []string
+	err := s.snaps.Walk(ctx, func(_ context.Context, i snapshots.Info) error {
+		if strings.HasPrefix(i.Name, unpackPrefix) {
+			keys = append(keys, i.Name)
+		}
+		return nil
+	})
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("list layers: %w", err)
+	}
+	for _, key := range keys {
+		if err := s.snaps.Remove(ctx, key); err != nil {
+			return fmt.Errorf("drop a layer that is half unpacked: %w", err)
+		}
+	}
+	return nil
+}
+
+// dropOldLeases gives up what operations of an earlier life held. A day is left for taking up a download where it stopped.
+func (s *held) dropOldLeases(ctx context.Context) error {
+	list, err := s.leases.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list leases: %w", err)
+	}
+	for _, l := range list {
+		if time.Since(l.CreatedAt) > 24*time.Hour {
+			_ = s.leases.Delete(ctx, l)
+		}
+	}
+	return nil
+}
+
+// lease keeps what an operation makes from being collected until done is called. One that ctx has already does.
+func (s *held) lease(ctx context.Context) (_ context.Context, done func(), err error) {
+	if _, ok := leases.FromContext(ctx); ok {
+		return in(ctx), func() {}, nil
+	}
+	return s.leaseFor(ctx, "")
+}
+
+// purpose labels leases.
+const purpose = "dev.wherry/purpose"
+
+// leaseFor makes a lease that endEarlier finds.
+func (s *held) leaseFor(ctx context.Context, why string) (_ context.Context, done func(), err error) {
+	ctx = in(ctx)
+	opts := []leases.Opt{leases.WithRandomID(), leases.WithExpiration(24 * time.Hour)}
+	if why != "" {
+		opts = append(opts, leases.WithLabel(purpose, why))
+	}
+	l, err := s.leases.Create(ctx, opts...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a lease: %w", err)
+	}
+	after := context.WithoutCancel(ctx)
+	return leases.WithLease(ctx, l.ID), func() { _ = s.leases.Delete(after, l) }, nil
+}
+
+// endEarlier gives up what earlier lives held for something that is done now.
+func (s *held) endEarlier(ctx context.Context, why string) error {
+	list, err := s.leases.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list leases: %w", err)
+	}
+	for _, l := range list {
+		if l.Labels[purpose] == why && l.CreatedAt.Before(s.opened) {
+			if err := s.leases.Delete(ctx, l); err != nil && !errdefs.IsNotFound(err) {
+				return fmt.Errorf("end a lease: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// hold keeps a layer that is here already from being collected while the operation lasts.
+func (s *held) hold(ctx context.Context, chain string) error {
+	id, ok := leases.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	if err := s.leases.AddResource(ctx, leases.Lease{ID: id}, leases.Resource{ID: chain, Type: "snapshots/" + snapshotter}); err != nil {
+		return fmt.Errorf("hold layer %s: %w", chain, err)
+	}
+	return nil
+}
+
+// holdLayer holds a layer if it is here. A lease on one that is not would outlive an operation that is cut off.
+func (s *held) holdLayer(ctx context.Context, chain string) (here bool, err error) {
+	if _, err := s.snaps.Stat(ctx, chain); err != nil {
+		return false, nil
+	}
+	if err := s.hold(ctx, chain); err != nil {
+		return false, err
+	}
+	_, err = s.snaps.Stat(ctx, chain) // it may have been collected a moment ago
+	return err == nil, nil
+}
