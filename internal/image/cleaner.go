@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -211,7 +212,7 @@ func (p *prunable) release(sizes map[string]int64) (n int64) {
 // candidates are the images that may go, those that were not used for longest first.
 func (c *Cleaner) candidates(ctx context.Context, out *CleanUp) ([]*prunable, map[string]int64, error) {
 	sizes, _, err := c.s.space(ctx)
-	if err != nil {
+	if err != nil && !errors.Is(err, errLeftovers) {
 		return nil, nil, err
 	}
 	list, err := c.s.entries(ctx)

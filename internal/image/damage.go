@@ -29,15 +29,7 @@ type places struct{ db, layers string }
 
 // sound finds the store's parts, and sets aside what is damaged. restore says that names have to come from their copy.
 func sound(root string, log func(error)) (p places, restore bool, err error) {
-	p = places{db: filepath.Join(root, "images.db"), layers: filepath.Join(root, "snapshots")}
-	n := 1
-	for ; ; n++ {
-		next := filepath.Join(root, fmt.Sprintf("snapshots-%d", n+1))
-		if _, err := os.Stat(next); err != nil {
-			break
-		}
-		p.layers = next
-	}
+	p = places{db: filepath.Join(root, "images.db"), layers: currentLayers(root)}
 	found := errors.Join(checkDB(p.db), checkDB(filepath.Join(p.layers, "metadata.db")), checkPresence(root, p))
 	if found == nil {
 		return p, false, nil
@@ -47,10 +39,33 @@ func sound(root string, log func(error)) (p places, restore bool, err error) {
 		return p, false, fmt.Errorf("set the damaged image database aside: %w", err)
 	}
 	old := p.layers
-	p.layers = filepath.Join(root, fmt.Sprintf("snapshots-%d", n+1))
+	p.layers = nextLayers(root)
 	log(fmt.Errorf("image database: %w: it is kept as %s; images are listed from %s and unpacked anew; layers of older containers stay in %s",
 		found, aside, namesFile, old))
 	return p, true, nil
+}
+
+// currentLayers is the folder of layers, the last of those that were begun.
+func currentLayers(root string) string {
+	dir, _ := layersFolders(root)
+	return dir
+}
+
+// nextLayers is the one that is begun when that is damaged.
+func nextLayers(root string) string {
+	_, dir := layersFolders(root)
+	return dir
+}
+
+func layersFolders(root string) (current, next string) {
+	current = filepath.Join(root, "snapshots")
+	for n := 2; ; n++ {
+		next = filepath.Join(root, fmt.Sprintf("snapshots-%d", n))
+		if _, err := os.Stat(next); err != nil {
+			return current, next
+		}
+		current = next
+	}
 }
 
 // checkPresence notices a database that has gone while what it speaks of is there.

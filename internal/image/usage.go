@@ -2,13 +2,13 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/moby/moby/api/types/image"
-	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/archive"
@@ -32,7 +32,12 @@ type Usage struct {
 // DiskUsage adds up what images take. Reclaimable is what only images have that no container uses.
 func (s *Service) DiskUsage(ctx context.Context) (Usage, error) {
 	sizes, u, err := s.space(in(ctx))
-	if err != nil {
+	if errors.Is(err, errLeftovers) { // of what failed: a download that was broken off, a view
+		if err = s.sweep(ctx); err == nil {
+			sizes, u, err = s.space(in(ctx))
+		}
+	}
+	if err != nil && !errors.Is(err, errLeftovers) {
 		return u, err
 	}
 	ctx = in(ctx)
@@ -88,17 +93,22 @@ func (l *layers) taken(ctx context.Context) int64 {
 	return total(sizes)
 }
 
-// space measures every part of the store, named as Service.parts names them, and all that is no part.
+// space measures every part of the store, named as Service.parts names them, and all that is no part. With errLeftovers it is all there, but for
+// what waits to be collected.
 func (l *layers) space(ctx context.Context) (sizes map[string]int64, u Usage, err error) {
 	sizes = map[string]int64{}
 	if err := blobSpace(ctx, l.st.root, sizes, &u); err != nil {
 		return nil, u, fmt.Errorf("measure content: %w", err)
 	}
-	if err := l.layerSpace(ctx, sizes, &u); err != nil {
-		return nil, u, fmt.Errorf("measure layers: %w", err)
+	left := l.layerSpace(ctx, sizes, &u)
+	if left != nil && !errors.Is(left, errLeftovers) {
+		return nil, u, fmt.Errorf("measure layers: %w", left)
 	}
 	u.Paths = append(u.Paths, "content")
-	return sizes, u, databaseSpace(l.st.root, &u)
+	if err := databaseSpace(l.st.root, &u); err != nil {
+		return nil, u, err
+	}
+	return sizes, u, left
 }
 
 func databaseSpace(root string, u *Usage) error {
@@ -129,97 +139,95 @@ func blobSpace(ctx context.Context, root string, sizes map[string]int64, u *Usag
 	return err
 }
 
-// layerSpace takes what layers have from the database, where it was noted when they were made, and walks only what lies beside them.
+// layerSpace takes what layers have from the database, where it was noted when they were made, and walks only what lies beside them: a layer is
+// snapshots/<id>/fs or snapshots/<id>/layer.erofs, as one that is being made is too.
 func (l *layers) layerSpace(ctx context.Context, sizes map[string]int64, u *Usage) error {
-	folders, err := l.layerFolders(ctx)
+	active, layers, empty, err := l.layerSizes(ctx, sizes)
 	if err != nil {
 		return err
-	}
-	apart, unpacked := map[string]bool{}, map[string]bool{} // folders of layers, and those that these are in
-	var files int64                                         // of layers that are a file, which the walk below meets
-	for chain, dir := range folders {
-		usage, err := l.st.snaps.Usage(ctx, chain)
-		if err != nil {
-			continue // it has just been collected
-		}
-		sizes[layerPart+chain] = usage.Size
-		if dir != "" && strings.HasPrefix(dir, l.st.root+"/") {
-			apart[dir], unpacked[filepath.Dir(dir)] = true, true
-		} else {
-			files += usage.Size
-		}
 	}
 	dirs, err := filepath.Glob(filepath.Join(l.st.root, "snapshots*"))
 	if err != nil {
 		return err
 	}
+	current, met := currentLayers(l.st.root), 0
 	for _, dir := range dirs {
 		u.Paths = append(u.Paths, filepath.Base(dir))
 		used, err := archive.UsedBelow(ctx, dir, func(e *archive.Entry) bool {
-			if e.IsDir() && apart[filepath.Join(dir, e.Path)] {
-				return true
+			parts := strings.Split(e.Path, "/")
+			if dir != current || len(parts) < 3 || parts[2] != "fs" && parts[2] != "layer.erofs" {
+				return false
 			}
-			if parts := strings.Split(e.Path, "/"); len(parts) > 1 && !unpacked[filepath.Join(dir, parts[0], parts[1])] {
+			if active[filepath.Join(dir, parts[0], parts[1], parts[2])] {
 				u.Unpacking += archive.SpaceOf(&e.Stat)
+				return false
 			}
-			return false
+			if e.IsDir() && isEmpty(e) { // of a view
+				return false
+			}
+			met++
+			return true
 		})
 		if err != nil {
 			return err
 		}
 		u.Rest += used
 	}
-	u.Rest -= u.Unpacking
-	u.Unpacking = max(0, u.Unpacking-files)
+	u.Rest -= u.Unpacking + empty
+	if met != layers {
+		return errLeftovers
+	}
 	return nil
 }
 
-// layerFolders are the chain ids of all layers, each with its directory, "" where it has none that can be found.
-func (l *layers) layerFolders(ctx context.Context) (map[string]string, error) {
-	parents := map[string]string{}
-	isParent := map[string]bool{}
-	err := l.st.snaps.Walk(ctx, func(_ context.Context, i snapshots.Info) error {
-		if i.Kind == snapshots.KindCommitted {
-			parents[i.Name] = i.Parent
-			isParent[i.Parent] = true
+// errLeftovers says that there are layers on disk that are not in the database any more.
+var errLeftovers = errors.New("layers wait to be collected")
+
+// layerSizes notes the size of each layer, and says where those are that are being made, how many layers are not empty, and what the others take.
+func (l *layers) layerSizes(ctx context.Context, sizes map[string]int64) (active map[string]bool, n int, empty int64, err error) {
+	active = map[string]bool{}
+	var committed, making []string
+	err = l.st.snaps.Walk(ctx, func(_ context.Context, i snapshots.Info) error {
+		switch i.Kind {
+		case snapshots.KindCommitted:
+			committed = append(committed, i.Name)
+		case snapshots.KindActive:
+			making = append(making, i.Name)
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
+	for _, chain := range committed {
+		usage, err := l.st.snaps.Usage(ctx, chain)
+		if err != nil {
+			continue // it has just been collected
+		}
+		sizes[layerPart+chain] = usage.Size
+		if n++; usage.Inodes == 1 && usage.Size <= 4096 {
+			n--
+			empty += usage.Size
+		}
 	}
-	out := make(map[string]string, len(parents))
-	for chain := range parents {
-		out[chain] = ""
-	}
-	for chain := range parents {
-		if isParent[chain] {
+	for _, key := range making {
+		mounts, err := l.st.snaps.Mounts(ctx, key)
+		if err != nil || len(mounts) != 1 {
 			continue
 		}
-		at := chain
-		for _, dir := range l.folders(ctx, digest.Digest(chain)) {
-			out[at], at = dir, parents[at]
+		active[mounts[0].Source] = true
+		for _, o := range mounts[0].Options {
+			if dir, ok := strings.CutPrefix(o, "upperdir="); ok {
+				active[dir] = true
+			}
 		}
 	}
-	return out, nil
+	return active, n, empty, err
 }
 
-// folders are the directories of a layer and those below it.
-func (l *layers) folders(ctx context.Context, top digest.Digest) []string {
-	if dirs := l.known(top); dirs != nil {
-		return dirs
-	}
-	l.mu.Lock()
-	forgotten := l.forgotten
-	l.mu.Unlock()
-	dirs, err := l.where(ctx, top)
+func isEmpty(e *archive.Entry) bool {
+	f, err := archive.OpenBelow(e.Dir, e.Name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
-		return nil
+		return false
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.forgotten == forgotten {
-		l.dirs[top] = dirs
-	}
-	return dirs
+	defer f.Close()
+	names, _ := f.Readdirnames(1)
+	return len(names) == 0
 }
