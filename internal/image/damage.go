@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 )
 
 // A damaged database is set aside and named, and the engine starts without it: names come from images.json, a copy that follows each
@@ -207,9 +208,9 @@ func (c *copiedNames) copy(ctx context.Context) error {
 	return nil
 }
 
-// replaceFile writes data → sync → rename.
+// replaceFile writes data → sync → rename. One at a time does: a file that was left by a kill is the next one's.
 func replaceFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}

@@ -41,15 +41,19 @@ func (s *held) dropHalfMade(ctx context.Context) error {
 	return nil
 }
 
-// dropOldLeases gives up what operations of an earlier life held. A day is left for taking up a download where it stopped.
-func (s *held) dropOldLeases(ctx context.Context) error {
+// dropLeases gives up what operations of an earlier life hold, when they began longer ago than that. At a start a day is left for taking up a
+// download where it stopped; who prunes wants the room.
+func (s *held) dropLeases(ctx context.Context, older time.Duration) error {
 	list, err := s.leases.List(ctx)
 	if err != nil {
 		return fmt.Errorf("list leases: %w", err)
 	}
 	for _, l := range list {
-		if time.Since(l.CreatedAt) > 24*time.Hour {
-			_ = s.leases.Delete(ctx, l)
+		if !l.CreatedAt.Before(s.opened) || time.Since(l.CreatedAt) < older {
+			continue
+		}
+		if err := s.leases.Delete(ctx, l); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("give up lease %s: %w", l.ID, err)
 		}
 	}
 	return nil

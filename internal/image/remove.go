@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -208,7 +209,7 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 			return report, err
 		}
 	}
-	if err := s.sweep(ctx); err != nil {
+	if err := errors.Join(s.dropLeases(ctx, 0), s.sweep(ctx)); err != nil {
 		return report, err
 	}
 	report.SpaceReclaimed = uint64(max(0, before-s.taken(ctx)))

@@ -146,8 +146,10 @@ func openStore(ctx context.Context, o Options) (*store, error) {
 		if err := s.restore(ctx, o.Log); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
+	} else if err := dropOrphans(in(ctx), s, snaps); err != nil {
+		o.Log(err) // it costs room, nothing more
 	}
-	return s, errors.Join(s.dropHalfMade(in(ctx)), s.dropOldLeases(in(ctx)))
+	return s, errors.Join(s.dropHalfMade(in(ctx)), s.dropLeases(in(ctx), 24*time.Hour))
 }
 
 // explainFull says what to do about a full disk.
