@@ -184,6 +184,18 @@ func (c *copiedNames) Delete(ctx context.Context, name string, opts ...images.De
 	return c.copy(ctx)
 }
 
+// finish makes the copy that a kill cut off.
+func (c *copiedNames) finish(ctx context.Context) error {
+	if err := os.Remove(c.path + ".new"); os.IsNotExist(err) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("copy the names of images: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.copy(ctx)
+}
+
 type copiedName struct {
 	Name   string             `json:"name"`
 	Target ocispec.Descriptor `json:"target"`

@@ -139,14 +139,15 @@ func openStore(ctx context.Context, o Options) (*store, error) {
 	if err := db.Init(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("read %s: %w", at.db, err), b.Close(), snaps.Close())
 	}
+	names := &copiedNames{Store: metadata.NewImageStore(db), path: filepath.Join(o.Root, namesFile)}
 	s := &store{root: o.Root, bolt: b, db: db, blobs: &blobs{dir: filepath.Join(o.Root, "content"), backend: contents, content: db.ContentStore()}, snaps: db.Snapshotter(snapshotter),
 		held:   &held{leases: metadata.NewLeaseManager(db), snaps: db.Snapshotter(snapshotter), opened: time.Now()},
-		images: &copiedNames{Store: metadata.NewImageStore(db), path: filepath.Join(o.Root, namesFile)}}
+		images: names}
 	if restore {
 		if err := s.restore(ctx, o.Log); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
-	} else if err := dropOrphans(in(ctx), s, snaps); err != nil {
+	} else if err := errors.Join(dropOrphans(in(ctx), s, snaps), names.finish(in(ctx))); err != nil {
 		o.Log(err) // it costs room, nothing more
 	}
 	return s, errors.Join(s.dropHalfMade(in(ctx)), s.dropLeases(in(ctx), 24*time.Hour))

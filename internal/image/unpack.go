@@ -322,6 +322,9 @@ func (l *layers) blame(ctx context.Context, layer ocispec.Descriptor, err error)
 	return fmt.Errorf("its file on this disk was damaged and is dropped: pull or load the image again: %w", err)
 }
 
+// maxLayers is what an overlay can have (fs/overlayfs, OVL_MAX_STACK).
+const maxLayers = 500
+
 // checkImage holds a manifest's layers against what the config says of them.
 func (l *layers) checkImage(ctx context.Context, manifest ocispec.Descriptor) (ocispec.Manifest, []digest.Digest, error) {
 	m, err := l.st.manifest(ctx, manifest)
@@ -334,6 +337,9 @@ func (l *layers) checkImage(ctx context.Context, manifest ocispec.Descriptor) (o
 	}
 	if len(diffs) != len(m.Layers) {
 		return m, nil, fmt.Errorf("image %s has %d layers, its config names %d: %w", manifest.Digest, len(m.Layers), len(diffs), errdefs.ErrInvalidArgument)
+	}
+	if len(diffs) > maxLayers {
+		return m, nil, fmt.Errorf("image %s has %d layers, %d are the most that the kernel puts upon each other: %w", manifest.Digest, len(diffs), maxLayers, errdefs.ErrInvalidArgument)
 	}
 	if len(diffs) == 0 {
 		return m, nil, fmt.Errorf("image %s has no layers: there is nothing to run: %w", manifest.Digest, errdefs.ErrInvalidArgument)

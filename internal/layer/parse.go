@@ -60,8 +60,8 @@ func parse(r io.Reader, sink Sink) error {
 }
 
 func notTar(err error) error {
-	if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) {
-		return invalid("this is no tar: %w", err)
+	if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return invalid("this is no tar, or not all of one: %w", err)
 	}
 	return err
 }
