@@ -176,18 +176,23 @@ func (s *crashStore) template(c crash) {
 func (s *crashStore) clear() {
 	s.t.Helper()
 	ok(s.t, os.MkdirAll(s.engine.dir, 0o700))
+	unmountBelow(s.t, s.engine.dir)
+	ok(s.t, os.RemoveAll(s.engine.dir+"/root"), os.RemoveAll(s.engine.dir+"/state"), os.RemoveAll(s.engine.dir+"/wherryd.log"))
+}
+
+func unmountBelow(t *testing.T, dir string) {
+	t.Helper()
 	b, err := os.ReadFile("/proc/self/mountinfo")
-	ok(s.t, err)
+	ok(t, err)
 	var at []string
 	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], s.engine.dir+"/") {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
 			at = append(at, f[4])
 		}
 	}
 	for _, path := range slices.Backward(at) {
-		ok(s.t, unix.Unmount(path, unix.MNT_DETACH))
+		ok(t, unix.Unmount(path, unix.MNT_DETACH))
 	}
-	ok(s.t, os.RemoveAll(s.engine.dir+"/root"), os.RemoveAll(s.engine.dir+"/state"), os.RemoveAll(s.engine.dir+"/wherryd.log"))
 }
 
 func (s *crashStore) begin() {
