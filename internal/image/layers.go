@@ -13,12 +13,15 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	fslayer "wherry.dev/wherry/internal/layer"
 )
 
 // layers are the unpacked directories of images, each shared by all that have it.
 type layers struct {
 	st        *store
 	unpacking keyedLock // by chain id: one unpacks, others wait
+	memory    *fslayer.Memory
 
 	mu        sync.Mutex                 // guards what follows
 	dirs      map[digest.Digest][]string // by chain id

@@ -22,6 +22,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"wherry.dev/wherry/internal/event"
+	fslayer "wherry.dev/wherry/internal/layer"
 	"wherry.dev/wherry/internal/registry"
 	"wherry.dev/wherry/internal/trust"
 )
@@ -79,7 +80,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &layers{st: st, dirs: map[digest.Digest][]string{}}
+	l := &layers{st: st, memory: fslayer.NewMemory(), dirs: map[digest.Digest][]string{}}
 	s := &Service{store: st, layers: l, registries: registry.NewPool(registry.Options{Insecure: o.InsecureRegistries, HostDirs: o.HostDirs}),
 		claims: &claims{of: map[string]use{}, going: map[digest.Digest]bool{}}, builtIn: &builtIn{l: l, oar: o.Oar}, events: o.Events,
 		resolved: map[resolvedKey]Image{}, uses: openUses(o.Root)}

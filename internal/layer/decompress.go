@@ -23,7 +23,9 @@ const (
 
 // Decompress reads a stream that is plain or compressed with gzip, zstd or bzip2, all within this process. It refuses to go on when the
 // stream grows out of proportion.
-func Decompress(r io.Reader) (io.ReadCloser, error) {
+func Decompress(r io.Reader) (io.ReadCloser, error) { return decompress(r, maxWindow) }
+
+func decompress(r io.Reader, window uint64) (io.ReadCloser, error) {
 	in := &counted{r: r}
 	b := bufio.NewReaderSize(in, 64<<10)
 	head, err := b.Peek(10)
@@ -38,8 +40,8 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 			return nil, fmt.Errorf("read as gzip: %w: %w", err, errdefs.ErrInvalidArgument)
 		}
 		out.r, out.close = z, z.Close
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}), len(head) >= 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], []byte{0x2a, 0x4d, 0x18}):
-		z, err := zstd.NewReader(b, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1))
+	case isZstd(head):
+		z, err := zstd.NewReader(b, zstd.WithDecoderMaxWindow(window), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1))
 		if err != nil {
 			return nil, fmt.Errorf("read as zstd: %w: %w", err, errdefs.ErrInvalidArgument)
 		}
@@ -52,6 +54,11 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 		out.r, out.plain = b, true
 	}
 	return out, nil
+}
+
+// isZstd: a frame, or one of those that are passed over.
+func isZstd(head []byte) bool {
+	return bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}) || len(head) >= 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], []byte{0x2a, 0x4d, 0x18})
 }
 
 // counted counts what is read.

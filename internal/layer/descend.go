@@ -47,7 +47,7 @@ type cache struct {
 	byPath map[string]*directory
 }
 
-const mostOpen = 128
+const mostOpen = 64
 
 func (c *cache) get(path string) *directory {
 	if path == "" {

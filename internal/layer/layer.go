@@ -75,8 +75,12 @@ type Sums struct {
 
 // Unpack reads a layer's stream to its end, gives what is in it to the sink, and closes the stream: that has to end a Read under way.
 func Unpack(ctx context.Context, r io.ReadCloser, sink Sink) (Sums, error) {
+	return unpackWithin(ctx, r, sink, maxWindow)
+}
+
+func unpackWithin(ctx context.Context, r io.ReadCloser, sink Sink, window uint64) (Sums, error) {
 	defer r.Close()
-	plain, err := Decompress(r)
+	plain, err := decompress(r, window)
 	if err != nil {
 		return Sums{}, err
 	}

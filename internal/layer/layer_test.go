@@ -3,6 +3,7 @@ package layer
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -312,3 +313,38 @@ func TestSinksError(t *testing.T) {
 type failingSink struct{ err error }
 
 func (f failingSink) Add(*Entry, io.Reader) error { return f.err }
+
+// TestLargeWindowsTakeTurns: of streams that ask for much memory one is read at a time; the others wait, and end when they are told to.
+func TestLargeWindowsTakeTurns(t *testing.T) {
+	b := entries(t, reg("a", strings.Repeat("0123456789abcdef", 1<<20)))
+	pack := func(window int) []byte {
+		z, err := zstd.NewWriter(nil, zstd.WithWindowSize(window), zstd.WithSingleSegment(false))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return z.EncodeAll(b, nil)
+	}
+	large, small := pack(64<<20), pack(4<<20)
+	m := NewMemory()
+	m.large <- struct{}{} // another has its turn
+	if sums, err := m.Unpack(t.Context(), io.NopCloser(bytes.NewReader(small)), collect(new([]string))); err != nil || sums.Diff != digest.FromBytes(b) {
+		t.Errorf("a small window: %v", err)
+	}
+	stopped := errors.New("stopped")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(stopped)
+	if _, err := m.Unpack(ctx, io.NopCloser(bytes.NewReader(large)), collect(new([]string))); !errors.Is(err, stopped) {
+		t.Errorf("a large window beside another: %v", err)
+	}
+	<-m.large
+	if sums, err := m.Unpack(t.Context(), io.NopCloser(bytes.NewReader(large)), collect(new([]string))); err != nil || sums.Diff != digest.FromBytes(b) {
+		t.Errorf("a large window: %v", err)
+	}
+	if len(m.large) != 0 {
+		t.Error("the turn was not given back")
+	}
+	// A frame that asks for more than the one before it made known.
+	if _, err := m.Unpack(t.Context(), io.NopCloser(bytes.NewReader(append(slices.Clone(small), large...))), collect(new([]string))); err == nil {
+		t.Error("a later frame took what the first had not asked for")
+	}
+}
