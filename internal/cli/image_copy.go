@@ -26,16 +26,11 @@ type copyEnd struct {
 // parseEnd reads REFERENCE, docker://REFERENCE, oci:DIRECTORY[:NAME] or oci-archive:FILE[:NAME].
 func parseEnd(arg string) copyEnd {
 	for _, kind := range []string{"oci", "oci-archive"} {
-		rest, ok := strings.CutPrefix(arg, kind+":")
-		if !ok {
-			continue
+		if rest, ok := strings.CutPrefix(arg, kind+":"); ok {
+			p := copyEnd{layout: kind}
+			p.path, p.name, _ = strings.Cut(rest, ":")
+			return p
 		}
-		p := copyEnd{layout: kind, path: rest}
-		slash := strings.LastIndexByte(rest, '/')
-		if at := strings.IndexByte(rest[slash+1:], ':'); at >= 0 {
-			p.path, p.name = rest[:slash+1+at], rest[slash+2+at:]
-		}
-		return p
 	}
 	return copyEnd{name: strings.TrimPrefix(arg, "docker://")}
 }

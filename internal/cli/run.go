@@ -158,8 +158,11 @@ func withImage(ctx context.Context, app *App, f *runFlags, req *container.Create
 		if !f.quiet {
 			fmt.Fprintf(app.Err, "Unable to find image '%s' locally\n", name)
 		}
-		if err := pull(name); err != nil {
-			return err
+		if pullErr := pull(name); pullErr != nil {
+			if isForeign(err) {
+				pullErr = fmt.Errorf("%w (%v)", pullErr, err)
+			}
+			return pullErr
 		}
 		err = do()
 	}
@@ -197,7 +200,12 @@ func (i *idFile) close(id string) error {
 
 // imageIsMissing tells a missing image from a missing network or volume.
 func imageIsMissing(err error) bool {
-	return client.IsNotFound(err) && strings.Contains(strings.ToLower(err.Error()), "no such image")
+	return client.IsNotFound(err) && strings.Contains(strings.ToLower(err.Error()), "no such image") || isForeign(err)
+}
+
+// isForeign says that an image is here, and not for the platform.
+func isForeign(err error) bool {
+	return client.IsNotFound(err) && strings.Contains(err.Error(), "does not provide the specified platform")
 }
 
 // missingImage is the one that an error is about: the container's own, or one that is to be mounted.

@@ -111,7 +111,9 @@ func (s *Service) look(ctx context.Context, name string, platform *ocispec.Platf
 	}
 	var img *Image
 	if platform != nil {
-		img, err = s.load(ctx, found, platform)
+		if img, err = s.load(ctx, found, platform); err == nil {
+			err = present(ctx, s, img, found.Name)
+		}
 	} else {
 		img, err = s.any(ctx, found.Target)
 	}

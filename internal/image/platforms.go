@@ -113,3 +113,25 @@ func matchesAny(wanted []ocispec.Platform, p ocispec.Platform) bool {
 	}
 	return false
 }
+
+// present says whether a platform's layers are here, unpacked or not: of what was only listed, or looked at, there is just the manifest.
+func present(ctx context.Context, s *Service, img *Image, name string) error {
+	m, err := s.manifest(ctx, img.Manifest)
+	if err != nil {
+		return err
+	}
+	diffs := img.Config.RootFS.DiffIDs
+	for i, l := range m.Layers {
+		if s.here(ctx, l) {
+			continue
+		}
+		if i < len(diffs) {
+			if _, err := s.snaps.Stat(ctx, chainID(diffs[:i+1])); err == nil {
+				continue
+			}
+		}
+		return fmt.Errorf("image with reference %s was found but does not provide the specified platform: of %s only the manifest is here: pull it: %w",
+			familiar(name), platforms.Format(img.Config.Platform), errdefs.ErrNotFound)
+	}
+	return nil
+}

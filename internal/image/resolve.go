@@ -55,6 +55,9 @@ func (s *Service) resolve(ctx context.Context, img images.Image, name string, pl
 	s.mu.Unlock()
 	if !ok {
 		loaded, err := s.load(ctx, img, platform)
+		if err == nil {
+			err = present(ctx, s, loaded, img.Name)
+		}
 		if err != nil {
 			return nil, err
 		}
