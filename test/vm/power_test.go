@@ -45,6 +45,7 @@ type power struct {
 
 	containers, gone, volumes, images []string // acknowledged; gone: removals
 	sums                              []string // of the images' one file
+	loaded                            string   // of the one that is loaded
 }
 
 // rounds of cuts; each pulls an image of its own, and one is pulled in peace before.
@@ -63,6 +64,9 @@ func (p *power) publish(m *machine) {
 			cd /tmp && head -c 3000000 /dev/urandom >noise && tar c noise | wherry import - %[1]s >/dev/null &&
 			wherry push -q %[1]s >/dev/null && wherry rmi %[1]s >/dev/null && md5sum <noise`, noise(i))))
 	}
+	// One more for load, of which a name is taken away again and again.
+	p.loaded = m.run(`cd /tmp && head -c 2000000 /dev/urandom >noise && tar c noise | wherry import - loaded:1 >/dev/null &&
+		wherry save -o /images/loaded.tar loaded:1 && wherry rmi loaded:1 >/dev/null && md5sum <noise`)
 	m.run("sync")
 	m.run("wherry pull -q " + noise(peace))
 	p.images = append(p.images, noise(peace))
@@ -74,7 +78,7 @@ func (p *power) services(m *machine) {
 		wherry run -d --name back --restart unless-stopped --network inner --ip 10.77.0.9 busybox:1 httpd -f -p 80 -h /etc
 		wherry run -d --name front --restart always -p 8080:80 -v state:/www busybox:1 sh -c 'echo boot | dd of=/www/boots conv=fsync 2>/dev/null; exec httpd -f -p 80 -h /www'
 		wherry run -d --name once busybox:1 sleep 3600
-		wherry run -d --name stopped --restart unless-stopped busybox:1 sleep 3600
+		wherry run -d --name stopped --restart unless-stopped busybox:1 sh -c 'echo kept | dd of=/root/kept conv=fsync 2>/dev/null; exec sleep 3600'
 		wherry network connect inner front
 		wherry stop -t 0 stopped`)
 }
@@ -106,6 +110,8 @@ func (p *power) storm(m *machine, round int) {
 		func(name string) { p.volumes = append(p.volumes, "v"+name) })
 	go worker("wherry create --name gNAME busybox:1 true >/dev/null && wherry rm gNAME", func(name string) { p.gone = append(p.gone, "g"+name) })
 	go worker("wherry tag busybox:1 tNAME:1", func(name string) { p.images = append(p.images, "t"+name+":1") })
+	go worker("wherry commit stopped cNAME:1 >/dev/null", func(name string) { p.images = append(p.images, "c"+name+":1") })
+	go worker("wherry load -q -i /images/loaded.tar >/dev/null && wherry rmi loaded:1 >/dev/null", func(string) {})
 	pull := m.start("wherry pull -q " + noise(round))
 	acks := 10 + p.random.IntN(15)
 	for range acks {
@@ -151,7 +157,10 @@ func (p *power) check(m *machine, round int) {
 			case $v in vr*) wherry volume inspect $v >/dev/null || echo "volume $v" ;; esac
 		done
 		for i in $(wherry images --format '{{.Repository}}:{{.Tag}}'); do
-			case $i in t*) wherry run --rm --network none $i true || echo "image $i does not run" ;; esac
+			case $i in
+			t*) wherry run --rm --network none $i true || echo "image $i does not run" ;;
+			c*) [ "$(wherry run --rm --network none $i cat /root/kept)" = kept ] || echo "image $i lacks what was committed" ;;
+			esac
 		done`)
 	if out != "" {
 		m.t.Error(out)
@@ -164,6 +173,8 @@ func (p *power) check(m *machine, round int) {
 	}
 	m.run("wherry pull -q " + noise(round)) // again, or on from where it was cut off
 	m.want("", "ls /var/lib/wherry/content/ingest")
+	m.run("wherry load -q -i /images/loaded.tar")
+	m.want(p.loaded, "wherry create --name noise loaded:1 /x >/dev/null && wherry cp noise:/noise - | tar x -O | md5sum; wherry rm noise >/dev/null && wherry rmi loaded:1 >/dev/null")
 	images = m.run("wherry images --format '{{.Repository}}:{{.Tag}}'")
 	for i, sum := range p.sums {
 		if strings.Contains(images+"\n", noise(i)+"\n") {
