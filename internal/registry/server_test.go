@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -177,4 +179,13 @@ func (r *record) all() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return strings.Join(r.seen, "\n")
+}
+
+// countNew counts connections.
+func countNew(n *atomic.Int32) func(net.Conn, http.ConnState) {
+	return func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			n.Add(1)
+		}
+	}
 }
