@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -189,3 +190,6 @@ func countNew(n *atomic.Int32) func(net.Conn, http.ConnState) {
 		}
 	}
 }
+
+// discardLog is for servers whose connections a test breaks.
+func discardLog() *log.Logger { return log.New(io.Discard, "", 0) }
