@@ -12,7 +12,7 @@ func FuzzHosts(f *testing.F) {
 	for _, seed := range []string{
 		"", "server = 'https://a'", "[host.'https://m'.header]\nx = ['y', 'z']", "[host.'m:5000']\nca = '/nowhere'\nskip_verify = true",
 		"[host]\n'https://m' = {capabilities = ['pull', 'resolve'], rewrite = {'a' = 'b'}}", "server = 'unix:///x'\n[host.'../..']\noverride_path = true\ndial_timeout = '1h'",
-		"[host.'x']\nclient = [['a', 'b'], ['c']]", "host = 3", "[host.'http://[::1']\n", "[[host]]",
+		"[host.'x']\nclient = [['a', 'b'], ['c']]", "host = 3", "[host.'http://[::1']\n", "[[host]]", "[host.'']",
 	} {
 		f.Add(seed)
 	}
@@ -26,8 +26,8 @@ func FuzzHosts(f *testing.F) {
 			t.Fatalf("%q: %d hosts, and none is the registry", text, len(list))
 		}
 		for _, s := range list[:len(list)-1] {
-			if !s.mirror {
-				t.Fatalf("%q: a host is no mirror", text)
+			if !s.mirror || s.host == "" {
+				t.Fatalf("%q: a host is no mirror, or has no address", text)
 			}
 		}
 	})

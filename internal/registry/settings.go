@@ -191,6 +191,9 @@ func parseHosts(b []byte, dir string) ([]settings, error) {
 	}
 	var list []settings
 	for _, name := range hostsInOrder(b, file.Host) {
+		if name == "" {
+			return nil, errors.New("a host has no address")
+		}
 		s, err := file.Host[name].settings(name, dir)
 		if err != nil {
 			return nil, fmt.Errorf("host %q: %w", name, err)
