@@ -128,7 +128,7 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 	closers = append(closers, s.Volumes.Close)
 	var g errgroup.Group
 	g.Go(func() (err error) {
-		s.Images, err = image.Open(ctx, image.Options{Root: o.root, Oar: o.oar, InsecureRegistries: o.insecure, Events: s.Events,
+		s.Images, err = image.Open(ctx, image.Options{Root: o.root, Oar: o.oar, InsecureRegistries: o.insecure, DropBlobs: !o.set.Store.KeepBlobs, Events: s.Events,
 			Trust: trust.New(trust.Options{Policy: o.set.Engine.Policy, Helper: o.set.Engine.Verify, Empty: filepath.Join(o.root, "empty")}),
 			Log:   func(err error) { log.Warn(err.Error()) }})
 		return err

@@ -23,7 +23,26 @@ func storeCommands() []command {
 	return []command{
 		{name: "store check", group: groupOther, short: "Read all blobs and layers, and name what is damaged", build: func(a *App) *cobra.Command { return storeCommand(a, false) }},
 		{name: "store repair", group: groupOther, short: "Do so, and fetch or unpack again what is damaged", build: func(a *App) *cobra.Command { return storeCommand(a, true) }},
+		{name: "store compact", group: groupOther, short: "Keep layers unpacked only, where a registry has them", build: compactCommand},
 	}
+}
+
+func compactCommand(app *App) *cobra.Command {
+	return &cobra.Command{Use: "compact", RunE: func(cmd *cobra.Command, _ []string) error {
+		cl, err := app.Client()
+		if err != nil {
+			return err
+		}
+		var done struct{ Layers, Freed, Kept int64 }
+		if err := cl.Post(cmd.Context(), "/wherry/store/compact", nil, nil, &done); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(app.Out, "%d layers are kept unpacked only from now on; %s freed\n", done.Layers, humanTotal(done.Freed))
+		if err == nil && done.Kept > 0 {
+			_, err = fmt.Fprintf(app.Out, "%d layers stay as they came, too: no registry is known to have them, or they are not unpacked\n", done.Kept)
+		}
+		return err
+	}}
 }
 
 // storeLine is a line of the engine's answer.

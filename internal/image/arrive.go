@@ -25,7 +25,8 @@ type arrivals struct {
 	byKey   map[digest.Digest]*arrival
 }
 
-func (p *pull) expect(ctx context.Context, layers []ocispec.Descriptor) *arrivals {
+func (p *pull) expect(ctx context.Context, manifest ocispec.Descriptor, layers []ocispec.Descriptor) *arrivals {
+	unpacked := p.s.unpackedOnly(ctx, manifest)
 	a := &arrivals{p: p, byKey: map[digest.Digest]*arrival{}}
 	for _, l := range layers {
 		if a.byKey[l.Digest] != nil {
@@ -33,7 +34,10 @@ func (p *pull) expect(ctx context.Context, layers []ocispec.Descriptor) *arrival
 		}
 		one := &arrival{store: p.s.blobs, layer: l, changed: make(chan struct{})}
 		a.byKey[l.Digest], a.inOrder = one, append(a.inOrder, one)
-		if _, err := p.s.content.Info(ctx, l.Digest); err == nil {
+		if one.unpacked = unpacked[l.Digest]; one.unpacked {
+			one.old = true
+			p.o.say(short(l), "Already exists")
+		} else if _, err := p.s.content.Info(ctx, l.Digest); err == nil {
 			one.old = true
 			p.o.say(short(l), "Already exists")
 		} else {
@@ -80,10 +84,11 @@ func (a *arrivals) unpacked(layer ocispec.Descriptor) {
 
 // arrival is one layer, and the Ingester that it is downloaded by.
 type arrival struct {
-	store *blobs
-	layer ocispec.Descriptor
-	old   bool // it was here before
-	said  sync.Once
+	store    *blobs
+	layer    ocispec.Descriptor
+	old      bool // it was here before
+	unpacked bool // and is kept unpacked only
+	said     sync.Once
 
 	mu      sync.Mutex    // guards what follows
 	changed chan struct{} // closed when something of it has, and then another

@@ -21,6 +21,7 @@ type blobs struct {
 	dir     string        // where they lie
 	backend content.Store // files, without the database's view of them
 	content content.Store
+	dropped *dropped // layers that are kept unpacked only
 }
 
 // maxJSON is the most that a manifest, index or config may have.

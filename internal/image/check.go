@@ -169,7 +169,7 @@ func (c *check) blobs(ctx context.Context) error {
 		return fmt.Errorf("list blobs: %w", err)
 	}
 	for id, d := range c.wanted {
-		if _, ok := sizes[id]; !ok {
+		if _, ok := sizes[id]; !ok && !c.s.dropped.has(id) {
 			sizes[id] = d.Size
 		}
 	}
@@ -273,12 +273,20 @@ func (c *check) layer(ctx context.Context, chain string, blob ocispec.Descriptor
 		return
 	}
 	c.report.Layers++
-	places, err := c.place(ctx, chain)
+	tar := !c.bad[blob.Digest] && c.s.here(ctx, blob)
+	places, err := c.place(ctx, chain, tar)
+	if err != nil && !tar && c.o.Repair && c.s.dropped.has(blob.Digest) {
+		if err = restore(ctx, c.s, blob, login{}); err == nil {
+			defer func() { _ = c.s.content.Delete(context.WithoutCancel(ctx), blob.Digest) }()
+			tar = true
+			places, err = c.place(ctx, chain, tar)
+		}
+	}
 	if err != nil {
 		c.tell(Damage{Kind: "layer", ID: chain, What: "has lost its directory: " + err.Error(), Users: users})
 		return
 	}
-	if c.bad[blob.Digest] || !strings.HasPrefix(places[0], c.s.root+"/") {
+	if !tar || !strings.HasPrefix(places[0], c.s.root+"/") {
 		c.report.Unverified++
 		return
 	}
@@ -300,13 +308,13 @@ func (c *check) layer(ctx context.Context, chain string, blob ocispec.Descriptor
 	c.tell(damage)
 }
 
-// place is where a layer and those below it are, whether or not it is there.
-func (c *check) place(ctx context.Context, chain string) ([]string, error) {
+// place is where a layer and those below it are. In a repair its directory is made anew when it is gone and there is a tar to fill it from.
+func (c *check) place(ctx context.Context, chain string, tar bool) ([]string, error) {
 	key := "check " + chain
 	mounts, err := c.s.snaps.View(ctx, key, chain)
 	var gone *os.PathError // the snapshotter looks whether a layer's directory is there
 	if errors.As(err, &gone) && os.IsNotExist(gone) && strings.HasPrefix(gone.Path, c.s.root+"/") {
-		if !c.o.Repair {
+		if !c.o.Repair || !tar {
 			return nil, gone
 		}
 		if err := os.Mkdir(gone.Path, 0o755); err != nil {

@@ -58,6 +58,11 @@ func (s *Service) Save(ctx context.Context, names []string, o SaveOptions, w io.
 		if isFullID(img.Name) || isID(name) && s.byIDOnly(ctx, name) {
 			called = ""
 		}
+		again, err := restoreAll(ctx, s, img.Target)
+		if err != nil {
+			return fmt.Errorf("save %s: %w", familiar(name), err)
+		}
+		defer again()
 		if err := x.add(ctx, img.Target, called); err != nil {
 			return fmt.Errorf("save %s: %w", familiar(name), err)
 		}

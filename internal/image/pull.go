@@ -69,6 +69,18 @@ func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) erro
 		o.say("", "The disk was full; images that were not used for long have been removed")
 		err = s.pullOnce(ctx, c, o)
 	}
+	if err == nil && s.dropBlobs {
+		err = compactAfter(ctx, s, o)
+	}
+	return err
+}
+
+// compactAfter drops what a registry is known to have by now.
+func compactAfter(ctx context.Context, s *Service, o TransferOptions) error {
+	c, err := Compact(ctx, s)
+	if err == nil && c.Freed > 0 {
+		o.say("", "Layers are kept unpacked only (store.keep-blobs): %d MB were freed", c.Freed/1e6)
+	}
 	return err
 }
 
@@ -228,7 +240,7 @@ const mostDownloads = 4
 
 // layers downloads all layers, some at a time, and unpacks each while it comes.
 func (p *pull) layers(ctx context.Context, manifest ocispec.Descriptor, layers []ocispec.Descriptor) error {
-	a := p.expect(ctx, layers)
+	a := p.expect(ctx, manifest, layers)
 	defer a.close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -257,6 +269,9 @@ func short(d ocispec.Descriptor) string { return fmt.Sprintf("%.12s", d.Digest.E
 func (p *pull) layer(ctx context.Context, one *arrival) error {
 	if err := checkLayer(ctx, one.layer); err != nil {
 		return err
+	}
+	if one.unpacked {
+		return nil
 	}
 	if one.old {
 		return p.blobInto(ctx, one, one.layer)

@@ -48,7 +48,10 @@ func (s *Service) Push(ctx context.Context, name string, o TransferOptions) erro
 	if target.Digest != img.Target.Digest {
 		return nil // one platform of several: the tag means another thing there
 	}
-	return s.mark(ctx, img.Name, labelPushed)
+	if err := s.mark(ctx, img.Name, labelPushed); err != nil || !s.dropBlobs {
+		return err
+	}
+	return compactAfter(ctx, s, o)
 }
 
 func (s *Service) pushAllTags(ctx context.Context, r ref.Reference, o TransferOptions) error {

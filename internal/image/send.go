@@ -3,10 +3,12 @@ package image
 import (
 	"context"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -22,6 +24,7 @@ const uploads = 5
 type sending struct {
 	s       *Service
 	o       *TransferOptions
+	domain  string // of the registry, which the login is for
 	to      *registry.Pusher
 	lenders func(digest.Digest) []string // repositories that may have a blob
 
@@ -38,7 +41,7 @@ func send(ctx context.Context, s *Service, r ref.Reference, target ocispec.Descr
 	to.Waiting = func(d ocispec.Descriptor, wait time.Duration, err error) {
 		o.say(short(d), "Retrying in %s: %s", wait, err)
 	}
-	t := &sending{s: s, o: o, to: to, lenders: origins{s.store}.lenders(ctx, r), seen: map[digest.Digest]bool{}}
+	t := &sending{s: s, o: o, domain: r.Domain, to: to, lenders: origins{s.store}.lenders(ctx, r), seen: map[digest.Digest]bool{}}
 	if err := t.tree(ctx, target, r.Tag); err != nil {
 		return err
 	}
@@ -94,7 +97,14 @@ func (t *sending) blob(ctx context.Context, d ocispec.Descriptor) error {
 			t.o.say(short(d), format, args...)
 		}
 	}
+	var r interface {
+		io.ReaderAt
+		io.Closer
+	}
 	r, err := t.s.content.ReaderAt(ctx, d)
+	if errdefs.IsNotFound(err) && t.s.dropped.has(d.Digest) {
+		r, err = lazily(ctx, t.s, d, login{t.domain, t.o.Auth}), nil
+	}
 	if err != nil {
 		return fmt.Errorf("read %s: %w", d.Digest, err)
 	}

@@ -38,6 +38,7 @@ type Options struct {
 	Oar                string // the built-in image "hello" is made from this binary
 	Events             *event.Bus
 	InsecureRegistries []string       // hosts and networks whose certificates are not checked, and that may do without TLS; loopback always may
+	DropBlobs          bool           // of layers that a registry has, once they are unpacked
 	HostDirs           []string       // where <host>/ca.crt, client certificates or hosts.toml lie; nil: Docker's, containerd's and Wherry's in /etc
 	Trust              *trust.Checker // holds images against the policy; nil: there is none
 	Log                func(error)    // hears of damage that was worked round; nil: nobody does
@@ -55,6 +56,7 @@ type Service struct {
 	pulls      keyedLock // by blob: one downloads, others wait
 	pins       *pins
 	uses       *uses
+	dropBlobs  bool
 	makeRoom   func(context.Context) bool // of the cleaner, once there is one: something was removed from a full disk
 
 	mu       sync.Mutex // guards what follows
@@ -83,7 +85,10 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	l := &layers{st: st, memory: fslayer.NewMemory(), dirs: map[digest.Digest][]string{}}
 	s := &Service{store: st, layers: l, registries: registry.NewPool(registry.Options{Insecure: o.InsecureRegistries, HostDirs: o.HostDirs}),
 		claims: &claims{of: map[string]use{}, going: map[digest.Digest]bool{}}, builtIn: &builtIn{l: l, oar: o.Oar}, events: o.Events,
-		resolved: map[resolvedKey]Image{}, uses: openUses(o.Root)}
+		resolved: map[resolvedKey]Image{}, uses: openUses(o.Root), dropBlobs: o.DropBlobs}
+	if st.dropped, err = openDropped(o.Root); err != nil {
+		o.Log(err)
+	}
 	s.gate = &gate{st: st.blobs, checker: o.Trust, registries: s.registries, events: o.Events, known: map[passKey]Judgement{}}
 	if s.pins, err = openPins(o.Root); err != nil && s.pins == nil {
 		return nil, errors.Join(err, s.Close())

@@ -80,10 +80,10 @@ func (s *blobs) here(ctx context.Context, d ocispec.Descriptor) bool {
 	return err == nil
 }
 
-// complete says whether all content below a descriptor is here.
+// complete says whether all content below a descriptor is here, or can be fetched again (dropped).
 func (s *blobs) complete(ctx context.Context, d ocispec.Descriptor) bool {
 	return s.walk(ctx, d, func(d ocispec.Descriptor) error {
-		if !s.here(ctx, d) && !images.IsNonDistributable(d.MediaType) {
+		if !s.here(ctx, d) && !images.IsNonDistributable(d.MediaType) && !s.dropped.has(d.Digest) {
 			return errdefs.ErrNotFound
 		}
 		return nil

@@ -46,7 +46,7 @@ type Engine struct {
 
 // Store is how images are kept.
 type Store struct {
-	KeepBlobs bool `toml:"keep-blobs" comment:"keep layers as they came, besides unpacked; false halves what images take, and pushes fetch or rebuild them"`
+	KeepBlobs bool `toml:"keep-blobs" comment:"keep layers as they came, besides unpacked; false takes a third less disk, and what needs them fetches them again"`
 }
 
 // CleanUp is when images that nobody uses are removed without being asked.

@@ -19,6 +19,7 @@ type storeRoutes struct {
 
 func (s *storeRoutes) add(add adder) {
 	add("POST /wherry/clean-up", s.cleanUp)
+	add("POST /wherry/store/compact", s.compact)
 	add("GET /wherry/pins", s.pins)
 	add("POST /wherry/pins", s.pin)
 	add("DELETE /wherry/pins", s.pin)
@@ -40,6 +41,15 @@ func (s *storeRoutes) cleanUp(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, report)
+}
+
+// compact drops the blobs of layers that registries have and that are unpacked.
+func (s *storeRoutes) compact(w http.ResponseWriter, r *http.Request) error {
+	done, err := images.Compact(r.Context(), s.images)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, done)
 }
 
 func (s *storeRoutes) pins(w http.ResponseWriter, _ *http.Request) error {

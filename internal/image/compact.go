@@ -1,0 +1,299 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
+	registrytypes "github.com/moby/moby/api/types/registry"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"wherry.dev/wherry/internal/ref"
+	"wherry.dev/wherry/internal/registry"
+)
+
+// dropped are the blobs of layers that are kept unpacked only, each with the repositories that have it. It is a file of its own,
+// <root>/images.dropped, which is on disk before a blob goes.
+type dropped struct {
+	path string
+
+	mu sync.Mutex // guards what follows
+	of map[digest.Digest][]string
+}
+
+func openDropped(root string) (*dropped, error) {
+	d := &dropped{path: filepath.Join(root, "images.dropped"), of: map[digest.Digest][]string{}}
+	b, err := os.ReadFile(d.path)
+	if os.IsNotExist(err) {
+		return d, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &d.of)
+	}
+	if err != nil {
+		d.of = map[digest.Digest][]string{}
+		return d, fmt.Errorf("read which layers are kept unpacked only: %w", err)
+	}
+	return d, nil
+}
+
+func (d *dropped) has(id digest.Digest) bool { return len(d.from(id)) > 0 }
+
+// from are the repositories that a blob can be had from.
+func (d *dropped) from(id digest.Digest) []string {
+	if d == nil {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.of[id]
+}
+
+// add notes more of them, and forgets blobs for which needed says no.
+func (d *dropped) add(more map[digest.Digest][]string, needed func(digest.Digest) bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	of := maps.Clone(d.of)
+	maps.DeleteFunc(of, func(id digest.Digest, _ []string) bool { return !needed(id) })
+	for id, repos := range more {
+		all := append(slices.Clone(of[id]), repos...)
+		slices.Sort(all)
+		of[id] = slices.Compact(all)
+	}
+	b, err := json.Marshal(of)
+	if err == nil {
+		err = replaceFile(d.path, b)
+	}
+	if err != nil {
+		return fmt.Errorf("note which layers are kept unpacked only: %w", err)
+	}
+	d.of = of
+	return nil
+}
+
+// Compacted says what Compact did.
+type Compacted struct {
+	Layers int   // whose blobs went
+	Freed  int64 // bytes
+	Kept   int   // layers that no registry is known to have, or that are not unpacked
+}
+
+// Compact drops the blobs of layers that are unpacked, and that a registry has which the image was pulled from or pushed to. What needs such a
+// blob later has it fetched again.
+func Compact(ctx context.Context, s *Service) (Compacted, error) {
+	ctx = in(ctx)
+	c := compaction{s: s, drop: map[digest.Digest][]string{}, keep: map[digest.Digest]bool{}, all: map[digest.Digest]bool{}}
+	list, err := s.images.List(ctx)
+	if err != nil {
+		return Compacted{}, fmt.Errorf("list images: %w", err)
+	}
+	for _, img := range list {
+		if err := c.look(ctx, img); err != nil {
+			return Compacted{}, err
+		}
+	}
+	return c.finish(ctx)
+}
+
+type compaction struct {
+	s         *Service
+	drop      map[digest.Digest][]string
+	keep, all map[digest.Digest]bool
+}
+
+// look notes which of an image's layers may go, and which it needs.
+func (c *compaction) look(ctx context.Context, img images.Image) error {
+	repo := ""
+	if r, err := ref.Parse(img.Name); err == nil && (img.Labels[labelPulled] != "" || img.Labels[labelPushed] != "") {
+		repo = r.Name()
+	}
+	return c.s.walk(ctx, img.Target, func(d ocispec.Descriptor) error {
+		if !c.s.here(ctx, d) {
+			return errBelow
+		}
+		if !images.IsManifestType(d.MediaType) {
+			return nil
+		}
+		m, diffs, err := c.s.checkImage(ctx, d)
+		if err != nil { // an artifact, or damaged: it keeps what it has
+			if m, err = c.s.manifest(ctx, d); err == nil {
+				for _, l := range m.Layers {
+					c.keep[l.Digest] = true
+				}
+			}
+			return errBelow
+		}
+		for i, l := range m.Layers {
+			c.all[l.Digest] = true
+			if _, err := c.s.snaps.Stat(ctx, chainID(diffs[:i+1])); err != nil {
+				c.keep[l.Digest] = true
+			} else if repo != "" {
+				c.drop[l.Digest] = append(c.drop[l.Digest], repo)
+			}
+		}
+		return errBelow
+	})
+}
+
+func (c *compaction) finish(ctx context.Context) (out Compacted, err error) {
+	maps.DeleteFunc(c.drop, func(id digest.Digest, _ []string) bool { return c.keep[id] })
+	if err := c.s.dropped.add(c.drop, func(id digest.Digest) bool { return c.all[id] }); err != nil {
+		return out, err
+	}
+	for id := range c.all {
+		info, err := c.s.content.Info(ctx, id)
+		switch {
+		case err != nil:
+		case c.drop[id] == nil:
+			out.Kept++
+		default:
+			if err := c.s.content.Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {
+				return out, fmt.Errorf("drop layer %s: %w", id, err)
+			}
+			out.Layers, out.Freed = out.Layers+1, out.Freed+info.Size
+		}
+	}
+	if out.Layers == 0 {
+		return out, nil
+	}
+	return out, c.s.sweep(ctx)
+}
+
+// login is for one registry.
+type login struct {
+	domain string
+	auth   *registrytypes.AuthConfig
+}
+
+// refetched is a dropped layer's blob, which is fetched when it is first read, and dropped again when it is closed.
+type refetched struct {
+	io.ReaderAt
+	close func() error
+}
+
+func (r *refetched) Close() error { return r.close() }
+
+// lazily reads a dropped blob that may not have to be read at all: a registry that has it is sent nothing, and then nothing is fetched.
+func lazily(ctx context.Context, s *Service, d ocispec.Descriptor, l login) *refetched {
+	var open content.ReaderAt
+	end := func() {}
+	get := sync.OnceValues(func() (content.ReaderAt, error) {
+		held, done, err := s.lease(ctx)
+		if err != nil {
+			return nil, err
+		}
+		end = done
+		if err = restore(held, s, d, l); err == nil {
+			open, err = s.content.ReaderAt(held, d)
+		}
+		return open, err
+	})
+	return &refetched{readerAt(func(b []byte, at int64) (int, error) {
+		r, err := get()
+		if err != nil {
+			return 0, err
+		}
+		return r.ReadAt(b, at)
+	}), func() error {
+		defer end()
+		if open == nil {
+			return nil
+		}
+		return errors.Join(open.Close(), unlessMissing(s.content.Delete(context.WithoutCancel(ctx), d.Digest)))
+	}}
+}
+
+func unlessMissing(err error) error {
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+type readerAt func(b []byte, at int64) (int, error)
+
+func (f readerAt) ReadAt(b []byte, at int64) (int, error) { return f(b, at) }
+
+// restore fetches a dropped layer's blob again, from where it came.
+func restore(ctx context.Context, s *Service, d ocispec.Descriptor, l login) error {
+	failed := fmt.Errorf("layer %s is not kept as it came: %w", d.Digest, errdefs.ErrNotFound)
+	for _, name := range s.dropped.from(d.Digest) {
+		r, err := ref.Parse(name)
+		if err != nil {
+			continue
+		}
+		var auth *registrytypes.AuthConfig
+		if r.Domain == l.domain {
+			auth = l.auth
+		}
+		var fetcher *registry.Fetcher
+		if fetcher, err = s.registries.Client(ctx, r, auth).Fetcher(ctx); err == nil {
+			err = (&pull{s: s, ref: r, fetcher: fetcher}).blob(ctx, d)
+		}
+		if err == nil {
+			return nil
+		}
+		failed = registry.Explain("fetch layer "+d.Digest.String()+" again from "+r.FamiliarName(), r.Domain, err)
+	}
+	return failed
+}
+
+// restoreAll fetches all dropped layers again that a target names, for the time of a lease; again drops them.
+func restoreAll(ctx context.Context, s *Service, target ocispec.Descriptor) (again func(), err error) {
+	var came []digest.Digest
+	again = func() {
+		for _, id := range came {
+			_ = s.content.Delete(context.WithoutCancel(ctx), id) // else the next compaction does
+		}
+	}
+	err = s.walk(ctx, target, func(d ocispec.Descriptor) error {
+		switch {
+		case s.here(ctx, d):
+		case !s.dropped.has(d.Digest):
+			return errBelow
+		default:
+			if err := restore(ctx, s, d, login{}); err != nil {
+				return err
+			}
+			came = append(came, d.Digest)
+		}
+		return nil
+	})
+	if err != nil {
+		again()
+	}
+	return again, err
+}
+
+// unpackedOnly are the layers of a manifest that are dropped and stand unpacked, held so that they go on to do so: a pull need not fetch them.
+func (l *layers) unpackedOnly(ctx context.Context, manifest ocispec.Descriptor) map[digest.Digest]bool {
+	out := map[digest.Digest]bool{}
+	m, diffs, err := l.checkImage(ctx, manifest)
+	if err != nil {
+		return out
+	}
+	for i, d := range m.Layers {
+		if !l.st.dropped.has(d.Digest) || l.st.here(ctx, d) {
+			continue
+		}
+		chain := chainID(diffs[:i+1])
+		err := l.st.hold(ctx, chain)
+		if err == nil {
+			_, err = l.st.snaps.Stat(ctx, chain)
+		}
+		before, again := out[d.Digest]
+		out[d.Digest] = err == nil && (before || !again)
+	}
+	return out
+}

@@ -1,0 +1,138 @@
+package image
+
+import (
+	"bytes"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// asked notes requests for blobs.
+type asked struct {
+	mu   sync.Mutex
+	gets []string
+}
+
+func (a *asked) wrap(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") || strings.Contains(r.URL.Path, "/uploads/") {
+			a.mu.Lock()
+			a.gets = append(a.gets, r.Method+" "+r.URL.Path)
+			a.mu.Unlock()
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+func (a *asked) take() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	list := a.gets
+	a.gets = nil
+	return list
+}
+
+// TestLayersAreKeptUnpackedOnly: after a pull no layer's blob is here; the image resolves, is pulled again without fetching a layer, pushed where
+// it is without one, pushed elsewhere and saved with one that is fetched again, and nothing of that stays.
+func TestLayersAreKeptUnpackedOnly(t *testing.T) {
+	var seen asked
+	host, other := realRegistry(t, seen.wrap), realRegistry(t, nil)
+	maker := open(t)
+	base := imported(t, maker, host+"/team/app:1", file1("bin/a", strings.Repeat("content ", 30000)))
+	if err := maker.Push(t.Context(), host+"/team/app:1", TransferOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t)
+	s.dropBlobs = true
+	pull := func() *Image {
+		t.Helper()
+		if err := s.Pull(t.Context(), host+"/team/app:1", TransferOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		img, err := s.Resolve(t.Context(), host+"/team/app:1", nil)
+		if err != nil || img.ID != base.ID {
+			t.Fatalf("%v %v", img, err)
+		}
+		return img
+	}
+	img := pull()
+	m, err := s.manifest(in(t.Context()), img.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := func(when string, d digest.Digest) {
+		t.Helper()
+		if err := s.sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(blobPath(s, d)); !os.IsNotExist(err) {
+			t.Errorf("%s the layer's blob is here: %v", when, err)
+		}
+	}
+	layerOf := m.Layers[0].Digest
+	gone("after the pull", layerOf)
+	seen.take()
+	if again := pull(); again.Lower[0] != img.Lower[0] || len(seen.take()) != 0 {
+		t.Errorf("pulled again: %v, %v", again.Lower, seen.gets)
+	}
+	if err := s.Push(t.Context(), host+"/team/app:1", TransferOptions{}); err != nil || len(seen.take()) != 0 {
+		t.Errorf("pushed where it is: %v", err)
+	}
+	if err := os.RemoveAll(img.Lower[0]); err != nil {
+		t.Fatal(err)
+	}
+	if r, list := checked(t, s, CheckOptions{Repair: true}); r.Damaged != 1 || r.Mended != 1 {
+		t.Errorf("a folder that is gone: %+v %+v", r, list)
+	}
+	if b, err := os.ReadFile(img.Lower[0] + "/bin/a"); err != nil || len(b) != 240000 {
+		t.Errorf("%d bytes %v", len(b), err)
+	}
+	gone("after a repair", layerOf)
+	seen.take()
+	if err := s.Tag(t.Context(), host+"/team/app:1", other+"/copy:1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Push(t.Context(), other+"/copy:1", TransferOptions{}); err != nil || len(seen.take()) != 1 {
+		t.Errorf("pushed elsewhere: %v", err)
+	}
+	gone("after a push", layerOf)
+	if r, list := checked(t, s, CheckOptions{}); len(list) != 0 || r.Unverified != 1 {
+		t.Errorf("store check: %+v %+v", r, list)
+	}
+	var archive bytes.Buffer
+	if err := s.Save(t.Context(), []string{host + "/team/app:1"}, SaveOptions{}, &archive); err != nil {
+		t.Fatal(err)
+	}
+	gone("after a save", layerOf)
+	fresh := open(t)
+	if err := fresh.Load(t.Context(), &archive, TransferOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := fresh.Resolve(t.Context(), host+"/team/app:1", nil); err != nil || got.ID != base.ID {
+		t.Errorf("what was saved: %v %v", got, err)
+	}
+	if err := fresh.Pull(t.Context(), other+"/copy:1", TransferOptions{}); err != nil {
+		t.Errorf("what was pushed elsewhere: %v", err)
+	}
+	// What is made here keeps its own layer until a registry has it.
+	if _, err := s.Commit(t.Context(), layer(t, file1("etc/b", "small")), CommitOptions{Parent: img, Ref: other + "/child:1", Config: img.Config.Config}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Compact(t.Context(), s)
+	if err != nil || c.Kept != 1 || c.Layers != 0 {
+		t.Errorf("%+v %v", c, err)
+	}
+	if err := s.Push(t.Context(), other+"/child:1", TransferOptions{}); err != nil {
+		t.Errorf("a child of it: %v", err)
+	}
+	if err := fresh.Pull(t.Context(), other+"/child:1", TransferOptions{}); err != nil {
+		t.Errorf("a child of it: %v", err)
+	}
+	if u, err := s.DiskUsage(t.Context()); err != nil || u.Unused != 0 {
+		t.Errorf("%+v %v", u, err)
+	}
+}
