@@ -153,7 +153,7 @@ func (c *check) need(ctx context.Context, img images.Image, d ocispec.Descriptor
 		return // it is damaged, which is found when it is verified
 	}
 	isHere := func(p ocispec.Descriptor) bool { return c.s.here(ctx, p) }
-	leftOut := d.Digest != img.Target.Digest && !slices.ContainsFunc(children, isHere)
+	leftOut := d.Digest != img.Target.Digest && (!slices.ContainsFunc(children, isHere) || listedOnly(ctx, c.s, d, children))
 	for _, child := range children {
 		if images.IsNonDistributable(child.MediaType) || (leftOut || images.IsIndexType(d.MediaType)) && !isHere(child) {
 			continue // of an index, platforms may be left out

@@ -103,26 +103,27 @@ func (m Manifests) fetchOnly(ctx context.Context, q Listed, children bool) (ocis
 	if err != nil {
 		return target, err
 	}
-	return target, p.manifests(ctx, target, children)
+	if err := p.manifests(ctx, target, children); err != nil || !children {
+		return target, err
+	}
+	return target, p.noteOrigins(ctx, target)
 }
 
 // fetch brings manifests and configurations of a registry's image here, and notes where they come from.
 func (m Manifests) fetch(ctx context.Context, q Listed) (ocispec.Descriptor, error) {
-	p, target, err := m.open(ctx, q)
-	if err != nil {
-		return target, err
-	}
-	if err := p.manifests(ctx, target, true); err != nil {
-		return target, err
-	}
-	return target, m.S.walk(ctx, target, func(d ocispec.Descriptor) error {
+	return m.fetchOnly(ctx, q, true)
+}
+
+// noteOrigins notes of the manifests that are here below a target which repository has them.
+func (p *pull) noteOrigins(ctx context.Context, target ocispec.Descriptor) error {
+	return p.s.walk(ctx, target, func(d ocispec.Descriptor) error {
 		switch {
 		case !isManifest(d):
 			return nil
-		case !m.S.here(ctx, d):
+		case !p.s.here(ctx, d):
 			return errBelow
 		}
-		return noteOrigin(ctx, m.S.store, p.ref, d.Digest)
+		return noteOrigin(ctx, p.s.store, p.ref, d.Digest)
 	})
 }
 

@@ -86,6 +86,9 @@ func TestLists(t *testing.T) {
 	if got := kinds(t, s, name); got != "amd64" {
 		t.Errorf("here is %s", got)
 	}
+	if report, err := Check(t.Context(), s, CheckOptions{}); err != nil || report.Damaged != 0 {
+		t.Errorf("what is only listed counts as damage: %+v %v", report, err)
+	}
 	pushed, err := l.Push(t.Context(), name, Place{}, TransferOptions{})
 	if err != nil || pushed != view.Descriptor.Digest {
 		t.Fatalf("%s %v", pushed, err)

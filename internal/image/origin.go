@@ -3,9 +3,12 @@ package image
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"wherry.dev/wherry/internal/ref"
 )
@@ -29,4 +32,15 @@ func origin(ctx context.Context, s *store, d digest.Digest) (ref.Reference, bool
 	}
 	r, err := ref.Parse(info.Labels[labelOrigin] + "@" + d.String())
 	return r, err == nil
+}
+
+// listedOnly says that a manifest was fetched to be listed or looked at: its configuration may be here, and its layers are not meant to be.
+func listedOnly(ctx context.Context, s *Service, d ocispec.Descriptor, children []ocispec.Descriptor) bool {
+	if !images.IsManifestType(d.MediaType) {
+		return false
+	}
+	if _, known := origin(ctx, s.store, d.Digest); known {
+		return true
+	}
+	return len(children) > 1 && !slices.ContainsFunc(children[1:], func(l ocispec.Descriptor) bool { return s.here(ctx, l) })
 }
