@@ -1,0 +1,164 @@
+package verify
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"wherry.dev/wherry/internal/evidence"
+	"wherry.dev/wherry/internal/policy"
+	"wherry.dev/wherry/internal/trust"
+)
+
+// Whoever can write into a repository can add signatures, and none that they add spoils the good one's among the newest.
+func TestManySignatures(t *testing.T) {
+	reg, k := newServer(t), newKey(t)
+	d := publish(t, reg, "team/app:1")
+	name := reg.host + "/team/app"
+	body := payloadFor(name, d.Digest)
+	junk := evidence.Signature{Kind: evidence.Simple, Blob: body, Signature: base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{7}, 70))}
+	list := make([]evidence.Signature, 300)
+	for i := range list {
+		list[i] = junk
+	}
+	s := governed(t, signedBy(reg.host, byKey), k.file(t, "key.pub"))
+	list[0] = classic(t, k, body) // the oldest of hundreds is not looked at
+	reg.attachClassic("team/app", d.Digest, list...)
+	reg.requests()
+	wantRefusal(t, s.pull(name+":1"), "no signature is by these keys")
+	n := 0
+	for _, r := range reg.requests() {
+		if strings.HasPrefix(r, "GET") && strings.Contains(r, "/blobs/") {
+			n++
+		}
+	}
+	if n > evidence.MaxSignatures {
+		t.Errorf("%d signatures were fetched", n)
+	}
+	list[len(list)-5] = classic(t, k, body)
+	reg.attachClassic("team/app", d.Digest, list...)
+	ok(t, s.pull(name+":1"))
+}
+
+func TestSpoiltSignatures(t *testing.T) {
+	reg, k := newServer(t), newKey(t)
+	d := publish(t, reg, "team/app:1")
+	name := reg.host + "/team/app"
+	good := bundled(t, k, statement(d.Digest, "", signPredicate))
+	huge := good
+	huge.Blob = append(bytes.Repeat([]byte(" "), evidence.MaxBlob), good.Blob...)
+	bomb := good
+	bomb.Blob = []byte(strings.Repeat(`{"dsseEnvelope":`, 60_000))
+	cose := evidence.Signature{Kind: evidence.Notation, Blob: append([]byte{0xd2, 0x84, 0x5b}, bytes.Repeat([]byte{0xff}, 8)...), MediaType: envelopeTypes[1]}
+	s := governed(t, signedBy(reg.host, byKey), k.file(t, "key.pub"))
+	reg.attach("team/app", d, huge)
+	wantRefusal(t, s.pull(name+":1"), "there is no signature") // too large to be one
+	reg.attach("team/app", d, huge, bomb, cose)
+	wantRefusal(t, s.pull(name+":1"), "a signature is malformed") // of what came nearest
+	reg.attach("team/app", d, good, huge, bomb, cose)
+	ok(t, s.pull(name+":1"))
+
+	// A referrer's manifest that is about another image, and a payload that is not what its digest says.
+	e := publish(t, reg, "team/app:2")
+	reg.attach("team/app", d, good)
+	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex}
+	index.SchemaVersion = 2
+	reg.manifest("team/app", strings.Replace(e.Digest.String(), ":", "-", 1), ocispec.MediaTypeImageIndex, index)
+	wantRefusal(t, s.pull(name+":2"), "there is no signature")
+	reg.attach("team/app", e, bundled(t, k, statement(d.Digest, "", signPredicate)))
+	wantRefusal(t, s.pull(name+":2"), "")
+}
+
+// The helper has nothing: a root without files, no rights, no network, few system calls, and limits.
+func TestConfinement(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this test needs root, as the engine has it")
+	}
+	path, err := helper()
+	ok(t, err)
+	cmd := exec.CommandContext(t.Context(), path)
+	cmd.Dir, cmd.Env = t.TempDir(), []string{}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS | syscall.CLONE_NEWPID}
+	in, err := cmd.StdinPipe()
+	ok(t, err)
+	out := &bytes.Buffer{}
+	cmd.Stdout = out
+	ok(t, cmd.Start())
+	proc := "/proc/" + strconv.Itoa(cmd.Process.Pid)
+	status := func(key string) string {
+		b, _ := os.ReadFile(proc + "/status")
+		for line := range strings.Lines(string(b)) {
+			if rest, found := strings.CutPrefix(line, key+":"); found {
+				return strings.TrimSpace(rest)
+			}
+		}
+		return ""
+	}
+	for limit := time.Now().Add(time.Minute); status("Seccomp") != "2"; time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("it never confines itself")
+		}
+	}
+	for key, want := range map[string]string{"Uid": "65534\t65534\t65534\t65534", "Gid": "65534\t65534\t65534\t65534", "Groups": "", "NoNewPrivs": "1",
+		"CapEff": "0000000000000000", "CapPrm": "0000000000000000", "CapAmb": "0000000000000000"} {
+		if got := status(key); got != want {
+			t.Errorf("%s is %q, want %q", key, got, want)
+		}
+	}
+	if files, err := os.ReadDir(proc + "/root"); err != nil || len(files) != 0 {
+		t.Errorf("its root has %d files: %v", len(files), err)
+	}
+	if dev, err := os.ReadFile(proc + "/net/dev"); err != nil || strings.Count(string(dev), ":") != 1 {
+		t.Errorf("its network has more than a loopback that is down: %s %v", dev, err)
+	}
+	if b, err := os.ReadFile(proc + "/limits"); err != nil || !strings.Contains(string(b), "Max cpu time              20                   20") {
+		t.Errorf("limits: %s %v", b, err)
+	}
+	_, err = io.WriteString(in, `{"Name":"x"}`)
+	ok(t, err)
+	in.Close()
+	if err := cmd.Wait(); err != nil || out.String() != "{\"Findings\":[]}\n" {
+		t.Errorf("%q %v", out, err)
+	}
+}
+
+// A helper that crashes, hangs or lies refuses images, and nothing else happens.
+func TestBadHelpers(t *testing.T) {
+	d := digest.FromString("x")
+	q := evidence.Request{Name: here, Images: []evidence.Image{{Digest: d, Signatures: []evidence.Signature{{Kind: evidence.Simple}}}}}
+	rule := &policy.Rule{Action: policy.Signed, Need: 1, Signers: []evidence.Signer{{Format: evidence.FormatSigstore}}}
+	for name, script := range map[string]string{
+		"crashes": "kill -SEGV $$", "fails": "echo no >&2; exit 3", "says nothing": "exit 0", "no JSON": "echo yes", "too few": `echo '{"Findings":[]}'`,
+		"too many": `echo '{"Findings":[{"OK":true},{"OK":true}]}'`, "endless": "yes", "an error, and a finding": `echo '{"Error":"x","Findings":[{"OK":true}]}'`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := dir + "/helper"
+			ok(t, os.WriteFile(path, fmt.Appendf(nil, "#!/bin/sh\n%s\n", script), 0o755))
+			out, err := trust.New(trust.Options{Helper: path, Empty: dir + "/empty"}).Ask(t.Context(), rule, q)
+			if err == nil || out.OK {
+				t.Errorf("%+v %v", out, err)
+			}
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if out, err := trust.New(trust.Options{Helper: "/bin/true", Empty: t.TempDir()}).Ask(ctx, rule, q); err == nil || out.OK {
+		t.Errorf("%+v %v", out, err)
+	}
+	if out, err := trust.New(trust.Options{Helper: "/nowhere", Empty: t.TempDir()}).Ask(t.Context(), rule, q); err == nil || out.OK {
+		t.Errorf("%+v %v", out, err)
+	}
+}
