@@ -74,6 +74,7 @@ func (o *options) flags(args []string, stderr io.Writer) (file string, err error
 	fs.StringVar(&e.Verify, "verify", e.Verify, "`path` of wherry-verify, which judges signatures (default: beside wherryd, then in PATH)")
 	fs.StringVar(&e.CgroupParent, "cgroup-parent", e.CgroupParent, "control `group` above all containers, or a slice of systemd's (default: a scope of systemd's, or /wherry)")
 	fs.Var(&insecure, "insecure-registry", "registry `host[:port]` or network (CIDR) that may be spoken to without TLS; may be repeated")
+	fs.StringVar(&o.set.Store.Layers, "layers", o.set.Store.Layers, "what layers become: erofs, overlay, or auto, which is erofs where the kernel can mount it from `files`")
 	fs.TextVar(&e.LogLevel, "log-level", e.LogLevel, "debug, info, warn or error")
 	fs.BoolVar(&o.version, "version", false, "print the version and end")
 	if err := fs.Parse(args); err != nil {

@@ -25,6 +25,7 @@ import (
 	"wherry.dev/wherry/internal/image"
 	"wherry.dev/wherry/internal/monitor"
 	"wherry.dev/wherry/internal/network"
+	"wherry.dev/wherry/internal/snapshot"
 	"wherry.dev/wherry/internal/threads"
 	"wherry.dev/wherry/internal/trust"
 	"wherry.dev/wherry/internal/version"
@@ -129,6 +130,7 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 	var g errgroup.Group
 	g.Go(func() (err error) {
 		s.Images, err = image.Open(ctx, image.Options{Root: o.root, Oar: o.oar, InsecureRegistries: o.insecure, DropBlobs: !o.set.Store.KeepBlobs, Events: s.Events,
+			Layers: snapshot.Format(o.set.Store.Layers), Mounts: filepath.Join(o.state, "layers"),
 			Trust: trust.New(trust.Options{Policy: o.set.Engine.Policy, Helper: o.set.Engine.Verify, Empty: filepath.Join(o.root, "empty")}),
 			Log:   func(err error) { log.Warn(err.Error()) }})
 		return err

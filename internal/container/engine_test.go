@@ -22,6 +22,7 @@ import (
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/image"
 	networks "wherry.dev/wherry/internal/network"
+	"wherry.dev/wherry/internal/snapshot"
 	"wherry.dev/wherry/internal/volume"
 )
 
@@ -182,7 +183,7 @@ func (e *engine) open() {
 	var err error
 	e.vols, err = volume.Open(filepath.Join(e.o.Root, "volumes"), e.o.Events, nil)
 	must(err)
-	e.images, err = image.Open(ctx, image.Options{Root: e.o.Root, Oar: e.o.Oar, Events: e.o.Events})
+	e.images, err = image.Open(ctx, image.Options{Root: e.o.Root, Layers: snapshot.Auto, Mounts: filepath.Join(e.o.State, "layers"), Oar: e.o.Oar, Events: e.o.Events})
 	must(err)
 	e.nets, err = networks.Open(ctx, networks.Options{Root: e.o.Root, State: e.o.State, Events: e.o.Events})
 	must(err)
@@ -215,6 +216,9 @@ func (e *engine) clean() {
 		if err != nil && !errdefs.IsNotFound(err) { // else the engine was faster: it removes disposable ones by itself
 			e.t.Error(err)
 		}
+	}
+	if err := e.images.Unmount(); err != nil {
+		e.t.Error(err)
 	}
 	e.close()
 	for _, dir := range []string{filepath.Join(e.o.Root, "containers"), filepath.Join(e.o.State, "tasks"), filepath.Join(e.o.State, "etc"), filepath.Join(e.o.State, "shm")} {

@@ -122,6 +122,11 @@ func adopt(ctx context.Context, s *Service, r *Record) {
 	if err := s.o.Images.Acquire(ctx, r.Image.ID, r.Image.Manifest.Digest, r.ID); err != nil {
 		s.log(fmt.Errorf("image of container %s: %w", r.Name, err))
 	}
+	if lower, err := s.o.Images.Mounted(r.Image.Lower); err != nil {
+		s.log(fmt.Errorf("layers of container %s: %w", r.Name, err))
+	} else if len(lower) > 0 {
+		r.Image.Lower = lower
+	}
 	for _, m := range r.Mounts {
 		if m.Image != nil {
 			if err := s.o.Images.Acquire(ctx, m.Image.ID, m.Image.Manifest, mountUser(r, &m)); err != nil {

@@ -28,10 +28,8 @@ func (n *starting) permit(ctx context.Context) error {
 
 // layers sees to it that the image is still there, and that --restart-fresh gets its clean layer.
 func (n *starting) layers(context.Context) error {
-	for _, dir := range n.r.Image.Lower {
-		if _, err := os.Stat(dir); err != nil {
-			return fail(errdefs.ErrFailedPrecondition, "a layer of image %s is not there any more (%v): create the container anew", n.r.Config.Image, err)
-		}
+	if _, err := n.s.o.Images.Mounted(n.r.Image.Lower); err != nil {
+		return fail(errdefs.ErrFailedPrecondition, "a layer of image %s is not there any more (%v): create the container anew", n.r.Config.Image, err)
 	}
 	if n.again && n.r.fresh() {
 		return freshLayer(n.c.dir, n.r)

@@ -109,6 +109,9 @@ func TestAfterReboot(t *testing.T) {
 		}
 	}
 	e.o.unmountEtc() // as all mounts have gone with the machine
+	if err := e.images.Unmount(); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.RemoveAll(e.o.State); err != nil {
 		t.Fatal(err)
 	}

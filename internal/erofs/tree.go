@@ -15,7 +15,7 @@ type inode struct {
 	size           uint64 // of a link: of its target
 	uid, gid, nsec uint32
 	at             uint32 // first block, or a device's number
-	text           uint32 // of a link: where its target lies in the arena
+	text           uint32 // where a link's target lies in the arena, or a directory's name
 	xattrs         uint32 // where its attributes lie in the arena, 0 for none
 	parent         Ino    // of a directory
 	links          uint32
@@ -128,8 +128,11 @@ func (t *tree) link(parent Ino, s []byte, ino Ino) {
 	if t.names.n*4 >= len(t.table)*3 {
 		t.grow()
 	}
-	t.inodes.at(int(ino)).links++
-	t.place(t.names.add(name{parent: parent, ino: ino, text: t.text.add(s)}), s)
+	i, text := t.inodes.at(int(ino)), t.text.add(s)
+	if i.links++; uint32(i.mode)&typeMask == typeDir {
+		i.text = text
+	}
+	t.place(t.names.add(name{parent: parent, ino: ino, text: text}), s)
 }
 
 func (t *tree) place(number int, s []byte) {

@@ -240,3 +240,23 @@ func (w *Writer) ReadFrom(r io.Reader) (n int64, err error) {
 
 // DataEnd is where data ends in the image so far.
 func (w *Writer) DataEnd() uint64 { return w.out.at }
+
+// Mode is a file's type and permissions.
+func (w *Writer) Mode(ino Ino) uint32 { return uint32(w.tree.inodes.at(int(ino)).mode) }
+
+// Parent is the directory that a directory was put in; the root's is itself.
+func (w *Writer) Parent(dir Ino) Ino { return w.tree.inodes.at(int(dir)).parent }
+
+// RemoveIf takes away all names for which fn says so.
+func (w *Writer) RemoveIf(fn func(dir, ino Ino) bool) {
+	for i := 1; i < w.tree.names.n; i++ {
+		if n := w.tree.names.at(i); n.text != gone && fn(n.parent, n.ino) {
+			w.tree.unlink(i)
+		}
+	}
+}
+
+// NameOf is a directory's name in its parent.
+func (w *Writer) NameOf(dir Ino) string {
+	return string(w.tree.text.get(w.tree.inodes.at(int(dir)).text))
+}

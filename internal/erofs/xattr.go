@@ -93,3 +93,9 @@ func decodeXattrs(b []byte) ([]Xattr, error) {
 	}
 	return out, nil
 }
+
+// HoldsXattr says that an image can hold an extended attribute of this name.
+func HoldsXattr(name string) bool {
+	_, _, err := splitXattr(name)
+	return err == nil
+}

@@ -19,6 +19,8 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/snapshot"
 )
 
 // several serves an image of several layers; serve, when not nil, sends a layer's content.
@@ -108,7 +110,7 @@ func inode(t *testing.T, path string) uint64 {
 // TestUnpackingDoesNotWait: files are there while their layer is still on its way; a layer that does not come holds up no other; and when a
 // connection breaks in the middle, the unpacking goes on where it was.
 func TestUnpackingDoesNotWait(t *testing.T) {
-	s := open(t)
+	s := openAs(t, snapshot.Overlay)
 	first := layer(t, file1("early", strings.Repeat("e", 4<<20)), file1("late", string(mixed(4<<20)))).Bytes()
 	second := layer(t, file1("other", "o")).Bytes()
 	h := newSeveral(ocispec.MediaTypeImageLayer, asIs, first, second)
@@ -155,7 +157,7 @@ func TestUnpackingDoesNotWait(t *testing.T) {
 
 // TestPartialsThatCameToHarm: what an earlier life left of a download is not what it was; the layer is fetched from its beginning.
 func TestPartialsThatCameToHarm(t *testing.T) {
-	s := open(t)
+	s := openAs(t, snapshot.Overlay)
 	l := layer(t, file1("f", string(mixed(3<<20)))).Bytes()
 	h := newSeveral(ocispec.MediaTypeImageLayer, asIs, l)
 	name := h.start(t)
@@ -190,7 +192,7 @@ func TestPartialsThatCameToHarm(t *testing.T) {
 
 // TestPullsOfOneImage: of twenty at once each layer is fetched once, and all end well.
 func TestPullsOfOneImage(t *testing.T) {
-	s := open(t)
+	s := openAs(t, snapshot.Overlay)
 	var plain [][]byte
 	for i := range 5 {
 		plain = append(plain, layer(t, file1(fmt.Sprint("f", i), strings.Repeat(fmt.Sprint(i), 300000))).Bytes())
@@ -232,7 +234,7 @@ func TestPullsOfOneImage(t *testing.T) {
 
 // TestLayersAreCommittedInOrder: each stands on those below it, though the lowest comes last.
 func TestLayersAreCommittedInOrder(t *testing.T) {
-	s := open(t)
+	s := openAs(t, snapshot.Overlay)
 	base := layer(t, file{name: "etc/", kind: tar.TypeDir}, file1("etc/a", "a"), file1("etc/b", "b"), file1(".wh.nothing", "")).Bytes()
 	top := layer(t, file1("etc/.wh.a", ""), file1("etc/c", "c")).Bytes()
 	h := newSeveral(ocispec.MediaTypeImageLayer, asIs, base, top)
@@ -270,7 +272,7 @@ func TestLayersAreCommittedInOrder(t *testing.T) {
 
 // TestProgressIsDockers: each layer's lines come in Docker's order.
 func TestProgressIsDockers(t *testing.T) {
-	s := open(t)
+	s := openAs(t, snapshot.Overlay)
 	l := layer(t, file1("f", string(mixed(1<<20)))).Bytes()
 	name := newSeveral(ocispec.MediaTypeImageLayer, asIs, l).start(t)
 	var mu sync.Mutex

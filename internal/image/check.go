@@ -286,7 +286,7 @@ func (c *check) layer(ctx context.Context, chain string, blob ocispec.Descriptor
 		c.tell(Damage{Kind: "layer", ID: chain, What: "has lost its directory: " + err.Error(), Users: users})
 		return
 	}
-	if !tar || !strings.HasPrefix(places[0], c.s.root+"/") {
+	if !tar {
 		c.report.Unverified++
 		return
 	}
@@ -304,8 +304,16 @@ func (c *check) layer(ctx context.Context, chain string, blob ocispec.Descriptor
 	if err != nil {
 		damage.What, damage.Why = "cannot be verified", err.Error()
 	}
-	damage.Mended = err == nil && c.o.Repair
+	damage.Mended = err == nil && c.mends(places)
+	if c.o.Repair && err == nil && !damage.Mended {
+		damage.Why = "it is an image, which is written once: remove the images that have it, and pull them again"
+	}
 	c.tell(damage)
+}
+
+// mends says that a layer's files may be written: it is a directory, not a mounted image.
+func (c *check) mends(places []string) bool {
+	return c.o.Repair && strings.HasPrefix(places[0], c.s.root+"/")
 }
 
 // place is where a layer and those below it are. In a repair its directory is made anew when it is gone and there is a tar to fill it from.
@@ -365,7 +373,7 @@ func (c *check) compare(ctx context.Context, places []string, blob ocispec.Descr
 	if err := fslayer.Inherit(copied, dir.Implicit(), places[1:]); err != nil {
 		return err
 	}
-	return mend.Tree(ctx, copied, places[0], mend.Options{Mend: c.o.Repair, Tell: tell})
+	return mend.Tree(ctx, copied, places[0], mend.Options{Mend: c.mends(places), Tell: tell})
 }
 
 // database looks for layers that are noted and not there, whose image nobody has any more.

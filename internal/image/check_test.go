@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"wherry.dev/wherry/internal/event"
+	"wherry.dev/wherry/internal/snapshot"
 )
 
 func checked(t *testing.T, s *Service, o CheckOptions) (CheckReport, []Damage) {
@@ -29,10 +30,10 @@ func checked(t *testing.T, s *Service, o CheckOptions) (CheckReport, []Damage) {
 }
 
 // damagedStore has an image of two layers and one of the lower alone; both rest on a registry that still has them, under "kept".
-func damagedStore(t *testing.T) (*Service, *Image) {
+func damagedStore(t *testing.T, layers snapshot.Format) (*Service, *Image) {
 	t.Helper()
 	host := realRegistry(t, nil)
-	s := open(t)
+	s := openAs(t, layers)
 	base := imported(t, s, host+"/kept:1", file{name: "bin", kind: '5'}, file1("bin/a", strings.Repeat("a", 300000)), file{name: "bin/l", kind: '2', link: "a"})
 	if _, err := s.Commit(t.Context(), layer(t, file1("etc/b", "small"), file1("bin/.wh.l", "")), CommitOptions{Parent: base, Ref: host + "/kept:2", Config: base.Config.Config}); err != nil {
 		t.Fatal(err)
@@ -50,7 +51,7 @@ func damagedStore(t *testing.T) (*Service, *Image) {
 }
 
 func TestSoundStoreHasNoDamage(t *testing.T) {
-	s, _ := damagedStore(t)
+	s, _ := damagedStore(t, snapshot.EROFS)
 	r, list := checked(t, s, CheckOptions{})
 	if len(list) != 0 || r.Layers != 2 || r.Blobs != 6 || r.Images != 2 || r.Unverified != 0 {
 		t.Errorf("%+v %+v", r, list)
@@ -79,7 +80,7 @@ func TestDamageIsFoundAndMended(t *testing.T) {
 	}
 	for way, spoil := range ways {
 		t.Run(way, func(t *testing.T) {
-			s, img := damagedStore(t)
+			s, img := damagedStore(t, snapshot.Overlay)
 			m, err := s.manifest(in(t.Context()), img.Manifest)
 			if err != nil {
 				t.Fatal(err)
@@ -130,7 +131,7 @@ func TestDamageIsFoundAndMended(t *testing.T) {
 
 // TestWhatCannotBeMended: is set aside and named, and hides nothing else.
 func TestWhatCannotBeMended(t *testing.T) {
-	s := open(t)
+	s := openAs(t, snapshot.Overlay)
 	img := imported(t, s, "127.0.0.1:1/gone:1", file1("a", "b"))
 	other := imported(t, s, "other:1", file1("c", "d"))
 	m, err := s.manifest(in(t.Context()), img.Manifest)
@@ -164,7 +165,7 @@ func TestWhatCannotBeMended(t *testing.T) {
 
 // TestDamagedManifestsKeepWhatTheyKept: nobody has the manifest, but what is below it is not collected, and the image comes back with it.
 func TestDamagedManifestsKeepWhatTheyKept(t *testing.T) {
-	s := open(t)
+	s := openAs(t, snapshot.Overlay)
 	img := imported(t, s, "127.0.0.1:1/gone:1", file1("a", "b"))
 	sound, err := os.ReadFile(blobPath(s, img.Manifest.Digest))
 	if err != nil {
@@ -185,7 +186,7 @@ func TestDamagedManifestsKeepWhatTheyKept(t *testing.T) {
 
 // TestContainersAreNamed: those that stand on a folder that is gone, as after a database was made anew.
 func TestContainersAreNamed(t *testing.T) {
-	s := open(t)
+	s := openAs(t, snapshot.Overlay)
 	img := imported(t, s, "a", file1("a", "b"))
 	_, list := checked(t, s, CheckOptions{Containers: func(context.Context) (map[string][]string, error) {
 		return map[string][]string{"fine": img.Lower, "lost": {filepath.Join(s.root, "snapshots/snapshots/77/fs")}}, nil

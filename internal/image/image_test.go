@@ -3,6 +3,7 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/registry"
+	"wherry.dev/wherry/internal/snapshot"
 )
 
 // file is one entry of a layer made by a test.
@@ -58,17 +60,23 @@ func layerOf(files ...file) *bytes.Buffer {
 
 func open(t *testing.T) *Service {
 	t.Helper()
+	return openAs(t, snapshot.EROFS)
+}
+
+func openAs(t *testing.T, layers snapshot.Format) *Service {
+	t.Helper()
 	oar := filepath.Join(t.TempDir(), "oar")
 	if err := os.WriteFile(oar, []byte("a program"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s, err := Open(t.Context(), Options{Root: filepath.Join(t.TempDir(), "root"), Oar: oar, Events: event.New()})
+	dir := t.TempDir()
+	s, err := Open(t.Context(), Options{Root: filepath.Join(dir, "root"), Layers: layers, Mounts: filepath.Join(dir, "layers"), Oar: oar, Events: event.New()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.registries = reach(registry.Options{})
 	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
+		if err := errors.Join(s.Unmount(), s.Close()); err != nil {
 			t.Error(err)
 		}
 	})

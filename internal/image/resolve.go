@@ -71,6 +71,11 @@ func (s *Service) resolve(ctx context.Context, img images.Image, name string, pl
 		}
 		s.mu.Unlock()
 	}
+	lower, err := s.Mounted(known.Lower) // somebody may have unmounted them
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", familiar(img.Name), err)
+	}
+	known.Lower = lower
 	if !isFullID(img.Name) && (!isID(name) || !strings.HasPrefix(img.Target.Digest.Encoded(), strings.TrimPrefix(name, "sha256:"))) {
 		known.Ref = img.Name
 	}

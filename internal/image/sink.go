@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	fslayer "wherry.dev/wherry/internal/layer"
+	"wherry.dev/wherry/internal/snapshot"
 )
 
 // sink is a snapshot that a layer is unpacked into.
@@ -26,7 +27,14 @@ type sink interface {
 }
 
 // sinkFor unpacks into what a snapshotter has prepared: its mounts say in which form it wants layers.
-func sinkFor(mounts []mount.Mount, o fslayer.DirOptions) (sink, error) {
+func (s *store) sinkFor(mounts []mount.Mount, o fslayer.DirOptions) (sink, error) {
+	if len(mounts) == 1 && mounts[0].Type == snapshot.FileMount {
+		i, err := snapshot.NewImage(mounts[0].Source, o.Base)
+		if err != nil {
+			return nil, fmt.Errorf("unpack into %s: %w", mounts[0].Source, err)
+		}
+		return &imageFile{Image: i, path: mounts[0].Source, mounts: s.mounts}, nil
+	}
 	if len(mounts) == 1 && mounts[0].Type == "bind" {
 		d, err := fslayer.NewDir(mounts[0].Source, o)
 		if err != nil {
@@ -36,6 +44,25 @@ func sinkFor(mounts []mount.Mount, o fslayer.DirOptions) (sink, error) {
 	}
 	return nil, fmt.Errorf("a snapshot of mounts %v is not understood", mounts)
 }
+
+// imageFile is a layer in the form of an EROFS image.
+type imageFile struct {
+	*snapshot.Image
+	path   string
+	mounts *snapshot.Mounts
+	place  string
+}
+
+// Settle also mounts the image: the next layer asks it for what it does not say itself.
+func (f *imageFile) Settle(below []string) (err error) {
+	if err := f.Image.Settle(below); err != nil {
+		return err
+	}
+	f.place, err = f.mounts.Of(f.path)
+	return err
+}
+
+func (f *imageFile) Place() string { return f.place }
 
 // directory is a layer in the form of overlay directories.
 type directory struct {

@@ -15,7 +15,6 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins/content/local"
-	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
@@ -24,12 +23,13 @@ import (
 	"wherry.dev/wherry/internal/event"
 	fslayer "wherry.dev/wherry/internal/layer"
 	"wherry.dev/wherry/internal/registry"
+	"wherry.dev/wherry/internal/snapshot"
 	"wherry.dev/wherry/internal/trust"
 )
 
 const (
 	namespace   = "wherry"
-	snapshotter = "overlayfs"
+	snapshotter = "overlayfs" // what stores call it since their layers could only be directories
 )
 
 // Options of Open.
@@ -37,11 +37,13 @@ type Options struct {
 	Root               string // content/, snapshots/, and the metadata database lie here
 	Oar                string // the built-in image "hello" is made from this binary
 	Events             *event.Bus
-	InsecureRegistries []string       // hosts and networks whose certificates are not checked, and that may do without TLS; loopback always may
-	DropBlobs          bool           // of layers that a registry has, once they are unpacked
-	HostDirs           []string       // where <host>/ca.crt, client certificates or hosts.toml lie; nil: Docker's, containerd's and Wherry's in /etc
-	Trust              *trust.Checker // holds images against the policy; nil: there is none
-	Log                func(error)    // hears of damage that was worked round; nil: nobody does
+	InsecureRegistries []string        // hosts and networks whose certificates are not checked, and that may do without TLS; loopback always may
+	DropBlobs          bool            // of layers that a registry has, once they are unpacked
+	HostDirs           []string        // where <host>/ca.crt, client certificates or hosts.toml lie; nil: Docker's, containerd's and Wherry's in /etc
+	Trust              *trust.Checker  // holds images against the policy; nil: there is none
+	Log                func(error)     // hears of damage that was worked round; nil: nobody does
+	Layers             snapshot.Format // what layers become; "" is directories
+	Mounts             string          // directory where layers that are images are mounted; "" means that none can be
 }
 
 // Service keeps images. Safe for many goroutines.
@@ -112,6 +114,7 @@ type store struct {
 	bolt   *bolt.DB
 	db     *metadata.DB
 	snaps  snapshots.Snapshotter
+	mounts *snapshot.Mounts
 	images images.Store
 }
 
@@ -130,7 +133,7 @@ func openStore(ctx context.Context, o Options) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	snaps, err := overlay.NewSnapshotter(at.layers)
+	snaps, err := snapshot.Open(snapshot.Options{Root: at.layers, Mounts: o.Mounts, Format: o.Layers, Log: o.Log})
 	if err != nil {
 		return nil, fmt.Errorf("open the layers: %w", err)
 	}
@@ -146,7 +149,7 @@ func openStore(ctx context.Context, o Options) (*store, error) {
 		return nil, errors.Join(fmt.Errorf("read %s: %w", at.db, err), b.Close(), snaps.Close())
 	}
 	names := &copiedNames{Store: metadata.NewImageStore(db), path: filepath.Join(o.Root, namesFile)}
-	s := &store{root: o.Root, bolt: b, db: db, blobs: &blobs{dir: filepath.Join(o.Root, "content"), backend: contents, content: db.ContentStore()}, snaps: db.Snapshotter(snapshotter),
+	s := &store{root: o.Root, bolt: b, db: db, blobs: &blobs{dir: filepath.Join(o.Root, "content"), backend: contents, content: db.ContentStore()}, snaps: db.Snapshotter(snapshotter), mounts: snaps.Images(),
 		held:   &held{leases: metadata.NewLeaseManager(db), snaps: db.Snapshotter(snapshotter), opened: time.Now()},
 		images: names}
 	if restore {

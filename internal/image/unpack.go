@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	fslayer "wherry.dev/wherry/internal/layer"
+	"wherry.dev/wherry/internal/snapshot"
 )
 
 // feed is where layers' bytes come from. They may still be on their way.
@@ -197,18 +198,19 @@ func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(er
 
 func (u *unpacking) prepare(ctx context.Context, p *part) (sink, error) {
 	snaps := u.l.st.snaps
-	mounts, err := snaps.Prepare(ctx, p.key(), "")
+	forUnpacking := snapshots.WithLabels(map[string]string{snapshot.ForUnpacking: "yes"})
+	mounts, err := snaps.Prepare(ctx, p.key(), "", forUnpacking)
 	if errdefs.IsAlreadyExists(err) {
 		// Left half-made by an earlier life.
 		if err := snaps.Remove(ctx, p.key()); err != nil {
 			return nil, err
 		}
-		mounts, err = snaps.Prepare(ctx, p.key(), "")
+		mounts, err = snaps.Prepare(ctx, p.key(), "", forUnpacking)
 	}
 	if err != nil {
 		return nil, err
 	}
-	s, err := sinkFor(mounts, fslayer.DirOptions{Base: p.parent == ""})
+	s, err := u.l.st.sinkFor(mounts, fslayer.DirOptions{Base: p.parent == ""})
 	if err != nil {
 		_ = snaps.Remove(context.WithoutCancel(ctx), p.key())
 	}

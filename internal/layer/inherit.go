@@ -2,7 +2,6 @@ package layer
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -16,31 +15,90 @@ func Inherit(upper string, implicit, below []string) error {
 	if len(implicit) == 0 || len(below) == 0 {
 		return nil
 	}
-	var fds []int
-	defer func() {
-		for _, fd := range fds {
-			_ = unix.Close(fd)
-		}
-	}()
-	for _, dir := range append([]string{upper}, below...) {
-		fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return &os.PathError{Op: "open", Path: dir, Err: err}
-		}
-		fds = append(fds, fd)
+	b, err := OpenBelow(below)
+	if err != nil {
+		return err
 	}
-	if err := hideRoot(fds[0], fds[1:]); err != nil {
+	defer b.Close()
+	fd, err := openLayer(upper)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := hideRoot(fd, b.fds); err != nil {
 		return err
 	}
 	for _, path := range implicit {
-		if err := inherit(fds[0], fds[1:], path); err != nil {
+		if err := b.inherit(fd, path); err != nil {
 			return fmt.Errorf("take over what the layers below say of %.300q: %w", "/"+path, err)
 		}
 	}
 	return nil
 }
 
-func inherit(upper int, below []int, path string) error {
+// Below are the layers below another one.
+type Below struct{ fds []int }
+
+// OpenBelow opens layers by their directories, topmost first.
+func OpenBelow(dirs []string) (*Below, error) {
+	b := &Below{}
+	for _, dir := range dirs {
+		fd, err := openLayer(dir)
+		if err != nil {
+			b.Close()
+			return nil, err
+		}
+		b.fds = append(b.fds, fd)
+	}
+	return b, nil
+}
+
+func openLayer(dir string) (int, error) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	return fd, nil
+}
+
+// Close gives them up.
+func (b *Below) Close() {
+	for _, fd := range b.fds {
+		_ = unix.Close(fd)
+	}
+	b.fds = nil
+}
+
+// Find opens the directory that the layers have at a path; nil when they have none.
+func (b *Below) Find(path string) (*os.File, error) {
+	for _, layer := range b.fds {
+		said, fd, err := look(layer, path)
+		if err != nil {
+			return nil, err
+		}
+		if fd >= 0 {
+			return os.NewFile(uintptr(fd), path), nil
+		}
+		if said == hides {
+			return nil, nil
+		}
+	}
+	return nil, nil
+}
+
+// Names are those that the layers have in their roots, some of them twice.
+func (b *Below) Names() (names []string, err error) {
+	for _, layer := range b.fds {
+		more, err := namesIn(layer)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, more...)
+	}
+	return names, nil
+}
+
+func (b *Below) inherit(upper int, path string) error {
 	said, to, err := look(upper, path)
 	if err != nil || to < 0 {
 		return err
@@ -49,20 +107,12 @@ func inherit(upper int, below []int, path string) error {
 	if said == hides {
 		return nil
 	}
-	for _, layer := range below {
-		said, from, err := look(layer, path)
-		if err != nil {
-			return err
-		}
-		if from >= 0 {
-			err := copyAttributes(to, from)
-			return errors.Join(err, unix.Close(from))
-		}
-		if said == hides {
-			return nil
-		}
+	from, err := b.Find(path)
+	if err != nil || from == nil {
+		return err
 	}
-	return nil
+	defer from.Close()
+	return copyAttributes(to, int(from.Fd()))
 }
 
 // saying is what a layer says of a path.

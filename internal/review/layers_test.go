@@ -21,6 +21,7 @@ upper:      monitor files < disk
 service:    container
 services:   sandbox volume image network/dns network/firewall < network
 mechanisms: task compare
+mechanisms: snapshot
 mechanisms: registry < trust
 runtime:    ociruntime shim
 leaves:     sysprog < rootfs

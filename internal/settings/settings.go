@@ -46,7 +46,8 @@ type Engine struct {
 
 // Store is how images are kept.
 type Store struct {
-	KeepBlobs bool `toml:"keep-blobs" comment:"keep layers as they came, besides unpacked; false takes a third less disk, and what needs them fetches them again"`
+	Layers    string `toml:"layers" of:"auto erofs overlay" comment:"what layers become: erofs, a file each, which Linux 6.12 and later mount; overlay, a directory each; auto, files where the kernel can"`
+	KeepBlobs bool   `toml:"keep-blobs" comment:"keep layers as they came, besides unpacked; false takes a third less disk, and what needs them fetches them again"`
 }
 
 // CleanUp is when images that nobody uses are removed without being asked.
@@ -70,7 +71,7 @@ type Registry struct {
 func Default() Settings {
 	return Settings{
 		Engine:   Engine{Root: "/var/lib/wherry", State: "/run/wherry", Hosts: []string{}, LogLevel: slog.LevelInfo},
-		Store:    Store{KeepBlobs: true},
+		Store:    Store{Layers: "auto", KeepBlobs: true},
 		CleanUp:  CleanUp{Measure: "file-system", High: Percent(85), Low: Percent(70), MinAge: Day, Every: Hour / 4, OnFullDisk: true, Keep: []string{}},
 		Registry: Registry{Insecure: []string{}},
 	}

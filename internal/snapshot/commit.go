@@ -1,0 +1,208 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/errdefs"
+
+	"wherry.dev/wherry/internal/erofs"
+	"wherry.dev/wherry/internal/rootfs"
+)
+
+// Commit makes a layer of an active snapshot. What was unpacked has to be on the disk by then; changes that lie in a directory are written
+// into an image, where new layers are images.
+func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
+	var id string
+	var info snapshots.Info
+	err := s.ms.WithTransaction(ctx, false, func(ctx context.Context) (err error) {
+		id, info, _, err = storage.GetInfo(ctx, key)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if info.Kind != snapshots.KindActive {
+		return fmt.Errorf("snapshot %s is not one that is written to: %w", key, errdefs.ErrFailedPrecondition)
+	}
+	usage, directory, err := s.finish(ctx, id)
+	if err != nil {
+		return fmt.Errorf("commit snapshot %s: %w", key, err)
+	}
+	err = s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
+		_, err := storage.CommitActive(ctx, key, name, usage, opts...)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("commit snapshot %s: %w", key, err)
+	}
+	if directory { // it is of no use any more; Cleanup removes what is left of it when this is cut off
+		return s.dropDirectory(id)
+	}
+	return nil
+}
+
+// finish sees to it that a snapshot's files are whole. directory says that they have become an image since.
+func (s *Snapshotter) finish(ctx context.Context, id string) (usage snapshots.Usage, directory bool, err error) {
+	if _, err := os.Lstat(s.dir(id, "fs")); err == nil {
+		if s.format != EROFS {
+			usage, err = dirUsage(ctx, s.dir(id, "fs"))
+			return usage, false, err
+		}
+		if err := s.convert(ctx, id); err != nil {
+			return usage, true, err
+		}
+		usage, err = fileUsage(s.dir(id, layerFile))
+		return usage, true, err
+	}
+	if err := checkImage(s.dir(id, layerFile)); err != nil {
+		return usage, false, err
+	}
+	usage, err = fileUsage(s.dir(id, layerFile))
+	return usage, false, err
+}
+
+func checkImage(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	_, err = erofs.NewReader(f, fi.Size())
+	return err
+}
+
+// convert writes a snapshot's changes into an image: data → sync → rename.
+func (s *Snapshotter) convert(ctx context.Context, id string) (err error) {
+	next := s.dir(id, layerFile+".new")
+	f, err := os.OpenFile(next, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, f.Close())
+		if err != nil {
+			_ = os.Remove(next)
+		}
+	}()
+	changes, err := os.OpenFile(s.dir(id, "fs"), os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer changes.Close()
+	out := NewFile(f)
+	w := erofs.NewWriter(out, erofs.Options{})
+	if err := fromDirectory(ctx, w, changes); err != nil {
+		return err
+	}
+	if err := out.Finish(w); err != nil {
+		return err
+	}
+	if err := os.Rename(next, s.dir(id, layerFile)); err != nil {
+		return err
+	}
+	return syncDir(s.dir(id))
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func (s *Snapshotter) dropDirectory(id string) error {
+	defer s.mounts.lock(s.dir(id))() // Cleanup may be at it, too
+	return errors.Join(rootfs.RemoveTree(s.dir(id, "fs")), rootfs.RemoveTree(s.dir(id, "work")))
+}
+
+// Remove takes a snapshot away: its mount, and its files.
+func (s *Snapshotter) Remove(ctx context.Context, key string) error {
+	var id string
+	err := s.ms.WithTransaction(ctx, true, func(ctx context.Context) (err error) {
+		id, _, err = storage.Remove(ctx, key)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return s.drop(id)
+}
+
+func (s *Snapshotter) drop(id string) error {
+	defer s.mounts.lock(s.dir(id))() // Cleanup may be at it, too
+	err := s.mounts.drop(s.store(), id)
+	return errors.Join(err, rootfs.RemoveTree(s.dir(id)))
+}
+
+// Cleanup removes what no snapshot has: an earlier life was cut off between files and record.
+func (s *Snapshotter) Cleanup(ctx context.Context) error {
+	var stray, spent []string
+	// Within a write transaction, since those who make snapshots make their directories in one.
+	err := s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
+		ids, err := storage.IDMap(ctx)
+		if err != nil {
+			return err
+		}
+		list, err := names(s.dir(""))
+		if err != nil {
+			return err
+		}
+		for _, id := range append(list, s.mounts.of(s.store())...) {
+			if _, ok := ids[id]; !ok {
+				stray = append(stray, id)
+			}
+		}
+		spent, err = s.spent(ctx, ids)
+		return err
+	})
+	for _, id := range stray {
+		err = errors.Join(err, s.drop(id))
+	}
+	for _, id := range spent {
+		err = errors.Join(err, s.dropDirectory(id))
+	}
+	return err
+}
+
+// spent lists the layers whose changes have become an image and still lie beside it.
+func (s *Snapshotter) spent(ctx context.Context, ids map[string]string) (out []string, err error) {
+	for id, key := range ids {
+		if _, err := os.Lstat(s.dir(id, "work")); err != nil {
+			continue
+		}
+		if _, err := os.Lstat(s.dir(id, layerFile)); err != nil {
+			continue
+		}
+		_, info, _, err := storage.GetInfo(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		if info.Kind == snapshots.KindCommitted {
+			out = append(out, id)
+		}
+	}
+	return out, nil
+}
+
+// names in a directory; none when there is none.
+func names(dir string) ([]string, error) {
+	d, err := os.Open(dir)
+	if os.IsNotExist(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return d.Readdirnames(-1)
+}
