@@ -17,6 +17,10 @@ import (
 
 // Explain turns what a registry or the network answered into one line for people.
 func Explain(what, host string, err error) error {
+	if m := (*mirroredError)(nil); errors.As(err, &m) {
+		own := Explain(what, host, m.error)
+		return &explained{fmt.Sprintf("%v (%s)", own, m.mirrors), []error{own}}
+	}
 	var dns *net.DNSError
 	var op *net.OpError
 	text, status := fmt.Sprint(err), statusOf(err)

@@ -145,6 +145,16 @@ func TestMirrorsInTheMiddle(t *testing.T) {
 	}
 }
 
+// TestErrorsNameMirrors: what the registry says counts, and what each mirror said stands beside it.
+func TestErrorsNameMirrors(t *testing.T) {
+	dir := hostsFile(t, "127.0.0.1:1", "[host.\"http://127.0.0.1:2\"]\ncapabilities = [\"pull\", \"resolve\"]\n")
+	_, err := quick(Options{HostDirs: []string{dir}}).Client(t.Context(), parsed(t, "127.0.0.1:1/a/b"), nil).Resolve(t.Context())
+	err = Explain("pull a/b", "127.0.0.1:1", err)
+	if text := fmt.Sprint(err); !errdefs.IsUnavailable(err) || !strings.Contains(text, "nothing listens at 127.0.0.1:1") || !strings.Contains(text, "(mirror 127.0.0.1:2: ") || strings.Contains(text, "\n") {
+		t.Error(err)
+	}
+}
+
 // TestHeadersStayWithTheirHost: what the settings give for a host goes to no other, not even by a redirection.
 func TestHeadersStayWithTheirHost(t *testing.T) {
 	img := imageOf(sample(1000))

@@ -172,9 +172,9 @@ func first[T any](endpoints []*endpoint, ask func(*endpoint) (T, error)) (T, err
 		if err == nil {
 			return v, nil
 		}
-		if i == len(endpoints)-1 || errors.Is(err, context.Canceled) || errors.Is(err, errFinal) {
+		if i == len(endpoints)-1 || errors.Is(err, context.Canceled) {
 			if len(mirrors) > 0 {
-				err = fmt.Errorf("%w (%s)", err, strings.Join(mirrors, "; "))
+				err = &mirroredError{err, strings.Join(mirrors, "; ")}
 			}
 			return v, err
 		}
@@ -186,5 +186,11 @@ func first[T any](endpoints []*endpoint, ask func(*endpoint) (T, error)) (T, err
 	return none, errdefs.ErrNotFound
 }
 
-// errFinal ends the search among mirrors.
-var errFinal = errors.New("no other host is asked")
+// mirroredError is the registry's error, with those of its mirrors beside it.
+type mirroredError struct {
+	error
+	mirrors string
+}
+
+func (e *mirroredError) Error() string { return e.error.Error() + " (" + e.mirrors + ")" }
+func (e *mirroredError) Unwrap() error { return e.error }
