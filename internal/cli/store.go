@@ -197,7 +197,7 @@ func (l *storeLine) end(w io.Writer) error {
 // left is an error where damage stays.
 func (l *storeLine) left() error {
 	if n := l.Report.Damaged - l.Report.Mended; n > 0 {
-		return fmt.Errorf("%d parts of the store are damaged; see wherry store repair --help", n)
+		return fmt.Errorf("damaged parts of the store: %d; see wherry store repair --help", n)
 	}
 	return nil
 }
