@@ -35,7 +35,7 @@ func run() string {
 
 func newBench(dir string) (*bench, error) {
 	b := &bench{dir: dir, bin: filepath.Join(repository(), "bin"), images: filepath.Join(repository(), ".cache/images")}
-	for _, file := range []string{b.bin + "/wherry", b.bin + "/wherryd", b.bin + "/oar", b.images + "/busybox-1.tar"} {
+	for _, file := range []string{b.bin + "/wherry", b.bin + "/wherryd", b.bin + "/wherry-verify", b.bin + "/oar", b.images + "/busybox-1.tar"} {
 		if _, err := os.Stat(file); err != nil {
 			return nil, fmt.Errorf("%w: run `make test`, which builds it", err)
 		}

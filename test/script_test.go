@@ -55,6 +55,7 @@ func runScripts(t *testing.T, dir, client string) {
 			"eventually": cmdEventually,
 			"engine":     cmdEngine,
 			"setenv":     cmdSetenv,
+			"sign":       cmdSign,
 		},
 	})
 }

@@ -82,9 +82,9 @@ func runPolicyCheck(ctx context.Context, app *App, o policyCheckOptions, names [
 	if err != nil {
 		return err
 	}
-	subjects := make([][2]string, 0, len(names))
+	subjects := make([]policySubject, 0, len(names))
 	for _, n := range names {
-		subjects = append(subjects, [2]string{n, ""})
+		subjects = append(subjects, policySubject{image: n})
 	}
 	if o.all {
 		if subjects, err = policySubjects(ctx, cl); err != nil {
@@ -94,11 +94,14 @@ func runPolicyCheck(ctx context.Context, app *App, o policyCheckOptions, names [
 	var list []judgement
 	var refused []string
 	for _, s := range subjects {
-		j, err := judgeOne(ctx, app, query, s[0])
+		j, err := judgeOne(ctx, app, query, s)
 		if err != nil {
 			return err
 		}
-		j.Container = s[1]
+		j.Container = s.container
+		if s.as != "" {
+			j.Image = s.as
+		}
 		if rows.table {
 			j.Container = cmp.Or(j.Container, "-")
 		}
@@ -151,18 +154,21 @@ func policyQuery(o policyCheckOptions) (url.Values, error) {
 	return q, nil
 }
 
+// policySubject is an image, or a container's.
+type policySubject struct{ image, container, as string }
+
 // policySubjects are all images by all of their names, and all containers.
-func policySubjects(ctx context.Context, cl *client.Client) (out [][2]string, err error) {
+func policySubjects(ctx context.Context, cl *client.Client) (out []policySubject, err error) {
 	var list []image.Summary
 	if err := cl.Get(ctx, "/images/json", nil, &list); err != nil {
 		return nil, err
 	}
 	for _, img := range list {
 		for _, tag := range img.RepoTags {
-			out = append(out, [2]string{tag, ""})
+			out = append(out, policySubject{image: tag})
 		}
 		if len(img.RepoTags) == 0 {
-			out = append(out, [2]string{img.ID, ""})
+			out = append(out, policySubject{image: img.ID})
 		}
 	}
 	var containers []container.Summary
@@ -170,17 +176,20 @@ func policySubjects(ctx context.Context, cl *client.Client) (out [][2]string, er
 		return nil, err
 	}
 	for _, c := range containers {
-		out = append(out, [2]string{c.ImageID, strings.TrimPrefix(cmp.Or(strings.Join(c.Names, ","), c.ID), "/")})
+		out = append(out, policySubject{c.ImageID, strings.TrimPrefix(cmp.Or(strings.Join(c.Names, ","), c.ID), "/"), c.Image})
 	}
 	return out, nil
 }
 
-func judgeOne(ctx context.Context, app *App, query url.Values, name string) (j judgement, err error) {
+func judgeOne(ctx context.Context, app *App, query url.Values, s policySubject) (j judgement, err error) {
 	cl, err := app.Client()
 	if err != nil {
 		return j, err
 	}
-	r := client.Request{Path: "/wherry/policy/check", Query: url.Values{"image": {name}}, Header: authHeader(app, splitName(name).registry)}
+	r := client.Request{Path: "/wherry/policy/check", Query: url.Values{"image": {s.image}}, Header: authHeader(app, splitName(cmp.Or(s.as, s.image)).registry)}
+	if s.as != "" {
+		r.Query.Set("as", s.as)
+	}
 	for key, values := range query {
 		r.Query[key] = values
 	}
@@ -194,7 +203,7 @@ func judgeOne(ctx context.Context, app *App, query url.Values, name string) (j j
 		Accepted bool
 	}
 	if err := json.NewDecoder(res.Body).Decode(&answer); err != nil {
-		return j, fmt.Errorf("read what is said of %s: %w", name, err)
+		return j, fmt.Errorf("read what is said of %s: %w", s.image, err)
 	}
 	j = answer.judgement
 	j.accepted, j.Verdict = answer.Accepted, "refused"

@@ -20,6 +20,7 @@ import (
 // JudgeOptions of JudgeByPolicy.
 type JudgeOptions struct {
 	Policy   string // a file that is tried out; "": the one that holds
+	As       string // the name that a container of the image was made by; "": the one it is asked for by
 	Registry bool   // judge what the name means at its registry; false: here, and there only when it is not here
 	Platform *ocispec.Platform
 	Auth     *registrytypes.AuthConfig
@@ -52,6 +53,9 @@ func JudgeByPolicy(ctx context.Context, s *Service, name string, o JudgeOptions)
 	img, err := s.Resolve(ctx, name, o.Platform)
 	switch {
 	case err == nil && !o.Registry:
+		if r, err := ref.Parse(o.As); err == nil && !isFullID(o.As) {
+			img.Ref = r.String()
+		}
 		j, err = s.gate.judgeLocal(in(ctx), p, s.store, img, true)
 	case err == nil, errdefs.IsNotFound(err):
 		j, err = o.there(ctx, s, p, name)

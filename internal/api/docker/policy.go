@@ -41,7 +41,7 @@ func (i *imageRoutes) policy(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, out)
 }
 
-// policyCheck answers GET /wherry/policy/check?image=…[&policy=FILE][&registry=1][&platform=…].
+// policyCheck answers GET /wherry/policy/check?image=…[&as=NAME][&policy=FILE][&registry=1][&platform=…].
 func (i *imageRoutes) policyCheck(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
 	auth, err := registryAuth(r)
@@ -56,7 +56,7 @@ func (i *imageRoutes) policyCheck(w http.ResponseWriter, r *http.Request) error 
 		return invalid("no image is named: give ?image=")
 	}
 	j, err := images.JudgeByPolicy(r.Context(), i.s, q.Get("image"), images.JudgeOptions{
-		Policy: q.Get("policy"), Registry: q.yes("registry"), Platform: platform, Auth: auth,
+		Policy: q.Get("policy"), As: q.Get("as"), Registry: q.yes("registry"), Platform: platform, Auth: auth,
 	})
 	if err != nil {
 		return err
