@@ -71,6 +71,7 @@ func (t *sending) tree(ctx context.Context, d ocispec.Descriptor, tag string) er
 			if err := t.tree(ctx, c, ""); err != nil {
 				return err
 			}
+		case images.IsNonDistributable(c.MediaType): // it comes from elsewhere, and may not be here
 		case t.first(c.Digest):
 			g.Go(func() error { return t.blob(beside, c) })
 		}
