@@ -216,8 +216,11 @@ func (a *arrival) begun(ctx context.Context) (*coming, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.ended && (a.err != nil || a.lost || a.file == nil) {
-		return nil, a.err
+	if a.ended && a.err != nil {
+		return nil, &notCome{a.err}
+	}
+	if a.ended && (a.lost || a.file == nil) {
+		return nil, nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	return &coming{from: a, file: a.file, done: ctx.Done(), cancel: cancel}, nil

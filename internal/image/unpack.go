@@ -100,10 +100,12 @@ func (u *unpacking) run(ctx context.Context) (places []string, err error) {
 	g, within := errgroup.WithContext(ctx)
 	for _, p := range u.parts {
 		g.Go(func() error {
-			if err := u.unpack(within, p); err != nil {
-				return fmt.Errorf("unpack layer %s: %w", p.layer.Digest, err)
+			err := u.unpack(within, p)
+			var not *notCome
+			if err == nil || errors.As(err, &not) {
+				return err
 			}
-			return nil
+			return fmt.Errorf("unpack layer %s: %w", p.layer.Digest, err)
 		})
 	}
 	g.Go(func() (err error) {
@@ -177,22 +179,28 @@ func (u *unpacking) try(ctx context.Context, p *part) (again bool, err error) {
 	if err == nil {
 		err = p.sink.Finish()
 	}
-	if err == nil {
-		return false, u.from.whole(ctx, p.layer)
+	if err != nil && (ctx.Err() != nil || isFull(err)) {
+		return false, err
+	}
+	came := u.from.whole(ctx, p.layer)
+	switch {
+	case came != nil:
+		return false, &notCome{came}
+	case err == nil:
+		return false, nil
 	}
 	u.giveUp(ctx, p)
 	p.sink = nil
-	if ctx.Err() != nil || isFull(err) {
-		return false, err
-	}
-	if came := u.from.whole(ctx, p.layer); came != nil {
-		return false, came
-	}
 	if from.spoiled() {
 		return true, err
 	}
 	return false, u.l.blame(ctx, p.layer, err)
 }
+
+// notCome is the error by which a layer did not come: what its unpacking met was a consequence.
+type notCome struct{ error }
+
+func (n *notCome) Unwrap() error { return n.error }
 
 func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
