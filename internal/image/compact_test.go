@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+
+	"wherry.dev/wherry/internal/snapshot"
 )
 
 // asked notes requests for blobs.
@@ -39,6 +41,12 @@ func (a *asked) take() []string {
 // TestLayersAreKeptUnpackedOnly: after a pull no layer's blob is here; the image resolves, is pulled again without fetching a layer, pushed where
 // it is without one, pushed elsewhere and saved with one that is fetched again, and nothing of that stays.
 func TestLayersAreKeptUnpackedOnly(t *testing.T) {
+	for _, form := range []snapshot.Format{snapshot.Overlay, snapshot.EROFS} {
+		t.Run(string(form), func(t *testing.T) { keptUnpackedOnly(t, form) })
+	}
+}
+
+func keptUnpackedOnly(t *testing.T, form snapshot.Format) {
 	var seen asked
 	host, other := realRegistry(t, seen.wrap), realRegistry(t, nil)
 	maker := open(t)
@@ -46,7 +54,7 @@ func TestLayersAreKeptUnpackedOnly(t *testing.T) {
 	if err := maker.Push(t.Context(), host+"/team/app:1", TransferOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	s := open(t)
+	s := openAs(t, form)
 	s.dropBlobs = true
 	pull := func() *Image {
 		t.Helper()
@@ -82,17 +90,11 @@ func TestLayersAreKeptUnpackedOnly(t *testing.T) {
 	if err := s.Push(t.Context(), host+"/team/app:1", TransferOptions{}); err != nil || len(seen.take()) != 0 {
 		t.Errorf("pushed where it is: %v", err)
 	}
-	if err := os.RemoveAll(img.Lower[0]); err != nil {
-		t.Fatal(err)
+	if form == snapshot.Overlay {
+		loseFolder(t, s, img)
+		gone("after a repair", layerOf)
+		seen.take()
 	}
-	if r, list := checked(t, s, CheckOptions{Repair: true}); r.Damaged != 1 || r.Mended != 1 {
-		t.Errorf("a folder that is gone: %+v %+v", r, list)
-	}
-	if b, err := os.ReadFile(img.Lower[0] + "/bin/a"); err != nil || len(b) != 240000 {
-		t.Errorf("%d bytes %v", len(b), err)
-	}
-	gone("after a repair", layerOf)
-	seen.take()
 	if err := s.Tag(t.Context(), host+"/team/app:1", other+"/copy:1"); err != nil {
 		t.Fatal(err)
 	}
@@ -134,5 +136,19 @@ func TestLayersAreKeptUnpackedOnly(t *testing.T) {
 	}
 	if u, err := s.DiskUsage(t.Context()); err != nil || u.Unused != 0 {
 		t.Errorf("%+v %v", u, err)
+	}
+}
+
+// loseFolder: a repair fetches the layer again for its folder.
+func loseFolder(t *testing.T, s *Service, img *Image) {
+	t.Helper()
+	if err := os.RemoveAll(img.Lower[0]); err != nil {
+		t.Fatal(err)
+	}
+	if r, list := checked(t, s, CheckOptions{Repair: true}); r.Damaged != 1 || r.Mended != 1 {
+		t.Errorf("a folder that is gone: %+v %+v", r, list)
+	}
+	if b, err := os.ReadFile(img.Lower[0] + "/bin/a"); err != nil || len(b) != 240000 {
+		t.Errorf("%d bytes %v", len(b), err)
 	}
 }

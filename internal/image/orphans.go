@@ -34,7 +34,7 @@ func dropOrphanBlobs(ctx context.Context, s *blobs) error {
 			orphans = append(orphans, i.Digest)
 		}
 		return nil
-	}); err != nil {
+	}); err != nil && !os.IsNotExist(err) { // nothing has been kept yet
 		return fmt.Errorf("list the content on the disk: %w", err)
 	}
 	for _, d := range orphans {
