@@ -121,7 +121,10 @@ func newCrashStore(t *testing.T) *crashStore {
 	s.sums[crashPulled] = s.sums[crashLoaded]
 	s.sums[crashCommitted] = h.must("wherry", "run", "--rm", "--network", "none", crashStanding, "sh", "-c", "echo changed >/data/new && rm /data/standing0 && "+dataSum)
 	h.must("wherry", "rmi", "-f", crashLoaded, crashPulled, crashStanding)
-	t.Cleanup(func() { ok(t, os.RemoveAll(s.engine.dir)) })
+	t.Cleanup(func() {
+		unmountBelow(t, s.engine.dir)
+		ok(t, os.RemoveAll(s.engine.dir))
+	})
 	return s
 }
 

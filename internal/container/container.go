@@ -121,6 +121,7 @@ func (s *Service) Close() error {
 	}
 	if !alive {
 		s.o.unmountEtc()
+		s.log(s.o.Images.Unmount()) // they are mounted again when somebody needs them
 	}
 	if g, err := cgroup.Open(s.o.CgroupParent); err == nil && !alive {
 		for _, dir := range g.Dirs() {
