@@ -20,6 +20,7 @@ import (
 
 	fslayer "wherry.dev/wherry/internal/layer"
 	"wherry.dev/wherry/internal/mend"
+	"wherry.dev/wherry/internal/snapshot"
 )
 
 // Damage is one part of the store that is not as it should be.
@@ -282,15 +283,20 @@ func (c *check) layer(ctx context.Context, chain string, blob ocispec.Descriptor
 			places, err = c.place(ctx, chain, tar)
 		}
 	}
+	damage := Damage{Kind: "layer", ID: chain, Users: users}
+	if file := c.imageOf(places, err); file != "" && tar {
+		c.image(ctx, file, layerParts{blob, diffs}, damage)
+		return
+	}
 	if err != nil {
-		c.tell(Damage{Kind: "layer", ID: chain, What: "has lost its directory: " + err.Error(), Users: users})
+		damage.What = "has lost its files: " + err.Error()
+		c.tell(damage)
 		return
 	}
 	if !tar {
 		c.report.Unverified++
 		return
 	}
-	damage := Damage{Kind: "layer", ID: chain, Users: users}
 	n := 0
 	err = c.compare(ctx, places, blob, diffs, func(d mend.Difference) {
 		if n++; n <= 20 {
@@ -304,16 +310,8 @@ func (c *check) layer(ctx context.Context, chain string, blob ocispec.Descriptor
 	if err != nil {
 		damage.What, damage.Why = "cannot be verified", err.Error()
 	}
-	damage.Mended = err == nil && c.mends(places)
-	if c.o.Repair && err == nil && !damage.Mended {
-		damage.Why = "it is an image, which is written once: remove the images that have it, and pull them again"
-	}
+	damage.Mended = err == nil && c.o.Repair
 	c.tell(damage)
-}
-
-// mends says that a layer's files may be written: it is a directory, not a mounted image.
-func (c *check) mends(places []string) bool {
-	return c.o.Repair && strings.HasPrefix(places[0], c.s.root+"/")
 }
 
 // place is where a layer and those below it are. In a repair its directory is made anew when it is gone and there is a tar to fill it from.
@@ -321,7 +319,7 @@ func (c *check) place(ctx context.Context, chain string, tar bool) ([]string, er
 	key := "check " + chain
 	mounts, err := c.s.snaps.View(ctx, key, chain)
 	var gone *os.PathError // the snapshotter looks whether a layer's directory is there
-	if errors.As(err, &gone) && os.IsNotExist(gone) && strings.HasPrefix(gone.Path, c.s.root+"/") {
+	if errors.As(err, &gone) && os.IsNotExist(gone) && strings.HasPrefix(gone.Path, c.s.root+"/") && !snapshot.IsImage(gone.Path) {
 		if !c.o.Repair || !tar {
 			return nil, gone
 		}
@@ -373,7 +371,7 @@ func (c *check) compare(ctx context.Context, places []string, blob ocispec.Descr
 	if err := fslayer.Inherit(copied, dir.Implicit(), places[1:]); err != nil {
 		return err
 	}
-	return mend.Tree(ctx, copied, places[0], mend.Options{Mend: c.mends(places), Tell: tell})
+	return mend.Tree(ctx, copied, places[0], mend.Options{Mend: c.o.Repair, Tell: tell})
 }
 
 // database looks for layers that are noted and not there, whose image nobody has any more.

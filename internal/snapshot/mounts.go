@@ -58,6 +58,9 @@ func (m *Mounts) layer(store, id string) (string, error) {
 			return "", err
 		}
 	}
+	if _, err := os.Lstat(m.file(store, id)); err != nil {
+		return "", err
+	}
 	if err := m.mount(store, id); err != nil {
 		return "", fmt.Errorf("mount layer %s: %w", m.file(store, id), err)
 	}
@@ -114,6 +117,9 @@ func isMount(path string) bool {
 	return err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
 }
 
+// uuidAt is where an image has its UUID: 48 bytes into its superblock, which stands at 1,024.
+const uuidAt = 1024 + 48
+
 // isRight says that what an earlier life mounted is this layer's image, or the directory that was unpacked from it.
 func (m *Mounts) isRight(store, id string) bool {
 	var there unix.Statfs_t
@@ -131,7 +137,7 @@ func (m *Mounts) isRight(store, id string) bool {
 	}
 	defer f.Close()
 	uuid := make([]byte, 16)
-	if _, err := f.ReadAt(uuid, 1024+48); err != nil {
+	if _, err := f.ReadAt(uuid, uuidAt); err != nil {
 		return false
 	}
 	return there.Fsid == fsid(uuid)
@@ -202,16 +208,26 @@ const longest = 255
 
 // mountImage mounts an image from its file, read-only. Files that belong to root with special rights keep them: they count in containers.
 func mountImage(file, path string) error {
+	mounted, err := openImage(file)
+	if err != nil {
+		return err
+	}
+	defer mounted.Close()
+	return attach(mounted, path)
+}
+
+// openImage is a mount of an image that is nowhere yet.
+func openImage(file string) (*os.File, error) {
 	fs, err := unix.Fsopen("erofs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
-		return fmt.Errorf("open erofs: %w", err)
+		return nil, fmt.Errorf("open erofs: %w", err)
 	}
 	defer unix.Close(fs)
 	source := file
 	if len(file) > longest {
 		f, err := os.Open(file)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		defer f.Close()
 		source = fmt.Sprintf("/proc/self/fd/%d", f.Fd())
@@ -221,15 +237,13 @@ func mountImage(file, path string) error {
 		err = unix.FsconfigCreate(fs)
 	}
 	if err != nil {
-		return explain(fs, err)
+		return nil, explain(fs, err)
 	}
 	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY)
 	if err != nil {
-		return fmt.Errorf("fsmount: %w", err)
+		return nil, fmt.Errorf("fsmount: %w", err)
 	}
-	mounted := os.NewFile(uintptr(fd), path)
-	defer mounted.Close()
-	return attach(mounted, path)
+	return os.NewFile(uintptr(fd), file), nil
 }
 
 // explain adds what the kernel says (fsopen(2), "Retrieving messages").

@@ -41,13 +41,15 @@ const (
 )
 
 // NewImage begins the image at path. base: there is no layer below, and nothing is taken away.
-func NewImage(path string, base bool) (*Image, error) {
+func NewImage(path string, base bool) (*Image, error) { return newImage(path, base, erofs.Options{}) }
+
+func newImage(path string, base bool, o erofs.Options) (*Image, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	out := NewFile(f)
-	return &Image{base: base, f: f, out: out, w: erofs.NewWriter(out, erofs.Options{}), implicit: map[erofs.Ino]string{0: ""}, opaque: map[erofs.Ino]bool{}}, nil
+	return &Image{base: base, f: f, out: out, w: erofs.NewWriter(out, o), implicit: map[erofs.Ino]string{0: ""}, opaque: map[erofs.Ino]bool{}}, nil
 }
 
 // Add is layer.Sink's.

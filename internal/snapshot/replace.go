@@ -1,0 +1,82 @@
+package snapshot
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/erofs"
+)
+
+// ImageOf is the file of the image whose files are at a place; "" where the layer is a directory.
+func (m *Mounts) ImageOf(place string) string {
+	rest, ok := strings.CutPrefix(place, m.base+"/")
+	store, id, two := strings.Cut(rest, "/")
+	if m.base == "" || !ok || !two || strings.Contains(id, "/") {
+		return ""
+	}
+	return m.file(store, id)
+}
+
+// IsImage says that a path is that of a layer's image.
+func IsImage(path string) bool { return filepath.Base(path) == layerFile }
+
+// UUIDOf is that of an image in a file; zeros where it cannot be read.
+func UUIDOf(file string) (uuid [16]byte) {
+	f, err := os.Open(file)
+	if err != nil {
+		return uuid
+	}
+	defer f.Close()
+	_, _ = f.ReadAt(uuid[:], uuidAt)
+	return uuid
+}
+
+// NewImageAs is NewImage with the UUID of an image that it is to be the same as.
+func NewImageAs(path string, base bool, uuid [16]byte) (*Image, error) {
+	return newImage(path, base, erofs.Options{UUID: uuid})
+}
+
+// Replace puts an image that is on the disk in the place of a layer's. What is mounted there changes at once; containers that have the old
+// one keep it.
+func (m *Mounts) Replace(file, by string) error {
+	dir := filepath.Dir(file)
+	store, id := filepath.Base(filepath.Dir(filepath.Dir(dir))), filepath.Base(dir)
+	path := m.path(store, id)
+	unlock := m.lock(path)
+	defer unlock()
+	if err := os.Rename(by, file); err != nil {
+		return err
+	}
+	if err := syncDir(dir); err != nil {
+		return err
+	}
+	if !isMount(path) {
+		return nil
+	}
+	if m.able() != nil {
+		return fmt.Errorf("layer %s is unpacked, as this kernel cannot mount its image: restart the engine's machine to have it anew", file)
+	}
+	return mountBeneath(file, path)
+}
+
+// mountBeneath puts a mount under the one that is there and takes that away: at each moment there is one (move_mount(2), MOVE_MOUNT_BENEATH).
+func mountBeneath(file, path string) error {
+	mounted, err := openImage(file)
+	if err != nil {
+		return err
+	}
+	defer mounted.Close()
+	if err := unix.MoveMount(int(mounted.Fd()), "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH|moveMountBeneath); err != nil {
+		return fmt.Errorf("attach a mount beneath %s: %w", path, err)
+	}
+	if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+		return fmt.Errorf("unmount %s: %w", path, err)
+	}
+	return nil
+}
+
+const moveMountBeneath = 0x200
