@@ -214,10 +214,24 @@ func (c *copiedNames) copy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(c.path, b); err != nil {
+	err = replaceFile(c.path, b)
+	if isFull(err) { // what is removed now makes room; until then the copy is written over itself
+		err = overwrite(c.path, b)
+	}
+	if err != nil {
 		return fmt.Errorf("copy the names of images: %w", err)
 	}
 	return nil
+}
+
+// overwrite is for a disk that has no room for a second file.
+func overwrite(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // replaceFile writes data → sync → rename. One at a time does: a file that was left by a kill is the next one's.

@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/event"
 )
@@ -216,5 +218,31 @@ func TestDamagedLayerIsDropped(t *testing.T) {
 	}
 	if _, err := s.content.Info(in(t.Context()), m.Layers[0].Digest); !errors.Is(err, errdefs.ErrNotFound) {
 		t.Error("it is still there")
+	}
+}
+
+// TestNamesGoFromAFullDisk: there is not one inode left for a new copy of the names.
+func TestNamesGoFromAFullDisk(t *testing.T) {
+	s := open(t)
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k,nr_inodes=8"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	s.images.(*copiedNames).path = filepath.Join(dir, namesFile)
+	imported(t, s, "app:1", file1("a", "a"))
+	imported(t, s, "app:2", file1("a", "b"))
+	full := false
+	for i := range 20 {
+		full = full || os.WriteFile(filepath.Join(dir, fmt.Sprint("filler", i)), nil, 0o600) != nil
+	}
+	if !full {
+		t.Fatal("the disk is not full")
+	}
+	if _, err := s.Remove(t.Context(), "app:1", RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, namesFile)); err != nil || strings.Contains(string(b), "app:1") || !strings.Contains(string(b), "app:2") {
+		t.Errorf("%s %v", b, err)
 	}
 }
