@@ -53,12 +53,11 @@ func (o *Options) imagesDir(id string) string { return filepath.Join(o.State, "i
 
 // showImage attaches an image with the container's ids, and opens what is to be seen of it.
 func (n *starting) showImage(m *spec.Mount) error {
-	for _, dir := range m.Image.Lower {
-		if _, err := os.Stat(dir); err != nil {
-			return fail(errdefs.ErrFailedPrecondition, "a layer of image %s, which is to be mounted, is not there any more (%v): create the container anew", m.Name, err)
-		}
+	lower, err := n.s.o.Images.Mounted(m.Image.Lower)
+	if err != nil {
+		return fail(errdefs.ErrFailedPrecondition, "a layer of image %s, which is to be mounted, is not there any more (%v): create the container anew", m.Name, err)
 	}
-	view := rootfs.Rootfs{Lower: m.Image.Lower, IDMap: n.r.IDMap}
+	view := rootfs.Rootfs{Lower: lower, IDMap: n.r.IDMap}
 	made, err := view.Mount(nil)
 	if err != nil {
 		return fmt.Errorf("image %s: %w", m.Name, err)

@@ -19,6 +19,7 @@ import (
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/image"
 	networks "wherry.dev/wherry/internal/network"
+	"wherry.dev/wherry/internal/snapshot"
 	"wherry.dev/wherry/internal/volume"
 )
 
@@ -95,7 +96,7 @@ func victim(lines string) {
 	var err error
 	o.Volumes, err = volume.Open(filepath.Join(o.Root, "volumes"), o.Events, nil)
 	must(err)
-	o.Images, err = image.Open(ctx, image.Options{Root: o.Root, Oar: o.Oar, Events: o.Events})
+	o.Images, err = image.Open(ctx, image.Options{Root: o.Root, Layers: snapshot.Auto, Mounts: filepath.Join(o.State, "layers"), Oar: o.Oar, Events: o.Events})
 	must(err)
 	o.Networks, err = networks.Open(ctx, networks.Options{Root: o.Root, State: o.State, Events: o.Events})
 	must(err)

@@ -132,6 +132,11 @@ func adopt(ctx context.Context, s *Service, r *Record) {
 			if err := s.o.Images.Acquire(ctx, m.Image.ID, m.Image.Manifest, mountUser(r, &m)); err != nil {
 				s.log(fmt.Errorf("image %s, mounted in container %s: %w", m.Name, r.Name, err))
 			}
+			if lower, err := s.o.Images.Mounted(m.Image.Lower); err != nil {
+				s.log(fmt.Errorf("layers of image %s, mounted in container %s: %w", m.Name, r.Name, err))
+			} else if len(lower) > 0 {
+				m.Image.Lower = lower
+			}
 		}
 		if m.Name == "" || m.Type != mount.TypeVolume {
 			continue

@@ -309,6 +309,9 @@ func (m *Mounts) Here(dirs []string) ([]string, error) {
 			continue
 		}
 		if _, err := os.Lstat(m.file(store, id)); err != nil {
+			if _, there := os.Stat(dir); there == nil && !strings.HasPrefix(dir, m.base+"/") {
+				continue // no layer of an image: the files of an artifact
+			}
 			return nil, err
 		}
 		now, err := m.layer(store, id)
