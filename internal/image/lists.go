@@ -219,6 +219,11 @@ func (l Lists) target(ctx context.Context, q Listed) (ocispec.Descriptor, error)
 
 // Annotate changes what a list says of an entry, which is named by its digest or by the image that was added.
 func (l Lists) Annotate(ctx context.Context, name string, q Listed) error {
+	return l.change(ctx, name, q, func(x *ocispec.Index, i int) { q.describe(&x.Manifests[i]) })
+}
+
+// change changes an entry of a list.
+func (l Lists) change(ctx context.Context, name string, q Listed, do func(x *ocispec.Index, i int)) error {
 	ctx, done, err := l.S.lease(ctx)
 	if err != nil {
 		return err
@@ -232,7 +237,7 @@ func (l Lists) Annotate(ctx context.Context, name string, q Listed) error {
 	if err != nil {
 		return err
 	}
-	q.describe(&x.Manifests[i])
+	do(&x, i)
 	return l.write(ctx, r, x)
 }
 
@@ -260,21 +265,7 @@ func (l Lists) entry(ctx context.Context, x ocispec.Index, q Listed) (int, error
 
 // Remove takes an entry out of a list.
 func (l Lists) Remove(ctx context.Context, name string, q Listed) error {
-	ctx, done, err := l.S.lease(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
-	r, x, err := l.find(ctx, name)
-	if err != nil {
-		return err
-	}
-	i, err := l.entry(ctx, x, q)
-	if err != nil {
-		return err
-	}
-	x.Manifests = slices.Delete(x.Manifests, i, i+1)
-	return l.write(ctx, r, x)
+	return l.change(ctx, name, q, func(x *ocispec.Index, i int) { x.Manifests = slices.Delete(x.Manifests, i, i+1) })
 }
 
 // Delete takes a list away.
