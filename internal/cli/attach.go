@@ -76,11 +76,13 @@ func (r *runner) join(ctx context.Context, id string, config *container.Config) 
 	if err != nil {
 		return err
 	}
-	began, signals := time.Now(), r.forward(ctx)
+	cancelled := make(chan struct{})
+	began, signals := time.Now(), r.forward(ctx, func() { close(cancelled) })
 	defer signals.stop()
+	close(signals.made)
 	signals.running <- id
 	run := joined{id: id, config: config, session: r.session(id, config), began: began, streams: streams, wait: wait}
-	return r.ending(ctx, id, began, r.follow(ctx, run, signals.cancelled))
+	return r.ending(ctx, id, began, r.follow(ctx, run, cancelled))
 }
 
 func startCommand(app *App) *cobra.Command {

@@ -49,6 +49,9 @@ func (t *conversation) begin(ctx context.Context, c *client.Client, r client.Req
 	}
 	r.Header, r.Body = http.Header{"Content-Type": {"application/json"}}, bytes.NewReader(b)
 	if t.streams, err = c.Hijack(ctx, r); err != nil {
+		if client.IsNotFound(err) && err.Error() == "page not found" {
+			return errors.New("the engine is older than this client, or another's: restart wherryd, or use the client that came with it")
+		}
 		return err
 	}
 	first, err := readNote(t.streams.Reader)

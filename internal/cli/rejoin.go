@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -17,6 +18,8 @@ const (
 	rejoinTimeout = 10 * time.Second
 	replayMost    = 16 << 20 // bytes of output that the log surely still has
 )
+
+var errNeverStarted = errors.New("the engine went away before it was started: start it with wherry start -a, or remove it")
 
 // rejoin joins a container again when the engine has come back: it was replaced, or it fell and somebody started it. The container went on
 // meanwhile. Its log is read from the beginning, and what was printed already is left out.
@@ -35,7 +38,7 @@ func (r *runner) rejoin(ctx context.Context, j joined) (joined, error) {
 			return again, nil
 		case client.IsNotFound(err): // it ended meanwhile, and --rm took it away
 			return j, r.lastWords(ctx, c, j)
-		case client.Status(err) != 0:
+		case client.Status(err) != 0 || errors.Is(err, errNeverStarted):
 			return j, &exitError{125, err}
 		}
 		select {
@@ -55,6 +58,9 @@ func (r *runner) joinAgain(ctx context.Context, c *client.Client, j joined) (joi
 	about, err := inspectContainer(ctx, c, j.id)
 	if err != nil {
 		return j, err
+	}
+	if about.State.Status == container.StateCreated {
+		return j, fmt.Errorf("container %s: %w", shortID(j.id), errNeverStarted)
 	}
 	if j.wait, err = armWait(ctx, c, j.id, condition); err != nil {
 		return j, err

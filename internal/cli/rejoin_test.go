@@ -97,6 +97,12 @@ func TestRunThatEndedWithoutItsEngine(t *testing.T) {
 			t.Errorf("%s: %+v", events, got)
 		}
 	}
+	created := func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `{"Id":"`+fakeID+`","Config":{},"State":{"Status":"created"},"HostConfig":{}}`)
+	}
+	if got := runWherry(t, dyingEngine(t, http.HandlerFunc(created)), "first ", "run", "-i", "x"); got.code != 125 || !strings.Contains(got.stderr, "before it was started") {
+		t.Errorf("what never ran has no exit status: %+v", got)
+	}
 	// Without --rm the container is there and says it.
 	ended := newScriptedEngine(nil)
 	ended.state = "exited"

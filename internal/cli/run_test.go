@@ -357,6 +357,35 @@ func TestRunForwardsSignals(t *testing.T) {
 	}
 }
 
+// TestRunIsInterruptedBeforeItBegins: an engine that takes its time to make a container keeps nobody at the prompt.
+func TestRunIsInterruptedBeforeItBegins(t *testing.T) {
+	spare := make(chan os.Signal, 8)
+	signal.Notify(spare, unix.SIGINT)
+	defer signal.Stop(spare)
+	left := make(chan struct{})
+	host := serveRecorder(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		_ = unix.Kill(os.Getpid(), unix.SIGINT)
+		<-r.Context().Done()
+		close(left)
+	}))
+	got := runWherry(t, host, "", "run", "x")
+	if got.code != 125 || !strings.Contains(got.stderr, "interrupted before there was a container") {
+		t.Errorf("%+v", got)
+	}
+	<-left // the engine learns of it
+}
+
+// TestRunOfAnOlderEngine says what to do.
+func TestRunOfAnOlderEngine(t *testing.T) {
+	host := serveRecorder(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w, 404, `{"message":"page not found"}`) }))
+	for _, args := range [][]string{{"run", "x"}, {"exec", "c", "true"}} {
+		if got := runWherry(t, host, "", args...); !strings.Contains(got.stderr, "restart wherryd") || got.code == 0 {
+			t.Errorf("%v: %+v", args, got)
+		}
+	}
+}
+
 // openTerminal gives both ends of a pseudo-terminal.
 func openTerminal(t *testing.T) (user, process *os.File) {
 	t.Helper()

@@ -51,21 +51,27 @@ func (r *runner) run(ctx context.Context, f *runFlags, req container.CreateReque
 	if err != nil {
 		return &exitError{125, err}
 	}
-	var talk *conversation
+	talk, cancelled := &conversation{}, make(chan struct{})
+	asking, abandon := context.WithCancel(ctx)
+	defer abandon()
 	signals := &forwarding{stop: func() {}}
+	defer func() { signals.stop() }()
 	err = withImage(ctx, r.app, f, &req, func() error {
-		signals = r.forward(ctx)
-		talk = &conversation{running: signals.running}
-		err := talk.begin(ctx, c, client.Request{Path: "/wherry/run", Query: f.query()}, req)
+		signals = r.forward(ctx, func() { close(cancelled); abandon() })
+		talk.running = signals.running
+		err := talk.begin(asking, c, client.Request{Path: "/wherry/run", Query: f.query()}, req)
 		if err != nil {
 			signals.stop() // while an image is pulled, signals are this process's own
 		}
 		return err
 	})
-	defer func() { signals.stop() }()
 	if err != nil {
+		if asking.Err() != nil && ctx.Err() == nil {
+			err = errors.New("interrupted before there was a container")
+		}
 		return &exitError{125, errors.Join(err, file.close(""))}
 	}
+	close(signals.made)
 	if err := file.close(talk.id); err != nil {
 		return &exitError{125, errors.Join(err, talk.streams.Close())}
 	}
@@ -73,7 +79,7 @@ func (r *runner) run(ctx context.Context, f *runFlags, req container.CreateReque
 	began := time.Now()
 	j := joined{id: talk.id, config: req.Config, session: r.session(talk.id, req.Config), began: began, streams: talk.streams, wait: talk}
 	j.session.note = talk.hear
-	result := r.stay(ctx, j, signals)
+	result := r.stay(ctx, j, cancelled)
 	if talk.failed != nil && f.cidfile != "" {
 		os.Remove(f.cidfile)
 	}
@@ -98,8 +104,10 @@ func (r *runner) start(ctx context.Context, id string, config *container.Config)
 	if err != nil {
 		return &exitError{125, errors.Join(err, wait.body.Close())}
 	}
-	began, signals := time.Now(), r.forward(ctx)
+	cancelled := make(chan struct{})
+	began, signals := time.Now(), r.forward(ctx, func() { close(cancelled) })
 	defer signals.stop()
+	close(signals.made)
 	if err := c.Post(ctx, "/containers/"+id+"/start", nil, nil, nil); err != nil {
 		streams.Close()
 		if r.remove {
@@ -108,19 +116,19 @@ func (r *runner) start(ctx context.Context, id string, config *container.Config)
 		return startFailure(err)
 	}
 	signals.running <- id
-	return r.stay(ctx, joined{id: id, config: config, session: r.session(id, config), began: began, streams: streams, wait: wait}, signals)
+	return r.stay(ctx, joined{id: id, config: config, session: r.session(id, config), began: began, streams: streams, wait: wait}, cancelled)
 }
 
 // stay follows a container to its end, over lives of the engine.
-func (r *runner) stay(ctx context.Context, j joined, signals *forwarding) error {
-	result := r.follow(ctx, j, signals.cancelled)
+func (r *runner) stay(ctx context.Context, j joined, cancelled <-chan struct{}) error {
+	result := r.follow(ctx, j, cancelled)
 	for errors.Is(result, errEngineGone) && !r.old {
 		var err error
 		if j, err = r.rejoin(ctx, j); err != nil {
 			result = err
 			break
 		}
-		result = r.follow(ctx, j, signals.cancelled)
+		result = r.follow(ctx, j, cancelled)
 	}
 	return r.ending(ctx, j.id, j.began, result)
 }

@@ -16,70 +16,85 @@ import (
 // of them would take longer than many a container runs.
 const rareSignals = 100 * time.Millisecond
 
-// forwardSignals passes what this process is sent on to a container, whose id comes when it runs; signals that come before wait for it. The third
-// SIGINT or SIGTERM calls giveUp: whatever runs there does not listen, and somebody wants the prompt back.
-func forwardSignals(ctx context.Context, app *App, running <-chan string, giveUp func()) (stop func()) {
+// forwarding passes what this process is sent on to a container; signals that come before it runs wait for that.
+type forwarding struct {
+	app     *App
+	running chan string   // takes the container's id when it runs
+	made    chan struct{} // closed when there is a container
+	giveUp  func()        // whatever runs there does not listen, and somebody wants the prompt back; or there is no container yet
+	stop    func()
+}
+
+// forward begins it, where the runner does so. giveUp is called at the third SIGINT or SIGTERM, and at the first while there is no container.
+func (r *runner) forward(ctx context.Context, giveUp func()) *forwarding {
+	f := &forwarding{app: r.app, running: make(chan string, 1), made: make(chan struct{}), giveUp: giveUp, stop: func() {}}
+	if !r.proxy {
+		return f
+	}
 	got := make(chan os.Signal, 64)
 	signal.Notify(got, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2)
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		later := time.NewTimer(rareSignals)
-		defer later.Stop()
-		asked, id := 0, ""
-		for {
-			var s syscall.Signal
-			select {
-			case <-later.C:
-				signal.Notify(got)
-				continue
-			case sig := <-got:
-				s, _ = sig.(syscall.Signal)
-			case <-ctx.Done():
-				return
-			}
-			switch s {
-			case unix.SIGCHLD, unix.SIGPIPE, unix.SIGURG, unix.SIGWINCH, unix.SIGTTIN, unix.SIGTTOU:
-				continue
-			case unix.SIGINT, unix.SIGTERM:
-				if asked++; asked == 3 {
-					giveUp()
-					return
-				}
-			}
-			if id == "" {
-				select {
-				case id = <-running:
-				case <-ctx.Done():
-					return
-				}
-			}
-			if c, err := app.Client(); err == nil {
-				_ = c.Post(ctx, "/containers/"+id+"/kill", url.Values{"signal": {signalName(s)}}, nil, nil)
-			}
-		}
+		f.pass(ctx, got)
 	}()
-	return func() {
+	f.stop = func() {
 		signal.Stop(got)
 		cancel()
 		<-done
 	}
-}
-
-// forwarding is that of a runner, where it passes signals on.
-type forwarding struct {
-	running   chan string   // takes the container's id when it runs
-	cancelled chan struct{} // closed when the user gives up waiting for it
-	stop      func()
-}
-
-func (r *runner) forward(ctx context.Context) *forwarding {
-	f := &forwarding{running: make(chan string, 1), cancelled: make(chan struct{}), stop: func() {}}
-	if r.proxy {
-		f.stop = forwardSignals(ctx, r.app, f.running, func() { close(f.cancelled) })
-	}
 	return f
+}
+
+func (f *forwarding) pass(ctx context.Context, got chan os.Signal) {
+	later := time.NewTimer(rareSignals)
+	defer later.Stop()
+	asked, id := 0, ""
+	var early []syscall.Signal
+	for {
+		select {
+		case <-later.C:
+			signal.Notify(got)
+		case id = <-f.running:
+			for _, s := range early {
+				f.send(ctx, id, s)
+			}
+		case sig := <-got:
+			s, _ := sig.(syscall.Signal)
+			switch s {
+			case unix.SIGCHLD, unix.SIGPIPE, unix.SIGURG, unix.SIGWINCH, unix.SIGTTIN, unix.SIGTTOU:
+				continue
+			case unix.SIGINT, unix.SIGTERM:
+				if asked++; asked == 3 || !f.isMade() {
+					f.giveUp()
+					return
+				}
+			}
+			if id == "" {
+				early = append(early, s)
+				continue
+			}
+			f.send(ctx, id, s)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (f *forwarding) isMade() bool {
+	select {
+	case <-f.made:
+		return true
+	default:
+		return false
+	}
+}
+
+func (f *forwarding) send(ctx context.Context, id string, s syscall.Signal) {
+	if c, err := f.app.Client(); err == nil {
+		_ = c.Post(ctx, "/containers/"+id+"/kill", url.Values{"signal": {signalName(s)}}, nil, nil)
+	}
 }
 
 func signalName(s syscall.Signal) string {

@@ -80,27 +80,20 @@ func (w *Watcher) drop(r *Reader) {
 	}
 }
 
-const (
-	// gather is how long changes gather while they come without a pause: a wake-up for each would cost more than what was printed.
-	gather = time.Millisecond
-	// quick is the time between two changes without a pause, quickReads how many of them make sure of that.
-	quick      = 200 * time.Microsecond
-	quickReads = 16
-)
+// gather is how long changes gather while they come without a pause: a wake-up for each would cost more than what was printed.
+const gather = time.Millisecond
 
 // read runs until Close.
 func (w *Watcher) read(inotify *os.File, done chan struct{}) {
 	defer close(done)
 	buf := make([]byte, 64<<10)
-	reads, last := 0, time.Now()
+	var pace Pace
 	for {
 		n, err := inotify.Read(buf)
-		if time.Since(last) > quick {
-			reads = 0
-		} else if reads++; reads > quickReads {
+		if pace.Fast(time.Now()) {
 			time.Sleep(gather)
+			pace.Waited(time.Now())
 		}
-		last = time.Now()
 		if err != nil {
 			return
 		}

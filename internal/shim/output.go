@@ -82,7 +82,7 @@ func (o *output) run() {
 
 func (o *output) copy(p pipe) {
 	frame := make([]byte, logs.HeaderSize+logs.MaxData)
-	var pace pace
+	var pace logs.Pace
 	for {
 		n, err := p.from.Read(frame[logs.HeaderSize:])
 		if n > 0 {
@@ -96,9 +96,10 @@ func (o *output) copy(p pipe) {
 		if err != nil {
 			return
 		}
-		if n > 0 && !p.terminal && pace.fast(time.Now()) && n < logs.MaxData {
+		if n > 0 && !p.terminal && pace.Fast(time.Now()) && n < logs.MaxData {
 			p.widen()
 			_ = unix.Nanosleep(&unix.Timespec{Nsec: gather.Nanoseconds()}, nil) // the scheduler's own timers are coarser
+			pace.Waited(time.Now())
 		}
 	}
 }
@@ -119,31 +120,7 @@ const (
 	// its bytes, here, in the engine and in the client. wideRoom is what the pipe then has room for, in bytes.
 	gather   = 500 * time.Microsecond
 	wideRoom = 512 << 10
-	// quick is the time between two reads of a program that does not pause, quickReads how many of them make sure of that.
-	quick      = 150 * time.Microsecond
-	quickReads = 16
 )
-
-// pace notices a program that prints without a pause.
-type pace struct {
-	last  time.Time // of the last read, or of the end of the wait that followed it
-	reads int       // that came quickly after the one before
-}
-
-// fast notes a read and says whether to let more come.
-func (p *pace) fast(now time.Time) bool {
-	if now.Sub(p.last) > quick {
-		p.reads = 0
-	} else if p.reads < quickReads {
-		p.reads++
-	}
-	p.last = now
-	if p.reads < quickReads {
-		return false
-	}
-	p.last = now.Add(gather)
-	return true
-}
 
 // finish reads what is left, for a bounded time, and marks the log's end.
 func (o *output) finish() {

@@ -122,7 +122,9 @@ func (n *runRoutes) run(w http.ResponseWriter, r *http.Request) error {
 	go func() { attached <- n.s.Attach(ctx, made.ID, c.attachOptions(req.Config, func() { close(ready) })) }()
 	select {
 	case <-ready:
-		err = n.s.Start(context.WithoutCancel(ctx), made.ID)
+		if err = errClientGone; !hungUp(c.conn) {
+			err = n.s.Start(context.WithoutCancel(ctx), made.ID)
+		}
 	case err = <-attached:
 	}
 	if err != nil {
@@ -144,6 +146,8 @@ func (n *runRoutes) run(w http.ResponseWriter, r *http.Request) error {
 	}
 	return nil
 }
+
+var errClientGone = errors.New("the client has gone before the container was started")
 
 // undo removes a container that was made for this run and never ran, and says why it did not.
 func (n *runRoutes) undo(ctx context.Context, id string, err error, c *running) {

@@ -1,4 +1,4 @@
-package shim
+package logs
 
 import (
 	"testing"
@@ -7,11 +7,11 @@ import (
 
 // TestPace: a program that prints without a pause is let gather its output; one that pauses is not kept waiting.
 func TestPace(t *testing.T) {
-	var p pace
+	var p Pace
 	now := time.Now()
 	after := func(d time.Duration) bool {
 		now = now.Add(d)
-		return p.fast(now)
+		return p.Fast(now)
 	}
 	for i := range quickReads {
 		if after(quick) {
@@ -22,7 +22,8 @@ func TestPace(t *testing.T) {
 		if !after(quick) {
 			t.Fatal("not fast any more, without a pause")
 		}
-		now = now.Add(gather)
+		now = now.Add(3 * time.Millisecond)
+		p.Waited(now)
 	}
 	if after(quick + time.Microsecond) {
 		t.Error("fast after a pause")
