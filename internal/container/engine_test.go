@@ -19,6 +19,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/apart"
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/image"
 	networks "wherry.dev/wherry/internal/network"
@@ -28,30 +29,14 @@ import (
 
 // TestMain runs the tests in a network and mount namespace of their own: links, rules and mounts end with them.
 func TestMain(m *testing.M) {
-	if os.Getenv("WHERRY_CONTAINER_TEST") == "" {
-		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-		cmd.Env = append(os.Environ(), "WHERRY_CONTAINER_TEST=1")
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-		cmd.SysProcAttr = &unix.SysProcAttr{Unshareflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS}
-		err := cmd.Run()
-		var exit *exec.ExitError
-		switch {
-		case errors.As(err, &exit):
-			os.Exit(exit.ExitCode())
-		case err != nil:
-			fmt.Fprintln(os.Stderr, "tests of this package need root:", err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
 	if lines := os.Getenv(victimVariable); lines != "" {
 		victim(lines)
 		return
 	}
-	_ = exec.Command("ip", "link", "set", "lo", "up").Run()
-	code := m.Run()
-	tools.clean()
-	os.Exit(code)
+	apart.Tests(unix.CLONE_NEWNET|unix.CLONE_NEWNS, func() int {
+		defer tools.clean()
+		return m.Run()
+	})
 }
 
 // tools are made once for all tests: the runtime and an image with busybox.

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/apart"
 	"wherry.dev/wherry/internal/event"
 )
 
@@ -22,25 +23,14 @@ const crashVariable = "WHERRY_IMAGE_CRASH_ROOT"
 // TestMain runs the tests in a mount namespace of their own: mounts of layers end with them. The test program is also the engine that
 // TestKilledAnywhere kills.
 func TestMain(m *testing.M) {
-	const inner = "WHERRY_IMAGE_TEST"
-	switch {
-	case os.Getenv(crashVariable) != "":
-		if err := churn(os.Getenv(crashVariable)); err != nil {
+	if root := os.Getenv(crashVariable); root != "" {
+		if err := churn(root); err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}
-	case os.Getenv(inner) != "" || os.Geteuid() != 0:
-		os.Exit(m.Run())
-	default:
-		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-		cmd.Env = append(os.Environ(), inner+"=1")
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-		cmd.SysProcAttr = &unix.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
-		if err := cmd.Run(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
+		return
 	}
+	apart.Tests(unix.CLONE_NEWNS, m.Run)
 }
 
 func contentOf(name string) string { return strings.Repeat(name+" ", 20000) }

@@ -2,45 +2,22 @@ package network
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
+	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/apart"
 	"wherry.dev/wherry/internal/event"
 )
 
 // TestMain runs the tests in a network namespace of their own, so that the machine's own links and rules stay as they are.
-func TestMain(m *testing.M) {
-	if os.Getenv("WHERRY_TEST_NETNS") == "" {
-		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-		cmd.Env = append(os.Environ(), "WHERRY_TEST_NETNS=1")
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
-		err := cmd.Run()
-		var exit *exec.ExitError
-		switch {
-		case errors.As(err, &exit):
-			os.Exit(exit.ExitCode())
-		case err != nil:
-			println("run the tests in a network namespace:", err.Error())
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-		println(string(out))
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { apart.Tests(unix.CLONE_NEWNET|unix.CLONE_NEWNS, m.Run) }
 
 // open gives a service of an engine of its own.
 func open(t testing.TB) *Service {

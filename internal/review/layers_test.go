@@ -30,7 +30,7 @@ leaves:     erofs
 leaves:     layer
 leaves:     archive < mend
 leaves:     version threads network/link resctrl criu seccomp logs event ref settings lockfile sources spec
-leaves:     inflate
+leaves:     inflate apart
 leaves:     evidence < policy
 `
 

@@ -15,12 +15,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/apart"
 	"wherry.dev/wherry/internal/api/docker"
 	"wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/disk"
@@ -33,35 +33,15 @@ import (
 	"wherry.dev/wherry/internal/volume"
 )
 
-const innerVariable = "WHERRY_API_TEST_INNER"
-
 // TestMain runs the tests a second time in network and mount namespaces of their own, against the real services.
 func TestMain(m *testing.M) {
-	if os.Getenv(innerVariable) == "" && os.Geteuid() == 0 {
-		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-		cmd.Env = append(os.Environ(), innerVariable+"=1")
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-		if err := cmd.Run(); err != nil {
-			os.Exit(1)
+	apart.Tests(unix.CLONE_NEWNET|unix.CLONE_NEWNS, func() int {
+		code := m.Run()
+		if shared != nil {
+			shared.close()
 		}
-		return
-	}
-	if os.Geteuid() == 0 {
-		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "%v: %s\n", err, out)
-			os.Exit(1)
-		}
-	}
-	code := m.Run()
-	if shared != nil {
-		shared.close()
-	}
-	os.Exit(code)
+		return code
+	})
 }
 
 // engine is a whole one, in this process, behind a socket.

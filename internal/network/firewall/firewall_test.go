@@ -7,27 +7,16 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/apart"
 )
 
 // TestMain runs the tests in a network namespace of their own.
-func TestMain(m *testing.M) {
-	if os.Getenv("WHERRY_TEST_NETNS") != "" {
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), "WHERRY_TEST_NETNS=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET}
-	if err := cmd.Run(); err != nil {
-		println(err.Error())
-		os.Exit(1)
-	}
-}
+func TestMain(m *testing.M) { apart.Tests(unix.CLONE_NEWNET, m.Run) }
 
 func nft(t *testing.T, args ...string) string {
 	t.Helper()
