@@ -99,6 +99,7 @@ func dropOrphanLayers(ctx context.Context, on, of snapshots.Snapshotter) error {
 	}); err != nil && !errdefs.IsNotFound(err) { // not one has been made yet
 		return fmt.Errorf("list the layers on the disk: %w", err)
 	}
+	strays := len(parents) > 0
 	for len(parents) > 0 { // the topmost first; each turn removes one at least
 		below := map[string]bool{}
 		for _, p := range parents {
@@ -117,6 +118,9 @@ func dropOrphanLayers(ctx context.Context, on, of snapshots.Snapshotter) error {
 		if len(parents) == before {
 			return fmt.Errorf("%d layers lie upon each other in a circle: %w", before, errdefs.ErrInternal)
 		}
+	}
+	if c, ok := on.(snapshots.Cleaner); ok && strays {
+		return c.Cleanup(ctx)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -21,6 +22,8 @@ type sink interface {
 	Settle(below []string) error
 	// Sync brings what was written to the disk. One call may serve all sinks of a kind that were settled before.
 	Sync() error
+	// Measure notes what the layer takes on the disk, for the commit: others wait while that lasts.
+	Measure(ctx context.Context) error
 	// Place is where the layer's files will be once it is committed; "" is not known by then.
 	Place() string
 	Close() error
@@ -40,7 +43,7 @@ func (s *store) sinkFor(mounts []mount.Mount, o fslayer.DirOptions) (sink, error
 		if err != nil {
 			return nil, fmt.Errorf("unpack into %s: %w", mounts[0].Source, err)
 		}
-		return &directory{d, mounts[0].Source}, nil
+		return &directory{Dir: d, path: mounts[0].Source, mounts: s.mounts}, nil
 	}
 	return nil, fmt.Errorf("a snapshot of mounts %v is not understood", mounts)
 }
@@ -62,12 +65,16 @@ func (f *imageFile) Settle(below []string) (err error) {
 	return err
 }
 
+// Measure: a file's size is known at once.
+func (f *imageFile) Measure(context.Context) error { return nil }
+
 func (f *imageFile) Place() string { return f.place }
 
 // directory is a layer in the form of overlay directories.
 type directory struct {
 	*fslayer.Dir
-	path string
+	path   string
+	mounts *snapshot.Mounts
 }
 
 func (d *directory) Settle(below []string) error {
@@ -75,6 +82,8 @@ func (d *directory) Settle(below []string) error {
 }
 
 func (d *directory) Sync() error { return syncFS(d.path) }
+
+func (d *directory) Measure(ctx context.Context) error { return d.mounts.Measure(ctx, d.path) }
 
 func (d *directory) Place() string { return d.path }
 

@@ -301,7 +301,7 @@ func (u *unpacking) commit(ctx context.Context, parts []*part, below []string) (
 
 // name commits a layer whose data is on the disk.
 func (u *unpacking) name(ctx context.Context, p *part) error {
-	if err := p.sink.Close(); err != nil {
+	if err := errors.Join(p.sink.Measure(ctx), p.sink.Close()); err != nil {
 		return err
 	}
 	var opts []snapshots.Opt

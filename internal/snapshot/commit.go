@@ -50,7 +50,10 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 func (s *Snapshotter) finish(ctx context.Context, id string) (usage snapshots.Usage, directory bool, err error) {
 	if _, err := os.Lstat(s.dir(id, "fs")); err == nil {
 		if s.format != EROFS {
-			usage, err = dirUsage(ctx, s.dir(id, "fs"))
+			usage, ok := s.mounts.measured(s.dir(id, "fs"))
+			if !ok {
+				usage, err = dirUsage(ctx, s.dir(id, "fs"))
+			}
 			return usage, false, err
 		}
 		if err := s.convert(ctx, id); err != nil {
@@ -125,26 +128,24 @@ func (s *Snapshotter) dropDirectory(id string) error {
 	return errors.Join(rootfs.RemoveTree(s.dir(id, "fs")), rootfs.RemoveTree(s.dir(id, "work")))
 }
 
-// Remove takes a snapshot away: its mount, and its files.
+// Remove takes a snapshot away. Its mount and its files are left to Cleanup: who calls this holds a lock that everybody waits for who makes a
+// snapshot, and a directory of many files takes long to remove.
 func (s *Snapshotter) Remove(ctx context.Context, key string) error {
-	var id string
-	err := s.ms.WithTransaction(ctx, true, func(ctx context.Context) (err error) {
-		id, _, err = storage.Remove(ctx, key)
+	return s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
+		_, _, err := storage.Remove(ctx, key)
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	return s.drop(id)
 }
 
 func (s *Snapshotter) drop(id string) error {
 	defer s.mounts.lock(s.dir(id))() // Cleanup may be at it, too
+	s.mounts.measured(s.dir(id, "fs"))
 	err := s.mounts.drop(s.store(), id)
 	return errors.Join(err, rootfs.RemoveTree(s.dir(id)))
 }
 
-// Cleanup removes what no snapshot has: an earlier life was cut off between files and record.
+// Cleanup removes what no snapshot has: those that were taken away since the last time, and what an earlier life left that was cut off between
+// files and record. It returns when the room on the disk is free, whoever else is at it.
 func (s *Snapshotter) Cleanup(ctx context.Context) error {
 	var stray, spent []string
 	// Within a write transaction, since those who make snapshots make their directories in one.

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/rootfs"
@@ -21,13 +23,15 @@ type Mounts struct {
 
 	able func() error // whether the kernel can mount images from files and put overlays on them; asked once
 
-	mu    sync.Mutex       // guards what follows
-	busy  map[string]*turn // by path: one mounts or removes, others wait
-	known map[string]bool  // paths whose mount is of the right image
+	mu    sync.Mutex                 // guards what follows
+	busy  map[string]*turn           // by path: one mounts or removes, others wait
+	known map[string]bool            // paths whose mount is of the right image
+	sizes map[string]snapshots.Usage // of directories that are to be committed
 }
 
 func newMounts(o Options) *Mounts {
-	m := &Mounts{base: o.Mounts, stores: filepath.Dir(o.Root), log: o.Log, busy: map[string]*turn{}, known: map[string]bool{}}
+	m := &Mounts{base: o.Mounts, stores: filepath.Dir(o.Root), log: o.Log, busy: map[string]*turn{}, known: map[string]bool{},
+		sizes: map[string]snapshots.Usage{}}
 	if m.log == nil {
 		m.log = func(error) {}
 	}
@@ -108,6 +112,27 @@ func (m *Mounts) know(path string, known bool) {
 		return
 	}
 	delete(m.known, path)
+}
+
+// Measure notes what a directory takes that is whole, for its Commit: that is called within a transaction of the caller's, and others wait.
+func (m *Mounts) Measure(ctx context.Context, dir string) error {
+	u, err := dirUsage(ctx, dir)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sizes[dir] = u
+	return nil
+}
+
+// measured takes what Measure has noted.
+func (m *Mounts) measured(dir string) (snapshots.Usage, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	u, ok := m.sizes[dir]
+	delete(m.sizes, dir)
+	return u, ok
 }
 
 // isMount says that something is mounted at a path, and not only a directory there (statx(2), STATX_ATTR_MOUNT_ROOT).

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -34,9 +35,33 @@ func (m *Mounts) choose(f Format) (Format, error) {
 	return "", fmt.Errorf("layers cannot be EROFS images here: %w: Linux 6.12 or later can mount them from files; with %s or %s they become directories", err, Auto, Overlay)
 }
 
+// dropProbes removes what is left of a probe that an earlier life was killed in.
+func (m *Mounts) dropProbes(root string) error {
+	var err error
+	for _, base := range []string{m.base, root} {
+		if base == "" {
+			continue
+		}
+		list, listErr := names(base)
+		err = errors.Join(err, listErr)
+		for _, name := range list {
+			if dir := filepath.Join(base, name); strings.HasPrefix(name, probePrefix) {
+				err = errors.Join(err, unmount(dir), rootfs.RemoveTree(dir))
+			}
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("remove what is left of a probe: %w", err)
+	}
+	return nil
+}
+
+// probePrefix begins the names of directories that only a probe uses.
+const probePrefix = "probe-"
+
 // probe does once, with an empty image, what layers will need: it is mounted from a file of the store, and an overlay is put on it.
 func (m *Mounts) probe(root string) (err error) {
-	dir, err := os.MkdirTemp(root, "probe-")
+	dir, err := os.MkdirTemp(root, probePrefix)
 	if err != nil {
 		return err
 	}
@@ -54,7 +79,7 @@ func (m *Mounts) probe(root string) (err error) {
 	if err := m.apart(); err != nil {
 		return err
 	}
-	at, err := os.MkdirTemp(m.base, "probe-")
+	at, err := os.MkdirTemp(m.base, probePrefix)
 	if err != nil {
 		return err
 	}

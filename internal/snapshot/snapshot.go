@@ -77,6 +77,9 @@ func Open(o Options) (*Snapshotter, error) {
 		return nil, err
 	}
 	m := newMounts(o)
+	if err := m.dropProbes(o.Root); err != nil {
+		return nil, err
+	}
 	format, err := m.choose(o.Format)
 	if err != nil {
 		return nil, err
@@ -245,7 +248,7 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 	}
 	mounts, err := s.first(snap)
 	if err != nil { // nothing stays of what was not given
-		return nil, fmt.Errorf("snapshot %s: %w", key, errors.Join(err, s.Remove(context.WithoutCancel(ctx), key)))
+		return nil, fmt.Errorf("snapshot %s: %w", key, errors.Join(err, s.Remove(context.WithoutCancel(ctx), key), s.drop(snap.ID)))
 	}
 	return mounts, nil
 }

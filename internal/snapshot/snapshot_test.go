@@ -298,6 +298,9 @@ func TestKernelWithoutImages(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	if err := next.Cleanup(t.Context()); err != nil {
+		t.Error(err)
+	}
 	if left, _ := names(next.dir("")); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
@@ -361,7 +364,7 @@ func TestMountedOnce(t *testing.T) {
 	if here, err := s.Images().Here(moved); err != nil || !slices.Equal(here, at) {
 		t.Errorf("%v of another place: %v %v", moved, here, err)
 	}
-	if err := s.Remove(t.Context(), "a"); err != nil {
+	if err := errors.Join(s.Remove(t.Context(), "a"), s.Cleanup(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	for _, who := range []string{"self", pid} {
@@ -437,6 +440,62 @@ func TestCutOff(t *testing.T) {
 	}
 	if u, err := s.Usage(t.Context(), "a"); err != nil || u.Inodes != 1 || u.Size < 4096 {
 		t.Errorf("%+v %v", u, err)
+	}
+}
+
+// TestDirectoriesOffTheLocks: a removal takes no file away, which Cleanup does, and a commit counts none that has been counted before: both
+// are called under locks of the caller's.
+func TestDirectoriesOffTheLocks(t *testing.T) {
+	s := newPlace(t).open(t, Overlay)
+	mounts, err := s.Prepare(t.Context(), "a", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := mounts[0].Source
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "one"), []byte("1"), 0o600), s.Images().Measure(t.Context(), dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "two"), []byte("2"), 0o600), s.Commit(t.Context(), "layer", "a")); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := s.Usage(t.Context(), "layer"); err != nil || u.Inodes != 2 {
+		t.Errorf("%+v %v", u, err)
+	}
+	if err := s.Remove(t.Context(), "layer"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "one")); err != nil {
+		t.Errorf("removed under the lock: %v", err)
+	}
+	if err := s.Cleanup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := names(s.dir("")); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// TestProbeCutOff: nothing stays of a probe that an engine was killed in.
+func TestProbeCutOff(t *testing.T) {
+	p := newPlace(t)
+	_ = p.open(t, EROFS).Close()
+	file := filepath.Join(string(p), layerFile)
+	i, err := NewImage(file, true)
+	if err == nil {
+		err = errors.Join(i.Settle(nil), i.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	below, at := filepath.Join(string(p), "snapshots/probe-1"), filepath.Join(string(p), "layers/probe-2")
+	if err := errors.Join(os.MkdirAll(filepath.Join(below, "work/work"), 0o700), os.Mkdir(at, 0o700), mountImage(file, at)); err != nil {
+		t.Fatal(err)
+	}
+	_ = p.open(t, EROFS).Close()
+	for _, dir := range []string{below, at} {
+		if _, err := os.Lstat(dir); !os.IsNotExist(err) {
+			t.Errorf("%s is there: %v", dir, err)
+		}
 	}
 }
 
@@ -531,6 +590,9 @@ func TestTogether(t *testing.T) {
 		})
 	}
 	all.Wait()
+	if err := s.Cleanup(t.Context()); err != nil {
+		t.Error(err)
+	}
 	if left, _ := names(s.dir("")); len(left) != 1 {
 		t.Errorf("left: %v", left)
 	}
