@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -64,24 +65,50 @@ func dropOrphanBlobs(ctx context.Context, s *blobs) error {
 	return nil
 }
 
-// dropHalfDownloads removes downloads in whose making or removal the engine was killed: nobody can list those beside them otherwise
-// (containerd, plugins/content/local: ingest/<digest>/{data, ref, startedat, updatedat, total}).
+// dropHalfDownloads removes downloads in whose making or removal the engine was killed, or the power cut: nobody can list those beside them
+// otherwise (containerd, plugins/content/local: ingest/<digest>/{data, ref, startedat, updatedat, total}).
 func dropHalfDownloads(in string) error {
 	list, err := filepath.Glob(filepath.Join(in, "*"))
 	if err != nil {
 		return err
 	}
 	for _, dir := range list {
-		for _, name := range []string{"data", "ref"} {
-			if _, err := os.Stat(filepath.Join(dir, name)); err == nil || !os.IsNotExist(err) {
-				continue
+		if whole, err := isDownload(dir); whole || err != nil {
+			if err != nil {
+				return fmt.Errorf("look at a download: %w", err)
 			}
-			if err := os.RemoveAll(dir); err != nil {
-				return fmt.Errorf("remove a download that was cut off: %w", err)
-			}
+			continue
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("remove a download that was cut off: %w", err)
 		}
 	}
 	return nil
+}
+
+// isDownload says that a download has all that it is listed and taken up again by. A power cut may leave files without what was written.
+func isDownload(dir string) (bool, error) {
+	if _, err := os.Stat(filepath.Join(dir, "data")); err != nil {
+		return false, notThere(err)
+	}
+	for _, name := range []string{"ref", "startedat", "updatedat"} {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return false, notThere(err)
+		}
+		var at time.Time
+		if len(b) == 0 || name != "ref" && at.UnmarshalText(b) != nil {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func notThere(err error) error {
+	if os.IsNotExist(err) {
+		return nil
+	}
+	return err
 }
 
 // dropOrphanLayers compares a snapshotter with what the database knows of it, by a name of its own with the snapshotter's behind it.
