@@ -39,7 +39,7 @@ func compactCommand(app *App) *cobra.Command {
 		}
 		_, err = fmt.Fprintf(app.Out, "%d layers are kept unpacked only from now on; %s freed\n", done.Layers, humanTotal(done.Freed))
 		if err == nil && done.Kept > 0 {
-			_, err = fmt.Fprintf(app.Out, "%d layers stay as they came, too: no registry is known to have them, or they are not unpacked\n", done.Kept)
+			_, err = fmt.Fprintf(app.Out, "%d layers stay as they came, too: no registry is known to have them, they are not unpacked, or something under way needs them\n", done.Kept)
 		}
 		return err
 	}}

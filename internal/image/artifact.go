@@ -322,11 +322,14 @@ func sortedKeys[V any](m map[string]V) []string {
 }
 
 // artifactDirs is where artifacts that are mounted have directories with their files.
-func artifactDirs(s *store) string { return filepath.Join(s.root, "artifacts") }
+func artifactDirs(root string) string { return filepath.Join(root, "artifacts") }
+
+// newArtifactDir begins the names of those that are being made.
+const newArtifactDir = ".new-"
 
 // artifactDir makes a directory of an artifact's files: they are the store's own, by further names, and belong to root, read-only.
 func artifactDir(ctx context.Context, s *store, d ocispec.Descriptor) (dir string, err error) {
-	dir = filepath.Join(artifactDirs(s), d.Digest.Algorithm().String()+"-"+d.Digest.Encoded())
+	dir = filepath.Join(artifactDirs(s.root), d.Digest.Algorithm().String()+"-"+d.Digest.Encoded())
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
@@ -338,10 +341,10 @@ func artifactDir(ctx context.Context, s *store, d ocispec.Descriptor) (dir strin
 	if err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(artifactDirs(s), 0o700); err != nil {
+	if err := os.MkdirAll(artifactDirs(s.root), 0o700); err != nil {
 		return "", err
 	}
-	made, err := os.MkdirTemp(artifactDirs(s), ".new-")
+	made, err := os.MkdirTemp(artifactDirs(s.root), newArtifactDir)
 	if err != nil {
 		return "", err
 	}
@@ -406,16 +409,30 @@ func syncTree(dir string) error {
 	})
 }
 
+// dropHalfArtifactDirs removes those in whose making the engine was killed.
+func dropHalfArtifactDirs(root string) error {
+	list, err := os.ReadDir(artifactDirs(root))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, e := range list {
+		if strings.HasPrefix(e.Name(), newArtifactDir) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(artifactDirs(root), e.Name())))
+		}
+	}
+	return err
+}
+
 // dropArtifactDirs removes those of artifacts that are not here any more.
 func dropArtifactDirs(ctx context.Context, s *store) error {
-	list, err := os.ReadDir(artifactDirs(s))
+	list, err := os.ReadDir(artifactDirs(s.root))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	for _, e := range list {
 		d := digest.Digest(strings.Replace(e.Name(), "-", ":", 1))
 		if _, infoErr := s.content.Info(in(ctx), d); errdefs.IsNotFound(infoErr) && d.Validate() == nil {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(artifactDirs(s), e.Name())))
+			err = errors.Join(err, os.RemoveAll(filepath.Join(artifactDirs(s.root), e.Name())))
 		}
 	}
 	return err

@@ -86,7 +86,7 @@ func (d *dropped) add(more map[digest.Digest][]string, needed func(digest.Digest
 type Compacted struct {
 	Layers int   // whose blobs went
 	Freed  int64 // bytes
-	Kept   int   // layers that no registry is known to have, or that are not unpacked
+	Kept   int   // layers that no registry is known to have, that are not unpacked, or that something under way needs
 }
 
 // Compact drops the blobs of layers that are unpacked, and that a registry has which the image was pulled from or pushed to. What needs such a
@@ -158,8 +158,13 @@ func (c *compaction) finish(ctx context.Context) (out Compacted, err error) {
 		case c.drop[id] == nil:
 			out.Kept++
 		default:
-			if err := c.s.content.Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {
-				return out, fmt.Errorf("drop layer %s: %w", id, err)
+			gone, err := dropUnheld(ctx, c.s, id)
+			if err != nil {
+				return out, err
+			}
+			if !gone {
+				out.Kept++
+				continue
 			}
 			out.Layers, out.Freed = out.Layers+1, out.Freed+info.Size
 		}
@@ -168,6 +173,25 @@ func (c *compaction) finish(ctx context.Context) (out Compacted, err error) {
 		return out, nil
 	}
 	return out, c.s.sweep(ctx)
+}
+
+// dropUnheld drops a layer's blob, unless an operation other than ctx's holds it or fetches it: then it stays for the next compaction.
+func dropUnheld(ctx context.Context, s *Service, id digest.Digest) (gone bool, err error) {
+	unlock, free := s.pulls.try(id.String())
+	if !free {
+		return false, nil
+	}
+	defer unlock()
+	s.dropping.Lock()
+	defer s.dropping.Unlock()
+	held, err := s.othersHold(ctx, id)
+	if err == nil && !held {
+		err = unlessMissing(s.content.Delete(ctx, id))
+	}
+	if err != nil {
+		return false, fmt.Errorf("drop layer %s: %w", id, err)
+	}
+	return !held, nil
 }
 
 // login is for one registry.
@@ -187,13 +211,14 @@ func (r *refetched) Close() error { return r.close() }
 // lazily reads a dropped blob that may not have to be read at all: a registry that has it is sent nothing, and then nothing is fetched.
 func lazily(ctx context.Context, s *Service, d ocispec.Descriptor, l login) *refetched {
 	var open content.ReaderAt
+	var fetching context.Context // holds it
 	end := func() {}
 	get := sync.OnceValues(func() (content.ReaderAt, error) {
 		held, done, err := s.lease(ctx)
 		if err != nil {
 			return nil, err
 		}
-		end = done
+		fetching, end = held, done
 		if err = restore(held, s, d, l); err == nil {
 			open, err = s.content.ReaderAt(held, d)
 		}
@@ -210,7 +235,8 @@ func lazily(ctx context.Context, s *Service, d ocispec.Descriptor, l login) *ref
 		if open == nil {
 			return nil
 		}
-		return errors.Join(open.Close(), unlessMissing(s.content.Delete(context.WithoutCancel(ctx), d.Digest)))
+		_, err := dropUnheld(context.WithoutCancel(fetching), s, d.Digest)
+		return errors.Join(open.Close(), err)
 	}}
 }
 
@@ -254,8 +280,11 @@ func restoreAll(ctx context.Context, s *Service, target ocispec.Descriptor) (aga
 	var came []digest.Digest
 	again = func() {
 		for _, id := range came {
-			_ = s.content.Delete(context.WithoutCancel(ctx), id) // else the next compaction does
+			_, _ = dropUnheld(context.WithoutCancel(ctx), s, id) // else the next compaction does
 		}
+	}
+	if err := holdLayers(ctx, s, target); err != nil {
+		return again, err
 	}
 	err = s.walk(ctx, target, func(d ocispec.Descriptor) error {
 		switch {
@@ -274,6 +303,24 @@ func restoreAll(ctx context.Context, s *Service, target ocispec.Descriptor) (aga
 		again()
 	}
 	return again, err
+}
+
+// holdLayers keeps the layers below a target for an operation, those that are here and those that are to come.
+func holdLayers(ctx context.Context, s *Service, target ocispec.Descriptor) error {
+	var list []digest.Digest
+	err := s.walk(ctx, target, func(d ocispec.Descriptor) error {
+		switch {
+		case images.IsLayerType(d.MediaType):
+			list = append(list, d.Digest)
+		case !s.here(ctx, d):
+			return errBelow
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.holdContent(ctx, list)
 }
 
 // unpackedOnly are the layers of a manifest that are dropped and stand unpacked, held so that they go on to do so: a pull need not fetch them.

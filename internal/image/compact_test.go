@@ -2,6 +2,8 @@ package image
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"net/http"
 	"os"
 	"strings"
@@ -150,5 +152,131 @@ func loseFolder(t *testing.T, s *Service, img *Image) {
 	}
 	if b, err := os.ReadFile(img.Lower[0] + "/bin/a"); err != nil || len(b) != 240000 {
 		t.Errorf("%d bytes %v", len(b), err)
+	}
+}
+
+// pulledOnly is an image whose layers are kept unpacked only, and its layer's digest.
+func pulledOnly(t *testing.T) (s *Service, name string, layerOf digest.Digest) {
+	t.Helper()
+	name = realRegistry(t, nil) + "/team/app:1"
+	maker := open(t)
+	imported(t, maker, name, file1("bin/a", strings.Repeat("content ", 30000)))
+	if err := maker.Push(t.Context(), name, TransferOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t)
+	s.dropBlobs = true
+	if err := s.Pull(t.Context(), name, TransferOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	img, err := s.Resolve(t.Context(), name, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := s.manifest(in(t.Context()), img.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, name, m.Layers[0].Digest
+}
+
+// meddling runs something at the first byte that is written.
+type meddling struct {
+	bytes.Buffer
+	once sync.Once
+	do   func()
+}
+
+func (m *meddling) Write(b []byte) (int, error) {
+	m.once.Do(m.do)
+	return m.Buffer.Write(b)
+}
+
+// TestSavesBesideEachOther: what one save has fetched again stays until another is done with it, and a pull takes nothing from under a save.
+func TestSavesBesideEachOther(t *testing.T) {
+	s, name, layerOf := pulledOnly(t)
+	save := func(w io.Writer) {
+		t.Helper()
+		if err := s.Save(t.Context(), []string{name}, SaveOptions{}, w); err != nil {
+			t.Error(err)
+		}
+	}
+	for what, meddle := range map[string]func(){
+		"another save": func() { save(io.Discard) },
+		"a pull": func() {
+			if err := s.Pull(t.Context(), name, TransferOptions{}); err != nil {
+				t.Error(err)
+			}
+		},
+		"a compaction": func() {
+			if c, err := Compact(t.Context(), s); err != nil || c.Layers != 0 || c.Kept != 1 {
+				t.Errorf("%+v %v", c, err)
+			}
+		},
+	} {
+		first := &meddling{do: func() {
+			meddle()
+			if err := s.sweep(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}}
+		save(first)
+		fresh := open(t)
+		if err := fresh.Load(t.Context(), &first.Buffer, TransferOptions{}); err != nil {
+			t.Errorf("saved beside %s: %v", what, err)
+		}
+		_, err := Compact(t.Context(), s)
+		if err := errors.Join(err, s.sweep(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(blobPath(s, layerOf)); !os.IsNotExist(err) {
+			t.Errorf("after %s the layer's blob is here: %v", what, err)
+		}
+	}
+}
+
+// TestHeldLayersStay: a layer's blob that another operation holds is left alone.
+func TestHeldLayersStay(t *testing.T) {
+	s, name, layerOf := pulledOnly(t)
+	held, done, err := s.lease(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := s.lookup(held, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := restoreAll(held, s, img.Target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if c, err := Compact(t.Context(), s); err != nil || c.Layers != 0 {
+			t.Errorf("%+v %v", c, err)
+		}
+	}
+	if _, err := s.content.Info(held, layerOf); err != nil {
+		t.Errorf("what an operation holds: %v", err)
+	}
+	again()
+	if _, err := s.content.Info(held, layerOf); err == nil {
+		t.Error("the operation's own lease kept what it was done with")
+	}
+	done()
+}
+
+// TestPulledThoughNotCompacted: an image is here when it has its name.
+func TestPulledThoughNotCompacted(t *testing.T) {
+	s, name, _ := pulledOnly(t)
+	s.dropped.path = "/dev/null/no/such"
+	var mu sync.Mutex
+	var said []string
+	err := s.Pull(t.Context(), name, TransferOptions{Progress: func(p Progress) {
+		mu.Lock()
+		defer mu.Unlock()
+		said = append(said, p.Status)
+	}})
+	if err != nil || !strings.Contains(strings.Join(said, "\n"), "could not be dropped") {
+		t.Errorf("%v: %q", err, said)
 	}
 }

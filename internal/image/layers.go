@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -117,14 +118,26 @@ func (l *layers) where(ctx context.Context, top digest.Digest) ([]string, error)
 		mounts, err = l.st.snaps.Mounts(ctx, key)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look at layers %s: %w", top, err)
+		err = fmt.Errorf("look at layers %s: %w", top, err)
+		if errors.Is(err, os.ErrNotExist) {
+			err = l.st.layerGone(err)
+		}
+		return nil, err
 	}
 	defer func() { _ = l.st.snaps.Remove(context.WithoutCancel(ctx), key) }()
 	dirs, err := lowerDirs(mounts)
 	for _, dir := range dirs {
 		if _, err := os.Stat(dir); err != nil {
-			return nil, fmt.Errorf("a layer's directory is gone from this disk: remove the image and pull it again: %w", err)
+			return nil, l.st.layerGone(err)
 		}
 	}
 	return dirs, err
+}
+
+// layerGone says what to do about a layer that cannot be had from its place.
+func (s *store) layerGone(err error) error {
+	if isFull(err) {
+		return s.explainFull(err)
+	}
+	return fmt.Errorf("one of its layers is gone from this disk, or damaged: run `wherry store repair`, or remove the image and pull it again: %w", err)
 }

@@ -3,12 +3,17 @@ package image
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/metadata/boltutil"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	bolt "go.etcd.io/bbolt"
 )
 
 // held is what operations hold, so that it is not collected while they last.
@@ -16,6 +21,8 @@ type held struct {
 	leases leases.Manager
 	snaps  snapshots.Snapshotter
 	opened time.Time
+
+	dropping sync.Mutex // one looks at who holds content, and drops it; or holds it
 }
 
 // unpackPrefix begins the keys of layers that are being unpacked.
@@ -123,4 +130,49 @@ func (s *held) holdLayer(ctx context.Context, chain string) (here bool, err erro
 	}
 	_, err = s.snaps.Stat(ctx, chain) // it may have been collected a moment ago
 	return err == nil, nil
+}
+
+// holdContent keeps content from being dropped by a compaction while the operation lasts. Who holds it looks whether it is there afterwards.
+func (s *store) holdContent(ctx context.Context, ids []digest.Digest) error {
+	id, ok := leases.FromContext(ctx)
+	if !ok || len(ids) == 0 {
+		return nil
+	}
+	s.dropping.Lock()
+	defer s.dropping.Unlock()
+	err := s.db.Update(func(tx *bolt.Tx) error {
+		ctx := boltutil.WithTransaction(ctx, tx)
+		for _, d := range ids {
+			if err := s.leases.AddResource(ctx, leases.Lease{ID: id}, leases.Resource{ID: d.String(), Type: "content"}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("hold layers: %w", err)
+	}
+	return nil
+}
+
+// othersHold says that an operation which is not ctx's holds content.
+func (s *held) othersHold(ctx context.Context, d digest.Digest) (bool, error) {
+	own, _ := leases.FromContext(ctx)
+	list, err := s.leases.List(ctx)
+	if err != nil {
+		return false, fmt.Errorf("list leases: %w", err)
+	}
+	for _, l := range list {
+		if l.ID == own {
+			continue
+		}
+		held, err := s.leases.ListResources(ctx, l)
+		if err != nil && !errdefs.IsNotFound(err) { // it has ended
+			return false, fmt.Errorf("list what lease %s holds: %w", l.ID, err)
+		}
+		if slices.Contains(held, leases.Resource{ID: d.String(), Type: "content"}) {
+			return true, nil
+		}
+	}
+	return false, nil
 }

@@ -70,18 +70,20 @@ func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) erro
 		err = s.pullOnce(ctx, c, o)
 	}
 	if err == nil && s.dropBlobs {
-		err = compactAfter(ctx, s, o)
+		compactAfter(ctx, s, o)
 	}
 	return err
 }
 
-// compactAfter drops what a registry is known to have by now.
-func compactAfter(ctx context.Context, s *Service, o TransferOptions) error {
+// compactAfter drops what a registry is known to have by now. What was pulled or pushed is so, whatever becomes of that.
+func compactAfter(ctx context.Context, s *Service, o TransferOptions) {
 	c, err := Compact(ctx, s)
-	if err == nil && c.Freed > 0 {
+	switch {
+	case err != nil:
+		o.say("", "Layers that are to be kept unpacked only (store.keep-blobs) could not be dropped: %v", err)
+	case c.Freed > 0:
 		o.say("", "Layers are kept unpacked only (store.keep-blobs): %d MB were freed", c.Freed/1e6)
 	}
-	return err
 }
 
 func (s *Service) pullOnce(ctx context.Context, c *registry.Client, o TransferOptions) error {
@@ -113,10 +115,12 @@ func (s *Service) pullOne(ctx context.Context, c *registry.Client, o TransferOpt
 	o.say(tagOrDigest(r), "Pulling from %s", r.FamiliarRepository())
 	p := &pull{s: s, o: o, ref: r, fetcher: fetcher, client: c}
 	if err := p.wanted(ctx, target); err != nil {
-		if isRefusal(err) {
+		switch {
+		case isRefusal(err):
 			return err
-		}
-		if errdefs.IsNotFound(err) {
+		case isFull(err):
+			return fmt.Errorf("pull %s: %w", r.Familiar(), s.explainFull(err))
+		case errdefs.IsNotFound(err):
 			return fmt.Errorf("pull %s: the registry has the image, but not all of its parts: %w", r.Familiar(), err)
 		}
 		return registry.Explain("pull "+r.Familiar(), r.Domain, err)

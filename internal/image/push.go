@@ -48,10 +48,11 @@ func (s *Service) Push(ctx context.Context, name string, o TransferOptions) erro
 	if target.Digest != img.Target.Digest {
 		return nil // one platform of several: the tag means another thing there
 	}
-	if err := s.mark(ctx, img.Name, labelPushed); err != nil || !s.dropBlobs {
-		return err
+	err = s.mark(ctx, img.Name, labelPushed)
+	if err == nil && s.dropBlobs {
+		compactAfter(ctx, s, o)
 	}
-	return compactAfter(ctx, s, o)
+	return err
 }
 
 func (s *Service) pushAllTags(ctx context.Context, r ref.Reference, o TransferOptions) error {

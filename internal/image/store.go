@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -126,7 +125,7 @@ func openStore(ctx context.Context, o Options) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the content store: %w", err)
 	}
-	if err := os.RemoveAll(filepath.Join(o.Root, scratchDir)); err != nil {
+	if err := errors.Join(os.RemoveAll(filepath.Join(o.Root, scratchDir)), dropHalfArtifactDirs(o.Root)); err != nil {
 		return nil, err
 	}
 	at, restore, err := sound(o.Root, o.Log)
@@ -162,13 +161,18 @@ func openStore(ctx context.Context, o Options) (*store, error) {
 	return s, errors.Join(s.dropHalfMade(in(ctx)), s.dropLeases(in(ctx), 24*time.Hour))
 }
 
-// explainFull says what to do about a full disk.
+// explainFull says what to do about a full disk, once.
 func (s *store) explainFull(err error) error {
-	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+	if said := (*fullError)(nil); !isFull(err) || errors.As(err, &said) {
 		return err
 	}
-	return fmt.Errorf("the disk of %s is full: free space, or remove images with `wherry rmi`: %w", s.root, err)
+	return &fullError{fmt.Errorf("the disk of %s is full: free space, or remove images with `wherry rmi`: %w", s.root, err)}
 }
+
+// fullError is one that says what to do about a full disk.
+type fullError struct{ error }
+
+func (e *fullError) Unwrap() error { return e.error }
 
 // tidy removes the directories of layers whose making was cut off before it was noted: the next ones would meet them.
 func tidy(ctx context.Context, snaps snapshots.Snapshotter, dir string) error {
@@ -207,23 +211,39 @@ type keyedLock struct {
 	held map[string]chan struct{}
 }
 
+// try locks a key that is free.
+func (k *keyedLock) try(key string) (unlock func(), free bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, busy := k.held[key]; busy {
+		return nil, false
+	}
+	return k.take(key), true
+}
+
+// take locks a key; the caller holds mu.
+func (k *keyedLock) take(key string) (unlock func()) {
+	if k.held == nil {
+		k.held = map[string]chan struct{}{}
+	}
+	mine := make(chan struct{})
+	k.held[key] = mine
+	return func() {
+		k.mu.Lock()
+		delete(k.held, key)
+		k.mu.Unlock()
+		close(mine)
+	}
+}
+
 func (k *keyedLock) lock(ctx context.Context, key string) (unlock func(), err error) {
 	for {
 		k.mu.Lock()
 		busy, ok := k.held[key]
 		if !ok {
-			if k.held == nil {
-				k.held = map[string]chan struct{}{}
-			}
-			mine := make(chan struct{})
-			k.held[key] = mine
+			unlock = k.take(key)
 			k.mu.Unlock()
-			return func() {
-				k.mu.Lock()
-				delete(k.held, key)
-				k.mu.Unlock()
-				close(mine)
-			}, nil
+			return unlock, nil
 		}
 		k.mu.Unlock()
 		select {
