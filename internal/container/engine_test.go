@@ -102,6 +102,7 @@ type engine struct {
 	images *image.Service
 	nets   *networks.Service
 	vols   *volume.Service
+	mounts string // where layers are mounted
 	logged []string
 	mu     sync.Mutex
 }
@@ -128,6 +129,7 @@ func newEngineIn(t *testing.T, root string) *engine {
 	e := &engine{t: t, o: Options{Root: root, State: filepath.Join(dir, "state"), Oar: tools.oar,
 		CgroupParent: "/wherry-ctest-" + filepath.Base(dir)}}
 	e.o.Log = e.note
+	e.mounts = filepath.Join(e.o.State, "layers")
 	e.open()
 	t.Cleanup(func() {
 		e.clean()
@@ -168,7 +170,7 @@ func (e *engine) open() {
 	var err error
 	e.vols, err = volume.Open(filepath.Join(e.o.Root, "volumes"), e.o.Events, nil)
 	must(err)
-	e.images, err = image.Open(ctx, image.Options{Root: e.o.Root, Layers: snapshot.Auto, Mounts: filepath.Join(e.o.State, "layers"), Oar: e.o.Oar, Events: e.o.Events})
+	e.images, err = image.Open(ctx, image.Options{Root: e.o.Root, Layers: snapshot.Auto, Mounts: e.mounts, Oar: e.o.Oar, Events: e.o.Events})
 	must(err)
 	e.nets, err = networks.Open(ctx, networks.Options{Root: e.o.Root, State: e.o.State, Events: e.o.Events})
 	must(err)

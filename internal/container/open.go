@@ -105,7 +105,8 @@ func (o *Options) cgroupPath(r *Record) string {
 	return path.Join(parent, r.ID)
 }
 
-// adopt takes a container of an earlier life into memory, with what it holds of others.
+// adopt takes a container of an earlier life into memory, with what it holds of others. Its layers are mounted when somebody needs them:
+// all of all containers would keep everybody waiting.
 func adopt(ctx context.Context, s *Service, r *Record) {
 	dir, taskDir := s.o.dirsOf(r.ID)
 	if err := s.index.reserve(r.Name, r.ID); err != nil {
@@ -122,20 +123,10 @@ func adopt(ctx context.Context, s *Service, r *Record) {
 	if err := s.o.Images.Acquire(ctx, r.Image.ID, r.Image.Manifest.Digest, r.ID); err != nil {
 		s.log(fmt.Errorf("image of container %s: %w", r.Name, err))
 	}
-	if lower, err := s.o.Images.Mounted(r.Image.Lower); err != nil {
-		s.log(fmt.Errorf("layers of container %s: %w", r.Name, err))
-	} else if len(lower) > 0 {
-		r.Image.Lower = lower
-	}
 	for _, m := range r.Mounts {
 		if m.Image != nil {
 			if err := s.o.Images.Acquire(ctx, m.Image.ID, m.Image.Manifest, mountUser(r, &m)); err != nil {
 				s.log(fmt.Errorf("image %s, mounted in container %s: %w", m.Name, r.Name, err))
-			}
-			if lower, err := s.o.Images.Mounted(m.Image.Lower); err != nil {
-				s.log(fmt.Errorf("layers of image %s, mounted in container %s: %w", m.Name, r.Name, err))
-			} else if len(lower) > 0 {
-				m.Image.Lower = lower
 			}
 		}
 		if m.Name == "" || m.Type != mount.TypeVolume {

@@ -26,11 +26,16 @@ func (n *starting) permit(ctx context.Context) error {
 	return image.Permit(ctx, n.s.o.Images, &n.r.Image)
 }
 
-// layers sees to it that the image is still there, and that --restart-fresh gets its clean layer.
+// layers sees to it that the image is still there, and that --restart-fresh gets its clean layer. They may be at another place than before
+// the last boot.
 func (n *starting) layers(context.Context) error {
-	if _, err := n.s.o.Images.Mounted(n.r.Image.Lower); err != nil {
+	lower, err := n.s.o.Images.Mounted(n.r.Image.Lower)
+	if err != nil {
 		return fail(errdefs.ErrFailedPrecondition, "a layer of image %s is not there any more (%v): create the container anew", n.r.Config.Image, err)
 	}
+	found := *n.r
+	found.Image.Lower = lower
+	n.r = &found
 	if n.again && n.r.fresh() {
 		return freshLayer(n.c.dir, n.r)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/task"
@@ -127,6 +128,29 @@ func TestAfterReboot(t *testing.T) {
 	}
 	if r := e.rec(never); r.Status != Created {
 		t.Errorf("never: %s", r.Status)
+	}
+}
+
+// TestLayersAreMountedWhenNeeded: after a boot the engine's start mounts nothing, and a container's start mounts what it needs.
+func TestLayersAreMountedWhenNeeded(t *testing.T) {
+	e := newEngine(t)
+	id := e.create(request{name: "old", cmd: sh("cat /data/file"), h: container.HostConfig{
+		Mounts: []mount.Mount{{Type: mount.TypeImage, Source: "busybox:1", Target: "/other"}}}})
+	e.close()
+	if err := e.images.Unmount(); err != nil {
+		t.Fatal(err)
+	}
+	layers := e.o.State + "-elsewhere/layers"
+	t.Cleanup(func() { _ = os.RemoveAll(e.o.State + "-elsewhere") })
+	e.mounts = layers
+	e.open()
+	if list, err := filepath.Glob(filepath.Join(layers, "*", "*")); err != nil || len(list) > 0 {
+		t.Errorf("the start mounted %v, %v", list, err)
+	}
+	exit := e.arm(id, container.WaitConditionNextExit)
+	e.start(id)
+	if code := e.take(exit); code != 0 || !exists(filepath.Join(e.rec(id).Image.Lower[0], "data/file")) {
+		t.Errorf("it ended with %d, on %v", code, e.rec(id).Image.Lower)
 	}
 }
 

@@ -241,7 +241,7 @@ func (n *starting) record(ctx context.Context) error {
 	c.mu.Unlock()
 	r, err := c.become(Running, !n.r.HostConfig.RestartPolicy.IsNone(), func(r *Record) {
 		r.Pid, r.StartedAt, r.BootID, r.HasRun = t.Pid(), n.began.UTC(), n.s.host.bootID, true
-		r.Cgroup = n.input.CgroupPath
+		r.Cgroup, r.Image.Lower = n.input.CgroupPath, n.r.Image.Lower
 		r.ExitCode, r.Error, r.OOMKilled, r.OOMVictim, r.Stopped = 0, "", false, "", false
 		r.RestartCount, r.Restarted = 0, ""
 		if n.again {

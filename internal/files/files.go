@@ -13,6 +13,7 @@ import (
 	"maps"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 
@@ -36,8 +37,9 @@ type Containers interface {
 	Unpause(ctx context.Context, id string) error
 }
 
-// Images makes an image of a container's changes.
+// Images makes an image of a container's changes, and says where layers are that a container stands on: they are mounted when they are needed.
 type Images interface {
+	Mounted(lower []string) ([]string, error)
 	Commit(ctx context.Context, layer io.Reader, o image.CommitOptions) (digest.Digest, error)
 }
 
@@ -56,17 +58,43 @@ func New(c Containers, i Images, ev *event.Bus) *Service {
 	return &Service{containers: c, images: i, events: ev, layers: map[string]int64{}}
 }
 
-// view is a container's, with its pidfd closed at the end.
+// view is a container's, with its layers in their places, and its pidfd closed at the end.
 func (s *Service) view(ctx context.Context, id string) (containers.View, func(), error) {
 	v, err := s.containers.View(ctx, id)
 	if err != nil {
 		return v, nil, err
 	}
-	return v, func() {
+	done := func() {
 		if v.Init != nil {
 			_ = v.Init.Close()
 		}
-	}, nil
+	}
+	if err := s.mount(&v); err != nil && !v.Running { // what runs has them mounted by itself
+		return v, nil, fmt.Errorf("find the layers of container %s: %w", v.Name, err)
+	}
+	return v, done, nil
+}
+
+// mount notes where the layers of a container's images are.
+func (s *Service) mount(v *containers.View) error {
+	lower, err := s.images.Mounted(v.Rootfs.Lower)
+	if err != nil {
+		return err
+	}
+	v.Rootfs.Lower = lower
+	v.Binds = slices.Clone(v.Binds)
+	for i := range v.Binds {
+		m := &v.Binds[i]
+		if m.Image == nil {
+			continue
+		}
+		img := *m.Image
+		if img.Lower, err = s.images.Mounted(img.Lower); err != nil {
+			return fmt.Errorf("image %s: %w", m.Name, err)
+		}
+		m.Image = &img
+	}
+	return nil
 }
 
 func (s *Service) publish(v *containers.View, action events.Action, more map[string]string) {

@@ -42,6 +42,7 @@ type one struct {
 	layer  []byte // what was committed
 	got    image.CommitOptions
 	bus    *event.Bus
+	places map[string]string // where layers are now, of those that have moved
 }
 
 func (c *one) View(_ context.Context, id string) (containers.View, error) {
@@ -57,6 +58,18 @@ func (c *one) View(_ context.Context, id string) (containers.View, error) {
 		v.Init = os.NewFile(uintptr(fd), "pidfd")
 	}
 	return v, nil
+}
+func (c *one) Mounted(lower []string) ([]string, error) {
+	out := slices.Clone(lower)
+	for i, dir := range lower {
+		if at, ok := c.places[dir]; ok {
+			out[i] = at
+		}
+		if _, err := os.Stat(out[i]); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 func (c *one) Pause(context.Context, string) error { c.calls = append(c.calls, "pause"); return nil }
 func (c *one) Unpause(context.Context, string) error {
@@ -102,6 +115,26 @@ ln -s /etc low/abs; ln -s ../../../../etc/passwd low/d/up; ln -s no/where low/da
 		Image:  &image.Image{},
 	}
 	return New(c, c, c.bus), c
+}
+
+// TestLayersElsewhere: what a record says of layers may have been before the last boot.
+func TestLayersElsewhere(t *testing.T) {
+	s, c := newOne(t)
+	c.places = map[string]string{"/nowhere/top": c.view.Rootfs.Lower[0], "/nowhere/low": c.view.Rootfs.Lower[1]}
+	c.view.Rootfs.Lower = []string{"/nowhere/top", "/nowhere/low"}
+	c.view.Binds = append(c.view.Binds, spec.Mount{Type: mount.TypeImage, Destination: "/img", Image: &spec.MountedImage{Lower: []string{"/nowhere/low"}}})
+	for _, name := range []string{"/etc/low", "/img/etc/low"} {
+		if _, err := s.Stat(t.Context(), "c", name); err != nil {
+			t.Error(err)
+		}
+	}
+	if c.view.Binds[1].Image.Lower[0] != "/nowhere/low" {
+		t.Error("the record was written to")
+	}
+	c.places = nil
+	if _, err := s.Stat(t.Context(), "c", "/etc/low"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without its layers: %v", err)
+	}
 }
 
 // run makes the container a running one: a process in a mount namespace whose root is the container's.

@@ -404,12 +404,9 @@ func (c *check) containers(ctx context.Context) error {
 		return fmt.Errorf("list containers: %w", err)
 	}
 	for name, lower := range all {
-		for _, dir := range lower {
-			if _, err := os.Stat(dir); err != nil {
-				c.tell(Damage{Kind: "container", ID: name, What: "stands on a layer that is not there: " + err.Error(), Users: []string{name},
-					Why: "remove it and make it anew from its image"})
-				break
-			}
+		if _, err := c.s.Mounted(lower); err != nil {
+			c.tell(Damage{Kind: "container", ID: name, What: "stands on a layer that is not there: " + err.Error(), Users: []string{name},
+				Why: "remove it and make it anew from its image"})
 		}
 	}
 	return nil
