@@ -172,7 +172,7 @@ func (u *unpacking) try(ctx context.Context, p *part) (again bool, err error) {
 	if p.sink, err = u.prepare(ctx, p); err != nil {
 		return false, err
 	}
-	got, err := u.l.memory.Unpack(ctx, from, p.sink)
+	got, err := u.l.memory.Unpack(ctx, from, func(ctx context.Context) error { return u.from.whole(ctx, p.layer) }, p.sink)
 	if err == nil && got.Diff != p.diff {
 		err = fmt.Errorf("its content is %s, the config says %s: %w", got.Diff, p.diff, errdefs.ErrInvalidArgument)
 	}

@@ -327,24 +327,38 @@ func TestLargeWindowsTakeTurns(t *testing.T) {
 	large, small := pack(64<<20), pack(4<<20)
 	m := NewMemory()
 	m.large <- struct{}{} // another has its turn
-	if sums, err := m.Unpack(t.Context(), io.NopCloser(bytes.NewReader(small)), collect(new([]string))); err != nil || sums.Diff != digest.FromBytes(b) {
+	if sums, err := m.Unpack(t.Context(), io.NopCloser(bytes.NewReader(small)), nil, collect(new([]string))); err != nil || sums.Diff != digest.FromBytes(b) {
 		t.Errorf("a small window: %v", err)
 	}
 	stopped := errors.New("stopped")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(stopped)
-	if _, err := m.Unpack(ctx, io.NopCloser(bytes.NewReader(large)), collect(new([]string))); !errors.Is(err, stopped) {
+	if _, err := m.Unpack(ctx, io.NopCloser(bytes.NewReader(large)), nil, collect(new([]string))); !errors.Is(err, stopped) {
 		t.Errorf("a large window beside another: %v", err)
 	}
 	<-m.large
-	if sums, err := m.Unpack(t.Context(), io.NopCloser(bytes.NewReader(large)), collect(new([]string))); err != nil || sums.Diff != digest.FromBytes(b) {
+	if sums, err := m.Unpack(t.Context(), io.NopCloser(bytes.NewReader(large)), nil, collect(new([]string))); err != nil || sums.Diff != digest.FromBytes(b) {
 		t.Errorf("a large window: %v", err)
 	}
 	if len(m.large) != 0 {
 		t.Error("the turn was not given back")
 	}
+	// One that is still coming waits for its end before it takes its turn; others need not.
+	lost := errors.New("it does not come")
+	wait := func(context.Context) error {
+		if len(m.large) != 0 {
+			t.Error("it waits in its turn")
+		}
+		return lost
+	}
+	if _, err := m.Unpack(t.Context(), io.NopCloser(bytes.NewReader(large)), wait, collect(new([]string))); !errors.Is(err, lost) {
+		t.Errorf("a large window that does not come: %v", err)
+	}
+	if _, err := m.Unpack(t.Context(), io.NopCloser(bytes.NewReader(small)), wait, collect(new([]string))); err != nil {
+		t.Errorf("a small window that is still coming: %v", err)
+	}
 	// A frame that asks for more than the one before it made known.
-	if _, err := m.Unpack(t.Context(), io.NopCloser(bytes.NewReader(append(slices.Clone(small), large...))), collect(new([]string))); err == nil {
+	if _, err := m.Unpack(t.Context(), io.NopCloser(bytes.NewReader(append(slices.Clone(small), large...))), nil, collect(new([]string))); err == nil {
 		t.Error("a later frame took what the first had not asked for")
 	}
 }

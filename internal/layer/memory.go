@@ -18,12 +18,18 @@ type Memory struct{ large chan struct{} }
 // NewMemory is for all of a process.
 func NewMemory() *Memory { return &Memory{make(chan struct{}, 1)} }
 
-// Unpack does what the function of that name does. It may wait for another stream's end.
-func (m *Memory) Unpack(ctx context.Context, r io.ReadCloser, sink Sink) (Sums, error) {
+// Unpack does what the function of that name does. It may wait for another stream's end; before that, of a stream that asks for more, it waits
+// for whole: one that is still coming, and may be stalled, is not to keep others from their turn. nil: all of it is here.
+func (m *Memory) Unpack(ctx context.Context, r io.ReadCloser, whole func(context.Context) error, sink Sink) (Sums, error) {
 	defer r.Close()
 	b := bufio.NewReaderSize(r, 64<<10)
 	most := uint64(smallWindow)
 	if asksForMore(b) {
+		if whole != nil {
+			if err := whole(ctx); err != nil {
+				return Sums{}, err
+			}
+		}
 		select {
 		case m.large <- struct{}{}:
 			defer func() { <-m.large }()
