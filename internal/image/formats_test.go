@@ -3,14 +3,19 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
+	"path"
 	"strings"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/zstd"
 	"github.com/moby/moby/api/types/image"
@@ -312,6 +317,52 @@ func TestPullAndPushSeveralPlatforms(t *testing.T) {
 	seen, err := a.Distribution(t.Context(), host+"/one:1", nil)
 	if err != nil || len(seen.Platforms) != 1 || seen.Platforms[0].Architecture != "arm64" || seen.Descriptor.MediaType != ocispec.MediaTypeImageManifest {
 		t.Errorf("%+v %v", seen, err)
+	}
+}
+
+// ServeHTTP makes it a registry.
+func (l *layoutMaker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	d := digest.Digest(path.Base(r.URL.Path))
+	if d.Validate() != nil {
+		d = l.entries[0].Digest
+	}
+	if strings.Contains(r.URL.Path, "/manifests/") {
+		var doc struct{ MediaType string }
+		_ = json.Unmarshal(l.blobs[d], &doc)
+		w.Header().Set("Content-Type", doc.MediaType)
+		w.Header().Set("Docker-Content-Digest", d.String())
+	}
+	_, _ = w.Write(l.blobs[d])
+}
+
+// TestPullAllPlatforms: what cannot run here comes whole and is unpacked when somebody asks for it. Layers that nobody may distribute, and
+// such as are no files for this kernel, are no hindrance.
+func TestPullAllPlatforms(t *testing.T) {
+	l := newLayout(t)
+	windows := l.json(ocispec.MediaTypeImageManifest, ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+		Config: l.json(ocispec.MediaTypeImageConfig, ocispec.Image{Platform: ocispec.Platform{OS: "windows", Architecture: "amd64"}, RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromString("a"), digest.FromString("b")}}}),
+		Layers: []ocispec.Descriptor{{MediaType: ocispec.MediaTypeImageLayerNonDistributableGzip, Digest: digest.FromString("elsewhere"), Size: 9}, l.blob(ocispec.MediaTypeImageLayer, []byte("no tar"))}}) //nolint:staticcheck // old ones have it
+	windows.Platform = &ocispec.Platform{OS: "windows", Architecture: "amd64"}
+	l.name(l.index(l.image("amd64"), windows, l.image("arm64")), "")
+	server := httptest.NewServer(l)
+	defer server.Close()
+	s, name := open(t), strings.TrimPrefix(server.URL, "http://")+"/a/b:1"
+	if err := s.Pull(t.Context(), name, TransferOptions{AllPlatforms: true}); err != nil || kinds(t, s, name) != "amd64 amd64 arm64" {
+		t.Fatalf("%v: here is %s", err, kinds(t, s, name))
+	}
+	unpacked := func() (n int) {
+		err := s.snaps.Walk(in(t.Context()), func(context.Context, snapshots.Info) error { n++; return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if n := unpacked(); n != 1 {
+		t.Errorf("%d layers are unpacked", n)
+	}
+	server.Close()
+	if _, err := s.Resolve(t.Context(), name, platform("arm64")); err != nil || unpacked() != 2 {
+		t.Errorf("a foreign platform that is asked for: %v, %d layers", err, unpacked())
 	}
 }
 

@@ -187,9 +187,6 @@ func (p *pull) fits(ctx context.Context, config ocispec.Descriptor) error {
 
 // manifest fetches an index or manifest and chooses the platform's.
 func (p *pull) manifest(ctx context.Context, d ocispec.Descriptor, depth int) (ocispec.Descriptor, error) {
-	if d.Size > maxJSON {
-		return d, fmt.Errorf("manifest %s has %d bytes, 8 MiB are the most: %w", d.Digest, d.Size, errdefs.ErrInvalidArgument)
-	}
 	if strings.HasPrefix(d.MediaType, "application/vnd.docker.distribution.manifest.v1") {
 		return d, firstSchema(d)
 	}
@@ -199,7 +196,7 @@ func (p *pull) manifest(ctx context.Context, d ocispec.Descriptor, depth int) (o
 	if depth > 3 {
 		return d, fmt.Errorf("index %s is nested too deep: %w", d.Digest, errdefs.ErrInvalidArgument)
 	}
-	if err := p.blob(ctx, d); err != nil {
+	if err := p.small(ctx, d); err != nil {
 		return d, err
 	}
 	if images.IsManifestType(d.MediaType) {
