@@ -1,33 +1,21 @@
 package cli
 
 import (
-	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/moby/moby/api/types/registry"
+
+	"wherry.dev/wherry/internal/login"
 )
 
 func writeFile(t *testing.T, path, text string, mode os.FileMode) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), mode); err != nil {
 		t.Fatal(err)
-	}
-}
-
-func TestServerKeys(t *testing.T) {
-	for server, want := range map[string]string{
-		"docker.io": hubAddress, "index.docker.io": hubAddress, "https://index.docker.io/v1/": hubAddress, "registry-1.docker.io": hubAddress,
-		"localhost:5000": "localhost:5000", "http://localhost:5000/v2/": "localhost:5000", "https://r.example/": "r.example", "[::1]:5000": "[::1]:5000",
-		"evil.example/docker.io": "evil.example", "docker.io.evil.example": "docker.io.evil.example",
-	} {
-		if got := serverKey(server); got != want {
-			t.Errorf("%s: %s, want %s", server, got, want)
-		}
 	}
 }
 
@@ -51,89 +39,6 @@ func TestNames(t *testing.T) {
 		if got := repository(text); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
-	}
-}
-
-func TestConfigCredentials(t *testing.T) {
-	dir := t.TempDir()
-	writeFile(t, filepath.Join(dir, "config.json"), `{
-		"auths": {
-			"https://index.docker.io/v1/": {"auth": "aHViOnM6M2NyZXQ="},
-			"https://old.example/v1/": {"auth": "b2xkOnB3"},
-			"plain.example:5000": {"username": "u", "password": "p"},
-			"token.example": {"auth": "dTo=", "identitytoken": "tok"},
-			"bad.example": {"auth": "%%%"}
-		},
-		"HttpHeaders": {"X": "y"}
-	}`, 0o600)
-	c, err := readConfig(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for server, want := range map[string]*registry.AuthConfig{
-		"docker.io":           {Username: "hub", Password: "s:3cret", ServerAddress: hubAddress},
-		"old.example":         {Username: "old", Password: "pw", ServerAddress: "old.example"},
-		"plain.example:5000":  {Username: "u", Password: "p", ServerAddress: "plain.example:5000"},
-		"plain.example":       nil, // another port is another server
-		"plain.example:5001":  nil,
-		"token.example":       {Username: "u", IdentityToken: "tok", ServerAddress: "token.example"},
-		"other.old.example":   nil,
-		"old.example.evil.io": nil,
-	} {
-		got, err := c.credentials(serverKey(server))
-		if err != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("%s: %+v %v, want %+v", server, got, err, want)
-		}
-	}
-	if _, err := c.credentials("bad.example"); err == nil || !strings.Contains(err.Error(), "wherry login bad.example") {
-		t.Errorf("a damaged login: %v", err)
-	}
-}
-
-func TestConfigIsKeptWhole(t *testing.T) {
-	dir, elsewhere := t.TempDir(), t.TempDir()
-	real := filepath.Join(elsewhere, "docker.json")
-	writeFile(t, real, `{"auths":{"http://r.example/v1/":{"auth":"b2xkOnB3"}},"psFormat":"table {{.ID}}","plugins":{"x":{"y":"z"}}}`, 0o644)
-	if err := os.Symlink(real, filepath.Join(dir, "config.json")); err != nil {
-		t.Fatal(err)
-	}
-	c, err := readConfig(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	plain, err := c.keep(registry.AuthConfig{Username: "u", Password: "p", ServerAddress: "r.example"})
-	if err != nil || !plain {
-		t.Fatal(plain, err)
-	}
-	st, err := os.Stat(real)
-	if err != nil || st.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v %v", st.Mode(), err)
-	}
-	if _, err := os.Readlink(filepath.Join(dir, "config.json")); err != nil {
-		t.Error("the link is gone")
-	}
-	var got map[string]any
-	data, _ := os.ReadFile(real)
-	if err := json.Unmarshal(data, &got); err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]any{
-		"auths": map[string]any{"r.example": map[string]any{"auth": "dTpw"}}, "psFormat": "table {{.ID}}",
-		"plugins": map[string]any{"x": map[string]any{"y": "z"}},
-	}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("%v, want %v", got, want)
-	}
-	for _, d := range []string{dir, elsewhere} {
-		if entries, _ := os.ReadDir(d); len(entries) != 1 {
-			t.Errorf("left in %s: %v", d, entries)
-		}
-	}
-	if known, err := c.forget("r.example"); !known || err != nil {
-		t.Error(known, err)
-	}
-	if known, err := c.forget("r.example"); known || err != nil {
-		t.Error(known, err)
 	}
 }
 
@@ -203,15 +108,15 @@ func TestLoginsAreSharedWithDocker(t *testing.T) {
 					}
 					return got[0].Auth, got[1].Auth
 				}
-				login := []string{"--host", host, "--config", dir, "login", "-u", "me", "--password-stdin"}
+				logIn := []string{"--host", host, "--config", dir, "login", "-u", "me", "--password-stdin"}
 				logout := []string{"--config", dir, "logout"}
 				if server != "" {
-					login, logout = append(login, server), append(logout, server)
+					logIn, logout = append(logIn, server), append(logout, server)
 				}
-				if out, stderr, status := wherryWith(t, []byte("pä:ss\n"), login...); status != 0 || !strings.HasSuffix(out, "Login Succeeded\n") {
+				if out, stderr, status := wherryWith(t, []byte("pä:ss\n"), logIn...); status != 0 || !strings.HasSuffix(out, "Login Succeeded\n") {
 					t.Fatalf("%s %q: exit %d: %s %s", config, server, status, out, stderr)
 				}
-				if asked := l.take()[0].Body.(map[string]any); asked["password"] != "pä:ss" || asked["username"] != "me" || asked["serveraddress"] != serverKey(hostOr(server)) {
+				if asked := l.take()[0].Body.(map[string]any); asked["password"] != "pä:ss" || asked["username"] != "me" || asked["serveraddress"] != login.ServerKey(hostOr(server)) {
 					t.Errorf("asked for %v", asked)
 				}
 				ours, dockers := pulls()

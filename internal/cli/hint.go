@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"github.com/moby/moby/api/types/container"
+
+	"wherry.dev/wherry/internal/login"
 )
 
 // noHint is the environment's way to go without the hint; config.json has "latestHint": false.
@@ -53,10 +55,10 @@ func hintAtLatest(ctx context.Context, app *App, f *runFlags, req container.Crea
 
 // hintsWanted reads config.json, where anything but false means yes.
 func hintsWanted(app *App) bool {
-	c, err := readConfig(app.Config)
+	c, err := login.Read(app.Config)
 	if err != nil {
 		return true
 	}
 	wanted := true
-	return json.Unmarshal(c.rest["latestHint"], &wanted) != nil || wanted
+	return c.Field("latestHint", &wanted) != nil || wanted
 }

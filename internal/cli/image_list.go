@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"net/url"
 	"slices"
 	"strconv"
@@ -10,6 +9,8 @@ import (
 
 	"github.com/moby/moby/api/types/image"
 	"github.com/spf13/cobra"
+
+	"wherry.dev/wherry/internal/login"
 )
 
 // imageRow is a line of `images`: an image has one for each of its tags.
@@ -183,12 +184,12 @@ func imagesCommand(app *App) *cobra.Command {
 
 // configText is a field of config.json, "" where it or the file is not to be read.
 func configText(app *App, field string) string {
-	c, err := readConfig(app.Config)
+	c, err := login.Read(app.Config)
 	if err != nil {
 		return ""
 	}
 	var s string
-	if json.Unmarshal(c.rest[field], &s) != nil {
+	if c.Field(field, &s) != nil {
 		return ""
 	}
 	return s

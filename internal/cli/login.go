@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"wherry.dev/wherry/internal/client"
+	"wherry.dev/wherry/internal/login"
 )
 
 // loginFlags of `login`.
@@ -23,14 +24,14 @@ type loginFlags struct {
 func loginCommand(app *App) *cobra.Command {
 	var f loginFlags
 	c := &cobra.Command{Use: "login [OPTIONS] [SERVER]", Args: between(0, 1), RunE: func(cmd *cobra.Command, args []string) error {
-		key := hubAddress
+		key := login.HubAddress
 		if len(args) == 1 {
-			key = serverKey(args[0])
+			key = login.ServerKey(args[0])
 		}
 		if key == "" {
 			return fmt.Errorf("log in at %q: that names no server", args[0])
 		}
-		return login(cmd.Context(), app, key, f)
+		return logIn(cmd.Context(), app, key, f)
 	}}
 	c.Flags().StringVarP(&f.user, "username", "u", "", "Name of the user")
 	c.Flags().StringVarP(&f.password, "password", "p", "", "Password or token (others see it in the list of processes: better --password-stdin)")
@@ -38,8 +39,8 @@ func loginCommand(app *App) *cobra.Command {
 	return c
 }
 
-func login(ctx context.Context, app *App, key string, f loginFlags) error {
-	c, err := readConfig(app.Config)
+func logIn(ctx context.Context, app *App, key string, f loginFlags) error {
+	c, err := login.Read(app.Config)
 	if err != nil {
 		return err
 	}
@@ -48,7 +49,7 @@ func login(ctx context.Context, app *App, key string, f loginFlags) error {
 		return err
 	}
 	if f == (loginFlags{}) {
-		if a, err := c.credentials(key); err == nil && a != nil && (a.Password != "" || a.IdentityToken != "") {
+		if a, err := c.Credentials(key); err == nil && a != nil && (a.Password != "" || a.IdentityToken != "") {
 			fmt.Fprintf(app.Out, "Trying the login that is there already (%s)...\n", cmp.Or(a.Username, "a token"))
 			err := tryLogin(ctx, app, cl, c, *a)
 			if err == nil || client.Status(err) == 0 {
@@ -84,7 +85,7 @@ func (f loginFlags) credentials(app *App, key string) (user, password string, er
 		}
 	}
 	if _, ok := terminal(app.In); !ok && (user == "" || password == "") {
-		return "", "", fmt.Errorf("log in at %s: give --username NAME and --password-stdin (the input is no terminal to ask at)", hostOf(key))
+		return "", "", fmt.Errorf("log in at %s: give --username NAME and --password-stdin (the input is no terminal to ask at)", login.HostOf(key))
 	}
 	if user == "" {
 		if user, err = ask(app, "Username: "); err != nil {
@@ -106,7 +107,7 @@ func (f loginFlags) credentials(app *App, key string) (user, password string, er
 }
 
 // tryLogin has the engine try a login and keeps it if the registry accepts it.
-func tryLogin(ctx context.Context, app *App, cl *client.Client, c *config, a registry.AuthConfig) error {
+func tryLogin(ctx context.Context, app *App, cl *client.Client, c *login.Config, a registry.AuthConfig) error {
 	var answer registry.AuthResponse
 	if err := cl.Post(ctx, "/auth", nil, a, &answer); err != nil {
 		return err
@@ -114,12 +115,12 @@ func tryLogin(ctx context.Context, app *App, cl *client.Client, c *config, a reg
 	if answer.IdentityToken != "" {
 		a.Password, a.IdentityToken = "", answer.IdentityToken
 	}
-	plain, err := c.keep(a)
+	plain, err := c.Keep(a)
 	if err != nil {
 		return fmt.Errorf("the registry accepts the login, but it cannot be kept: %w", err)
 	}
 	if plain {
-		fmt.Fprintf(app.Err, "note: the password stands in %s, readable for you and root; set credsStore there to keep it elsewhere\n", c.path)
+		fmt.Fprintf(app.Err, "note: the password stands in %s, readable for you and root; set credsStore there to keep it elsewhere\n", c.Path)
 	}
 	status := answer.Status
 	if status == "" {
@@ -131,23 +132,23 @@ func tryLogin(ctx context.Context, app *App, cl *client.Client, c *config, a reg
 
 func logoutCommand(app *App) *cobra.Command {
 	return &cobra.Command{Use: "logout [SERVER]", Args: between(0, 1), RunE: func(_ *cobra.Command, args []string) error {
-		key := hubAddress
+		key := login.HubAddress
 		if len(args) == 1 {
-			key = serverKey(args[0])
+			key = login.ServerKey(args[0])
 		}
-		c, err := readConfig(app.Config)
+		c, err := login.Read(app.Config)
 		if err != nil {
 			return err
 		}
-		known, err := c.forget(key)
+		known, err := c.Forget(key)
 		if err != nil {
-			return fmt.Errorf("log out from %s: %w", hostOf(key), err)
+			return fmt.Errorf("log out from %s: %w", login.HostOf(key), err)
 		}
 		text := "Removing login credentials for %s\n"
 		if !known {
 			text = "Not logged in to %s\n"
 		}
-		_, err = fmt.Fprintf(app.Out, text, hostOf(key))
+		_, err = fmt.Fprintf(app.Out, text, login.HostOf(key))
 		return err
 	}}
 }

@@ -1,9 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -30,47 +27,6 @@ func FuzzNames(f *testing.F) {
 		}
 		if again, err := ref.Parse(repository(s)); err != nil || again.Name() != r.Name() {
 			t.Errorf("%q has the repository %q: %v", s, repository(s), err)
-		}
-	})
-}
-
-// FuzzConfig: a config.json of whatever kind gives logins or an error, and what is written is read again.
-func FuzzConfig(f *testing.F) {
-	f.Add(`{"auths":{"r.example":{"auth":"dTpw"}},"x":[1]}`)
-	f.Add(`{"auths":{"https://r.example/v1/":{"auth":"%"}},"credsStore":""}`)
-	f.Add(`{"auths":null}`)
-	f.Add(`[`)
-	dir := f.TempDir()
-	f.Fuzz(func(t *testing.T, text string) {
-		path := filepath.Join(dir, "config.json")
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		c, err := readConfig(dir)
-		if err != nil || c.credsStore != "" || len(c.credHelpers) > 0 {
-			return // helpers are programs: nothing that a fuzzer may choose
-		}
-		_, _ = c.credentials("r.example")
-		if err := c.set("r.example", authEntry{Auth: "dTpw"}); err != nil {
-			t.Fatal(err)
-		}
-		c, err = readConfig(dir)
-		if err != nil {
-			data, _ := os.ReadFile(path)
-			t.Fatalf("%v: %s", err, data)
-		}
-		a, err := c.credentials("r.example")
-		if err != nil || a == nil || a.Username != "u" || a.Password != "p" {
-			t.Errorf("%+v %v", a, err)
-		}
-		var before, after map[string]json.RawMessage
-		data, _ := os.ReadFile(path)
-		if json.Unmarshal([]byte(text), &before) == nil && json.Unmarshal(data, &after) == nil {
-			for name := range before {
-				if _, ok := after[name]; !ok && name != "auths" {
-					t.Errorf("field %q is lost", name)
-				}
-			}
 		}
 	})
 }

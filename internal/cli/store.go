@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"wherry.dev/wherry/internal/client"
+	"wherry.dev/wherry/internal/login"
 )
 
 // storeCommands are about what the engine keeps of images.
@@ -109,7 +110,7 @@ func allLogins(ctx context.Context, app *App, cl *client.Client) (http.Header, e
 	if err := cl.Get(ctx, "/images/json", nil, &list); err != nil {
 		return nil, err
 	}
-	c, err := readConfig(app.Config)
+	c, err := login.Read(app.Config)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +121,7 @@ func allLogins(ctx context.Context, app *App, cl *client.Client) (http.Header, e
 			if _, known := logins[host]; known {
 				continue
 			}
-			if a, err := c.credentials(serverKey(host)); err == nil && a != nil {
+			if a, err := c.Credentials(login.ServerKey(host)); err == nil && a != nil {
 				logins[host] = a
 			}
 		}

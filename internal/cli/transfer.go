@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"wherry.dev/wherry/internal/client"
+	"wherry.dev/wherry/internal/login"
 )
 
 // pullOptions of pullImage.
@@ -93,14 +94,14 @@ func postAndShow(ctx context.Context, app *App, out io.Writer, r client.Request)
 
 // authHeader carries this user's login for a registry to the engine. One that cannot be read is not the end: most images are public.
 func authHeader(app *App, server string) http.Header {
-	key := serverKey(server)
+	key := login.ServerKey(server)
 	var a *registry.AuthConfig
-	c, err := readConfig(app.Config)
+	c, err := login.Read(app.Config)
 	if err == nil {
-		a, err = c.credentials(key)
+		a, err = c.Credentials(key)
 	}
 	if err != nil {
-		fmt.Fprintf(app.Err, "warning: going on without a login for %s: %v\n", hostOf(key), err)
+		fmt.Fprintf(app.Err, "warning: going on without a login for %s: %v\n", login.HostOf(key), err)
 	}
 	if a == nil {
 		a = &registry.AuthConfig{}

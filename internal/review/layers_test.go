@@ -29,7 +29,7 @@ leaves:     cgroup < systemd
 leaves:     erofs
 leaves:     layer
 leaves:     archive < mend
-leaves:     version threads network/link resctrl criu seccomp logs event ref settings lockfile sources spec
+leaves:     login version threads network/link resctrl criu seccomp logs event ref settings lockfile sources spec
 leaves:     inflate apart
 leaves:     evidence < policy
 `

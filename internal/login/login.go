@@ -1,4 +1,7 @@
-package cli
+// Package login knows a user's logins at registries: those in config.json, which docker shares, and those that credential helpers keep.
+//
+// A Config is read once and owned by one goroutine; a change writes the file whole.
+package login
 
 import (
 	"encoding/base64"
@@ -6,19 +9,21 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/moby/moby/api/types/registry"
 )
 
-// hubAddress is how config.json and credential helpers call Docker Hub.
-const hubAddress = "https://index.docker.io/v1/"
+// HubAddress is how config.json and credential helpers call Docker Hub.
+const HubAddress = "https://index.docker.io/v1/"
 
-// config is config.json. What it holds for other programs is kept as it is.
-type config struct {
-	path string
+// Config is config.json. What it holds for other programs is kept as it is.
+type Config struct {
+	Path string // of the file
 	rest map[string]json.RawMessage
 
 	auths       map[string]authEntry
@@ -36,10 +41,10 @@ type authEntry struct {
 	RegistryToken string `json:"registrytoken,omitempty"`
 }
 
-// readConfig reads config.json of a directory; one that is not there is empty.
-func readConfig(dir string) (*config, error) {
-	c := &config{path: filepath.Join(dir, "config.json"), rest: map[string]json.RawMessage{}}
-	data, err := os.ReadFile(c.path)
+// Read reads config.json of a directory; one that is not there is empty.
+func Read(dir string) (*Config, error) {
+	c := &Config{Path: filepath.Join(dir, "config.json"), rest: map[string]json.RawMessage{}}
+	data, err := os.ReadFile(c.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return c, nil
 	}
@@ -47,20 +52,23 @@ func readConfig(dir string) (*config, error) {
 		return nil, err
 	}
 	if err := json.Unmarshal(data, &c.rest); err != nil {
-		return nil, fmt.Errorf("%s is no JSON object: %w; mend it or move it away", c.path, err)
+		return nil, fmt.Errorf("%s is no JSON object: %w; mend it or move it away", c.Path, err)
 	}
 	for name, into := range map[string]any{"auths": &c.auths, "credsStore": &c.credsStore, "credHelpers": &c.credHelpers} {
 		if raw, ok := c.rest[name]; ok {
 			if err := json.Unmarshal(raw, into); err != nil {
-				return nil, fmt.Errorf("%s: field %s: %w", c.path, name, err)
+				return nil, fmt.Errorf("%s: field %s: %w", c.Path, name, err)
 			}
 		}
 	}
 	return c, nil
 }
 
+// Field decodes a field that is no login.
+func (c *Config) Field(name string, into any) error { return json.Unmarshal(c.rest[name], into) }
+
 // write puts the logins down, whole or not at all, readable for the owner only.
-func (c *config) write() error {
+func (c *Config) write() error {
 	raw, err := json.Marshal(c.auths)
 	if err != nil {
 		return fmt.Errorf("encode logins: %w", err)
@@ -71,9 +79,9 @@ func (c *config) write() error {
 	}
 	data, err := json.MarshalIndent(c.rest, "", "\t")
 	if err != nil {
-		return fmt.Errorf("encode %s: %w", c.path, err)
+		return fmt.Errorf("encode %s: %w", c.Path, err)
 	}
-	path := c.path
+	path := c.Path
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real // people keep it elsewhere and link to it
 	}
@@ -92,17 +100,17 @@ func (c *config) write() error {
 	return os.Rename(f.Name(), path)
 }
 
-// serverKey is the name under which a registry's login is kept: its host and port, or the address of Docker Hub.
-func serverKey(server string) string {
-	host := hostOf(server)
+// ServerKey is the name under which a registry's login is kept: its host and port, or the address of Docker Hub.
+func ServerKey(server string) string {
+	host := HostOf(server)
 	if host == "docker.io" || host == "index.docker.io" || host == "registry-1.docker.io" {
-		return hubAddress
+		return HubAddress
 	}
 	return host
 }
 
-// hostOf takes scheme and path off an address.
-func hostOf(server string) string {
+// HostOf takes scheme and path off an address.
+func HostOf(server string) string {
 	if _, rest, ok := strings.Cut(server, "://"); ok {
 		server = rest
 	}
@@ -111,12 +119,12 @@ func hostOf(server string) string {
 }
 
 // entry finds a registry's login, which older clients kept under an address with scheme and path.
-func (c *config) entry(key string) (name string, e authEntry, ok bool) {
+func (c *Config) entry(key string) (name string, e authEntry, ok bool) {
 	if e, ok := c.auths[key]; ok {
 		return key, e, true
 	}
-	for _, name := range sorted(c.auths) {
-		if serverKey(name) == key {
+	for _, name := range slices.Sorted(maps.Keys(c.auths)) {
+		if ServerKey(name) == key {
 			return name, c.auths[name], true
 		}
 	}
@@ -124,17 +132,17 @@ func (c *config) entry(key string) (name string, e authEntry, ok bool) {
 }
 
 // helper names the program that keeps a registry's login, "" where config.json keeps it.
-func (c *config) helper(key string) string {
-	for _, host := range sorted(c.credHelpers) {
-		if serverKey(host) == key {
+func (c *Config) helper(key string) string {
+	for _, host := range slices.Sorted(maps.Keys(c.credHelpers)) {
+		if ServerKey(host) == key {
 			return c.credHelpers[host]
 		}
 	}
 	return c.credsStore
 }
 
-// credentials of a registry, nil where there are none.
-func (c *config) credentials(key string) (*registry.AuthConfig, error) {
+// Credentials of a registry, nil where there are none.
+func (c *Config) Credentials(key string) (*registry.AuthConfig, error) {
 	if name := c.helper(key); name != "" {
 		return credentialHelper(name).get(key)
 	}
@@ -149,15 +157,15 @@ func (c *config) credentials(key string) (*registry.AuthConfig, error) {
 		raw, err := base64.StdEncoding.DecodeString(e.Auth)
 		user, password, both := strings.Cut(string(raw), ":")
 		if err != nil || !both {
-			return nil, fmt.Errorf("%s: the login of %s is damaged: run wherry login %s again", c.path, key, hostOf(key))
+			return nil, fmt.Errorf("%s: the login of %s is damaged: run wherry login %s again", c.Path, key, HostOf(key))
 		}
 		a.Username, a.Password = user, strings.Trim(password, "\x00")
 	}
 	return a, nil
 }
 
-// keep stores a login; plain tells that a new password now stands in config.json, only encoded.
-func (c *config) keep(a registry.AuthConfig) (plain bool, err error) {
+// Keep stores a login; plain tells that a new password now stands in config.json, only encoded.
+func (c *Config) Keep(a registry.AuthConfig) (plain bool, err error) {
 	if name := c.helper(a.ServerAddress); name != "" {
 		if err := credentialHelper(name).store(a); err != nil {
 			return false, err
@@ -173,7 +181,7 @@ func (c *config) keep(a registry.AuthConfig) (plain bool, err error) {
 	return a.Password != "" && e != old, c.set(a.ServerAddress, e)
 }
 
-func (c *config) set(key string, e authEntry) error {
+func (c *Config) set(key string, e authEntry) error {
 	if c.auths == nil {
 		c.auths = map[string]authEntry{}
 	}
@@ -184,8 +192,8 @@ func (c *config) set(key string, e authEntry) error {
 	return c.write()
 }
 
-// forget removes a login and tells whether there was one.
-func (c *config) forget(key string) (bool, error) {
+// Forget removes a login and tells whether there was one.
+func (c *Config) Forget(key string) (bool, error) {
 	var helped error
 	if name := c.helper(key); name != "" {
 		helped = credentialHelper(name).erase(key)
