@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +18,6 @@ import (
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
-	"golang.org/x/sys/unix"
 )
 
 // A damaged database is set aside and named, and the engine starts without it: names come from images.json, a copy that follows each
@@ -169,10 +169,10 @@ func (c *copiedNames) Update(ctx context.Context, img images.Image, fields ...st
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out, err := c.Store.Update(ctx, img, fields...)
-	if err == nil {
-		err = c.copy(ctx)
+	if err != nil || len(fields) > 0 && !slices.Contains(fields, "target") {
+		return out, err // labels are not copied
 	}
-	return out, err
+	return out, c.copy(ctx)
 }
 
 func (c *copiedNames) Delete(ctx context.Context, name string, opts ...images.DeleteOpt) error {
@@ -214,41 +214,10 @@ func (c *copiedNames) copy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = replaceFile(c.path, b)
-	if isFull(err) { // what is removed now makes room; until then the copy is written over itself
-		err = overwrite(c.path, b)
-	}
-	if err != nil {
+	if err := replaceFile(c.path, b); err != nil {
 		return fmt.Errorf("copy the names of images: %w", err)
 	}
 	return nil
-}
-
-// overwrite is for a disk that has no room for a second file.
-func overwrite(path string, b []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-// replaceFile writes data → sync → rename. One at a time does: a file that was left by a kill is the next one's.
-func replaceFile(path string, b []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
 }
 
 // restore names images again from their copy, as far as their content is here.
