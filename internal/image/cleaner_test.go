@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
+	"github.com/opencontainers/go-digest"
 
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/settings"
@@ -163,7 +164,13 @@ func TestUsesAreHeardOf(t *testing.T) {
 	if err := s.Acquire(t.Context(), img.ID, img.Manifest.Digest, "c1"); err != nil {
 		t.Fatal(err)
 	}
-	s.uses.last = nil
+	mounted, err := s.Resolve(t.Context(), "b", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Acquire(t.Context(), mounted.ID, mounted.Manifest.Digest, "c1@/data"); err != nil {
+		t.Fatal(err)
+	}
 	s.uses = openUses(t.TempDir())
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -185,14 +192,17 @@ func TestUsesAreHeardOf(t *testing.T) {
 			return !m.counts || len(s.uses.last) > 0
 		})
 	}
-	e, err := s.entryOf(in(t.Context()), img.ID)
-	if err != nil || time.Since(s.uses.of(e)) > time.Minute {
-		t.Errorf("%v %v", s.uses.of(e), err)
+	s.uses.mu.Lock()
+	for _, id := range []digest.Digest{img.ID, mounted.ID} {
+		if time.Since(s.uses.last[id]) > time.Minute {
+			t.Errorf("%s: %v", id, s.uses.last)
+		}
 	}
+	s.uses.mu.Unlock()
 	waitFor(t, func() bool {
 		s.uses.mu.Lock()
 		defer s.uses.mu.Unlock()
-		return len(s.uses.last) == 2
+		return len(s.uses.last) == 3
 	})
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
@@ -200,7 +210,7 @@ func TestUsesAreHeardOf(t *testing.T) {
 	if err := s.uses.save(nil); err != nil {
 		t.Fatal(err)
 	}
-	if again := openUses(filepath.Dir(s.uses.path)); len(again.last) != 2 {
+	if again := openUses(filepath.Dir(s.uses.path)); len(again.last) != 3 {
 		t.Errorf("%v", again.last)
 	}
 }

@@ -70,57 +70,69 @@ func (u *uses) save(here map[digest.Digest]bool) error {
 		return err
 	}
 	if err := replaceFile(u.path, b); err != nil {
+		u.mu.Lock()
+		u.dirty = true // the next one tries again
+		u.mu.Unlock()
 		return fmt.Errorf("write when images were used: %w", err)
 	}
 	return nil
 }
 
-// imageOf is the image that a container is made of.
-func (c *claims) imageOf(container string) digest.Digest {
+// imagesOf are the images that a container is made of and that it mounts.
+func (c *claims) imagesOf(container string) []digest.Digest {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.of[container].id
+	var out []digest.Digest
+	for key, u := range c.of {
+		if owner(key) == container {
+			out = append(out, u.id)
+		}
+	}
+	return out
 }
 
-// usedBy finds the image that an event says the use of, "" for other events.
-func (c *Cleaner) usedBy(ctx context.Context, m events.Message) digest.Digest {
+// usedBy finds the images that an event says the use of; there are none in other events.
+func (c *Cleaner) usedBy(ctx context.Context, m events.Message) []digest.Digest {
 	switch m.Type {
 	case events.ContainerEventType:
 		switch m.Action {
 		case events.ActionCreate, events.ActionStart, events.ActionDie:
 		default:
 			if !strings.HasPrefix(string(m.Action), string(events.ActionExecStart)) {
-				return ""
+				return nil
 			}
 		}
-		return c.s.claims.imageOf(m.Actor.ID)
+		return c.s.claims.imagesOf(m.Actor.ID)
 	case events.ImageEventType:
 		switch m.Action {
 		case events.ActionPull, events.ActionLoad, events.ActionImport, events.ActionTag, events.ActionPush, events.ActionSave:
 		default:
-			return ""
+			return nil
 		}
 		if id := digest.Digest(m.Actor.ID); id.Validate() == nil {
-			return id
+			return []digest.Digest{id}
 		}
 		r, err := ref.Parse(m.Actor.ID)
 		if err != nil {
-			return ""
+			return nil
 		}
 		var img images.Image
 		if img, err = c.s.images.Get(in(ctx), r.String()); err == nil {
-			return img.Target.Digest
+			return []digest.Digest{img.Target.Digest}
 		}
 	}
-	return ""
+	return nil
 }
 
 // follow hears events until ctx ends; fn is called after each use of an image.
 func (c *Cleaner) follow(ctx context.Context, fn func(events.Message)) {
 	for ctx.Err() == nil {
 		err := c.s.events.Subscribe(ctx, time.Time{}, time.Time{}, func(m events.Message) error {
-			if id := c.usedBy(ctx, m); id != "" {
+			used := c.usedBy(ctx, m)
+			for _, id := range used {
 				c.s.uses.note(id, time.Unix(m.Time, 0))
+			}
+			if len(used) > 0 {
 				fn(m)
 			}
 			return nil
