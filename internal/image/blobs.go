@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -219,6 +221,21 @@ func (s *blobs) labelChildren(ctx context.Context, d ocispec.Descriptor) error {
 	if !images.IsManifestType(d.MediaType) && !images.IsIndexType(d.MediaType) {
 		return nil
 	}
-	_, err := images.SetChildrenLabels(s.content, images.ChildrenHandler(s.content))(ctx, d)
+	children, err := images.Children(ctx, s.content, d)
+	if err != nil {
+		return err
+	}
+	info, err := s.content.Info(ctx, d.Digest)
+	if err != nil {
+		return err
+	}
+	kept := map[string]bool{}
+	for key, value := range info.Labels {
+		kept[value] = kept[value] || strings.HasPrefix(key, childLabel)
+	}
+	if !slices.ContainsFunc(children, func(c ocispec.Descriptor) bool { return !kept[c.Digest.String()] }) {
+		return nil // a write for nothing
+	}
+	_, err = images.SetChildrenLabels(s.content, images.ChildrenHandler(s.content))(ctx, d)
 	return err
 }

@@ -279,6 +279,9 @@ func (g *gate) signed(ctx context.Context, p *policy.Policy, rule *policy.Rule, 
 }
 
 func (s *blobs) label(ctx context.Context, d digest.Digest, key, value string) error {
+	if info, err := s.content.Info(ctx, d); err == nil && info.Labels[key] == value {
+		return nil // a write for nothing
+	}
 	_, err := s.content.Update(ctx, content.Info{Digest: d, Labels: map[string]string{key: value}}, "labels."+key)
 	if err != nil {
 		return fmt.Errorf("note what was found of %s: %w", d, err)

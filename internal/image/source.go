@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -40,13 +41,15 @@ func (s origins) note(ctx context.Context, r ref.Reference, target ocispec.Descr
 	return nil
 }
 
-// of gives the repositories of a registry that a blob is known to come from.
+// of gives the repositories of a registry, or of others on its host, that a blob is known to come from.
 func (s origins) of(ctx context.Context, domain string, d digest.Digest) []string {
 	info, err := s.content.Info(ctx, d)
-	if err != nil || info.Labels[labels.LabelDistributionSource+"."+domain] == "" {
+	host := url.URL{Host: domain}
+	known := info.Labels[labels.LabelDistributionSource+"."+host.Hostname()] // containerd leaves the port out
+	if err != nil || known == "" {
 		return nil
 	}
-	return strings.Split(info.Labels[labels.LabelDistributionSource+"."+domain], ",")
+	return strings.Split(known, ",")
 }
 
 // below lists the content that is here of a manifest or index and its parts.
