@@ -43,6 +43,7 @@ func runShim(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
+	threads.Calm()
 	shim.Warm()
 	threads.Reserve(spareThreads)
 	var a shim.Adoption

@@ -6,8 +6,10 @@ import (
 	"os"
 
 	"wherry.dev/wherry/internal/cli"
+	"wherry.dev/wherry/internal/threads"
 )
 
 func main() {
+	threads.Calm()
 	os.Exit(cli.Main(context.Background(), os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
 }

@@ -91,6 +91,7 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 	}, log)
 	log.Info("ready", "version", version.Version, "hosts", strings.Join(hosts, " "), "root", o.root, "took", time.Since(began).Round(time.Microsecond))
 	notifyReady()
+	threads.Calm()
 	go threads.Reserve(min(spareThreads, cgroup.ProcessesLeft()/8)) // ends by itself, within milliseconds
 	return serve(ctx, server, listeners, log)
 }

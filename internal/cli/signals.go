@@ -39,8 +39,7 @@ func (r *runner) forward(ctx context.Context, giveUp func()) *forwarding {
 		defer close(done)
 		f.pass(ctx, got)
 	}()
-	f.stop = func() {
-		signal.Stop(got)
+	f.stop = func() { // the signals stay caught: this process ends next, and giving back each costs a switch between threads too
 		cancel()
 		<-done
 	}

@@ -61,15 +61,18 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 		}
 	}, func(r *Record) { tellEnd(s, r, exit) })
 	c.answerExit(exited(r))
+	deleted := false
 	if t != nil {
-		s.log(t.Delete(ctx))
+		err := t.Delete(ctx)
+		deleted = err == nil
+		s.log(err)
 	}
 	s.log(removeSharedMemory(s.o.sharedMemory(c.id)))
 	switch {
 	case next == Restarting:
 		l.restartAfter(ctx, wait)
 	case r.HostConfig.AutoRemove && !c.isKept():
-		s.log(l.removeNow(ctx, RemoveOptions{Volumes: true}))
+		s.log(l.removeNow(ctx, RemoveOptions{Volumes: true, ended: deleted}))
 	}
 }
 
