@@ -19,8 +19,9 @@ tools:
 	test/tools.sh
 	bench/peers.sh
 
+# debootstrap waits for one package after another, so the clients are compiled meanwhile.
 images:
-	test/images/build.sh .cache/images
+	test/clients/build.sh .cache/clients & test/images/build.sh .cache/images && wait $$!
 
 vet:
 	$(GO) vet ./...

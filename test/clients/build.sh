@@ -1,0 +1,27 @@
+#!/bin/bash
+# Builds the clients that the tests of builds drive, from source through the Go module proxy: docker's buildx and compose plugins, and
+# buildctl. go.mod and go.sum here pin them; they are kept in $1 between runs. Further arguments are more programs of BuildKit's.
+set -eu
+here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
+out=$(mkdir -p "${1:?usage: build.sh DIR [buildkitd]}" && cd "$1" && pwd); shift
+cd "$here"
+stamp=$(cat go.mod go.sum build.sh | sha256sum | cut -c1-16)
+exec 9>"$out/lock"; flock 9
+[ "$(cat "$out/stamp" 2>/dev/null)" = "$stamp" ] || rm -f "$out"/{buildx,cmd,buildctl,buildkitd,stamp}
+packages=()
+add() { [ -x "$out/${1##*/}" ] || packages+=("$1"); }
+add github.com/docker/buildx/cmd/buildx
+add github.com/docker/compose/v5/cmd
+for program in buildctl "$@"; do add "github.com/moby/buildkit/cmd/$program"; done
+if [ ${#packages[@]} -gt 0 ]; then
+  # compose asks buildx for its version, which the linker sets.
+  version() { go list -m -f '{{.Version}}' "$1"; }
+  flags="-s -w -X github.com/docker/buildx/version.Version=$(version github.com/docker/buildx)"
+  flags+=" -X github.com/docker/compose/v5/internal.Version=$(version github.com/docker/compose/v5)"
+  CGO_ENABLED=0 nice go build -buildvcs=false -trimpath -ldflags="$flags" -o "$out/" "${packages[@]}"
+fi
+# As the docker command line looks for them.
+mkdir -p "$out/cli-plugins"
+ln -sf ../buildx "$out/cli-plugins/docker-buildx"
+ln -sf ../cmd "$out/cli-plugins/docker-compose"
+echo "$stamp" >"$out/stamp"
