@@ -193,10 +193,12 @@ func (s *loading) unpackWanted(ctx context.Context, d ocispec.Descriptor) error 
 
 // nameless keeps an image that the archive gives no name, unless it has one already.
 func (s *store) nameless(ctx context.Context, d ocispec.Descriptor) error {
-	if _, err := s.entryOf(ctx, d.Digest); err == nil {
-		return nil
+	s.naming.Lock()
+	defer s.naming.Unlock()
+	if _, err := s.entryOf(ctx, d.Digest); !errdefs.IsNotFound(err) {
+		return err
 	}
-	return s.name(ctx, d.Digest.String(), d)
+	return s.nameLocked(ctx, d.Digest.String(), d)
 }
 
 func archivedName(d ocispec.Descriptor) string {

@@ -16,16 +16,16 @@ import (
 type claims struct {
 	mu    sync.Mutex // guards what follows
 	of    map[string]use
-	going map[digest.Digest]bool // images under removal
+	going map[use]int // how many removals of an image are under way, or of one platform of it
 }
 
-// use is a container's claim on an image.
+// use is a container's claim on a platform of an image.
 type use struct{ id, manifest digest.Digest }
 
 func (c *claims) take(container string, u use) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.going[u.id] {
+	if c.going[use{id: u.id}]+c.going[u] > 0 {
 		return fmt.Errorf("image %s is being removed: %w", u.id, errdefs.ErrNotFound)
 	}
 	c.of[container] = u
@@ -52,12 +52,13 @@ func owner(key string) string {
 func (c *claims) userOf(id digest.Digest) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.userLocked(id)
+	return c.userLocked(use{id: id})
 }
 
-func (c *claims) userLocked(id digest.Digest) string {
+// userLocked names one that uses an image, or a platform of it when there is a manifest.
+func (c *claims) userLocked(of use) string {
 	for container, u := range c.of {
-		if u.id == id {
+		if u.id == of.id && (of.manifest == "" || u.manifest == of.manifest) {
 			return owner(container)
 		}
 	}
@@ -92,19 +93,22 @@ func (c *claims) counts() map[digest.Digest]int64 {
 	return out
 }
 
-// beginRemoval says that nobody uses an image, and that nobody may until done is called.
-func (c *claims) beginRemoval(id digest.Digest) (done func(), free bool) {
+// beginRemoval sees to it that nobody uses an image, or a platform of it when there is a manifest, until done is called. When somebody does
+// already, it names the container.
+func (c *claims) beginRemoval(of use) (done func(), user string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.userLocked(id) != "" || c.going[id] {
-		return nil, false
+	if user := c.userLocked(of); user != "" {
+		return func() {}, user
 	}
-	c.going[id] = true
+	c.going[of]++
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		delete(c.going, id)
-	}, true
+		if c.going[of]--; c.going[of] == 0 {
+			delete(c.going, of)
+		}
+	}, ""
 }
 
 // Acquire notes that a container uses an image: its layers are neither removed nor collected. In memory; re-acquired at start. An image

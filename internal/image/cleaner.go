@@ -144,32 +144,57 @@ func (c *Cleaner) CleanUp(ctx context.Context, o CleanUpOptions) (CleanUp, error
 	if err != nil {
 		return out, err
 	}
+	if o.DryRun {
+		c.foresee(candidates, sizes, &out)
+		return out, nil
+	}
+	c.remove(ctx, candidates, sizes, &out)
+	if len(out.Removed) > 0 {
+		c.s.events.Publish(events.ImageEventType, events.ActionPrune, "", map[string]string{"reclaimed": fmt.Sprint(out.Freed), "reason": "clean-up"})
+	}
+	if out.Used-out.Freed > out.High {
+		c.log.Warn("clean-up cannot free enough", "used", units.HumanSize(float64(out.Used-out.Freed)), "high", units.HumanSize(float64(out.High)), "kept", fmt.Sprint(out.Kept))
+	}
+	return out, nil
+}
+
+// foresee says what remove would do.
+func (c *Cleaner) foresee(candidates []*prunable, sizes map[string]int64, out *CleanUp) {
+	for _, p := range candidates {
+		if out.Used-out.Freed <= out.Low {
+			return
+		}
+		one := p.cleaned(sizes)
+		out.Removed, out.Freed = append(out.Removed, one), out.Freed+one.Frees
+	}
+}
+
+// remove takes images away until enough is free. Each is looked at once more: it may have been used, pinned or named anew just now.
+func (c *Cleaner) remove(ctx context.Context, candidates []*prunable, sizes map[string]int64, out *CleanUp) {
+	r := &removal{s: c.s}
+	defer r.end()
 	for _, p := range candidates {
 		if out.Used-out.Freed <= out.Low || ctx.Err() != nil {
 			break
 		}
-		frees := p.release(sizes)
-		one := CleanedImage{ID: p.e.target.Digest, Names: shownNames(p.e), LastUsed: p.used, Frees: frees}
-		if !o.DryRun {
-			deleted, err := c.s.removeNames(ctx, p.e, p.e.names)
-			if err != nil {
-				out.Failed = append(out.Failed, err.Error())
-			}
-			if n := len(deleted); n == 0 || deleted[n-1].Deleted == "" {
-				continue // a container was made of it just now
-			}
-			c.log.Info("cleaned up an image", "image", one.Names, "id", one.ID, "last_used", one.LastUsed, "freed", units.HumanSize(float64(frees)))
+		gone, err := r.unused(ctx, p.e, func(is *entry) bool { return !c.s.uses.of(is).After(p.used) })
+		if err != nil {
+			out.Failed = append(out.Failed, err.Error())
 		}
-		out.Removed = append(out.Removed, one)
-		out.Freed += frees
+		if gone {
+			one := p.cleaned(sizes)
+			out.Removed, out.Freed = append(out.Removed, one), out.Freed+one.Frees
+		}
 	}
-	if !o.DryRun && len(out.Removed) > 0 {
-		c.s.events.Publish(events.ImageEventType, events.ActionPrune, "", map[string]string{"reclaimed": fmt.Sprint(out.Freed), "reason": "clean-up"})
+	if !r.went {
+		return
 	}
-	if !o.DryRun && out.Used-out.Freed > out.High {
-		c.log.Warn("clean-up cannot free enough", "used", units.HumanSize(float64(out.Used-out.Freed)), "high", units.HumanSize(float64(out.High)), "kept", fmt.Sprint(out.Kept))
+	if err := r.sweep(ctx); err != nil {
+		out.Failed, out.Freed = append(out.Failed, err.Error()), 0
 	}
-	return out, nil
+	for _, one := range out.Removed {
+		c.log.Info("cleaned up an image", "image", one.Names, "id", one.ID, "last_used", one.LastUsed, "freed", units.HumanSize(float64(one.Frees)))
+	}
 }
 
 // measure holds what is used against the marks.
@@ -181,7 +206,9 @@ func (c *Cleaner) measure(ctx context.Context, o CleanUpOptions) (CleanUp, error
 	}
 	out.Capacity, out.Used = space.Bytes, space.Bytes-space.Free
 	if c.set.Measure == "store" {
-		out.Used = c.s.taken(ctx)
+		if out.Used, err = c.s.taken(ctx); err != nil {
+			return out, err
+		}
 	}
 	out.High, out.Low = c.set.High.Of(space.Bytes), c.set.Low.Of(space.Bytes)
 	if o.To != nil {
@@ -207,6 +234,11 @@ func (p *prunable) release(sizes map[string]int64) (n int64) {
 		}
 	}
 	return n
+}
+
+// cleaned describes an image that goes.
+func (p *prunable) cleaned(sizes map[string]int64) CleanedImage {
+	return CleanedImage{ID: p.e.target.Digest, Names: shownNames(p.e), LastUsed: p.used, Frees: p.release(sizes)}
 }
 
 // candidates are the images that may go, those that were not used for longest first.

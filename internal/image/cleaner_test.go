@@ -60,8 +60,8 @@ func TestCleanUpBetweenMarks(t *testing.T) {
 	if err != nil || len(out.Removed) != 2 || out.Removed[0].Names[0] != "a:latest" || here(t, s) != "c:latest team/d:latest" {
 		t.Fatalf("%+v %v; there is %s", out, err, here(t, s))
 	}
-	after := s.taken(in(t.Context()))
-	if out.Freed != dry.Freed || out.Used-after != out.Freed {
+	after, err := s.taken(in(t.Context()))
+	if err != nil || out.Freed != dry.Freed || out.Used-after != out.Freed {
 		t.Errorf("%d freed, %d foreseen, %d in truth", out.Freed, dry.Freed, out.Used-after)
 	}
 }

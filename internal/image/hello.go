@@ -90,14 +90,16 @@ func (b *builtIn) make(ctx context.Context) (images.Image, error) {
 	config := dockerspec.DockerOCIImage{Image: ocispec.Image{Created: &made, Platform: ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}}}
 	config.Config.Entrypoint = []string{"/oar", "hello"}
 	config.Config.Labels = map[string]string{labelOar: stamp, ocispec.AnnotationDescription: "built into Wherry: prints what its process sees"}
-	_, err = b.l.build(ctx, buildRequest{layer: layer, config: config, ref: helloName, history: "built in"})
+	id, err := b.l.build(ctx, buildRequest{layer: layer, config: config, ref: helloName, history: "built in"})
 	if err != nil {
 		return images.Image{}, fmt.Errorf("make the built-in image: %w", err)
 	}
 	ctx = in(ctx)
+	b.l.st.naming.Lock()
+	defer b.l.st.naming.Unlock()
 	img, err := b.l.st.images.Get(ctx, helloName)
-	if err != nil {
-		return img, err
+	if err != nil || img.Target.Digest != id {
+		return img, err // somebody has taken the name away, or given it to another image
 	}
 	img.Labels = map[string]string{labelOar: stamp}
 	return b.l.st.images.Update(ctx, img, "labels")

@@ -90,16 +90,32 @@ func (l Lists) write(ctx context.Context, r ref.Reference, x ocispec.Index) erro
 	if err := l.S.name(ctx, r.String(), target); err != nil {
 		return err
 	}
-	if oldErr == nil && old.Target.Digest != target.Digest && l.S.userOf(old.Target.Digest) == "" {
-		// What it was a moment ago is nothing that anybody would look for.
-		if err := l.S.images.Delete(ctx, old.Target.Digest.String()); err != nil && !errdefs.IsNotFound(err) {
+	if oldErr == nil && old.Target.Digest != target.Digest {
+		if err := l.forget(ctx, old.Target.Digest); err != nil {
 			return err
 		}
 	}
 	return l.mark(ctx, r)
 }
 
+// forget drops what a list was a moment ago, which is nothing that anybody would look for, unless a container uses it.
+func (l Lists) forget(ctx context.Context, id digest.Digest) error {
+	l.S.naming.Lock()
+	defer l.S.naming.Unlock()
+	done, user := l.S.beginRemoval(use{id: id})
+	if user != "" {
+		return nil
+	}
+	defer done()
+	if err := l.S.images.Delete(ctx, id.String()); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("drop what the list was before: %w", err)
+	}
+	return nil
+}
+
 func (l Lists) mark(ctx context.Context, r ref.Reference) error {
+	l.S.naming.Lock()
+	defer l.S.naming.Unlock()
 	img, err := l.S.images.Get(ctx, r.String())
 	if err != nil || img.Labels[labelList] != "" {
 		return err

@@ -135,11 +135,25 @@ func (s *blobs) platformsOf(ctx context.Context, target ocispec.Descriptor) (map
 
 func now() string { return time.Now().UTC().Format(time.RFC3339) }
 
-// mark notes that a name is known at its registry. One that was removed meanwhile is not.
-func (s *store) mark(ctx context.Context, name, label string) error {
-	img := images.Image{Name: name, Labels: map[string]string{label: now()}}
-	if _, err := s.images.Update(ctx, img, "labels."+label); err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("note where %s is known: %w", name, err)
+// mark notes that a name is known at its registry. One that was removed meanwhile, or means another image, is not.
+func (s *store) mark(ctx context.Context, img images.Image, label string) error {
+	s.naming.Lock()
+	defer s.naming.Unlock()
+	is, err := s.images.Get(ctx, img.Name)
+	if errdefs.IsNotFound(err) || err == nil && is.Target.Digest != img.Target.Digest {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("note where %s is known: %w", img.Name, err)
+	}
+	return noteKnown(ctx, s.images, is, label)
+}
+
+// noteKnown is for a caller that holds naming.
+func noteKnown(ctx context.Context, names images.Store, img images.Image, label string) error {
+	img.Labels = map[string]string{label: now()}
+	if _, err := names.Update(ctx, img, "labels."+label); err != nil {
+		return fmt.Errorf("note where %s is known: %w", img.Name, err)
 	}
 	return nil
 }

@@ -31,14 +31,24 @@ type entry struct {
 // name points a reference at content. What it pointed at before stays, nameless when that was its last name: containers may use it.
 // known says where else the name is known (labelPulled); that ends when it points elsewhere.
 func (s *store) name(ctx context.Context, name string, target ocispec.Descriptor, known ...string) error {
+	s.naming.Lock()
+	defer s.naming.Unlock()
+	return s.nameLocked(ctx, name, target, known...)
+}
+
+// nameLocked is for a caller that holds naming.
+func (s *store) nameLocked(ctx context.Context, name string, target ocispec.Descriptor, known ...string) error {
 	img := images.Image{Name: name, Target: ocispec.Descriptor{MediaType: target.MediaType, Digest: target.Digest, Size: target.Size}}
 	for _, label := range known {
 		img.Labels = map[string]string{label: now()}
 	}
 	old, err := s.images.Get(ctx, name)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("name image %s: %w", name, err)
+	}
 	if err == nil && old.Target.Digest == target.Digest {
 		for _, label := range known {
-			err = s.mark(ctx, name, label)
+			err = noteKnown(ctx, s.images, old, label)
 		}
 		return err
 	}
@@ -46,8 +56,11 @@ func (s *store) name(ctx context.Context, name string, target ocispec.Descriptor
 		if err := s.keepNameless(ctx, old); err != nil {
 			return err
 		}
+		_, err = s.images.Update(ctx, img, "target", "labels")
+	} else {
+		_, err = s.images.Create(ctx, img)
 	}
-	if err := s.point(ctx, img); err != nil {
+	if err != nil {
 		return fmt.Errorf("name image %s: %w", name, err)
 	}
 	if nameless := target.Digest.String(); nameless != name {
@@ -56,19 +69,6 @@ func (s *store) name(ctx context.Context, name string, target ocispec.Descriptor
 		}
 	}
 	return nil
-}
-
-// point writes a name down, be it there or not: others make and remove names meanwhile.
-func (s *store) point(ctx context.Context, img images.Image) error {
-	for try := 0; ; try++ {
-		_, err := s.images.Create(ctx, img)
-		if errdefs.IsAlreadyExists(err) {
-			_, err = s.images.Update(ctx, img, "target", "labels")
-		}
-		if try == 9 || !errdefs.IsNotFound(err) {
-			return err
-		}
-	}
 }
 
 // keepNameless gives an image its digest for a name when the one at hand is its last.

@@ -90,6 +90,8 @@ func Pins(s *Service) []string {
 // Pin keeps an image from clean-up and prune, by the name or id that it was found by; with pin false it ends that, whichever was
 // pinned. A name that no image has any more can still be unpinned.
 func Pin(ctx context.Context, s *Service, name string, pin bool) error {
+	s.naming.Lock() // what is pinned now is not being removed
+	defer s.naming.Unlock()
 	img, err := s.find(in(ctx), name)
 	if err != nil && (pin || !errdefs.IsNotFound(err)) {
 		return err

@@ -9,7 +9,6 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
-	"github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -61,48 +60,6 @@ func dropLabels(ctx context.Context, s *blobs, of digest.Digest, drop map[string
 	}
 	_, err = s.content.Update(ctx, content.Info{Digest: of, Labels: info.Labels}, fields...)
 	return err
-}
-
-// removePlatforms frees what some platforms of an image have; the last one's going is the image's own removal.
-func removePlatforms(ctx context.Context, s *Service, img images.Image, wanted []ocispec.Platform) ([]image.DeleteResponse, error) {
-	list, err := s.manifests(ctx, img.Target)
-	if err != nil {
-		return nil, err
-	}
-	var gone []ocispec.Descriptor
-	kept := 0
-	for _, d := range list {
-		if !matchesAny(wanted, *d.Platform) {
-			kept++
-			continue
-		}
-		if users := s.usersOf(d.Digest); len(users) > 0 {
-			return nil, fmt.Errorf("conflict: unable to delete %s of %s - container %.12s is using it: remove the container first: %w",
-				platforms.Format(*d.Platform), familiar(img.Name), users[0], errdefs.ErrConflict)
-		}
-		gone = append(gone, d)
-	}
-	if len(gone) == 0 {
-		return nil, s.wrongPlatform(ctx, img, wanted[0])
-	}
-	if kept == 0 {
-		e, err := s.entryOf(ctx, img.Target.Digest)
-		if err != nil {
-			return nil, err
-		}
-		return s.removeNames(ctx, e, e.names)
-	}
-	if err := s.letGo(ctx, img.Target, gone); err != nil {
-		return nil, fmt.Errorf("remove platforms of %s: %w", familiar(img.Name), err)
-	}
-	if err := s.sweep(ctx); err != nil {
-		return nil, err
-	}
-	var out []image.DeleteResponse
-	for _, d := range gone {
-		out = append(out, image.DeleteResponse{Deleted: d.Digest.String()})
-	}
-	return out, nil
 }
 
 func matchesAny(wanted []ocispec.Platform, p ocispec.Platform) bool {

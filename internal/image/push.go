@@ -48,7 +48,7 @@ func (s *Service) Push(ctx context.Context, name string, o TransferOptions) erro
 	if target.Digest != img.Target.Digest {
 		return nil // one platform of several: the tag means another thing there
 	}
-	err = s.mark(ctx, img.Name, labelPushed)
+	err = s.mark(ctx, img, labelPushed)
 	if err == nil && s.dropBlobs {
 		compactAfter(ctx, s, o)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/image"
@@ -32,11 +31,21 @@ func (s *Service) Tag(ctx context.Context, source, target string) error {
 	if from, err := ref.Parse(img.Name); err == nil && from.Name() == r.Name() && img.Labels[labelPulled] != "" {
 		known = []string{labelPulled} // what was pulled by its digest and gets its tag now
 	}
-	if err := s.name(ctx, r.String(), img.Target, known...); err != nil {
+	if err := nameAgain(ctx, s.store, r.String(), img.Target, known...); err != nil {
 		return err
 	}
 	s.events.Publish(events.ImageEventType, events.ActionTag, img.Target.Digest.String(), map[string]string{"name": r.Familiar()})
 	return nil
+}
+
+// nameAgain names an image that is known by another name still: else what it consists of may be collected.
+func nameAgain(ctx context.Context, s *store, name string, target ocispec.Descriptor, known ...string) error {
+	s.naming.Lock()
+	defer s.naming.Unlock()
+	if _, err := s.entryOf(ctx, target.Digest); err != nil {
+		return err
+	}
+	return s.nameLocked(ctx, name, target, known...)
 }
 
 // RemoveOptions of Remove.
@@ -49,34 +58,13 @@ type RemoveOptions struct {
 // An image that containers use is not removed: with Force its names go, and it stays nameless until it is removed or pruned after them.
 func (s *Service) Remove(ctx context.Context, name string, o RemoveOptions) ([]image.DeleteResponse, error) {
 	ctx = in(ctx)
-	img, err := s.find(ctx, name)
-	if err != nil {
-		return nil, err
+	r := &removal{s: s}
+	defer r.end()
+	err := r.named(ctx, name, o)
+	if r.went {
+		err = errors.Join(err, r.sweep(ctx))
 	}
-	if len(o.Platforms) > 0 {
-		return removePlatforms(ctx, s, img, o.Platforms)
-	}
-	e, err := s.entryOf(ctx, img.Target.Digest)
-	if err != nil {
-		return nil, err
-	}
-	user := s.userOf(img.Target.Digest)
-	if !isID(name) || !s.byIDOnly(ctx, name) {
-		names := e.goingWith(img.Name)
-		if user != "" && len(names) == len(e.names) && !o.Force {
-			return nil, fmt.Errorf("conflict: unable to remove repository reference %q (must force) - container %.12s is using its referenced image %.12s: %w",
-				familiar(img.Name), user, img.Target.Digest.Encoded(), errdefs.ErrConflict)
-		}
-		return s.removeNames(ctx, e, names)
-	}
-	if e.severalNames() && !o.Force {
-		return nil, fmt.Errorf("conflict: unable to delete %.12s (must be forced) - image is referenced in multiple repositories: %w", img.Target.Digest.Encoded(), errdefs.ErrConflict)
-	}
-	if user != "" && !(o.Force && e.named()) {
-		return nil, fmt.Errorf("conflict: unable to delete %.12s - image is being used by container %.12s: remove the container first: %w",
-			img.Target.Digest.Encoded(), user, errdefs.ErrConflict)
-	}
-	return s.removeNames(ctx, e, e.names)
+	return r.out, err
 }
 
 // named says that an image has a name of people's making, be it one with a digest.
@@ -130,47 +118,6 @@ func (s *store) byIDOnly(ctx context.Context, name string) bool {
 	return err != nil
 }
 
-func (s *Service) removeNames(ctx context.Context, e *entry, names []string) ([]image.DeleteResponse, error) {
-	id := e.target.Digest
-	last := len(names) == len(e.names)
-	if last {
-		done, free := s.beginRemoval(id)
-		if free {
-			defer done()
-		} else {
-			// Containers still use it: it stays, nameless, until they are gone.
-			last = false
-			if _, err := s.images.Create(ctx, images.Image{Name: id.String(), Target: e.target}); err != nil && !errdefs.IsAlreadyExists(err) {
-				return nil, fmt.Errorf("keep image %s: %w", id, err)
-			}
-		}
-	}
-	var out []image.DeleteResponse
-	for _, n := range names {
-		if !last && n == id.String() {
-			continue
-		}
-		if err := s.images.Delete(ctx, n); err != nil && !errdefs.IsNotFound(err) {
-			return out, fmt.Errorf("remove image %s: %w", n, err)
-		}
-		if !isFullID(n) {
-			out = append(out, image.DeleteResponse{Untagged: familiar(n)})
-			s.events.Publish(events.ImageEventType, events.ActionUnTag, id.String(), map[string]string{"name": familiar(n)})
-		}
-	}
-	if !last {
-		return out, nil
-	}
-	if err := s.pins.change(false, append(names, id.String())...); err != nil {
-		return out, err
-	}
-	if err := s.sweep(ctx); err != nil {
-		return out, err
-	}
-	s.events.Publish(events.ImageEventType, events.ActionDelete, id.String(), map[string]string{"name": id.String()})
-	return append(out, image.DeleteResponse{Deleted: id.String()}), nil
-}
-
 // Prune removes images that no name points at, or with dangling=false those that no container uses.
 func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool) (image.PruneReport, error) {
 	ctx = in(ctx)
@@ -198,20 +145,25 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 	if err != nil {
 		return report, err
 	}
-	before := s.taken(ctx)
-	for _, e := range list {
-		if (dangling || e.artifact) && e.named() || s.pins.hold(e) || s.userOf(e.target.Digest) != "" || !keep(e) {
-			continue
-		}
-		deleted, err := s.removeNames(ctx, e, e.names)
-		report.ImagesDeleted = append(report.ImagesDeleted, deleted...)
-		if err != nil {
-			return report, err
-		}
-	}
-	if err := errors.Join(s.dropLeases(ctx, 0), s.sweep(ctx)); err != nil {
+	before, err := s.taken(ctx)
+	if err != nil {
 		return report, err
 	}
-	report.SpaceReclaimed = uint64(max(0, before-s.taken(ctx)))
-	return report, nil
+	r := &removal{s: s}
+	defer r.end()
+	for _, e := range list {
+		if (dangling || e.artifact) && e.named() || !keep(e) {
+			continue
+		}
+		if _, err = r.unused(ctx, e, nil); err != nil {
+			break
+		}
+	}
+	err = errors.Join(err, s.dropLeases(ctx, 0), r.sweep(ctx))
+	report.ImagesDeleted = r.out
+	after, measured := s.taken(ctx)
+	if measured == nil {
+		report.SpaceReclaimed = uint64(max(0, before-after))
+	}
+	return report, errors.Join(err, measured)
 }

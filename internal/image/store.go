@@ -85,7 +85,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	}
 	l := &layers{st: st, memory: fslayer.NewMemory(), dirs: map[digest.Digest][]string{}}
 	s := &Service{store: st, layers: l, registries: registry.NewPool(registry.Options{Insecure: o.InsecureRegistries, HostDirs: o.HostDirs}),
-		claims: &claims{of: map[string]use{}, going: map[digest.Digest]bool{}}, builtIn: &builtIn{l: l, oar: o.Oar}, events: o.Events,
+		claims: &claims{of: map[string]use{}, going: map[use]int{}}, builtIn: &builtIn{l: l, oar: o.Oar}, events: o.Events,
 		resolved: map[resolvedKey]Image{}, uses: openUses(o.Root), dropBlobs: o.DropBlobs}
 	if st.dropped, err = openDropped(o.Root); err != nil {
 		o.Log(err)
@@ -115,6 +115,8 @@ type store struct {
 	snaps  snapshots.Snapshotter
 	mounts *snapshot.Mounts
 	images images.Store
+
+	naming sync.Mutex // held by who changes names, and goes by what they are
 }
 
 func openStore(ctx context.Context, o Options) (*store, error) {

@@ -88,9 +88,12 @@ func (s *Service) DiskUsage(ctx context.Context) (Usage, error) {
 }
 
 // taken is what all blobs and layers take.
-func (l *layers) taken(ctx context.Context) int64 {
-	sizes, _, _ := l.space(ctx)
-	return total(sizes)
+func (l *layers) taken(ctx context.Context) (int64, error) {
+	sizes, _, err := l.space(ctx)
+	if errors.Is(err, errLeftovers) {
+		err = nil
+	}
+	return total(sizes), err
 }
 
 // space measures every part of the store, named as Service.parts names them, and all that is no part. With errLeftovers it is all there, but for
