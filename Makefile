@@ -7,7 +7,7 @@ LDFLAGS = -s -w -X wherry.dev/wherry/internal/version.Version=$(VERSION)
 
 # oar begins at code of its own (cmd/oar/entry_*.s), which the Go runtime's start follows.
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/wherry ./cmd/wherryd ./cmd/wherry-verify
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/wherry ./cmd/wherryd ./cmd/wherry-build ./cmd/wherry-verify
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS) -E oar_entry' -o bin/ ./cmd/oar
 
 demo: build

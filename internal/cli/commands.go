@@ -35,7 +35,7 @@ func nouns() [][2]string {
 }
 
 func commands() []command {
-	return slices.Concat(runCommands(), lifeCommands(), lookCommands(), fileCommands(),
+	return slices.Concat(runCommands(), buildCommands(), lifeCommands(), lookCommands(), fileCommands(),
 		imageCommands(), manifestCommands(), artifactCommands(), policyCommands(), networkCommands(), volumeCommands(), systemCommands(),
 		storeCommands())
 }

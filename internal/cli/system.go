@@ -1,9 +1,6 @@
 package cli
 
 import (
-	"errors"
-	"strings"
-
 	"github.com/spf13/cobra"
 )
 
@@ -22,7 +19,6 @@ func systemCommands() []command {
 		line("container prune", groupOther, "Remove all stopped containers", containerPruneCommand),
 		line("context ls", groupOther, "List the engine that commands speak to", contextListCommand, "context list"),
 		line("context show", groupOther, "Print the name of the current context", contextShowCommand),
-		line("build", groupOther, "Say how images are built for now", buildCommand, "image build", "builder", "buildx"),
 	}
 }
 
@@ -60,15 +56,5 @@ func contextShowCommand(app *App) *cobra.Command {
 	return &cobra.Command{Use: "show", RunE: func(*cobra.Command, []string) error {
 		_, err := app.Out.Write([]byte("default\n"))
 		return err
-	}}
-}
-
-func buildCommand(*App) *cobra.Command {
-	return &cobra.Command{Use: "build [OPTIONS] PATH", Args: atLeast(0), DisableFlagParsing: true, RunE: func(c *cobra.Command, args []string) error {
-		if len(args) > 0 && (args[0] == "--help" || args[0] == "-h") {
-			return c.Help()
-		}
-		return errors.New(strings.Fields(c.Use)[0] + ": this version builds no images, a later one will; until then build with another tool, write the " +
-			"image to an archive (docker save, buildah push … docker-archive:FILE) and read it with wherry load")
 	}}
 }

@@ -13,7 +13,7 @@ var update = flag.Bool("update", false, "write deps/*.txt anew")
 
 // TestDependencyLists holds what each binary links from outside the standard library: a change is a diff that a review sees.
 func TestDependencyLists(t *testing.T) {
-	for _, name := range []string{"oar", "wherry", "wherryd", "wherry-verify"} {
+	for _, name := range []string{"oar", "wherry", "wherryd", "wherry-build", "wherry-verify"} {
 		var lines []string
 		for _, p := range list(t, "-deps", "./cmd/"+name) {
 			if !p.Standard {

@@ -13,8 +13,8 @@ const module = "wherry.dev/wherry"
 // layers is the architecture: a package may import packages of this module that stand on a line further down, and, where its own line
 // says so, ones that stand before it on the same line ("a < b": b may import a). The lines between the dashes have no names in code.
 const layers = `
-cmd:        cmd/oar cmd/wherry cmd/wherryd cmd/wherry-verify
-edges:      client < cli
+cmd:        cmd/oar cmd/wherry cmd/wherryd cmd/wherry-build cmd/wherry-verify
+edges:      client buildopt < cli buildclient
 edges:      api/docker
 upper:      verify
 upper:      monitor files < disk

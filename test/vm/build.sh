@@ -57,7 +57,7 @@ cp "$here/guest/inittab" disk/etc/; install -m 755 "$here/guest/start" disk/etc/
 printf 'root:x:0:0:root:/root:/bin/sh\n' >disk/etc/passwd; printf 'root:x:0:\n' >disk/etc/group
 printf '127.0.0.1 localhost\n' >disk/etc/hosts; printf 'nameserver 127.0.0.1\n' >disk/etc/resolv.conf
 printf 'version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: /var/lib/registry}}\nhttp: {addr: "127.0.0.1:5000"}\n' >disk/etc/registry.yml
-cp "$repo"/bin/{wherry,wherryd,wherry-verify,oar} "$(command -v docker)" "$(command -v docker-registry)" disk/bin/
+cp "$repo"/bin/{wherry,wherryd,wherry-build,wherry-verify,oar} "$(command -v docker)" "$(command -v docker-registry)" disk/bin/
 # The registry is the one program here that wants shared libraries.
 ldd "$(command -v docker-registry)" | grep -o '/[^ ]*' | while read -r lib; do cp -L --parents "$lib" disk/; done
 (cd "$repo" && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$work/disk/bin/agent" ./test/vm/agent)

@@ -1,0 +1,23 @@
+// Command wherry-build builds images for `wherry build` and `wherry builder`, which start it: it links BuildKit's client, and wherry stays small.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"wherry.dev/wherry/internal/buildclient"
+	"wherry.dev/wherry/internal/version"
+)
+
+func main() {
+	if len(os.Args) == 2 && os.Args[1] == "--version" {
+		fmt.Println("wherry-build", version.Version)
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // who asks twice is not kept waiting
+	os.Exit(buildclient.Main(ctx, os.Args[1:]))
+}

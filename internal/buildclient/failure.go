@@ -1,0 +1,145 @@
+package buildclient
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
+	solver "github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/util/grpcerrors"
+	"google.golang.org/grpc/codes"
+)
+
+// interrupted is the exit status of a program that was told to end by a key.
+const interrupted = 130
+
+// failure makes of a failed build what a person needs: what went wrong, where in which file, and what to do. The exit status is that of the
+// command that failed.
+func (j *job) failure(ctx context.Context, err error) error {
+	if ctx.Err() != nil || grpcerrors.Code(err) == codes.Canceled {
+		return &ExitError{Code: interrupted, Cause: errors.New("the build was interrupted; nothing is left of it but cache")}
+	}
+	var text strings.Builder
+	code := 1
+	var exit *gatewaypb.ExitError
+	failed := j.watch.failed()
+	switch {
+	case errors.As(err, &exit) && exit.ExitCode != gatewaypb.UnknownExitStatus && failed != nil:
+		code = int(exit.ExitCode)
+		j.printTail(failed)
+		fmt.Fprintf(&text, "%s: exit status %d", failed.Name, code)
+	default:
+		text.WriteString(plain(err).Error())
+	}
+	for _, s := range solver.Sources(err) {
+		if e := excerpt(s, text.String()); e != "" {
+			text.WriteString("\n" + e)
+		}
+	}
+	if hint := j.missing(err, failed); hint != "" {
+		text.WriteString("\n" + hint)
+	}
+	return &ExitError{Code: code, Cause: errors.New(text.String())}
+}
+
+// printTail shows what a failed step printed last, where the way of showing progress does not do so.
+func (j *job) printTail(s *step) {
+	if mode := j.o.ProgressMode(); mode != "quiet" && mode != "rawjson" {
+		return
+	}
+	lines := bytes.Split(bytes.TrimRight(s.tail, "\n"), []byte("\n"))
+	lines = lines[max(0, len(lines)-10):]
+	fmt.Fprintf(j.c.Err, "%s\n", bytes.Join(lines, []byte("\n")))
+}
+
+// plain is an error without the words that the ways it came by put before it.
+func plain(err error) error {
+	text := err.Error()
+	for _, word := range []string{"failed to solve: ", "listing workers for Build: ", "failed to run Build function: "} {
+		text = strings.TrimPrefix(text, word)
+	}
+	for strings.HasPrefix(text, "rpc error: code = ") {
+		_, rest, ok := strings.Cut(text, " desc = ")
+		if !ok {
+			break
+		}
+		text = rest
+	}
+	text = strings.TrimPrefix(text, "dockerfile parse error on ")
+	return &plainError{text: text, err: err}
+}
+
+type plainError struct {
+	text string
+	err  error
+}
+
+func (e *plainError) Error() string { return e.text }
+func (e *plainError) Unwrap() error { return e.err }
+
+// around so many lines stand before and behind those that are meant.
+const around = 2
+
+// excerpt shows the lines that an error is about, and a caret below the word in them that it is about.
+func excerpt(s *solver.Source, message string) string {
+	if s.Info == nil || len(s.Ranges) == 0 {
+		return ""
+	}
+	lines := strings.Split(strings.TrimRight(string(s.Info.Data), "\n"), "\n")
+	first, last := len(lines)+1, 0
+	for _, r := range s.Ranges {
+		first = min(first, int(r.Start.Line))
+		last = max(last, int(r.Start.Line), int(r.End.Line))
+	}
+	last = min(last, len(lines))
+	if first < 1 || first > last {
+		return ""
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s:%d\n", s.Info.Filename, first)
+	pointed := false
+	for n := max(1, first-around); n <= min(len(lines), last+around); n++ {
+		line := strings.ReplaceAll(strings.TrimRight(lines[n-1], "\r"), "\t", "    ")
+		mark := " "
+		if n >= first && n <= last {
+			mark = ">"
+		}
+		fmt.Fprintf(&b, "%s %3d | %s\n", mark, n, line)
+		if at, width := pointAt(line, message); mark == ">" && !pointed && (at >= 0 || n == last) {
+			fmt.Fprintf(&b, "      | %s%s\n", strings.Repeat(" ", max(at, indent(line))), strings.Repeat("^", max(1, width)))
+			pointed = true
+		}
+	}
+	return strings.TrimRight(b.String(), "\n")
+}
+
+func indent(line string) int { return len(line) - len(strings.TrimLeft(line, " ")) }
+
+// pointAt finds the word of a line that a message names: what it quotes, or what stands behind its last colon. -1 is nowhere.
+func pointAt(line, message string) (at, width int) {
+	var words []string
+	for i, part := range strings.Split(message, `"`) {
+		if i%2 == 1 {
+			words = append(words, part, strings.TrimPrefix(part, "/"))
+		}
+	}
+	for _, after := range []string{"unknown instruction: ", "unknown flag: ", "invalid argument: "} {
+		if _, rest, ok := strings.Cut(message, after); ok {
+			word, _, _ := strings.Cut(rest, " ")
+			word, _, _ = strings.Cut(word, "\n")
+			words = append(words, "--"+strings.TrimLeft(word, "-"), word)
+		}
+	}
+	for _, w := range words {
+		if w == "" {
+			continue
+		}
+		if at := strings.Index(strings.ToLower(line), strings.ToLower(w)); at >= 0 {
+			return at, len(w)
+		}
+	}
+	return -1, 0
+}

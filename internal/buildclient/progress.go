@@ -1,0 +1,116 @@
+package buildclient
+
+import (
+	"context"
+	"io"
+	"strings"
+
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/util/progress/progressui"
+	"github.com/opencontainers/go-digest"
+)
+
+// watcher shows what the engine tells of a build, and keeps of it what is wanted at its end.
+type watcher struct {
+	display progressui.Display
+	order   []*step
+	steps   map[digest.Digest]*step
+	hushed  chan chan struct{} // who asks for silence is told when it is there
+	over    chan struct{}      // closed when nothing more comes
+}
+
+// step is a vertex of BuildKit's graph, as it was told of last.
+type step struct {
+	client.Vertex
+	tail []byte // the end of what it printed
+}
+
+// keepOutput of each step is so long.
+const keepOutput = 8 << 10
+
+func newWatcher(out io.Writer, mode string, question bool) (*watcher, error) {
+	w := &watcher{steps: map[digest.Digest]*step{}, hushed: make(chan chan struct{}), over: make(chan struct{})}
+	if question && (mode == "auto" || mode == "tty") {
+		mode = "quiet" // the answer is what is asked for
+	}
+	var err error
+	w.display, err = progressui.NewDisplay(out, progressui.DisplayMode(mode))
+	return w, err
+}
+
+// follow reads until the channel is closed.
+func (w *watcher) follow(ctx context.Context, from <-chan *client.SolveStatus) error {
+	shown := make(chan *client.SolveStatus)
+	done := make(chan error, 1)
+	go func() {
+		_, err := w.display.UpdateFrom(ctx, shown)
+		for range shown { // after an error nobody may be kept waiting
+		}
+		done <- err
+	}()
+	silent := false
+	silence := func() (err error) {
+		if !silent {
+			silent = true
+			close(shown)
+			err = <-done
+		}
+		return err
+	}
+	defer close(w.over)
+	for {
+		select {
+		case s, ok := <-from:
+			if !ok {
+				return silence()
+			}
+			w.note(s)
+			if !silent {
+				shown <- s
+			}
+		case told := <-w.hushed:
+			_ = silence()
+			close(told)
+		}
+	}
+}
+
+// hush ends what is shown, for somebody else to have the terminal. It returns when the last line is written.
+func (w *watcher) hush() {
+	told := make(chan struct{})
+	select {
+	case w.hushed <- told:
+		<-told
+	case <-w.over:
+	}
+}
+
+func (w *watcher) note(s *client.SolveStatus) {
+	for _, v := range s.Vertexes {
+		known := w.steps[v.Digest]
+		if known == nil {
+			known = &step{}
+			w.steps[v.Digest] = known
+			w.order = append(w.order, known)
+		}
+		known.Vertex = *v
+	}
+	for _, l := range s.Logs {
+		if known := w.steps[l.Vertex]; known != nil {
+			known.tail = append(known.tail, l.Data...)
+			if n := len(known.tail); n > 2*keepOutput {
+				known.tail = append(known.tail[:0], known.tail[n-keepOutput:]...)
+			}
+		}
+	}
+}
+
+// failed is the step that ended the build, nil where none did.
+func (w *watcher) failed() *step {
+	for _, s := range w.order {
+		if s.Error != "" && !strings.Contains(s.Error, context.Canceled.Error()) {
+			return s
+		}
+	}
+	return nil
+}
