@@ -73,7 +73,7 @@ func (c *Client) command(ctx context.Context, name string, args []string) error 
 		}
 		o.Context = fs.Arg(0)
 		if err := o.Validate(); err != nil {
-			return &ExitError{Code: 125, Cause: err}
+			return err
 		}
 		return c.Build(ctx, &o)
 	}

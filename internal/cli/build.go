@@ -34,7 +34,7 @@ func buildCommand(app *App) *cobra.Command {
 	c := &cobra.Command{Use: "build [OPTIONS] PATH|URL|-", Args: exactly(1), Long: buildHelp, RunE: func(cmd *cobra.Command, args []string) error {
 		o.Context = args[0]
 		if err := o.Validate(); err != nil {
-			return &exitError{125, err}
+			return err
 		}
 		return handOver(app, "build", cmd.Flags(), args)
 	}}
