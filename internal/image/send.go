@@ -111,7 +111,7 @@ func (t *sending) blob(ctx context.Context, d ocispec.Descriptor) error {
 	}
 	defer r.Close()
 	say("Preparing")
-	up := registry.Upload{Descriptor: d, Content: r, From: t.lenders(d.Digest)}
+	up := registry.Upload{Descriptor: d, Content: r, From: func() []string { return t.lenders(d.Digest) }}
 	if layer && t.o.Progress != nil {
 		told := int64(0)
 		up.Sent = func(have int64) {

@@ -126,6 +126,9 @@ func (a *authorizer) Authorize(ctx context.Context, req *http.Request) error {
 	return nil
 }
 
+// mostRefusals of one request are answered, wherever it is redirected to.
+const mostRefusals = 6
+
 // AddResponses learns from a 401 what its host wants. An error ends the request.
 func (a *authorizer) AddResponses(_ context.Context, responses []*http.Response) error {
 	last := responses[len(responses)-1]
@@ -138,6 +141,9 @@ func (a *authorizer) AddResponses(_ context.Context, responses []*http.Response)
 	host := last.Request.URL.Host
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if len(responses) > mostRefusals {
+		return a.denied()
+	}
 	for _, c := range auth.ParseAuthHeader(last.Header) {
 		if c.Scheme != auth.BasicAuth && c.Scheme != auth.BearerAuth {
 			continue

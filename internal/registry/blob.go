@@ -19,25 +19,25 @@ const (
 	// progress is how much a download has to bring for its failures before that to be forgotten.
 	progress = 1 << 20
 
-	// trickle is how much has to come within the time of patience: a registry that sends a byte now and then is as good as gone.
+	// trickle is how much of an answer has to come within the time of patience: a registry that sends a byte now and then is as good as gone.
 	trickle = 4 << 10
+
+	// breaks of a download are how many may be before the registry itself is asked first, and its mirrors after it.
+	breaks = 2
 )
 
 // blob is a download that goes on where it stopped.
 type blob struct {
 	size, at int64
-	patience time.Duration
 	cancel   context.CancelCauseFunc
-	open     func(at int64) (io.ReadCloser, func(error), error)
+	open     func(at int64) (io.ReadCloser, error)
 	wait     func(failed int, err error) error
 
 	body   io.ReadCloser // nil: to be opened
-	end    func(error)   // ends body with a cause
 	failed int
-	since  int64         // bytes since the last failure
-	quota  int64         // bytes that have to come yet
-	left   time.Duration // until when
-	err    error         // that it ended with
+	broke  int   // how often it has broken off in the middle
+	since  int64 // bytes since the last failure
+	err    error // that it ended with
 }
 
 func (b *blob) Read(p []byte) (int, error) {
@@ -54,7 +54,8 @@ func (b *blob) Read(p []byte) (int, error) {
 				continue
 			}
 		}
-		n, err := b.read(p)
+		// One byte more than is expected, so that more than that is seen.
+		n, err := b.body.Read(p[:min(int64(len(p)), b.size-b.at+1)])
 		b.at += int64(n)
 		if b.since += int64(n); b.since >= progress {
 			b.failed = 0
@@ -73,6 +74,7 @@ func (b *blob) Read(p []byte) (int, error) {
 			err = io.ErrUnexpectedEOF
 		}
 		b.disconnect()
+		b.broke++
 		b.recover(err)
 		if n > 0 {
 			return n, nil
@@ -80,37 +82,18 @@ func (b *blob) Read(p []byte) (int, error) {
 	}
 }
 
-// read reads from the connection, and ends it when too little has come for too long. The time in which nobody reads does not count.
-func (b *blob) read(p []byte) (int, error) {
-	if b.quota <= 0 {
-		b.quota, b.left = min(trickle, max(b.size-b.at, 1)), b.patience
-	}
-	stalled := fmt.Errorf("the registry has sent nothing for %s: %w", b.patience, errdefs.ErrUnavailable)
-	timer := time.AfterFunc(b.left, func() { b.end(stalled) })
-	began := time.Now()
-	// One byte more than is expected, so that more than that is seen.
-	n, err := b.body.Read(p[:min(int64(len(p)), b.size-b.at+1)])
-	if !timer.Stop() && err != nil && !errors.Is(err, io.EOF) {
-		err = stalled
-	}
-	b.left -= time.Since(began)
-	b.quota -= int64(n)
-	return n, err
-}
-
 func (b *blob) connect() error {
-	body, end, err := b.open(b.at)
+	body, err := b.open(b.at)
 	if err != nil {
 		return err
 	}
-	b.body, b.end, b.quota = body, end, 0
+	b.body = body
 	return nil
 }
 
 func (b *blob) disconnect() {
 	if b.body != nil {
 		b.body.Close()
-		b.end(nil)
 		b.body = nil
 	}
 }

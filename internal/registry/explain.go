@@ -29,13 +29,15 @@ func Explain(what, host string, err error) error {
 		return nil
 	case errors.Is(err, context.Canceled):
 		return err
-	case errdefs.IsNotFound(err):
+	case status == http.StatusNotFound, err == errdefs.ErrNotFound: // what is missing here is told as it is
 		return fmt.Errorf("%s: manifest unknown: the registry has no such repository or tag, or hides it: check the spelling, or log in: %w", what, errdefs.ErrNotFound)
 	case errors.Is(err, docker.ErrInvalidAuthorization), status == http.StatusUnauthorized, status == http.StatusForbidden:
 		verb, _, _ := strings.Cut(what, " ")
 		text = fmt.Sprintf("%s: %s access denied: the registry refuses this login, or none was given: run `wherry login %s`", what, verb, host)
 		if held := (*withheldError)(nil); errors.As(err, &held) {
 			text = fmt.Sprintf("%s: %s access denied: %s", what, verb, held)
+		} else if said := (*StatusError)(nil); errors.As(err, &said) && said.Said != "" {
+			text += fmt.Sprintf(" (it says: %s)", said.Said)
 		}
 		return &explained{text, []error{err, errdefs.ErrPermissionDenied}}
 	case status == http.StatusTooManyRequests:

@@ -59,15 +59,19 @@ func (f *Fetcher) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadClose
 	return f.blob(ctx, d, 0)
 }
 
-// Distrust tells that what came for a digest was something else. Who served it is not asked for it again; false: nobody did, or nobody
-// else is left.
+// Distrust tells that what came for a digest was something else. Who served it is not asked for it again: the mirrors that did, and the
+// registry itself where none of them is new. false: nobody did, or nobody else is left.
 func (f *Fetcher) Distrust(d digest.Digest) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.served[d]) == 0 {
 		return false
 	}
-	f.bad[d] = append(f.bad[d], f.served[d]...)
+	liars := slices.DeleteFunc(slices.Clone(f.served[d]), func(e *endpoint) bool { return !e.mirror || slices.Contains(f.bad[d], e) })
+	if len(liars) == 0 {
+		liars = f.served[d]
+	}
+	f.bad[d] = append(f.bad[d], liars...)
 	delete(f.served, d)
 	return slices.ContainsFunc(f.endpoints, func(e *endpoint) bool { return !slices.Contains(f.bad[d], e) })
 }
@@ -87,8 +91,14 @@ func (f *Fetcher) blob(ctx context.Context, d ocispec.Descriptor, offset int64) 
 		return nil, fmt.Errorf("read %s from %d of %d bytes: %w", d.Digest, offset, d.Size, errdefs.ErrInvalidArgument)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	b := &blob{size: d.Size, at: offset, patience: f.c.pool.o.Patience, cancel: cancel}
-	b.open = func(at int64) (io.ReadCloser, func(error), error) { return f.openAny(ctx, d, at) }
+	b := &blob{size: d.Size, at: offset, cancel: cancel}
+	b.open = func(at int64) (io.ReadCloser, error) {
+		from := f.candidates(d.Digest)
+		if b.broke >= breaks {
+			slices.SortStableFunc(from, func(x, y *endpoint) int { return x.rank() - y.rank() })
+		}
+		return f.openAny(ctx, from, d, at)
+	}
 	wait := f.c.pool.o.Pause
 	b.wait = func(failed int, err error) error {
 		wait := wait << (failed - 1)
@@ -105,10 +115,9 @@ func (f *Fetcher) blob(ctx context.Context, d ocispec.Descriptor, offset int64) 
 	return b, nil
 }
 
-// openAny opens d at an offset at the first endpoint that has it. Its second result ends the download with a cause.
-func (f *Fetcher) openAny(ctx context.Context, d ocispec.Descriptor, at int64) (io.ReadCloser, func(error), error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	r, err := first(f.candidates(d.Digest), func(e *endpoint) (io.ReadCloser, error) {
+// openAny opens d at an offset at the first endpoint that has it.
+func (f *Fetcher) openAny(ctx context.Context, from []*endpoint, d ocispec.Descriptor, at int64) (io.ReadCloser, error) {
+	return first(from, func(e *endpoint) (io.ReadCloser, error) {
 		r, err := e.open(ctx, d, at)
 		if err == nil {
 			f.mu.Lock()
@@ -117,10 +126,6 @@ func (f *Fetcher) openAny(ctx context.Context, d ocispec.Descriptor, at int64) (
 		}
 		return r, err
 	})
-	if err != nil {
-		cancel(nil)
-	}
-	return r, cancel, err
 }
 
 // open reads d from an offset on at one endpoint.
@@ -146,7 +151,10 @@ func (e *endpoint) open(ctx context.Context, d ocispec.Descriptor, at int64) (io
 	if at > 0 && resp.StatusCode == http.StatusOK { // it knows no parts
 		if _, err := io.CopyN(io.Discard, resp.Body, at); err != nil {
 			resp.Body.Close()
-			return nil, fmt.Errorf("read up to byte %d: %w", at, io.ErrUnexpectedEOF)
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, fmt.Errorf("read up to byte %d: %w", at, err)
 		}
 	}
 	return resp.Body, nil

@@ -31,6 +31,7 @@ func TestHostileAnswers(t *testing.T) {
 		w.Header().Set("Docker-Content-Digest", img.root.Digest.String())
 		w.Header().Set("Content-Length", fmt.Sprint(len(img.manifest)))
 	}
+	var places atomic.Int32
 	rows := []struct {
 		name, says string
 		serve      func(w http.ResponseWriter, r *http.Request)
@@ -94,6 +95,31 @@ func TestHostileAnswers(t *testing.T) {
 			}
 			w.WriteHeader(http.StatusUnauthorized)
 		}},
+		{"401 at ever new places", "access denied", func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.Host, "127.") {
+				name := []byte("localhost")
+				for i, n := 0, places.Add(1); i < len(name); i, n = i+1, n/2 {
+					name[i] -= byte(n%2) * ('a' - 'A')
+				}
+				_, port, _ := strings.Cut(r.Host, ":")
+				http.Redirect(w, r, "http://"+string(name)+":"+port+r.URL.Path, http.StatusTemporaryRedirect)
+				return
+			}
+			if strings.HasSuffix(r.URL.Path, "/token") {
+				_, _ = io.WriteString(w, `{"token":"x"}`)
+				return
+			}
+			w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+r.Host+`/token"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		}},
+		{"a manifest that stands still", "has sent nothing", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/plain") // it has to be read to be known
+			if r.Method == http.MethodGet {
+				_, _ = io.WriteString(w, "{")
+				w.(http.Flusher).Flush()
+				<-r.Context().Done()
+			}
+		}},
 		{"a token service without end", "token service", func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/token" {
 				endless(w, r)
@@ -121,7 +147,7 @@ func TestHostileAnswers(t *testing.T) {
 			}))
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			err := img.pull(ctx, quick(Options{Answer: time.Second}).Client(ctx, parsed(t, host+"/a/b:1"), nil))
+			err := img.pull(ctx, quick(Options{Answer: time.Second, Patience: time.Second}).Client(ctx, parsed(t, host+"/a/b:1"), nil))
 			err = Explain("pull a/b:1", host, err)
 			if err == nil || !strings.Contains(err.Error(), row.says) || strings.ContainsAny(err.Error(), "\n\x1b") || len(err.Error()) > 700 || ctx.Err() != nil {
 				t.Errorf("%v", err)

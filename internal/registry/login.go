@@ -41,6 +41,9 @@ func (p *Pool) Login(ctx context.Context, a registry.AuthConfig) (registry.AuthR
 		}
 		return registry.AuthResponse{}, fmt.Errorf("login to %s: unauthorized: incorrect username or password: %w", domain, errdefs.ErrUnauthenticated)
 	}
+	if statusOf(err) == http.StatusNotFound {
+		return registry.AuthResponse{}, fmt.Errorf("login to %s: this is no registry: it has no %s: %w", domain, at.Path, errdefs.ErrInvalidArgument)
+	}
 	if err != nil {
 		return registry.AuthResponse{}, Explain("login "+domain, domain, err)
 	}

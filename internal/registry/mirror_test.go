@@ -351,3 +351,74 @@ func TestTrickles(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestMirrorsThatBreakAgainAndAgain: after a while the registry itself is asked, from where the mirror stopped.
+func TestMirrorsThatBreakAgainAndAgain(t *testing.T) {
+	layer := sample(2 << 20)
+	serve := func(most int) (string, *atomic.Int32) {
+		var asked atomic.Int32
+		return served(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked.Add(1)
+			from := 0
+			if s := r.Header.Get("Range"); s != "" {
+				fmt.Sscanf(s, "bytes=%d-", &from)
+				w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(layer)-1, len(layer)))
+			}
+			w.Header().Set("Content-Length", fmt.Sprint(len(layer)-from))
+			if from > 0 {
+				w.WriteHeader(http.StatusPartialContent)
+			}
+			end := min(from+most, len(layer))
+			_, _ = w.Write(layer[from:end])
+			if end < len(layer) {
+				w.(http.Flusher).Flush()
+				panic(http.ErrAbortHandler)
+			}
+		})), &asked
+	}
+	home, atHome := serve(len(layer))
+	mirror, atMirror := serve(1000)
+	pool := quick(Options{HostDirs: []string{hostsFile(t, home, fmt.Sprintf("server = \"http://%s\"\n[host.\"http://%s\"]\ncapabilities = [\"pull\"]\n", home, mirror))}})
+	f, err := pool.Client(t.Context(), parsed(t, home+"/a/b:1"), nil).Fetcher(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := readAll(f, t.Context(), described("", layer), 0)
+	if err != nil || !bytes.Equal(b, layer) || atHome.Load() != 1 || atMirror.Load() < 2 {
+		t.Errorf("%d bytes, %v, %d requests to the mirror and %d to the registry", len(b), err, atMirror.Load(), atHome.Load())
+	}
+}
+
+// TestHalfALie: of a mirror that sends a wrong half and breaks off, and the registry that sends the rest, the mirror is the liar.
+func TestHalfALie(t *testing.T) {
+	layer := sample(1 << 20)
+	home := served(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(layer))
+	}))
+	var asked atomic.Int32
+	mirror := served(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked.Add(1) > 1 {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(len(layer)))
+		_, _ = w.Write(make([]byte, len(layer)/2))
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	}))
+	pool := quick(Options{HostDirs: []string{hostsFile(t, home, fmt.Sprintf("server = \"http://%s\"\n[host.\"http://%s\"]\ncapabilities = [\"pull\"]\n", home, mirror))}})
+	f, err := pool.Client(t.Context(), parsed(t, home+"/a/b:1"), nil).Fetcher(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := described("", layer)
+	if b, err := readAll(f, t.Context(), d, 0); err != nil || bytes.Equal(b, layer) || !f.Distrust(d.Digest) {
+		t.Fatalf("%d bytes, %v", len(b), err)
+	}
+	if b, err := readAll(f, t.Context(), d, 0); err != nil || !bytes.Equal(b, layer) || asked.Load() != 2 {
+		t.Errorf("%d bytes, %v, the mirror was asked %d times", len(b), err, asked.Load())
+	}
+	if f.Distrust(d.Digest) {
+		t.Error("there is nobody left to ask")
+	}
+}

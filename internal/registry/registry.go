@@ -28,7 +28,7 @@ type Options struct {
 	Insecure []string      // hosts and networks whose certificates are not checked, and which may be spoken to over plain HTTP; loopback always may
 	HostDirs []string      // folders with <host>/ca.crt, client certificates, or hosts.toml; nil: Docker's, containerd's and Wherry's in /etc
 	Pause    time.Duration // before what failed is tried again; doubles; 0: 200 ms
-	Patience time.Duration // how long a registry may send nothing in the middle of a download; 0: a minute
+	Patience time.Duration // how long a registry may send next to nothing in the middle of an answer; 0: a minute
 	Answer   time.Duration // how long it may take to begin an answer, or to take what is sent; 0: a minute
 	Chunk    int64         // size of the parts of an upload to a registry that takes no large ones; 0: 16 MiB
 }
@@ -101,6 +101,14 @@ type endpoint struct {
 	client *http.Client
 }
 
+// rank puts the registry itself before its mirrors.
+func (e *endpoint) rank() int {
+	if e.mirror {
+		return 1
+	}
+	return 0
+}
+
 func (p *Pool) endpoint(s *settings, r ref.Reference, creds *registry.AuthConfig) (*endpoint, error) {
 	home, err := p.transport(s)
 	if err != nil {
@@ -128,7 +136,7 @@ func (p *Pool) endpoint(s *settings, r ref.Reference, creds *registry.AuthConfig
 		answer = min(answer, 20*time.Second) // there is somebody else to ask
 	}
 	way := &route{home: home, away: away, loose: loose, plain: p.plain}
-	transport := patient{answering{way, answer}, p.o.Pause, tries}
+	transport := patient{answering{way, answer, p.o.Patience}, p.o.Pause, tries}
 	e.auth = newAuthorizer(at, plain, creds, transport)
 	e.auth.header = s.header
 	way.isHome = e.auth.isHome

@@ -103,7 +103,7 @@ func (e *endpoint) ask(ctx context.Context, r request, good ...int) (*http.Respo
 
 // drain lets a connection be used again: the rest of a small answer is read.
 func drain(resp *http.Response) {
-	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
+	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10)
 	resp.Body.Close()
 }
 
@@ -166,24 +166,28 @@ func clip(s string) string {
 // first asks endpoints one after the other until one has an answer. Of their errors the registry's own counts; those of mirrors are told
 // beside it.
 func first[T any](endpoints []*endpoint, ask func(*endpoint) (T, error)) (T, error) {
+	var none T
+	var own error
 	var mirrors []string
 	for i, e := range endpoints {
 		v, err := ask(e)
-		if err == nil {
-			return v, nil
-		}
-		if i == len(endpoints)-1 || errors.Is(err, context.Canceled) {
-			if len(mirrors) > 0 {
-				err = &mirroredError{err, strings.Join(mirrors, "; ")}
-			}
+		if err == nil || errors.Is(err, context.Canceled) {
 			return v, err
 		}
-		if !errdefs.IsNotFound(err) {
+		switch {
+		case !e.mirror, own == nil && i == len(endpoints)-1:
+			own = err
+		case !errdefs.IsNotFound(err):
 			mirrors = append(mirrors, fmt.Sprintf("mirror %s: %v", e.host, err))
 		}
 	}
-	var none T
-	return none, errdefs.ErrNotFound
+	switch {
+	case own == nil:
+		return none, errdefs.ErrNotFound
+	case len(mirrors) > 0:
+		return none, &mirroredError{own, strings.Join(mirrors, "; ")}
+	}
+	return none, own
 }
 
 // mirroredError is the registry's error, with those of its mirrors beside it.

@@ -103,7 +103,7 @@ func (i image) push(ctx context.Context, c *Client, from ...string) (Outcome, er
 	if _, err := p.Blob(ctx, Upload{Descriptor: described("", i.config), Content: bytes.NewReader(i.config)}); err != nil {
 		return Outcome{}, err
 	}
-	how, err := p.Blob(ctx, Upload{Descriptor: described("", i.layer), Content: bytes.NewReader(i.layer), From: from})
+	how, err := p.Blob(ctx, Upload{Descriptor: described("", i.layer), Content: bytes.NewReader(i.layer), From: func() []string { return from }})
 	if err != nil {
 		return how, err
 	}

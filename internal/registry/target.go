@@ -50,7 +50,7 @@ func (t *Target) Blob(ctx context.Context, d ocispec.Descriptor, lender string, 
 	}
 	u := Upload{Descriptor: d, Content: &reopened{open: open}}
 	if lender != "" {
-		u.From = []string{lender}
+		u.From = func() []string { return []string{lender} }
 	}
 	how, err := p.Blob(ctx, u)
 	return how.Existed || how.Mounted != "", err

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -116,22 +117,30 @@ func (t *tlsSettings) config() (*tls.Config, error) {
 	return c, nil
 }
 
-// answering gives up on a registry that does not begin to answer, or that takes no more of what is sent.
+// answering gives up on a registry that does not begin to answer, that takes no more of what is sent, or whose answer stands still.
 type answering struct {
-	next  http.RoundTripper
-	limit time.Duration
+	next     http.RoundTripper
+	limit    time.Duration // to begin an answer, or to take a piece of what is sent
+	patience time.Duration // for a trickle of the answer
 }
+
+// atTheEnd is how many times longer a registry may take for what it does with all that was sent.
+const atTheEnd = 10
 
 func (a answering) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(r.Context())
-	late := fmt.Errorf("%s has not answered for %s: %w", r.URL.Host, a.limit, errdefs.ErrUnavailable)
-	timer := time.AfterFunc(a.limit, func() { cancel(late) })
+	limit, empty := a.limit, r.Body == nil || r.Body == http.NoBody
+	if empty && r.Method == http.MethodPut { // it ends an upload
+		limit *= atTheEnd
+	}
+	late := fmt.Errorf("%s has not answered for %s: %w", r.URL.Host, limit, errdefs.ErrUnavailable)
+	clock := &clock{timer: time.AfterFunc(limit, func() { cancel(late) })}
 	r = r.Clone(ctx)
-	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = &sending{r.Body, timer, a.limit}
+	if !empty {
+		r.Body = &sending{r.Body, clock, a.limit}
 	}
 	resp, err := a.next.RoundTrip(r)
-	timer.Stop()
+	clock.end()
 	if err != nil {
 		if context.Cause(ctx) == late {
 			err = late
@@ -139,31 +148,75 @@ func (a answering) RoundTrip(r *http.Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, err
 	}
-	resp.Body = &answer{resp.Body, cancel}
+	resp.Body = &answer{ReadCloser: resp.Body, cancel: cancel, patience: a.patience, cause: func() error { return context.Cause(ctx) }}
 	return resp, nil
 }
 
-// sending gives time anew with each piece that is taken, and more for what a registry does at the end with all of them.
+// clock is the time until an answer: a body that is still being sent then does not wind it up again.
+type clock struct {
+	timer *time.Timer
+	over  atomic.Bool
+}
+
+func (c *clock) end() {
+	c.over.Store(true)
+	c.timer.Stop()
+}
+
+func (c *clock) give(d time.Duration) {
+	if c.timer.Reset(d); c.over.Load() {
+		c.timer.Stop()
+	}
+}
+
+// sending gives time anew with each piece that is taken, and more for what a registry does at the end with all of them. How long it takes
+// to read a piece is not the registry's fault.
 type sending struct {
 	io.ReadCloser
-	timer *time.Timer
+	clock *clock
 	limit time.Duration
 }
 
 func (s *sending) Read(b []byte) (int, error) {
+	s.clock.timer.Stop()
 	n, err := s.ReadCloser.Read(b)
 	limit := s.limit
 	if err != nil {
-		limit *= 10
+		limit *= atTheEnd
 	}
-	s.timer.Reset(limit)
+	s.clock.give(limit)
 	return n, err
 }
 
-// answer ends its request's context with its body.
+// answer is an answer's body. It breaks off when too little of it has come for too long; the time in which nobody reads does not count. Its
+// request's context ends with it.
 type answer struct {
 	io.ReadCloser
-	cancel context.CancelCauseFunc
+	patience time.Duration
+	cancel   context.CancelCauseFunc
+	cause    func() error // what has ended the request; nil: nothing
+
+	quota int64         // bytes that have to come yet
+	left  time.Duration // until when
+}
+
+func (a *answer) Read(b []byte) (int, error) {
+	if a.quota <= 0 {
+		a.quota, a.left = trickle, a.patience
+	}
+	stalled := fmt.Errorf("the registry has sent nothing for %s: %w", a.patience, errdefs.ErrUnavailable)
+	timer := time.AfterFunc(a.left, func() { a.cancel(stalled) })
+	began := time.Now()
+	n, err := a.ReadCloser.Read(b)
+	timer.Stop()
+	if err != nil && !errors.Is(err, io.EOF) {
+		if cause := a.cause(); cause != nil {
+			err = cause
+		}
+	}
+	a.left -= time.Since(began)
+	a.quota -= int64(n)
+	return n, err
 }
 
 func (a *answer) Close() error {

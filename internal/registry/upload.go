@@ -42,7 +42,7 @@ func (c *Client) Pusher(_ context.Context) (*Pusher, error) {
 type Upload struct {
 	ocispec.Descriptor
 	Content io.ReaderAt
-	From    []string         // repositories of the same registry that may have it
+	From    func() []string  // repositories of the same registry that may have it; nil: none. Asked once it is known that this one has it not
 	Sent    func(have int64) // hears how many bytes the registry is thought to have; nil: nobody does
 }
 
@@ -67,14 +67,17 @@ func (p *Pusher) Blob(ctx context.Context, u Upload) (Outcome, error) {
 		return Outcome{Existed: there}, err
 	}
 	s := &session{p: p, Upload: u}
+	if u.From != nil {
+		s.lenders = u.From()
+	}
+	best := int64(0)
 	for failed := 0; ; {
-		before := s.offset
 		err := s.step(ctx)
 		if err == nil && (s.done || s.mounted != "") {
 			return Outcome{Mounted: s.mounted}, nil
 		}
-		if s.offset-before >= progress {
-			failed = 0
+		if s.offset-best >= progress { // an upload that begins anew is none yet
+			failed, best = 0, s.offset
 		}
 		if err == nil {
 			continue
@@ -149,11 +152,13 @@ func sameDigest(resp *http.Response, d digest.Digest) error {
 type session struct {
 	Upload
 	p       *Pusher
+	lenders []string // that have not been asked yet
 	at      *url.URL // nil: not begun
 	offset  int64    // what the registry has
 	chunk   int64    // at most so much at once; 0: everything
 	resumed bool
 	unsure  bool // offset has to be asked for
+	ending  bool // all was to be there, and no answer said so: it may be
 	done    bool
 	mounted string
 }
@@ -161,6 +166,10 @@ type session struct {
 // step does what is next.
 func (s *session) step(ctx context.Context) error {
 	switch {
+	case s.ending:
+		there, err := s.p.has(ctx, "blobs", s.Digest)
+		s.ending, s.done = err != nil, there
+		return err
 	case s.at == nil:
 		return s.begin(ctx)
 	case s.unsure:
@@ -175,7 +184,7 @@ func (s *session) step(ctx context.Context) error {
 func (s *session) begin(ctx context.Context) error {
 	s.offset, s.resumed, s.unsure = 0, false, false
 	e := s.p.to
-	for i, from := range s.From {
+	for i, from := range s.lenders {
 		if i == maxMounts {
 			break
 		}
@@ -196,11 +205,11 @@ func (s *session) begin(ctx context.Context) error {
 			return nil
 		}
 		if resp.StatusCode == http.StatusAccepted {
-			s.From = nil // it lends nothing, and has begun an upload instead
+			s.lenders = nil // it lends nothing, and has begun an upload instead
 			return s.next(resp)
 		}
 	}
-	s.From = nil
+	s.lenders = nil
 	r := e.at(http.MethodPost, "blobs", "uploads")
 	r.url.Path += "/"
 	r.scope = e.scope("pull,push")
@@ -229,10 +238,10 @@ func (s *session) next(resp *http.Response) error {
 func (s *session) put(ctx context.Context) error {
 	resp, err := s.send(ctx, http.MethodPut, s.Size)
 	if err != nil {
-		s.unsure = true
+		s.unsure, s.ending = true, true
 		return err
 	}
-	drain(resp)
+	defer drain(resp)
 	switch status := resp.StatusCode; {
 	case status == http.StatusCreated, status == http.StatusOK, status == http.StatusNoContent:
 		s.told(s.Size)
@@ -245,6 +254,7 @@ func (s *session) put(ctx context.Context) error {
 		s.at = nil // what it had was not what it said
 		return fmt.Errorf("the registry has lost its place in the upload: %w: %w", newStatusError(resp), errdefs.ErrUnavailable)
 	}
+	s.ending = true
 	return s.refused(resp)
 }
 
@@ -254,12 +264,13 @@ func (s *session) patch(ctx context.Context) error {
 	if s.chunk > 0 {
 		end = min(end, s.offset+s.chunk)
 	}
+	sent := end
 	resp, err := s.send(ctx, http.MethodPatch, end)
 	if err != nil {
 		s.unsure = true
 		return err
 	}
-	drain(resp)
+	defer drain(resp)
 	if resp.StatusCode != http.StatusAccepted && resp.StatusCode != http.StatusNoContent && resp.StatusCode != http.StatusCreated {
 		if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
 			s.unsure = true
@@ -273,9 +284,13 @@ func (s *session) patch(ctx context.Context) error {
 		}
 		end = have
 	}
+	least := min(s.offset+progress, sent)
 	s.offset = end
 	s.told(end)
-	return s.next(resp)
+	if err := s.next(resp); err != nil || end >= least {
+		return err
+	}
+	return fmt.Errorf("the registry has taken next to nothing of what was sent: %w", errdefs.ErrUnavailable)
 }
 
 // refused decides what an unexpected answer means for the upload.
@@ -292,6 +307,11 @@ func (s *session) refused(resp *http.Response) error {
 // send sends the bytes up to end.
 func (s *session) send(ctx context.Context, method string, end int64) (*http.Response, error) {
 	e, at, begin := s.p.to, *s.at, s.offset
+	if end > begin { // content that has to come from elsewhere does so before the registry waits for it
+		if _, err := s.Content.ReadAt(make([]byte, 1), begin); err != nil && !errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("read %s: %w", s.Digest, err)
+		}
+	}
 	r := request{method: method, url: &at, header: http.Header{}, scope: e.scope("pull,push"), size: end - begin}
 	if method == http.MethodPut {
 		at.RawQuery = strings.TrimPrefix(at.RawQuery+"&digest="+url.QueryEscape(s.Digest.String()), "&")
