@@ -49,7 +49,12 @@ const (
 	permissionMask  = 0o7777
 	maxXattrsBytes  = 64 << 10
 	maxXattrsNumber = 1024
+	makerAt         = 64 // in the superblock: the volume's name, which says who wrote it
+	makerSize       = 16 // with a zero at its end
 )
+
+// Maker is the name of the Writer that an image is of: by the same one, the same files become the same bytes. It changes with these.
+const Maker = "wherry-1"
 
 // Errors of what was asked for. ErrDamaged comes from a Reader.
 var (

@@ -337,6 +337,7 @@ func (l *layout) super(uuid [16]byte) []byte {
 	le.PutUint32(b[36:], uint32(l.out.at>>l.bits))
 	le.PutUint32(b[40:], uint32(l.meta>>l.bits))
 	copy(b[48:64], uuid[:])
+	copy(b[makerAt:makerAt+makerSize-1], Maker)
 	le.PutUint32(b[4:], checksum(first, l.bits))
 	return first
 }

@@ -16,7 +16,9 @@ type Reader struct {
 	bits uint8
 	meta uint64
 	root uint64
-	inos uint64
+
+	// Maker is the name of the Writer that the image is of, "" before they had names.
+	Maker string
 }
 
 // Node is an inode of an image.
@@ -46,7 +48,8 @@ func NewReader(r io.ReaderAt, size int64) (*Reader, error) {
 	if sum != checksum(first, bits) {
 		return nil, fmt.Errorf("the superblock's checksum is wrong: %w", ErrDamaged)
 	}
-	s := &Reader{r: r, size: uint64(size), bits: bits, meta: uint64(le.Uint32(b[40:])) << bits, root: uint64(le.Uint16(b[14:])), inos: le.Uint64(b[16:])}
+	s := &Reader{r: r, size: uint64(size), bits: bits, meta: uint64(le.Uint32(b[40:])) << bits, root: uint64(le.Uint16(b[14:])),
+		Maker: string(bytes.TrimRight(b[makerAt:makerAt+makerSize], "\x00"))}
 	if uint64(le.Uint32(b[36:]))<<bits > s.size {
 		return nil, fmt.Errorf("it has %d bytes of %d: %w", size, uint64(le.Uint32(b[36:]))<<bits, ErrDamaged)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	registrytypes "github.com/moby/moby/api/types/registry"
@@ -61,6 +62,11 @@ func Check(ctx context.Context, s *Service, o CheckOptions) (CheckReport, error)
 		return CheckReport{}, err
 	}
 	defer done()
+	unlock, err := s.unpacking.lock(ctx, "check") // two would meet in their scratch
+	if err != nil {
+		return CheckReport{}, err
+	}
+	defer unlock()
 	if o.Progress == nil {
 		o.Progress = func(string, int64, int64) {}
 	}
@@ -246,7 +252,7 @@ func (c *check) layers(ctx context.Context) error {
 			}
 			c.seenLayers[chain] = true
 			c.o.Progress("layers", c.report.Layers, 0)
-			c.layer(ctx, chain, m.Layers[i], diffs[:i+1], c.users[d.Digest])
+			c.layer(ctx, chain, layerParts{m.Layers[i], diffs[:i+1]}, c.users[d.Digest])
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
@@ -265,8 +271,14 @@ func (c *check) manifests() (list []ocispec.Descriptor) {
 	return list
 }
 
+// layerParts are what a layer is made of: its blob, and its and the lower ones' content.
+type layerParts struct {
+	blob  ocispec.Descriptor
+	diffs []digest.Digest
+}
+
 // layer holds one against its tar.
-func (c *check) layer(ctx context.Context, chain string, blob ocispec.Descriptor, diffs []digest.Digest, users []string) {
+func (c *check) layer(ctx context.Context, chain string, parts layerParts, users []string) {
 	if _, err := c.s.snaps.Stat(ctx, chain); err != nil {
 		return // it is unpacked when somebody needs it
 	}
@@ -274,31 +286,92 @@ func (c *check) layer(ctx context.Context, chain string, blob ocispec.Descriptor
 		return
 	}
 	c.report.Layers++
-	tar := !c.bad[blob.Digest] && c.s.here(ctx, blob)
-	places, err := c.place(ctx, chain, tar)
-	if err != nil && !tar && c.o.Repair && c.s.dropped.has(blob.Digest) {
-		if err = restore(ctx, c.s, blob, login{}); err == nil {
-			defer func() { _ = c.s.content.Delete(context.WithoutCancel(ctx), blob.Digest) }()
-			tar = true
-			places, err = c.place(ctx, chain, tar)
-		}
-	}
 	damage := Damage{Kind: "layer", ID: chain, Users: users}
-	if file := c.imageOf(places, err); file != "" && tar {
-		c.image(ctx, file, layerParts{blob, diffs}, damage)
-		return
-	}
+	place, err := c.stored(ctx, chain)
 	if err != nil {
-		damage.What = "has lost its files: " + err.Error()
+		damage.What = "cannot be found: " + err.Error()
 		c.tell(damage)
 		return
 	}
-	if !tar {
+	lost := readable(ctx, place)
+	tar := !c.bad[parts.blob.Digest] && c.s.here(ctx, parts.blob)
+	if lost != nil && !tar && c.o.Repair && c.s.dropped.has(parts.blob.Digest) {
+		if err := restore(ctx, c.s, parts.blob, login{}); err == nil {
+			defer func() { _, _ = dropUnheld(context.WithoutCancel(ctx), c.s, parts.blob.Digest) }()
+			tar = true
+		} else {
+			damage.Why = err.Error()
+		}
+	}
+	switch {
+	case ctx.Err() != nil:
+	case tar && snapshot.IsImage(place):
+		c.image(ctx, place, parts, damage)
+	case tar && (lost == nil || c.o.Repair):
+		c.directory(ctx, place, parts, damage)
+	case lost != nil:
+		damage.What = "has lost its files: " + lost.Error()
+		c.tell(damage)
+	default:
 		c.report.Unverified++
-		return
+	}
+}
+
+// stored is where a layer lies on the disk, mounted or not, there or not.
+func (c *check) stored(ctx context.Context, chain string) (string, error) {
+	key := "check " + chain
+	view := func() ([]mount.Mount, error) {
+		return c.s.snaps.View(ctx, key, chain, snapshots.WithLabels(map[string]string{snapshot.AsStored: "yes"}))
+	}
+	mounts, err := view()
+	if errdefs.IsAlreadyExists(err) { // of a check that was cut off
+		if err = c.s.snaps.Remove(ctx, key); err == nil {
+			mounts, err = view()
+		}
+	}
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = c.s.snaps.Remove(context.WithoutCancel(ctx), key) }()
+	if len(mounts) != 1 || mounts[0].Type != snapshot.StoredMount {
+		return "", fmt.Errorf("mounts %v are not understood", mounts)
+	}
+	return mounts[0].Source, nil
+}
+
+// readable looks at what can be known of a layer without its tar.
+func readable(ctx context.Context, place string) error {
+	if snapshot.IsImage(place) {
+		return snapshot.CheckImage(ctx, place)
+	}
+	_, err := os.Stat(place)
+	return err
+}
+
+// below are the places of the layers below one, topmost first.
+func (c *check) below(ctx context.Context, diffs []digest.Digest) ([]string, error) {
+	last := len(diffs) - 1
+	if last == 0 {
+		return nil, nil
+	}
+	places, err := c.s.where(ctx, digest.Digest(chainID(diffs[:last])))
+	if err != nil {
+		return nil, fmt.Errorf("find the layers below: %w", err)
+	}
+	return places, nil
+}
+
+// directory holds a layer's directory against the one that its tar makes. In a repair it gets what it lacks, all of it where it is gone.
+func (c *check) directory(ctx context.Context, place string, parts layerParts, damage Damage) {
+	if _, err := os.Lstat(place); os.IsNotExist(err) {
+		if err := os.MkdirAll(place, 0o755); err != nil {
+			damage.What, damage.Why = "has lost its files", err.Error()
+			c.tell(damage)
+			return
+		}
 	}
 	n := 0
-	err = c.compare(ctx, places, blob, diffs, func(d mend.Difference) {
+	err := c.compare(ctx, place, parts, func(d mend.Difference) {
 		if n++; n <= 20 {
 			damage.Paths = append(damage.Paths, d.Path+": "+d.What)
 		}
@@ -314,33 +387,12 @@ func (c *check) layer(ctx context.Context, chain string, blob ocispec.Descriptor
 	c.tell(damage)
 }
 
-// place is where a layer and those below it are. In a repair its directory is made anew when it is gone and there is a tar to fill it from.
-func (c *check) place(ctx context.Context, chain string, tar bool) ([]string, error) {
-	key := "check " + chain
-	mounts, err := c.s.snaps.View(ctx, key, chain)
-	var gone *os.PathError // the snapshotter looks whether a layer's directory is there
-	if errors.As(err, &gone) && os.IsNotExist(gone) && strings.HasPrefix(gone.Path, c.s.root+"/") && !snapshot.IsImage(gone.Path) {
-		if !c.o.Repair || !tar {
-			return nil, gone
-		}
-		if err := os.Mkdir(gone.Path, 0o755); err != nil {
-			return nil, err
-		}
-		mounts, err = c.s.snaps.View(ctx, key, chain)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = c.s.snaps.Remove(context.WithoutCancel(ctx), key) }()
-	places, err := lowerDirs(mounts)
-	if err == nil && len(places) == 0 {
-		err = errdefs.ErrNotFound
-	}
-	return places, err
-}
-
 // compare unpacks a layer a second time, beside the first.
-func (c *check) compare(ctx context.Context, places []string, blob ocispec.Descriptor, diffs []digest.Digest, tell func(mend.Difference)) error {
+func (c *check) compare(ctx context.Context, place string, parts layerParts, tell func(mend.Difference)) error {
+	below, err := c.below(ctx, parts.diffs)
+	if err != nil {
+		return err
+	}
 	scratch := filepath.Join(c.s.root, scratchDir)
 	if err := errors.Join(os.RemoveAll(scratch), os.Mkdir(scratch, 0o700)); err != nil {
 		return err
@@ -350,17 +402,17 @@ func (c *check) compare(ctx context.Context, places []string, blob ocispec.Descr
 	if err := os.Mkdir(copied, 0o755); err != nil {
 		return err
 	}
-	dir, err := fslayer.NewDir(copied, fslayer.DirOptions{Base: len(diffs) == 1})
+	dir, err := fslayer.NewDir(copied, fslayer.DirOptions{Base: len(parts.diffs) == 1})
 	if err != nil {
 		return err
 	}
-	from, err := stored{c.s.store.blobs}.open(ctx, blob)
+	from, err := stored{c.s.store.blobs}.open(ctx, parts.blob)
 	if err != nil {
 		return errors.Join(err, dir.Close())
 	}
 	sums, err := fslayer.Unpack(ctx, from, dir)
-	if err == nil && sums.Diff != diffs[len(diffs)-1] {
-		err = fmt.Errorf("its tar is %s, the config says %s: %w", sums.Diff, diffs[len(diffs)-1], errdefs.ErrDataLoss)
+	if want := parts.diffs[len(parts.diffs)-1]; err == nil && sums.Diff != want {
+		err = fmt.Errorf("its tar is %s, the config says %s: %w", sums.Diff, want, errdefs.ErrDataLoss)
 	}
 	if err != nil {
 		return errors.Join(err, dir.Close())
@@ -368,10 +420,10 @@ func (c *check) compare(ctx context.Context, places []string, blob ocispec.Descr
 	if err := dir.Finish(); err != nil {
 		return err
 	}
-	if err := fslayer.Inherit(copied, dir.Implicit(), places[1:]); err != nil {
+	if err := fslayer.Inherit(copied, dir.Implicit(), below); err != nil {
 		return err
 	}
-	return mend.Tree(ctx, copied, places[0], mend.Options{Mend: c.o.Repair, Tell: tell})
+	return mend.Tree(ctx, copied, place, mend.Options{Mend: c.o.Repair, Tell: tell})
 }
 
 // database looks for layers that are noted and not there, whose image nobody has any more.
@@ -404,7 +456,7 @@ func (c *check) containers(ctx context.Context) error {
 		return fmt.Errorf("list containers: %w", err)
 	}
 	for name, lower := range all {
-		if _, err := c.s.Mounted(lower); err != nil {
+		if _, err := c.s.mounts.Here(lower); err != nil {
 			c.tell(Damage{Kind: "container", ID: name, What: "stands on a layer that is not there: " + err.Error(), Users: []string{name},
 				Why: "remove it and make it anew from its image"})
 		}

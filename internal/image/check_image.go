@@ -9,33 +9,12 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
 	fslayer "wherry.dev/wherry/internal/layer"
 	"wherry.dev/wherry/internal/snapshot"
 )
 
-// layerParts are what a layer is made of: its blob, and its and the lower ones' content.
-type layerParts struct {
-	blob  ocispec.Descriptor
-	diffs []digest.Digest
-}
-
-// imageOf is the file of a layer that is an EROFS image, by its place, or by what it could not be found for; "" for others.
-func (c *check) imageOf(places []string, lost error) string {
-	var gone *os.PathError
-	if errors.As(lost, &gone) && os.IsNotExist(gone) && snapshot.IsImage(gone.Path) {
-		return gone.Path
-	}
-	if lost != nil {
-		return ""
-	}
-	return c.s.mounts.ImageOf(places[0])
-}
-
-// image holds a layer's image against the one that its tar makes, byte for byte: what is mounted may long have been read into memory. In a repair
-// the new one takes its place.
+// image holds a layer's image against the one that its tar makes, byte for byte: what is mounted may long have been read into memory. One that an
+// earlier version of the engine wrote in another way is compared file by file. In a repair the new one takes its place.
 func (c *check) image(ctx context.Context, file string, parts layerParts, damage Damage) {
 	scratch := filepath.Join(c.s.root, scratchDir)
 	defer os.RemoveAll(scratch)
@@ -44,35 +23,32 @@ func (c *check) image(ctx context.Context, file string, parts layerParts, damage
 	if err == nil {
 		err = c.makeImage(ctx, made, snapshot.UUIDOf(file), parts)
 	}
-	if ctx.Err() != nil {
-		return
-	}
-	var differs error
+	differs := ""
 	if err == nil {
-		if differs = sameBytes(file, made); differs == nil {
-			return
-		}
-		damage.What = differs.Error()
-		if c.o.Repair {
-			err = c.s.mounts.Replace(file, made)
-			damage.Mended = err == nil
-		}
-	} else {
-		damage.What = "cannot be verified"
+		differs, err = imageDiffers(ctx, file, made)
 	}
-	if err != nil {
-		damage.Why = err.Error()
+	switch {
+	case ctx.Err() != nil || err == nil && differs == "":
+		return
+	case err != nil:
+		damage.What, damage.Why = "cannot be verified", err.Error()
+	default:
+		damage.What = differs
+	}
+	if differs != "" && c.o.Repair {
+		if err := c.s.mounts.Replace(file, made); err != nil {
+			damage.Why = err.Error()
+		}
+		damage.Mended = damage.Why == ""
 	}
 	c.tell(damage)
 }
 
 // makeImage makes a layer's image anew from its tar, on the disk when it returns.
 func (c *check) makeImage(ctx context.Context, path string, uuid [16]byte, parts layerParts) (err error) {
-	var below []string
-	if last := len(parts.diffs) - 1; last > 0 {
-		if below, err = c.place(ctx, chainID(parts.diffs[:last]), false); err != nil {
-			return fmt.Errorf("find the layers below: %w", err)
-		}
+	below, err := c.below(ctx, parts.diffs)
+	if err != nil {
+		return err
 	}
 	from, err := stored{c.s.store.blobs}.open(ctx, parts.blob)
 	if err != nil {
@@ -94,34 +70,50 @@ func (c *check) makeImage(ctx context.Context, path string, uuid [16]byte, parts
 	return errors.Join(i.Finish(), i.Settle(below), i.Sync())
 }
 
-// sameBytes says how a file differs from what it is to be, nil if it does not.
-func sameBytes(file, want string) error {
-	a, err := os.Open(file)
-	if os.IsNotExist(err) {
-		return errors.New("has lost its image")
-	}
-	if err != nil {
-		return err
-	}
-	defer a.Close()
+// imageDiffers says how a layer's image differs from what it is to be, "" if it does not. An error is one of what it is to be.
+func imageDiffers(ctx context.Context, file, want string) (string, error) {
 	b, err := os.Open(want)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer b.Close()
-	var one, other [64 << 10]byte
-	for at := int64(0); ; {
-		n, err := io.ReadFull(a, one[:])
-		m, err2 := io.ReadFull(b, other[:])
-		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-			return fmt.Errorf("cannot be read: %w", err)
-		}
-		if !bytes.Equal(one[:n], other[:m]) {
-			return fmt.Errorf("has an image that is not what its tar makes, from byte %d on", at)
-		}
-		if err != nil || err2 != nil {
-			return nil
-		}
-		at += int64(n)
+	a, err := os.Open(file)
+	if os.IsNotExist(err) {
+		return "has lost its image", nil
 	}
+	if err != nil {
+		return "cannot be read: " + err.Error(), nil
+	}
+	defer a.Close()
+	differs, err := bytesDiffer(ctx, a, b)
+	if differs == "" || err != nil {
+		return "", err
+	}
+	if another, err := snapshot.SameFiles(ctx, a, b); err == nil && another {
+		return "", nil
+	}
+	return differs, nil
 }
+
+func bytesDiffer(ctx context.Context, a, b *os.File) (string, error) {
+	one, other := make([]byte, 128<<10), make([]byte, 128<<10)
+	for at := 0; ctx.Err() == nil; {
+		n, err := io.ReadFull(a, one)
+		m, err2 := io.ReadFull(b, other)
+		switch {
+		case failed(err2):
+			return "", err2
+		case failed(err):
+			return "cannot be read: " + err.Error(), nil
+		case !bytes.Equal(one[:n], other[:m]):
+			return fmt.Sprintf("has an image that is not what its tar makes, from byte %d on", at), nil
+		case err != nil:
+			return "", nil
+		}
+		at += n
+	}
+	return "", context.Cause(ctx)
+}
+
+// failed: an end is none.
+func failed(err error) bool { return err != nil && err != io.EOF && err != io.ErrUnexpectedEOF }

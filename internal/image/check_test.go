@@ -7,8 +7,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/opencontainers/go-digest"
 
 	"wherry.dev/wherry/internal/event"
@@ -193,6 +195,33 @@ func TestContainersAreNamed(t *testing.T) {
 	}})
 	if len(list) != 1 || list[0].ID != "lost" || list[0].Kind != "container" || !strings.Contains(list[0].Why, "anew") {
 		t.Errorf("%+v", list)
+	}
+}
+
+// TestChecksTogether: two at once, and one after an engine that was killed in the middle of one, find what there is and nothing else.
+func TestChecksTogether(t *testing.T) {
+	s, img := damagedStore(t, snapshot.EROFS)
+	if err := s.snaps.Walk(in(t.Context()), func(ctx context.Context, i snapshots.Info) error {
+		if i.Parent != "" {
+			return nil
+		}
+		_, err := s.snaps.View(ctx, "check "+i.Name, i.Name)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			r, err := Check(context.WithoutCancel(t.Context()), s, CheckOptions{Repair: true, Damage: func(d Damage) { t.Errorf("%+v", d) }})
+			if err != nil || r.Layers != 2 {
+				t.Errorf("%+v %v", r, err)
+			}
+		})
+	}
+	all.Wait()
+	if _, err := os.Stat(filepath.Join(img.Lower[1], "bin/a")); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	fslayer "wherry.dev/wherry/internal/layer"
+	"wherry.dev/wherry/internal/snapshot"
 )
 
 // layers are the unpacked directories of images, each shared by all that have it.
@@ -119,7 +120,7 @@ func (l *layers) where(ctx context.Context, top digest.Digest) ([]string, error)
 	}
 	if err != nil {
 		err = fmt.Errorf("look at layers %s: %w", top, err)
-		if errors.Is(err, os.ErrNotExist) {
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, snapshot.ErrUnmountable) {
 			err = l.st.layerGone(err)
 		}
 		return nil, err

@@ -110,7 +110,7 @@ func TestLayerThatIsGone(t *testing.T) {
 		img := imported(t, s, "app:1", file1("a", "b"))
 		lost := img.Lower[0]
 		if form == snapshot.EROFS {
-			lost = filepath.Dir(s.mounts.ImageOf(img.Lower[0]))
+			lost = filepath.Dir(imageFileOf(s, img.Lower[0]))
 		}
 		if err := os.Rename(lost, lost+".away"); err != nil {
 			t.Fatal(err)

@@ -74,7 +74,7 @@ func (s *Service) resolve(ctx context.Context, img images.Image, name string, pl
 	lower, err := s.Mounted(known.Lower) // somebody may have unmounted them
 	if err != nil {
 		s.forgetLayers()
-		return nil, fmt.Errorf("image %s: %w", familiar(img.Name), s.layerGone(err))
+		return nil, fmt.Errorf("image %s: %w", familiar(img.Name), err)
 	}
 	known.Lower = lower
 	if !isFullID(img.Name) && (!isID(name) || !strings.HasPrefix(img.Target.Digest.Encoded(), strings.TrimPrefix(name, "sha256:"))) {

@@ -75,11 +75,7 @@ func checkImage(path string) error {
 		return err
 	}
 	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	_, err = erofs.NewReader(f, fi.Size())
+	_, err = readerOf(f)
 	return err
 }
 

@@ -29,6 +29,9 @@ type Mounts struct {
 	sizes map[string]snapshots.Usage // of directories that are to be committed
 }
 
+// ErrUnmountable says that a layer's image could not be mounted.
+var ErrUnmountable = errors.New("mount layer")
+
 func newMounts(o Options) *Mounts {
 	m := &Mounts{base: o.Mounts, stores: filepath.Dir(o.Root), log: o.Log, busy: map[string]*turn{}, known: map[string]bool{},
 		sizes: map[string]snapshots.Usage{}}
@@ -66,7 +69,7 @@ func (m *Mounts) layer(store, id string) (string, error) {
 		return "", err
 	}
 	if err := m.mount(store, id); err != nil {
-		return "", fmt.Errorf("mount layer %s: %w", m.file(store, id), err)
+		return "", fmt.Errorf("%w: %s: %w", ErrUnmountable, m.file(store, id), err)
 	}
 	m.know(path, true)
 	return path, nil

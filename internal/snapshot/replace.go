@@ -1,25 +1,16 @@
 package snapshot
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/erofs"
 )
-
-// ImageOf is the file of the image whose files are at a place; "" where the layer is a directory.
-func (m *Mounts) ImageOf(place string) string {
-	rest, ok := strings.CutPrefix(place, m.base+"/")
-	store, id, two := strings.Cut(rest, "/")
-	if m.base == "" || !ok || !two || strings.Contains(id, "/") {
-		return ""
-	}
-	return m.file(store, id)
-}
 
 // IsImage says that a path is that of a layer's image.
 func IsImage(path string) bool { return filepath.Base(path) == layerFile }
@@ -35,6 +26,42 @@ func UUIDOf(file string) (uuid [16]byte) {
 	return uuid
 }
 
+// CheckImage reads what an image says of its files: whether their data is right it does not know.
+func CheckImage(ctx context.Context, file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	r, err := readerOf(f)
+	if err != nil {
+		return err
+	}
+	return r.Walk(ctx, func(string, *erofs.Node) error { return nil })
+}
+
+func readerOf(f *os.File) (*erofs.Reader, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return erofs.NewReader(f, fi.Size())
+}
+
+// SameFiles says that an image holds the files of another, though its bytes differ: it is by another version of the writer.
+func SameFiles(ctx context.Context, image, want *os.File) (bool, error) {
+	w, err := readerOf(want)
+	if err != nil {
+		return false, err
+	}
+	r, err := readerOf(image)
+	if err != nil || r.Maker == w.Maker {
+		return false, err
+	}
+	differs, err := erofs.Compare(ctx, w, r)
+	return err == nil && differs == "", err
+}
+
 // NewImageAs is NewImage with the UUID of an image that it is to be the same as.
 func NewImageAs(path string, base bool, uuid [16]byte) (*Image, error) {
 	return newImage(path, base, erofs.Options{UUID: uuid})
@@ -48,10 +75,13 @@ func (m *Mounts) Replace(file, by string) error {
 	path := m.path(store, id)
 	unlock := m.lock(path)
 	defer unlock()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
 	if err := os.Rename(by, file); err != nil {
 		return err
 	}
-	if err := syncDir(dir); err != nil {
+	if err := errors.Join(syncDir(dir), syncDir(filepath.Dir(dir))); err != nil {
 		return err
 	}
 	if !isMount(path) {

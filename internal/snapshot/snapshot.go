@@ -50,6 +50,13 @@ const ForUnpacking = "containerd.io/snapshot/wherry.unpack"
 // Its options are lowerdir=…, the layers below, when there are any.
 const FileMount = "wherry/erofs"
 
+// AsStored labels a view by one who looks for damage: it is given a StoredMount.
+const AsStored = "containerd.io/snapshot/wherry.stored"
+
+// StoredMount is the type of a mount that is none: Source is the file or the directory that the topmost layer lies in, mounted or not, there or
+// not.
+const StoredMount = "wherry/stored"
+
 // layerFile is a layer's image in its directory.
 const layerFile = "layer.erofs"
 
@@ -115,6 +122,19 @@ func (s *Snapshotter) place(id string) (string, error) {
 		return dir, err
 	}
 	return s.mounts.layer(s.store(), id)
+}
+
+// stored is where a committed layer lies. One that has lost its files was a directory where overlay's directory for work is still there.
+func (s *Snapshotter) stored(id string) string {
+	file, dir := s.dir(id, layerFile), s.dir(id, "fs")
+	isThere := func(path string) bool { _, err := os.Lstat(path); return err == nil }
+	switch {
+	case isThere(file):
+		return file
+	case isThere(dir), isThere(s.dir(id, "work")), !isThere(s.dir(id)) && s.format != EROFS:
+		return dir
+	}
+	return file
 }
 
 func (s *Snapshotter) places(ids []string) ([]string, error) {
@@ -245,6 +265,9 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 			err = errors.Join(err, rootfs.RemoveTree(made))
 		}
 		return nil, fmt.Errorf("snapshot %s: %w", key, err)
+	}
+	if _, ok := info.Labels[AsStored]; ok && len(snap.ParentIDs) > 0 {
+		return []mount.Mount{{Type: StoredMount, Source: s.stored(snap.ParentIDs[0])}}, nil
 	}
 	mounts, err := s.first(snap)
 	if err != nil { // nothing stays of what was not given

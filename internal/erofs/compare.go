@@ -1,0 +1,139 @@
+package erofs
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+)
+
+// Compare tells of the first file in which an image is not as another: names, types, modes, owners, times, attributes, links and content count,
+// not where the images have them. "" is none; an error is that of reading either.
+func Compare(ctx context.Context, want, have *Reader) (difference string, err error) {
+	c := comparison{want: want, have: have, links: map[uint64]uint64{}, a: make([]byte, 128<<10), b: make([]byte, 128<<10)}
+	w, err := want.Root()
+	if err != nil {
+		return "", err
+	}
+	h, err := have.Root()
+	if err != nil {
+		return "", err
+	}
+	if what := attributes(w, h); what != "" {
+		return "/: " + what, nil
+	}
+	return c.directory(ctx, "", w, h)
+}
+
+type comparison struct {
+	want, have *Reader
+	links      map[uint64]uint64 // inodes of want that have several names, with have's
+	a, b       []byte
+}
+
+type listed struct {
+	name   string
+	number uint64
+}
+
+func (s *Reader) listed(dir *Node) (list []listed, err error) {
+	err = s.List(dir, func(name string, number uint64) error {
+		list = append(list, listed{name, number})
+		return nil
+	})
+	return list, err
+}
+
+func (c *comparison) directory(ctx context.Context, at string, w, h *Node) (string, error) {
+	if len(at) > maxPath {
+		return "", fmt.Errorf("a path of %d bytes: %w", len(at), ErrDamaged)
+	}
+	want, err := c.want.listed(w)
+	if err != nil {
+		return "", err
+	}
+	have, err := c.have.listed(h)
+	if err != nil {
+		return "", err
+	}
+	if !slices.EqualFunc(want, have, func(a, b listed) bool { return a.name == b.name }) {
+		return fmt.Sprintf("%s/: other names", at), nil
+	}
+	for i := range want {
+		if err := context.Cause(ctx); err != nil {
+			return "", err
+		}
+		if what, err := c.entry(ctx, at+"/"+want[i].name, want[i].number, have[i].number); what != "" || err != nil {
+			return what, err
+		}
+	}
+	return "", nil
+}
+
+func (c *comparison) entry(ctx context.Context, at string, want, have uint64) (string, error) {
+	w, err := c.want.Node(want)
+	if err != nil {
+		return "", err
+	}
+	h, err := c.have.Node(have)
+	if err != nil {
+		return "", err
+	}
+	if what := attributes(w, h); what != "" {
+		return at + ": " + what, nil
+	}
+	if w.IsDir() {
+		return c.directory(ctx, at, w, h)
+	}
+	if w.Links > 1 {
+		known, again := c.links[want]
+		if again && known != have {
+			return at + ": a link to another file", nil
+		}
+		if again {
+			return "", nil
+		}
+		c.links[want] = have
+	}
+	same, err := c.content(w, h)
+	if err == nil && !same {
+		return at + ": other content", nil
+	}
+	return "", err
+}
+
+func attributes(w, h *Node) string {
+	switch {
+	case w.Mode != h.Mode:
+		return fmt.Sprintf("of mode %#o, not %#o", h.Mode, w.Mode)
+	case w.UID != h.UID || w.GID != h.GID:
+		return fmt.Sprintf("of %d:%d, not %d:%d", h.UID, h.GID, w.UID, w.GID)
+	case w.Sec != h.Sec || w.Nsec != h.Nsec:
+		return fmt.Sprintf("of time %d.%09d, not %d.%09d", h.Sec, h.Nsec, w.Sec, w.Nsec)
+	case w.Rdev != h.Rdev || w.Links != h.Links:
+		return "another device, or with other links"
+	case !w.IsDir() && w.Size != h.Size: // a directory's is that of how it is written
+		return fmt.Sprintf("of %d bytes, not %d", h.Size, w.Size)
+	case !slices.EqualFunc(w.Xattrs, h.Xattrs, func(a, b Xattr) bool { return a.Name == b.Name && string(a.Value) == string(b.Value) }):
+		return "with other attributes"
+	}
+	return ""
+}
+
+func (c *comparison) content(w, h *Node) (bool, error) {
+	for at := int64(0); at < int64(w.Size); {
+		n, err := c.want.ReadAt(w, c.a, at)
+		if err != nil && err != io.EOF {
+			return false, err
+		}
+		m, err := c.have.ReadAt(h, c.b, at)
+		if err != nil && err != io.EOF {
+			return false, err
+		}
+		if n == 0 || string(c.a[:n]) != string(c.b[:m]) {
+			return false, nil
+		}
+		at += int64(n)
+	}
+	return true, nil
+}
