@@ -24,7 +24,7 @@ func storeCommands() []command {
 	return []command{
 		{name: "store check", group: groupOther, short: "Read all blobs and layers, and name what is damaged", build: func(a *App) *cobra.Command { return storeCommand(a, false) }},
 		{name: "store repair", group: groupOther, short: "Do so, and fetch or unpack again what is damaged", build: func(a *App) *cobra.Command { return storeCommand(a, true) }},
-		{name: "store compact", group: groupOther, short: "Keep layers unpacked only, where a registry has them", build: compactCommand},
+		{name: "store compact", group: groupOther, short: "Keep layers unpacked only, where they can be had again", build: compactCommand},
 	}
 }
 
@@ -40,7 +40,7 @@ func compactCommand(app *App) *cobra.Command {
 		}
 		_, err = fmt.Fprintf(app.Out, "%d layers are kept unpacked only from now on; %s freed\n", done.Layers, humanTotal(done.Freed))
 		if err == nil && done.Kept > 0 {
-			_, err = fmt.Fprintf(app.Out, "%d layers stay as they came, too: no registry is known to have them, they are not unpacked, or something under way needs them\n", done.Kept)
+			_, err = fmt.Fprintf(app.Out, "%d layers stay as they came, too: no registry is known to have them and they cannot be made again, they are not unpacked, or something under way needs them\n", done.Kept)
 		}
 		return err
 	}}

@@ -47,11 +47,11 @@ func (s *store) allTags(ctx context.Context, names []string) ([]string, error) {
 
 // Load reads a docker-archive or an OCI layout, plain or compressed, and names and unpacks what is in it.
 func (s *Service) Load(ctx context.Context, r io.Reader, o TransferOptions) error {
-	ctx, done, err := s.lease(ctx)
+	held, done, err := s.lease(ctx)
 	if err != nil {
 		return err
 	}
-	err = (&loading{s, o}).all(ctx, r)
+	err = (&loading{s, o}).all(held, r)
 	done()
 	if err != nil {
 		// Nothing stays of an archive that was not taken whole.
@@ -60,6 +60,7 @@ func (s *Service) Load(ctx context.Context, r io.Reader, o TransferOptions) erro
 		}
 		return fmt.Errorf("load: %w", err)
 	}
+	compactAfter(ctx, s, o)
 	return nil
 }
 

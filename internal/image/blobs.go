@@ -13,9 +13,10 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
-	"github.com/klauspost/compress/gzip"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"wherry.dev/wherry/internal/retar"
 )
 
 // blobs is content by digest.
@@ -206,7 +207,7 @@ func (s *blobs) writeLayer(ctx context.Context, r io.Reader) (ocispec.Descriptor
 
 func compressInto(w io.Writer, r io.Reader) (digest.Digest, error) {
 	sum := digest.SHA256.Digester()
-	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+	z, err := retar.Fast.Writer(w)
 	if err != nil {
 		return "", err
 	}

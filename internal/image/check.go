@@ -312,6 +312,8 @@ func (c *check) layer(ctx context.Context, chain string, parts layerParts, users
 	case lost != nil:
 		damage.What = "has lost its files: " + lost.Error()
 		c.tell(damage)
+	case c.s.dropped.remade(parts.blob.Digest):
+		c.remade(ctx, chain, parts, damage)
 	default:
 		c.report.Unverified++
 	}

@@ -24,9 +24,10 @@ import (
 )
 
 // dropped are the blobs of layers that are kept unpacked only, each with the repositories that have it. It is a file of its own,
-// <root>/images.dropped, which is on disk before a blob goes.
+// <root>/images.dropped, which is on disk before a blob goes. What no repository has is made again.
 type dropped struct {
 	path string
+	made *remakes
 
 	mu sync.Mutex // guards what follows
 	of map[digest.Digest][]string
@@ -34,21 +35,33 @@ type dropped struct {
 
 func openDropped(root string) (*dropped, error) {
 	d := &dropped{path: filepath.Join(root, "images.dropped"), of: map[digest.Digest][]string{}}
+	var damaged error
+	d.made, damaged = openRemakes(root)
 	b, err := os.ReadFile(d.path)
 	if os.IsNotExist(err) {
-		return d, nil
+		return d, damaged
 	}
 	if err == nil {
 		err = json.Unmarshal(b, &d.of)
 	}
 	if err != nil {
 		d.of = map[digest.Digest][]string{}
-		return d, fmt.Errorf("read which layers are kept unpacked only: %w", err)
+		return d, errors.Join(damaged, fmt.Errorf("read which layers are kept unpacked only: %w", err))
 	}
-	return d, nil
+	return d, damaged
 }
 
-func (d *dropped) has(id digest.Digest) bool { return len(d.from(id)) > 0 }
+// has says that a blob can be had again.
+func (d *dropped) has(id digest.Digest) bool { return len(d.from(id)) > 0 || d.remade(id) }
+
+// remade says that it is made again.
+func (d *dropped) remade(id digest.Digest) bool {
+	if d == nil {
+		return false
+	}
+	way, _ := d.made.way(id)
+	return way != ""
+}
 
 // from are the repositories that a blob can be had from.
 func (d *dropped) from(id digest.Digest) []string {
@@ -86,30 +99,45 @@ func (d *dropped) add(more map[digest.Digest][]string, needed func(digest.Digest
 type Compacted struct {
 	Layers int   // whose blobs went
 	Freed  int64 // bytes
-	Kept   int   // layers that no registry is known to have, that are not unpacked, or that something under way needs
+	Kept   int   // layers that neither a registry has nor can be made again, that are not unpacked, or that something under way needs
 }
 
-// Compact drops the blobs of layers that are unpacked, and that a registry has which the image was pulled from or pushed to. What needs such a
-// blob later has it fetched again.
+// Compact drops the blobs of layers that are unpacked, where a registry has them which the image was pulled from or pushed to, or where they can
+// be made again from what they are unpacked to. What needs such a blob later has it again, byte for byte.
 func Compact(ctx context.Context, s *Service) (Compacted, error) {
 	ctx = in(ctx)
-	c := compaction{s: s, drop: map[digest.Digest][]string{}, keep: map[digest.Digest]bool{}, all: map[digest.Digest]bool{}}
-	list, err := s.images.List(ctx)
+	unlock, err := s.pulls.lock(ctx, "compaction")
 	if err != nil {
-		return Compacted{}, fmt.Errorf("list images: %w", err)
+		return Compacted{}, err
 	}
-	for _, img := range list {
-		if err := c.look(ctx, img); err != nil {
-			return Compacted{}, err
-		}
+	defer unlock()
+	c, err := survey(ctx, s)
+	if err != nil {
+		return Compacted{}, err
 	}
 	return c.finish(ctx)
 }
 
+// survey looks at all images.
+func survey(ctx context.Context, s *Service) (*compaction, error) {
+	c := &compaction{s: s, drop: map[digest.Digest][]string{}, keep: map[digest.Digest]bool{}, all: map[digest.Digest]bool{}, at: map[digest.Digest]standing{}}
+	list, err := s.images.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	for _, img := range list {
+		if err := c.look(ctx, img); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
 type compaction struct {
 	s         *Service
-	drop      map[digest.Digest][]string
+	drop      map[digest.Digest][]string // which repositories have a layer
 	keep, all map[digest.Digest]bool
+	at        map[digest.Digest]standing
 }
 
 // look notes which of an image's layers may go, and which it needs.
@@ -136,9 +164,13 @@ func (c *compaction) look(ctx context.Context, img images.Image) error {
 		}
 		for i, l := range m.Layers {
 			c.all[l.Digest] = true
-			if _, err := c.s.snaps.Stat(ctx, chainID(diffs[:i+1])); err != nil {
+			chain := chainID(diffs[:i+1])
+			if _, err := c.s.snaps.Stat(ctx, chain); err != nil {
 				c.keep[l.Digest] = true
-			} else if repo != "" {
+				continue
+			}
+			c.at[l.Digest] = standing{l, chain}
+			if repo != "" {
 				c.drop[l.Digest] = append(c.drop[l.Digest], repo)
 			}
 		}
@@ -148,31 +180,42 @@ func (c *compaction) look(ctx context.Context, img images.Image) error {
 
 func (c *compaction) finish(ctx context.Context) (out Compacted, err error) {
 	maps.DeleteFunc(c.drop, func(id digest.Digest, _ []string) bool { return c.keep[id] })
-	if err := c.s.dropped.add(c.drop, func(id digest.Digest) bool { return c.all[id] }); err != nil {
+	needed := func(id digest.Digest) bool { return c.all[id] }
+	if err := errors.Join(c.s.dropped.add(c.drop, needed), c.s.dropped.made.keep(needed)); err != nil {
 		return out, err
 	}
 	for id := range c.all {
 		info, err := c.s.content.Info(ctx, id)
-		switch {
-		case err != nil:
-		case c.drop[id] == nil:
-			out.Kept++
-		default:
-			gone, err := dropUnheld(ctx, c.s, id)
-			if err != nil {
-				return out, err
-			}
-			if !gone {
-				out.Kept++
-				continue
-			}
-			out.Layers, out.Freed = out.Layers+1, out.Freed+info.Size
+		if err != nil {
+			continue
 		}
+		gone, err := c.one(ctx, id)
+		if err != nil {
+			return out, err
+		}
+		if !gone {
+			out.Kept++
+			continue
+		}
+		out.Layers, out.Freed = out.Layers+1, out.Freed+info.Size
 	}
 	if out.Layers == 0 {
 		return out, nil
 	}
 	return out, c.s.sweep(ctx)
+}
+
+// one drops a layer's blob, where it can be had again.
+func (c *compaction) one(ctx context.Context, id digest.Digest) (gone bool, err error) {
+	if c.keep[id] {
+		return false, nil
+	}
+	if c.drop[id] == nil {
+		if again, err := remember(ctx, c.s, c.at[id]); err != nil || !again {
+			return false, err
+		}
+	}
+	return dropUnheld(ctx, c.s, id)
 }
 
 // dropUnheld drops a layer's blob, unless an operation other than ctx's holds it or fetches it: then it stays for the next compaction.
@@ -251,9 +294,14 @@ type readerAt func(b []byte, at int64) (int, error)
 
 func (f readerAt) ReadAt(b []byte, at int64) (int, error) { return f(b, at) }
 
-// restore fetches a dropped layer's blob again, from where it came.
+// restore makes a dropped layer's blob again, or fetches it from where it came.
 func restore(ctx context.Context, s *Service, d ocispec.Descriptor, l login) error {
 	failed := fmt.Errorf("layer %s is not kept as it came: %w", d.Digest, errdefs.ErrNotFound)
+	if s.dropped.remade(d.Digest) {
+		if failed = remake(ctx, s, d); failed == nil {
+			return nil
+		}
+	}
 	for _, name := range s.dropped.from(d.Digest) {
 		r, err := ref.Parse(name)
 		if err != nil {
@@ -275,7 +323,7 @@ func restore(ctx context.Context, s *Service, d ocispec.Descriptor, l login) err
 	return failed
 }
 
-// restoreAll fetches all dropped layers again that a target names, for the time of a lease; again drops them.
+// restoreAll has all dropped layers again that a target names, for the time of a lease; again drops them.
 func restoreAll(ctx context.Context, s *Service, target ocispec.Descriptor) (again func(), err error) {
 	var came []digest.Digest
 	again = func() {

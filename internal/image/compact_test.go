@@ -122,7 +122,7 @@ func keptUnpackedOnly(t *testing.T, form snapshot.Format) {
 	if err := fresh.Pull(t.Context(), other+"/copy:1", TransferOptions{}); err != nil {
 		t.Errorf("what was pushed elsewhere: %v", err)
 	}
-	// What is made here keeps its own layer until a registry has it.
+	// Of what is made here a layer so small stays as it came until a registry has it: its record would be as large.
 	if _, err := s.Commit(t.Context(), layer(t, file1("etc/b", "small")), CommitOptions{Parent: img, Ref: other + "/child:1", Config: img.Config.Config}); err != nil {
 		t.Fatal(err)
 	}

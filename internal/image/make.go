@@ -150,6 +150,7 @@ func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (dig
 		return "", fmt.Errorf("import: %w", err)
 	}
 	s.events.Publish(events.ImageEventType, events.ActionImport, id.String(), map[string]string{"name": o.Ref})
+	KeepOneForm(ctx, s)
 	return id, nil
 }
 

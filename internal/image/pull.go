@@ -69,14 +69,17 @@ func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) erro
 		o.say("", "The disk was full; images that were not used for long have been removed")
 		err = s.pullOnce(ctx, c, o)
 	}
-	if err == nil && s.dropBlobs {
+	if err == nil {
 		compactAfter(ctx, s, o)
 	}
 	return err
 }
 
-// compactAfter drops what a registry is known to have by now. What was pulled or pushed is so, whatever becomes of that.
+// compactAfter drops what can be had again by now, where that is asked for. What was pulled or pushed is so, whatever becomes of that.
 func compactAfter(ctx context.Context, s *Service, o TransferOptions) {
+	if !s.dropBlobs {
+		return
+	}
 	c, err := Compact(ctx, s)
 	switch {
 	case err != nil:
@@ -85,6 +88,9 @@ func compactAfter(ctx context.Context, s *Service, o TransferOptions) {
 		o.say("", "Layers are kept unpacked only (store.keep-blobs): %d MB were freed", c.Freed/1e6)
 	}
 }
+
+// KeepOneForm does so after an image was made here. It may take as long as that.
+func KeepOneForm(ctx context.Context, s *Service) { compactAfter(ctx, s, TransferOptions{}) }
 
 func (s *Service) pullOnce(ctx context.Context, c *registry.Client, o TransferOptions) error {
 	why := "pull " + c.Ref.String()

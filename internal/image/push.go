@@ -49,7 +49,7 @@ func (s *Service) Push(ctx context.Context, name string, o TransferOptions) erro
 		return nil // one platform of several: the tag means another thing there
 	}
 	err = s.mark(ctx, img, labelPushed)
-	if err == nil && s.dropBlobs {
+	if err == nil {
 		compactAfter(ctx, s, o)
 	}
 	return err

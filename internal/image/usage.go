@@ -108,19 +108,26 @@ func (l *layers) space(ctx context.Context) (sizes map[string]int64, u Usage, er
 		return nil, u, fmt.Errorf("measure layers: %w", left)
 	}
 	u.Paths = append(u.Paths, "content")
-	if err := databaseSpace(l.st.root, &u); err != nil {
+	if err := databaseSpace(ctx, l.st.root, &u); err != nil {
 		return nil, u, err
 	}
 	return sizes, u, left
 }
 
-func databaseSpace(root string, u *Usage) error {
+func databaseSpace(ctx context.Context, root string, u *Usage) error {
 	files, err := filepath.Glob(filepath.Join(root, "images.*"))
 	for _, path := range files {
 		var st unix.Stat_t
-		if unix.Lstat(path, &st) == nil {
-			u.Paths, u.Rest = append(u.Paths, filepath.Base(path)), u.Rest+archive.SpaceOf(&st)
+		if unix.Lstat(path, &st) != nil {
+			continue
 		}
+		used := archive.SpaceOf(&st)
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			if used, err = archive.UsedBelow(ctx, path, nil); err != nil {
+				return fmt.Errorf("measure the records of layers: %w", err)
+			}
+		}
+		u.Paths, u.Rest = append(u.Paths, filepath.Base(path)), u.Rest+used
 	}
 	return err
 }

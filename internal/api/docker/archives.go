@@ -9,10 +9,14 @@ import (
 	"github.com/moby/moby/api/types/container"
 
 	"wherry.dev/wherry/internal/files"
+	images "wherry.dev/wherry/internal/image"
 )
 
 // fileRoutes are a container's file system seen from outside.
-type fileRoutes struct{ s *files.Service }
+type fileRoutes struct {
+	s      *files.Service
+	images *images.Service
+}
 
 func (f *fileRoutes) add(add adder) {
 	add("HEAD /containers/{id}/archive", f.stat)
@@ -149,5 +153,6 @@ func (f *fileRoutes) commit(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	images.KeepOneForm(r.Context(), f.images) // the container's processes go on by now
 	return writeJSON(w, http.StatusCreated, container.CommitResponse{ID: id.String()})
 }

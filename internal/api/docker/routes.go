@@ -20,7 +20,7 @@ func routes(s Services, about About, srv *Server) http.Handler {
 	(&streamRoutes{s: s.Containers, server: srv}).add(add)
 	(&runRoutes{s: s.Containers, server: srv}).add(add)
 	(&execRoutes{s: s.Containers, server: srv}).add(add)
-	(&fileRoutes{s: s.Files}).add(add)
+	(&fileRoutes{s: s.Files, images: s.Images}).add(add)
 	(&imageRoutes{s: s.Images}).add(add)
 	(&transferRoutes{s: s.Images}).add(add)
 	(&storeRoutes{images: s.Images, containers: s.Containers, cleaner: s.Cleaner}).add(add)
