@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -30,6 +31,58 @@ func newOracle(t *testing.T) *oracle {
 		t.Fatalf("compile the oracle (apt-get install gcc libseccomp-dev): %v\n%s", err, out)
 	}
 	return o
+}
+
+// numbers are libseccomp's for each name on an interface; below zero: none, or one that the library does not know.
+func (o *oracle) numbers(interfaceName string, names []string) []int {
+	o.t.Helper()
+	cmd := exec.Command(o.program)
+	cmd.Stdin = strings.NewReader(interfaceName + " " + strings.Join(names, "\n"+interfaceName+" ") + "\n")
+	out, err := cmd.Output()
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	numbers := make([]int, 0, len(names))
+	for line := range strings.Lines(string(out)) {
+		nr, err := strconv.Atoi(strings.TrimSpace(line))
+		if err != nil {
+			o.t.Fatal(err)
+		}
+		numbers = append(numbers, nr)
+	}
+	return numbers
+}
+
+// TestNumbersAgainstLibseccomp: what the default profile names has the kernel's numbers, also on machines that these tests do not run on.
+func TestNumbersAgainstLibseccomp(t *testing.T) {
+	o := newOracle(t)
+	p, err := seccomp.GetDefaultProfile(&specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_SYS_ADMIN"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, sc := range p.Syscalls {
+		names = append(names, sc.Names...)
+	}
+	table := parseTable()
+	for column, name := range []string{"x86_64", "x86", "", "aarch64", "arm"} {
+		if name == "" {
+			continue // x32's are those of x86_64 with a bit, or beyond 512
+		}
+		known := 0
+		for i, want := range o.numbers(name, names) {
+			if want < 0 {
+				continue
+			}
+			known++
+			if have, ok := table[names[i]]; !ok || have[column] != want {
+				t.Errorf("%s on %s is %d, libseccomp has %d", names[i], name, have[column], want)
+			}
+		}
+		if known < 250 {
+			t.Errorf("libseccomp knows %d of %d names on %s", known, len(names), name)
+		}
+	}
 }
 
 // operators in libseccomp's numbers (enum scmp_compare).

@@ -98,7 +98,6 @@ fsopen 430 430 430 430 430
 fspick 433 433 433 433 433
 fstat 5 108 5 80 108
 fstat64 - 197 - - 197
-fstatat - - - 79 -
 fstatat64 - 300 - - 327
 fstatfs 138 100 138 44 100
 fstatfs64 - 269 - - 267
@@ -249,7 +248,7 @@ munlockall 152 153 152 231 153
 munmap 11 91 11 215 91
 name_to_handle_at 303 341 303 264 370
 nanosleep 35 162 35 101 162
-newfstatat 262 - 262 - -
+newfstatat 262 - 262 79 -
 nfsservctl 180 169 180 42 169
 nice - 34 - - 34
 oldfstat - 28 - - -

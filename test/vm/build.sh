@@ -1,12 +1,12 @@
 #!/bin/bash
 # Builds below $1 what the virtual machine boots: Debian's own kernel with its modules (fetched once), an initial file system that finds
 # the disk, and the disk's first state: busybox, the docker command line, a registry, the project's binaries and a test image; and the disks
-# of debian.sh and tools.sh. No mounts.
+# of debian.sh, tools.sh and arm64.sh. No mounts.
 set -eu
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 repo=$(cd "$here/../.." && pwd)
 out=$(mkdir -p "${1:?usage: build.sh DIR}" && cd "$1" && pwd)
-need=(qemu-system-x86 busybox-static cpio kmod e2fsprogs docker-registry debootstrap gcc libc6-dev libseccomp-dev)
+need=(qemu-system-x86 qemu-system-arm busybox-static cpio kmod e2fsprogs docker-registry debootstrap gcc libc6-dev libseccomp-dev)
 missing=()
 for p in "${need[@]}"; do dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p"); done
 command -v docker >/dev/null || missing+=(docker.io)
@@ -40,6 +40,7 @@ release=$(cat "$out/release")
 
 "$here/debian.sh" "$out"
 "$here/tools.sh" "$out"
+"$here/arm64.sh" "$out"
 
 work=$(mktemp -d "$out/work.XXXXXX"); trap 'rm -rf "$work"' EXIT
 cd "$work"; mkdir -p boot/{bin,m,dev,proc,root} disk/{bin,sbin,dev,proc,sys,run,tmp,root,images,lib64,etc,usr/bin,var/lib,var/log,"lib/modules/$release"}

@@ -86,18 +86,36 @@ func bootDebian(t *testing.T, init string) *machine {
 		"file="+filepath.Join(built(t), "tools.img")+",if=virtio,format=raw,readonly=on")
 }
 
-// bootFrom starts a machine. Its two processors share one thread: with one each, qemu 7.2 sometimes loses a change that the kernel makes to
-// its own code, and both stand still.
+// board is the machine that qemu makes.
+type board struct {
+	qemu    []string // the command, and what only this kind has
+	console string
+	files   string // where its kernel and initial file system are
+}
+
+// pc has two processors that share one thread: with one each, qemu 7.2 sometimes loses a change that the kernel makes to its own code, and
+// both stand still.
+func pc(t *testing.T) board {
+	t.Helper()
+	return board{[]string{"qemu-system-x86_64", "-accel", "tcg,thread=single", "-cpu", "max,la57=off"}, "ttyS0", built(t)}
+}
+
+// bootFrom starts a machine.
 func bootFrom(t *testing.T, dir, more string, drives ...string) *machine {
+	t.Helper()
+	return pc(t).boot(t, dir, more, drives...)
+}
+
+func (b board) boot(t *testing.T, dir, more string, drives ...string) *machine {
 	t.Helper()
 	m := &machine{t: t, dir: dir, ready: make(chan struct{}), gone: make(chan struct{}), waiting: map[int]chan answer{}}
 	socket := filepath.Join(dir, "agent.sock")
 	_ = os.Remove(socket)
-	m.cmd = exec.Command("qemu-system-x86_64", "-accel", "tcg,thread=single", "-cpu", "max,la57=off", "-smp", "2", "-m", "1024",
-		"-nodefaults", "-display", "none", "-no-reboot", "-kernel", filepath.Join(built(t), "vmlinuz"), "-initrd", filepath.Join(built(t), "initrd"),
-		"-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr "+more,
+	m.cmd = exec.Command(b.qemu[0], append(b.qemu[1:], "-smp", "2", "-m", "1024",
+		"-nodefaults", "-display", "none", "-no-reboot", "-kernel", filepath.Join(b.files, "vmlinuz"), "-initrd", filepath.Join(b.files, "initrd"),
+		"-append", "console="+b.console+" quiet panic=-1 mitigations=off nokaslr "+more,
 		"-serial", "file:"+filepath.Join(dir, "console"), "-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
-		"-chardev", "socket,id=agent,path="+socket+",server=on,wait=off", "-device", "virtserialport,chardev=agent,name=agent")
+		"-chardev", "socket,id=agent,path="+socket+",server=on,wait=off", "-device", "virtserialport,chardev=agent,name=agent")...)
 	for _, d := range drives {
 		m.cmd.Args = append(m.cmd.Args, "-drive", d)
 	}

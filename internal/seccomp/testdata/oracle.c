@@ -3,6 +3,8 @@
  *   default ACTION            first line
  *   arch NAME                 x86_64, x86, x32
  *   rule ACTION NAME [INDEX OP VALUE VALUE2]…
+ *
+ * Without a file it answers each line, an interface and a name, with the call's number there.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +18,12 @@ int main(int argc, char **argv)
 {
 	char line[4096];
 	scmp_filter_ctx ctx = NULL;
+	while (argc < 2 && fgets(line, sizeof line, stdin)) {
+		uint32_t interface = seccomp_arch_resolve_name(strtok(line, " \n"));
+		printf("%d\n", seccomp_syscall_resolve_name_arch(interface, strtok(NULL, " \n")));
+	}
+	if (argc < 2)
+		return 0;
 	while (fgets(line, sizeof line, stdin)) {
 		char *word = strtok(line, " \n");
 		if (!word)
