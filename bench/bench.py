@@ -5,6 +5,7 @@ Started by run.sh, which brings the engines up. Engines take turns (A B C A B C 
 medians and ratios. Milliseconds unless said."""
 import http.client, json, os, re, resource, socket, statistics, subprocess as sp, sys, tempfile, time
 
+import builds
 import layers
 
 P = os.environ["P"]
@@ -207,6 +208,28 @@ def t_pull(n):
             row(f"{name}: CPU", e, used[e], "s")
     for e in ENGINES:
         row("rmi of such an image", e, [call(ENGINES[e] + ["rmi", "-f", image])[0] for by, image in pulled if by == e])
+
+
+def t_build(n):
+    """Builds of what is there and of what is not; docker's is BuildKit by way of buildx, buildkitd is BuildKit alone."""
+    call(ENGINES["wherry"] + ["tag", "python:1", f"{builds.REGISTRY}/python:1"])
+    call(ENGINES["wherry"] + ["push", "-q", f"{builds.REGISTRY}/python:1"])
+    for e in ENGINES:
+        for image in [IMAGE, f"{builds.REGISTRY}/python:1"]:
+            call(ENGINES[e] + ["pull", "-q", image])
+    how = builds.commands(ENGINES, RUN, OPTIONS["podman"])
+    dirs = builds.contexts(P + "/data/contexts")
+    for test, name, more in [
+        ("build, nothing changed", "step", []),
+        ("build, one RUN", "step", ["--no-cache"]),
+        ("bench Dockerfile, cold", "bench", ["--no-cache"]),
+        ("bench Dockerfile, warm", "bench", []),
+    ]:
+        turns(test, how, n, lambda e: how[e](dirs[name], f"{name}:1", *more))
+    # The first build of the large context has another time than those that find it unchanged.
+    for e in how:
+        row("1 GB in 20,000 files, first", e, [call(how[e](dirs["large"], "large:1"))[0] / 1e3], "s")
+    turns("1 GB, unchanged", how, max(3, n // 3), lambda e: how[e](dirs["large"], "large:1"))
 
 
 def timed(f, *args):
