@@ -38,13 +38,19 @@ func (c *Client) Build(ctx context.Context, o *buildopt.Options) error {
 	}
 	defer j.sources.Close()
 	defer j.dropFiles()
+	var past *history
+	if question.Method == "" {
+		past = j.remember()
+	}
 	res, err := j.solve(ctx, question)
 	if err != nil {
+		j.explained(ctx, past, false)
 		return j.failure(ctx, err)
 	}
 	if question.Method != "" {
 		return c.answer(question, j.answer)
 	}
+	j.explained(ctx, past, true)
 	return j.results(res)
 }
 

@@ -134,12 +134,21 @@ func pointAt(line, message string) (at, width int) {
 		}
 	}
 	for _, w := range words {
-		if w == "" {
-			continue
-		}
-		if at := strings.Index(strings.ToLower(line), strings.ToLower(w)); at >= 0 {
+		if at := wordIn(line, w); at >= 0 {
 			return at, len(w)
 		}
 	}
 	return -1, 0
+}
+
+// wordIn finds text in a line, rather as a word of its own than inside another one.
+func wordIn(line, text string) int {
+	if text == "" {
+		return -1
+	}
+	line, text = strings.ToLower(line), strings.ToLower(text)
+	if at := strings.Index(line+" ", " "+text+" "); at >= 0 {
+		return at + 1
+	}
+	return strings.Index(line, text)
 }

@@ -48,6 +48,7 @@ func (s *sources) namedDir(c buildopt.NamedContext, i int) (string, error) {
 	if s.mounts[mount], err = fsutil.NewFS(dir); err != nil {
 		return "", err
 	}
+	s.names[mount] = c.Name
 	s.attrs["sharedkey:localdir:"+c.Name] = sharedKey(dir)
 	return "local:" + mount, nil
 }

@@ -8,6 +8,8 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/util/progress/progressui"
 	"github.com/opencontainers/go-digest"
+
+	"wherry.dev/wherry/internal/explain"
 )
 
 // watcher shows what the engine tells of a build, and keeps of it what is wanted at its end.
@@ -113,4 +115,20 @@ func (w *watcher) failed() *step {
 		}
 	}
 	return nil
+}
+
+// seen are the steps that ran or did not have to.
+func (w *watcher) seen() []explain.Seen {
+	var out []explain.Seen
+	for _, s := range w.order {
+		if s.Started == nil && !s.Cached || strings.Contains(s.Error, context.Canceled.Error()) {
+			continue
+		}
+		v := explain.Seen{Name: s.Name, Cached: s.Cached, Failed: s.Error != ""}
+		if s.Started != nil && s.Completed != nil {
+			v.Took = s.Completed.Sub(*s.Started)
+		}
+		out = append(out, v)
+	}
+	return out
 }

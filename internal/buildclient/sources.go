@@ -26,7 +26,8 @@ type sources struct {
 	mounts map[string]fsutil.FS
 	stores map[string]content.Store
 	attach []session.Attachable
-	key    string // under which the engine keeps copies of the directories
+	names  map[string]string // of the contexts that mounts are; the main one has none
+	key    string            // under which the engine keeps copies of the directories
 
 	dir        string // the main context, where it is a directory
 	dockerfile *textFile
@@ -43,7 +44,7 @@ const (
 const largestDockerfile = 2 << 20
 
 func openSources(o *buildopt.Options, in io.Reader) (*sources, error) {
-	s := &sources{attrs: map[string]string{}, mounts: map[string]fsutil.FS{}, stores: map[string]content.Store{}}
+	s := &sources{attrs: map[string]string{}, mounts: map[string]fsutil.FS{}, stores: map[string]content.Store{}, names: map[string]string{}}
 	var err error
 	switch {
 	case o.Context == "-":

@@ -14,7 +14,7 @@ const module = "wherry.dev/wherry"
 // says so, ones that stand before it on the same line ("a < b": b may import a). The lines between the dashes have no names in code.
 const layers = `
 cmd:        cmd/oar cmd/wherry cmd/wherryd cmd/wherry-build cmd/wherry-verify
-edges:      client buildopt < cli buildclient
+edges:      client buildopt explain < cli buildclient
 edges:      api/docker
 upper:      verify
 upper:      monitor files < disk

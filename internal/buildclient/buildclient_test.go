@@ -1,0 +1,197 @@
+package buildclient
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	solver "github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/tonistiigi/fsutil"
+
+	"wherry.dev/wherry/internal/buildopt"
+)
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestExcerpt: the line is shown, and the caret is below the word that the message names.
+func TestExcerpt(t *testing.T) {
+	const file = "FROM busybox\n\nCOPY --foo=bar a /\nRNU ls\nRUN true && \\\n\tfalse\n"
+	for _, row := range []struct {
+		first, last int32
+		message     string
+		want        string
+	}{
+		{3, 3, "unknown flag: --foo (did you mean from?)", ">   3 | COPY --foo=bar a /\n      |      ^^^^^\n"},
+		{4, 4, "unknown instruction: RNU (did you mean RUN?)", ">   4 | RNU ls\n      | ^^^\n"},
+		{3, 3, `"/a": not found`, ">   3 | COPY --foo=bar a /\n      |                ^\n"},
+		{5, 6, "exit status 1", ">   5 | RUN true && \\\n>   6 |     false\n      |     ^"},
+	} {
+		s := &solver.Source{Info: &pb.SourceInfo{Filename: "Dockerfile", Data: []byte(file)},
+			Ranges: []*pb.Range{{Start: &pb.Position{Line: row.first}, End: &pb.Position{Line: row.last}}}}
+		if got := excerpt(s, row.message); !strings.Contains(got, row.want) {
+			t.Errorf("%s:\n%s\nwant\n%s", row.message, got, row.want)
+		}
+	}
+	beyond := &solver.Source{Info: &pb.SourceInfo{Data: []byte("FROM x")}, Ranges: []*pb.Range{{Start: &pb.Position{Line: 7}, End: &pb.Position{Line: 9}}}}
+	if got := excerpt(beyond, ""); got != "" {
+		t.Errorf("lines that are not there: %q", got)
+	}
+}
+
+// TestMissing: of a file that is not in the context people are told why.
+func TestMissing(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "app.js"), "x")
+	write(t, filepath.Join(dir, "src", "keep.js"), "x")
+	write(t, filepath.Join(dir, "Readme.md"), "x")
+	write(t, filepath.Join(dir, ".dockerignore"), "# rules\n\n*.js\nsrc\n!src/keep.js\n")
+	ignore, err := readIgnore(dir, filepath.Join(dir, "Dockerfile"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := &job{o: &buildopt.Options{}, sources: &sources{dir: dir, ignore: ignore}}
+	for path, want := range map[string]string{
+		"/app.js": "app.js is there, but line 3 of .dockerignore (*.js) keeps it out", "/src": "line 4 of .dockerignore (src)", "/src/keep.js": "",
+		"/README": "there is Readme.md", "/nothing/here": "There is no nothing/here in the context", "/*.go": "Nothing in the context",
+		"/../../etc/passwd": "There is no etc/passwd",
+	} {
+		err := errors.New(`failed to calculate checksum of ref x::y: "` + path + `": not found`)
+		if got := j.missing(err, nil); !strings.Contains(got, want) || want == "" && got != "" {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+	from := &step{}
+	from.Name = "[2/2] COPY --from=x /app.js /"
+	if got := j.missing(errors.New(`"/app.js": not found`), from); got != "" {
+		t.Errorf("a file of another stage: %q", got)
+	}
+}
+
+func TestDockerfiles(t *testing.T) {
+	dir, here := t.TempDir(), t.TempDir()
+	t.Chdir(here)
+	if _, err := readDockerfile(dir, ""); err == nil || !strings.Contains(err.Error(), "--file") {
+		t.Errorf("none: %v", err)
+	}
+	write(t, filepath.Join(dir, "Containerfile"), "container")
+	write(t, filepath.Join(dir, "sub", "other"), "in the context")
+	for name, want := range map[string]string{"": "container", "sub/other": "in the context"} {
+		if f, err := readDockerfile(dir, name); err != nil || string(f.data) != want {
+			t.Errorf("%q: %v %v", name, f, err)
+		}
+	}
+	write(t, filepath.Join(here, "sub", "other"), "here")
+	write(t, filepath.Join(here, "sub", "other.dockerignore"), "own rules")
+	write(t, filepath.Join(dir, "Dockerfile"), "docker")
+	write(t, filepath.Join(dir, ".dockerignore"), "rules")
+	for name, want := range map[string][2]string{"": {"docker", "rules"}, "sub/other": {"here", "own rules"}} {
+		f, err := readDockerfile(dir, name)
+		if err != nil || string(f.data) != want[0] {
+			t.Fatalf("%q: %v %v", name, f, err)
+		}
+		if i, err := readIgnore(dir, f.path, ""); err != nil || string(i.data) != want[1] {
+			t.Errorf("rules of %q: %v %v", name, i, err)
+		}
+	}
+	if _, err := readIgnore(dir, "x", "gone"); err == nil {
+		t.Error("rules that are named and not there")
+	}
+	write(t, filepath.Join(dir, "huge"), strings.Repeat("#", largestDockerfile+1))
+	if _, err := readDockerfile(dir, "huge"); err == nil || !strings.Contains(err.Error(), "larger") {
+		t.Errorf("a huge one: %v", err)
+	}
+}
+
+// TestTextFiles: the frontend gets what it follows by name, one by one.
+func TestTextFiles(t *testing.T) {
+	files := textFiles{{path: "b", data: []byte("2")}, {path: "a", data: []byte("1")}}
+	for target, want := range map[string]string{"/": "a b", "b": "b", "/a": "a", "c": ""} {
+		var got []string
+		err := files.Walk(t.Context(), target, func(path string, _ fs.DirEntry, _ error) error {
+			got = append(got, path)
+			return nil
+		})
+		if err != nil || strings.Join(got, " ") != want {
+			t.Errorf("%s: %v %v", target, got, err)
+		}
+	}
+	filtered, err := fsutil.NewFilterFS(files, &fsutil.FilterOpt{FollowPaths: []string{"a", "a.dockerignore"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	if err := filtered.Walk(t.Context(), "/", func(string, fs.DirEntry, error) error { n++; return nil }); err != nil || n != 1 {
+		t.Errorf("%d files followed, %v", n, err)
+	}
+	if _, err := files.Open("../a"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("open ../a: %v", err)
+	}
+}
+
+// TestInput: what comes from the input is told apart by its first bytes.
+func TestInput(t *testing.T) {
+	tarHead := make([]byte, 512)
+	copy(tarHead[257:], "ustar")
+	for text, want := range map[string]bool{"FROM x\n": false, "\x1f\x8b\x08x": true, "BZh9": true, "\x28\xb5\x2f\xfd": true, string(tarHead): true, "": false} {
+		if got := isArchive([]byte(text)); got != want {
+			t.Errorf("%.10q: %v", text, got)
+		}
+	}
+	if _, err := openSources(&buildopt.Options{Context: "-"}, strings.NewReader("")); err == nil || !strings.Contains(err.Error(), "empty") {
+		t.Errorf("an empty input: %v", err)
+	}
+	s, err := openSources(&buildopt.Options{Context: "-"}, strings.NewReader("FROM x"))
+	if err != nil || s.attrs["filename"] != "Dockerfile" || len(s.mounts) != 2 {
+		t.Errorf("a Dockerfile: %+v %v", s, err)
+	}
+	s, err = openSources(&buildopt.Options{Context: "-", File: "d/Dockerfile"}, strings.NewReader(string(tarHead)))
+	if err != nil || !strings.HasPrefix(s.attrs["context"], "http://buildkit-session/") || s.attrs["filename"] != "d/Dockerfile" || len(s.attach) != 1 {
+		t.Errorf("a tar file: %+v %v", s, err)
+	}
+	if _, err := openSources(&buildopt.Options{Context: filepath.Join(t.TempDir(), "gone")}, nil); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("no context: %v", err)
+	}
+}
+
+// TestResultFiles: a file has its name when it is whole, and none of another name stays.
+func TestResultFiles(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "x.tar")
+	j := &job{}
+	for _, whole := range []bool{false, true} {
+		f := &resultFile{path: path}
+		j.files = []*resultFile{f}
+		w, err := f.open(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte("tar")); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if whole {
+			if err := f.keep(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		j.dropFiles()
+		entries, _ := os.ReadDir(dir)
+		if (len(entries) == 1) != whole || whole && entries[0].Name() != "x.tar" {
+			t.Errorf("whole %v: %v", whole, entries)
+		}
+	}
+}
