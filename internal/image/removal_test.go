@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 )
@@ -149,6 +150,22 @@ func TestNamesOfWhatIsGone(t *testing.T) {
 	}
 	if err := nameAgain(in(t.Context()), s.store, "a:2", was.Target); !errdefs.IsNotFound(err) || here(t, s) != "a:1" {
 		t.Errorf("%s of what is gone was tagged: %v; there is %s", a.ID, err, here(t, s))
+	}
+}
+
+// TestRecordsThatAKillLeft: an image that has its nameless record still goes with its last tag.
+func TestRecordsThatAKillLeft(t *testing.T) {
+	s := open(t)
+	a := imported(t, s, "a:1", file1("f", "a"))
+	img, err := s.find(in(t.Context()), "a:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.images.Create(in(t.Context()), images.Image{Name: a.ID.String(), Target: img.Target}); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := s.Remove(t.Context(), "a:1", RemoveOptions{}); err != nil || said(out) != "-a:1 deleted" {
+		t.Errorf("%q %v", said(out), err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
@@ -89,6 +90,9 @@ func (e *entry) goingWith(name string) []string {
 		case r.Name() == taken.Name():
 			return []string{name} // another tag stays
 		}
+	}
+	if !slices.ContainsFunc(e.names, func(n string) bool { return !isFullID(n) && !slices.Contains(out, n) }) {
+		return e.names // a kill in the middle of a tag leaves the record that the image had when it was nameless
 	}
 	return out
 }
