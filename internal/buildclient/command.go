@@ -61,21 +61,40 @@ func run(ctx context.Context, args []string) error {
 // command runs one of the commands by its name.
 func (c *Client) command(ctx context.Context, name string, args []string) error {
 	fs := pflag.NewFlagSet(name, pflag.ContinueOnError)
+	parse := func() error {
+		if err := fs.Parse(args); err != nil {
+			return &ExitError{Code: 125, Cause: err}
+		}
+		return nil
+	}
 	switch name {
 	case "build":
 		var o buildopt.Options
 		o.Register(fs)
-		if err := fs.Parse(args); err != nil {
-			return &ExitError{Code: 125, Cause: err}
+		if err := parse(); err != nil {
+			return err
 		}
-		if fs.NArg() != 1 {
+		if o.Context = fs.Arg(0); fs.NArg() != 1 {
 			return &ExitError{Code: 125, Cause: errors.New("build wants one context: a directory, - or an address")}
 		}
-		o.Context = fs.Arg(0)
 		if err := o.Validate(); err != nil {
 			return err
 		}
 		return c.Build(ctx, &o)
+	case "du":
+		var u buildopt.Usage
+		u.Register(fs)
+		if err := parse(); err != nil {
+			return err
+		}
+		return c.Usage(ctx, u)
+	case "prune":
+		var p buildopt.Prune
+		p.Register(fs)
+		if err := parse(); err != nil {
+			return err
+		}
+		return c.Prune(ctx, p)
 	}
 	return &ExitError{Code: 125, Cause: fmt.Errorf("there is no command %s", name)}
 }

@@ -21,6 +21,8 @@ const buildHelper = "wherry-build"
 func buildCommands() []command {
 	return []command{
 		{name: "build", also: []string{"image build", "builder build", "buildx build"}, group: groupCommon, short: "Build an image from a Dockerfile", build: buildCommand},
+		{name: "builder du", also: []string{"buildx du"}, group: groupOther, short: "List what builds have left for the next ones", build: builderUsageCommand},
+		{name: "builder prune", also: []string{"buildx prune"}, group: groupOther, short: "Remove what builds have left", build: builderPruneCommand},
 	}
 }
 
@@ -42,6 +44,39 @@ func buildCommand(app *App) *cobra.Command {
 	c.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return nil, cobra.ShellCompDirectiveFilterDirs
 	}
+	return c
+}
+
+func builderUsageCommand(app *App) *cobra.Command {
+	var u buildopt.Usage
+	c := &cobra.Command{Use: "du [OPTIONS]", RunE: func(cmd *cobra.Command, args []string) error {
+		if err := u.Validate(); err != nil {
+			return err
+		}
+		return handOver(app, "du", cmd.Flags(), args)
+	}}
+	u.Register(c.Flags())
+	return c
+}
+
+func builderPruneCommand(app *App) *cobra.Command {
+	var p buildopt.Prune
+	c := &cobra.Command{Use: "prune [OPTIONS]", RunE: func(cmd *cobra.Command, args []string) error {
+		if _, err := p.Limits(); err != nil {
+			return err
+		}
+		if !p.Force {
+			what := "all of the build cache that nothing uses"
+			if p.All {
+				what = "all of the build cache"
+			}
+			if err := confirm(app, "WARNING! This will remove "+what+".\nAre you sure you want to continue?"); err != nil {
+				return err
+			}
+		}
+		return handOver(app, "prune", cmd.Flags(), args)
+	}}
+	p.Register(c.Flags())
 	return c
 }
 

@@ -27,7 +27,7 @@ const (
 func nouns() [][2]string {
 	return [][2]string{
 		{"container", "Manage containers"}, {"image", "Manage images"}, {"network", "Manage networks"},
-		{"volume", "Manage volumes"}, {"artifact", "Manage artifacts: files that registries keep"},
+		{"volume", "Manage volumes"}, {"builder", "Look after what builds leave for the next ones"}, {"artifact", "Manage artifacts: files that registries keep"},
 		{"policy", "See which images may be pulled and run"},
 		{"manifest", "Manage lists of manifests: images for several platforms"}, {"context", "See which engine commands speak to"}, {"system", "Look at the engine and tidy up"},
 		{"store", "Look for damage in what is kept of images"},
