@@ -3,11 +3,13 @@ package buildclient
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"strings"
 
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/frontend/subrequests/lint"
 
 	"wherry.dev/wherry/internal/buildopt"
 )
@@ -37,8 +39,11 @@ func (c *Client) answer(q buildopt.Question, said map[string][]byte) error {
 	if text == nil {
 		return fmt.Errorf("this Dockerfile's syntax cannot answer %s", strings.TrimPrefix(q.Method, "frontend."))
 	}
-	if q.Method == "frontend.lint" && !q.JSON && len(bytes.TrimSpace(text)) == 0 {
-		text = []byte("Check complete, no warnings found.")
+	if q.Method == "frontend.lint" && !q.JSON {
+		text = append(text, checkError(said["result.json"])...)
+		if len(bytes.TrimSpace(text)) == 0 {
+			text = []byte("Check complete, no warnings found.")
+		}
 	}
 	if _, err := fmt.Fprintf(c.Out, "%s\n", bytes.TrimRight(bytes.TrimLeft(text, "\n"), "\n")); err != nil {
 		return err
@@ -47,4 +52,15 @@ func (c *Client) answer(q buildopt.Question, said map[string][]byte) error {
 		return &ExitError{Code: 1}
 	}
 	return nil
+}
+
+// checkError is what kept a check from reading on, which is not a warning.
+func checkError(result []byte) []byte {
+	var r lint.LintResults
+	if json.Unmarshal(result, &r) != nil || r.Error == nil || int(r.Error.Location.SourceIndex) >= len(r.Sources) {
+		return nil
+	}
+	var b bytes.Buffer
+	r.PrintErrorTo(&b, nil)
+	return b.Bytes()
 }

@@ -31,6 +31,9 @@ func (j *job) failure(ctx context.Context, err error) error {
 		code = int(exit.ExitCode)
 		j.printTail(failed)
 		fmt.Fprintf(&text, "%s: exit status %d", failed.Name, code)
+	case failed != nil && isNotFound(err):
+		name, _ := notFound(err.Error())
+		fmt.Fprintf(&text, `%s: "/%s" is not there`, failed.Name, name)
 	default:
 		text.WriteString(plain(err).Error())
 	}

@@ -52,6 +52,11 @@ func notFound(text string) (name string, ok bool) {
 	return name, name != ""
 }
 
+func isNotFound(err error) bool {
+	_, ok := notFound(err.Error())
+	return ok
+}
+
 // hides is the rule that keeps a file out of the context, with its place; "" where none does.
 func (s *sources) hides(name string) string {
 	if s.ignore == nil {

@@ -95,7 +95,11 @@ func (w *watcher) note(s *client.SolveStatus) {
 			w.steps[v.Digest] = known
 			w.order = append(w.order, known)
 		}
+		cause := known.Error
 		known.Vertex = *v
+		if canceled(v.Error) && cause != "" {
+			known.Error = cause // what ends a build cancels the step that failed, too
+		}
 	}
 	for _, l := range s.Logs {
 		if known := w.steps[l.Vertex]; known != nil {
@@ -107,10 +111,12 @@ func (w *watcher) note(s *client.SolveStatus) {
 	}
 }
 
+func canceled(text string) bool { return strings.Contains(text, context.Canceled.Error()) }
+
 // failed is the step that ended the build, nil where none did.
 func (w *watcher) failed() *step {
 	for _, s := range w.order {
-		if s.Error != "" && !strings.Contains(s.Error, context.Canceled.Error()) {
+		if s.Error != "" && !canceled(s.Error) {
 			return s
 		}
 	}
@@ -121,7 +127,7 @@ func (w *watcher) failed() *step {
 func (w *watcher) seen() []explain.Seen {
 	var out []explain.Seen
 	for _, s := range w.order {
-		if s.Started == nil && !s.Cached || strings.Contains(s.Error, context.Canceled.Error()) {
+		if s.Started == nil && !s.Cached || canceled(s.Error) {
 			continue
 		}
 		v := explain.Seen{Name: s.Name, Cached: s.Cached, Failed: s.Error != ""}
