@@ -332,7 +332,7 @@ func (l *layout) super(uuid [16]byte) []byte {
 	le.PutUint32(b[0:], magic)
 	le.PutUint32(b[8:], compatChecksum|compatMtime)
 	b[12] = l.bits
-	le.PutUint16(b[14:], uint16(firstInode/slot))
+	le.PutUint16(b[14:], uint16(l.tree.inodes.at(0).slot)) // the first inode, but a long one may begin at the next block
 	le.PutUint64(b[16:], uint64(len(l.queue)))
 	le.PutUint32(b[36:], uint32(l.out.at>>l.bits))
 	le.PutUint32(b[40:], uint32(l.meta>>l.bits))

@@ -263,3 +263,43 @@ func TestMakerNamesTheBytes(t *testing.T) {
 		t.Errorf("%s, not %s", got, want)
 	}
 }
+
+// TestRootsOfEveryLength: the root's inode stands at the first place, or at the next block where what is behind it would be torn.
+func TestRootsOfEveryLength(t *testing.T) {
+	for n := range 120 {
+		file := filepath.Join(t.TempDir(), "image")
+		f, err := os.Create(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := NewWriter(f, Options{})
+		for i := range n {
+			if _, err := w.Add(w.Root(), fmt.Sprintf("%03d", i), &Attr{Mode: typeDir | 0o755}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		size, err := w.Finish()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Truncate(size); err != nil {
+			t.Fatal(err)
+		}
+		r, err := NewReader(f, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := 0
+		if err := r.Walk(t.Context(), func(string, *Node) error { names++; return nil }); err != nil || names != n+1 {
+			t.Errorf("%d names in the root became %d, %v", n, names-1, err)
+		}
+		f.Close()
+		if n%8 != 0 && n != 27 {
+			continue
+		}
+		at := mounted(t, file)
+		if list, err := os.ReadDir(at); err != nil || len(list) != n {
+			t.Errorf("the kernel finds %d of %d names, %v", len(list), n, err)
+		}
+	}
+}
