@@ -330,6 +330,9 @@ func restoreAll(ctx context.Context, s *Service, target ocispec.Descriptor) (aga
 		for _, id := range came {
 			_, _ = dropUnheld(context.WithoutCancel(ctx), s, id) // else the next compaction does
 		}
+		if len(came) > 0 {
+			_ = s.sweep(context.WithoutCancel(ctx)) // else the next one does
+		}
 	}
 	if err := holdLayers(ctx, s, target); err != nil {
 		return again, err

@@ -147,8 +147,8 @@ func tryRemake(ctx context.Context, s *Service, l standing) (way retar.Way, err 
 	defer blob.Close()
 	head := make([]byte, 10)
 	n, _ := blob.ReadAt(head, 0)
-	way, ok := retar.WayOf(head[:n])
-	if !ok {
+	ways := retar.WaysOf(head[:n])
+	if len(ways) == 0 {
 		return "", nil
 	}
 	m := s.dropped.made
@@ -171,17 +171,20 @@ func tryRemake(ctx context.Context, s *Service, l standing) (way retar.Way, err 
 	if err != nil {
 		return "", err
 	}
-	sum := l.blob.Digest.Algorithm().Hash()
-	if err := pack(ctx, dir, recipe{way, f.Name()}, sum); err != nil {
-		return "", unlessVain(ctx, err)
+	for _, way := range ways {
+		sum := l.blob.Digest.Algorithm().Hash()
+		if err := pack(ctx, dir, recipe{way, f.Name()}, sum); err != nil {
+			return "", unlessVain(ctx, err)
+		}
+		if digest.NewDigest(l.blob.Digest.Algorithm(), sum) != l.blob.Digest {
+			continue
+		}
+		if err := errors.Join(f.Sync(), os.Rename(f.Name(), m.record(l.blob.Digest))); err != nil {
+			return "", err
+		}
+		return way, syncFS(m.dir)
 	}
-	if digest.NewDigest(l.blob.Digest.Algorithm(), sum) != l.blob.Digest {
-		return "", nil
-	}
-	if err := errors.Join(f.Sync(), os.Rename(f.Name(), m.record(l.blob.Digest))); err != nil {
-		return "", err
-	}
-	return way, syncFS(m.dir)
+	return "", nil
 }
 
 // unlessVain tells what will always be so from what stands in the way now.

@@ -38,9 +38,6 @@ func layersOf(t *testing.T, s *Service, name string) (all []ocispec.Descriptor, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.sweep(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	for _, l := range m.Layers {
 		if _, err := os.Stat(blobPath(s, l.Digest)); err == nil {
 			here++

@@ -30,6 +30,7 @@ type sending struct {
 
 	mu   sync.Mutex // guards what follows
 	seen map[digest.Digest]bool
+	back bool // blobs were brought back for it, and dropped again
 }
 
 // send brings all that stands below target into r's repository, and target under r's tag.
@@ -42,7 +43,11 @@ func send(ctx context.Context, s *Service, r ref.Reference, target ocispec.Descr
 		o.say(short(d), "Retrying in %s: %s", wait, err)
 	}
 	t := &sending{s: s, o: o, domain: r.Domain, to: to, lenders: origins{s.store}.lenders(ctx, r), seen: map[digest.Digest]bool{}}
-	if err := t.tree(ctx, target, r.Tag); err != nil {
+	err = t.tree(ctx, target, r.Tag)
+	if t.back {
+		_ = s.sweep(context.WithoutCancel(ctx)) // else the next one does
+	}
+	if err != nil {
 		return err
 	}
 	return origins{s.store}.note(ctx, r, target)
@@ -105,6 +110,9 @@ func (t *sending) blob(ctx context.Context, d ocispec.Descriptor) error {
 	r, err := t.s.content.ReaderAt(ctx, d)
 	if errdefs.IsNotFound(err) && t.s.dropped.has(d.Digest) {
 		r, err = lazily(ctx, t.s, d, login{t.domain, t.o.Auth}), nil
+		t.mu.Lock()
+		t.back = true
+		t.mu.Unlock()
 	}
 	if err != nil {
 		return fmt.Errorf("read %s: %w", d.Digest, err)

@@ -158,9 +158,10 @@ func TestWaysStay(t *testing.T) {
 	b := goTar(t)
 	b = append(b, bytes.Repeat([]byte("some text that repeats itself, and "), 20000)...)
 	for way, want := range map[Way]string{
-		Plain: "ef214f0f2c9752ab3220dc33e2fd4cda27b140ba9dd012e04f5ea0594c863382",
-		Fast:  "e33d007f4bd5a776b67e60498fdca367ac0d66d3a40bbdf1636314446a7f4de7",
-		Go:    "886c93d221e865acceb44d40e0703d4ec10783031f995d7303747abc399c1e72",
+		Plain:  "ef214f0f2c9752ab3220dc33e2fd4cda27b140ba9dd012e04f5ea0594c863382",
+		Fast:   "e33d007f4bd5a776b67e60498fdca367ac0d66d3a40bbdf1636314446a7f4de7",
+		GoFast: "cb356d60639d0d06b06f8641bbc2f433adb74080b11b9790fff0591449f1a0fc",
+		Go:     "886c93d221e865acceb44d40e0703d4ec10783031f995d7303747abc399c1e72",
 	} {
 		var out []byte
 		for _, piece := range []int{1 << 30, 32 << 10, 1000} { // however it is written
@@ -169,16 +170,16 @@ func TestWaysStay(t *testing.T) {
 				t.Errorf("%s, in pieces of %d: %s", way, piece, got)
 			}
 		}
-		if got, ok := WayOf(out[:10]); !ok || got != way {
-			t.Errorf("%s looks like %q", way, got)
+		if list := WaysOf(out[:10]); !slices.Contains(list, way) {
+			t.Errorf("%s looks like %v", way, list)
 		}
 	}
 	if _, err := Way("other").Writer(io.Discard); err == nil {
 		t.Error("an unknown way")
 	}
 	for _, other := range []string{"\x28\xb5\x2f\xfd123456", "BZh9123456", "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"} {
-		if way, ok := WayOf([]byte(other)); ok {
-			t.Errorf("%q looks like %s", other, way)
+		if list := WaysOf([]byte(other)); list != nil {
+			t.Errorf("%q looks like %v", other, list)
 		}
 	}
 }

@@ -13,27 +13,34 @@ import (
 // which a test holds.
 type Way string
 
-// The ways that are known: none, that of layers which this engine makes, and that of Go's own library, which Docker and containerd use.
+// The ways that are known: none, that of layers which this engine makes, and those of Go's own library, which Docker and containerd use.
 const (
-	Plain Way = "plain"
-	Fast  Way = "gzip-fast-1"
-	Go    Way = "gzip-go-1"
+	Plain  Way = "plain"
+	Fast   Way = "gzip-fast-1"
+	Go     Way = "gzip-go-1"
+	GoFast Way = "gzip-go-fast-1"
 )
 
-// WayOf is that by which a blob may have been made that begins with head (ten bytes do). Most of all that compresses cannot be told, nor done
+// WaysOf are those by which a blob may have been made that begins with head (ten bytes do). Most of all that compresses cannot be told, nor done
 // again: each program, version and number of threads has bytes of its own.
-func WayOf(head []byte) (way Way, ok bool) {
-	const anySystem = 255 // what Go's libraries say of the system (RFC 1952, OS)
+func WaysOf(head []byte) []Way {
+	const (
+		fastest   = 4   // RFC 1952, XFL
+		anySystem = 255 // what Go's libraries say (OS)
+	)
 	switch {
 	case len(head) >= 10 && bytes.HasPrefix(head, []byte{0x1f, 0x8b, 8}):
-		if head[8] == 4 { // the fastest algorithm (RFC 1952, XFL)
-			return Fast, head[9] == anySystem
+		switch {
+		case head[9] != anySystem:
+			return nil
+		case head[8] == fastest:
+			return []Way{Fast, GoFast}
 		}
-		return Go, head[9] == anySystem
+		return []Way{Go}
 	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}), bytes.HasPrefix(head, []byte("BZh")):
-		return "", false
+		return nil
 	}
-	return Plain, true
+	return []Way{Plain}
 }
 
 // Writer compresses what is written to it. Close ends the stream, and leaves w open.
@@ -45,6 +52,8 @@ func (way Way) Writer(w io.Writer) (io.WriteCloser, error) {
 		return gzip.NewWriterLevel(w, gzip.BestSpeed)
 	case Go:
 		return stdgzip.NewWriter(w), nil
+	case GoFast:
+		return stdgzip.NewWriterLevel(w, stdgzip.BestSpeed)
 	}
 	return nil, fmt.Errorf("compress as %q: this version does not know how", string(way))
 }
