@@ -24,6 +24,7 @@ import (
 	"wherry.dev/wherry/internal/image"
 	networks "wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/snapshot"
+	"wherry.dev/wherry/internal/trust"
 	"wherry.dev/wherry/internal/volume"
 )
 
@@ -102,7 +103,8 @@ type engine struct {
 	images *image.Service
 	nets   *networks.Service
 	vols   *volume.Service
-	mounts string // where layers are mounted
+	mounts string         // where layers are mounted
+	trust  *trust.Checker // from the next open on
 	logged []string
 	mu     sync.Mutex
 }
@@ -170,7 +172,7 @@ func (e *engine) open() {
 	var err error
 	e.vols, err = volume.Open(filepath.Join(e.o.Root, "volumes"), e.o.Events, nil)
 	must(err)
-	e.images, err = image.Open(ctx, image.Options{Root: e.o.Root, Layers: snapshot.Auto, Mounts: e.mounts, Oar: e.o.Oar, Events: e.o.Events})
+	e.images, err = image.Open(ctx, image.Options{Root: e.o.Root, Layers: snapshot.Auto, Mounts: e.mounts, Oar: e.o.Oar, Events: e.o.Events, Trust: e.trust})
 	must(err)
 	e.nets, err = networks.Open(ctx, networks.Options{Root: e.o.Root, State: e.o.State, Events: e.o.Events})
 	must(err)

@@ -21,15 +21,18 @@ func mountUser(r *Record, m *spec.Mount) string { return r.ID + "@" + m.Destinat
 
 // resolveImage finds the image or artifact that is to be mounted, and keeps it from being removed.
 func (n *creating) resolveImage(ctx context.Context, m *spec.Mount) error {
-	name := m.Name
+	name, as := m.Name, ""
 	if m.Image != nil { // another container's
-		name = m.Image.ID.String()
+		name, as = m.Image.ID.String(), m.Image.Ref
 	}
 	user := mountUser(n.r, m)
 	for range 2 {
 		img, err := image.Mountable(ctx, n.s.o.Images, name)
 		if err != nil {
 			return err
+		}
+		if img.Ref == "" {
+			img.Ref = as
 		}
 		if err := image.Permit(ctx, n.s.o.Images, img); err != nil {
 			return err
@@ -38,11 +41,11 @@ func (n *creating) resolveImage(ctx context.Context, m *spec.Mount) error {
 			return err
 		}
 		pinned := m.Image
-		m.Image = &spec.MountedImage{ID: img.ID, Manifest: img.Manifest.Digest, Lower: img.Lower}
+		m.Image = &spec.MountedImage{ID: img.ID, Manifest: img.Manifest.Digest, Type: img.Manifest.MediaType, Ref: img.Ref, Lower: img.Lower}
 		if pinned != nil && pinned.ID == img.ID {
 			return nil
 		}
-		name = img.ID.String() // once more: only now nobody can take its layers away
+		name, as = img.ID.String(), img.Ref // once more: only now nobody can take its layers away
 	}
 	return nil
 }

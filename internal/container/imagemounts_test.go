@@ -10,10 +10,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 
 	"wherry.dev/wherry/internal/image"
+	"wherry.dev/wherry/internal/trust"
 )
 
 // dataImage is an image of files and hostile links.
@@ -174,6 +176,48 @@ func TestMountedArtifact(t *testing.T) {
 	exit := e.arm(id, container.WaitConditionNextExit)
 	e.start(id)
 	if e.take(exit); e.output(id) != "0 444\ndatadatarefused\n" {
+		t.Errorf("%q", e.output(id))
+	}
+}
+
+// TestMountedImagesArePermitted: the policy is asked for what a container mounts as for what it is made of, at each start too, and by the name
+// that was mounted.
+func TestMountedImagesArePermitted(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	path := filepath.Join(t.TempDir(), "policy.toml")
+	policy := func(text string) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(path+".new", []byte("default = \"accept\"\nlocal = \"as-named\"\n"+text), 0o600), os.Rename(path+".new", path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	policy("")
+	e.trust = trust.New(trust.Options{Policy: path})
+	e.again()
+	e.dataImage("data:1")
+	id := e.create(request{name: "user", cmd: sh("cat /x/top"), h: imageMount("data:1", "/x", "")})
+	if m := e.rec(id).Mounts[0].Image; m.Ref != "docker.io/library/data:1" || m.Type == "" {
+		t.Errorf("noted: %+v", m)
+	}
+	policy("[[rule]]\nscope = \"docker.io/library/data\"\naction = \"reject\"")
+	for _, again := range []bool{false, true} {
+		if again {
+			e.again()
+		}
+		if err := e.Start(ctx, id); !errdefs.IsPermissionDenied(err) || !strings.Contains(err.Error(), "image data:1 is refused") {
+			t.Errorf("started: %v", err)
+		}
+		for _, h := range []container.HostConfig{imageMount("data:1", "/x", ""), {VolumesFrom: []string{"user"}}} {
+			if _, err := e.tryCreate(request{cmd: sh("true"), h: h}); !errdefs.IsPermissionDenied(err) {
+				t.Errorf("created: %v", err)
+			}
+		}
+	}
+	policy("")
+	exit := e.arm(id, container.WaitConditionNextExit)
+	e.start(id)
+	if e.take(exit); e.output(id) != "abc" {
 		t.Errorf("%q", e.output(id))
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/mount"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -21,9 +22,21 @@ import (
 	"wherry.dev/wherry/internal/task"
 )
 
-// permit asks anew whether the image may run: the policy may have changed since the container was made.
+// permit asks anew whether the image may run, and those that it mounts: the policy may have changed since the container was made.
 func (n *starting) permit(ctx context.Context) error {
-	return image.Permit(ctx, n.s.o.Images, &n.r.Image)
+	if err := image.Permit(ctx, n.s.o.Images, &n.r.Image); err != nil {
+		return err
+	}
+	for _, m := range n.r.Mounts {
+		if m.Image == nil {
+			continue
+		}
+		img := image.Image{ID: m.Image.ID, Ref: m.Image.Ref, Manifest: ocispec.Descriptor{Digest: m.Image.Manifest, MediaType: m.Image.Type}}
+		if err := image.Permit(ctx, n.s.o.Images, &img); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // layers sees to it that the image is still there, and that --restart-fresh gets its clean layer. They may be at another place than before

@@ -130,7 +130,7 @@ func (s *loading) one(ctx context.Context, d ocispec.Descriptor) (taken bool, er
 	} else if err := s.unpackWanted(ctx, d); err != nil {
 		return false, err
 	}
-	if err := s.label(ctx, d.Digest, labelMade, "yes"); err != nil {
+	if err := (provenance{s.Service.store}).made(ctx, d); err != nil {
 		return false, err
 	}
 	if name == "" {

@@ -92,6 +92,9 @@ func (a Artifacts) Add(ctx context.Context, r io.Reader, o AddOptions) (ocispec.
 	}
 	defer done()
 	d, err := a.make(ctx, r, o)
+	if err == nil {
+		err = provenance{a.S.store}.made(ctx, d)
+	}
 	if err != nil {
 		return none, err
 	}

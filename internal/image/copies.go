@@ -93,6 +93,9 @@ func (m Manifests) Copy(ctx context.Context, o CopyOptions) (ocispec.Descriptor,
 	if err != nil {
 		return none, registry.Explain("copy "+p.ref.Familiar(), p.ref.Domain, err)
 	}
+	if err := p.admitAll(ctx, target, d); err != nil {
+		return none, err
+	}
 	c, err := m.copyTo(ctx, o.To, o.transfer())
 	if err != nil {
 		return none, err
@@ -200,12 +203,16 @@ func (m Manifests) CopyOut(ctx context.Context, o CopyOptions, w io.Writer) erro
 	if err != nil {
 		return err
 	}
+	explain := func(err error) error { return registry.Explain("copy "+p.ref.Familiar(), p.ref.Domain, err) }
 	d, err := m.choose(ctx, p, target, &o)
-	if err == nil {
-		err = p.tree(ctx, d)
-	}
 	if err != nil {
-		return registry.Explain("copy "+p.ref.Familiar(), p.ref.Domain, err)
+		return explain(err)
+	}
+	if err := p.admitAll(ctx, target, d); err != nil {
+		return err
+	}
+	if err := p.tree(ctx, d); err != nil {
+		return explain(err)
 	}
 	x := &export{s: m.S.blobs, o: SaveOptions{Format: FormatOCI}, blobs: map[digest.Digest]ocispec.Descriptor{}}
 	if err := x.take(ctx, d); err != nil {
@@ -471,11 +478,17 @@ func (a Artifacts) Pull(ctx context.Context, p Place, o TransferOptions) (ocispe
 		return target, fmt.Errorf("pull %s: %w", from.ref.Familiar(), err)
 	}
 	o.say(tagOrDigest(from.ref), "Pulling from %s", from.ref.FamiliarRepository())
+	if err := from.admit(ctx, target, target); err != nil {
+		return target, err
+	}
 	if err := from.tree(ctx, target); err != nil {
 		if errors.Is(err, errdefs.ErrNotFound) {
 			return target, fmt.Errorf("pull %s: the registry has the artifact, but not all of its parts: %w", from.ref.Familiar(), err)
 		}
 		return target, explain(err)
+	}
+	if err := (provenance{a.S.store}).from(ctx, from.ref, target); err != nil {
+		return target, err
 	}
 	if err := a.S.name(ctx, from.ref.String(), target); err != nil {
 		return target, err

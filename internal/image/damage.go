@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
 )
@@ -151,8 +152,9 @@ func checkLength(path string, size int64) error {
 // copiedNames keeps a copy of all names beside the database.
 type copiedNames struct {
 	images.Store
-	path string
-	mu   sync.Mutex // one change and its copy at a time
+	path       string
+	provenance func(context.Context, ocispec.Descriptor) map[digest.Digest]map[string]string
+	mu         sync.Mutex // one change and its copy at a time
 }
 
 func (c *copiedNames) Create(ctx context.Context, img images.Image) (images.Image, error) {
@@ -199,6 +201,8 @@ func (c *copiedNames) finish(ctx context.Context) error {
 type copiedName struct {
 	Name   string             `json:"name"`
 	Target ocispec.Descriptor `json:"target"`
+
+	From map[digest.Digest]map[string]string `json:"from,omitempty"` // where it came from, as the policy wants to know
 }
 
 func (c *copiedNames) copy(ctx context.Context) error {
@@ -208,7 +212,7 @@ func (c *copiedNames) copy(ctx context.Context) error {
 	}
 	names := make([]copiedName, 0, len(list))
 	for _, img := range list {
-		names = append(names, copiedName{img.Name, img.Target})
+		names = append(names, copiedName{img.Name, img.Target, c.provenance(ctx, img.Target)})
 	}
 	b, err := json.MarshalIndent(names, "", "\t")
 	if err != nil {
@@ -241,6 +245,9 @@ func (s *store) restore(ctx context.Context, log func(error)) error {
 	defer done()
 	for _, n := range names {
 		err := s.adopt(ctx, n.Target)
+		if err == nil {
+			err = provenance{s}.restore(ctx, n.Target, n.From)
+		}
 		if err == nil {
 			err = s.name(ctx, n.Name, n.Target)
 		}

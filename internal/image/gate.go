@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,11 +24,9 @@ import (
 	"wherry.dev/wherry/internal/trust"
 )
 
-// What an image's first piece of content (index or manifest) is labelled with, so that it goes when the image goes: which registries it came
-// from, whether it was made on this machine, its signatures as another piece of content, and what was found of them.
+// What an image's first piece of content (index or manifest) is labelled with, so that it goes when the image goes: its signatures as another
+// piece of content, and what was found of them.
 const (
-	labelFrom     = "dev.wherry.from."
-	labelMade     = "dev.wherry.made-here"
 	labelEvidence = "containerd.io/gc.ref.content.signatures."
 	labelVerdict  = "dev.wherry.verdict."
 )
@@ -51,7 +48,7 @@ type Judgement struct {
 
 // gate holds images against the policy before they are pulled and run.
 type gate struct {
-	st         *blobs
+	st         *store
 	checker    *trust.Checker
 	registries *registry.Pool
 	events     *event.Bus
@@ -83,6 +80,17 @@ func (q *suspect) name() string {
 	return q.ref.Familiar()
 }
 
+// asked is the name that a rule is looked for by. A tag beside a digest says nothing of what is meant.
+func (q *suspect) asked() string {
+	switch {
+	case q.ref.Path == "":
+		return ""
+	case q.ref.Tag == "" || q.ref.Digest != "":
+		return q.ref.Name()
+	}
+	return q.ref.Name() + ":" + q.ref.Tag
+}
+
 // Permit is an error where the policy does not let an image be run. An image that has passed costs a look into memory, and without a
 // policy it is not looked at.
 func Permit(ctx context.Context, s *Service, img *Image) error {
@@ -98,7 +106,7 @@ func Permit(ctx context.Context, s *Service, img *Image) error {
 	if known.holds(p) {
 		return nil
 	}
-	j, err := g.judgeLocal(in(ctx), p, s.store, img, false)
+	j, err := g.judgeLocal(in(ctx), p, img, false)
 	if err != nil {
 		return err
 	}
@@ -118,92 +126,65 @@ func (j *Judgement) holds(p *policy.Policy) bool {
 
 // judgeLocal judges an image that is here, by where it came from. Where it came from several places, one that it is known by counts
 // first, and otherwise any: they gave the same bytes.
-func (g *gate) judgeLocal(ctx context.Context, p *policy.Policy, st *store, img *Image, dry bool) (Judgement, error) {
-	ctx, done, err := st.lease(ctx)
-	if err != nil {
-		return Judgement{}, err
-	}
-	defer done()
-	info, err := g.st.content.Info(ctx, img.ID)
-	if err != nil { // a container may outlive its image's name: there is nothing to keep anything with
-		dry = true
-	}
-	target := ocispec.Descriptor{Digest: img.ID, Size: info.Size, MediaType: img.Manifest.MediaType}
-	q := suspect{parts: []ocispec.Descriptor{target}, dry: dry}
+func (g *gate) judgeLocal(ctx context.Context, p *policy.Policy, img *Image, dry bool) (Judgement, error) {
+	parts := []ocispec.Descriptor{{Digest: img.ID}}
 	if img.ID != img.Manifest.Digest {
-		q.parts[0].MediaType = g.typeOf(ctx, target)
-		q.parts = append(q.parts, img.Manifest)
+		parts = append(parts, img.Manifest)
+	} else {
+		parts[0].MediaType = img.Manifest.MediaType
 	}
-	var first error
+	for i, d := range parts {
+		whole, err := g.describe(ctx, d)
+		if err == nil {
+			parts[i] = whole
+		} else if i == 0 { // a container may outlive its image's name: there is nothing to keep anything with
+			dry = true
+		}
+	}
+	var first suspect
 	var worst Judgement
-	for _, c := range candidates(info.Labels, img.Ref) {
-		q.ref, q.local = c.ref, c.local
+	var refused error
+	for i, c := range (provenance{g.st}).candidates(ctx, parts, img.Ref) {
+		q := suspect{ref: c.ref, local: c.local, parts: parts, dry: dry}
 		j, err := g.judge(ctx, p, &q)
 		if err == nil {
 			return j, nil
 		}
-		if first == nil {
-			first, worst = err, j
+		if i == 0 {
+			first, worst, refused = q, j, err
 		}
 	}
-	return worst, first
+	g.tell(&first, worst)
+	return worst, refused
 }
 
-// typeOf is what an index or manifest says of its own type.
-func (g *gate) typeOf(ctx context.Context, d ocispec.Descriptor) string {
-	var doc struct {
-		MediaType string `json:"mediaType"`
+// describe fills in what is not known of a manifest or index that is here.
+func (g *gate) describe(ctx context.Context, d ocispec.Descriptor) (ocispec.Descriptor, error) {
+	info, err := g.st.content.Info(ctx, d.Digest)
+	if err != nil {
+		return d, err
 	}
-	_ = g.st.readJSON(ctx, d, &doc)
-	if doc.MediaType == "" {
-		return ocispec.MediaTypeImageIndex
+	d.Size = info.Size
+	if d.MediaType != "" {
+		return d, nil
 	}
-	return doc.MediaType
-}
-
-type candidate struct {
-	ref   ref.Reference
-	local bool
-}
-
-// candidates are the names by which an image may be judged.
-func candidates(labels map[string]string, as string) (all []candidate) {
-	asked, askedErr := ref.Parse(as)
-	made := labels[labelMade] != ""
-	var keys []string
-	for key := range labels {
-		if strings.HasPrefix(key, labelFrom) {
-			keys = append(keys, key)
-		}
+	var doc document
+	_ = g.st.readJSON(ctx, d, &doc) // one that is damaged has no signature that fits
+	switch {
+	case doc.MediaType != "":
+		d.MediaType = doc.MediaType
+	case doc.Config != nil:
+		d.MediaType = ocispec.MediaTypeImageManifest
+	default:
+		d.MediaType = ocispec.MediaTypeImageIndex
 	}
-	slices.Sort(keys)
-	for _, key := range keys {
-		r, err := ref.Parse(labels[key])
-		if err != nil {
-			continue
-		}
-		if as != "" && askedErr == nil && r.Name() == asked.Name() {
-			return []candidate{{ref: asked}}
-		}
-		all = append(all, candidate{ref: r})
-	}
-	if made {
-		return append([]candidate{{ref: asked, local: true}}, all...)
-	}
-	if len(all) == 0 { // nobody knows where it came from: its name counts
-		return []candidate{{ref: asked}}
-	}
-	return all
+	return d, nil
 }
 
 // judge holds an image against its rule.
 func (g *gate) judge(ctx context.Context, p *policy.Policy, q *suspect) (Judgement, error) {
 	j := Judgement{Image: q.name(), Digest: q.id(), hash: p.Hash}
-	full := q.ref.Name()
-	if q.ref.Tag != "" {
-		full += ":" + q.ref.Tag
-	}
-	rule := p.For(full)
+	rule := p.For(q.asked())
 	if q.local && p.Local.Action != policy.AsNamed {
 		rule = &p.Local
 	}
@@ -220,16 +201,17 @@ func (g *gate) judge(ctx context.Context, p *policy.Policy, q *suspect) (Judgeme
 			j.Accepted, j.SignedBy, j.Until = true, out.By, out.Until
 			return j, nil
 		}
-		refused.Why = out.Why
-		if err != nil {
-			refused.Why = "that could not be found out: " + err.Error()
-		}
+		refused.Why, refused.Err = out.Why, err
 	}
 	j.Why = refused.Error()
+	return j, refused
+}
+
+// tell makes an event of a refusal.
+func (g *gate) tell(q *suspect, j Judgement) {
 	if !q.dry {
 		g.events.Publish(events.ImageEventType, "refuse", j.Image, map[string]string{"name": j.Image, "digest": j.Digest.String(), "rule": j.Where, "reason": j.Why})
 	}
-	return j, refused
 }
 
 // keyOf is the end of a label that is about a repository, or about a reference.
@@ -271,11 +253,10 @@ func (g *gate) signed(ctx context.Context, p *policy.Policy, rule *policy.Rule, 
 		return out, err
 	}
 	g.events.Publish(events.ImageEventType, "verify", q.name(), map[string]string{"name": q.name(), "digest": q.id().String(), "signed-by": strings.Join(out.By, ", ")})
-	b, err := json.Marshal(passed{p.Hash, out.By, out.Until})
-	if err == nil && len(b) < 3000 {
-		err = g.st.label(ctx, q.id(), verdict, string(b))
+	if b, err := json.Marshal(passed{p.Hash, out.By, out.Until}); err == nil && len(b) < 3000 {
+		_ = g.st.label(ctx, q.id(), verdict, string(b)) // where it cannot be kept, on a full disk, it is found out anew
 	}
-	return out, err
+	return out, nil
 }
 
 func (s *blobs) label(ctx context.Context, d digest.Digest, key, value string) error {
@@ -342,29 +323,20 @@ func (g *gate) askRegistry(ctx context.Context, rule *policy.Rule, q *suspect) (
 	if err != nil || !out.OK || q.dry {
 		return out, err
 	}
-	d, err := g.st.writeBlob(ctx, "application/json", kept)
-	if err == nil {
-		err = g.st.label(ctx, q.id(), labelEvidence+keyOf(q.ref.Name()), d.Digest.String())
-	}
-	return out, err
+	g.keep(ctx, q, kept)
+	return out, nil
 }
 
-// admit is an error where the policy does not let an image be pulled.
-func (p *pull) admit(ctx context.Context, target, manifest ocispec.Descriptor) error {
-	g := p.s.gate
-	rules, err := g.policy()
-	if err != nil || rules == nil {
-		return err
+// keep lays signatures beside the image. Where they cannot be, on a full disk, the registry has them: that is no reason to refuse it.
+func (g *gate) keep(ctx context.Context, q *suspect, signatures map[digest.Digest][]evidence.Signature) {
+	ctx, done, err := g.st.lease(ctx)
+	if err != nil {
+		return
 	}
-	q := suspect{ref: p.ref, parts: []ocispec.Descriptor{target}, client: p.client}
-	if target.Digest != manifest.Digest {
-		q.parts = append(q.parts, manifest)
+	defer done()
+	if d, err := g.st.writeBlob(ctx, "application/json", signatures); err == nil {
+		_ = g.st.label(ctx, q.id(), labelEvidence+keyOf(q.ref.Name()), d.Digest.String())
 	}
-	j, err := g.judge(ctx, rules, &q)
-	if err == nil && j.Action == string(policy.Signed) {
-		p.o.say("", "Signed by %s", strings.Join(j.SignedBy, ", "))
-	}
-	return err
 }
 
 func (g *gate) policy() (*policy.Policy, error) {

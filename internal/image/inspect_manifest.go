@@ -40,7 +40,7 @@ func (m Manifests) Inspect(ctx context.Context, q Listed, children bool) (Manife
 	var target ocispec.Descriptor
 	if img, err := m.S.images.Get(ctx, r.String()); err == nil && (Lists{m.S}).isList(ctx, q.Image) {
 		target = img.Target
-	} else if target, err = m.fetchOnly(ctx, q, children); err != nil {
+	} else if _, target, err = m.fetch(ctx, q, children); err != nil {
 		return ManifestView{}, err
 	}
 	out, err := m.view(ctx, r, target)
@@ -94,24 +94,20 @@ func (m Manifests) open(ctx context.Context, q Listed) (*pull, ocispec.Descripto
 	if !isManifest(target) {
 		return nil, target, fmt.Errorf("%s is of type %q, neither manifest nor index: %w", r.Familiar(), target.MediaType, errdefs.ErrInvalidArgument)
 	}
-	return &pull{s: m.S, ref: r, fetcher: fetcher}, target, nil
+	return &pull{s: m.S, ref: r, fetcher: fetcher, client: c}, target, nil
 }
 
-// fetchOnly brings a manifest or index here, and with children what an index lists.
-func (m Manifests) fetchOnly(ctx context.Context, q Listed, children bool) (ocispec.Descriptor, error) {
+// fetch brings a manifest or index here. With children, what an index lists comes too, with its configurations, and it is noted where they
+// come from.
+func (m Manifests) fetch(ctx context.Context, q Listed, children bool) (*pull, ocispec.Descriptor, error) {
 	p, target, err := m.open(ctx, q)
 	if err != nil {
-		return target, err
+		return p, target, err
 	}
 	if err := p.manifests(ctx, target, children); err != nil || !children {
-		return target, err
+		return p, target, err
 	}
-	return target, p.noteOrigins(ctx, target)
-}
-
-// fetch brings manifests and configurations of a registry's image here, and notes where they come from.
-func (m Manifests) fetch(ctx context.Context, q Listed) (ocispec.Descriptor, error) {
-	return m.fetchOnly(ctx, q, true)
+	return p, target, p.noteOrigins(ctx, target)
 }
 
 // noteOrigins notes of the manifests that are here below a target which repository has them.

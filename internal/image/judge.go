@@ -56,7 +56,7 @@ func JudgeByPolicy(ctx context.Context, s *Service, name string, o JudgeOptions)
 		if r, err := ref.Parse(o.As); err == nil && !isFullID(o.As) {
 			img.Ref = r.String()
 		}
-		j, err = s.gate.judgeLocal(in(ctx), p, s.store, img, true)
+		j, err = s.gate.judgeLocal(in(ctx), p, img, true)
 	case err == nil, errdefs.IsNotFound(err):
 		j, err = o.there(ctx, s, p, name)
 	}

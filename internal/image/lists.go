@@ -147,11 +147,14 @@ func (l Lists) Add(ctx context.Context, name string, q Listed) ([]digest.Digest,
 		return nil, err
 	}
 	found, err := l.entries(ctx, q)
+	if err == nil {
+		err = l.admit(ctx, found)
+	}
 	if err != nil {
 		return nil, err
 	}
 	var out []digest.Digest
-	for _, d := range found {
+	for _, d := range found.entries {
 		q.describe(&d)
 		x.Manifests = append(slices.DeleteFunc(x.Manifests, func(old ocispec.Descriptor) bool { return old.Digest == d.Digest }), d)
 		out = append(out, d.Digest)
@@ -184,29 +187,56 @@ func (q *Listed) describe(d *ocispec.Descriptor) {
 	}
 }
 
-// entries are what an image stands for in a list: itself, or of an index the host's platform, or all that it lists.
-func (l Lists) entries(ctx context.Context, q Listed) ([]ocispec.Descriptor, error) {
-	target, err := l.target(ctx, q)
-	if err != nil {
-		return nil, err
+// stands is what an image stands for in a list.
+type stands struct {
+	entries []ocispec.Descriptor
+	target  ocispec.Descriptor // what its name means: it, or an index that it is of
+	from    *pull              // the registry that has it; nil: it is here
+}
+
+// admit asks the policy for what a registry has, and notes where it comes from: what is here has been asked for already, or will be.
+func (l Lists) admit(ctx context.Context, found stands) error {
+	if found.from == nil {
+		return nil
 	}
-	if images.IsManifestType(target.MediaType) {
-		return l.withType(ctx, target)
+	if err := found.from.admit(ctx, found.target, found.entries...); err != nil {
+		return err
+	}
+	for _, d := range found.entries {
+		r := found.from.ref
+		r.Digest = d.Digest
+		if err := (provenance{l.S.store}).from(ctx, r, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// entries are what an image stands for in a list: itself, or of an index the host's platform, or all that it lists.
+func (l Lists) entries(ctx context.Context, q Listed) (out stands, err error) {
+	if out.from, out.target, err = l.target(ctx, q); err != nil {
+		return out, err
+	}
+	if images.IsManifestType(out.target.MediaType) {
+		out.entries, err = l.withType(ctx, out.target)
+		return out, err
 	}
 	if q.All {
-		return l.S.index(ctx, target)
+		out.entries, err = l.S.index(ctx, out.target)
+		return out, err
 	}
-	d, err := l.S.manifestFor(ctx, target, matcher(nil))
+	d, err := l.S.manifestFor(ctx, out.target, matcher(nil))
 	if errdefs.IsNotFound(err) {
-		if list, listErr := l.S.manifests(ctx, target); listErr == nil && len(list) == 1 {
+		if list, listErr := l.S.manifests(ctx, out.target); listErr == nil && len(list) == 1 {
 			d, err = list[0], nil
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s is a manifest list without %s: add all of it with --all, or one platform's image by its digest: %w",
+		return out, fmt.Errorf("%s is a manifest list without %s: add all of it with --all, or one platform's image by its digest: %w",
 			q.Image, platforms.Format(platforms.DefaultSpec()), errdefs.ErrInvalidArgument)
 	}
-	return l.withType(ctx, d)
+	out.entries, err = l.withType(ctx, d)
+	return out, err
 }
 
 // withType describes one manifest: an image with its platform, an artifact with its type.
@@ -221,16 +251,12 @@ func (l Lists) withType(ctx context.Context, d ocispec.Descriptor) ([]ocispec.De
 }
 
 // target finds an image here, or has its manifests fetched.
-func (l Lists) target(ctx context.Context, q Listed) (ocispec.Descriptor, error) {
+func (l Lists) target(ctx context.Context, q Listed) (*pull, ocispec.Descriptor, error) {
 	img, err := l.S.find(ctx, q.Image)
-	if err == nil {
-		return img.Target, nil
-	}
 	if !errdefs.IsNotFound(err) {
-		return ocispec.Descriptor{}, err
+		return nil, img.Target, err
 	}
-	m := Manifests{l.S}
-	return m.fetch(ctx, q)
+	return Manifests{l.S}.fetch(ctx, q, true)
 }
 
 // Annotate changes what a list says of an entry, which is named by its digest or by the image that was added.
@@ -270,7 +296,7 @@ func (l Lists) entry(ctx context.Context, x ocispec.Index, q Listed) (int, error
 		}
 	}
 	if found, err := l.entries(ctx, q); err == nil {
-		for _, d := range found {
+		for _, d := range found.entries {
 			if i := is(d.Digest); i >= 0 {
 				return i, nil
 			}

@@ -83,7 +83,7 @@ func (l *layers) build(ctx context.Context, r buildRequest) (digest.Digest, erro
 		}
 		name = named.String()
 	}
-	if err := l.st.label(ctx, manifest.Digest, labelMade, "yes"); err != nil {
+	if err := l.st.label(ctx, manifest.Digest, labelMade, "yes"); err != nil { // also where a registry has given the same
 		return "", err
 	}
 	return manifest.Digest, l.st.name(ctx, name, manifest)

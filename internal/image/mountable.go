@@ -15,7 +15,7 @@ func Mountable(ctx context.Context, s *Service, name string) (*Image, error) {
 		if err != nil {
 			return nil, fmt.Errorf("artifact %s: %w", familiar(found.Name), err)
 		}
-		return &Image{ID: found.Target.Digest, Ref: found.Name, Manifest: found.Target, Lower: []string{dir}}, nil
+		return &Image{ID: found.Target.Digest, Ref: refOf(found, name), Manifest: found.Target, Lower: []string{dir}}, nil
 	}
 	img, err := s.Resolve(ctx, name, nil)
 	if !errdefs.IsNotFound(err) {

@@ -150,15 +150,8 @@ type pull struct {
 	client  *registry.Client
 }
 
-// run fetches manifests down to the platform's, then config and layers.
-func (p *pull) run(ctx context.Context, target ocispec.Descriptor) error {
-	manifest, err := p.manifest(ctx, target, 0)
-	if err != nil {
-		return err
-	}
-	if err := p.admit(ctx, target, manifest); err != nil {
-		return err
-	}
+// run fetches a platform's config and layers.
+func (p *pull) run(ctx context.Context, manifest ocispec.Descriptor) error {
 	m, err := p.s.manifest(ctx, manifest)
 	if err != nil {
 		return err
@@ -322,10 +315,11 @@ func (p *pull) report(ctx context.Context, one *arrival) (stop func()) {
 func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 	old, err := p.s.images.Get(ctx, p.ref.String())
 	fresh := err != nil || old.Target.Digest != target.Digest
-	if err := p.s.name(ctx, p.ref.String(), target, labelPulled); err != nil {
+	// Before it has its name: from then on it can be run.
+	if err := (provenance{p.s.store}).from(ctx, p.ref, target); err != nil {
 		return err
 	}
-	if err := p.s.label(ctx, target.Digest, labelFrom+keyOf(p.ref.Name()), p.ref.String()); err != nil {
+	if err := p.s.name(ctx, p.ref.String(), target, labelPulled); err != nil {
 		return err
 	}
 	if err := (origins{p.s.store}).note(ctx, p.ref, target); err != nil {

@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
@@ -16,66 +17,67 @@ import (
 const maxAttested = 16 << 20
 
 // wanted fetches the platforms that are asked for, and what is attested of them. AllPlatforms are all that the index names, and whatever
-// else it names, so that it can be pushed and saved as it is.
+// else it names, so that it can be pushed and saved as it is. Before anything but manifests comes, the policy has let all of it pass.
 func (p *pull) wanted(ctx context.Context, target ocispec.Descriptor) error {
-	list := p.o.Platforms
-	if p.o.AllPlatforms && images.IsIndexType(target.MediaType) {
-		here, err := p.others(ctx, target)
-		if err != nil {
-			return err
-		}
-		if list = append(list, here...); len(list) == 0 {
-			p.o.say("", "It has nothing for %s: it cannot run here", platforms.Format(platforms.DefaultSpec()))
-			return nil
-		}
+	list, others, err := p.platforms(ctx, target)
+	if err != nil {
+		return err
 	}
-	if len(list) == 0 {
-		if err := p.run(ctx, target); err != nil {
-			return err
-		}
-	}
+	all := make([]pull, len(list))
+	manifests := make([]ocispec.Descriptor, len(list))
 	for i := range list {
-		one := *p
-		one.o.Platform = &list[i]
-		if err := one.run(ctx, target); err != nil {
+		all[i] = *p
+		all[i].o.Platform = list[i]
+		if manifests[i], err = all[i].manifest(ctx, target, 0); err != nil {
 			return err
 		}
 	}
-	if images.IsIndexType(target.MediaType) && !p.o.AllPlatforms {
+	if err := p.admit(ctx, target, slices.Concat(manifests, meant(others))...); err != nil {
+		return err
+	}
+	for _, d := range others {
+		if err := p.tree(ctx, d); err != nil {
+			return err
+		}
+	}
+	for i := range all {
+		if err := all[i].run(ctx, manifests[i]); err != nil {
+			return err
+		}
+	}
+	switch {
+	case len(all) == 0:
+		p.o.say("", "It has nothing for %s: it cannot run here", platforms.Format(platforms.DefaultSpec()))
+	case images.IsIndexType(target.MediaType) && !p.o.AllPlatforms:
 		return p.attestations(ctx, target)
 	}
 	return nil
 }
 
-// others fetches all that an index names but the platforms that can run here, which it returns. What cannot is unpacked when somebody asks
-// for it: some of its layers may not be distributed, and are not here (old ones of Windows).
-func (p *pull) others(ctx context.Context, target ocispec.Descriptor) (here []ocispec.Platform, err error) {
+// platforms are those that are to be unpacked, one nil for the host's, and with AllPlatforms the entries of an index that are not: what cannot
+// run here is unpacked when somebody asks for it, since some of its layers may not be distributed (old ones of Windows).
+func (p *pull) platforms(ctx context.Context, target ocispec.Descriptor) (list []*ocispec.Platform, others []ocispec.Descriptor, err error) {
+	for i := range p.o.Platforms {
+		list = append(list, &p.o.Platforms[i])
+	}
+	if !p.o.AllPlatforms || !images.IsIndexType(target.MediaType) {
+		if len(list) == 0 {
+			list = append(list, p.o.Platform)
+		}
+		return list, nil, nil
+	}
 	if err := p.blob(ctx, target); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	children, err := p.s.index(ctx, target)
-	if err != nil {
-		return nil, err
-	}
 	for _, c := range children {
-		switch {
-		case c.Platform == nil || attests(c):
-		case matcher(nil).Match(*c.Platform):
-			here = append(here, *c.Platform)
-			continue
-		default:
-			if err := p.small(ctx, c); err != nil {
-				return nil, err
-			}
-			if err := p.admit(ctx, target, c); err != nil {
-				return nil, err
-			}
-		}
-		if err := p.tree(ctx, c); err != nil {
-			return nil, err
+		if c.Platform != nil && !attests(c) && matcher(nil).Match(*c.Platform) {
+			list = append(list, c.Platform)
+		} else {
+			others = append(others, c)
 		}
 	}
-	return here, nil
+	return list, others, err
 }
 
 // tree fetches all that is below a descriptor, and unpacks nothing.

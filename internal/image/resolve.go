@@ -76,11 +76,19 @@ func (s *Service) resolve(ctx context.Context, img images.Image, name string, pl
 		s.forgetLayers()
 		return nil, fmt.Errorf("image %s: %w", familiar(img.Name), err)
 	}
-	known.Lower = lower
-	if !isFullID(img.Name) && (!isID(name) || !strings.HasPrefix(img.Target.Digest.Encoded(), strings.TrimPrefix(name, "sha256:"))) {
-		known.Ref = img.Name
-	}
+	known.Lower, known.Ref = lower, refOf(img, name)
 	return &known, nil
+}
+
+// refOf is the reference by which an image was found, "" for an id. Where a digest was written it is that, and no tag that means the same.
+func refOf(img images.Image, name string) string {
+	if isFullID(img.Name) || isID(name) && strings.HasPrefix(img.Target.Digest.Encoded(), strings.TrimPrefix(name, "sha256:")) {
+		return ""
+	}
+	if r, err := ref.Parse(name); err == nil && r.Digest != "" {
+		return r.String()
+	}
+	return img.Name
 }
 
 // forgetLayers drops what is remembered of layers that may now be collected.

@@ -90,7 +90,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if st.dropped, err = openDropped(o.Root); err != nil {
 		o.Log(err)
 	}
-	s.gate = &gate{st: st.blobs, checker: o.Trust, registries: s.registries, events: o.Events, known: map[passKey]Judgement{}}
+	s.gate = &gate{st: st, checker: o.Trust, registries: s.registries, events: o.Events, known: map[passKey]Judgement{}}
 	if s.pins, err = openPins(o.Root); err != nil && s.pins == nil {
 		return nil, errors.Join(err, s.Close())
 	} else if err != nil {
@@ -153,6 +153,7 @@ func openStore(ctx context.Context, o Options) (*store, error) {
 	s := &store{root: o.Root, bolt: b, db: db, blobs: &blobs{dir: filepath.Join(o.Root, "content"), backend: contents, content: db.ContentStore()}, snaps: db.Snapshotter(snapshotter), mounts: snaps.Images(),
 		held:   &held{leases: metadata.NewLeaseManager(db), snaps: db.Snapshotter(snapshotter), opened: time.Now()},
 		images: names}
+	names.provenance = provenance{s}.of
 	if restore {
 		if err := s.restore(ctx, o.Log); err != nil {
 			return nil, errors.Join(err, s.close())

@@ -48,7 +48,9 @@ type Mount struct {
 type MountedImage struct {
 	ID       digest.Digest `json:"id"`
 	Manifest digest.Digest `json:"manifest"`
-	Lower    []string      `json:"lower"` // its layers on the host, topmost first
+	Type     string        `json:"type,omitempty"` // the manifest's media type
+	Ref      string        `json:"ref,omitempty"`  // the full reference it was found by, "" when found by id
+	Lower    []string      `json:"lower"`          // its layers on the host, topmost first
 }
 
 // Point is the mount as inspect shows it.

@@ -122,6 +122,7 @@ type Refusal struct {
 	Image string
 	Rule  *policy.Rule
 	Why   string // "" where the rule says it all
+	Err   error  // why it could not be found out; nil: it was
 }
 
 // Error says which image, which rule, where it stands, why, and what can be done.

@@ -177,38 +177,34 @@ type site struct {
 	events *event.Bus
 }
 
-// newSite has no policy yet.
+// newSite accepts everything. It does not look at what the machine that runs the test has for a policy.
 func newSite(t *testing.T) *site {
 	t.Helper()
-	path, err := helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &site{t: t, dir: t.TempDir(), events: event.New()}
-	s.Service, err = image.Open(t.Context(), image.Options{Root: filepath.Join(s.dir, "root"), Events: s.events,
-		Trust: trust.New(trust.Options{Policy: "", Helper: path, Empty: filepath.Join(s.dir, "root", "empty")})})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	return s
+	return governed(t, `default = "accept"`)
 }
 
 // governed has the policy file that policy writes.
 func governed(t *testing.T, text string, files ...evidence.File) *site {
 	t.Helper()
-	path, err := helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 	s := &site{t: t, dir: t.TempDir(), events: event.New()}
 	s.policy(text, files...)
-	s.Service, err = image.Open(t.Context(), image.Options{Root: filepath.Join(s.dir, "root"), Events: s.events,
+	return s.open()
+}
+
+// open opens the site's images, again after Close.
+func (s *site) open() *site {
+	s.t.Helper()
+	path, err := helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	opened, err := image.Open(s.t.Context(), image.Options{Root: filepath.Join(s.dir, "root"), Events: s.events,
 		Trust: trust.New(trust.Options{Policy: filepath.Join(s.dir, "policy.toml"), Helper: path, Empty: filepath.Join(s.dir, "root", "empty")})})
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
+	s.t.Cleanup(func() { opened.Close() })
+	s.Service = opened
 	return s
 }
 
@@ -227,6 +223,12 @@ func (s *site) policy(text string, files ...evidence.File) {
 }
 
 func (s *site) pull(name string) error { return s.Pull(s.t.Context(), name, image.TransferOptions{}) }
+
+// copy copies from registry to registry.
+func (s *site) copy(from, to string) error {
+	_, err := image.Manifests{S: s.Service}.Copy(s.t.Context(), image.CopyOptions{From: image.Place{Name: from}, To: image.Place{Name: to}})
+	return err
+}
 
 // permit is what a run asks.
 func (s *site) permit(name string) error {
