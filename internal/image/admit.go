@@ -41,7 +41,7 @@ func (p *pull) admit(ctx context.Context, target ocispec.Descriptor, manifests .
 func (p *pull) admitted(q *suspect, j Judgement, err error) error {
 	switch {
 	case err != nil:
-		p.s.gate.tell(q, j)
+		p.s.gate.tell(q, j, err)
 	case j.Action == string(policy.Signed):
 		p.o.say("", "Signed by %s", strings.Join(j.SignedBy, ", "))
 	}

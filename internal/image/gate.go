@@ -154,7 +154,7 @@ func (g *gate) judgeLocal(ctx context.Context, p *policy.Policy, img *Image, dry
 			first, worst, refused = q, j, err
 		}
 	}
-	g.tell(&first, worst)
+	g.tell(&first, worst, refused)
 	return worst, refused
 }
 
@@ -201,6 +201,9 @@ func (g *gate) judge(ctx context.Context, p *policy.Policy, q *suspect) (Judgeme
 			j.Accepted, j.SignedBy, j.Until = true, out.By, out.Until
 			return j, nil
 		}
+		if ctx.Err() != nil {
+			return j, context.Cause(ctx)
+		}
 		refused.Why, refused.Err = out.Why, err
 	}
 	j.Why = refused.Error()
@@ -208,8 +211,8 @@ func (g *gate) judge(ctx context.Context, p *policy.Policy, q *suspect) (Judgeme
 }
 
 // tell makes an event of a refusal.
-func (g *gate) tell(q *suspect, j Judgement) {
-	if !q.dry {
+func (g *gate) tell(q *suspect, j Judgement, err error) {
+	if !q.dry && isRefusal(err) {
 		g.events.Publish(events.ImageEventType, "refuse", j.Image, map[string]string{"name": j.Image, "digest": j.Digest.String(), "rule": j.Where, "reason": j.Why})
 	}
 }

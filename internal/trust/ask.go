@@ -38,8 +38,11 @@ func (c *Checker) Ask(ctx context.Context, rule *policy.Rule, q evidence.Request
 	}
 	q.Signers = rule.Signers
 	a, err := c.run(ctx, q)
-	if err != nil {
-		return Outcome{}, fmt.Errorf("judge the signatures of %s: %w", q.Name, err)
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, os.ErrPermission):
+		return Outcome{}, fmt.Errorf("wherry-verify, which judges signatures, cannot be started: %w: put it beside wherryd, or name it by `engine.verify` in the settings", err)
+	case err != nil:
+		return Outcome{}, fmt.Errorf("judge the signatures of %s: %w: try again", q.Name, err)
 	}
 	if a.Error != "" || len(a.Findings) != len(q.Signers) {
 		return Outcome{}, fmt.Errorf("judge the signatures of %s: wherry-verify: %q", q.Name, a.Error)

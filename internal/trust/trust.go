@@ -139,6 +139,10 @@ func (r *Refusal) Error() string {
 		if len(r.Rule.Signers) > 1 {
 			fmt.Fprintf(&b, ", by %d of these", r.Rule.Need)
 		}
+		if r.Err != nil {
+			fmt.Fprintf(&b, ", and whether it is could not be found out: %v", r.Err)
+			break
+		}
 		fmt.Fprintf(&b, ", and %s: have it signed, or change the rule", r.Why)
 	case r.Why != "":
 		b.WriteString(r.Why)
@@ -148,5 +152,5 @@ func (r *Refusal) Error() string {
 	return b.String()
 }
 
-// Unwrap gives the class.
+// Unwrap gives the class, and not Err: its class is about a registry, or the machine.
 func (r *Refusal) Unwrap() error { return errdefs.ErrPermissionDenied }

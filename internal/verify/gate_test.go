@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,6 +15,7 @@ import (
 
 	"wherry.dev/wherry/internal/evidence"
 	"wherry.dev/wherry/internal/image"
+	"wherry.dev/wherry/internal/trust"
 )
 
 func wantRefusal(t *testing.T, err error, words ...string) {
@@ -90,6 +92,14 @@ func TestPolicyIsReadAgain(t *testing.T) {
 	// It was pulled before there was a rule: its signature is looked for when it runs, and then kept.
 	s.policy(signedBy(reg.host, byKey), k.file(t, "key.pub"))
 	wantRefusal(t, s.permit(name), "there is no signature")
+	reg.down(true)
+	err := s.permit(name)
+	wantRefusal(t, err, "whether it is could not be found out: ")
+	var refusal *trust.Refusal
+	if strings.Contains(err.Error(), "change the rule") || !errors.As(err, &refusal) || refusal.Err == nil {
+		t.Errorf("a registry that is down: %v", err)
+	}
+	reg.down(false)
 	reg.attachClassic("team/app", d.Digest, classic(t, k, payloadFor(reg.host+"/team/app", d.Digest)))
 	ok(t, s.permit(name))
 

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -57,6 +58,7 @@ type server struct {
 	t        *testing.T
 	host     string
 	requests func() []string
+	down     func(bool) // connections are cut
 }
 
 func newServer(t *testing.T) *server {
@@ -67,14 +69,18 @@ func newServer(t *testing.T) *server {
 	app := handlers.NewApp(t.Context(), config)
 	var mu sync.Mutex
 	var seen []string
+	var down atomic.Bool
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		seen = append(seen, r.Method+" "+r.URL.Path)
 		mu.Unlock()
+		if down.Load() {
+			panic(http.ErrAbortHandler)
+		}
 		app.ServeHTTP(w, r)
 	}))
 	t.Cleanup(s.Close)
-	return &server{t: t, host: strings.TrimPrefix(s.URL, "http://"), requests: func() []string {
+	return &server{t: t, host: strings.TrimPrefix(s.URL, "http://"), down: down.Store, requests: func() []string {
 		mu.Lock()
 		defer mu.Unlock()
 		out := seen
