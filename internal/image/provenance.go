@@ -7,10 +7,8 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/metadata/boltutil"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	bolt "go.etcd.io/bbolt"
 
 	"wherry.dev/wherry/internal/ref"
 )
@@ -51,34 +49,32 @@ func (s provenance) made(ctx context.Context, target ocispec.Descriptor) error {
 	})
 }
 
-// labelBelow labels a target and the manifests below it, at once. label gives key and value, "" for none.
+// labelBelow labels a target and the manifests below it. label gives key and value, "" for none.
 func (s provenance) labelBelow(ctx context.Context, target ocispec.Descriptor, label func(digest.Digest, map[string]string) (key, value string)) error {
 	var all []content.Info
 	if err := s.walkManifests(ctx, target, func(info content.Info) {
 		if key, value := label(info.Digest, info.Labels); key != "" && info.Labels[key] != value {
 			all = append(all, content.Info{Digest: info.Digest, Labels: map[string]string{key: value}})
 		}
-	}); err != nil || len(all) == 0 {
+	}); err != nil {
 		return err
 	}
-	return s.db.Update(func(tx *bolt.Tx) error {
-		ctx := boltutil.WithTransaction(ctx, tx)
-		for _, info := range all {
-			for key, value := range info.Labels {
-				if err := s.label(ctx, info.Digest, key, value); err != nil {
-					return err
-				}
+	// Not in one transaction: the content store takes a lock of its own before one, and would wait for who waits for this.
+	for _, info := range all {
+		for key, value := range info.Labels {
+			if err := s.label(ctx, info.Digest, key, value); err != nil {
+				return err
 			}
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // walkManifests calls fn for the indexes and manifests that are here of a target.
 func (s provenance) walkManifests(ctx context.Context, target ocispec.Descriptor, fn func(content.Info)) error {
 	return s.walk(ctx, target, func(d ocispec.Descriptor) error {
 		info, err := s.content.Info(ctx, d.Digest)
-		if err != nil || !isManifest(d) {
+		if err != nil || !isManifest(d) || attests(d) {
 			return errBelow
 		}
 		fn(info)
