@@ -22,6 +22,7 @@ type job struct {
 	sources *sources
 	opt     client.SolveOpt
 	files   []*resultFile // results that are files, which get their names at the end
+	dirs    []string      // results that are directories, and were not there
 	watch   *watcher
 	answer  map[string][]byte // of a question
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	solver "github.com/moby/buildkit/solver/errdefs"
@@ -193,5 +194,47 @@ func TestResultFiles(t *testing.T) {
 		if (len(entries) == 1) != whole || whole && entries[0].Name() != "x.tar" {
 			t.Errorf("whole %v: %v", whole, entries)
 		}
+	}
+}
+
+// TestPack: what is packed comes out with its owners, modes and links, and nothing of it can leave the directory.
+func TestPack(t *testing.T) {
+	from, to, file := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "cache.tar")
+	write(t, filepath.Join(from, "d", "f"), "x")
+	for _, err := range []error{os.Chown(filepath.Join(from, "d", "f"), 7, 8), os.Chmod(filepath.Join(from, "d", "f"), 0o711|fs.ModeSetuid), os.Symlink("/etc", filepath.Join(from, "l"))} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := pack(t.Context(), from, file); err != nil {
+		t.Fatal(err)
+	}
+	if err := unpack(t.Context(), file, to); err != nil {
+		t.Fatal(err)
+	}
+	st, err := os.Stat(filepath.Join(to, "d", "f"))
+	if err != nil || st.Mode() != 0o711|fs.ModeSetuid || st.Sys().(*syscall.Stat_t).Uid != 7 || st.Sys().(*syscall.Stat_t).Gid != 8 {
+		t.Errorf("%v %v", st, err)
+	}
+	if l, err := os.Readlink(filepath.Join(to, "l")); l != "/etc" {
+		t.Errorf("%s %v", l, err)
+	}
+}
+
+func TestMountWords(t *testing.T) {
+	for _, row := range []struct{ file, args, want string }{
+		{"", "ls", ""}, {"f", "export /c", ""}, {"-", "import c", ""}, {"", "", "say ls"}, {"", "export c", "-o FILE"}, {"f", "import", "wants the ID"}, {"f", "drop c", "say ls"},
+	} {
+		m := buildopt.Mounts{File: row.file}
+		if err := m.Take(strings.Fields(row.args)); (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: %v", row.args, err)
+		}
+	}
+	m := buildopt.Mounts{File: "f", Mode: "0700", UID: "5"}
+	if err := m.Take([]string{"export", "/root/.cache"}); err != nil || m.Key() != "//root/.cache" {
+		t.Errorf("key %s %v", m.Key(), err)
+	}
+	if owner, ok, err := m.Owner(); owner != [3]int{5, 0, 0o700} || !ok || err != nil {
+		t.Errorf("%v %v %v", owner, ok, err)
 	}
 }

@@ -41,6 +41,11 @@ func run(ctx context.Context, args []string) error {
 	if fs.NArg() == 0 {
 		return &ExitError{Code: 125, Cause: errors.New("this program builds images for wherry: run wherry build")}
 	}
+	if in := fs.Args(); len(in) == 3 && in[0] == "cache-pack" {
+		return pack(ctx, in[1], in[2])
+	} else if len(in) == 3 && in[0] == "cache-unpack" {
+		return unpack(ctx, in[1], in[2])
+	}
 	engine, err := client.New(*host)
 	if err != nil {
 		return err
@@ -95,6 +100,16 @@ func (c *Client) command(ctx context.Context, name string, args []string) error 
 			return err
 		}
 		return c.Prune(ctx, p)
+	case "cache":
+		var m buildopt.Mounts
+		m.Register(fs)
+		if err := parse(); err != nil {
+			return err
+		}
+		if err := m.Take(fs.Args()); err != nil {
+			return err
+		}
+		return c.Mounts(ctx, m)
 	}
 	return &ExitError{Code: 125, Cause: fmt.Errorf("there is no command %s", name)}
 }

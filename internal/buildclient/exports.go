@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -38,6 +39,9 @@ func (j *job) export(e buildopt.Export) (client.ExportEntry, error) {
 	asTar, err := strconv.ParseBool(e.Attrs["tar"])
 	if e.Type == client.ExporterLocal || err == nil && !asTar {
 		entry.OutputDir = e.Dest
+		if _, err := os.Stat(e.Dest); errors.Is(err, fs.ErrNotExist) {
+			j.dirs = append(j.dirs, e.Dest)
+		}
 		return entry, nil
 	}
 	if e.Dest == "-" {

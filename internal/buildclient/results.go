@@ -19,6 +19,11 @@ func (j *job) results(res *client.SolveResponse) error {
 			return err
 		}
 	}
+	for _, d := range j.dirs {
+		if err := os.Chmod(d, 0o777&^umask()); err != nil { // BuildKit makes it for its owner alone
+			return err
+		}
+	}
 	id := imageID(res.ExporterResponse)
 	if j.o.ImageIDFile != "" {
 		if err := writeFile(j.o.ImageIDFile, []byte(id)); err != nil {

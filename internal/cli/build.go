@@ -23,6 +23,7 @@ func buildCommands() []command {
 		{name: "build", also: []string{"image build", "builder build", "buildx build"}, group: groupCommon, short: "Build an image from a Dockerfile", build: buildCommand},
 		{name: "builder du", also: []string{"buildx du"}, group: groupOther, short: "List what builds have left for the next ones", build: builderUsageCommand},
 		{name: "builder prune", also: []string{"buildx prune"}, group: groupOther, short: "Remove what builds have left", build: builderPruneCommand},
+		{name: "builder cache", group: groupOther, short: "List cache mounts, take them out and in", build: builderCacheCommand},
 	}
 }
 
@@ -77,6 +78,25 @@ func builderPruneCommand(app *App) *cobra.Command {
 		return handOver(app, "prune", cmd.Flags(), args)
 	}}
 	p.Register(c.Flags())
+	return c
+}
+
+const builderCacheHelp = `List cache mounts, take them out and in
+
+The directories of RUN --mount=type=cache, by the ID that the Dockerfile gives them (id=, else target=).
+A tar of one can be kept between runs of CI, and taken into another engine.`
+
+func builderCacheCommand(app *App) *cobra.Command {
+	var m buildopt.Mounts
+	use := "cache ls | export ID -o FILE | import ID -i FILE"
+	c := &cobra.Command{Use: use, Args: atLeast(0), Long: builderCacheHelp, RunE: func(cmd *cobra.Command, args []string) error {
+		if err := m.Take(args); err != nil {
+			return err
+		}
+		return handOver(app, "cache", cmd.Flags(), args)
+	}}
+	m.Register(c.Flags())
+	c.ValidArgs = []string{"ls", "export", "import"}
 	return c
 }
 
