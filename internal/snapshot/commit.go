@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
@@ -133,12 +135,33 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	})
 }
 
-func (s *Snapshotter) drop(id string) error {
-	defer s.mounts.lock(s.dir(id))() // Cleanup may be at it, too
+// drop takes away what a snapshot had. Its directory has another name than the id by then.
+func (s *Snapshotter) drop(ctx context.Context, name string) error {
+	defer s.mounts.lock(s.dir(name))() // Cleanup may be at it, too
+	id, _, _ := strings.Cut(strings.TrimPrefix(name, goneMark), ".")
 	s.mounts.measured(s.dir(id, "fs"))
-	err := s.mounts.drop(s.store(), id)
-	return errors.Join(err, rootfs.RemoveTree(s.dir(id)))
+	err := s.mounts.drop(s.store(), id, func() (bool, error) { return s.has(ctx, id) })
+	if name == id { // only its mount was left
+		return err
+	}
+	return errors.Join(err, rootfs.RemoveTree(s.dir(name)))
 }
+
+// has says whether there is a snapshot of this id.
+func (s *Snapshotter) has(ctx context.Context, id string) (there bool, err error) {
+	err = s.ms.WithTransaction(ctx, false, func(ctx context.Context) error {
+		ids, err := storage.IDMap(ctx)
+		if errdefs.IsNotFound(err) { // not one has been made yet
+			return nil
+		}
+		_, there = ids[id]
+		return err
+	})
+	return there, err
+}
+
+// goneMark begins the names of directories that go: of a snapshot whose making failed the id is given again.
+const goneMark = "gone-"
 
 // Cleanup removes what no snapshot has: those that were taken away since the last time, and what an earlier life left that was cut off between
 // files and record. It returns when the room on the disk is free, whoever else is at it.
@@ -150,25 +173,50 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		list, err := names(s.dir(""))
-		if err != nil {
+		if stray, err = s.strays(ids); err != nil {
 			return err
-		}
-		for _, id := range append(list, s.mounts.of(s.store())...) {
-			if _, ok := ids[id]; !ok {
-				stray = append(stray, id)
-			}
 		}
 		spent, err = s.spent(ctx, ids)
 		return err
 	})
-	for _, id := range stray {
-		err = errors.Join(err, s.drop(id))
+	for _, name := range stray {
+		err = errors.Join(err, s.drop(ctx, name))
 	}
 	for _, id := range spent {
 		err = errors.Join(err, s.dropDirectory(id))
 	}
 	return err
+}
+
+// strays are directories and mounts that no snapshot has; the former are renamed.
+func (s *Snapshotter) strays(ids map[string]string) ([]string, error) {
+	list, err := names(s.dir(""))
+	if err != nil {
+		return nil, err
+	}
+	var stray []string
+	for _, name := range list {
+		if _, ok := ids[name]; ok {
+			continue
+		}
+		if !strings.HasPrefix(name, goneMark) {
+			to := goneMark + name
+			for n := 1; slices.Contains(list, to); n++ {
+				to = fmt.Sprint(goneMark, name, ".", n)
+			}
+			if err := os.Rename(s.dir(name), s.dir(to)); err != nil {
+				return nil, err
+			}
+			name = to
+		}
+		stray = append(stray, name)
+	}
+	for _, id := range s.mounts.of(s.store()) {
+		if _, ok := ids[id]; !ok {
+			stray = append(stray, id)
+		}
+	}
+	return stray, nil
 }
 
 // spent lists the layers whose changes have become an image and still lie beside it.

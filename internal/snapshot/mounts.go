@@ -193,10 +193,14 @@ func (m *Mounts) mount(store, id string) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return err
 	}
-	if err := m.able(); err != nil {
-		return m.instead(store, id)
+	err := m.able()
+	if err == nil {
+		return mountImage(m.file(store, id), path)
 	}
-	return mountImage(m.file(store, id), path)
+	if isFull(err) && mountImage(m.file(store, id), path) == nil {
+		return nil
+	}
+	return m.instead(store, id)
 }
 
 // apart makes the place of mounts one that has no peers: where systemd has made all mounts shared, each would appear in every service's
@@ -297,14 +301,19 @@ func unmount(path string) error {
 }
 
 // drop takes a layer's mount away. That its directory goes takes it out of namespaces that have copied it, too, so that its disk space
-// is free (rmdir(2) of a place where others have something mounted).
-func (m *Mounts) drop(store, id string) error {
+// is free (rmdir(2) of a place where others have something mounted). It stays if has says so, which nobody mounts it during; nil: no.
+func (m *Mounts) drop(store, id string, has func() (bool, error)) error {
 	if m.base == "" {
 		return nil
 	}
 	path := m.path(store, id)
 	unlock := m.lock(path)
 	defer unlock()
+	if has != nil {
+		if there, err := has(); there || err != nil {
+			return err
+		}
+	}
 	defer m.know(path, false)
 	if err := unmount(path); err != nil {
 		return err
@@ -370,7 +379,7 @@ func (m *Mounts) Release() error {
 	stores, err := names(m.base)
 	for _, store := range stores {
 		for _, id := range m.of(store) {
-			err = errors.Join(err, m.drop(store, id))
+			err = errors.Join(err, m.drop(store, id, nil))
 		}
 		err = errors.Join(err, os.Remove(filepath.Join(m.base, store)))
 	}

@@ -249,7 +249,6 @@ func (s *Snapshotter) View(ctx context.Context, key, parent string, opts ...snap
 func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, parent string, opts []snapshots.Opt) (_ []mount.Mount, err error) {
 	var snap storage.Snapshot
 	var info snapshots.Info
-	made := ""
 	err = s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
 		if snap, err = storage.CreateSnapshot(ctx, kind, key, parent, opts...); err != nil {
 			return err
@@ -257,13 +256,12 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 		if _, info, _, err = storage.GetInfo(ctx, key); err != nil {
 			return err
 		}
-		made = s.dir(snap.ID)
-		return s.begin(snap, info)
+		if err = s.begin(snap, info); err != nil { // here, since the next one may be given the same id
+			err = errors.Join(err, rootfs.RemoveTree(s.dir(snap.ID)))
+		}
+		return err
 	})
 	if err != nil {
-		if made != "" {
-			err = errors.Join(err, rootfs.RemoveTree(made))
-		}
 		return nil, fmt.Errorf("snapshot %s: %w", key, err)
 	}
 	if _, ok := info.Labels[AsStored]; ok && len(snap.ParentIDs) > 0 {
@@ -271,7 +269,7 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 	}
 	mounts, err := s.first(snap)
 	if err != nil { // nothing stays of what was not given
-		return nil, fmt.Errorf("snapshot %s: %w", key, errors.Join(err, s.Remove(context.WithoutCancel(ctx), key), s.drop(snap.ID)))
+		return nil, fmt.Errorf("snapshot %s: %w", key, errors.Join(err, s.Remove(context.WithoutCancel(ctx), key), rootfs.RemoveTree(s.dir(snap.ID))))
 	}
 	return mounts, nil
 }

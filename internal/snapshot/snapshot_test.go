@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/erofs"
@@ -527,6 +528,29 @@ func TestNoRoom(t *testing.T) {
 	if err := add(t, s, "small", "", tarOf(t, file("f", 0o644))); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
+	small := lower(t, s, "small")
+	if err := errors.Join(s.Images().Release(), s.Close()); err != nil { // a reboot
+		t.Fatal(err)
+	}
+	for i := 0; ; i++ { // no block and no inode
+		if err := os.WriteFile(fmt.Sprintf("%s/filler%d", root, i), make([]byte, 1<<20>>min(i, 20)), 0o600); err != nil && i > 20 {
+			break
+		}
+	}
+	for _, format := range []Format{EROFS, Auto, Overlay} {
+		s = p.open(t, format)
+		here, err := s.Images().Here(small)
+		if err == nil {
+			_, err = os.Lstat(filepath.Join(here[0], "f"))
+		}
+		if err != nil {
+			t.Errorf("%s with no room: %v", format, err)
+		}
+		if err := errors.Join(s.Images().Release(), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = p.open(t, EROFS)
 	if err := s.Remove(t.Context(), "small"); err != nil {
 		t.Error(err)
 	}
@@ -594,6 +618,56 @@ func TestTogether(t *testing.T) {
 		t.Error(err)
 	}
 	if left, _ := names(s.dir("")); len(left) != 1 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// TestIDsThatAreGivenAgain: what is left of a snapshot whose record could not be written goes, and not what the next one has under its id.
+func TestIDsThatAreGivenAgain(t *testing.T) {
+	s := newPlace(t).open(t, EROFS)
+	if err := add(t, s, "base", "", tarOf(t, file("f", 0o644))); err != nil {
+		t.Fatal(err)
+	}
+	full := errors.New("a full disk")
+	err := s.ms.WithTransaction(t.Context(), true, func(ctx context.Context) error {
+		snap, err := storage.CreateSnapshot(ctx, snapshots.KindActive, "lost", "base")
+		if err == nil {
+			err = errors.Join(s.begin(snap, snapshots.Info{Kind: snapshots.KindActive}), full)
+		}
+		return err
+	})
+	if _, there := os.Lstat(s.dir("2")); !errors.Is(err, full) || there != nil {
+		t.Fatal(err, there)
+	}
+	release := []func(){s.mounts.lock(s.dir("2")), s.mounts.lock(s.dir(goneMark+"2"))}
+	done := make(chan error)
+	go func() { done <- s.Cleanup(context.Background()) }()
+	for range 1000 { // until Cleanup has seen what it is to remove, and waits
+		s.mounts.mu.Lock()
+		waits := s.mounts.busy[s.dir("2")].n+s.mounts.busy[s.dir(goneMark+"2")].n > 2
+		s.mounts.mu.Unlock()
+		if waits {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if _, err := s.Prepare(t.Context(), "next", "base"); err != nil {
+		t.Fatal(err)
+	}
+	mine := s.dir("2", "fs", "mine")
+	if err := os.WriteFile(mine, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, unlock := range release {
+		unlock()
+	}
+	if err := errors.Join(<-done, s.Cleanup(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(mine); err != nil {
+		t.Error(err)
+	}
+	if left, _ := names(s.dir("")); len(left) != 2 {
 		t.Errorf("left: %v", left)
 	}
 }
