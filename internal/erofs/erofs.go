@@ -60,6 +60,7 @@ const Maker = "wherry-1"
 var (
 	ErrInvalid = errors.New("this cannot stand in an image")
 	ErrDamaged = errors.New("the image is damaged")
+	ErrTooMany = fmt.Errorf("there are more files than are kept in memory: %w", ErrInvalid)
 )
 
 // Attr is what an inode says of a file.

@@ -98,6 +98,12 @@ type tree struct {
 	seed   maphash.Seed
 }
 
+// bytes is how much the tree takes, with what Finish needs for its order.
+func (t *tree) bytes() int64 {
+	const perInode, perName = 56 + 8, 12 + 8
+	return int64(t.inodes.n)*perInode + int64(t.names.n)*perName + int64(len(t.table))*4 + int64(len(t.text.list))*arenaPage
+}
+
 const fewXattrs = 256 // are looked for, when the same come again
 
 func newTree(root inode) *tree {

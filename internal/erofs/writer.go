@@ -10,6 +10,7 @@ import (
 // Options of NewWriter; the zero value is right for layers.
 type Options struct {
 	BlockBits uint8    // blocks of 1<<BlockBits bytes, 9 to 12; 0: 9, which wastes little on small files
+	Kept      int64    // how many bytes of names and inodes may be kept in memory; 0: 160 MiB, which is more than a million files
 	UUID      [16]byte // the file system's; zero: a random one, since overlays tell layers apart by it
 }
 
@@ -19,6 +20,7 @@ type Writer struct {
 	out     *out
 	bits    uint8
 	uuid    [16]byte
+	most    int64  // bytes that the tree may take
 	current Ino    // the file whose data is awaited
 	left    uint64 // bytes of it
 	err     error
@@ -31,11 +33,14 @@ func NewWriter(f io.WriterAt, o Options) *Writer {
 	if o.BlockBits < 9 || o.BlockBits > 12 {
 		o.BlockBits = defaultBits
 	}
+	if o.Kept == 0 {
+		o.Kept = 160 << 20
+	}
 	if o.UUID == ([16]byte{}) {
 		_, _ = rand.Read(o.UUID[:])
 		o.UUID[6], o.UUID[8] = o.UUID[6]&0x0f|0x40, o.UUID[8]&0x3f|0x80
 	}
-	return &Writer{tree: newTree(inode{mode: typeDir | 0o755, links: 1}), out: newOut(f), bits: o.BlockBits, uuid: o.UUID}
+	return &Writer{tree: newTree(inode{mode: typeDir | 0o755, links: 1}), out: newOut(f), bits: o.BlockBits, uuid: o.UUID, most: o.Kept}
 }
 
 // Root is the root directory.
@@ -189,8 +194,8 @@ func (w *Writer) ready(dir Ino, name string) error {
 }
 
 func (w *Writer) full() error {
-	if w.tree.text.full() || w.tree.names.n >= gone>>2 {
-		return w.fail(fmt.Errorf("%d files: too many for one image: %w", w.tree.names.n, ErrInvalid))
+	if w.tree.text.full() || w.tree.names.n >= gone>>2 || w.tree.bytes() > w.most {
+		return w.fail(fmt.Errorf("%d files: %w", w.tree.names.n, ErrTooMany))
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -301,5 +302,46 @@ func TestRootsOfEveryLength(t *testing.T) {
 		if list, err := os.ReadDir(at); err != nil || len(list) != n {
 			t.Errorf("the kernel finds %d of %d names, %v", len(list), n, err)
 		}
+	}
+}
+
+// TestMemoryIsBounded: by names, by their length, by targets, by attributes, and by names that are taken away again.
+func TestMemoryIsBounded(t *testing.T) {
+	ways := map[string]func(w *Writer, i int) error{
+		"files": func(w *Writer, i int) error {
+			_, err := w.AddFile(0, fmt.Sprint(i), 0, &Attr{Mode: typeRegular})
+			return err
+		},
+		"links": func(w *Writer, i int) error { return w.Link(0, fmt.Sprint("l", i), 1) },
+		"targets": func(w *Writer, i int) error {
+			_, err := w.AddLink(0, fmt.Sprint(i), strings.Repeat("x", 4000), &Attr{Mode: typeLink})
+			return err
+		},
+		"attributes": func(w *Writer, i int) error {
+			return w.SetAttr(0, &Attr{Mode: typeDir, Xattrs: []Xattr{{"user.x", []byte(fmt.Sprintf("%60000d", i))}}})
+		},
+		"removed": func(w *Writer, _ int) error {
+			w.Remove(0, "f")
+			_, err := w.AddFile(0, "f", 0, &Attr{Mode: typeRegular})
+			return err
+		},
+	}
+	for way, add := range ways {
+		f, err := os.Create(filepath.Join(t.TempDir(), "image"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := NewWriter(f, Options{Kept: 4 << 20})
+		if _, err := w.AddFile(0, "first", 0, &Attr{Mode: typeRegular}); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for err = nil; err == nil && n < 1e6; n++ {
+			err = add(w, n)
+		}
+		if !errors.Is(err, ErrTooMany) || !errors.Is(err, ErrInvalid) || n < 50 {
+			t.Errorf("%s: %d, %v", way, n, err)
+		}
+		_ = f.Close()
 	}
 }

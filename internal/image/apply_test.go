@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/event"
+	"wherry.dev/wherry/internal/snapshot"
 )
 
 // TestOverlayHearsNothingFromLayers: attributes by which an upper layer would redirect or hide files are not taken over; file
@@ -159,4 +161,31 @@ func FuzzManifest(f *testing.F) {
 		_ = s.manifestSummaries(ctx, d, s.usersOf)
 		_, _ = s.any(ctx, d)
 	})
+}
+
+// TestLayersOfTooManyFiles: a layer of more names than an image is made of becomes a directory, beside others, with the same files.
+func TestLayersOfTooManyFiles(t *testing.T) {
+	s := openAs(t, snapshot.EROFS)
+	s.kept = 300 << 10
+	base := imported(t, s, "base", file1("bin/a", "program"))
+	var many []file
+	for i := range 3000 {
+		many = append(many, file1(fmt.Sprintf("many/%d", i), "x"))
+	}
+	if _, err := s.Commit(t.Context(), layer(t, many...), CommitOptions{Parent: base, Ref: "many", Config: base.Config.Config}); err != nil {
+		t.Fatal(err)
+	}
+	img, err := s.Resolve(t.Context(), "many", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if filepath.Base(img.Lower[0]) != "fs" || filepath.Base(img.Lower[1]) == "fs" {
+		t.Errorf("%v", img.Lower)
+	}
+	if list, err := os.ReadDir(filepath.Join(img.Lower[0], "many")); err != nil || len(list) != 3000 {
+		t.Errorf("%d files, %v", len(list), err)
+	}
+	if r, list := checked(t, s, CheckOptions{}); r.Damaged != 0 || r.Layers != 2 {
+		t.Errorf("%+v %+v", r, list)
+	}
 }

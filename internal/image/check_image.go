@@ -55,7 +55,7 @@ func (c *check) makeImage(ctx context.Context, path string, uuid [16]byte, parts
 		return err
 	}
 	defer from.Close()
-	i, err := snapshot.NewImageAs(path, len(parts.diffs) == 1, uuid)
+	i, err := snapshot.NewImage(path, snapshot.ImageOptions{Base: len(parts.diffs) == 1, UUID: uuid})
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ type sink interface {
 // sinkFor unpacks into what a snapshotter has prepared: its mounts say in which form it wants layers.
 func (s *store) sinkFor(mounts []mount.Mount, o fslayer.DirOptions) (sink, error) {
 	if len(mounts) == 1 && mounts[0].Type == snapshot.FileMount {
-		i, err := snapshot.NewImage(mounts[0].Source, o.Base)
+		i, err := snapshot.NewImage(mounts[0].Source, snapshot.ImageOptions{Base: o.Base, Kept: s.kept})
 		if err != nil {
 			return nil, fmt.Errorf("unpack into %s: %w", mounts[0].Source, err)
 		}

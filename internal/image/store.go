@@ -115,6 +115,7 @@ type store struct {
 	snaps  snapshots.Snapshotter
 	mounts *snapshot.Mounts
 	images images.Store
+	kept   int64 // snapshot.ImageOptions.Kept of layers
 
 	naming sync.Mutex // held by who changes names, and goes by what they are
 }

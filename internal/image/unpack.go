@@ -77,6 +77,7 @@ type part struct {
 	done          chan struct{} // closed when what follows is set
 	sink          sink          // nil: the layer was here
 	unlock        func()        // others may wait for this layer
+	tooMany       bool          // files for an image: it becomes a directory
 }
 
 func (p *part) key() string { return unpackPrefix + p.chain }
@@ -153,8 +154,8 @@ func (u *unpacking) unpack(ctx context.Context, p *part) error {
 		return context.Cause(ctx)
 	}
 	again, err := u.try(ctx, p)
-	if again {
-		_, err = u.try(ctx, p)
+	for n := 0; again && n < 2; n++ {
+		again, err = u.try(ctx, p)
 	}
 	if err == nil {
 		close(p.done)
@@ -162,7 +163,7 @@ func (u *unpacking) unpack(ctx context.Context, p *part) error {
 	return err
 }
 
-// try unpacks a layer from its beginning. again: what came was not its content, but now it is here.
+// try unpacks a layer from its beginning. again: what came was not its content, but now it is here; or it is to take another form.
 func (u *unpacking) try(ctx context.Context, p *part) (again bool, err error) {
 	from, err := u.from.open(ctx, p.layer)
 	if err != nil {
@@ -194,6 +195,10 @@ func (u *unpacking) try(ctx context.Context, p *part) (again bool, err error) {
 	if from.spoiled() {
 		return true, err
 	}
+	if errors.Is(err, snapshot.ErrTooMany) && !p.tooMany {
+		p.tooMany = true
+		return true, err
+	}
 	return false, u.l.blame(ctx, p.layer, err)
 }
 
@@ -206,7 +211,11 @@ func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(er
 
 func (u *unpacking) prepare(ctx context.Context, p *part) (sink, error) {
 	snaps := u.l.st.snaps
-	forUnpacking := snapshots.WithLabels(map[string]string{snapshot.ForUnpacking: "yes"})
+	form := "any"
+	if p.tooMany {
+		form = snapshot.AsDirectory
+	}
+	forUnpacking := snapshots.WithLabels(map[string]string{snapshot.ForUnpacking: form})
 	mounts, err := snaps.Prepare(ctx, p.key(), "", forUnpacking)
 	if errdefs.IsAlreadyExists(err) {
 		// Left half-made by an earlier life.

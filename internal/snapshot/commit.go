@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/erofs"
 	"wherry.dev/wherry/internal/rootfs"
@@ -31,7 +32,7 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 	if info.Kind != snapshots.KindActive {
 		return fmt.Errorf("snapshot %s is not one that is written to: %w", key, errdefs.ErrFailedPrecondition)
 	}
-	usage, directory, err := s.finish(ctx, id)
+	usage, directory, err := s.finish(ctx, id, info)
 	if err != nil {
 		return fmt.Errorf("commit snapshot %s: %w", key, err)
 	}
@@ -48,27 +49,53 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 	return nil
 }
 
-// finish sees to it that a snapshot's files are whole. directory says that they have become an image since.
-func (s *Snapshotter) finish(ctx context.Context, id string) (usage snapshots.Usage, directory bool, err error) {
-	if _, err := os.Lstat(s.dir(id, "fs")); err == nil {
-		if s.format != EROFS {
-			usage, ok := s.mounts.measured(s.dir(id, "fs"))
-			if !ok {
-				usage, err = dirUsage(ctx, s.dir(id, "fs"))
-			}
-			return usage, false, err
-		}
-		if err := s.convert(ctx, id); err != nil {
+// finish sees to it that a snapshot's files are whole and on the disk. directory says that they have become an image since.
+func (s *Snapshotter) finish(ctx context.Context, id string, info snapshots.Info) (usage snapshots.Usage, directory bool, err error) {
+	file, dir := s.dir(id, layerFile), s.dir(id, "fs")
+	_, err = os.Lstat(dir)
+	directory = err == nil
+	if directory && s.formatOf(info) == EROFS {
+		if err = s.convert(ctx, id); err == nil {
+			usage, err = fileUsage(file)
 			return usage, true, err
 		}
-		usage, err = fileUsage(s.dir(id, layerFile))
-		return usage, true, err
+		if !errors.Is(err, ErrTooMany) {
+			return usage, false, err
+		}
 	}
-	if err := checkImage(s.dir(id, layerFile)); err != nil {
+	if directory {
+		usage, err = s.keepDirectory(ctx, dir, info)
 		return usage, false, err
 	}
-	usage, err = fileUsage(s.dir(id, layerFile))
+	if err = checkImage(file); err == nil {
+		usage, err = fileUsage(file)
+	}
 	return usage, false, err
+}
+
+// keepDirectory measures changes that stay a directory. Those of one who unpacks are on the disk.
+func (s *Snapshotter) keepDirectory(ctx context.Context, dir string, info snapshots.Info) (snapshots.Usage, error) {
+	if !unpacking(info) {
+		if err := syncFS(dir); err != nil {
+			return snapshots.Usage{}, err
+		}
+	}
+	if usage, ok := s.mounts.measured(dir); ok {
+		return usage, nil
+	}
+	return dirUsage(ctx, dir)
+}
+
+func syncFS(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	return nil
 }
 
 func checkImage(path string) error {
@@ -100,7 +127,7 @@ func (s *Snapshotter) convert(ctx context.Context, id string) (err error) {
 	}
 	defer changes.Close()
 	out := NewFile(f)
-	w := erofs.NewWriter(out, erofs.Options{})
+	w := erofs.NewWriter(out, erofs.Options{Kept: s.kept})
 	if err := fromDirectory(ctx, w, changes); err != nil {
 		return err
 	}
@@ -110,7 +137,7 @@ func (s *Snapshotter) convert(ctx context.Context, id string) (err error) {
 	if err := os.Rename(next, s.dir(id, layerFile)); err != nil {
 		return err
 	}
-	return syncDir(s.dir(id))
+	return errors.Join(syncDir(s.dir(id)), syncDir(s.dir("")))
 }
 
 func syncDir(path string) error {

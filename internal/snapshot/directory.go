@@ -100,7 +100,7 @@ func readlink(e *archive.Entry) (string, error) {
 	return string(b[:n]), nil
 }
 
-// attrOf is what a file has, without what overlay notes for itself.
+// attrOf is what a file has, without what overlay notes for itself, and what only some file systems know.
 func attrOf(dir *os.File, name string, st *unix.Stat_t) (*erofs.Attr, error) {
 	a := &erofs.Attr{Mode: st.Mode, UID: st.Uid, GID: st.Gid, Sec: st.Mtim.Sec, Nsec: uint32(st.Mtim.Nsec)}
 	if t := st.Mode & unix.S_IFMT; t == unix.S_IFCHR || t == unix.S_IFBLK {
@@ -112,7 +112,7 @@ func attrOf(dir *os.File, name string, st *unix.Stat_t) (*erofs.Attr, error) {
 		return nil, err
 	}
 	for _, x := range list {
-		if ours := strings.HasPrefix(x, "trusted.overlay."); ours && x != "trusted.overlay.opaque" {
+		if ours := strings.HasPrefix(x, "trusted.overlay."); ours && x != "trusted.overlay.opaque" || !erofs.HoldsXattr(x) {
 			continue
 		}
 		value, err := xattrValue(at, x)

@@ -62,11 +62,6 @@ func SameFiles(ctx context.Context, image, want *os.File) (bool, error) {
 	return err == nil && differs == "", err
 }
 
-// NewImageAs is NewImage with the UUID of an image that it is to be the same as.
-func NewImageAs(path string, base bool, uuid [16]byte) (*Image, error) {
-	return newImage(path, base, erofs.Options{UUID: uuid})
-}
-
 // Replace puts an image that is on the disk in the place of a layer's. What is mounted there changes at once; containers that have the old
 // one keep it.
 func (m *Mounts) Replace(file, by string) error {

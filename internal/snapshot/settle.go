@@ -92,7 +92,7 @@ func (i *Image) inherit(b *layer.Below, dir erofs.Ino, path string) error {
 	if err != nil {
 		return err
 	}
-	a.Xattrs = slices.DeleteFunc(a.Xattrs, func(x erofs.Xattr) bool { return strings.HasPrefix(x.Name, "trusted.") || !erofs.HoldsXattr(x.Name) })
+	a.Xattrs = slices.DeleteFunc(a.Xattrs, func(x erofs.Xattr) bool { return strings.HasPrefix(x.Name, "trusted.") })
 	return i.w.SetAttr(dir, a)
 }
 

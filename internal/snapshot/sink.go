@@ -40,16 +40,22 @@ const (
 	permission = 0o7777
 )
 
-// NewImage begins the image at path. base: there is no layer below, and nothing is taken away.
-func NewImage(path string, base bool) (*Image, error) { return newImage(path, base, erofs.Options{}) }
+// ImageOptions of NewImage.
+type ImageOptions struct {
+	Base bool     // there is no layer below, and nothing is taken away
+	UUID [16]byte // of an image that it is to be the same as; zero: its own
+	Kept int64    // how many bytes of names and inodes may be kept in memory before the end is ErrTooMany; 0: package erofs knows
+}
 
-func newImage(path string, base bool, o erofs.Options) (*Image, error) {
+// NewImage begins the image at path.
+func NewImage(path string, o ImageOptions) (*Image, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	out := NewFile(f)
-	return &Image{base: base, f: f, out: out, w: erofs.NewWriter(out, o), implicit: map[erofs.Ino]string{0: ""}, opaque: map[erofs.Ino]bool{}}, nil
+	return &Image{base: o.Base, f: f, out: out, w: erofs.NewWriter(out, erofs.Options{UUID: o.UUID, Kept: o.Kept}),
+		implicit: map[erofs.Ino]string{0: ""}, opaque: map[erofs.Ino]bool{}}, nil
 }
 
 // Add is layer.Sink's.

@@ -30,6 +30,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/archive"
+	"wherry.dev/wherry/internal/erofs"
 	"wherry.dev/wherry/internal/rootfs"
 )
 
@@ -43,8 +44,15 @@ const (
 	Overlay Format = "overlay"
 )
 
-// ForUnpacking labels a snapshot that a layer is unpacked into, by one who writes an image himself when he is given a FileMount.
-const ForUnpacking = "containerd.io/snapshot/wherry.unpack"
+// ForUnpacking labels a snapshot that a layer is unpacked into, by one who writes an image himself when he is given a FileMount. With the value
+// AsDirectory it becomes a directory, whatever other layers do.
+const (
+	ForUnpacking = "containerd.io/snapshot/wherry.unpack"
+	AsDirectory  = "directory"
+)
+
+// ErrTooMany says that a layer has more files than an image is made of: it can be a directory.
+var ErrTooMany = erofs.ErrTooMany
 
 // FileMount is the type of a mount that is none: Source is the file to write an image to (package erofs), and to sync, before Commit.
 // Its options are lowerdir=…, the layers below, when there are any.
@@ -65,6 +73,7 @@ type Options struct {
 	Root   string      // metadata and layers lie here
 	Mounts string      // where images are mounted; "" means that there are none to be
 	Format Format      // of new layers; "" is Overlay
+	Kept   int64       // ImageOptions.Kept of changes that become an image
 	Log    func(error) // hears of what was done otherwise than asked; nil: nobody does
 }
 
@@ -72,6 +81,7 @@ type Options struct {
 type Snapshotter struct {
 	root   string
 	format Format
+	kept   int64
 	ms     *storage.MetaStore
 	mounts *Mounts
 }
@@ -95,7 +105,7 @@ func Open(o Options) (*Snapshotter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the layers' names: %w", err)
 	}
-	return &Snapshotter{root: o.Root, format: format, ms: ms, mounts: m}, nil
+	return &Snapshotter{root: o.Root, format: format, kept: o.Kept, ms: ms, mounts: m}, nil
 }
 
 // Format is what new layers become.
@@ -191,6 +201,14 @@ func (s *Snapshotter) Usage(ctx context.Context, key string) (usage snapshots.Us
 func unpacking(info snapshots.Info) bool {
 	_, ok := info.Labels[ForUnpacking]
 	return ok
+}
+
+// formatOf is what a snapshot becomes.
+func (s *Snapshotter) formatOf(info snapshots.Info) Format {
+	if info.Labels[ForUnpacking] == AsDirectory {
+		return Overlay
+	}
+	return s.format
 }
 
 // isFile says that an active snapshot is an image that is written.
@@ -296,7 +314,7 @@ func (s *Snapshotter) begin(snap storage.Snapshot, info snapshots.Info) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	if snap.Kind == snapshots.KindActive && unpacking(info) && s.format == EROFS {
+	if snap.Kind == snapshots.KindActive && unpacking(info) && s.formatOf(info) == EROFS {
 		return nil
 	}
 	upper := s.dir(snap.ID, "fs")

@@ -89,7 +89,7 @@ func add(t *testing.T, s *Snapshotter, name, parent string, content []byte) erro
 	source := mounts[0].Source
 	if mounts[0].Type == FileMount {
 		var i *Image
-		if i, err = NewImage(source, parent == ""); err == nil {
+		if i, err = NewImage(source, ImageOptions{Base: parent == ""}); err == nil {
 			_, err = layer.Unpack(ctx, io.NopCloser(bytes.NewReader(content)), i)
 		}
 		if err == nil {
@@ -481,7 +481,7 @@ func TestProbeCutOff(t *testing.T) {
 	p := newPlace(t)
 	_ = p.open(t, EROFS).Close()
 	file := filepath.Join(string(p), layerFile)
-	i, err := NewImage(file, true)
+	i, err := NewImage(file, ImageOptions{Base: true})
 	if err == nil {
 		err = errors.Join(i.Settle(nil), i.Close())
 	}
@@ -622,6 +622,45 @@ func TestTogether(t *testing.T) {
 	}
 }
 
+// TestTooManyFiles: what would take too much memory as an image stays a directory, and so does what is to.
+func TestTooManyFiles(t *testing.T) {
+	p := newPlace(t)
+	s := p.open(t, EROFS)
+	s.kept = 300 << 10
+	for n, images := range map[int]int64{10: 1, 5000: 0} {
+		key := fmt.Sprint(n)
+		mounts, err := s.Prepare(t.Context(), key, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range n {
+			if err := os.WriteFile(fmt.Sprint(mounts[0].Source, "/", i), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Commit(t.Context(), key+"c", key); err != nil {
+			t.Fatal(err)
+		}
+		at := lower(t, s, key+"c")[0]
+		if u, err := s.Usage(t.Context(), key+"c"); err != nil || isMount(at) != (images == 1) || (u.Inodes == 1) != (images == 1) {
+			t.Errorf("%d files: %s %+v %v", n, at, u, err)
+		}
+		if list, err := os.ReadDir(at); err != nil || len(list) != n {
+			t.Errorf("%d of %d files, %v", len(list), n, err)
+		}
+	}
+	mounts, err := s.Prepare(t.Context(), "dir", "", snapshots.WithLabels(map[string]string{ForUnpacking: AsDirectory}))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(mounts[0].Source, "f"), nil, 0o600)
+	}
+	if err := errors.Join(err, s.Commit(t.Context(), "dirc", "dir")); err != nil {
+		t.Fatal(err)
+	}
+	if at := lower(t, s, "dirc")[0]; isMount(at) {
+		t.Error("it is an image")
+	}
+}
+
 // TestIDsThatAreGivenAgain: what is left of a snapshot whose record could not be written goes, and not what the next one has under its id.
 func TestIDsThatAreGivenAgain(t *testing.T) {
 	s := newPlace(t).open(t, EROFS)
@@ -639,7 +678,7 @@ func TestIDsThatAreGivenAgain(t *testing.T) {
 	if _, there := os.Lstat(s.dir("2")); !errors.Is(err, full) || there != nil {
 		t.Fatal(err, there)
 	}
-	release := []func(){s.mounts.lock(s.dir("2")), s.mounts.lock(s.dir(goneMark+"2"))}
+	release := []func(){s.mounts.lock(s.dir("2")), s.mounts.lock(s.dir(goneMark + "2"))}
 	done := make(chan error)
 	go func() { done <- s.Cleanup(context.Background()) }()
 	for range 1000 { // until Cleanup has seen what it is to remove, and waits
@@ -679,7 +718,7 @@ func FuzzImage(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		dir := t.TempDir()
 		path := filepath.Join(dir, layerFile)
-		i, err := NewImage(path, false)
+		i, err := NewImage(path, ImageOptions{Base: false})
 		if err != nil {
 			t.Fatal(err)
 		}
