@@ -126,7 +126,7 @@ func (d *Dir) hideBelow(in *directory) error {
 	d.opaque[in.path] = struct{}{}
 	if d.whiteouts {
 		in.stale = true
-		if err := dropWhiteouts(in.fd); err != nil {
+		if err := d.dropWhiteouts(in.fd, in.path); err != nil {
 			return err
 		}
 	}
@@ -150,8 +150,9 @@ func (d *Dir) isHidden(path string) bool {
 	return false
 }
 
-// dropWhiteouts takes away those that a directory has, and those further down.
-func dropWhiteouts(dir int) error {
+// dropWhiteouts takes away those that a directory has, and those further down. One that hides all below has none any more: a layer that has many of
+// these in each other is not looked through each time.
+func (d *Dir) dropWhiteouts(dir int, path string) error {
 	names, err := namesIn(dir)
 	for _, name := range names {
 		var st unix.Stat_t
@@ -162,7 +163,7 @@ func dropWhiteouts(dir int) error {
 			err = unix.Unlinkat(dir, name, 0)
 		}
 		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			err = dropIn(dir, name, &st)
+			err = d.dropIn(dir, name, join(path, name), &st)
 		}
 		if err != nil {
 			return err
@@ -171,13 +172,16 @@ func dropWhiteouts(dir int) error {
 	return err
 }
 
-func dropIn(dir int, name string, st *unix.Stat_t) error {
+func (d *Dir) dropIn(dir int, name, path string, st *unix.Stat_t) error {
+	if _, hides := d.opaque[path]; hides {
+		return nil
+	}
 	fd, err := openDirectory(dir, name)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := dropWhiteouts(fd); err != nil {
+	if err := d.dropWhiteouts(fd, path); err != nil {
 		return err
 	}
 	return unix.UtimesNanoAt(fd, "", []unix.Timespec{{Nsec: unix.UTIME_OMIT}, st.Mtim}, unix.AT_EMPTY_PATH)

@@ -1,7 +1,7 @@
 // Package mend compares a directory tree with a copy of what it should be, and makes it so again.
 //
-// Names, types, modes, owners, sizes, times, extended attributes, links and content count. Both trees are walked by descriptor and no link is
-// followed; memory does not grow with their sizes. The package keeps nothing.
+// Names, types, modes, owners, sizes, extended attributes, links and content count. Both trees are walked by descriptor and no link is
+// followed; memory does not grow with their sizes, but with the number of directories that are mended. The package keeps nothing.
 package mend
 
 import (
@@ -44,7 +44,7 @@ func Tree(ctx context.Context, want, have string, o Options) error {
 		return err
 	}
 	defer h.Close()
-	t := &tree{want: w, have: h, o: o, a: make([]byte, 128<<10), b: make([]byte, 128<<10)}
+	t := &tree{want: w, have: h, o: o, a: make([]byte, 128<<10), b: make([]byte, 128<<10), noted: map[string]bool{}}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(w.Fd()), &st); err != nil {
 		return err
@@ -73,6 +73,7 @@ type tree struct {
 	at         *os.File // the directory of have that was looked into last
 	atPath     string
 	times      []dirTime
+	noted      map[string]bool // directories of times
 }
 
 // dirTime is when a directory should have changed last: mending what is in it changes that.
@@ -97,6 +98,20 @@ func (t *tree) dir(path string) (*os.File, error) {
 	}
 	t.at, t.atPath = f, path
 	return f, nil
+}
+
+// note remembers the time of a directory of the copy, before something in it is mended.
+func (t *tree) note(path string, copied *os.File) error {
+	if t.noted[path] {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(copied.Fd()), &st); err != nil {
+		return err
+	}
+	t.noted[path] = true
+	t.times = append(t.times, dirTime{path, timesOf(&st)})
+	return nil
 }
 
 func parentOf(p string) string { return path.Dir(p) }
@@ -275,6 +290,9 @@ func (t *tree) take(e *archive.Entry, dir *os.File) error {
 	if !t.o.Mend {
 		return nil
 	}
+	if err := t.note(parentOf(e.Path), e.Dir); err != nil {
+		return err
+	}
 	err := unix.Renameat(int(e.Dir.Fd()), e.Name, int(dir.Fd()), e.Name)
 	if err != nil {
 		if err := removeBelow(dir, e.Name); err != nil {
@@ -298,13 +316,9 @@ func removeBelow(dir *os.File, name string) error {
 	return root.RemoveAll(name)
 }
 
-// dress gives a directory its attributes, and notes its time.
+// dress gives a directory its attributes.
 func (t *tree) dress(want *unix.Stat_t, path, what string) error {
-	if !t.o.Mend {
-		return nil
-	}
-	t.times = append(t.times, dirTime{path, timesOf(want)})
-	if what == "" {
+	if !t.o.Mend || what == "" {
 		return nil
 	}
 	dir, err := t.dir(path)
@@ -320,6 +334,9 @@ func (t *tree) dress(want *unix.Stat_t, path, what string) error {
 		return err
 	}
 	defer copyOf.Close()
+	if err := t.note(path, copyOf); err != nil {
+		return err
+	}
 	w, err := readXattrs(copyOf, ".")
 	if err != nil {
 		return err
@@ -355,10 +372,13 @@ func (t *tree) had(e *archive.Entry) (enter bool, err error) {
 		return false, err
 	}
 	t.tell(e.Path, "added")
-	if t.o.Mend {
-		return false, removeBelow(e.Dir, e.Name)
+	if !t.o.Mend {
+		return false, nil
 	}
-	return false, nil
+	if err := t.note(parentOf(e.Path), w); err != nil {
+		return false, err
+	}
+	return false, removeBelow(e.Dir, e.Name)
 }
 
 func (t *tree) finish() error {

@@ -179,7 +179,7 @@ func dress(dir *os.File, name string, n *erofs.Node) error {
 	}
 	at := fmt.Sprintf("/proc/self/fd/%d/%s", fd, name)
 	for _, x := range n.Xattrs {
-		if err := unix.Lsetxattr(at, x.Name, x.Value, 0); err != nil {
+		if err := unix.Lsetxattr(at, x.Name, x.Value, 0); err != nil && err != unix.ENOTSUP { // what a file system does not keep, layer.Dir leaves out too
 			return fmt.Errorf("set attribute %s: %w", x.Name, err)
 		}
 	}
