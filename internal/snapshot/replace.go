@@ -79,13 +79,36 @@ func (m *Mounts) Replace(file, by string) error {
 	if err := errors.Join(syncDir(dir), syncDir(filepath.Dir(dir))); err != nil {
 		return err
 	}
-	if !isMount(path) {
+	if err := m.setUnpackedAside(store, id); err != nil {
+		return err
+	}
+	switch err := m.able(); {
+	case !isMount(path):
+		return nil
+	case err == nil, isFull(err):
+		return mountBeneath(file, path)
+	}
+	// Such a kernel has no mounts beneath others either.
+	if err := unpackImage(file, m.unpacked(store, id)); err != nil {
+		return fmt.Errorf("unpack: %w", err)
+	}
+	if err := unmount(path); err != nil {
+		return err
+	}
+	return m.mount(store, id)
+}
+
+// setUnpackedAside gives the directory that was unpacked from an image that is replaced another name: containers may stand on it.
+func (m *Mounts) setUnpackedAside(store, id string) error {
+	dir := m.unpacked(store, id)
+	if _, err := os.Lstat(dir); err != nil {
 		return nil
 	}
-	if m.able() != nil {
-		return fmt.Errorf("layer %s is unpacked, as this kernel cannot mount its image: restart the engine's machine to have it anew", file)
+	old, err := os.MkdirTemp(filepath.Dir(dir), "unpacked-")
+	if err != nil {
+		return err
 	}
-	return mountBeneath(file, path)
+	return errors.Join(os.Remove(old), os.Rename(dir, old))
 }
 
 // mountBeneath puts a mount under the one that is there and takes that away: at each moment there is one (move_mount(2), MOVE_MOUNT_BENEATH).

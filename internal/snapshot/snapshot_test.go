@@ -289,6 +289,31 @@ func TestKernelWithoutImages(t *testing.T) {
 	if err := add(t, old, "2", "1", tarOf(t, file("more", 0o644))); err != nil {
 		t.Fatal(err)
 	}
+	replaced := lower(t, old, "0")[0]
+	before, err := os.Open(replaced)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer before.Close()
+	image := old.mounts.file(old.store(), filepath.Base(replaced))
+	content, err := os.ReadFile(image)
+	if err == nil {
+		err = errors.Join(os.WriteFile(image+".new", content, 0o600), old.mounts.Replace(image, image+".new"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list, err := before.Readdirnames(-1); err != nil || len(list) == 0 {
+		t.Errorf("who has the layer open: %v %v", list, err)
+	}
+	if a, err := os.Stat(replaced); err != nil {
+		t.Error(err)
+	} else if b, err := before.Stat(); err != nil || os.SameFile(a, b) {
+		t.Errorf("the layer was not unpacked again: %v", err)
+	}
+	if got := seen(t, old, "1"); !slices.Equal(got, want) {
+		t.Errorf("unpacked again:\n%s", strings.Join(got, "\n"))
+	}
 	_ = old.Close()
 	next := p.open(t, EROFS)
 	if got := seen(t, next, "2"); len(got) != len(want)+1 {
