@@ -1,6 +1,8 @@
 package snapshot
 
 import (
+	"fmt"
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -8,5 +10,16 @@ import (
 	"wherry.dev/wherry/internal/apart"
 )
 
-// Mounts end with the tests.
-func TestMain(m *testing.M) { apart.Tests(unix.CLONE_NEWNS, m.Run) }
+const orderVariable = "WHERRY_SNAPSHOT_ORDER"
+
+// TestMain runs the tests where mounts end with them. The test program is also the one whose system calls TestOrderOfWrites looks at.
+func TestMain(m *testing.M) {
+	if root := os.Getenv(orderVariable); root != "" {
+		if err := commitAll(root); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		return
+	}
+	apart.Tests(unix.CLONE_NEWNS, m.Run)
+}
