@@ -92,11 +92,7 @@ func image(t *testing.T, layers ...[]byte) Image {
 		if err != nil {
 			t.Fatal(err)
 		}
-		implicit := d.Implicit()
-		if err := d.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if err := layer.Inherit(dir, implicit, img.Lower); err != nil {
+		if err := errors.Join(d.Close(), layer.Inherit(d, img.Lower)); err != nil {
 			t.Fatal(err)
 		}
 		img.Diffs = append(img.Diffs, sums.Diff)

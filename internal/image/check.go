@@ -422,7 +422,7 @@ func (c *check) compare(ctx context.Context, place string, parts layerParts, tel
 	if err := dir.Finish(); err != nil {
 		return err
 	}
-	if err := fslayer.Inherit(copied, dir.Implicit(), below); err != nil {
+	if err := fslayer.Inherit(dir, below); err != nil {
 		return err
 	}
 	return mend.Tree(ctx, copied, place, mend.Options{Mend: c.o.Repair, Tell: tell})

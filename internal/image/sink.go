@@ -78,7 +78,7 @@ type directory struct {
 }
 
 func (d *directory) Settle(below []string) error {
-	return fslayer.Inherit(d.path, d.Implicit(), below)
+	return fslayer.Inherit(d.Dir, below)
 }
 
 func (d *directory) Sync() error { return syncFS(d.path) }

@@ -25,7 +25,7 @@ func stack(t *testing.T, tars ...[]byte) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := Inherit(at, d.Implicit(), below); err != nil {
+		if err := Inherit(d, below); err != nil {
 			t.Fatal(err)
 		}
 		below = append([]string{at}, below...)
@@ -61,6 +61,8 @@ func TestWhatLayersTakeAway(t *testing.T) {
 		{"all in a directory that is told last", []tar.Header{dir("d/"), reg("d/n", "new"), wh("d/.wh..wh..opq")}, root + d + n + x},
 		{"all in a directory and files of it", []tar.Header{wh("d/.wh..wh..opq"), wh("d/.wh.a"), reg("d/n", "new")}, root + d + n + x},
 		{"all", []tar.Header{wh(".wh..wh..opq"), reg("d/n", "new")}, root + "/d drwxr-xr-x 0:0\n" + n},
+		{"everything where directories are named", []tar.Header{dir("./"), dir("d/"), reg("d/n", "new"), wh(".wh..wh..opq")}, root + d + n},
+		{"what is in no layer", []tar.Header{dir("new/"), wh("new/.wh.a"), wh("d/e/f/.wh.x"), wh("x/deep/.wh.b")}, root + d + a + b + "/d/e drwxr-xr-x 0:0 @\n/d/e/f drwxr-xr-x 0:0\n/new drwxr-xr-x 0:0 @\n/x drwxr-xr-x 0:0\n/x/deep drwxr-xr-x 0:0\n"},
 		{"a device as overlay has it", []tar.Header{{Name: "d/a", Typeflag: tar.TypeChar}}, root + d + b + e + f + x},
 		{"aufs' own files", []tar.Header{dir(".wh..wh.plnk/"), reg(".wh..wh.plnk/1", ""), reg(".wh..wh.aufs", "")}, root + d + a + b + e + f + x},
 		{"a directory that becomes a file", []tar.Header{reg("d", "file")}, root + `/d -rw-r--r-- 0:0 "file" links 1 @` + "\n" + x},

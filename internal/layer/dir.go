@@ -18,19 +18,18 @@ type DirOptions struct {
 // Dir writes a layer into a directory as the overlay file system wants it: what it takes away are devices 0:0 and opaque directories. Every
 // call is relative to a directory that is held open, and follows no link; links among a layer's directories are followed by reading them.
 type Dir struct {
-	o        DirOptions
-	tree     *os.Root // for taking away whole directories
-	user     bool     // not root's process: owners have to be set always
-	umask    uint32
-	buf      []byte
-	dirs     cache
-	hops     int // links followed for this entry
-	implicit map[string]struct{}
-	opaque   map[string]struct{} // directories that hide all that is below
-	acls     []lateXattr
-	kept     int // bytes of the three before
-	// whiteouts says that there are some.
-	whiteouts bool
+	o         DirOptions
+	tree      *os.Root // for taking away whole directories
+	user      bool     // not root's process: owners have to be set always
+	umask     uint32
+	buf       []byte
+	dirs      cache
+	hops      int // links followed for this entry
+	implicit  map[string]struct{}
+	opaque    map[string]struct{} // directories that hide all that is below
+	acls      []lateXattr
+	whiteouts map[string]struct{} // directories that have had some
+	kept      int                 // bytes of the four before
 }
 
 // lateXattr is a default ACL: files that are made in a directory that has one begin with it.
@@ -61,7 +60,7 @@ func NewDir(path string, o DirOptions) (*Dir, error) {
 	if err != nil {
 		return nil, errors.Join(&os.PathError{Op: "open", Path: path, Err: err}, tree.Close())
 	}
-	d := &Dir{o: o, tree: tree, user: os.Geteuid() != 0, umask: umask, implicit: map[string]struct{}{"": {}}, opaque: map[string]struct{}{}}
+	d := &Dir{o: o, tree: tree, user: os.Geteuid() != 0, umask: umask, implicit: map[string]struct{}{"": {}}, opaque: map[string]struct{}{}, whiteouts: map[string]struct{}{}}
 	d.dirs.root = &directory{fd: fd}
 	if err := d.dirs.root.learn(); err != nil {
 		return nil, errors.Join(err, d.Close())
@@ -124,7 +123,6 @@ func (d *Dir) add(e *Entry, body io.Reader) error {
 	case Hardlink:
 		return d.addLink(at, name, e)
 	case Whiteout:
-		d.whiteouts = true
 		return d.addWhiteout(at, name)
 	case Symlink, CharDevice, BlockDevice, Fifo:
 		return d.addSpecial(at, name, e)

@@ -38,7 +38,7 @@ func FuzzLayer(f *testing.F) {
 			if err := d.Finish(); err != nil {
 				t.Error(err)
 			}
-			if err := Inherit(at, d.Implicit(), []string{top}); err != nil {
+			if err := Inherit(d, []string{top}); err != nil {
 				t.Error(err)
 			}
 		}

@@ -9,12 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Inherit gives the directories of a layer that it never names what the layers below say of them. upper is the layer's directory, below are
-// the directories of those below, topmost first. Where they say nothing, a directory stays as Dir has made it: 0755, root's.
-func Inherit(upper string, implicit, below []string) error {
-	if len(implicit) == 0 || len(below) == 0 {
+// Inherit does what the layers below decide, when d has been finished: its directories that it never names get what those say of them, and what it
+// takes away where they have nothing leaves no mark. below are the directories of those below, topmost first. Where they say nothing, a directory
+// stays as Dir has made it: 0755, root's.
+func Inherit(d *Dir, below []string) error {
+	if len(below) == 0 {
 		return nil
 	}
+	upper := d.tree.Name()
 	b, err := OpenBelow(below)
 	if err != nil {
 		return err
@@ -28,9 +30,14 @@ func Inherit(upper string, implicit, below []string) error {
 	if err := hideRoot(fd, b.fds); err != nil {
 		return err
 	}
-	for _, path := range implicit {
+	for path := range d.implicit {
 		if err := b.inherit(fd, path); err != nil {
 			return fmt.Errorf("take over what the layers below say of %.300q: %w", "/"+path, err)
+		}
+	}
+	for path := range d.whiteouts {
+		if err := b.dropIdle(fd, path); err != nil {
+			return fmt.Errorf("look for what is taken away from %.300q: %w", "/"+path, err)
 		}
 	}
 	return nil
@@ -113,6 +120,49 @@ func (b *Below) inherit(upper int, path string) error {
 	}
 	defer from.Close()
 	return copyAttributes(to, int(from.Fd()))
+}
+
+// dropIdle takes away whiteouts in a directory that no layer below has: overlay lists them where it has nothing to merge.
+func (b *Below) dropIdle(upper int, path string) error {
+	if path == "" {
+		return nil // all layers have a root
+	}
+	from, err := b.Find(path)
+	if from != nil {
+		return from.Close()
+	}
+	if err != nil {
+		return err
+	}
+	_, fd, err := look(upper, path)
+	if err != nil || fd < 0 {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if err := eachWhiteout(fd, func(name string) error { return unix.Unlinkat(fd, name, 0) }); err != nil {
+		return err
+	}
+	return keepTime(fd, &st)
+}
+
+func eachWhiteout(dir int, fn func(name string) error) error {
+	names, err := namesIn(dir)
+	for _, name := range names {
+		var st unix.Stat_t
+		if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+		if isWhiteout(&st) {
+			if err := fn(name); err != nil {
+				return err
+			}
+		}
+	}
+	return err
 }
 
 // saying is what a layer says of a path.
@@ -208,6 +258,10 @@ func hideRoot(upper int, below []int) error {
 	if n, err := unix.Fgetxattr(upper, overlayOpaque, mark[:]); err != nil || n != 1 || mark[0] != 'y' {
 		return nil
 	}
+	var st unix.Stat_t
+	if err := unix.Fstat(upper, &st); err != nil {
+		return err
+	}
 	for _, layer := range below {
 		names, err := namesIn(layer)
 		if err != nil {
@@ -223,7 +277,12 @@ func hideRoot(upper int, below []int) error {
 			}
 		}
 	}
-	return nil
+	return keepTime(upper, &st)
+}
+
+// keepTime gives a directory the time again that it had.
+func keepTime(dir int, st *unix.Stat_t) error {
+	return unix.UtimesNanoAt(dir, "", []unix.Timespec{{Nsec: unix.UTIME_OMIT}, st.Mtim}, unix.AT_EMPTY_PATH)
 }
 
 func hideIn(upper int, name string) error {

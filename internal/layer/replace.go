@@ -60,9 +60,15 @@ func (d *Dir) addLink(at *directory, name string, e *Entry) error {
 	parent, old := split(e.Target)
 	from, err := d.descend(parent, onlyFind)
 	if err == nil {
-		if from == at && old == name {
+		if self := from == at && old == name; self || len(d.whiteouts) > 0 {
 			var st unix.Stat_t
-			return lost(e, unix.Fstatat(at.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW))
+			err := unix.Fstatat(from.fd, old, &st, unix.AT_SYMLINK_NOFOLLOW)
+			if err == nil && (st.Mode&unix.S_IFMT == unix.S_IFDIR || isWhiteout(&st)) {
+				err = unix.EPERM // link(2) takes no directories; a whiteout is no file
+			}
+			if self || err != nil {
+				return lost(e, err)
+			}
 		}
 		if within(from.path, join(at.path, name)) {
 			return invalid("it takes the place of a directory, and is a hard link to a file in that")
@@ -84,6 +90,12 @@ func lost(e *Entry, err error) error {
 func (d *Dir) addWhiteout(at *directory, name string) error {
 	if d.isHidden(at.path) {
 		return nil // overlay lists whiteouts in directories that hide all below
+	}
+	if _, known := d.whiteouts[at.path]; !known {
+		if err := d.keep(len(at.path) + 64); err != nil {
+			return err
+		}
+		d.whiteouts[at.path] = struct{}{}
 	}
 	err := unix.Mknodat(at.fd, name, unix.S_IFCHR, 0)
 	if err != unix.EEXIST {
@@ -124,7 +136,7 @@ func (d *Dir) hideBelow(in *directory) error {
 		return err
 	}
 	d.opaque[in.path] = struct{}{}
-	if d.whiteouts {
+	if len(d.whiteouts) > 0 {
 		in.stale = true
 		if err := d.dropWhiteouts(in.fd, in.path); err != nil {
 			return err
@@ -184,5 +196,5 @@ func (d *Dir) dropIn(dir int, name, path string, st *unix.Stat_t) error {
 	if err := d.dropWhiteouts(fd, path); err != nil {
 		return err
 	}
-	return unix.UtimesNanoAt(fd, "", []unix.Timespec{{Nsec: unix.UTIME_OMIT}, st.Mtim}, unix.AT_EMPTY_PATH)
+	return keepTime(fd, st)
 }

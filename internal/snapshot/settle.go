@@ -26,8 +26,10 @@ func (i *Image) Settle(below []string) error {
 			return err
 		}
 	}
-	if i.whiteouts && len(i.opaque) > 0 { // overlay lists whiteouts in directories that hide all below
-		i.w.RemoveIf(func(dir, ino erofs.Ino) bool { return i.isWhiteout(ino) && i.isHiddenBelowRoot(dir) })
+	if i.whiteouts {
+		if err := i.dropIdle(b); err != nil {
+			return err
+		}
 	}
 	for dir, path := range i.implicit {
 		if err := i.inherit(b, dir, path); err != nil {
@@ -63,6 +65,39 @@ func (i *Image) hideRoot(b *layer.Below) error {
 		}
 	}
 	return nil
+}
+
+// dropIdle takes away whiteouts where the layers below have nothing, or all of it is hidden: overlay lists them where it has nothing to merge.
+func (i *Image) dropIdle(b *layer.Below) error {
+	idle := map[erofs.Ino]bool{0: false} // all layers have a root
+	var failed error
+	i.w.RemoveIf(func(dir, ino erofs.Ino) bool {
+		if failed != nil || !i.isWhiteout(ino) {
+			return false
+		}
+		is, known := idle[dir]
+		if !known {
+			is, failed = i.isIdle(b, dir)
+			idle[dir] = is
+		}
+		return is
+	})
+	return failed
+}
+
+func (i *Image) isIdle(b *layer.Below, dir erofs.Ino) (bool, error) {
+	if i.isHiddenBelowRoot(dir) {
+		return true, nil
+	}
+	path := i.pathOf(dir)
+	from, err := b.Find(path)
+	if from != nil {
+		return false, from.Close()
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for what is taken away from %.300q: %w", "/"+path, err)
+	}
+	return true, nil
 }
 
 // isHiddenBelowRoot says whether overlay shows nothing of the layers below in a directory. In the root it always does.

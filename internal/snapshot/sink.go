@@ -84,8 +84,7 @@ func (i *Image) add(e *layer.Entry, body io.Reader) error {
 	}
 	a := attrOfEntry(e)
 	if e.Path == "" {
-		delete(i.implicit, 0)
-		return i.w.SetAttr(0, a)
+		return i.setDirectory(0, a)
 	}
 	parent, name := split(e.Path)
 	dir, err := i.descend(parent, true)
@@ -162,9 +161,8 @@ func (i *Image) remove(dir erofs.Ino, name string) {
 
 func (i *Image) addDirectory(dir erofs.Ino, name string, a *erofs.Attr) error {
 	there, exists := i.w.Lookup(dir, name)
-	if exists && i.isDir(there) { // it keeps what is in it
-		delete(i.implicit, there)
-		return i.w.SetAttr(there, a)
+	if exists && i.isDir(there) {
+		return i.setDirectory(there, a)
 	}
 	hides := exists && i.isWhiteout(there)
 	i.remove(dir, name)
@@ -173,6 +171,21 @@ func (i *Image) addDirectory(dir erofs.Ino, name string, a *erofs.Attr) error {
 		err = i.hide(made)
 	}
 	return err
+}
+
+// setDirectory gives a directory that was there before what an entry says. It keeps what is in it, and attributes of which that says nothing.
+func (i *Image) setDirectory(ino erofs.Ino, a *erofs.Attr) error {
+	delete(i.implicit, ino)
+	before, err := i.w.Attr(ino)
+	if err != nil {
+		return err
+	}
+	for _, x := range before.Xattrs {
+		if !slices.ContainsFunc(a.Xattrs, func(y erofs.Xattr) bool { return y.Name == x.Name }) {
+			a.Xattrs = append(a.Xattrs, x)
+		}
+	}
+	return i.w.SetAttr(ino, a)
 }
 
 // addLink gives a file one more name.
@@ -187,7 +200,7 @@ func (i *Image) addLink(dir erofs.Ino, name, target string) error {
 		return err
 	}
 	ino, ok := i.w.Lookup(from, old)
-	if !ok || i.isDir(ino) {
+	if !ok || i.isDir(ino) || i.isWhiteout(ino) {
 		return lost
 	}
 	there, exists := i.w.Lookup(dir, name)

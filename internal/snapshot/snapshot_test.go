@@ -102,7 +102,7 @@ func add(t *testing.T, s *Snapshotter, name, parent string, content []byte) erro
 			_, err = layer.Unpack(ctx, io.NopCloser(bytes.NewReader(content)), d)
 		}
 		if err == nil {
-			err = errors.Join(d.Finish(), layer.Inherit(source, d.Implicit(), below))
+			err = errors.Join(d.Finish(), layer.Inherit(d, below))
 		}
 	}
 	if err != nil {
@@ -153,7 +153,10 @@ func describe(t *testing.T, root string) (out []string) {
 			return err
 		}
 		var st unix.Stat_t
-		if err := unix.Lstat(at, &st); err != nil {
+		if err := unix.Lstat(at, &st); err == unix.ENOENT {
+			out = append(out, fmt.Sprintf("%q is listed, and not there", strings.TrimPrefix(at, root)))
+			return nil
+		} else if err != nil {
 			return &os.PathError{Op: "lstat", Path: at, Err: err}
 		}
 		line := fmt.Sprintf("%q %o %d:%d %d.%09d %d:%d", strings.TrimPrefix(at, root), st.Mode, st.Uid, st.Gid, st.Mtim.Sec, st.Mtim.Nsec, unix.Major(st.Rdev), unix.Minor(st.Rdev))
