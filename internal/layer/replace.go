@@ -175,7 +175,7 @@ func (d *Dir) dropWhiteouts(dir int, path string) error {
 			err = unix.Unlinkat(dir, name, 0)
 		}
 		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			err = d.dropIn(dir, name, join(path, name), &st)
+			err = dropIn(d, dir, name, join(path, name))
 		}
 		if err != nil {
 			return err
@@ -184,7 +184,7 @@ func (d *Dir) dropWhiteouts(dir int, path string) error {
 	return err
 }
 
-func (d *Dir) dropIn(dir int, name, path string, st *unix.Stat_t) error {
+func dropIn(d *Dir, dir int, name, path string) error {
 	if _, hides := d.opaque[path]; hides {
 		return nil
 	}
@@ -193,8 +193,12 @@ func (d *Dir) dropIn(dir int, name, path string, st *unix.Stat_t) error {
 		return err
 	}
 	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
 	if err := d.dropWhiteouts(fd, path); err != nil {
 		return err
 	}
-	return keepTime(fd, st)
+	return keepTime(fd, &st)
 }

@@ -54,7 +54,7 @@ func (s *Snapshotter) finish(ctx context.Context, id string, info snapshots.Info
 	file, dir := s.dir(id, layerFile), s.dir(id, "fs")
 	_, err = os.Lstat(dir)
 	directory = err == nil
-	if directory && s.formatOf(info) == EROFS {
+	if directory && formatOf(info, s.format) == EROFS {
 		if err = s.convert(ctx, id); err == nil {
 			usage, err = fileUsage(file)
 			return usage, true, err
@@ -64,7 +64,7 @@ func (s *Snapshotter) finish(ctx context.Context, id string, info snapshots.Info
 		}
 	}
 	if directory {
-		usage, err = s.keepDirectory(ctx, dir, info)
+		usage, err = keepDirectory(ctx, s.mounts, dir, info)
 		return usage, false, err
 	}
 	if err = checkImage(file); err == nil {
@@ -74,13 +74,13 @@ func (s *Snapshotter) finish(ctx context.Context, id string, info snapshots.Info
 }
 
 // keepDirectory measures changes that stay a directory. Those of one who unpacks are on the disk.
-func (s *Snapshotter) keepDirectory(ctx context.Context, dir string, info snapshots.Info) (snapshots.Usage, error) {
+func keepDirectory(ctx context.Context, m *Mounts, dir string, info snapshots.Info) (snapshots.Usage, error) {
 	if !unpacking(info) {
 		if err := syncFS(dir); err != nil {
 			return snapshots.Usage{}, err
 		}
 	}
-	if usage, ok := s.mounts.measured(dir); ok {
+	if usage, ok := m.measured(dir); ok {
 		return usage, nil
 	}
 	return dirUsage(ctx, dir)

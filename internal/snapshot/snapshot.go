@@ -203,12 +203,12 @@ func unpacking(info snapshots.Info) bool {
 	return ok
 }
 
-// formatOf is what a snapshot becomes.
-func (s *Snapshotter) formatOf(info snapshots.Info) Format {
+// formatOf is what a snapshot becomes where others become a format.
+func formatOf(info snapshots.Info, format Format) Format {
 	if info.Labels[ForUnpacking] == AsDirectory {
 		return Overlay
 	}
-	return s.format
+	return format
 }
 
 // isFile says that an active snapshot is an image that is written.
@@ -314,7 +314,7 @@ func (s *Snapshotter) begin(snap storage.Snapshot, info snapshots.Info) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	if snap.Kind == snapshots.KindActive && unpacking(info) && s.formatOf(info) == EROFS {
+	if snap.Kind == snapshots.KindActive && unpacking(info) && formatOf(info, s.format) == EROFS {
 		return nil
 	}
 	upper := s.dir(snap.ID, "fs")
