@@ -70,7 +70,7 @@ func TestManyFiles(t *testing.T) {
 		return m.HeapAlloc
 	}
 	path := filepath.Join(t.TempDir(), layerFile)
-	i, err := NewImage(path, true)
+	i, err := NewImage(path, ImageOptions{Base: true})
 	if err != nil {
 		t.Fatal(err)
 	}
