@@ -119,6 +119,8 @@ const (
 
 // Match says whether a claimed reference, registry/repository[:tag|@digest], is one that c wants for an image.
 func (c Claims) Match(claimed, name, tag string) bool {
+	claimed, name = Canonical(claimed), Canonical(name)
+	c.Value, c.From = Canonical(c.Value), Canonical(c.From)
 	repo, claimedTag := Split(claimed)
 	switch c.How {
 	case Same, SameName:
@@ -138,6 +140,23 @@ func (c Claims) Match(claimed, name, tag string) bool {
 		return claimed == c.Value
 	}
 	return false
+}
+
+// Canonical spells the registry at a name's beginning in one way: a host is the same in upper case and with the port that it has anyway, and
+// Docker Hub has several, of which cosign writes another than everybody else.
+func Canonical(name string) string {
+	host, rest, more := strings.Cut(name, "/")
+	if !more && !strings.Contains(host, ".") {
+		return name
+	}
+	host = strings.TrimSuffix(strings.ToLower(host), ":443")
+	if host == "index.docker.io" || host == "registry-1.docker.io" {
+		host = "docker.io"
+	}
+	if more {
+		host += "/"
+	}
+	return host + rest
 }
 
 // Want says in words which name has to be claimed.

@@ -66,6 +66,7 @@ func (l *loader) parseJSON(text []byte) (*Policy, error) {
 	if p.Default, err = l.requirements("", f.Default); err != nil {
 		return nil, err
 	}
+	seen := map[string]string{}
 	for scope, list := range f.Transports["docker"] {
 		r, err := l.requirements(scope, list)
 		if err != nil {
@@ -78,6 +79,11 @@ func (l *loader) parseJSON(text []byte) (*Policy, error) {
 		if err := checkScope(scope); err != nil {
 			return nil, fmt.Errorf("%s: transports.docker: %w", l.path, err)
 		}
+		same := evidence.Canonical(scope)
+		if before, ok := seen[same]; ok {
+			return nil, fmt.Errorf("%s: transports.docker: %s and %s are the same", l.path, min(before, scope), max(before, scope))
+		}
+		seen[same] = scope
 		p.Rules = append(p.Rules, r)
 	}
 	slices.SortFunc(p.Rules, func(a, b Rule) int { return strings.Compare(a.Scope, b.Scope) })

@@ -73,10 +73,11 @@ func (l *loader) parseTOML(text []byte) (*Policy, error) {
 		if err != nil {
 			return nil, err
 		}
-		if before, ok := seen[r.Scope]; ok {
+		scope := evidence.Canonical(r.Scope)
+		if before, ok := seen[scope]; ok {
 			return nil, wrong(r.Line, "there is a rule for %s already, in line %d", r.Scope, before)
 		}
-		seen[r.Scope] = r.Line
+		seen[scope] = r.Line
 		p.Rules = append(p.Rules, r)
 	}
 	return p, nil

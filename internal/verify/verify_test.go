@@ -112,6 +112,10 @@ func TestClaims(t *testing.T) {
 		{evidence.Claims{How: evidence.Remap, From: "registry.example", Value: "origin.example/x"}, "origin.example/x/team/app:1", true},
 		{evidence.Claims{How: evidence.Remap, From: "registry.exam", Value: "origin.example/x"}, "origin.example/xple/team/app:1", false},
 		{evidence.Claims{How: "made up"}, here, false},
+		{evidence.Claims{How: evidence.SameName}, "Registry.Example:443/team/app", true},
+		{evidence.Claims{How: evidence.SameName}, "registry.example:5000/team/app", false},
+		{evidence.Claims{How: evidence.Repository, Value: "docker.io/library/debian"}, "index.docker.io/library/debian", true}, // as cosign writes it
+		{evidence.Claims{How: evidence.Reference, Value: "docker.io/library/debian:12"}, "index.docker.io/library/debian:12", true},
 	} {
 		s := keyed(t, k)
 		s.Claims = c.claims
