@@ -78,15 +78,22 @@ type Policy struct {
 	Default Rule
 	Local   Rule
 	Rules   []Rule
-	Files   []string // what was read: File, and what it names
+	Files   []File // what was read: at File, and what that names
+}
+
+// File is one as it was when it was opened to be read.
+type File struct {
+	Path string
+	Info os.FileInfo
 }
 
 // For is the rule for an image, registry/repository[:tag]: the one with the longest scope.
 func (p *Policy) For(name string) *Rule {
+	name = evidence.Canonical(name)
 	best := &p.Default
 	longest := 0
 	for i := range p.Rules {
-		if n := matches(p.Rules[i].Scope, name); n > longest {
+		if n := matches(evidence.Canonical(p.Rules[i].Scope), name); n > longest {
 			best, longest = &p.Rules[i], n
 		}
 	}
@@ -143,7 +150,7 @@ func (p *Policy) hash() (string, error) {
 // loader reads a policy and the files that it names.
 type loader struct {
 	path  string
-	files []string
+	files []File
 	sum   map[string][]byte
 }
 
@@ -156,7 +163,8 @@ func (l *loader) read(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+	st, err := f.Stat()
+	if err != nil || !st.Mode().IsRegular() {
 		return nil, errors.Join(err, fmt.Errorf("%s is not a file", path))
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
@@ -166,7 +174,7 @@ func (l *loader) read(path string) ([]byte, error) {
 	if len(b) > maxFile {
 		return nil, fmt.Errorf("%s has more than a megabyte", path)
 	}
-	l.files, l.sum[path] = append(l.files, path), b
+	l.files, l.sum[path] = append(l.files, File{path, st}), b
 	return b, nil
 }
 

@@ -40,6 +40,12 @@ action = "accept"
 [[rule]]
 scope = "localhost:5000"
 action = "accept"
+[[rule]]
+scope = "docker.io/team"
+action = "reject"
+[[rule]]
+scope = "secure.example:443"
+action = "reject"
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +53,9 @@ action = "accept"
 	for name, want := range map[string]string{
 		"registry.example/a:1": "registry.example", "registry.example/team/b:1": "registry.example/team", "registry.example/team/app:1": "registry.example/team/app",
 		"registry.example/team/application:1": "registry.example/team", "registry.example/teams/app:1": "registry.example", "other.example/a:1": "*.example",
-		"example/a:1": "", "registry.example.org/a:1": "", "registry.example:5000/a:1": "", "localhost:5000/a": "localhost:5000", "docker.io/library/debian:12": "",
+		"example/a:1": "", "registry.example.org/a:1": "", "registry.example:5000/a:1": "", "localhost:5000/a": "localhost:5000", "Registry.EXAMPLE/team/b:1": "registry.example/team",
+		"registry.example:443/team/b:1": "registry.example/team", "index.docker.io/team/x:1": "docker.io/team", "registry-1.docker.io/team/x:1": "docker.io/team",
+		"secure.example:443/a": "secure.example:443", "secure.example/a": "secure.example:443", "docker.io/library/debian:12": "",
 	} {
 		if got := p.For(name).Scope; got != want {
 			t.Errorf("%s: the rule for %q, want %q", name, got, want)
@@ -65,12 +73,13 @@ func TestMistakes(t *testing.T) {
 		"default = \"no\"":                    ":1: default is \"no\"",
 		"default = \"accept\"\nlocal = \"x\"": ":2: local is",
 		"default = \"accept\"\n\nother = 1":   ":3: there is nothing called other",
-		"default = \"accept\"\n[[rule]]\nscope = \"debian\"\naction = \"accept\"":                              ":2: scope: \"debian\" does not begin with a registry",
-		"default = \"accept\"\n[[rule]]\nscope = \"r.example/\"\naction = \"accept\"":                          "matches no image",
-		"default = \"accept\"\n[[rule]]\nscope = \"index.docker.io/x\"\naction = \"accept\"":                   "called docker.io",
-		"default = \"accept\"\n[[rule]]\nscope = \"r.example\"\naction = \"signed\"":                           ":2: signed by whom?",
-		"default = \"accept\"\n[[rule]]\nscope = \"r.example\"\naction = \"accept\"\nneed = 1":                 "count with \"signed\" only",
-		"default = \"accept\"\n" + strings.Repeat("[[rule]]\nscope = \"r.example\"\naction = \"accept\"\n", 2): ":5: there is a rule for r.example already, in line 2",
+		"default = \"accept\"\n[[rule]]\nscope = \"debian\"\naction = \"accept\"":                                                                ":2: scope: \"debian\" does not begin with a registry",
+		"default = \"accept\"\n[[rule]]\nscope = \"r.example/\"\naction = \"accept\"":                                                            "matches no image",
+		"default = \"accept\"\n[[rule]]\nscope = \"index.docker.io/x\"\naction = \"accept\"":                                                     "called docker.io",
+		"default = \"accept\"\n[[rule]]\nscope = \"r.example\"\naction = \"signed\"":                                                             ":2: signed by whom?",
+		"default = \"accept\"\n[[rule]]\nscope = \"r.example\"\naction = \"accept\"\nneed = 1":                                                   "count with \"signed\" only",
+		"default = \"accept\"\n" + strings.Repeat("[[rule]]\nscope = \"r.example\"\naction = \"accept\"\n", 2):                                   ":5: there is a rule for r.example already, in line 2",
+		"default = \"accept\"\n[[rule]]\nscope = \"r.example\"\naction = \"accept\"\n[[rule]]\nscope = \"r.example:443\"\naction = \"accept\"\n": ":5: there is a rule for r.example:443 already, in line 2",
 		rule + "format = \"pgp\"":                                                                                                ":5: format is \"pgp\"",
 		rule + "format = \"sigstore\"":                                                                                           ":5: a sigstore signer needs keys",
 		rule + "format = \"sigstore\"\nkeys = [\"gone.pub\"]":                                                                    "gone.pub: no such file",
@@ -139,7 +148,7 @@ func TestHash(t *testing.T) {
 	b, _ := read(t, "policy.toml", "# a comment\n"+text)
 	c, _ := read(t, "policy.toml", text+"claims = \"exact\"\n")
 	if a.Hash != b.Hash || a.Hash == c.Hash || len(a.Files) != 2 {
-		t.Errorf("%s %s %s %q", a.Hash, b.Hash, c.Hash, a.Files)
+		t.Errorf("%s %s %s %+v", a.Hash, b.Hash, c.Hash, a.Files)
 	}
 }
 

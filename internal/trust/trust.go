@@ -28,6 +28,7 @@ type Options struct {
 // Checker holds images against the policy.
 type Checker struct {
 	o       Options
+	places  []string      // where the policy may be: the first that is there counts
 	helpers chan struct{} // a place for each helper that may run
 
 	mu     sync.Mutex // guards what follows
@@ -36,29 +37,40 @@ type Checker struct {
 	stamps []stamp // of what policy, or err, was read from
 }
 
-// stamp is what tells that a file has changed.
+// stamp is what tells that a file, or a link to one, has changed.
 type stamp struct {
 	path     string
+	link     bool // of the path itself, if it is one
 	dev, ino uint64
 	size     int64
 	at       [2]syscall.Timespec
 }
 
 // New makes a checker; nothing is read yet.
-func New(o Options) *Checker { return &Checker{o: o, helpers: make(chan struct{}, 2)} }
-
-// paths are where the policy may be: the first that is there counts.
-func (c *Checker) paths() []string {
-	if c.o.Policy != "" {
-		return []string{c.o.Policy}
+func New(o Options) *Checker {
+	c := &Checker{o: o, places: []string{policy.Path, policy.FieldsPath}, helpers: make(chan struct{}, 2)}
+	if o.Policy != "" {
+		c.places = []string{o.Policy}
 	}
-	return []string{policy.Path, policy.FieldsPath}
+	return c
 }
 
-func stampOf(path string) stamp {
-	s := stamp{path: path}
-	var st syscall.Stat_t
-	if syscall.Stat(path, &st) == nil {
+// stampOf is zero but for the path where there is nothing.
+func stampOf(path string, link bool) stamp {
+	stat := os.Stat
+	if link {
+		stat = os.Lstat
+	}
+	info, err := stat(path)
+	if err != nil {
+		return stamp{path: path, link: link}
+	}
+	return stampFrom(path, link, info)
+}
+
+func stampFrom(path string, link bool, info os.FileInfo) stamp {
+	s := stamp{path: path, link: link}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		s.dev, s.ino, s.size, s.at = uint64(st.Dev), st.Ino, st.Size, [2]syscall.Timespec{st.Mtim, st.Ctim}
 	}
 	return s
@@ -73,11 +85,11 @@ func (c *Checker) Policy() (*policy.Policy, error) {
 		return c.policy, c.err
 	}
 	c.policy, c.err, c.stamps = nil, nil, nil
-	for _, path := range c.paths() {
-		c.stamps = append(c.stamps, stampOf(path)) // before it is read: what changes meanwhile is read again
+	for _, path := range c.places {
+		c.stamps = append(c.stamps, stampOf(path, true)) // before it is read: what changes meanwhile is read again
 	}
-	for _, path := range c.paths() {
-		_, err := os.Stat(path)
+	for _, path := range c.places {
+		_, err := os.Lstat(path) // a link that leads nowhere is no reason to accept everything
 		if errors.Is(err, os.ErrNotExist) && c.o.Policy == "" {
 			continue
 		}
@@ -88,10 +100,8 @@ func (c *Checker) Policy() (*policy.Policy, error) {
 			return nil, c.err
 		}
 		c.policy = p
-		for _, file := range p.Files {
-			if file != path {
-				c.stamps = append(c.stamps, stampOf(file))
-			}
+		for _, f := range p.Files {
+			c.stamps = append(c.stamps, stampFrom(f.Path, false, f.Info))
 		}
 		break
 	}
@@ -100,7 +110,7 @@ func (c *Checker) Policy() (*policy.Policy, error) {
 
 func (c *Checker) unchanged() bool {
 	for _, s := range c.stamps {
-		if stampOf(s.path) != s {
+		if stampOf(s.path, s.link) != s {
 			return false
 		}
 	}
