@@ -118,6 +118,20 @@ func TestAmounts(t *testing.T) {
 	}
 }
 
+func TestTimeSpans(t *testing.T) {
+	var d Duration
+	for text, want := range map[string]Duration{"7d": 7 * Day, "24h": Day, "106751d": 106751 * Day} {
+		if err := d.UnmarshalText([]byte(text)); err != nil || d != want {
+			t.Errorf("%s: %s %v", text, d, err)
+		}
+	}
+	for _, text := range []string{"106752d", "2147483647d", "-1d", "1.5d"} {
+		if err := d.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%s is taken for %s", text, d)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("[store]\nkeep-blobs = false"))
 	f.Add([]byte("clean-up.high = \"9%\""))

@@ -2,6 +2,7 @@ package settings
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -93,7 +94,7 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil
 func (d *Duration) UnmarshalText(b []byte) error {
 	s := strings.TrimSpace(string(b))
 	if days, ok := strings.CutSuffix(s, "d"); ok {
-		if n, err := strconv.ParseInt(days, 10, 32); err == nil && n >= 0 {
+		if n, err := strconv.ParseInt(days, 10, 32); err == nil && n >= 0 && n <= int64(math.MaxInt64/Day) {
 			*d = Duration(n) * Day
 			return nil
 		}
