@@ -129,27 +129,29 @@ func (o *options) complete() (err error) {
 			return err
 		}
 	}
-	e.Verify = findVerify(e.Verify)
+	if e.Verify, err = findVerify(e.Verify); err != nil {
+		return err
+	}
 	o.oar, err = findOar(o.oar)
 	return err
 }
 
 // findVerify looks for the helper as findOar does for the runtime. That it is missing is said by the first rule that needs it.
-func findVerify(flag string) string {
+func findVerify(flag string) (string, error) {
 	const name = "wherry-verify"
 	if flag != "" {
-		return flag
+		return filepath.Abs(flag) // it is started from another directory
 	}
 	if self, err := os.Executable(); err == nil {
 		beside := filepath.Join(filepath.Dir(self), name)
 		if st, err := os.Stat(beside); err == nil && st.Mode()&0o111 != 0 {
-			return beside
+			return beside, nil
 		}
 	}
 	if path, err := exec.LookPath(name); err == nil {
-		return path
+		return path, nil
 	}
-	return name
+	return name, nil
 }
 
 // socketPath takes unix:///path apart.

@@ -185,6 +185,16 @@ func TestNotifyReady(t *testing.T) {
 	}
 }
 
+func TestFindVerify(t *testing.T) {
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if path, err := findVerify("bin/wherry-verify"); err != nil || path != filepath.Join(dir, "bin/wherry-verify") {
+		t.Errorf("it is started from another directory: %q %v", path, err)
+	}
+}
+
 func TestEngineID(t *testing.T) {
 	dir := t.TempDir()
 	a, err := engineID(dir)
