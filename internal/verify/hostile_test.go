@@ -134,6 +134,37 @@ func TestConfinement(t *testing.T) {
 	}
 }
 
+// So it is started: without environment, in an empty directory, in namespaces of its own of which that for networks has nothing in it.
+func TestHelperIsStartedAlone(t *testing.T) {
+	dir := t.TempDir()
+	path, seen := dir+"/helper", dir+"/seen"
+	ok(t, os.WriteFile(path, []byte(`#!/bin/sh
+{ for n in net ipc uts pid; do readlink /proc/$$/ns/$n || readlink /proc/self/ns/$n; done; tail -n +3 /proc/self/net/dev; ls -A; pwd; } >`+seen+` 2>&1
+tr '\0' '\n' </proc/self/environ >`+seen+`.env
+echo '{"Findings":[{"OK":true}]}'
+`), 0o755))
+	q := evidence.Request{Name: here, Images: []evidence.Image{{Digest: digest.FromString("x"), Signatures: []evidence.Signature{{Kind: evidence.Simple}}}}}
+	rule := &policy.Rule{Action: policy.Signed, Need: 1, Signers: []evidence.Signer{{Format: evidence.FormatSigstore}}}
+	out, err := trust.New(trust.Options{Helper: path, Empty: dir + "/empty"}).Ask(t.Context(), rule, q)
+	if err != nil || !out.OK {
+		t.Fatalf("%+v %v", out, err)
+	}
+	b, err := os.ReadFile(seen)
+	ok(t, err)
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	if len(lines) != 6 || !strings.Contains(lines[4], "lo:") || lines[5] != dir+"/empty" {
+		t.Fatalf("it sees %q", lines)
+	}
+	for i, kind := range []string{"net", "ipc", "uts", "pid"} {
+		if own, err := os.Readlink("/proc/self/ns/" + kind); err != nil || own == lines[i] {
+			t.Errorf("it is in the engine's namespace: %s %v", lines[i], err)
+		}
+	}
+	if env, err := os.ReadFile(seen + ".env"); err != nil || strings.Contains(string(env), "HOME=") {
+		t.Errorf("its environment is %q: %v", env, err)
+	}
+}
+
 // A helper that crashes, hangs or lies refuses images, and nothing else happens.
 func TestBadHelpers(t *testing.T) {
 	d := digest.FromString("x")
