@@ -76,7 +76,7 @@ func InNamespace(kind string, pid int) ([]int, error) {
 func dead(pid int) bool {
 	b, err := os.ReadFile(procOf(pid) + "/stat")
 	if err != nil {
-		return errors.Is(err, os.ErrNotExist)
+		return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) // it went while it was read
 	}
 	_, rest, _ := strings.Cut(string(b[bytes.LastIndexByte(b, ')')+1:]), " ")
 	return strings.HasPrefix(rest, "Z") || strings.HasPrefix(rest, "X")
