@@ -8,7 +8,7 @@ policy=/usr/sbin/policy-rc.d # nothing that is installed may start a service
 [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy; chmod +x $policy; trap 'rm -f $policy' EXIT; }
 apt-get update -q >/dev/null
 apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 crun runc conmon netavark aardvark-dns iptables docker-registry libsubid4 libgpgme11 libdevmapper1.02.1 \
-  python3 catatonit golang-github-containers-common golang-github-containers-image >/dev/null
+  python3 catatonit zstd golang-github-containers-common golang-github-containers-image >/dev/null
 cd "$P/deb"
 apt-get download -q docker.io containerd podman >/dev/null
 for f in *.deb; do dpkg -x "$f" unpacked; done
