@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"wherry.dev/wherry/internal/api/docker"
+	"wherry.dev/wherry/internal/build"
 	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/disk"
@@ -164,6 +165,13 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 		return s, shut, fmt.Errorf("open containers: %w", err)
 	}
 	closers = append(closers, s.Containers.Close)
+	builder, err := build.New(ctx, build.Options{Root: o.root, State: o.state, Images: s.Images, Containers: s.Containers, Networks: s.Networks, Events: s.Events,
+		Log: func(err error) { log.Warn(err.Error()) }})
+	if err != nil {
+		return s, shut, err
+	}
+	s.Builder = builder
+	closers = append(closers, builder.Close)
 	s.Cleaner = image.NewCleaner(s.Images, o.set.CleanUp, log)
 	s.Cleaner.Start(ctx)
 	closers = append(closers, s.Cleaner.Close)

@@ -160,11 +160,18 @@ func (r *Record) layers(dir string) []string {
 
 // makeWorkingDir makes the working directory where the image has none: in the writable layer, owned by the container's root.
 func makeWorkingDir(r *Record, dir string) error {
-	name := path.Clean("/" + r.Config.WorkingDir)
+	root := r.rootfs(dir)
+	root.ReadOnly = false
+	return MakeDir(root, r.layers(dir), r.Config.WorkingDir)
+}
+
+// MakeDir makes a working directory in a root file system where it is missing, owned by its root. layers: where it is looked for, topmost first.
+func MakeDir(root rootfs.Rootfs, layers []string, name string) error {
+	name = path.Clean("/" + name)
 	if name == "/" {
 		return nil
 	}
-	f, err := lookup(r.layers(dir), name)
+	f, err := lookup(layers, name)
 	if err == nil {
 		defer f.Close()
 		fi, err := f.Stat()
@@ -173,14 +180,18 @@ func makeWorkingDir(r *Record, dir string) error {
 		}
 		return err
 	}
-	root := r.rootfs(dir)
-	root.ReadOnly = false
 	mounted, err := root.Mount(nil)
 	if err != nil {
 		return err
 	}
 	defer mounted.Close()
-	made, err := mkdirIn(mounted, name, r.IDMap.Host(0))
+	var made *os.File
+	do := func() error { made, err = mkdirIn(mounted, name, root.IDMap.Host(0)); return err }
+	if root.Layer { // where the host's root is nobody
+		err = root.IDMap.AsRoot(do)
+	} else {
+		err = do()
+	}
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ELOOP) {
 		return invalid("the working directory %s cannot be made (%v): something else is in its place in the image; set another one with -w", name, err)
 	}

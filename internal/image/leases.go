@@ -56,7 +56,7 @@ func (s *held) dropLeases(ctx context.Context, older time.Duration) error {
 		return fmt.Errorf("list leases: %w", err)
 	}
 	for _, l := range list {
-		if !l.CreatedAt.Before(s.opened) || time.Since(l.CreatedAt) < older {
+		if l.Labels[LeasePurpose] == ForBuilds || !l.CreatedAt.Before(s.opened) || time.Since(l.CreatedAt) < older {
 			continue
 		}
 		if err := s.leases.Delete(ctx, l); err != nil && !errdefs.IsNotFound(err) {
@@ -74,15 +74,15 @@ func (s *held) lease(ctx context.Context) (_ context.Context, done func(), err e
 	return s.leaseFor(ctx, "")
 }
 
-// purpose labels leases.
-const purpose = "dev.wherry/purpose"
+// LeasePurpose is the label of leases that says what they are for.
+const LeasePurpose = "dev.wherry/purpose"
 
 // leaseFor makes a lease that endEarlier finds.
 func (s *held) leaseFor(ctx context.Context, why string) (_ context.Context, done func(), err error) {
 	ctx = in(ctx)
 	opts := []leases.Opt{leases.WithRandomID(), leases.WithExpiration(24 * time.Hour)}
 	if why != "" {
-		opts = append(opts, leases.WithLabel(purpose, why))
+		opts = append(opts, leases.WithLabel(LeasePurpose, why))
 	}
 	l, err := s.leases.Create(ctx, opts...)
 	if err != nil {
@@ -92,6 +92,9 @@ func (s *held) leaseFor(ctx context.Context, why string) (_ context.Context, don
 	return leases.WithLease(ctx, l.ID), func() { _ = s.leases.Delete(after, l) }, nil
 }
 
+// ForBuilds is the purpose of leases that hold the build cache, which outlasts the engine.
+const ForBuilds = "builds"
+
 // endEarlier gives up what earlier lives held for something that is done now.
 func (s *held) endEarlier(ctx context.Context, why string) error {
 	list, err := s.leases.List(ctx)
@@ -99,7 +102,7 @@ func (s *held) endEarlier(ctx context.Context, why string) error {
 		return fmt.Errorf("list leases: %w", err)
 	}
 	for _, l := range list {
-		if l.Labels[purpose] == why && l.CreatedAt.Before(s.opened) {
+		if l.Labels[LeasePurpose] == why && l.CreatedAt.Before(s.opened) {
 			if err := s.leases.Delete(ctx, l); err != nil && !errdefs.IsNotFound(err) {
 				return fmt.Errorf("end a lease: %w", err)
 			}

@@ -119,6 +119,9 @@ func dropOrphanLayers(ctx context.Context, on, of snapshots.Snapshotter) error {
 	}
 	parents := map[string]string{}
 	if err := on.Walk(ctx, func(_ context.Context, i snapshots.Info) error {
+		if other := i.Labels[snapshots.LabelSnapshotRef]; other != "" && known[other] {
+			return nil // it has this name too, which a build has given it
+		}
 		if parts := strings.SplitN(i.Name, "/", 3); len(parts) == 3 && parts[0] == namespace && !known[parts[2]] {
 			parents[i.Name] = i.Parent
 		}

@@ -86,11 +86,15 @@ func (l *layout) targetStep(dir *os.File, name string, isDir bool) (f *os.File, 
 }
 
 func (l *layout) makeTarget(parent *os.File, base string, isDir bool) error {
-	var err error
-	if isDir {
-		err = unix.Mkdirat(descriptor(parent), base, 0o755)
-	} else {
-		err = unix.Mknodat(descriptor(parent), base, unix.S_IFREG|0o644, 0)
+	make := func() error {
+		if isDir {
+			return unix.Mkdirat(descriptor(parent), base, 0o755)
+		}
+		return unix.Mknodat(descriptor(parent), base, unix.S_IFREG|0o644, 0)
+	}
+	err := make()
+	if errors.Is(err, unix.EOVERFLOW) { // the host's root is nobody where ids are mapped
+		return l.ns.ids.AsRoot(make)
 	}
 	if err != nil || l.ns.ids.Size == 0 {
 		return err

@@ -15,7 +15,7 @@ const module = "wherry.dev/wherry"
 const layers = `
 cmd:        cmd/oar cmd/wherry cmd/wherryd cmd/wherry-build cmd/wherry-verify
 edges:      client buildopt explain < cli buildclient
-edges:      api/docker
+edges:      api/docker < build
 upper:      verify
 upper:      monitor files < disk
 service:    container

@@ -85,7 +85,7 @@ func (r *Rootfs) mountOld(lower []*os.File) (*os.File, error) {
 	if err := unix.Chdir("/proc/thread-self/fd"); err != nil { // this thread's alone, as its mounts are
 		return nil, fmt.Errorf("go to the descriptors: %w", err)
 	}
-	if err := unix.Mount("overlay", r.Lower[0], "overlay", flags, options); err != nil {
+	if err := r.owner().AsRoot(func() error { return unix.Mount("overlay", r.Lower[0], "overlay", flags, options) }); err != nil {
 		return nil, fmt.Errorf("mount overlay on %s: %w", r.Upper, err)
 	}
 	return unix2File(unix.OpenTree(unix.AT_FDCWD, r.Lower[0], unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC))

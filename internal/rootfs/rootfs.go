@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -57,6 +58,7 @@ type Rootfs struct {
 	Upper    string   `json:"upper,omitempty"`    // empty: a read-only view of the layers
 	Work     string   `json:"work,omitempty"`     // on the same file system as Upper
 	IDMap    IDMap    `json:"idMap,omitzero"`     // layers are id-mapped into this range; Upper's files carry host ids of the range
+	Layer    bool     `json:"layer,omitempty"`    // Upper becomes a layer itself: its files carry the ids that are seen inside. Upper and Work lie beside each other
 	Volatile bool     `json:"volatile,omitempty"` // overlay's "volatile": no syncs, for disposable data
 	ReadOnly bool     `json:"readOnly,omitempty"`
 }
@@ -88,7 +90,43 @@ func (r *Rootfs) Mount(userns *os.File) (*os.File, error) {
 	if r.Upper == "" && len(lower) == 1 { // overlay wants two
 		return unix2File(unix.FcntlInt(lower[0].Fd(), unix.F_DUPFD_CLOEXEC, 3))
 	}
-	return r.overlay(lower)
+	if !r.Layer || r.Upper == "" {
+		return r.overlay(lower)
+	}
+	view := *r
+	done, err := view.mapUpper(userns)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return view.overlay(lower)
+}
+
+// mapUpper names Upper and Work through a clone of the mount that they lie on, with mapped ids.
+func (r *Rootfs) mapUpper(userns *os.File) (done func(), err error) {
+	if userns == nil {
+		return func() {}, nil
+	}
+	dir, err := Bind(filepath.Dir(r.Upper), BindOptions{UserNS: userns})
+	if err != nil {
+		return nil, fmt.Errorf("writable layer: %w", err)
+	}
+	open := []*os.File{dir}
+	done = func() {
+		for _, f := range open {
+			f.Close()
+		}
+	}
+	for _, path := range []*string{&r.Upper, &r.Work} {
+		fd, err := unix.Openat(int(dir.Fd()), filepath.Base(*path), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			done()
+			return nil, &os.PathError{Op: "open", Path: *path, Err: err}
+		}
+		open = append(open, os.NewFile(uintptr(fd), *path))
+		*path = fmt.Sprintf("/proc/self/fd/%d", fd)
+	}
+	return done, nil
 }
 
 func unix2File(fd int, err error) (*os.File, error) {
@@ -131,7 +169,7 @@ func (r *Rootfs) configure(lower []*os.File) (*os.File, error) {
 			return nil, context(fs, "make the overlay volatile", err)
 		}
 	}
-	if err := unix.FsconfigCreate(fs); err != nil {
+	if err := r.owner().AsRoot(func() error { return unix.FsconfigCreate(fs) }); err != nil {
 		return nil, context(fs, "mount overlay on "+r.Upper, err)
 	}
 	attributes := 0
@@ -139,6 +177,14 @@ func (r *Rootfs) configure(lower []*os.File) (*os.File, error) {
 		attributes = unix.MOUNT_ATTR_RDONLY
 	}
 	return unix2File(unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attributes))
+}
+
+// owner is who works in the writable layer, where its ids are mapped.
+func (r *Rootfs) owner() IDMap {
+	if r.Layer && r.Upper != "" {
+		return r.IDMap
+	}
+	return IDMap{}
 }
 
 // openOverlay has the kernel load its module. While another start does the same, after a boot, there is "no such device" for a moment.

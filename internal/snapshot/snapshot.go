@@ -27,6 +27,7 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/archive"
@@ -265,6 +266,9 @@ func (s *Snapshotter) View(ctx context.Context, key, parent string, opts ...snap
 }
 
 func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, parent string, opts []snapshots.Opt) (_ []mount.Mount, err error) {
+	if err := isHere(ctx, s, parent, opts); err != nil {
+		return nil, err
+	}
 	var snap storage.Snapshot
 	var info snapshots.Info
 	err = s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
@@ -290,6 +294,30 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 		return nil, fmt.Errorf("snapshot %s: %w", key, errors.Join(err, s.Remove(context.WithoutCancel(ctx), key), rootfs.RemoveTree(s.dir(snap.ID))))
 	}
 	return mounts, nil
+}
+
+// isHere is errdefs.ErrAlreadyExists where a committed snapshot says by its label that it is the one which is asked for: containerd's way of
+// giving a snapshot one more name (core/snapshots, LabelSnapshotRef).
+func isHere(ctx context.Context, s *Snapshotter, parent string, opts []snapshots.Opt) error {
+	var asked snapshots.Info
+	for _, o := range opts {
+		if err := o(&asked); err != nil {
+			return err
+		}
+	}
+	target := asked.Labels[snapshots.LabelSnapshotRef]
+	if target == "" {
+		return nil
+	}
+	found := false
+	err := s.Walk(ctx, func(_ context.Context, i snapshots.Info) error {
+		found = found || i.Kind == snapshots.KindCommitted && i.Parent == parent && i.Labels[snapshots.LabelSnapshotRef] == target
+		return nil
+	})
+	if err == nil && found {
+		err = fmt.Errorf("snapshot %s: %w", target, errdefs.ErrAlreadyExists)
+	}
+	return err
 }
 
 // first gives a new snapshot's mounts. The root of its changes looks like the one below it.

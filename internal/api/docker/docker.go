@@ -37,6 +37,7 @@ type Services struct {
 	Cleaner    *image.Cleaner
 	Monitor    *monitor.Service
 	Events     *event.Bus
+	Builder    Builder
 }
 
 // About says what engine this is, for version, info and /wherry/state.
@@ -71,6 +72,9 @@ func New(s Services, about About, log *slog.Logger) *Server {
 		ConnContext:       withPeer,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+	srv.http.Protocols = new(http.Protocols)
+	srv.http.Protocols.SetHTTP1(true)
+	srv.http.Protocols.SetUnencryptedHTTP2(true) // BuildKit's clients speak it
 	return srv
 }
 

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/moby/moby/api/types/build"
 
 	images "wherry.dev/wherry/internal/image"
 )
@@ -28,10 +27,15 @@ func routes(s Services, about About, srv *Server) http.Handler {
 	(&artifactRoutes{images.Artifacts{S: s.Images}, images.Manifests{S: s.Images}}).add(add)
 	(&networkRoutes{s: s.Networks, containers: s.Containers}).add(add)
 	(&volumeRoutes{s: s.Volumes}).add(add)
+	(&buildRoutes{b: s.Builder, server: srv}).add(add)
 	absentRoutes(add)
 
 	// ServeMux redirects paths that are not clean; the API never did.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.Builder != nil && isBuildKit(r) {
+			s.Builder.ServeHTTP(w, r)
+			return
+		}
 		_, pattern := mux.Handler(r)
 		if pattern == "" || strings.Contains(r.URL.Path, "//") {
 			notFound(w, r, mux)
@@ -61,16 +65,6 @@ type adder func(pattern string, h handle)
 
 // absentRoutes answer for the parts of Docker's API that Wherry does not have, so that a client can say why.
 func absentRoutes(add adder) {
-	builds := func(w http.ResponseWriter, r *http.Request) error {
-		return classed(errdefs.ErrNotImplemented, "this engine does not build images yet: build elsewhere, then pull or load the image")
-	}
-	for _, p := range []string{"POST /build", "POST /build/cancel", "POST /session", "POST /grpc"} {
-		add(p, builds)
-	}
-	// Nothing is built, so the build cache is empty: `docker system prune` asks for it too, and must not fail over it.
-	add("POST /build/prune", func(w http.ResponseWriter, r *http.Request) error {
-		return writeJSON(w, http.StatusOK, build.CachePruneReport{CachesDeleted: []string{}})
-	})
 	swarm := func(w http.ResponseWriter, r *http.Request) error {
 		return classed(errdefs.ErrUnavailable,
 			`This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.`)

@@ -38,7 +38,7 @@ func (s *systemRoutes) add(add adder) {
 
 func (s *systemRoutes) ping(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
-	h.Set("Builder-Version", "1")
+	h.Set("Builder-Version", "2")
 	h.Set("Swarm", "inactive")
 	h.Set("Cache-Control", "no-cache, no-store, must-revalidate")
 	h.Set("Pragma", "no-cache")

@@ -1,0 +1,111 @@
+package build
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/moby/buildkit/util/tracing"
+	"golang.org/x/sys/unix"
+)
+
+// contextHost is where BuildKit loads the archives from that clients have sent: never a machine's name, as it has no letters that one may have.
+const contextHost = "build_context.invalid"
+
+// contexts are the archives that clients have sent along with their builds. BuildKit loads them by an address that has their digest: what
+// was sent before it has already. All other addresses are loaded as ever.
+type contexts struct {
+	mu   sync.Mutex // guards what follows
+	sent map[string]*sentContext
+}
+
+// sentContext is an archive in an unnamed file.
+type sentContext struct {
+	file  *os.File
+	size  int64
+	users int
+}
+
+// add writes an archive to the disk and returns its address. drop gives it up.
+func (c *contexts) add(dir string, body io.Reader) (address string, drop func(), err error) {
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return "", nil, fmt.Errorf("keep the build's context in %s: %w", dir, err)
+	}
+	f := os.NewFile(uintptr(fd), "context")
+	sum := sha256.New()
+	size, err := io.Copy(io.MultiWriter(f, sum), body)
+	if err != nil {
+		return "", nil, errors.Join(fmt.Errorf("receive the build's context: %w", err), f.Close())
+	}
+	key := hex.EncodeToString(sum.Sum(nil))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sent == nil {
+		c.sent = map[string]*sentContext{}
+	}
+	if old := c.sent[key]; old != nil {
+		old.users++
+		_ = f.Close()
+	} else {
+		c.sent[key] = &sentContext{file: f, size: size, users: 1}
+	}
+	return "http://" + contextHost + "/" + key, sync.OnceFunc(func() { c.drop(key) }), nil
+}
+
+func (c *contexts) drop(key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	one := c.sent[key]
+	if one.users--; one.users == 0 {
+		delete(c.sent, key)
+		_ = one.file.Close()
+	}
+}
+
+// RoundTrip serves what was sent.
+func (c *contexts) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Host != contextHost {
+		return tracing.DefaultTransport.RoundTrip(r)
+	}
+	key := strings.TrimPrefix(r.URL.Path, "/")
+	c.mu.Lock()
+	one := c.sent[key]
+	var file *os.File
+	var err error
+	if one != nil {
+		var fd int
+		if fd, err = unix.FcntlInt(one.file.Fd(), unix.F_DUPFD_CLOEXEC, 3); err == nil {
+			file = os.NewFile(uintptr(fd), "context")
+		}
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	resp := &http.Response{Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: r, StatusCode: http.StatusNotFound, Body: http.NoBody, Header: http.Header{}}
+	if one == nil {
+		return resp, nil
+	}
+	etag := `"` + key + `"`
+	resp.Header.Set("Etag", etag)
+	resp.Header.Set("Content-Type", "application/x-tar")
+	resp.StatusCode, resp.ContentLength = http.StatusOK, one.size
+	switch {
+	case strings.Contains(r.Header.Get("If-None-Match"), etag):
+		resp.StatusCode, resp.ContentLength = http.StatusNotModified, 0
+	case r.Method != http.MethodHead:
+		resp.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.NewSectionReader(file, 0, one.size), file}
+		return resp, nil
+	}
+	return resp, file.Close()
+}

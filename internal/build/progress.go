@@ -1,0 +1,121 @@
+package build
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	controlapi "github.com/moby/buildkit/api/services/control"
+	"google.golang.org/protobuf/proto"
+
+	"wherry.dev/wherry/internal/api/docker"
+)
+
+// legacyProgress turns BuildKit's progress into the lines of Docker's first builder.
+type legacyProgress struct {
+	say    func(docker.BuildMessage)
+	quiet  bool
+	traces bool // BuildKit's own messages are passed on instead
+
+	mu     sync.Mutex // guards what follows
+	told   map[string]bool
+	cached map[string]bool
+	last   time.Time
+}
+
+func (p *legacyProgress) stream(format string, args ...any) {
+	if !p.quiet {
+		p.say(docker.BuildMessage{Stream: fmt.Sprintf(format, args...)})
+	}
+}
+
+// update is told of vertices and output as they come.
+func (p *legacyProgress) update(r *controlapi.StatusResponse) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last = time.Now()
+	if p.traces {
+		if b, err := proto.Marshal(r); err == nil {
+			p.say(docker.BuildMessage{ID: "moby.buildkit.trace", Aux: b})
+		}
+		return
+	}
+	if p.told == nil {
+		p.told, p.cached = map[string]bool{}, map[string]bool{}
+	}
+	for _, v := range r.Vertexes {
+		number, text, ok := stepOf(v.Name)
+		if !ok || v.Started == nil {
+			continue
+		}
+		if !p.told[v.Digest] {
+			p.told[v.Digest] = true
+			p.stream("Step %s : %s\n", number, text)
+		}
+		if v.Cached && !p.cached[v.Digest] {
+			p.cached[v.Digest] = true
+			p.stream(" ---> Using cache\n")
+		}
+	}
+	for _, l := range r.Logs {
+		p.stream("%s", l.Msg)
+	}
+	for _, w := range r.Warnings {
+		p.stream("[Warning] %s\n", w.Short)
+	}
+}
+
+// stepOf reads "[build 2/5] RUN make".
+func stepOf(name string) (number, text string, ok bool) {
+	rest, ok := strings.CutPrefix(name, "[")
+	if !ok {
+		return "", "", false
+	}
+	head, text, ok := strings.Cut(rest, "] ")
+	if !ok {
+		return "", "", false
+	}
+	fields := strings.Fields(head)
+	if len(fields) == 0 {
+		return "", "", false
+	}
+	number = fields[len(fields)-1]
+	_, _, has := strings.Cut(number, "/")
+	return number, text, has
+}
+
+// settle lets the last messages of a build that has failed come, and ends the stream.
+func (p *legacyProgress) settle(followed *sync.WaitGroup, stop func()) {
+	done := make(chan struct{})
+	go func() { followed.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(2 * time.Second):
+		stop()
+		<-done
+	}
+}
+
+// end says what was built.
+func (p *legacyProgress) end(id string, q docker.BuildRequest) {
+	if id == "" {
+		return
+	}
+	switch {
+	case p.traces:
+		p.say(docker.BuildMessage{ID: "moby.image.id", Aux: map[string]string{"ID": id}})
+		return
+	case p.quiet:
+		p.say(docker.BuildMessage{Stream: id + "\n"})
+		return
+	}
+	p.say(docker.BuildMessage{Aux: map[string]string{"ID": id}})
+	p.stream("Successfully built %.12s\n", strings.TrimPrefix(id, "sha256:"))
+	for _, t := range q.Tags {
+		p.stream("Successfully tagged %s\n", t)
+	}
+}
+
+// explain says of a step that failed what Docker's first builder says.
+func (p *legacyProgress) explain(err error) error { return err }

@@ -1,0 +1,81 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/container"
+)
+
+// sweepStubs notes which places of mounts the root file system lacks, and takes them out of its writable layer when the step is over: a
+// layer has what the step has written, not what it was shown.
+func (s *step) sweepStubs(layers []string) {
+	if s.root.Upper == "" {
+		return
+	}
+	var missing []string
+	for _, m := range s.spec.Mounts {
+		for at := path.Clean(m.Destination); at != "/" && at != "."; at = path.Dir(at) {
+			if container.Exists(layers, at) {
+				break
+			}
+			if !slices.Contains(missing, at) {
+				missing = append(missing, at)
+			}
+			if !s.process.Meta.RemoveMountStubsRecursive && !strings.HasPrefix(at, "/etc/") {
+				break
+			}
+		}
+	}
+	// The deepest first.
+	slices.SortFunc(missing, func(a, b string) int { return strings.Count(b, "/") - strings.Count(a, "/") })
+	upper := s.root.Upper
+	s.onUndo(func(context.Context) error {
+		var errs []error
+		for _, at := range missing {
+			errs = append(errs, removeStub(upper, at))
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// removeStub removes an empty file or directory of a layer, and gives the directory above its times back.
+func removeStub(layer, name string) error {
+	root, err := os.OpenFile(layer, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	fd, err := unix.Openat2(int(root.Fd()), path.Join(".", path.Dir(name)), &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+	if err != nil {
+		return nil //nolint:nilerr // it is not in this layer, or the step has put something else there
+	}
+	defer unix.Close(fd)
+	var st, above unix.Stat_t
+	base := path.Base(name)
+	if unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || unix.Fstat(fd, &above) != nil {
+		return nil
+	}
+	flags := 0
+	switch {
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		flags = unix.AT_REMOVEDIR
+	case st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != 0:
+		return nil
+	}
+	if err := unix.Unlinkat(fd, base, flags); err != nil {
+		if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		return fmt.Errorf("remove the place of a mount, %s: %w", name, err)
+	}
+	return unix.UtimesNanoAt(fd, ".", []unix.Timespec{above.Atim, above.Mtim}, 0)
+}

@@ -1,0 +1,245 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/gc"
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
+	registrytypes "github.com/moby/moby/api/types/registry"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"wherry.dev/wherry/internal/ref"
+	"wherry.dev/wherry/internal/registry"
+)
+
+// Ground is what builds stand on: the store below the images, which the build cache shares.
+type Ground struct {
+	Namespace   string // of contexts
+	Snapshotter string // as leases call it
+	Content     content.Store
+	Snapshots   snapshots.Snapshotter
+	Leases      leases.Manager
+	Collect     func(context.Context) (gc.Stats, error)
+}
+
+// GroundOf gives a service's store to builds.
+func GroundOf(s *Service) Ground {
+	return Ground{Namespace: namespace, Snapshotter: snapshotter, Content: s.content, Snapshots: s.held.snaps, Leases: s.leases, Collect: func(ctx context.Context) (gc.Stats, error) {
+		s.forgetLayers()
+		return s.db.GarbageCollect(in(ctx))
+	}}
+}
+
+// BaseOptions of Base.
+type BaseOptions struct {
+	Platform *ocispec.Platform
+	Pull     bool // even where it is here
+	Auth     func(domain string) (*registrytypes.AuthConfig, error)
+	Progress func(Progress)
+}
+
+// Base finds an image that a build begins with, and pulls it where it is not here: through the same mirrors and the same policy as any other
+// pull.
+func Base(ctx context.Context, s *Service, name string, o BaseOptions) (ocispec.Descriptor, error) {
+	r, err := ref.Parse(name)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if !o.Pull {
+		d, err := baseHere(ctx, s, r.String(), o.Platform)
+		if err == nil || !errdefs.IsNotFound(err) {
+			return d, err
+		}
+	}
+	t := TransferOptions{Platform: o.Platform, Progress: o.Progress}
+	if o.Auth != nil {
+		if t.Auth, err = o.Auth(r.Domain); err != nil {
+			return ocispec.Descriptor{}, err
+		}
+	}
+	if err := s.Pull(ctx, r.String(), t); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return baseHere(ctx, s, r.String(), o.Platform)
+}
+
+// baseHere is the target of an image of which the platform's part is here, and may be run.
+func baseHere(ctx context.Context, s *Service, name string, platform *ocispec.Platform) (ocispec.Descriptor, error) {
+	img, err := s.Resolve(ctx, name, platform)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if err := Permit(ctx, s, img); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	found, err := s.find(in(ctx), name)
+	return found.Target, err
+}
+
+// Built is what a build has written into the store.
+type Built struct {
+	Target ocispec.Descriptor
+	Names  []string // as the user gave them; none: it goes by its digest
+	// Layers are the snapshots of each platform's layers, the lowest first; by the manifest's platform ("" where there is but one).
+	Layers map[string][]string
+}
+
+// Keep names what a build has made, and makes its layers an image's: they have their chain IDs as one more name, so that nothing is unpacked.
+func Keep(ctx context.Context, s *Service, b Built) error {
+	names := make([]string, 0, len(b.Names))
+	for _, name := range b.Names {
+		if err := nameable(name); err != nil {
+			return err
+		}
+		r, err := ref.Parse(name)
+		if err != nil {
+			return err
+		}
+		names = append(names, r.String())
+	}
+	ctx, done, err := s.lease(in(ctx))
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := keepManifests(ctx, s, b); err != nil {
+		return err
+	}
+	if err := s.label(ctx, b.Target.Digest, labelMade, "yes"); err != nil {
+		return err
+	}
+	if len(names) == 0 {
+		names = []string{b.Target.Digest.String()}
+	}
+	for _, name := range names {
+		if err := s.name(ctx, name, b.Target); err != nil {
+			return err
+		}
+		if name != b.Target.Digest.String() {
+			s.events.Publish(events.ImageEventType, events.ActionTag, b.Target.Digest.String(), map[string]string{"name": familiar(name)})
+		}
+	}
+	return nil
+}
+
+func keepManifests(ctx context.Context, s *Service, b Built) error {
+	if err := s.labelChildren(ctx, b.Target); err != nil {
+		return err
+	}
+	manifests := []ocispec.Descriptor{b.Target}
+	if images.IsIndexType(b.Target.MediaType) {
+		var err error
+		if manifests, err = s.index(ctx, b.Target); err != nil {
+			return err
+		}
+	}
+	for _, d := range manifests {
+		if err := s.labelChildren(ctx, d); err != nil {
+			return err
+		}
+		if attests(d) {
+			continue
+		}
+		keys := b.Layers[platformKey(d.Platform)]
+		if len(manifests) == 1 && len(b.Layers) == 1 {
+			for _, only := range b.Layers {
+				keys = only
+			}
+		}
+		if err := keepLayers(ctx, s, d, keys); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepLayers gives layers their chain IDs. Those of which there is no snapshot are unpacked.
+func keepLayers(ctx context.Context, s *Service, manifest ocispec.Descriptor, keys []string) error {
+	m, diffs, err := s.checkImage(ctx, manifest)
+	if errors.Is(err, errdefs.ErrInvalidArgument) && len(m.Layers) == 0 {
+		return nil // an image of nothing: FROM scratch alone
+	}
+	if err != nil {
+		return err
+	}
+	if len(keys) == len(diffs) {
+		for i, chain := range chains(diffs) {
+			below := ""
+			if i > 0 {
+				below = chainID(diffs[:i])
+			}
+			if err := s.held.alias(ctx, keys[i], chain, below); err != nil {
+				return err
+			}
+		}
+	}
+	_, err = s.unpack(ctx, manifest, nil)
+	return err
+}
+
+// alias gives a committed snapshot one more name, which it keeps when the first one goes. Where it cannot be had so (it stands on another
+// one than the layer does), nothing is done.
+func (s *held) alias(ctx context.Context, key, chain, below string) error {
+	if here, err := s.holdLayer(ctx, chain); here || err != nil {
+		return err
+	}
+	labels := map[string]string{snapshots.LabelSnapshotRef: chain}
+	if _, err := s.snaps.Update(ctx, snapshots.Info{Name: key, Labels: labels}, "labels."+snapshots.LabelSnapshotRef); err != nil {
+		if errdefs.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("name layer %s: %w", chain, err)
+	}
+	trial := unpackPrefix + "alias " + chain
+	_, err := s.snaps.Prepare(ctx, trial, below, snapshots.WithLabels(labels))
+	switch {
+	case errdefs.IsAlreadyExists(err):
+		return nil
+	case errdefs.IsNotFound(err):
+		return nil // the layer below has none
+	case err != nil:
+		return fmt.Errorf("name layer %s: %w", chain, err)
+	}
+	if err := s.snaps.Remove(ctx, trial); err != nil {
+		return fmt.Errorf("name layer %s: %w", chain, err)
+	}
+	return nil
+}
+
+// platformKey is how Built.Layers calls a platform.
+func platformKey(p *ocispec.Platform) string {
+	if p == nil {
+		return ""
+	}
+	return PlatformKey(*p)
+}
+
+// PlatformKey is the key of a platform in Built.Layers.
+func PlatformKey(p ocispec.Platform) string {
+	return strings.TrimRight(strings.Join([]string{p.OS, p.Architecture, p.Variant}, "/"), "/")
+}
+
+// SendOptions of Send.
+type SendOptions struct {
+	Target   ocispec.Descriptor
+	Auth     *registrytypes.AuthConfig
+	Progress func(Progress)
+}
+
+// Send pushes what is here, under whatever name, to where r says.
+func Send(ctx context.Context, s *Service, r ref.Reference, o SendOptions) error {
+	t := TransferOptions{Auth: o.Auth, Progress: o.Progress}
+	if err := send(in(ctx), s, r, o.Target, &t); err != nil {
+		return registry.Explain("push "+r.Familiar(), r.Domain, err)
+	}
+	s.events.Publish(events.ImageEventType, events.ActionPush, r.Familiar(), map[string]string{"name": r.FamiliarName()})
+	return nil
+}
