@@ -170,7 +170,7 @@ func (c *compaction) look(ctx context.Context, img images.Image) error {
 				continue
 			}
 			c.at[l.Digest] = standing{l, chain}
-			if repo != "" {
+			if repo != "" && !images.IsNonDistributable(l.MediaType) { // no registry is sent such a layer
 				c.drop[l.Digest] = append(c.drop[l.Digest], repo)
 			}
 		}
@@ -243,7 +243,7 @@ type login struct {
 	auth   *registrytypes.AuthConfig
 }
 
-// refetched is a dropped layer's blob, which is fetched when it is first read, and dropped again when it is closed.
+// refetched is a blob that is fetched when it is first read. A dropped layer's is dropped again when it is closed.
 type refetched struct {
 	io.ReaderAt
 	close func() error
@@ -251,10 +251,11 @@ type refetched struct {
 
 func (r *refetched) Close() error { return r.close() }
 
-// lazily reads a dropped blob that may not have to be read at all: a registry that has it is sent nothing, and then nothing is fetched.
-func lazily(ctx context.Context, s *Service, d ocispec.Descriptor, l login) *refetched {
+// lazily reads a blob that may not have to be read at all: a registry that has it is sent nothing, and then nothing is fetched.
+func lazily(ctx context.Context, s *Service, d ocispec.Descriptor, fetch func(context.Context) error) *refetched {
 	var open content.ReaderAt
 	var fetching context.Context // holds it
+	was := false                 // it has come meanwhile, and is not ours to drop
 	end := func() {}
 	get := sync.OnceValues(func() (content.ReaderAt, error) {
 		held, done, err := s.lease(ctx)
@@ -262,7 +263,8 @@ func lazily(ctx context.Context, s *Service, d ocispec.Descriptor, l login) *ref
 			return nil, err
 		}
 		fetching, end = held, done
-		if err = restore(held, s, d, l); err == nil {
+		was = s.here(held, d)
+		if err = fetch(held); err == nil {
 			open, err = s.content.ReaderAt(held, d)
 		}
 		return open, err
@@ -278,8 +280,12 @@ func lazily(ctx context.Context, s *Service, d ocispec.Descriptor, l login) *ref
 		if open == nil {
 			return nil
 		}
-		_, err := dropUnheld(context.WithoutCancel(fetching), s, d.Digest)
-		return errors.Join(open.Close(), err)
+		err := open.Close()
+		if !was && s.dropped.has(d.Digest) {
+			_, dropErr := dropUnheld(context.WithoutCancel(fetching), s, d.Digest)
+			err = errors.Join(err, dropErr)
+		}
+		return err
 	}}
 }
 

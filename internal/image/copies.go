@@ -52,12 +52,13 @@ func (m Manifests) client(ctx context.Context, p Place) (*registry.Client, error
 }
 
 // copyTo prepares a copy into a repository.
-func (m Manifests) copyTo(ctx context.Context, p Place, o *TransferOptions) (*copying, error) {
+func (m Manifests) copyTo(ctx context.Context, p Place, o *TransferOptions) (*sending, error) {
 	c, err := m.client(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	return &copying{s: m.S, o: o, to: c.Target(), dest: c.Ref, seen: map[digest.Digest]bool{}}, nil
+	o.Auth = p.Auth
+	return sendTo(ctx, m.S, c, o)
 }
 
 // choose finds which manifest of a target is to be copied.
@@ -118,7 +119,7 @@ func (m Manifests) free(ctx context.Context, done func()) {
 }
 
 // tagged copies a manifest or index under the destination's tag, or digest.
-func (c *copying) tagged(ctx context.Context, d ocispec.Descriptor) error {
+func (c *sending) tagged(ctx context.Context, d ocispec.Descriptor) error {
 	tag := c.dest.Tag
 	if c.dest.Digest != "" {
 		if tag = ""; c.dest.Digest != d.Digest {
@@ -135,7 +136,7 @@ func (c *copying) tagged(ctx context.Context, d ocispec.Descriptor) error {
 type referrerLookup func(ctx context.Context, subject digest.Digest, artifactType string) ([]ocispec.Descriptor, error)
 
 // referrersOf copies what refers to a manifest, or to what an index lists, and what refers to that.
-func (c *copying) referrersOf(ctx context.Context, d ocispec.Descriptor, list referrerLookup) error {
+func (c *sending) referrersOf(ctx context.Context, d ocispec.Descriptor, list referrerLookup) error {
 	var subjects []digest.Digest
 	if err := c.s.walk(ctx, d, func(d ocispec.Descriptor) error {
 		if isManifest(d) && c.s.here(ctx, d) {
@@ -158,38 +159,56 @@ func (c *copying) referrersOf(ctx context.Context, d ocispec.Descriptor, list re
 		if err != nil {
 			return registry.Explain("list the referrers of "+subject.String(), c.dest.Domain, err)
 		}
+		var copied []ocispec.Descriptor
 		for _, r := range found {
-			if err := c.referrer(ctx, subject, r); err != nil {
+			is, err := c.referrer(ctx, subject, r)
+			if err != nil {
 				return err
 			}
+			if is {
+				r.Platform = nil
+				copied = append(copied, r)
+			}
 			subjects = append(subjects, r.Digest)
+		}
+		if err := c.refer(ctx, subject, copied...); err != nil {
+			return registry.Explain("copy to "+c.dest.Familiar(), c.dest.Domain, err)
 		}
 	}
 	return nil
 }
 
 // referrer copies one, if it is what it is said to be.
-func (c *copying) referrer(ctx context.Context, subject digest.Digest, r ocispec.Descriptor) error {
+func (c *sending) referrer(ctx context.Context, subject digest.Digest, r ocispec.Descriptor) (is bool, err error) {
 	from, err := c.from(ctx, r)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := from.manifestHere(ctx, r); err != nil {
-		return err
+		return false, err
 	}
 	doc, err := c.s.document(ctx, r)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if doc.Subject == nil || doc.Subject.Digest != subject {
 		c.o.say(short(r), "Left out: it is listed as a referrer of %.19s, and is none", subject)
-		return nil
+		return false, nil
 	}
 	if err := c.tree(ctx, ocispec.Descriptor{MediaType: r.MediaType, Digest: r.Digest, Size: r.Size}, "", 0); err != nil {
-		return registry.Explain("copy to "+c.dest.Familiar(), c.dest.Domain, err)
+		return false, registry.Explain("copy to "+c.dest.Familiar(), c.dest.Domain, err)
 	}
-	r.Platform = nil
-	return c.to.Refer(ctx, subject, r)
+	return true, nil
+}
+
+// refer makes manifests known as referrers. Of all that do so for a subject here, one goes on at a time.
+func (c *sending) refer(ctx context.Context, subject digest.Digest, list ...ocispec.Descriptor) error {
+	unlock, err := c.s.pulls.lock(ctx, "referrers of "+subject.String()+" in "+c.dest.Name())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return c.to.Refer(ctx, subject, list...)
 }
 
 // CopyOut writes a repository's image as an OCI layout.
@@ -301,7 +320,6 @@ func (m Manifests) CopyIn(ctx context.Context, r io.Reader, o CopyOptions) (ocis
 	if err != nil {
 		return none, err
 	}
-	c.from = func(context.Context, ocispec.Descriptor) (*pull, error) { return here, nil }
 	if err := c.tagged(ctx, d); err != nil || !o.Referrers {
 		return d, err
 	}
@@ -414,9 +432,8 @@ func (m Manifests) Attach(ctx context.Context, p Place, o AttachOptions, files i
 	if err != nil {
 		return d, err
 	}
-	c.from = func(context.Context, ocispec.Descriptor) (*pull, error) { return &pull{s: m.S}, nil }
 	if err = c.tree(ctx, d, "", 0); err == nil {
-		err = c.to.Refer(ctx, subject.Digest, m.asReferrer(ctx, d))
+		err = c.refer(ctx, subject.Digest, m.asReferrer(ctx, d))
 	}
 	return d, registry.Explain("push to "+client.Ref.FamiliarRepository(), client.Ref.Domain, err)
 }
@@ -437,13 +454,12 @@ func (a Artifacts) Push(ctx context.Context, p Place, o TransferOptions) error {
 	if err != nil {
 		return err
 	}
-	c.from = func(context.Context, ocispec.Descriptor) (*pull, error) { return &pull{s: a.S}, nil }
 	if err := c.tagged(ctx, img.Target); err != nil {
 		return err
 	}
 	doc, err := a.S.document(ctx, img.Target)
 	if err == nil && doc.Subject != nil {
-		err = c.to.Refer(ctx, doc.Subject.Digest, m.asReferrer(ctx, img.Target))
+		err = c.refer(ctx, doc.Subject.Digest, m.asReferrer(ctx, img.Target))
 	}
 	if err != nil {
 		return registry.Explain("push "+c.dest.Familiar(), c.dest.Domain, err)

@@ -9,6 +9,8 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"wherry.dev/wherry/internal/registry"
 )
 
 // blob fetches one piece of content, verified by size and digest; a broken connection is taken up where it stopped. Of all pulls that
@@ -38,7 +40,7 @@ func (p *pull) blobInto(ctx context.Context, into content.Ingester, d ocispec.De
 		_, begun := p.s.content.Status(ctx, remotes.MakeRefKey(ctx, d))
 		err := p.fetch(ctx, into, d)
 		// What was here from before may have come to harm on this disk, or a mirror has sent something else.
-		for errdefs.IsFailedPrecondition(err) && (begun == nil || p.fetcher.Distrust(d.Digest)) {
+		for registry.IsOther(err) && (begun == nil || p.fetcher.Distrust(d.Digest)) {
 			begun = err
 			err = p.fetch(ctx, into, d)
 		}
@@ -51,7 +53,7 @@ func (p *pull) fetch(ctx context.Context, into content.Ingester, d ocispec.Descr
 	if err == nil || errdefs.IsAlreadyExists(err) {
 		return p.s.labelChildren(ctx, d)
 	}
-	if errdefs.IsFailedPrecondition(err) {
+	if registry.IsOther(err) {
 		// The bytes are not what the digest says: those that are here are no ground to go on from.
 		_ = p.s.content.Abort(context.WithoutCancel(ctx), remotes.MakeRefKey(ctx, d))
 		return fmt.Errorf("the registry sends other content than the digest and size say: %w", err)

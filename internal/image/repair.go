@@ -79,6 +79,15 @@ func (c *check) fetchFrom(ctx context.Context, r ref.Reference, d ocispec.Descri
 // the blob stays, with all that it keeps.
 func (c *check) replace(ctx context.Context, from *registry.Fetcher, d ocispec.Descriptor) error {
 	d.URLs, d.Data = nil, nil
+	for {
+		err := c.replaceFrom(ctx, from, d)
+		if !registry.IsOther(err) || !from.Distrust(d.Digest) {
+			return err
+		}
+	}
+}
+
+func (c *check) replaceFrom(ctx context.Context, from *registry.Fetcher, d ocispec.Descriptor) error {
 	r, err := from.Open(ctx, d, 0)
 	if err != nil {
 		return err

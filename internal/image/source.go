@@ -3,13 +3,12 @@ package image
 import (
 	"context"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -26,26 +25,32 @@ type origins struct{ *store }
 // note notes of all content below target that r's repository has it, as containerd does: by labels. A push to another repository of
 // the registry can have it lent from there.
 func (s origins) note(ctx context.Context, r ref.Reference, target ocispec.Descriptor) error {
-	add, err := docker.AppendDistributionSourceLabel(s.content, r.Name())
-	if err != nil {
-		return fmt.Errorf("note where %s comes from: %w", r.Familiar(), err)
-	}
+	key := originLabel(r.Domain)
 	for _, d := range s.below(ctx, target) {
-		if slices.Contains(s.of(ctx, r.Domain, d.Digest), r.Path) {
+		known := s.of(ctx, r.Domain, d.Digest)
+		if slices.Contains(known, r.Path) {
 			continue // a write for nothing
 		}
-		if _, err := add(ctx, d); err != nil {
+		known = append(known, r.Path)
+		for labels.Validate(key, strings.Join(known, ",")) != nil && len(known) > 1 {
+			known = known[1:]
+		}
+		// Not all in one transaction: the content store locks itself before it begins one.
+		info := content.Info{Digest: d.Digest, Labels: map[string]string{key: strings.Join(known, ",")}}
+		if _, err := s.content.Update(ctx, info, "labels."+key); unlessMissing(err) != nil {
 			return fmt.Errorf("note where %s comes from: %w", r.Familiar(), err)
 		}
 	}
 	return nil
 }
 
-// of gives the repositories of a registry, or of others on its host, that a blob is known to come from.
+// originLabel is containerd's, with the port that it leaves out: two registries of a host are two.
+func originLabel(domain string) string { return labels.LabelDistributionSource + "." + domain }
+
+// of gives the repositories of a registry that a blob is known to come from.
 func (s origins) of(ctx context.Context, domain string, d digest.Digest) []string {
 	info, err := s.content.Info(ctx, d)
-	host := url.URL{Host: domain}
-	known := info.Labels[labels.LabelDistributionSource+"."+host.Hostname()] // containerd leaves the port out
+	known := info.Labels[originLabel(domain)]
 	if err != nil || known == "" {
 		return nil
 	}

@@ -76,6 +76,13 @@ func (f *Fetcher) Distrust(d digest.Digest) bool {
 	return slices.ContainsFunc(f.endpoints, func(e *endpoint) bool { return !slices.Contains(f.bad[d], e) })
 }
 
+// IsOther says that what came was not what its digest and size say, or that there was nothing to go on with: whoever served it is not to be
+// trusted with it. A registry that only refuses to answer is none of that.
+func IsOther(err error) bool {
+	status := statusOf(err)
+	return errdefs.IsFailedPrecondition(err) && (status == 0 || status == http.StatusRequestedRangeNotSatisfiable)
+}
+
 // candidates are those that have not sent something else for a digest.
 func (f *Fetcher) candidates(d digest.Digest) []*endpoint {
 	f.mu.Lock()

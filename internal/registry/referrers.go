@@ -34,20 +34,27 @@ func (f *Fetcher) Small(ctx context.Context, d ocispec.Descriptor, limit int64) 
 	if d.Size > limit {
 		return nil, fmt.Errorf("%s has %d bytes, %d are the most: %w", d.Digest, d.Size, limit, errdefs.ErrInvalidArgument)
 	}
+	for {
+		b, err := f.small(ctx, d)
+		if IsOther(err) && f.Distrust(d.Digest) {
+			continue // somebody else is left
+		}
+		if errdefs.IsFailedPrecondition(err) {
+			err = fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+		}
+		return b, err
+	}
+}
+
+func (f *Fetcher) small(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
 	r, err := f.Fetch(ctx, d)
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	b, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if errdefs.IsFailedPrecondition(err) { // another size
-		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	b, err := io.ReadAll(r)
+	if err == nil && d.Digest.Algorithm().FromBytes(b) != d.Digest {
+		return nil, fmt.Errorf("%s: the registry sends other content than the digest says: %w", d.Digest, errdefs.ErrFailedPrecondition)
 	}
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(b)) > limit || d.Digest.Algorithm().FromBytes(b) != d.Digest {
-		return nil, fmt.Errorf("%s: the registry sends other content than the digest says: %w", d.Digest, errdefs.ErrInvalidArgument)
-	}
-	return b, nil
+	return b, err
 }

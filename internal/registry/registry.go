@@ -127,9 +127,10 @@ func (p *Pool) endpoint(s *settings, r ref.Reference, creds *registry.AuthConfig
 	e := &endpoint{settings: s, base: url.URL{Scheme: s.scheme, Host: s.host, Path: s.path}, name: s.repository(r.Path)}
 	plain := s.scheme == "http" || s.fallback || p.plain(s.host)
 	tries := tries
-	at := registryHost(r.Domain)
 	if s.mirror {
-		creds, tries, e.ns, at = nil, 1, r.Domain, s.host
+		creds, tries, e.ns = nil, 1, r.Domain
+	} else {
+		creds = moved(creds, r.Domain, s.host)
 	}
 	answer := p.o.Answer
 	if s.mirror {
@@ -137,7 +138,7 @@ func (p *Pool) endpoint(s *settings, r ref.Reference, creds *registry.AuthConfig
 	}
 	way := &route{home: home, away: away, loose: loose, plain: p.plain}
 	transport := patient{answering{way, answer, p.o.Patience}, p.o.Pause, tries}
-	e.auth = newAuthorizer(at, plain, creds, transport)
+	e.auth = newAuthorizer(s.host, plain, creds, transport)
 	e.auth.header = s.header
 	way.isHome = e.auth.isHome
 	if s.fallback {
@@ -145,6 +146,16 @@ func (p *Pool) endpoint(s *settings, r ref.Reference, creds *registry.AuthConfig
 	}
 	e.client = &http.Client{Transport: transport, CheckRedirect: e.auth.checkRedirect}
 	return e, nil
+}
+
+// moved gives what was given for a registry to the host that the settings name in its place ("server").
+func moved(creds *registry.AuthConfig, domain, host string) *registry.AuthConfig {
+	if creds == nil || creds.ServerAddress == "" || serverHost(creds.ServerAddress) != registryHost(domain) {
+		return creds
+	}
+	there := *creds
+	there.ServerAddress = host
+	return &there
 }
 
 // route chooses the connections for an address: certificates of a client are shown to the host that they are for only, and what is

@@ -54,7 +54,13 @@ func (p *Pool) settings(domain string) ([]settings, error) {
 			return nil, err
 		}
 	}
-	p.complete(&list[len(list)-1], domain)
+	itself := &list[len(list)-1]
+	p.complete(itself, domain)
+	for i := range list[:len(list)-1] {
+		if s := &list[i]; (s.scheme == itself.scheme || itself.fallback) && sameHost(s.host, itself.host, s.scheme) {
+			s.mirror = false // the registry by another way: a login is for it too
+		}
+	}
 	return list, nil
 }
 

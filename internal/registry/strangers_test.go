@@ -85,7 +85,7 @@ func FuzzSaid(f *testing.F) {
 		if len([]rune(e.Said)) > 201 || strings.ContainsFunc(e.Said, func(r rune) bool { return !unicode.IsPrint(r) }) {
 			t.Errorf("%q", e.Said)
 		}
-		if list, err := readReferrersIndex(strings.NewReader(string(b))); err == nil {
+		if list, _, err := readReferrersIndex(strings.NewReader(string(b))); err == nil {
 			for _, d := range list {
 				if d.Digest.Validate() != nil || d.URLs != nil {
 					t.Errorf("%+v", d)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -47,12 +48,29 @@ func (e *endpoint) tags(ctx context.Context) ([]string, error) {
 		if query == nil {
 			return tags, nil
 		}
-		r.url.RawQuery = query.Encode()
+		e.query(&r, query)
 	}
 }
 
-// maxTagPage is the most that a part may have.
-const maxTagPage = 2 << 20
+// query puts the query of a next page on a request; a mirror goes on to be told whose repository it is.
+func (e *endpoint) query(r *request, q url.Values) {
+	q = maps.Clone(q)
+	if e.ns != "" {
+		if q == nil {
+			q = url.Values{}
+		}
+		q.Set("ns", e.ns)
+	}
+	r.url.RawQuery = q.Encode()
+}
+
+const (
+	// maxTagPage is the most that a part may have.
+	maxTagPage = 2 << 20
+
+	// maxTag is the longest that a tag may be. https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
+	maxTag = 128
+)
 
 // readTags gives a page's tags and the query of the next page, which has to be the same registry's.
 func readTags(resp *http.Response) ([]string, url.Values, error) {
@@ -70,16 +88,41 @@ func readTags(resp *http.Response) ([]string, url.Values, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the list of tags: %w", err)
 	}
+	next, err := nextPage(resp, len(list.Tags) == 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, tag := range list.Tags {
+		if len(tag) > maxTag {
+			return nil, nil, fmt.Errorf("the registry names %q as a tag: %w", clip(tag), errdefs.ErrInvalidArgument)
+		}
+	}
+	return list.Tags, next, nil
+}
+
+// nextPage gives the query of a list's next page, nil for none. It has to be of the same list; an empty page that names itself is the last.
+func nextPage(resp *http.Response, empty bool) (url.Values, error) {
 	link := nextLink(resp.Header.Get("Link"))
-	if len(list.Tags) == 0 || link == "" {
-		return list.Tags, nil, nil
+	if link == "" {
+		return nil, nil
 	}
 	here := resp.Request.URL
 	next, err := here.Parse(link)
-	if err != nil || next.Host != here.Host || next.Path != here.Path || next.RawQuery == here.RawQuery {
-		return nil, nil, fmt.Errorf("the registry names %q as the next page of its tags: refused: %w", clip(link), errdefs.ErrInvalidArgument)
+	if err == nil && empty && sameQuery(next, here) {
+		return nil, nil
 	}
-	return list.Tags, next.Query(), nil
+	if err != nil || next.Host != here.Host || next.Path != here.Path || sameQuery(next, here) {
+		return nil, fmt.Errorf("the registry names %q as the next page of its list: refused: %w", clip(link), errdefs.ErrInvalidArgument)
+	}
+	return next.Query(), nil
+}
+
+// sameQuery compares what two addresses ask for; ns is the client's.
+func sameQuery(a, b *url.URL) bool {
+	p, q := a.Query(), b.Query()
+	p.Del("ns")
+	q.Del("ns")
+	return p.Encode() == q.Encode()
 }
 
 // nextLink finds the target of rel="next" in a Link header. https://www.rfc-editor.org/rfc/rfc8288#section-3

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -67,6 +68,7 @@ func (p *Pusher) Blob(ctx context.Context, u Upload) (Outcome, error) {
 		return Outcome{Existed: there}, err
 	}
 	s := &session{p: p, Upload: u}
+	defer s.takeOver() // a connection that is given up may read on
 	if u.From != nil {
 		s.lenders = u.From()
 	}
@@ -161,6 +163,17 @@ type session struct {
 	ending  bool // all was to be there, and no answer said so: it may be
 	done    bool
 	mounted string
+
+	mu   sync.Mutex // guards Content, Sent and what follows
+	turn int        // of the part that may be read
+}
+
+// takeOver ends the reading of earlier parts, and gives the number for the next.
+func (s *session) takeOver() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.turn++
+	return s.turn
 }
 
 // step does what is next.
@@ -308,6 +321,7 @@ func (s *session) refused(resp *http.Response) error {
 func (s *session) send(ctx context.Context, method string, end int64) (*http.Response, error) {
 	e, at, begin := s.p.to, *s.at, s.offset
 	if end > begin { // content that has to come from elsewhere does so before the registry waits for it
+		s.takeOver()
 		if _, err := s.Content.ReadAt(make([]byte, 1), begin); err != nil && !errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("read %s: %w", s.Digest, err)
 		}
@@ -323,7 +337,7 @@ func (s *session) send(ctx context.Context, method string, end int64) (*http.Res
 		r.header.Set("Expect", "100-continue") // an answer that says no need not be heard after all of it
 	}
 	r.body = func(context.Context) io.ReadCloser {
-		return &part{io.NewSectionReader(s.Content, begin, end-begin), begin, s.told}
+		return &part{s: s, Reader: io.NewSectionReader(s.Content, begin, end-begin), at: begin, turn: s.takeOver()}
 	}
 	if r.size == 0 {
 		r.body = func(context.Context) io.ReadCloser { return http.NoBody }
@@ -332,6 +346,13 @@ func (s *session) send(ctx context.Context, method string, end int64) (*http.Res
 }
 
 func (s *session) told(have int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tell(have)
+}
+
+// tell is called with mu held.
+func (s *session) tell(have int64) {
 	if s.Sent != nil {
 		s.Sent(have)
 	}
@@ -340,14 +361,20 @@ func (s *session) told(have int64) {
 // part is what one request sends.
 type part struct {
 	io.Reader
+	s    *session
 	at   int64
-	sent func(int64)
+	turn int
 }
 
 func (p *part) Read(b []byte) (int, error) {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	if p.turn != p.s.turn {
+		return 0, errors.New("another request goes on with this content")
+	}
 	n, err := p.Reader.Read(b)
 	p.at += int64(n)
-	p.sent(p.at)
+	p.s.tell(p.at)
 	return n, err
 }
 
