@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -61,24 +63,31 @@ func (p *Pusher) extended(ctx context.Context, tag string, list []ocispec.Descri
 		return nil, false, err
 	}
 	defer drain(resp)
-	doc, entries := map[string]json.RawMessage{}, []json.RawMessage{}
-	known := map[digest.Digest]bool{}
+	old := io.Reader(strings.NewReader("{}"))
 	if resp.StatusCode == http.StatusOK {
 		if t := mediaType(resp.Header); t != ocispec.MediaTypeImageIndex {
 			return nil, false, fmt.Errorf("tag %s is to list referrers, and is of type %q: it is left as it is: remove it there: %w", tag, clip(t), errdefs.ErrFailedPrecondition)
 		}
-		doc, err = readIndex(resp.Body, func(entry json.RawMessage) error {
-			var d struct{ Digest digest.Digest }
-			if err := json.Unmarshal(entry, &d); err != nil || len(entries) >= maxReferrers {
-				return fmt.Errorf("an entry is no descriptor, or there are more than %d: %w", maxReferrers, errdefs.ErrInvalidArgument)
-			}
-			known[d.Digest] = true
-			entries = append(entries, bytes.Clone(entry))
-			return nil
-		})
-		if err != nil {
-			return nil, false, fmt.Errorf("read the list of referrers: %w", err)
+		old = resp.Body
+	}
+	return extend(old, list)
+}
+
+// extend adds to an index what it lacks; the rest of it stays as it is.
+func extend(old io.Reader, list []ocispec.Descriptor) (index []byte, changed bool, err error) {
+	var entries []json.RawMessage
+	known := map[digest.Digest]bool{}
+	doc, err := readIndex(old, func(entry json.RawMessage) error {
+		var d struct{ Digest digest.Digest }
+		if err := json.Unmarshal(entry, &d); err != nil || len(entries) >= maxReferrers {
+			return fmt.Errorf("an entry is no descriptor, or there are more than %d: %w", maxReferrers, errdefs.ErrInvalidArgument)
 		}
+		known[d.Digest] = true
+		entries = append(entries, bytes.Clone(entry))
+		return nil
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("read the list of referrers: %w", err)
 	}
 	for _, d := range list {
 		if known[d.Digest] {
