@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -79,6 +80,7 @@ func (p *Pool) newTransport(s *settings) (*http.Transport, error) {
 	}
 	return &http.Transport{
 		Proxy:                  p.proxy,
+		OnProxyConnectResponse: tunnelled,
 		DialContext:            (&net.Dialer{Timeout: dial, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:        config,
 		TLSHandshakeTimeout:    15 * time.Second,
@@ -91,6 +93,14 @@ func (p *Pool) newTransport(s *settings) (*http.Transport, error) {
 		ReadBufferSize:         64 << 10,
 		WriteBufferSize:        64 << 10,
 	}, nil
+}
+
+// tunnelled tells a proxy's refusal from a registry's.
+func tunnelled(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	return &net.OpError{Op: "proxyconnect", Net: "tcp", Err: fmt.Errorf("it answers %s", clip(resp.Status))}
 }
 
 func (t *tlsSettings) config() (*tls.Config, error) {
