@@ -19,9 +19,11 @@ import (
 
 // Bounds of what strangers send. What is beyond them does not count.
 const (
-	MaxSignatures = 64       // of one kind, for one digest
+	MaxSignatures = 64       // of one kind, for one digest, in a request
+	MaxTried      = 1024     // of one kind, for one digest, in all
+	MaxFetched    = 32 << 20 // bytes of those
 	MaxBlob       = 1 << 20  // bytes of a manifest, payload, bundle or envelope
-	MaxTotal      = 8 << 20  // bytes of all that is kept for an image
+	MaxTotal      = 9 << 20  // bytes of an image's signatures in a request, a third for each kind
 	MaxRequest    = 32 << 20 // bytes, in JSON
 	MaxAnswer     = 1 << 20
 )
@@ -225,4 +227,6 @@ type Finding struct {
 	By    string    `json:",omitempty"` // who signed: a key's file, an identity, a certificate's name
 	Why   string    `json:",omitempty"` // not OK: what is wrong with what came nearest
 	Until time.Time `json:",omitzero"`  // when the signature's certificate ends, where that counts
+
+	Image, Signature int // OK: which of the request's images, and of its signatures, it was
 }

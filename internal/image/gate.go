@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -307,26 +308,54 @@ func (g *gate) askKept(ctx context.Context, rule *policy.Rule, q *suspect, at st
 	return g.checker.Ask(ctx, rule, q.request(all))
 }
 
-// askRegistry fetches what the registry has of signatures, and keeps them with the image where they suffice.
-func (g *gate) askRegistry(ctx context.Context, rule *policy.Rule, q *suspect) (trust.Outcome, error) {
+// askRegistry fetches what the registry has of signatures, some at a time, until they suffice, and keeps them with the image then. Those of
+// some that the rule wants go on to be judged with the next.
+func (g *gate) askRegistry(ctx context.Context, rule *policy.Rule, q *suspect) (out trust.Outcome, err error) {
 	if q.client == nil {
 		q.client = g.registries.Client(ctx, q.ref, nil)
 	}
-	kept := map[digest.Digest][]evidence.Signature{}
-	var all [][]evidence.Signature
-	for _, part := range q.parts {
-		list, err := trust.Gather(ctx, q.client, part.Digest)
-		if err != nil {
-			return trust.Outcome{}, registry.Explain("look for signatures of "+q.name(), q.ref.Domain, err)
+	explain := func(err error) error {
+		return registry.Explain("look for signatures of "+q.name(), q.ref.Domain, err)
+	}
+	sources := make([]*trust.Gathering, len(q.parts))
+	for i, part := range q.parts {
+		if sources[i], err = trust.Gather(ctx, q.client, part.Digest); err != nil {
+			return out, explain(err)
 		}
-		kept[part.Digest] = list
-		all = append(all, list)
 	}
-	out, err := g.checker.Ask(ctx, rule, q.request(all))
-	if err != nil || !out.OK || q.dry {
-		return out, err
+	good := make([][]evidence.Signature, len(q.parts))
+	for first, more := true, true; more; first = false {
+		all := make([][]evidence.Signature, len(q.parts))
+		more = false
+		for i, source := range sources {
+			list, others, err := source.Next(ctx)
+			if err != nil {
+				return out, explain(err)
+			}
+			all[i], more = append(slices.Clone(good[i]), list...), more || others
+		}
+		tried, err := g.checker.Ask(ctx, rule, q.request(all))
+		if err != nil {
+			return out, err
+		}
+		if first || tried.OK || len(tried.By) > len(out.By) { // people are told of what came nearest
+			out = tried
+		}
+		clear(good)
+		for _, at := range tried.Good {
+			good[at[0]] = append(good[at[0]], all[at[0]][at[1]])
+		}
+		if out.OK {
+			break
+		}
 	}
-	g.keep(ctx, q, kept)
+	if out.OK && !q.dry {
+		kept := map[digest.Digest][]evidence.Signature{}
+		for i, part := range q.parts {
+			kept[part.Digest] = good[i]
+		}
+		g.keep(ctx, q, kept)
+	}
 	return out, nil
 }
 

@@ -25,6 +25,7 @@ type Outcome struct {
 	By    []string  // who did
 	Why   string    // not OK: what is wrong
 	Until time.Time // when it has to be asked again; zero: never
+	Good  [][2]int  // which of the request's images, and of its signatures, counted
 }
 
 // Ask has the signatures of q.Images judged by a rule. An error means that they could not be.
@@ -47,6 +48,11 @@ func (c *Checker) Ask(ctx context.Context, rule *policy.Rule, q evidence.Request
 	if a.Error != "" || len(a.Findings) != len(q.Signers) {
 		return Outcome{}, fmt.Errorf("judge the signatures of %s: wherry-verify: %q", q.Name, a.Error)
 	}
+	for _, f := range a.Findings {
+		if f.OK && (f.Image < 0 || f.Image >= len(q.Images) || f.Signature < 0 || f.Signature >= len(q.Images[f.Image].Signatures)) {
+			return Outcome{}, fmt.Errorf("judge the signatures of %s: wherry-verify found one that it was not asked for", q.Name)
+		}
+	}
 	return count(rule, a), nil
 }
 
@@ -56,7 +62,7 @@ func count(rule *policy.Rule, a evidence.Answer) Outcome {
 	for _, f := range a.Findings {
 		switch {
 		case f.OK:
-			out.By = append(out.By, f.By)
+			out.By, out.Good = append(out.By, f.By), append(out.Good, [2]int{f.Image, f.Signature})
 			if !f.Until.IsZero() && (out.Until.IsZero() || f.Until.Before(out.Until)) {
 				out.Until = f.Until
 			}

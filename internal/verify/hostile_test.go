@@ -22,34 +22,46 @@ import (
 	"wherry.dev/wherry/internal/trust"
 )
 
-// Whoever can write into a repository can add signatures, and none that they add spoils the good one's among the newest.
+// Whoever can write into a repository can add signatures, and hundreds that they add do not hide the good ones. How many are looked at has an end.
 func TestManySignatures(t *testing.T) {
-	reg, k := newServer(t), newKey(t)
+	reg, k, other := newServer(t), newKey(t), newKey(t)
 	d := publish(t, reg, "team/app:1")
 	name := reg.host + "/team/app"
 	body := payloadFor(name, d.Digest)
-	junk := evidence.Signature{Kind: evidence.Simple, Blob: body, Signature: base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{7}, 70))}
 	list := make([]evidence.Signature, 300)
 	for i := range list {
-		list[i] = junk
+		junk := bytes.Repeat([]byte{7}, 70)
+		list[i] = evidence.Signature{Kind: evidence.Simple, Blob: body, Signature: base64.StdEncoding.EncodeToString(junk)}
 	}
-	s := governed(t, signedBy(reg.host, byKey), k.file(t, "key.pub"))
-	list[0] = classic(t, k, body) // the oldest of hundreds is not looked at
+	both := strings.Replace(signedBy(reg.host, byKey), "action = \"signed\"", "action = \"signed\"\nneed = \"all\"", 1) + "[[rule.signer]]\nformat = \"sigstore\"\nkeys = [\"other.pub\"]\n"
+	s := governed(t, both, k.file(t, "key.pub"), other.file(t, "other.pub"))
+	list[150] = classic(t, k, body)
+	reg.attachClassic("team/app", d.Digest, list...)
+	wantRefusal(t, s.pull(name+":1"), "only 1 of 2")
+	list[0] = classic(t, other, body) // the oldest, long after the first
 	reg.attachClassic("team/app", d.Digest, list...)
 	reg.requests()
-	wantRefusal(t, s.pull(name+":1"), "no signature is by these keys")
+	ok(t, s.pull(name+":1"))
 	n := 0
 	for _, r := range reg.requests() {
 		if strings.HasPrefix(r, "GET") && strings.Contains(r, "/blobs/") {
 			n++
 		}
 	}
-	if n > evidence.MaxSignatures {
-		t.Errorf("%d signatures were fetched", n)
+	if n > 300/evidence.MaxSignatures+4 {
+		t.Errorf("one payload was fetched %d times", n)
 	}
-	list[len(list)-5] = classic(t, k, body)
+	s.policy(both + "# what is kept with the image suffices")
+	reg.down(true)
+	ok(t, s.permit(name+":1"))
+	reg.down(false)
+
+	list = append(list, make([]evidence.Signature, evidence.MaxTried)...)
+	for i := 300; i < len(list); i++ {
+		list[i] = evidence.Signature{Kind: evidence.Simple, Blob: body, Signature: "AAAA"}
+	}
 	reg.attachClassic("team/app", d.Digest, list...)
-	ok(t, s.pull(name+":1"))
+	wantRefusal(t, governed(t, both, k.file(t, "key.pub"), other.file(t, "other.pub")).pull(name+":1"), "no signature")
 }
 
 func TestSpoiltSignatures(t *testing.T) {

@@ -72,7 +72,7 @@ func judge(ctx context.Context, q *evidence.Request, s *evidence.Signer) evidenc
 				continue
 			}
 			if !best.OK || later(v.until, best.Until) {
-				best = evidence.Finding{OK: true, By: printable(v.by), Until: v.until}
+				best = evidence.Finding{OK: true, By: printable(v.by), Until: v.until, Image: i, Signature: j}
 			}
 		}
 	}
