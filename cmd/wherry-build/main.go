@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"wherry.dev/wherry/internal/buildclient"
@@ -17,6 +18,7 @@ func main() {
 		fmt.Println("wherry-build", version.Version)
 		return
 	}
+	debug.SetGCPercent(400) // it lives for one command
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // who asks twice is not kept waiting
 	os.Exit(buildclient.Main(ctx, os.Args[1:]))

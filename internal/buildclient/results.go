@@ -48,10 +48,10 @@ func (j *job) results(res *client.SolveResponse) error {
 
 // imageID is how the engine calls the image, "" where none came out.
 func imageID(response map[string]string) string {
-	if id := response[exptypes.ExporterImageConfigDigestKey]; id != "" {
+	if id := response[exptypes.ExporterImageDigestKey]; id != "" {
 		return id
 	}
-	return response[exptypes.ExporterImageDigestKey]
+	return response[exptypes.ExporterImageConfigDigestKey]
 }
 
 // metadata is the exporters' answer as JSON; values that are JSON in base64 become JSON.
