@@ -100,6 +100,8 @@ type engine struct {
 	cmd   *exec.Cmd
 	// pids is how many processes there may be where the engine lives, in a pid namespace of its own; 0: it lives in the tests'.
 	pids int
+	// shell is what a shell does before it becomes the engine, in a UTS namespace of its own; empty: there is none.
+	shell string
 }
 
 func newEngine(b *bench, dir string) *engine { return &engine{bench: b, dir: dir} }
@@ -127,6 +129,10 @@ func (e *engine) start() error {
 		script := fmt.Sprintf(`mount -t proc proc /proc && echo %d >/proc/sys/kernel/pid_max && exec "$0" "$@"`, e.pids)
 		e.cmd = exec.Command("sh", append([]string{"-c", script, e.cmd.Path}, args...)...)
 		e.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
+	}
+	if e.shell != "" {
+		e.cmd = exec.Command("sh", append([]string{"-c", e.shell + `; exec "$0" "$@"`, e.cmd.Path}, args...)...)
+		e.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUTS}
 	}
 	e.cmd.Stdout, e.cmd.Stderr = log, log
 	e.cmd.Dir = "/"

@@ -35,6 +35,11 @@ func outer() int {
 		fmt.Fprintln(os.Stderr, "audit before:", err)
 		return 1
 	}
+	apt, err := serveApt()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "a way to Debian:", err)
+		return 1
+	}
 	signal.Ignore(os.Interrupt) // the child gets it too and ends first
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), innerVariable+"="+run())
@@ -44,6 +49,7 @@ func outer() int {
 	if err := cmd.Run(); err != nil {
 		code = 1
 	}
+	_ = apt.Close()
 	if err := auditAfter(before); err != nil {
 		fmt.Fprintf(os.Stderr, "--- FAIL: leak audit\n%v\nFAIL\n", err)
 		code = 1

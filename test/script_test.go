@@ -25,7 +25,7 @@ func TestBoth(t *testing.T) {
 // TestWherry runs the scripts about what only Wherry has or says.
 func TestWherry(t *testing.T) { runScripts(t, "testdata/wherry", "wherry") }
 
-func runScripts(t *testing.T, dir, client string) {
+func runScripts(t *testing.T, dir, client string, setup ...func(*testscript.Env) error) {
 	work, err := os.MkdirTemp(shared.dir, client+"-")
 	if err != nil {
 		t.Fatal(err)
@@ -48,6 +48,11 @@ func runScripts(t *testing.T, dir, client string) {
 			env.Setenv("BIN", shared.bin)
 			env.Setenv("REPO", repository())
 			env.Setenv("PATH", shared.bin+":"+os.Getenv("PATH"))
+			for _, f := range setup {
+				if err := f(env); err != nil {
+					return err
+				}
+			}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
