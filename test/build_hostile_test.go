@@ -98,7 +98,7 @@ func TestBuildAdvisories(t *testing.T) {
 // repository has links that lead out of it.
 func (h *hostileBuild) repository() {
 	h.t.Helper()
-	script := h.fill(`set -e; git init -q r; cd r; git config user.name x; git config user.email x@example.org
+	script := h.fill(`set -e; git init -q -b main r; cd r; git config user.name x; git config user.email x@example.org
 		mkdir sub; echo inside >sub/file; ln -s OUT absolute; ln -s UP upwards; ln -s ../.. above; ln -s OUT/secret sub/secret
 		git add .; git commit -q -m all; cd ..; git clone -q --bare r repo.git`)
 	cmd := exec.Command("sh", "-c", script)
@@ -131,7 +131,7 @@ func bindOfLink(h *hostileBuild, t *testing.T) {
 }
 
 func mountPropagation(h *hostileBuild, t *testing.T) {
-	for _, option := range []string{"bind-propagation=shared", "bind-propagation=OUT", "Z", "relabel=shared", "source=OUT,src=/", "upperdir=OUT"} {
+	for _, option := range []string{"bind-propagation=shared", "bind-propagation=OUT", "Z", "relabel=shared", "upperdir=OUT"} {
 		out, code := h.build("FROM busybox:1\nRUN --mount=type=bind,target=/m," + option + " cat /m/secret; echo SE''EN\n")
 		h.refused(t, out, code, "unexpected key", "not found", "invalid", "unsupported", "must be")
 	}
@@ -146,17 +146,21 @@ func cacheUpwards(h *hostileBuild, t *testing.T) {
 	h.blind(t, out)
 }
 
-// cacheRace swaps the directory in one step while others mount it.
+// cacheRace swaps a cache's directory for a link in one step while others mount it.
 func cacheRace(h *hostileBuild, t *testing.T) {
-	swap := "mkdir -p /c/sub /c/other; ln -s OUT /c/link; for i in $(seq 400); do mv /c/sub /c/x; mv /c/link /c/sub; mv /c/sub /c/link; mv /c/x /c/sub; done"
-	look := "FROM busybox:1 AS look%d\nRUN --mount=type=cache,id=race-%d,target=/c,source=sub,rw cat /c/secret /c/etc/secret; touch /c/made; true\n"
-	dockerfile, final := "", "FROM busybox:1\n"
-	for i := range 4 {
-		dockerfile += fmt.Sprintf("FROM busybox:1 AS swap%d\nRUN --mount=type=cache,id=race-%d,target=/c %s\n"+look, i, i, swap, i, i)
-		final += fmt.Sprintf("COPY --from=swap%d /etc/group /x\nCOPY --from=look%d /etc/group /x\n", i, i)
+	dir := h.context("FROM busybox:1\nARG N\nRUN --mount=type=cache,id=race$N,target=/c mkdir /c/sub && ln -s OUT /c/link && touch /c/sub/inside\n")
+	h.must("docker", "build", "--build-arg", "N=1", dir)
+	swap := "for i in $(seq 2000); do mv /c/sub /c/x; mv /c/link /c/sub; mv /c/sub /c/link; mv /c/x /c/sub; done; ls /c/sub/inside"
+	dockerfile, final := "FROM busybox:1 AS swap\nARG N\nRUN --mount=type=cache,id=race$N,target=/c "+swap+"\n", "FROM busybox:1\n"
+	for i := range 12 { // a look that comes at the wrong moment ends the build: others have been at it by then
+		dockerfile += fmt.Sprintf("FROM busybox:1 AS look%d\nARG N\nRUN --mount=type=cache,id=race$N,target=/c,source=sub,rw ls /c/inside; cat /c/secret /c/etc/secret; touch /c/made; true\n", i)
+		final += fmt.Sprintf("COPY --from=look%d /etc/group /x\n", i)
 	}
-	out, _ := h.build(dockerfile + final)
+	out, _ := h.run("docker", "build", "--progress=plain", "--build-arg", "N=1", h.context(dockerfile+final+"COPY --from=swap /etc/group /x\n"))
 	h.blind(t, out)
+	if !strings.Contains(out, "/c/inside\n") && !strings.Contains(out, "link") {
+		t.Errorf("nobody has looked:\n%s", out)
+	}
 }
 
 func descriptorsOfRun(h *hostileBuild, t *testing.T) {

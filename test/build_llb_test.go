@@ -89,7 +89,6 @@ func TestUnknownAndForbiddenRequests(t *testing.T) {
 		"cache sharing 3":          mount(func(m *pb.Mount) { m.CacheOpt.Sharing = 3 }),
 		"mount's input 99":         mount(func(m *pb.Mount) { m.Input = 99 }),
 		"mount's input -5":         mount(func(m *pb.Mount) { m.Input = -5 }),
-		"mount's output 99":        mount(func(m *pb.Mount) { m.Output = 99 }),
 		"cache without options":    mount(func(m *pb.Mount) { m.CacheOpt = nil }),
 		"no meta":                  exec(func(e *pb.ExecOp) { e.Meta = nil }),
 		"no arguments":             exec(func(e *pb.ExecOp) { e.Meta.Args = nil }),
@@ -118,12 +117,13 @@ func TestUnknownAndForbiddenRequests(t *testing.T) {
 		})
 	}
 	inside := map[string]func(*pb.Op){
-		"mounted upwards":     mount(func(m *pb.Mount) { m.Dest = "/" + up + "/etc" }),
-		"selected upwards":    mount(func(m *pb.Mount) { m.Selector = up }),
-		"a cache's id":        mount(func(m *pb.Mount) { m.CacheOpt.ID = up }),
-		"working upwards":     exec(func(e *pb.ExecOp) { e.Meta.Cwd = "/" + up + "/deeper" }),
-		"a group upwards":     exec(func(e *pb.ExecOp) { e.Meta.CgroupParent = "/" + up }),
-		"a host name upwards": exec(func(e *pb.ExecOp) { e.Meta.Hostname = up }),
+		"an output of its own": mount(func(m *pb.Mount) { m.Output = 99 }),
+		"mounted upwards":      mount(func(m *pb.Mount) { m.Dest = "/" + up + "/etc" }),
+		"selected upwards":     mount(func(m *pb.Mount) { m.Selector = up }),
+		"a cache's id":         mount(func(m *pb.Mount) { m.CacheOpt.ID = up }),
+		"working upwards":      exec(func(e *pb.ExecOp) { e.Meta.Cwd = "/" + up + "/deeper" }),
+		"a group upwards":      exec(func(e *pb.ExecOp) { e.Meta.CgroupParent = "/" + up }),
+		"a host name upwards":  exec(func(e *pb.ExecOp) { e.Meta.Hostname = up }),
 		"hosts of two lines": exec(func(e *pb.ExecOp) {
 			e.Meta.ExtraHosts = []*pb.HostIP{{Host: "a\n127.0.0.1 " + up, IP: "x"}}
 		}),

@@ -55,7 +55,14 @@ func (b *Builder) frontendAttrs(q docker.BuildRequest) (map[string]string, error
 	default:
 		return nil, fmt.Errorf("network mode %q is not for builds: there are default, none and host: %w", q.Network, errdefs.ErrInvalidArgument)
 	}
-	set("add-hosts", strings.Join(q.ExtraHosts, ","))
+	hosts := make([]string, 0, len(q.ExtraHosts))
+	for _, h := range q.ExtraHosts {
+		if name, address, ok := strings.Cut(h, ":"); ok && !strings.Contains(name, "=") {
+			h = name + "=" + address // as the frontend has it
+		}
+		hosts = append(hosts, h)
+	}
+	set("add-hosts", strings.Join(hosts, ","))
 	for key, n := range map[string]int64{"shm-size": q.ShmSize, "memory": q.Memory, "memswap": q.MemorySwap, "cpushares": q.CPUShares, "cpuperiod": q.CPUPeriod, "cpuquota": q.CPUQuota} {
 		if n != 0 {
 			attrs[key] = strconv.FormatInt(n, 10)

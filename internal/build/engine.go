@@ -18,7 +18,6 @@ import (
 	"github.com/moby/buildkit/control"
 	"github.com/moby/buildkit/frontend"
 	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
-	"github.com/moby/buildkit/frontend/gateway"
 	"github.com/moby/buildkit/frontend/gateway/forwarder"
 	"github.com/moby/buildkit/session"
 	containerdsnapshot "github.com/moby/buildkit/snapshot/containerd"
@@ -74,10 +73,6 @@ func (b *Builder) open(ctx context.Context) (e *engine, err error) {
 	if err := workers.Add(e.worker); err != nil {
 		return e, err
 	}
-	frontends, err := newFrontends(workers)
-	if err != nil {
-		return e, err
-	}
 	cache, err := bboltcachestorage.NewStore(filepath.Join(b.root(), "cache.db"))
 	if err != nil {
 		return e, fmt.Errorf("open the results of builds: %w", err)
@@ -88,7 +83,7 @@ func (b *Builder) open(ctx context.Context) (e *engine, err error) {
 	}
 	hosts := b.o.registryHosts()
 	e.control, err = control.NewController(control.Opt{
-		SessionManager: e.sessions, WorkerController: workers, Frontends: frontends,
+		SessionManager: e.sessions, WorkerController: workers, Frontends: newFrontends(workers),
 		CacheManager: solver.NewCacheManager(ctx, "local", cache, worker.NewCacheResultStorage(workers)),
 		ResolveCacheExporterFuncs: map[string]remotecache.ResolveCacheExporterFunc{
 			"registry": registrycache.ResolveCacheExporterFunc(e.sessions, hosts), "local": localcache.ResolveCacheExporterFunc(e.sessions),
@@ -115,15 +110,9 @@ func (b *Builder) open(ctx context.Context) (e *engine, err error) {
 // maxMessage is the most that a message of BuildKit's protocol may have.
 const maxMessage = 16 << 20
 
-func newFrontends(workers *worker.Controller) (map[string]frontend.Frontend, error) {
-	gw, err := gateway.NewGatewayFrontend(workers.Infos(), nil)
-	if err != nil {
-		return nil, err
-	}
-	return map[string]frontend.Frontend{
-		"dockerfile.v0": forwarder.NewGatewayForwarder(workers.Infos(), dockerfile.Build),
-		"gateway.v0":    gw,
-	}, nil
+func newFrontends(workers *worker.Controller) map[string]frontend.Frontend {
+	own := forwarder.NewGatewayForwarder(workers.Infos(), dockerfile.Build)
+	return map[string]frontend.Frontend{"dockerfile.v0": own, "gateway.v0": imageFrontend{own}}
 }
 
 // newWorker fills BuildKit's worker by hand.

@@ -35,7 +35,16 @@ func (s *step) mountsOf(ctx context.Context, m executor.Mount) ([]mount.Mount, e
 		return nil, fmt.Errorf("mount %s: %w", m.Dest, err)
 	}
 	if release != nil {
-		s.onUndo(func(context.Context) error { return release() })
+		s.onUndo(func(context.Context) error {
+			err := release()
+			for _, one := range list {
+				// BuildKit takes an agent's socket away, and leaves the directory that it has made for it.
+				if dir := filepath.Dir(one.Source); strings.HasPrefix(filepath.Base(dir), ".buildkit-ssh-sock") {
+					err = errors.Join(err, os.Remove(dir))
+				}
+			}
+			return err
+		})
 	}
 	return list, nil
 }

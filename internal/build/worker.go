@@ -3,7 +3,9 @@ package build
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -150,6 +152,9 @@ func fullNames(list string) ([]string, error) {
 
 // Export writes the image, and then keeps and sends it.
 func (o *outcome) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (_ map[string]string, _ exporter.FinalizeFunc, _ exporter.DescriptorReference, err error) {
+	if err := extract(ctx, src, session.NewGroup(info.SessionID)); err != nil {
+		return nil, nil, nil, err
+	}
 	resp, finalize, desc, err := o.ExporterInstance.Export(ctx, src, info)
 	if err != nil {
 		return resp, finalize, desc, err
@@ -174,6 +179,9 @@ func (o *outcome) Export(ctx context.Context, src *exporter.Source, info exporte
 		if err := done(image.Keep(ctx, o.e.w.b.o.Images, built)); err != nil {
 			return nil, nil, nil, err
 		}
+		if _, ok := resp[exptypes.ExporterImageConfigDigestKey]; ok {
+			resp[exptypes.ExporterImageConfigDigestKey] = desc.Descriptor().Digest.String() // what clients show as the id, which is this here
+		}
 	}
 	if !o.push || len(names) == 0 {
 		return resp, finalize, desc, nil
@@ -187,6 +195,23 @@ func (o *outcome) Export(ctx context.Context, src *exporter.Source, info exporte
 		return nil
 	}
 	return resp, send, desc, nil
+}
+
+// extract has all layers here, also those that an imported cache has only named.
+func extract(ctx context.Context, src *exporter.Source, g session.Group) error {
+	refs := slices.Collect(maps.Values(src.Refs))
+	if src.Ref != nil {
+		refs = append(refs, src.Ref)
+	}
+	for _, r := range refs {
+		if r == nil {
+			continue
+		}
+		if err := r.Extract(ctx, g); err != nil {
+			return fmt.Errorf("fetch the layers of the result: %w", err)
+		}
+	}
+	return nil
 }
 
 // send pushes the image, with the client's login.

@@ -1,0 +1,37 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+	"github.com/moby/buildkit/executor"
+	"github.com/moby/buildkit/frontend"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver/pb"
+)
+
+// imageFrontend answers a Dockerfile's `# syntax=` line, and whatever else asks for a frontend that is an image. The images of docker's own
+// Dockerfile frontend are this one, which is linked in, so they need no network; others are programs that would write the build, and are
+// refused.
+type imageFrontend struct{ own frontend.Frontend }
+
+// Solve is frontend.Frontend's.
+func (f imageFrontend) Solve(ctx context.Context, bridge frontend.FrontendLLBBridge, exec executor.Executor, opt map[string]string,
+	inputs map[string]*pb.Definition, sid string, sessions *session.Manager,
+) (*frontend.Result, error) {
+	source := opt["source"]
+	if !isOwnFrontend(source) {
+		return nil, fmt.Errorf("the frontend %q is a program of an image's, and only docker/dockerfile is known here: remove the `# syntax=` line, or write docker/dockerfile:1: %w",
+			source, errdefs.ErrNotImplemented)
+	}
+	return f.own.Solve(ctx, bridge, exec, opt, inputs, sid, sessions)
+}
+
+// isOwnFrontend says whether an image is of docker's Dockerfile frontend, by any tag or digest.
+func isOwnFrontend(source string) bool {
+	name, err := reference.ParseNormalizedNamed(source)
+	return err == nil && slices.Contains([]string{"docker.io/docker/dockerfile", "docker.io/docker/dockerfile-upstream"}, name.Name())
+}
