@@ -166,7 +166,7 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 	}
 	closers = append(closers, s.Containers.Close)
 	builder, err := build.New(ctx, build.Options{Root: o.root, State: o.state, Images: s.Images, Containers: s.Containers, Networks: s.Networks, Events: s.Events,
-		Log: func(err error) { log.Warn(err.Error()) }})
+		Settings: o.set.Builds, Log: func(err error) { log.Warn(err.Error()) }})
 	if err != nil {
 		return s, shut, err
 	}
@@ -177,7 +177,7 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 	closers = append(closers, s.Cleaner.Close)
 	s.Files = files.New(s.Containers, s.Images, s.Events)
 	s.Monitor = monitor.New(s.Containers)
-	s.Disk = &disk.Service{Root: o.root, Images: s.Images, Containers: s.Containers, Volumes: s.Volumes, Files: s.Files}
+	s.Disk = &disk.Service{Root: o.root, Images: s.Images, Containers: s.Containers, Volumes: s.Volumes, Files: s.Files, Cache: builder.Usage}
 	return s, shut, nil
 }
 

@@ -26,6 +26,7 @@ import (
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/image"
 	"wherry.dev/wherry/internal/network"
+	"wherry.dev/wherry/internal/settings"
 )
 
 // Options of New.
@@ -35,6 +36,7 @@ type Options struct {
 	Containers  *container.Service
 	Networks    *network.Service
 	Events      *event.Bus
+	Settings    settings.Builds
 	Log         func(error) // what went wrong behind the calls; nil: nobody is told
 }
 

@@ -3,11 +3,14 @@ package build
 import (
 	"context"
 	"fmt"
+	"time"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
+	"github.com/moby/buildkit/client"
 	dockerbuild "github.com/moby/moby/api/types/build"
 
 	"wherry.dev/wherry/internal/api/docker"
+	"wherry.dev/wherry/internal/archive"
 )
 
 // Usage lists the build cache. Where nothing was ever built, nothing is started for the question.
@@ -55,4 +58,18 @@ func (b *Builder) Prune(ctx context.Context, q docker.PruneRequest) (dockerbuild
 		return report, fmt.Errorf("prune the build cache: %w", err)
 	}
 	return report, nil
+}
+
+// policy is what goes from the cache by itself, after builds: what nobody has used for long, and the oldest of what is too much.
+func (o *Options) policy() []client.PruneInfo {
+	whole := int64(0)
+	if space, err := archive.Capacity(o.Root); err == nil {
+		whole = space.Bytes
+	}
+	most := o.Settings.CacheMax.Of(whole)
+	return []client.PruneInfo{
+		{KeepDuration: time.Duration(o.Settings.CacheAge)},
+		{MaxUsedSpace: most},
+		{All: true, MaxUsedSpace: most},
+	}
 }

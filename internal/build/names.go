@@ -9,11 +9,15 @@ import (
 	"github.com/moby/buildkit/snapshot"
 
 	"wherry.dev/wherry/internal/image"
+	localsnapshot "wherry.dev/wherry/internal/snapshot"
 )
 
 // chainNames calls layers by their chain IDs, as package image does: BuildKit has a name of its own for what it finds by a chain ID, since
 // in other stores layers may stand there that nobody has verified. Here all are.
-type chainNames struct{ snapshots.Snapshotter }
+type chainNames struct {
+	snapshots.Snapshotter
+	dates string // "": as they are
+}
 
 func chainName(key string) string {
 	if chain, ok := snapshot.ParseLayerSnapshotID(key); ok {
@@ -40,6 +44,9 @@ func (c *chainNames) Mounts(ctx context.Context, key string) ([]mount.Mount, err
 }
 
 func (c *chainNames) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+	if c.dates != "" {
+		opts = append(opts, withLabel(localsnapshot.NoLaterThan, c.dates))
+	}
 	return c.Snapshotter.Prepare(ctx, chainName(key), chainName(parent), opts...)
 }
 
@@ -53,6 +60,16 @@ func (c *chainNames) Commit(ctx context.Context, name, key string, opts ...snaps
 
 func (c *chainNames) Remove(ctx context.Context, key string) error {
 	return c.Snapshotter.Remove(ctx, chainName(key))
+}
+
+func withLabel(key, value string) snapshots.Opt {
+	return func(i *snapshots.Info) error {
+		if i.Labels == nil {
+			i.Labels = map[string]string{}
+		}
+		i.Labels[key] = value
+		return nil
+	}
 }
 
 // chainLeases hold layers by those names, and are marked as builds': what they hold outlasts the engine.

@@ -3,8 +3,11 @@ package build
 import (
 	"context"
 	"errors"
+	"io"
+	"log"
 	"net/http"
 	"strings"
+	"time"
 
 	"golang.org/x/net/http2"
 )
@@ -49,5 +52,6 @@ func (e *engine) upgrade(w http.ResponseWriter, r *http.Request) {
 	if _, err := conn.Write([]byte("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")); err != nil {
 		return
 	}
-	(&http2.Server{}).ServeConn(conn, &http2.ServeConnOpts{Context: context.WithoutCancel(r.Context()), Handler: e.grpc})
+	(&http2.Server{}).ServeConn(conn, &http2.ServeConnOpts{Context: context.WithoutCancel(r.Context()), Handler: e.grpc,
+		BaseConfig: &http.Server{ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: time.Minute}}) // clients that go away are no news
 }

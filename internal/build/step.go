@@ -99,6 +99,9 @@ func (s *step) make(ctx context.Context, root executor.Mount, mounts []executor.
 		return err
 	}
 	s.input.Env = []string{"HOME=" + home}
+	if dates := s.x.b.o.dates(); dates != "" { // programs that know it write no other date either, and Python's compiled files stay valid
+		s.input.Env = append(s.input.Env, "SOURCE_DATE_EPOCH="+dates)
+	}
 	if err := s.connect(ctx); err != nil {
 		return err
 	}

@@ -68,6 +68,8 @@ type storeExporter struct {
 type outcome struct {
 	exporter.ExporterInstance
 	e     *storeExporter
+	id    int
+	attrs map[string]string
 	names []string
 	asked bool // the name is what the Dockerfile's frontend says
 	push  bool
@@ -130,7 +132,7 @@ func (e *storeExporter) Resolve(ctx context.Context, id int, attrs map[string]st
 		attrs[string(exptypes.OptKeyLayerCompression)] = "uncompressed" // it stays here: nothing is gained by a compression
 	}
 	inner, err := e.Exporter.Resolve(ctx, id, attrs)
-	o.ExporterInstance = inner
+	o.ExporterInstance, o.id, o.attrs = inner, id, attrs
 	return o, err
 }
 
@@ -155,7 +157,15 @@ func (o *outcome) Export(ctx context.Context, src *exporter.Source, info exporte
 	if err := extract(ctx, src, session.NewGroup(info.SessionID)); err != nil {
 		return nil, nil, nil, err
 	}
-	resp, finalize, desc, err := o.ExporterInstance.Export(ctx, src, info)
+	inner := o.ExporterInstance
+	if _, said := o.attrs[string(exptypes.OptKeySourceDateEpoch)]; !said && o.e.w.b.o.dates() != "" {
+		attrs := maps.Clone(o.attrs)
+		attrs[string(exptypes.OptKeySourceDateEpoch)] = madeAt(src)
+		if inner, err = o.e.Exporter.Resolve(ctx, o.id, attrs); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	resp, finalize, desc, err := inner.Export(ctx, src, info)
 	if err != nil {
 		return resp, finalize, desc, err
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/api/types/volume"
@@ -28,6 +29,8 @@ type Service struct {
 	Containers *containers.Service
 	Volumes    *volumes.Service
 	Files      *files.Service
+	// Cache lists the build cache; nil: there is none.
+	Cache func(context.Context) ([]build.CacheRecord, error)
 }
 
 // Wanted are the kinds that Usage is to look at; the zero value means all.
@@ -62,12 +65,20 @@ func (s *Service) Usage(ctx context.Context, w Wanted) (Usage, error) {
 	var out Usage
 	all := w == Wanted{}
 	var images image.Usage
-	if all || w.Images {
+	if all || w.Images || w.Cache {
 		var err error
 		if images, err = s.Images.DiskUsage(ctx); err != nil {
 			return out, err
 		}
+	}
+	if all || w.Images {
 		out.ImageUsage = &images.DiskUsage
+	}
+	if all || w.Cache {
+		var err error
+		if out.BuildCacheUsage, err = s.cache(ctx, images); err != nil {
+			return out, err
+		}
 	}
 	if all || w.Containers {
 		var err error
@@ -117,6 +128,32 @@ func (s *Service) containers(ctx context.Context) (*container.DiskUsage, error) 
 	return u, nil
 }
 
+// cache is what builds keep for the next ones. What an image has too counts as the image's.
+func (s *Service) cache(ctx context.Context, i image.Usage) (*build.DiskUsage, error) {
+	u := &build.DiskUsage{TotalSize: i.Cache}
+	if s.Cache == nil {
+		return u, nil
+	}
+	list, err := s.Cache(ctx)
+	if err != nil {
+		return nil, err
+	}
+	u.Items, u.TotalCount, u.Reclaimable = list, int64(len(list)), i.Cache
+	for n := range list {
+		r := &list[n]
+		own := i.CacheOf[r.ID]
+		r.Shared = own == 0 && r.Size > 0
+		if !r.Shared {
+			r.Size = own
+		}
+		if r.InUse {
+			u.ActiveCount++
+			u.Reclaimable -= own
+		}
+	}
+	return u, nil
+}
+
 func (s *Service) volumes(ctx context.Context) (*volume.DiskUsage, error) {
 	list, err := s.Volumes.Usage(ctx)
 	if err != nil {
@@ -156,7 +193,7 @@ func (s *Service) other(ctx context.Context, i image.Usage, d system.DiskUsage) 
 	for _, item := range o.Items {
 		o.TotalSize += item.Size
 	}
-	o.EntireSize = o.TotalSize + d.ImageUsage.TotalSize + d.ContainerUsage.TotalSize + d.VolumeUsage.TotalSize
+	o.EntireSize = o.TotalSize + d.ImageUsage.TotalSize + d.ContainerUsage.TotalSize + d.VolumeUsage.TotalSize + i.Cache
 	space, err := archive.Capacity(s.Root)
 	o.RootCapacity, o.RootFree = space.Bytes, space.Free
 	return o, err

@@ -191,6 +191,18 @@ func (s *held) alias(ctx context.Context, key, chain, below string) error {
 	if here, err := s.holdLayer(ctx, chain); here || err != nil {
 		return err
 	}
+	info, err := s.snaps.Stat(ctx, key)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at layer %s: %w", key, err)
+	}
+	if other := info.Labels[snapshots.LabelSnapshotRef]; other != "" && other != chain {
+		if _, err := s.snaps.Stat(ctx, other); err == nil {
+			return nil // it has another chain ID too, by other dates in its archive: one more is a layer of its own
+		}
+	}
 	labels := map[string]string{snapshots.LabelSnapshotRef: chain}
 	if _, err := s.snaps.Update(ctx, snapshots.Info{Name: key, Labels: labels}, "labels."+snapshots.LabelSnapshotRef); err != nil {
 		if errdefs.IsNotFound(err) {
@@ -199,16 +211,17 @@ func (s *held) alias(ctx context.Context, key, chain, below string) error {
 		return fmt.Errorf("name layer %s: %w", chain, err)
 	}
 	trial := unpackPrefix + "alias " + chain
-	_, err := s.snaps.Prepare(ctx, trial, below, snapshots.WithLabels(labels))
+	_, err = s.snaps.Prepare(ctx, trial, below, snapshots.WithLabels(labels))
 	switch {
 	case errdefs.IsAlreadyExists(err):
 		return nil
-	case errdefs.IsNotFound(err):
-		return nil // the layer below has none
-	case err != nil:
-		return fmt.Errorf("name layer %s: %w", chain, err)
+	case err == nil: // it stands on another one than the layer does
+		err = s.snaps.Remove(ctx, trial)
+	case errdefs.IsNotFound(err): // the layer below has none
+		err = nil
 	}
-	if err := s.snaps.Remove(ctx, trial); err != nil {
+	_, cleared := s.snaps.Update(ctx, snapshots.Info{Name: key}, "labels."+snapshots.LabelSnapshotRef)
+	if err = errors.Join(err, cleared); err != nil {
 		return fmt.Errorf("name layer %s: %w", chain, err)
 	}
 	return nil

@@ -179,3 +179,27 @@ func (s *held) othersHold(ctx context.Context, d digest.Digest) (bool, error) {
 	}
 	return false, nil
 }
+
+// cacheParts are the blobs and layers that the build cache holds, named as Service.parts names them, with the record of the cache that has each
+// (one of them, where several do).
+func (s *held) cacheParts(ctx context.Context) (map[string]string, error) {
+	list, err := s.leases.List(ctx, fmt.Sprintf("labels.%q==%s", LeasePurpose, ForBuilds))
+	if err != nil {
+		return nil, fmt.Errorf("list leases: %w", err)
+	}
+	parts := map[string]string{}
+	for _, l := range list {
+		held, err := s.leases.ListResources(ctx, l)
+		if err != nil && !errdefs.IsNotFound(err) { // it has ended
+			return nil, fmt.Errorf("list what lease %s holds: %w", l.ID, err)
+		}
+		for _, r := range held {
+			if r.Type == "content" {
+				parts[r.ID] = l.ID
+			} else {
+				parts[layerPart+r.ID] = l.ID
+			}
+		}
+	}
+	return parts, nil
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -21,6 +22,9 @@ type Usage struct {
 	// All parts of images are in one of these: those of one image only, those of several, each counted once, and those of none, which the next
 	// removal collects.
 	Unique, Shared, Unused int64
+
+	Cache   int64            // what only the build cache has
+	CacheOf map[string]int64 // the same by the cache's records
 
 	Partial   int64 // downloads that stopped half-way, to be taken up again
 	Unpacking int64 // layers that are being made
@@ -71,8 +75,18 @@ func (s *Service) DiskUsage(ctx context.Context) (Usage, error) {
 		}
 		u.Items = append(u.Items, sum)
 	}
+	u.CacheOf = map[string]int64{}
+	cached, err := s.cacheParts(ctx)
+	if err != nil {
+		return u, err
+	}
 	for part, size := range sizes {
 		switch {
+		case times[part] == 0 && cached[part] != "":
+			u.Cache += size
+			u.CacheOf[cached[part]] += size
+			u.TotalSize -= size
+			continue
 		case times[part] == 0:
 			u.Unused += size
 		case times[part] == 1:
@@ -197,16 +211,23 @@ var errLeftovers = errors.New("layers wait to be collected")
 func (l *layers) layerSizes(ctx context.Context, sizes map[string]int64) (active map[string]bool, n int, empty int64, err error) {
 	active = map[string]bool{}
 	var committed, making []string
+	other := map[string]string{}
 	err = l.st.snaps.Walk(ctx, func(_ context.Context, i snapshots.Info) error {
 		switch i.Kind {
 		case snapshots.KindCommitted:
 			committed = append(committed, i.Name)
+			if of := i.Labels[snapshots.LabelSnapshotRef]; of != i.Name {
+				other[i.Name] = of
+			}
 		case snapshots.KindActive:
 			making = append(making, i.Name)
 		}
 		return nil
 	})
 	for _, chain := range committed {
+		if slices.Contains(committed, other[chain]) {
+			continue // a build's name for what is counted by its chain ID
+		}
 		usage, err := l.st.snaps.Usage(ctx, chain)
 		if err != nil {
 			continue // it has just been collected

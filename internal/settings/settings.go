@@ -30,6 +30,7 @@ type Settings struct {
 	Store    Store    `toml:"store"`
 	CleanUp  CleanUp  `toml:"clean-up"`
 	Registry Registry `toml:"registry"`
+	Builds   Builds   `toml:"builds"`
 }
 
 // Engine is what the engine's flags say; a flag wins over the file.
@@ -67,6 +68,13 @@ type Registry struct {
 	Insecure []string `toml:"insecure" comment:"host[:port] or networks (CIDR) that may be spoken to without TLS or with any certificate"`
 }
 
+// Builds is how images are built.
+type Builds struct {
+	Dates    string   `toml:"dates" of:"fixed kept" comment:"of files that a build makes or copies: fixed, all the same, so that the same sources make the same image whenever they are built; kept, as they are"`
+	CacheMax Amount   `toml:"cache-max" comment:"most that the build cache takes: percent of the file system, or bytes"`
+	CacheAge Duration `toml:"cache-age" comment:"what builds have not used for so long goes from the cache"`
+}
+
 // Default is what holds without a file.
 func Default() Settings {
 	return Settings{
@@ -74,6 +82,7 @@ func Default() Settings {
 		Store:    Store{Layers: "auto", KeepBlobs: true},
 		CleanUp:  CleanUp{Measure: "file-system", High: Percent(85), Low: Percent(70), MinAge: Day, Every: Hour / 4, OnFullDisk: true, Keep: []string{}},
 		Registry: Registry{Insecure: []string{}},
+		Builds:   Builds{Dates: "fixed", CacheMax: Percent(10), CacheAge: 30 * Day},
 	}
 }
 

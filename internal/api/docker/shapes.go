@@ -227,6 +227,9 @@ type diskUsage struct {
 
 func shapeDiskUsage(v apiVersion, d disk.Usage) diskUsage {
 	out := diskUsage{BuildCache: []build.CacheRecord{}, Usage: d}
+	if d.BuildCacheUsage != nil {
+		out.BuildCache = orEmpty(d.BuildCacheUsage.Items)
+	}
 	if d.ImageUsage != nil {
 		out.LayersSize = d.ImageUsage.TotalSize
 		out.Images = shapeImages(v, d.ImageUsage.Items)
