@@ -238,3 +238,31 @@ func TestMountWords(t *testing.T) {
 		t.Errorf("%v %v %v", owner, ok, err)
 	}
 }
+
+// TestModes: what a umask does to sources is not seen in what the engine gets, and what somebody made private stays private.
+func TestModes(t *testing.T) {
+	for _, row := range []struct{ dockerfile, file, want fs.FileMode }{
+		{0o644, 0o644, 0o644}, {0o664, 0o664, 0o644}, {0o600, 0o600, 0o644}, {0o600, 0o700, 0o755}, {0o640, 0o640, 0o644}, {0o640, 0o750, 0o755},
+		{0o644, 0o600, 0o600}, {0o644, 0o777, 0o755}, {0, 0o600, 0o600}, {0, 0o664, 0o644},
+	} {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "f"), "x")
+		if err := os.Chmod(filepath.Join(dir, "f"), row.file); err != nil {
+			t.Fatal(err)
+		}
+		root, err := fsutil.NewFS(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = withModes(root, row.dockerfile).Walk(t.Context(), "/", func(_ string, e fs.DirEntry, _ error) error {
+			info, err := e.Info()
+			if err == nil && info.Mode() != row.want {
+				t.Errorf("%#o beside a Dockerfile of %#o: %#o, want %#o", row.file, row.dockerfile, info.Mode(), row.want)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}

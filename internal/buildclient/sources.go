@@ -60,6 +60,11 @@ func openSources(o *buildopt.Options, in io.Reader) (*sources, error) {
 	if err != nil {
 		return nil, err
 	}
+	for name, mount := range s.mounts {
+		if name != mountDockerfile && s.dockerfile != nil {
+			s.mounts[name] = withModes(mount, s.dockerfile.mode)
+		}
+	}
 	return s, nil
 }
 

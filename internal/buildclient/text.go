@@ -23,6 +23,7 @@ type textFile struct {
 	path     string
 	data     []byte
 	modified time.Time
+	mode     fs.FileMode // 0 where it came from the input
 }
 
 // textFiles are a directory of them, as the engine reads directories.
@@ -75,7 +76,7 @@ func readText(path string) (*textFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	return &textFile{path: path, data: data, modified: st.ModTime()}, nil
+	return &textFile{path: path, data: data, modified: st.ModTime(), mode: st.Mode().Perm()}, nil
 }
 
 func limited(r io.Reader) ([]byte, error) {
