@@ -221,3 +221,29 @@ func TestVolatile(t *testing.T) {
 		t.Errorf("the overlay is not volatile: %v", err)
 	}
 }
+
+func TestLayersOfSteps(t *testing.T) {
+	ids := IDMap{Base: 0x29000000, Size: 65536}
+	lower := layers(t, map[string]string{"below": "b"})
+	r := writable(t, lower, IDMap{})
+	r.IDMap, r.Layer = ids, true
+	root := mount(t, r)
+	must(t, ids.AsRoot(func() error { return os.WriteFile(at(root, "made"), []byte("m"), 0o600) }))
+	must(t, ids.AsRoot(func() error { return os.WriteFile(at(root, "below"), []byte("changed"), 0o600) }))
+	must(t, os.Chown(at(root, "made"), int(ids.Base)+5, int(ids.Base)+6))
+	for name, want := range map[string]uint32{"made": 5, "below": 0} {
+		var st unix.Stat_t
+		must(t, unix.Stat(r.Upper+"/"+name, &st))
+		if st.Uid != want {
+			t.Errorf("%s belongs to %d in the layer, not to %d", name, st.Uid, want)
+		}
+	}
+	if _, err := os.Lstat(r.Upper + "/made"); err != nil {
+		t.Error(err)
+	}
+	// The thread is the host's root again.
+	must(t, os.WriteFile(t.TempDir()+"/mine", nil, 0o600))
+	if read(t, root, "below") != "changed" {
+		t.Error("the change is not seen")
+	}
+}

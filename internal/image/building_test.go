@@ -1,0 +1,168 @@
+package image
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"wherry.dev/wherry/internal/snapshot"
+)
+
+// build makes an image of a base and one layer, as a build does: the layer's files are a snapshot, on whatever below says.
+func build(ctx context.Context, t *testing.T, s *Service, base *Image, below string) (Built, []string) {
+	t.Helper()
+	g := GroundOf(s)
+	mounts, err := g.Snapshots.Prepare(ctx, "step work", below)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := mounts[0].Source
+	for _, o := range mounts[0].Options {
+		if upper, ok := strings.CutPrefix(o, "upperdir="); ok {
+			dir = upper
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "made"), []byte("by a step"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Snapshots.Commit(ctx, "step", "step work"); err != nil {
+		t.Fatal(err)
+	}
+	blob, diff, err := s.writeLayer(ctx, layer(t, file1("made", "by a step")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := dockerspec.DockerOCIImage{Image: ocispec.Image{Platform: base.Config.Platform}}
+	config.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: append(slices.Clone(base.Config.RootFS.DiffIDs), diff)}
+	m, err := s.manifest(ctx, base.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Versioned, m.Layers = specs.Versioned{SchemaVersion: 2}, append(m.Layers, blob)
+	if m.Config, err = s.writeBlob(ctx, ocispec.MediaTypeImageConfig, config); err != nil {
+		t.Fatal(err)
+	}
+	m.MediaType = ocispec.MediaTypeImageManifest
+	target, err := s.writeBlob(ctx, ocispec.MediaTypeImageManifest, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Built{Target: target, Names: []string{"app:1"}, Layers: map[string][]string{"": {chainID(base.Config.RootFS.DiffIDs), "step"}}}, chains(config.RootFS.DiffIDs)
+}
+
+// held is a context with a lease, as a build has it.
+func heldBy(t *testing.T, s *Service) (ctx context.Context, done func()) {
+	t.Helper()
+	ctx, done, err := s.lease(in(t.Context()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ctx, done
+}
+
+func TestBuiltLayersAreAnImagesAtOnce(t *testing.T) {
+	for _, format := range []snapshot.Format{snapshot.EROFS, snapshot.Overlay} {
+		s := openAs(t, format)
+		base := imported(t, s, "base:1", file1("below", "b"))
+		ctx, done := heldBy(t, s)
+		built, chain := build(ctx, t, s, base, chainID(base.Config.RootFS.DiffIDs))
+		before, err := s.where(ctx, digest.Digest("step"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Keep(ctx, s, built); err != nil {
+			t.Fatal(err)
+		}
+		done()
+		img, err := s.Resolve(t.Context(), "app:1", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(img.Lower, before) {
+			t.Errorf("%s: the image stands on %v, the step's layer is %v: it was unpacked", format, img.Lower, before)
+		}
+		if err := s.snaps.Remove(in(t.Context()), "step"); err != nil && !errdefs.IsNotFound(err) { // the cache goes, the image stays
+			t.Fatal(err)
+		}
+		if err := s.sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := dropOrphans(in(t.Context()), s.store, s.db.Snapshotter(snapshotter)); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(filepath.Join(img.Lower[0], "made")); err != nil || string(b) != "by a step" {
+			t.Errorf("%s: after the cache is gone: %q %v", format, b, err)
+		}
+		u, err := s.DiskUsage(t.Context())
+		if err != nil || u.Unused != 0 || u.Cache != 0 {
+			t.Errorf("%s: unused %d, cache %d: %v", format, u.Unused, u.Cache, err)
+		}
+		if _, err := s.Remove(t.Context(), "app:1", RemoveOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.snaps.Stat(in(t.Context()), chain[1]); !errdefs.IsNotFound(err) {
+			t.Errorf("%s: the layer is still here: %v", format, err)
+		}
+	}
+}
+
+func TestLayersOnAnotherOneAreUnpacked(t *testing.T) {
+	s := open(t)
+	base := imported(t, s, "base:1", file1("below", "b"))
+	ctx, done := heldBy(t, s)
+	defer done()
+	built, chain := build(ctx, t, s, base, "") // as COPY --link makes it
+	if err := Keep(ctx, s, built); err != nil {
+		t.Fatal(err)
+	}
+	img, err := s.Resolve(t.Context(), "app:1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(img.Lower[0], "made")); err != nil || string(b) != "by a step" {
+		t.Errorf("%q %v", b, err)
+	}
+	info, err := s.snaps.Stat(ctx, "step")
+	if err != nil || info.Labels[snapshots.LabelSnapshotRef] == chain[1] {
+		t.Errorf("the step's layer says that it is the image's: %v %v", info.Labels, err)
+	}
+}
+
+func TestTheCacheOutlivesTheEngine(t *testing.T) {
+	s := open(t)
+	base := imported(t, s, "base:1", file1("below", "b"))
+	ctx, done := heldBy(t, s)
+	build(ctx, t, s, base, chainID(base.Config.RootFS.DiffIDs))
+	cache, err := s.leases.Create(ctx, leases.WithRandomID(), leases.WithLabel(LeasePurpose, ForBuilds), leases.WithLabel("containerd.io/gc.flat", "yes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.leases.AddResource(ctx, cache, leases.Resource{ID: "step", Type: "snapshots/" + snapshotter}); err != nil {
+		t.Fatal(err)
+	}
+	done()
+	if err := s.dropLeases(in(t.Context()), -1); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.snaps.Stat(in(t.Context()), "step"); err != nil {
+		t.Errorf("the cache's layer: %v", err)
+	}
+	u, err := s.DiskUsage(t.Context())
+	if err != nil || u.Cache <= 0 || u.CacheOf[cache.ID] != u.Cache {
+		t.Errorf("the cache takes %d, of this record %v: %v", u.Cache, u.CacheOf, err)
+	}
+}
