@@ -50,7 +50,12 @@ const mobyExporter = "moby"
 
 // Exporter finds where a result goes.
 func (w *builderWorker) Exporter(name string, sm *session.Manager) (exporter.Exporter, error) {
-	if name != client.ExporterImage && name != mobyExporter {
+	switch name {
+	case client.ExporterImage, mobyExporter:
+	case client.ExporterOCI, client.ExporterDocker:
+		inner, err := w.Worker.Exporter(name, sm)
+		return &datedExporter{Exporter: inner, b: w.b}, err
+	default:
 		return w.Worker.Exporter(name, sm)
 	}
 	inner, err := imageexporter.New(imageexporter.Opt{SessionManager: sm, ImageWriter: w.writer, RegistryHosts: w.RegistryHosts, LeaseManager: w.LeaseManager()})
