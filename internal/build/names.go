@@ -45,7 +45,7 @@ func (c *chainNames) Mounts(ctx context.Context, key string) ([]mount.Mount, err
 
 func (c *chainNames) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
 	if c.dates != "" {
-		opts = append(opts, withLabel(localsnapshot.NoLaterThan, c.dates))
+		opts = append(opts, withLabel(localsnapshot.Dated, c.dates))
 	}
 	return c.Snapshotter.Prepare(ctx, chainName(key), chainName(parent), opts...)
 }

@@ -113,7 +113,7 @@ func Keep(ctx context.Context, s *Service, b Built) error {
 	if err := keepManifests(ctx, s, b); err != nil {
 		return err
 	}
-	if err := s.label(ctx, b.Target.Digest, labelMade, "yes"); err != nil {
+	if err := (provenance{s.store}).made(ctx, b.Target); err != nil {
 		return err
 	}
 	if len(names) == 0 {

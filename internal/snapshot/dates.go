@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"golang.org/x/sys/unix"
@@ -12,28 +13,30 @@ import (
 	"wherry.dev/wherry/internal/archive"
 )
 
-// NoLaterThan labels a snapshot whose files are to have no later date when it is committed: seconds since 1970. What is made of the same
-// sources is then the same whenever it is made.
-const NoLaterThan = "containerd.io/snapshot/wherry.no-later-than"
+// Dated labels a snapshot with the date, in seconds since 1970, of all that is written to it: when it is committed, what is younger than
+// the snapshot itself gets it. What is made of the same sources is then the same whenever it is made; files that came with a date of their own, as
+// those of packages do, keep it.
+const Dated = "containerd.io/snapshot/wherry.dated"
 
-// settleDates gives files that are younger than the snapshot's label allows the date that it names.
+// settleDates gives files that are younger than the snapshot the date that its label names.
 func settleDates(ctx context.Context, dir string, info snapshots.Info) error {
-	text, ok := info.Labels[NoLaterThan]
+	text, ok := info.Labels[Dated]
 	if !ok {
 		return nil
 	}
-	limit, err := strconv.ParseInt(text, 10, 64)
+	at, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
-		return fmt.Errorf("label %s: %w", NoLaterThan, err)
+		return fmt.Errorf("label %s: %w", Dated, err)
 	}
 	top, err := os.OpenFile(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}
 	defer top.Close()
-	date := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: limit}}
+	date := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: at}}
+	began := info.Created.Add(-time.Second).Unix() // the clock of files is a tick behind
 	err = archive.Walk(ctx, top, archive.WalkOptions{OneMount: true}, func(e *archive.Entry) (bool, error) {
-		if m := e.Stat.Mtim; m.Sec < limit || m.Sec == limit && m.Nsec == 0 {
+		if e.Stat.Mtim.Sec < began {
 			return e.IsDir(), nil
 		}
 		if err := unix.UtimesNanoAt(int(e.Dir.Fd()), e.Name, date, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -42,6 +45,10 @@ func settleDates(ctx context.Context, dir string, info snapshots.Info) error {
 		return e.IsDir(), nil
 	})
 	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(top.Fd()), &st); err != nil || st.Mtim.Sec < began {
 		return err
 	}
 	return unix.UtimesNanoAt(int(top.Fd()), ".", date, 0)

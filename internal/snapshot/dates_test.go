@@ -15,13 +15,13 @@ import (
 func TestDatesAreSettled(t *testing.T) {
 	for _, format := range []Format{EROFS, Overlay} {
 		s := newPlace(t).open(t, format)
-		limit := snapshots.WithLabels(map[string]string{NoLaterThan: "1000"})
+		limit := snapshots.WithLabels(map[string]string{Dated: "1000"})
 		mounts, err := s.Prepare(t.Context(), "work", "", limit)
 		if err != nil {
 			t.Fatal(err)
 		}
 		dir := mounts[0].Source
-		want := map[string]time.Time{"old": time.Unix(500, 7), "at": time.Unix(1000, 0), "bit": time.Unix(1000, 0), "new": time.Unix(1000, 0), "d/new": time.Unix(1000, 0), "d": time.Unix(1000, 0), ".": time.Unix(1000, 0), "link": time.Unix(1000, 0)}
+		want := map[string]time.Time{"old": time.Unix(500, 7), "at": time.Unix(1000, 0), "bit": time.Unix(1000, 1), "new": time.Unix(1000, 0), "d/new": time.Unix(1000, 0), "d": time.Unix(1000, 0), ".": time.Unix(1000, 0), "link": time.Unix(1000, 0)}
 		if err := os.Mkdir(filepath.Join(dir, "d"), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -59,7 +59,7 @@ func TestDatesAreSettled(t *testing.T) {
 
 func TestWrongDateIsNoLayer(t *testing.T) {
 	s := newPlace(t).open(t, Overlay)
-	if _, err := s.Prepare(t.Context(), "work", "", snapshots.WithLabels(map[string]string{NoLaterThan: "soon"})); err != nil {
+	if _, err := s.Prepare(t.Context(), "work", "", snapshots.WithLabels(map[string]string{Dated: "soon"})); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Commit(t.Context(), "layer", "work"); err == nil || !strings.Contains(err.Error(), "soon") {
