@@ -243,7 +243,7 @@ func TestMountWords(t *testing.T) {
 func TestModes(t *testing.T) {
 	for _, row := range []struct{ dockerfile, file, want fs.FileMode }{
 		{0o644, 0o644, 0o644}, {0o664, 0o664, 0o644}, {0o600, 0o600, 0o644}, {0o600, 0o700, 0o755}, {0o640, 0o640, 0o644}, {0o640, 0o750, 0o755},
-		{0o644, 0o600, 0o600}, {0o644, 0o777, 0o755}, {0, 0o600, 0o600}, {0, 0o664, 0o644},
+		{0o644, 0o600, 0o600}, {0o644, 0o777, 0o755}, {0, 0o600, 0o600}, {0, 0o664, 0o644}, {0o644, 0o777 | fs.ModeSticky, 0o777 | fs.ModeSticky},
 	} {
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, "f"), "x")

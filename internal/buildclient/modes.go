@@ -54,8 +54,11 @@ func (e moded) Info() (fs.FileInfo, error) {
 	return info, nil
 }
 
-// usual is a mode as a umask of 022 leaves it.
+// usual is a mode as a umask of 022 leaves it. A directory where all may write and each may remove his own only is no umask's work.
 func (m modes) usual(mode fs.FileMode) fs.FileMode {
+	if mode&fs.ModeSticky != 0 {
+		return mode
+	}
 	mode &^= 0o022
 	if m.strict&0o040 != 0 {
 		mode |= mode >> 3 & 0o050
