@@ -44,6 +44,7 @@ func (c *chainNames) Mounts(ctx context.Context, key string) ([]mount.Mount, err
 }
 
 func (c *chainNames) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+	opts = append(opts, withLabel(localsnapshot.MayStayDirectory, "yes"))
 	if c.dates != "" {
 		opts = append(opts, withLabel(localsnapshot.Dated, c.dates))
 	}

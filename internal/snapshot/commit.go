@@ -53,12 +53,13 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 func (s *Snapshotter) finish(ctx context.Context, id string, info snapshots.Info) (usage snapshots.Usage, directory bool, err error) {
 	file, dir := s.dir(id, layerFile), s.dir(id, "fs")
 	_, err = os.Lstat(dir)
+	many := false
 	if directory = err == nil; directory {
-		if err := settleDates(ctx, dir, info); err != nil {
+		if many, err = settle(ctx, dir, info); err != nil {
 			return usage, true, err
 		}
 	}
-	if directory && formatOf(info, s.format) == EROFS {
+	if directory && !many && formatOf(info, s.format) == EROFS {
 		if err = s.convert(ctx, id); err == nil {
 			usage, err = fileUsage(file)
 			return usage, true, err

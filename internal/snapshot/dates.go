@@ -3,6 +3,7 @@ package snapshot
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 	"time"
@@ -18,24 +19,37 @@ import (
 // those of packages do, keep it.
 const Dated = "containerd.io/snapshot/wherry.dated"
 
-// settleDates gives files that are younger than the snapshot the date that its label names.
-func settleDates(ctx context.Context, dir string, info snapshots.Info) error {
-	text, ok := info.Labels[Dated]
-	if !ok {
-		return nil
+// What more than either is many.
+const (
+	manyNames = 512
+	manyBytes = 8 << 20
+)
+
+// settle gives files that are younger than the snapshot the date that its label names. many says that the changes may stay a directory, and are
+// to.
+func settle(ctx context.Context, dir string, info snapshots.Info) (many bool, err error) {
+	text, dated := info.Labels[Dated]
+	_, may := info.Labels[MayStayDirectory]
+	if !dated && !may {
+		return false, nil
 	}
-	at, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		return fmt.Errorf("label %s: %w", Dated, err)
+	at, began := int64(0), int64(math.MaxInt64)
+	if dated {
+		if at, err = strconv.ParseInt(text, 10, 64); err != nil {
+			return false, fmt.Errorf("label %s: %w", Dated, err)
+		}
+		began = info.Created.Add(-time.Second).Unix() // the clock of files is a tick behind
 	}
 	top, err := os.OpenFile(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer top.Close()
 	date := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: at}}
-	began := info.Created.Add(-time.Second).Unix() // the clock of files is a tick behind
+	names, bytes := 0, int64(0)
 	err = archive.Walk(ctx, top, archive.WalkOptions{OneMount: true}, func(e *archive.Entry) (bool, error) {
+		names++
+		bytes += e.Stat.Blocks * 512
 		if e.Stat.Mtim.Sec < began {
 			return e.IsDir(), nil
 		}
@@ -45,11 +59,12 @@ func settleDates(ctx context.Context, dir string, info snapshots.Info) error {
 		return e.IsDir(), nil
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
+	many = may && (names > manyNames || bytes > manyBytes)
 	var st unix.Stat_t
 	if err := unix.Fstat(int(top.Fd()), &st); err != nil || st.Mtim.Sec < began {
-		return err
+		return many, err
 	}
-	return unix.UtimesNanoAt(int(top.Fd()), ".", date, 0)
+	return many, unix.UtimesNanoAt(int(top.Fd()), ".", date, 0)
 }

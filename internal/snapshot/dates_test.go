@@ -3,6 +3,7 @@ package snapshot
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -93,5 +94,39 @@ func TestOneMoreName(t *testing.T) {
 	}
 	if _, err := s.Prepare(t.Context(), "trial", "", named); err != nil {
 		t.Errorf("on another one: %v", err)
+	}
+}
+
+func TestManyChangesStayADirectory(t *testing.T) {
+	s := newPlace(t).open(t, EROFS)
+	may := snapshots.WithLabels(map[string]string{MayStayDirectory: "yes"})
+	for _, row := range []struct {
+		files int
+		label bool
+		stays bool
+	}{{manyNames + 1, true, true}, {manyNames - 1, true, false}, {manyNames + 1, false, false}} {
+		var opts []snapshots.Opt
+		if row.label {
+			opts = append(opts, may)
+		}
+		mounts, err := s.Prepare(t.Context(), "work", "", opts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := mounts[0].Source
+		for i := range row.files {
+			if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Commit(t.Context(), "layer", "work", opts...); err != nil {
+			t.Fatal(err)
+		}
+		if stays := lower(t, s, "layer")[0] == dir; stays != row.stays {
+			t.Errorf("%+v: a directory %v", row, stays)
+		}
+		if err := s.Remove(t.Context(), "layer"); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -55,6 +55,10 @@ const (
 // ErrTooMany says that a layer has more files than an image is made of: it can be a directory.
 var ErrTooMany = erofs.ErrTooMany
 
+// MayStayDirectory labels a snapshot whose changes stay the directory that they were written to, where they are many: to write them once more
+// would take longer than what made them. Few are written faster into an image than a file system is synced.
+const MayStayDirectory = "containerd.io/snapshot/wherry.may-stay-directory"
+
 // FileMount is the type of a mount that is none: Source is the file to write an image to (package erofs), and to sync, before Commit.
 // Its options are lowerdir=…, the layers below, when there are any.
 const FileMount = "wherry/erofs"
@@ -94,6 +98,7 @@ func Open(o Options) (*Snapshotter, error) {
 	if err := os.MkdirAll(filepath.Join(o.Root, "snapshots"), 0o700); err != nil {
 		return nil, err
 	}
+	rootfs.Spread(filepath.Join(o.Root, "snapshots"))
 	m := newMounts(o)
 	if err := m.dropProbes(o.Root); err != nil {
 		return nil, err
