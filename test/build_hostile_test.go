@@ -89,6 +89,7 @@ func TestBuildAdvisories(t *testing.T) {
 		"CVE-2024-23652 a mount's place is a link when it is cleared":   mountPlaces,
 		"CVE-2024-24557 an image that looks like a cached step":         poisonedCache,
 		"CVE-2026-33748 a git directory outside of the repository":      gitDirectories,
+		"CVE-2026-44517 contexts of archives and repositories lead out": contextsLeadOut,
 		"privileges of a RUN are those of a run":                        privilegesOfRun,
 	} {
 		t.Run(name, func(t *testing.T) { f(h, t) })
@@ -225,6 +226,37 @@ func gitDirectories(h *hostileBuild, t *testing.T) {
 	}
 }
 
+// contextsLeadOut copies by what lies in an archive, or in a repository, as a context or added to one.
+func contextsLeadOut(h *hostileBuild, t *testing.T) {
+	copies := "FROM busybox:1\nCOPY %s /x\nRUN find /x -type f -exec cat {} +; cat /x/secret; true\n"
+	for _, from := range []string{"link/secret", "link", "file", "up/secret", "link/", "dir/../../secret", "hard"} {
+		dockerfile := piece{name: "Dockerfile", content: fmt.Sprintf(copies, from), mode: 0o644}
+		archive := layerOf(dockerfile, piece{name: "dir/", kind: '5'}, symlink("link", h.out), symlink("file", h.out+"/secret"), symlink("up", h.fill("UP")),
+			piece{name: "hard", link: h.out + "/secret", kind: '1'}, piece{name: "link/made", content: "x"}, piece{name: "up/etc/made", content: "x"})
+		ok(t, os.WriteFile(h.dir+"/evil.tar", archive, 0o644))
+		out, _ := h.run("docker", "build", "--progress=plain", h.server+"/evil.tar")
+		h.blind(t, out)
+		h.blind(t, h.post(t, "", archive))
+		dir := h.context("FROM busybox:1 AS a\nADD evil.tar /t/\nFROM busybox:1\nCOPY --from=a /t/" + from + " /x\nRUN find /x -type f -exec cat {} +; cat /x/secret; true\n")
+		ok(t, os.WriteFile(dir+"/evil.tar", archive, 0o644))
+		out, _ = h.run("docker", "build", "--progress=plain", dir)
+		h.blind(t, out)
+	}
+	script := h.fill(`set -e; git init -q -b main evil; cd evil; git config user.name x; git config user.email x@example.org
+		ln -s OUT link; ln -s OUT/secret file; ln -s OUT/secret Dockerfile; printf 'FROM busybox:1\nCOPY link/secret file /x/\nRUN cat /x/*; true\n' >real
+		printf '[submodule "m"]\n\tpath = m\n\turl = OUT\n' >.gitmodules; git update-index --add --cacheinfo 160000,$(git hash-object -t tree /dev/null),m
+		git add .; git commit -q -m all; cd ..; git clone -q --bare evil evil.git`)
+	cmd := exec.Command("sh", "-c", script)
+	cmd.Dir = h.dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, args := range [][]string{{h.server + "/evil.git"}, {"-f", "real", h.server + "/evil.git"}, {"-f", "link/secret", h.server + "/evil.git"}} {
+		out, _ := h.run("docker", append([]string{"build", "--progress=plain"}, args...)...)
+		h.blind(t, out)
+	}
+}
+
 // privilegesOfRun compares a step's process with that of a container.
 func privilegesOfRun(h *hostileBuild, t *testing.T) {
 	show := `grep -E '^(Cap|NoNewPrivs|Seccomp:|Uid|Groups)' /proc/self/status; awk '{ print ($1 == $2) }' /proc/self/uid_map; ls /dev | tr '\n' ' '; cat /proc/sys/kernel/hostname >/dev/null`
@@ -253,6 +285,7 @@ func TestHostileContexts(t *testing.T) {
 		"Dockerfile abroad":  {body: layerOf(dockerfile), query: "dockerfile=" + h.out + "/secret"},
 		"a device":           {body: layerOf(dockerfile, piece{name: "memory", kind: '3', major: 1, minor: 1})},
 		"longer than it is":  {body: layerOf(dockerfile, piece{name: "x", content: strings.Repeat("x", 1<<16)})[:4096]},
+		"huge":               {body: append(layerOf(dockerfile)[:1024], headOf(1<<50)...)},
 		"not an archive":     {body: []byte(strings.Repeat("no archive", 1000))},
 		"an empty archive":   {body: layerOf()},
 		"nothing":            {},
