@@ -37,6 +37,7 @@ type Options struct {
 	Networks    *network.Service
 	Events      *event.Bus
 	Settings    settings.Builds
+	Insecure    []string    // registries, as package registry has them
 	Log         func(error) // what went wrong behind the calls; nil: nobody is told
 }
 

@@ -298,3 +298,21 @@ func TestMessagesOfTheFirstBuilder(t *testing.T) {
 		t.Errorf("quiet: %q", out.String())
 	}
 }
+
+func TestInsecureRegistries(t *testing.T) {
+	o := &Options{Insecure: []string{"r.lan:5000", "10.0.0.0/8"}}
+	for host, want := range map[string]bool{"r.lan:5000": true, "r.lan": false, "10.1.2.3:5000": true, "10.1.2.3": true, "11.1.2.3": false, "docker.io": false, "[fd00::1]:5000": false} {
+		if got := o.insecure(host); got != want {
+			t.Errorf("%s: %v", host, got)
+		}
+	}
+	for _, host := range []string{"..", "../..", "a/b"} {
+		if dir, err := hostDir(host); dir != "" || err != nil {
+			t.Errorf("%s: %s %v", host, dir, err)
+		}
+	}
+	hosts, err := o.registryHosts(t.Context())("10.1.2.3:5000")
+	if err != nil || len(hosts) != 1 || hosts[0].Host != "10.1.2.3:5000" {
+		t.Errorf("%+v %v", hosts, err)
+	}
+}

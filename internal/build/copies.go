@@ -74,4 +74,3 @@ func isArchive(name string) bool {
 	base := path.Base(name)
 	return strings.Contains(base, ".tar") || slices.Contains([]string{".tgz", ".tbz", ".tbz2", ".txz", ".tzst"}, path.Ext(base))
 }
-

@@ -81,7 +81,7 @@ func (b *Builder) open(ctx context.Context) (e *engine, err error) {
 	if err != nil {
 		return e, errors.Join(fmt.Errorf("open the history of builds: %w", err), cache.Close())
 	}
-	hosts := b.o.registryHosts()
+	hosts := b.o.registryHosts(ctx)
 	e.control, err = control.NewController(control.Opt{
 		SessionManager: e.sessions, WorkerController: workers, Frontends: newFrontends(workers),
 		CacheManager: solver.NewCacheManager(ctx, "local", cache, worker.NewCacheResultStorage(workers)),
@@ -139,7 +139,7 @@ func (b *Builder) newWorker(ctx context.Context, e *engine) (*builderWorker, err
 		Applier: apply.NewFileSystemApplier(store), Differ: walking.NewWalkingDiff(store),
 		LeaseManager:   leaseutil.WithNamespace(&chainLeases{ground.Leases}, ground.Namespace),
 		GCPolicy:       b.o.policy(),
-		GarbageCollect: ground.Collect, RegistryHosts: b.o.registryHosts(),
+		GarbageCollect: ground.Collect, RegistryHosts: b.o.registryHosts(ctx),
 		MountPoolRoot: filepath.Join(b.root(), "mounts"),
 	}
 	w, err := base.NewWorker(ctx, opt)

@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/client/llb/sourceresolver"
 	"github.com/moby/buildkit/session"
@@ -178,11 +177,6 @@ func (w *builderWorker) ResolveSourceMetadata(ctx context.Context, op *pb.Source
 		return nil, err
 	}
 	return &sourceresolver.MetaResponse{Op: op, Image: resp}, nil
-}
-
-// registryHosts is how BuildKit itself reaches registries, for caches that lie there.
-func (o *Options) registryHosts() docker.RegistryHosts {
-	return docker.ConfigureDefaultRegistries(docker.WithPlainHTTP(docker.MatchLocalhost))
 }
 
 var _ source.Source = (*imageSource)(nil)
