@@ -2,6 +2,8 @@ package build
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -14,6 +16,7 @@ import (
 	"github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/exporter"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	gatewayapi "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/session/auth"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/network"
@@ -314,5 +317,20 @@ func TestInsecureRegistries(t *testing.T) {
 	hosts, err := o.registryHosts(t.Context())("10.1.2.3:5000")
 	if err != nil || len(hosts) != 1 || hosts[0].Host != "10.1.2.3:5000" {
 		t.Errorf("%+v %v", hosts, err)
+	}
+}
+
+func TestFailedStepsInTheFirstBuildersWords(t *testing.T) {
+	p := &legacyProgress{}
+	exit := &gatewayapi.ExitError{ExitCode: 3}
+	err := p.explain(fmt.Errorf(`process "/bin/sh -c echo \"x\"; exit 3" did not complete successfully: %w`, exit))
+	var coded interface{ ExitCode() int }
+	if !errors.As(err, &coded) || coded.ExitCode() != 3 || err.Error() != `The command '/bin/sh -c echo "x"; exit 3' returned a non-zero code: 3` {
+		t.Errorf("%v", err)
+	}
+	for _, other := range []error{errors.New("x"), &gatewayapi.ExitError{ExitCode: gatewayapi.UnknownExitStatus}} {
+		if got := p.explain(other); got != other {
+			t.Errorf("%v became %v", other, got)
+		}
 	}
 }

@@ -1,12 +1,15 @@
 package build
 
 import (
+	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
+	gatewayapi "github.com/moby/buildkit/frontend/gateway/pb"
 	"google.golang.org/protobuf/proto"
 
 	"wherry.dev/wherry/internal/api/docker"
@@ -117,5 +120,28 @@ func (p *legacyProgress) end(id string, q docker.BuildRequest) {
 	}
 }
 
+// stepFailed is a RUN that failed, in the words of Docker's first builder; its clients end with the code.
+type stepFailed struct {
+	error
+	code int
+}
+
+func (s *stepFailed) ExitCode() int { return s.code }
+
+func (s *stepFailed) Unwrap() error { return s.error }
+
 // explain says of a step that failed what Docker's first builder says.
-func (p *legacyProgress) explain(err error) error { return err }
+func (p *legacyProgress) explain(err error) error {
+	var exit *gatewayapi.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode == 0 || exit.ExitCode >= gatewayapi.UnknownExitStatus {
+		return err
+	}
+	failed := &stepFailed{error: err, code: int(exit.ExitCode)}
+	_, rest, ok := strings.Cut(err.Error(), `process "`)
+	if quoted, quotedErr := strconv.QuotedPrefix(`"` + rest); ok && quotedErr == nil {
+		if command, err := strconv.Unquote(quoted); err == nil {
+			failed.error = fmt.Errorf("The command '%s' returned a non-zero code: %d", command, failed.code) //nolint:staticcheck // Docker's words
+		}
+	}
+	return failed
+}

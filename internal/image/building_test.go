@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -8,8 +9,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
@@ -164,5 +167,21 @@ func TestTheCacheOutlivesTheEngine(t *testing.T) {
 	u, err := s.DiskUsage(t.Context())
 	if err != nil || u.Cache <= 0 || u.CacheOf[cache.ID] != u.Cache {
 		t.Errorf("the cache takes %d, of this record %v: %v", u.Cache, u.CacheOf, err)
+	}
+}
+
+func TestTheHistoryOfBuildsStays(t *testing.T) {
+	s := open(t)
+	ctx := namespaces.WithNamespace(t.Context(), historyNamespace)
+	b := []byte("the log of a build")
+	d := ocispec.Descriptor{MediaType: "text/plain", Digest: digest.FromBytes(b), Size: int64(len(b))}
+	if err := content.WriteBlob(ctx, s.content, "log", bytes.NewReader(b), d); err != nil {
+		t.Fatal(err)
+	}
+	if err := dropOrphanBlobs(in(t.Context()), s.blobs); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := content.ReadBlob(ctx, s.content, d); err != nil || string(got) != string(b) {
+		t.Errorf("%q %v", got, err)
 	}
 }

@@ -11,9 +11,13 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 )
+
+// historyNamespace is where BuildKit keeps what it has to tell of earlier builds: their logs, and what they were made of.
+const historyNamespace = namespace + "_history"
 
 // dropOrphans removes what the database has no longer and the disk still has: the engine was killed between the two. Nothing else may be
 // using the store yet.
@@ -26,8 +30,11 @@ func dropOrphans(ctx context.Context, s *store, snaps snapshots.Snapshotter) err
 
 func dropOrphanBlobs(ctx context.Context, s *blobs) error {
 	known := map[digest.Digest]bool{}
-	if err := s.content.Walk(ctx, func(i content.Info) error { known[i.Digest] = true; return nil }); err != nil {
-		return fmt.Errorf("list the content: %w", err)
+	for _, ns := range []string{namespace, historyNamespace} {
+		ctx := namespaces.WithNamespace(ctx, ns)
+		if err := s.content.Walk(ctx, func(i content.Info) error { known[i.Digest] = true; return nil }); err != nil {
+			return fmt.Errorf("list the content: %w", err)
+		}
 	}
 	var orphans []digest.Digest
 	if err := s.backend.Walk(ctx, func(i content.Info) error {

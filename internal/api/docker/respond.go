@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -103,10 +104,11 @@ func (m *messages) end(err error) error {
 	case !began:
 		return err
 	default:
-		m.write(streamMessage{
-			Message:   jsonstream.Message{Error: &jsonstream.Error{Message: message(err)}},
-			ErrorText: message(err),
-		})
+		said := &jsonstream.Error{Message: message(err)}
+		if failed := interface{ ExitCode() int }(nil); errors.As(err, &failed) { // of a program: the client ends with it
+			said.Code = failed.ExitCode()
+		}
+		m.write(streamMessage{Message: jsonstream.Message{Error: said}, ErrorText: said.Message})
 	}
 	return nil
 }
