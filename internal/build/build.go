@@ -46,6 +46,7 @@ type Builder struct {
 	o        Options
 	contexts contexts
 	cancels  cancels
+	uppers   uppers
 
 	mu     sync.Mutex // guards what follows
 	engine *engine

@@ -9,10 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/exporter"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
@@ -332,5 +334,25 @@ func TestFailedStepsInTheFirstBuildersWords(t *testing.T) {
 		if got := p.explain(other); got != other {
 			t.Errorf("%v became %v", other, got)
 		}
+	}
+}
+
+func TestWritableSnapshotsAreRemembered(t *testing.T) {
+	var u uppers
+	dir := t.TempDir()
+	options := func(upper string) []mount.Mount {
+		return []mount.Mount{{Type: "overlay", Options: []string{"lowerdir=/a:/b", "upperdir=" + upper, "workdir=/w"}}}
+	}
+	u.note(options(dir))
+	for i := range manyUppers - 1 {
+		u.note(options(filepath.Join(dir, "gone", strconv.Itoa(i))))
+	}
+	u.note([]mount.Mount{{Type: "bind", Source: "/x"}})
+	u.note([]mount.Mount{{Type: "overlay", Options: []string{"lowerdir=/a:/b"}}})
+	if got := u.of(dir); len(got) != 3 || got[0] != "lowerdir=/a:/b" {
+		t.Errorf("%v", got)
+	}
+	if len(u.by) != 1 || u.of("") != nil {
+		t.Errorf("%d are remembered", len(u.by))
 	}
 }

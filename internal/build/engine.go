@@ -128,7 +128,7 @@ func (b *Builder) newWorker(ctx context.Context, e *engine) (*builderWorker, err
 		return nil, err
 	}
 	store := containerdsnapshot.NewContentStore(ground.Content, ground.Namespace)
-	snaps := containerdsnapshot.NewSnapshotter(ground.Snapshotter, &chainNames{ground.Snapshots, b.o.dates()}, ground.Namespace, nil)
+	snaps := containerdsnapshot.NewSnapshotter(ground.Snapshotter, &chainNames{ground.Snapshots, b.o.dates(), &b.uppers}, ground.Namespace, nil)
 	opt := base.WorkerOpt{
 		ID: id, Root: b.root(), MetadataStore: md,
 		Labels:          map[string]string{wlabel.Executor: "oci", wlabel.Snapshotter: ground.Snapshotter, wlabel.Network: "bridge"},

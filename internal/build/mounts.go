@@ -84,6 +84,9 @@ func (s *step) view(m mount.Mount) (*rootfs.Rootfs, error) {
 		if err != nil {
 			return nil, err
 		}
+		if whole := s.x.b.uppers.of(upperOf(options)); whole != nil {
+			options = whole
+		}
 		v := overlayView(options)
 		if slices.Contains(m.Options, "ro") {
 			v.ReadOnly = true

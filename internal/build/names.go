@@ -16,7 +16,8 @@ import (
 // in other stores layers may stand there that nobody has verified. Here all are.
 type chainNames struct {
 	snapshots.Snapshotter
-	dates string // "": as they are
+	dates string  // "": as they are
+	made  *uppers // is told of writable ones
 }
 
 func chainName(key string) string {
@@ -40,7 +41,11 @@ func (c *chainNames) Usage(ctx context.Context, key string) (snapshots.Usage, er
 }
 
 func (c *chainNames) Mounts(ctx context.Context, key string) ([]mount.Mount, error) {
-	return c.Snapshotter.Mounts(ctx, chainName(key))
+	mounts, err := c.Snapshotter.Mounts(ctx, chainName(key))
+	if err == nil {
+		c.made.note(mounts)
+	}
+	return mounts, err
 }
 
 func (c *chainNames) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
@@ -48,7 +53,11 @@ func (c *chainNames) Prepare(ctx context.Context, key, parent string, opts ...sn
 	if c.dates != "" {
 		opts = append(opts, withLabel(localsnapshot.Dated, c.dates))
 	}
-	return c.Snapshotter.Prepare(ctx, chainName(key), chainName(parent), opts...)
+	mounts, err := c.Snapshotter.Prepare(ctx, chainName(key), chainName(parent), opts...)
+	if err == nil {
+		c.made.note(mounts)
+	}
+	return mounts, err
 }
 
 func (c *chainNames) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
