@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 	registrytypes "github.com/moby/moby/api/types/registry"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"wherry.dev/wherry/internal/ref"
@@ -170,16 +171,24 @@ func keepLayers(ctx context.Context, s *Service, manifest ocispec.Descriptor, ke
 	if err != nil {
 		return err
 	}
-	if len(keys) == len(diffs) {
-		for i, chain := range chains(diffs) {
-			below := ""
-			if i > 0 {
-				below = chainID(diffs[:i])
-			}
-			if err := s.held.alias(ctx, keys[i], chain, below); err != nil {
-				return err
-			}
+	whole := len(keys) == len(diffs)
+	for i, chain := range chains(diffs) {
+		if !whole {
+			break
 		}
+		if keys[i] == chain {
+			continue // a base image's, which the build holds
+		}
+		below := ""
+		if i > 0 {
+			below = chainID(diffs[:i])
+		}
+		if whole, err = s.held.alias(ctx, keys[i], chain, below); err != nil {
+			return err
+		}
+	}
+	if whole {
+		return s.pin(ctx, m.Config.Digest, digest.Digest(chainID(diffs)))
 	}
 	_, err = s.unpack(ctx, manifest, nil)
 	return err
@@ -187,34 +196,34 @@ func keepLayers(ctx context.Context, s *Service, manifest ocispec.Descriptor, ke
 
 // alias gives a committed snapshot one more name, which it keeps when the first one goes. Where it cannot be had so (it stands on another
 // one than the layer does), nothing is done.
-func (s *held) alias(ctx context.Context, key, chain, below string) error {
+func (s *held) alias(ctx context.Context, key, chain, below string) (done bool, err error) {
 	if here, err := s.holdLayer(ctx, chain); here || err != nil {
-		return err
+		return here, err
 	}
 	info, err := s.snaps.Stat(ctx, key)
 	if errdefs.IsNotFound(err) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return fmt.Errorf("look at layer %s: %w", key, err)
+		return false, fmt.Errorf("look at layer %s: %w", key, err)
 	}
 	if other := info.Labels[snapshots.LabelSnapshotRef]; other != "" && other != chain {
 		if _, err := s.snaps.Stat(ctx, other); err == nil {
-			return nil // it has another chain ID too, by other dates in its archive: one more is a layer of its own
+			return false, nil // it has another chain ID too, by other dates in its archive: one more is a layer of its own
 		}
 	}
 	labels := map[string]string{snapshots.LabelSnapshotRef: chain}
 	if _, err := s.snaps.Update(ctx, snapshots.Info{Name: key, Labels: labels}, "labels."+snapshots.LabelSnapshotRef); err != nil {
 		if errdefs.IsNotFound(err) {
-			return nil
+			return false, nil
 		}
-		return fmt.Errorf("name layer %s: %w", chain, err)
+		return false, fmt.Errorf("name layer %s: %w", chain, err)
 	}
 	trial := unpackPrefix + "alias " + chain
 	_, err = s.snaps.Prepare(ctx, trial, below, snapshots.WithLabels(labels))
 	switch {
 	case errdefs.IsAlreadyExists(err):
-		return nil
+		return true, nil
 	case err == nil: // it stands on another one than the layer does
 		err = s.snaps.Remove(ctx, trial)
 	case errdefs.IsNotFound(err): // the layer below has none
@@ -222,9 +231,9 @@ func (s *held) alias(ctx context.Context, key, chain, below string) error {
 	}
 	_, cleared := s.snaps.Update(ctx, snapshots.Info{Name: key}, "labels."+snapshots.LabelSnapshotRef)
 	if err = errors.Join(err, cleared); err != nil {
-		return fmt.Errorf("name layer %s: %w", chain, err)
+		return false, fmt.Errorf("name layer %s: %w", chain, err)
 	}
-	return nil
+	return false, nil
 }
 
 // platformKey is how Built.Layers calls a platform.
