@@ -2,6 +2,7 @@ package buildclient
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -59,7 +60,7 @@ var stepOptions = []string{"add-hosts", "force-network-mode", "ulimit", "shm-siz
 // compared is no reason for a build to fail: it is said where somebody asked.
 func (j *job) recall(ctx context.Context, h *history, succeeded bool) error {
 	if h == nil {
-		return nil
+		return errors.New("only builds whose Dockerfile is on this side can be explained, not those of a tar file or an address")
 	}
 	var before *explain.Record
 	select {

@@ -72,3 +72,15 @@ func csvLine(words []string) string {
 	w.Flush()
 	return strings.TrimSuffix(b.String(), "\n")
 }
+
+// list is a flag that may be given several times.
+type list struct{ values *[]string }
+
+func (l list) Type() string       { return "list" }
+func (l list) String() string     { return "" }
+func (l list) Set(s string) error { *l.values = append(*l.values, s); return nil }
+
+// Append, Replace and GetSlice make it a pflag.SliceValue.
+func (l list) Append(s string) error      { return l.Set(s) }
+func (l list) Replace(all []string) error { *l.values = all; return nil }
+func (l list) GetSlice() []string         { return *l.values }
