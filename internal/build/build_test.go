@@ -356,3 +356,26 @@ func TestWritableSnapshotsAreRemembered(t *testing.T) {
 		t.Errorf("%d are remembered", len(u.by))
 	}
 }
+
+func TestCopiesOfDirectoriesGo(t *testing.T) {
+	layer, below := t.TempDir(), t.TempDir()
+	for _, dir := range []string{"same", "full", "other", "opaque"} {
+		for _, root := range []string{layer, below} {
+			if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := errors.Join(os.WriteFile(filepath.Join(layer, "full", "x"), nil, 0o644), os.Chmod(filepath.Join(layer, "other"), 0o700),
+		unix.Lsetxattr(filepath.Join(layer, "opaque"), "trusted.overlay.opaque", []byte("y"), 0), os.Mkdir(filepath.Join(layer, "new"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	for name, stays := range map[string]bool{"same": false, "full": true, "other": true, "opaque": true, "new": true} {
+		if err := removeCopy(layer, []string{below}, "/"+name); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Lstat(filepath.Join(layer, name)); (err == nil) != stays {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

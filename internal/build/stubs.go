@@ -36,29 +36,76 @@ func (s *step) sweepStubs(layers []string) {
 	}
 	// The deepest first.
 	slices.SortFunc(missing, func(a, b string) int { return strings.Count(b, "/") - strings.Count(a, "/") })
-	upper := s.root.Upper
+	upper, lower := s.root.Upper, s.root.Lower
 	s.onUndo(func(context.Context) error {
 		var errs []error
 		for _, at := range missing {
 			errs = append(errs, removeStub(upper, at))
 		}
+		for _, at := range missing {
+			for dir := path.Dir(at); dir != "/"; dir = path.Dir(dir) {
+				errs = append(errs, removeCopy(upper, lower, dir))
+			}
+		}
 		return errors.Join(errs...)
 	})
 }
 
-// removeStub removes an empty file or directory of a layer, and gives the directory above its times back.
-func removeStub(layer, name string) error {
+// removeCopy removes a directory that is in a layer only because there was the place of a mount in it: an empty one that is as it is below.
+func removeCopy(layer string, lower []string, name string) error {
+	above, err := openBeneath(layer, path.Dir(name))
+	if err != nil {
+		return nil //nolint:nilerr // it is not in this layer
+	}
+	defer above.Close()
+	base := path.Base(name)
+	var here, was, times unix.Stat_t
+	if unix.Fstatat(int(above.Fd()), base, &here, unix.AT_SYMLINK_NOFOLLOW) != nil || here.Mode&unix.S_IFMT != unix.S_IFDIR || unix.Fstat(int(above.Fd()), &times) != nil {
+		return nil
+	}
+	below, err := container.OpenBelow(lower, name)
+	if err != nil {
+		return nil //nolint:nilerr // the step has made it
+	}
+	defer below.Close()
+	if unix.Fstat(int(below.Fd()), &was) != nil || was.Mode != here.Mode || was.Uid != here.Uid || was.Gid != here.Gid || hides(above, base) {
+		return nil
+	}
+	if err := unix.Unlinkat(int(above.Fd()), base, unix.AT_REMOVEDIR); err != nil {
+		return nil //nolint:nilerr // there is something in it
+	}
+	return unix.UtimesNanoAt(int(above.Fd()), ".", []unix.Timespec{times.Atim, times.Mtim}, 0)
+}
+
+// hides says that a directory hides what is below it.
+func hides(in *os.File, name string) bool {
+	n, err := unix.Lgetxattr(fmt.Sprintf("/proc/self/fd/%d/%s", in.Fd(), name), "trusted.overlay.opaque", nil)
+	return err == nil && n > 0
+}
+
+// openBeneath opens a directory of a layer, through no link.
+func openBeneath(layer, name string) (*os.File, error) {
 	root, err := os.OpenFile(layer, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer root.Close()
-	fd, err := unix.Openat2(int(root.Fd()), path.Join(".", path.Dir(name)), &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
+	fd, err := unix.Openat2(int(root.Fd()), path.Join(".", name), &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// removeStub removes an empty file or directory of a layer, and gives the directory above its times back.
+func removeStub(layer, name string) error {
+	dir, err := openBeneath(layer, path.Dir(name))
 	if err != nil {
 		return nil //nolint:nilerr // it is not in this layer, or the step has put something else there
 	}
-	defer unix.Close(fd)
+	defer dir.Close()
+	fd := int(dir.Fd())
 	var st, above unix.Stat_t
 	base := path.Base(name)
 	if unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || unix.Fstat(fd, &above) != nil {

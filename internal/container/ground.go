@@ -63,3 +63,6 @@ func Exists(layers []string, name string) bool {
 	}
 	return !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR)
 }
+
+// OpenBelow opens a directory of layers, topmost first, as overlay would show it.
+func OpenBelow(layers []string, name string) (*os.File, error) { return lookup(layers, name) }

@@ -25,8 +25,25 @@ func Compare(ctx context.Context, want, have *Reader) (difference string, err er
 	return c.directory(ctx, "", w, h)
 }
 
+// CompareFiles is Compare for an image of a directory that files were written to: dates differ from those of the tar that was made of it,
+// and there may be empty directories that are as they are below, which no tar speaks of.
+func CompareFiles(ctx context.Context, want, have *Reader) (difference string, err error) {
+	c := comparison{want: want, have: have, loose: true, links: map[uint64]uint64{}, a: make([]byte, 128<<10), b: make([]byte, 128<<10)}
+	w, err := want.Root()
+	if err != nil {
+		return "", err
+	}
+	h, err := have.Root()
+	if err != nil {
+		return "", err
+	}
+	return c.directory(ctx, "", w, h)
+}
+
 type comparison struct {
 	want, have *Reader
+	loose      bool
+	opaque     bool              // of the directory that is compared next
 	links      map[uint64]uint64 // inodes of want that have several names, with have's
 	a, b       []byte
 }
@@ -56,6 +73,14 @@ func (c *comparison) directory(ctx context.Context, at string, w, h *Node) (stri
 	if err != nil {
 		return "", err
 	}
+	if c.loose {
+		if c.opaque { // what hides all that is below need not hide each of it
+			want, have, c.opaque = named(c.want, want), named(c.have, have), false
+		}
+		if have, err = c.told(want, have); err != nil {
+			return "", err
+		}
+	}
 	if !slices.EqualFunc(want, have, func(a, b listed) bool { return a.name == b.name }) {
 		return fmt.Sprintf("%s/: other names", at), nil
 	}
@@ -70,6 +95,60 @@ func (c *comparison) directory(ctx context.Context, at string, w, h *Node) (stri
 	return "", nil
 }
 
+const opaque = "trusted.overlay.opaque"
+
+func isOpaque(n *Node) bool {
+	return slices.ContainsFunc(n.Xattrs, func(x Xattr) bool { return x.Name == opaque })
+}
+
+// named leaves whiteouts out of a directory's list.
+func named(r *Reader, list []listed) []listed {
+	return slices.DeleteFunc(slices.Clone(list), func(l listed) bool {
+		n, err := r.Node(l.number)
+		return err == nil && isWhiteout(n)
+	})
+}
+
+func isWhiteout(n *Node) bool { return n.Mode&0o170000 == 0o020000 && n.Rdev == 0 }
+
+// withoutOpaque leaves out what overlay writes on each new directory, whether there is anything below to be hidden or not.
+func withoutOpaque(list []Xattr) []Xattr {
+	return slices.DeleteFunc(slices.Clone(list), func(x Xattr) bool { return x.Name == opaque })
+}
+
+// told leaves out empty directories that the other image lacks.
+func (c *comparison) told(want, have []listed) ([]listed, error) {
+	names := make(map[string]bool, len(want))
+	for _, w := range want {
+		names[w.name] = true
+	}
+	var out []listed
+	for _, h := range have {
+		if !names[h.name] {
+			n, err := c.have.Node(h.number)
+			if err != nil {
+				return nil, err
+			}
+			if empty, err := c.isEmpty(n); empty || err != nil {
+				if err != nil {
+					return nil, err
+				}
+				continue
+			}
+		}
+		out = append(out, h)
+	}
+	return out, nil
+}
+
+func (c *comparison) isEmpty(n *Node) (bool, error) {
+	if !n.IsDir() {
+		return false, nil
+	}
+	list, err := c.have.listed(n)
+	return len(list) == 0, err
+}
+
 func (c *comparison) entry(ctx context.Context, at string, want, have uint64) (string, error) {
 	w, err := c.want.Node(want)
 	if err != nil {
@@ -78,6 +157,14 @@ func (c *comparison) entry(ctx context.Context, at string, want, have uint64) (s
 	h, err := c.have.Node(have)
 	if err != nil {
 		return "", err
+	}
+	if c.loose {
+		c.opaque = isOpaque(w) || isOpaque(h)
+		h.Sec, h.Nsec = w.Sec, w.Nsec
+		w.Xattrs, h.Xattrs = withoutOpaque(w.Xattrs), withoutOpaque(h.Xattrs)
+		if w.IsDir() || isWhiteout(w) { // a link more for each empty directory; whiteouts share an inode
+			h.Links = w.Links
+		}
 	}
 	if what := attributes(w, h); what != "" {
 		return at + ": " + what, nil

@@ -24,7 +24,7 @@ func (w *Writer) Finish() (size int64, err error) {
 			return 0, err
 		}
 	}
-	super := l.super(w.uuid)
+	super := l.super(w.uuid, w.maker)
 	if _, err := w.out.f.WriteAt(super, 0); err != nil {
 		return 0, err
 	}
@@ -325,7 +325,7 @@ func (l *layout) encode(ino Ino, i *inode, b []byte) []byte {
 }
 
 // super is the first page.
-func (l *layout) super(uuid [16]byte) []byte {
+func (l *layout) super(uuid [16]byte, maker string) []byte {
 	first := make([]byte, page)
 	b := first[superAt:]
 	le := binary.LittleEndian
@@ -337,7 +337,7 @@ func (l *layout) super(uuid [16]byte) []byte {
 	le.PutUint32(b[36:], uint32(l.out.at>>l.bits))
 	le.PutUint32(b[40:], uint32(l.meta>>l.bits))
 	copy(b[48:64], uuid[:])
-	copy(b[makerAt:makerAt+makerSize-1], Maker)
+	copy(b[makerAt:makerAt+makerSize-1], maker)
 	le.PutUint32(b[4:], checksum(first, l.bits))
 	return first
 }

@@ -1,6 +1,7 @@
 package erofs
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ type Options struct {
 	BlockBits uint8    // blocks of 1<<BlockBits bytes, 9 to 12; 0: 9, which wastes little on small files
 	Kept      int64    // how many bytes of names and inodes may be kept in memory; 0: 160 MiB, which is more than a million files
 	UUID      [16]byte // the file system's; zero: a random one, since overlays tell layers apart by it
+	Maker     string   // who says that it wrote the image, 15 bytes at most; "": Maker, whose order of files follows from a tar
 }
 
 // Writer makes an image. After an error, which every later call returns too, the file is of no use.
@@ -20,6 +22,7 @@ type Writer struct {
 	out     *out
 	bits    uint8
 	uuid    [16]byte
+	maker   string
 	most    int64  // bytes that the tree may take
 	current Ino    // the file whose data is awaited
 	left    uint64 // bytes of it
@@ -40,7 +43,7 @@ func NewWriter(f io.WriterAt, o Options) *Writer {
 		_, _ = rand.Read(o.UUID[:])
 		o.UUID[6], o.UUID[8] = o.UUID[6]&0x0f|0x40, o.UUID[8]&0x3f|0x80
 	}
-	return &Writer{tree: newTree(inode{mode: typeDir | 0o755, links: 1}), out: newOut(f), bits: o.BlockBits, uuid: o.UUID, most: o.Kept}
+	return &Writer{tree: newTree(inode{mode: typeDir | 0o755, links: 1}), out: newOut(f), bits: o.BlockBits, uuid: o.UUID, maker: cmp.Or(o.Maker, Maker), most: o.Kept}
 }
 
 // Root is the root directory.

@@ -69,13 +69,35 @@ func (s *Snapshotter) finish(ctx context.Context, id string, info snapshots.Info
 		}
 	}
 	if directory {
-		usage, err = keepDirectory(ctx, s.mounts, dir, info)
+		if err = strip(ctx, s, dir, info); err == nil {
+			usage, err = keepDirectory(ctx, s.mounts, dir, info)
+		}
 		return usage, false, err
 	}
 	if err = checkImage(file); err == nil {
 		usage, err = fileUsage(file)
 	}
 	return usage, false, err
+}
+
+// strip takes overlay's notes out of changes that stay a directory.
+func strip(ctx context.Context, s *Snapshotter, dir string, info snapshots.Info) error {
+	if unpacking(info) {
+		return nil
+	}
+	var snap storage.Snapshot
+	err := s.ms.WithTransaction(ctx, false, func(ctx context.Context) (err error) {
+		snap, err = storage.GetSnapshot(ctx, info.Name)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	lower, err := s.places(snap.ParentIDs)
+	if err != nil {
+		return err
+	}
+	return stripNotes(ctx, dir, lower)
 }
 
 // keepDirectory measures changes that stay a directory. Those of one who unpacks are on the disk.
@@ -113,6 +135,9 @@ func checkImage(path string) error {
 	return err
 }
 
+// ofDirectory is the maker of images of directories: they have the files that a tar would make, in another order.
+const ofDirectory = erofs.Maker + "-dir"
+
 // convert writes a snapshot's changes into an image: data → sync → rename.
 func (s *Snapshotter) convert(ctx context.Context, id string) (err error) {
 	next := s.dir(id, layerFile+".new")
@@ -132,7 +157,7 @@ func (s *Snapshotter) convert(ctx context.Context, id string) (err error) {
 	}
 	defer changes.Close()
 	out := NewFile(f)
-	w := erofs.NewWriter(out, erofs.Options{Kept: s.kept})
+	w := erofs.NewWriter(out, erofs.Options{Kept: s.kept, Maker: ofDirectory})
 	if err := fromDirectory(ctx, w, changes); err != nil {
 		return err
 	}

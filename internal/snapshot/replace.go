@@ -58,7 +58,11 @@ func SameFiles(ctx context.Context, image, want *os.File) (bool, error) {
 	if err != nil || r.Maker == w.Maker {
 		return false, err
 	}
-	differs, err := erofs.Compare(ctx, w, r)
+	compare := erofs.Compare
+	if r.Maker == ofDirectory {
+		compare = erofs.CompareFiles
+	}
+	differs, err := compare(ctx, w, r)
 	return err == nil && differs == "", err
 }
 
