@@ -169,6 +169,7 @@ func inputs(before, now []Input) string {
 			what = fmt.Sprintf("%s (line %d)", what, in.Line)
 		}
 		switch {
+		case old == nil && in.Kind == KindImage: // it was not told of
 		case old == nil:
 			return what + " is new: " + shown(in.Value)
 		case old.Value != in.Value:
@@ -176,7 +177,7 @@ func inputs(before, now []Input) string {
 		}
 	}
 	for _, old := range before {
-		if find(now, old) == nil {
+		if find(now, old) == nil && old.Kind != KindImage {
 			return strings.TrimSpace(string(old.Kind)+" "+old.Name) + " is gone; it was " + shown(old.Value)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
@@ -102,6 +103,10 @@ func (r *reader) stage(i int, st *instructions.Stage, of int) {
 				s.values[in.Name] = v
 			}
 		}
+	}
+	if named, err := reference.ParseNormalizedNamed(base); err == nil && first.Base == "" {
+		first.Image = reference.TagNameOnly(named).String()
+		first.Image, _, _ = strings.Cut(first.Image, "@")
 	}
 	first.Inputs = r.mentioned(st.BaseName, r.global)
 	r.steps = append(r.steps, first)

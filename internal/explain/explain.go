@@ -25,6 +25,7 @@ type Step struct {
 	Text  string // as the Dockerfile has it
 
 	Base    string   `json:",omitempty"` // the stage that FROM continues
+	Image   string   `json:",omitempty"` // or the image, by its whole name
 	From    []string `json:",omitempty"` // stages and contexts that it takes files of; "" is the context
 	Sources []string `json:",omitempty"` // what it takes of contexts
 	Inputs  []Input  `json:",omitempty"`

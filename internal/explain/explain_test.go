@@ -154,6 +154,30 @@ RAN     [stage-1 1/1] COPY --from=build /out /out  (1.0 s)
 }
 
 // TestAlign: instructions that a base image brings stand before the Dockerfile's own, and count.
+// TestSharedNames: a base image that several builds use at once has the name that it has in one of them.
+func TestSharedNames(t *testing.T) {
+	b := Build{Dockerfile: []byte("FROM x AS a\nRUN a\nFROM a\nRUN b\n")}
+	record := func(from string) (*Record, []Seen) {
+		steps, err := b.Steps(Seal(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := []Seen{{Name: "[other 1/9] FROM docker.io/library/x:latest@sha256:" + from}, {Name: "[a 2/2] RUN a"}, {Name: "[stage-1 1/1] RUN b", Cached: true}}
+		r := &Record{Steps: steps}
+		r.SetImages(seen)
+		return r, seen
+	}
+	before, _ := record("1")
+	now, seen := record("2")
+	var out strings.Builder
+	if err := Compare(before, now).Report(&out, seen); err != nil {
+		t.Fatal(err)
+	}
+	if want := "RAN     [a 2/2] RUN a\n        image x was \"sha256:1\", is \"sha256:2\"\nCACHED  [stage-1 1/1] RUN b\n"; out.String() != want {
+		t.Errorf("%s", &out)
+	}
+}
+
 func TestAlign(t *testing.T) {
 	b := Build{Dockerfile: []byte("FROM x\nRUN a\nCOPY b /\n")}
 	steps, err := b.Steps(Seal(nil))

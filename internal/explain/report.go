@@ -69,6 +69,9 @@ func (c *Comparison) outcomes(seen []Seen) []*outcome {
 		if alone {
 			p.stage = ""
 		}
+		if !slices.ContainsFunc(c.Now.Steps, func(s Step) bool { return s.Stage == p.stage }) {
+			continue // it is another build's, too, and has the name that it has there
+		}
 		i := slices.IndexFunc(list, func(o *outcome) bool { return o.platform == p.platform && o.stage == p.stage && o.index == p.index })
 		if i < 0 {
 			i = len(list)
@@ -282,24 +285,29 @@ func (s Seen) digest() string {
 	return "sha256:" + strings.TrimSpace(digest)
 }
 
-// SetImages adds to FROM steps the digests that their names tell.
+// SetImages adds to FROM steps the digests of their images, which BuildKit's names of steps tell. Builds that do the same thing at the same time
+// share it and its name, so the stage in such a name may be another build's: the image alone counts.
 func (r *Record) SetImages(seen []Seen) {
-	c := Comparison{Now: r}
 	for _, v := range seen {
-		if context, _, ok := strings.Cut(strings.TrimPrefix(v.Name, "[context "), "] load metadata"); ok && v.digest() != "" {
-			r.setContext(context, v.digest())
+		digest := v.digest()
+		if digest == "" {
 			continue
 		}
-		p, ok := parse(v.Name)
-		if !ok || p.index != 1 || v.digest() == "" {
-			continue
+		if context, _, ok := strings.Cut(strings.TrimPrefix(v.Name, "[context "), "] load metadata"); ok {
+			r.setContext(context, digest)
+		} else if _, from, ok := strings.Cut(v.Name, "] FROM "); ok {
+			name, _, _ := strings.Cut(from, "@")
+			r.setImage(name, digest)
 		}
-		if len(r.Steps) > 0 && r.Steps[0].Stage == "" {
-			p.stage = ""
-		}
-		if s := c.step(p); s != nil {
-			name := strings.TrimSpace(p.platform + " " + s.image())
-			s.Inputs = append(s.Inputs, Input{Kind: KindImage, Name: name, Value: v.digest()})
+	}
+}
+
+func (r *Record) setImage(name, digest string) {
+	for i := range r.Steps {
+		s := &r.Steps[i]
+		in := Input{Kind: KindImage, Name: s.image(), Value: digest}
+		if s.Index == 1 && s.Image == name && !slices.Contains(s.Inputs, in) {
+			s.Inputs = append(s.Inputs, in)
 		}
 	}
 }
