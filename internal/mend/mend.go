@@ -182,7 +182,7 @@ func attributes(want, have *unix.Stat_t) string {
 		return fmt.Sprintf("of %d:%d, not %d:%d", have.Uid, have.Gid, want.Uid, want.Gid)
 	case regular && want.Size != have.Size:
 		return fmt.Sprintf("of %d bytes, not %d", have.Size, want.Size)
-	case regular && want.Nlink != have.Nlink:
+	case regular && want.Nlink > have.Nlink: // more lie elsewhere: layers of one build share files
 		return fmt.Sprintf("a file of %d names, not %d", have.Nlink, want.Nlink)
 	}
 	return ""
