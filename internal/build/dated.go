@@ -6,6 +6,7 @@ import (
 
 	"github.com/moby/buildkit/exporter"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	"github.com/moby/buildkit/session"
 )
 
 // datedExporter has an exporter of archives make the images that the store would have: of the same date, and with layers as they are kept.
@@ -16,17 +17,9 @@ type datedExporter struct {
 
 // Resolve reads the attributes.
 func (e *datedExporter) Resolve(ctx context.Context, id int, attrs map[string]string) (exporter.ExporterInstance, error) {
-	if _, ok := attrs[string(exptypes.OptKeyLayerCompression)]; !ok {
-		if attrs = maps.Clone(attrs); attrs == nil {
-			attrs = map[string]string{}
-		}
-		attrs[string(exptypes.OptKeyLayerCompression)] = "uncompressed"
-	}
+	attrs, ours := packed(attrs)
 	inner, err := e.Exporter.Resolve(ctx, id, attrs)
-	if _, said := attrs[string(exptypes.OptKeySourceDateEpoch)]; err != nil || said || e.b.o.dates() == "" {
-		return inner, err
-	}
-	return &datedOutcome{ExporterInstance: inner, e: e, id: id, attrs: attrs}, nil
+	return &datedOutcome{ExporterInstance: inner, e: e, id: id, attrs: attrs, pack: ours}, err
 }
 
 // datedOutcome is one result on its way into an archive.
@@ -35,10 +28,19 @@ type datedOutcome struct {
 	e     *datedExporter
 	id    int
 	attrs map[string]string
+	pack  bool
 }
 
 // Export writes it.
 func (o *datedOutcome) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
+	if o.pack {
+		if err := pack(ctx, src, session.NewGroup(info.SessionID)); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	if _, said := o.attrs[string(exptypes.OptKeySourceDateEpoch)]; said || o.e.b.o.dates() == "" {
+		return o.ExporterInstance.Export(ctx, src, info)
+	}
 	attrs := maps.Clone(o.attrs)
 	attrs[string(exptypes.OptKeySourceDateEpoch)] = madeAt(src)
 	inner, err := o.e.Exporter.Resolve(ctx, o.id, attrs)

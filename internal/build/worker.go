@@ -79,6 +79,7 @@ type outcome struct {
 	asked bool // the name is what the Dockerfile's frontend says
 	push  bool
 	store bool
+	pack  bool
 }
 
 // own are attributes that are seen to here.
@@ -133,9 +134,7 @@ func (e *storeExporter) Resolve(ctx context.Context, id int, attrs map[string]st
 			delete(attrs, string(exptypes.OptKeyName))
 		}
 	}
-	if _, ok := attrs[string(exptypes.OptKeyLayerCompression)]; !ok && !o.push {
-		attrs[string(exptypes.OptKeyLayerCompression)] = "uncompressed" // it stays here: nothing is gained by a compression
-	}
+	attrs, o.pack = packed(attrs)
 	inner, err := e.Exporter.Resolve(ctx, id, attrs)
 	o.ExporterInstance, o.id, o.attrs = inner, id, attrs
 	return o, err
@@ -161,6 +160,11 @@ func fullNames(list string) ([]string, error) {
 func (o *outcome) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (_ map[string]string, _ exporter.FinalizeFunc, _ exporter.DescriptorReference, err error) {
 	if err := extract(ctx, src, session.NewGroup(info.SessionID)); err != nil {
 		return nil, nil, nil, err
+	}
+	if o.pack {
+		if err := pack(ctx, src, session.NewGroup(info.SessionID)); err != nil {
+			return nil, nil, nil, err
+		}
 	}
 	inner := o.ExporterInstance
 	if _, said := o.attrs[string(exptypes.OptKeySourceDateEpoch)]; !said && o.e.w.b.o.dates() != "" {
