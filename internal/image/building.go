@@ -19,6 +19,7 @@ import (
 
 	"wherry.dev/wherry/internal/ref"
 	"wherry.dev/wherry/internal/registry"
+	"wherry.dev/wherry/internal/snapshot"
 )
 
 // Ground is what builds stand on: the store below the images, which the build cache shares.
@@ -206,6 +207,9 @@ func (s *held) alias(ctx context.Context, key, chain, below string) (done bool, 
 	}
 	if err != nil {
 		return false, fmt.Errorf("look at layer %s: %w", key, err)
+	}
+	if info.Labels[snapshot.Replaces] != "" {
+		return false, nil // what lies there is more than the archive has
 	}
 	if other := info.Labels[snapshots.LabelSnapshotRef]; other != "" && other != chain {
 		if _, err := s.snaps.Stat(ctx, other); err == nil {

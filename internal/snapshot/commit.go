@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -32,9 +33,19 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 	if info.Kind != snapshots.KindActive {
 		return fmt.Errorf("snapshot %s is not one that is written to: %w", key, errdefs.ErrFailedPrecondition)
 	}
-	usage, directory, err := s.finish(ctx, id, info)
+	usage, directory, replaces, err := s.finish(ctx, id, info)
 	if err != nil {
 		return fmt.Errorf("commit snapshot %s: %w", key, err)
+	}
+	if replaces {
+		opts = append(opts, func(info *snapshots.Info) error {
+			info.Labels = maps.Clone(info.Labels)
+			if info.Labels == nil {
+				info.Labels = map[string]string{}
+			}
+			info.Labels[Replaces] = "yes"
+			return nil
+		})
 	}
 	err = s.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
 		_, err := storage.CommitActive(ctx, key, name, usage, opts...)
@@ -49,35 +60,36 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 	return nil
 }
 
-// finish sees to it that a snapshot's files are whole and on the disk. directory says that they have become an image since.
-func (s *Snapshotter) finish(ctx context.Context, id string, info snapshots.Info) (usage snapshots.Usage, directory bool, err error) {
+// finish sees to it that a snapshot's files are whole and on the disk. directory says that they have become an image since; replaces, what the
+// label of this name says.
+func (s *Snapshotter) finish(ctx context.Context, id string, info snapshots.Info) (usage snapshots.Usage, directory, replaces bool, err error) {
 	file, dir := s.dir(id, layerFile), s.dir(id, "fs")
 	_, err = os.Lstat(dir)
-	many := false
+	var seen settled
 	if directory = err == nil; directory {
-		if many, err = settle(ctx, dir, info); err != nil {
-			return usage, true, err
+		if seen, err = settle(ctx, dir, info); err != nil {
+			return usage, true, false, err
 		}
 	}
-	if directory && !many && formatOf(info, s.format) == EROFS {
+	if directory && !seen.many && formatOf(info, s.format) == EROFS {
 		if err = s.convert(ctx, id); err == nil {
 			usage, err = fileUsage(file)
-			return usage, true, err
+			return usage, true, seen.replaces, err
 		}
 		if !errors.Is(err, ErrTooMany) {
-			return usage, false, err
+			return usage, false, false, err
 		}
 	}
 	if directory {
 		if err = strip(ctx, s, dir, info); err == nil {
 			usage, err = keepDirectory(ctx, s.mounts, dir, info)
 		}
-		return usage, false, err
+		return usage, false, seen.replaces, err
 	}
 	if err = checkImage(file); err == nil {
 		usage, err = fileUsage(file)
 	}
-	return usage, false, err
+	return usage, false, false, err
 }
 
 // strip takes overlay's notes out of changes that stay a directory.

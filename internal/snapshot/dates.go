@@ -25,24 +25,32 @@ const (
 	manyBytes = 8 << 20
 )
 
-// settle gives files that are younger than the snapshot the date that its label names. many says that the changes may stay a directory, and are
-// to.
-func settle(ctx context.Context, dir string, info snapshots.Info) (many bool, err error) {
+// Replaces labels a layer with a directory that takes the place of one below: its archive has what differs there, the layer has all of it.
+const Replaces = "containerd.io/snapshot/wherry.replaces"
+
+// settled is what was seen of a snapshot's changes.
+type settled struct {
+	many     bool // they may stay a directory, and are to
+	replaces bool // see Replaces
+}
+
+// settle gives files that are younger than the snapshot the date that its label names.
+func settle(ctx context.Context, dir string, info snapshots.Info) (seen settled, err error) {
 	text, dated := info.Labels[Dated]
 	_, may := info.Labels[MayStayDirectory]
 	if !dated && !may {
-		return false, nil
+		return seen, nil
 	}
 	at, began := int64(0), int64(math.MaxInt64)
 	if dated {
 		if at, err = strconv.ParseInt(text, 10, 64); err != nil {
-			return false, fmt.Errorf("label %s: %w", Dated, err)
+			return seen, fmt.Errorf("label %s: %w", Dated, err)
 		}
 		began = info.Created.Add(-time.Second).Unix() // the clock of files is a tick behind
 	}
 	top, err := os.OpenFile(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
-		return false, err
+		return seen, err
 	}
 	defer top.Close()
 	date := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: at}}
@@ -50,6 +58,7 @@ func settle(ctx context.Context, dir string, info snapshots.Info) (many bool, er
 	err = archive.Walk(ctx, top, archive.WalkOptions{OneMount: true}, func(e *archive.Entry) (bool, error) {
 		names++
 		bytes += e.Stat.Blocks * 512
+		seen.replaces = seen.replaces || e.IsDir() && isOpaque(e)
 		if e.Stat.Mtim.Sec < began {
 			return e.IsDir(), nil
 		}
@@ -59,12 +68,28 @@ func settle(ctx context.Context, dir string, info snapshots.Info) (many bool, er
 		return e.IsDir(), nil
 	})
 	if err != nil {
-		return false, err
+		return seen, err
 	}
-	many = may && (names > manyNames || bytes > manyBytes)
+	seen.many = may && (names > manyNames || bytes > manyBytes)
 	var st unix.Stat_t
 	if err := unix.Fstat(int(top.Fd()), &st); err != nil || st.Mtim.Sec < began {
-		return many, err
+		return seen, err
 	}
-	return many, unix.UtimesNanoAt(int(top.Fd()), ".", date, 0)
+	return seen, unix.UtimesNanoAt(int(top.Fd()), ".", date, 0)
+}
+
+// isOpaque says that a directory hides one below, in the words of either kind of overlay (overlayfs.rst).
+func isOpaque(e *archive.Entry) bool {
+	f, err := archive.OpenBelow(e.Dir, e.Name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	var value [1]byte
+	for _, name := range []string{"trusted.overlay.opaque", "user.overlay.opaque"} {
+		if n, err := unix.Fgetxattr(int(f.Fd()), name, value[:]); err == nil && n == 1 && value[0] == 'y' {
+			return true
+		}
+	}
+	return false
 }
