@@ -65,9 +65,14 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 func (s *Snapshotter) finish(ctx context.Context, id string, info snapshots.Info) (usage snapshots.Usage, directory, replaces bool, err error) {
 	file, dir := s.dir(id, layerFile), s.dir(id, "fs")
 	_, err = os.Lstat(dir)
+	directory = err == nil
 	var seen settled
-	if directory = err == nil; directory {
-		if seen, err = settle(ctx, dir, info); err != nil {
+	var lower []string
+	if directory && !unpacking(info) {
+		if lower, err = layersBelow(ctx, s, info); err == nil {
+			seen, err = settle(ctx, dir, lower, info)
+		}
+		if err != nil {
 			return usage, true, false, err
 		}
 	}
@@ -81,7 +86,11 @@ func (s *Snapshotter) finish(ctx context.Context, id string, info snapshots.Info
 		}
 	}
 	if directory {
-		if err = strip(ctx, s, dir, info); err == nil {
+		err = nil
+		if !unpacking(info) {
+			err = stripNotes(ctx, dir, lower)
+		}
+		if err == nil {
 			usage, err = keepDirectory(ctx, s.mounts, dir, info)
 		}
 		return usage, false, seen.replaces, err
@@ -92,24 +101,17 @@ func (s *Snapshotter) finish(ctx context.Context, id string, info snapshots.Info
 	return usage, false, false, err
 }
 
-// strip takes overlay's notes out of changes that stay a directory.
-func strip(ctx context.Context, s *Snapshotter, dir string, info snapshots.Info) error {
-	if unpacking(info) {
-		return nil
-	}
+// layersBelow are those that a snapshot stands on.
+func layersBelow(ctx context.Context, s *Snapshotter, info snapshots.Info) ([]string, error) {
 	var snap storage.Snapshot
 	err := s.ms.WithTransaction(ctx, false, func(ctx context.Context) (err error) {
 		snap, err = storage.GetSnapshot(ctx, info.Name)
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	lower, err := s.places(snap.ParentIDs)
-	if err != nil {
-		return err
-	}
-	return stripNotes(ctx, dir, lower)
+	return s.places(snap.ParentIDs)
 }
 
 // keepDirectory measures changes that stay a directory. Those of one who unpacks are on the disk.

@@ -25,7 +25,8 @@ const (
 	manyBytes = 8 << 20
 )
 
-// Replaces labels a layer with a directory that takes the place of one below: its archive has what differs there, the layer has all of it.
+// Replaces labels a layer with files that are just as they are below, or a directory in the place of one below: who makes its archive leaves out what
+// does not differ, the layer has all of it.
 const Replaces = "containerd.io/snapshot/wherry.replaces"
 
 // settled is what was seen of a snapshot's changes.
@@ -35,7 +36,7 @@ type settled struct {
 }
 
 // settle gives files that are younger than the snapshot the date that its label names.
-func settle(ctx context.Context, dir string, info snapshots.Info) (seen settled, err error) {
+func settle(ctx context.Context, dir string, lower []string, info snapshots.Info) (seen settled, err error) {
 	text, dated := info.Labels[Dated]
 	_, may := info.Labels[MayStayDirectory]
 	if !dated && !may {
@@ -53,13 +54,25 @@ func settle(ctx context.Context, dir string, info snapshots.Info) (seen settled,
 		return seen, err
 	}
 	defer top.Close()
+	var below notes
+	defer below.close()
+	if err := below.openAll(lower); err != nil {
+		return seen, err
+	}
 	date := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: at}}
 	names, bytes := 0, int64(0)
 	err = archive.Walk(ctx, top, archive.WalkOptions{OneMount: true}, func(e *archive.Entry) (bool, error) {
 		names++
 		bytes += e.Stat.Blocks * 512
-		seen.replaces = seen.replaces || e.IsDir() && isOpaque(e)
-		if e.Stat.Mtim.Sec < began {
+		young := e.Stat.Mtim.Sec >= began
+		was := e.Stat
+		if young {
+			was.Mtim = unix.Timespec{Sec: at}
+		}
+		if !seen.replaces {
+			seen.replaces = e.IsDir() && isOpaque(e) || !e.IsDir() && below.has(e.Path, &was)
+		}
+		if !young {
 			return e.IsDir(), nil
 		}
 		if err := unix.UtimesNanoAt(int(e.Dir.Fd()), e.Name, date, unix.AT_SYMLINK_NOFOLLOW); err != nil {

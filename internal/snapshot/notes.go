@@ -17,12 +17,8 @@ import (
 func stripNotes(ctx context.Context, dir string, lower []string) error {
 	var n notes
 	defer n.close()
-	for _, path := range append([]string{dir}, lower...) {
-		f, err := os.OpenFile(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-		if err != nil {
-			return err
-		}
-		n.open = append(n.open, f)
+	if err := n.openAll(append([]string{dir}, lower...)); err != nil {
+		return err
 	}
 	if err := n.strip(n.open[0], ".", "."); err != nil {
 		return err
@@ -34,6 +30,33 @@ func stripNotes(ctx context.Context, dir string, lower []string) error {
 
 // notes are the layer and those below it.
 type notes struct{ open []*os.File }
+
+func (n *notes) openAll(paths []string) error {
+	for _, path := range paths {
+		f, err := os.OpenFile(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			return err
+		}
+		n.open = append(n.open, f)
+	}
+	return nil
+}
+
+// has says that a file of the layers, which are those below alone here, looks like this one. What it contains is not looked at.
+func (n *notes) has(path string, st *unix.Stat_t) bool {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
+	for _, f := range n.open {
+		fd, err := unix.Openat2(int(f.Fd()), path, &how)
+		if err != nil {
+			continue
+		}
+		var was unix.Stat_t
+		err = unix.Fstat(fd, &was)
+		_ = unix.Close(fd)
+		return err == nil && was.Mode == st.Mode && was.Uid == st.Uid && was.Gid == st.Gid && was.Size == st.Size && was.Rdev == st.Rdev && was.Mtim == st.Mtim
+	}
+	return false
+}
 
 func (n *notes) close() {
 	for _, f := range n.open {
