@@ -61,18 +61,15 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 		}
 	}, func(r *Record) { tellEnd(s, r, exit) })
 	c.answerExit(exited(r))
-	deleted := false
 	if t != nil {
-		err := t.Delete(ctx)
-		deleted = err == nil
-		s.log(err)
+		s.log(t.Delete(ctx))
 	}
 	s.log(removeSharedMemory(s.o.sharedMemory(c.id)))
 	switch {
 	case next == Restarting:
 		l.restartAfter(ctx, wait)
 	case r.HostConfig.AutoRemove && !c.isKept():
-		s.log(l.removeNow(ctx, RemoveOptions{Volumes: true, ended: deleted}))
+		s.log(l.removeNow(ctx, RemoveOptions{Volumes: true}))
 	}
 }
 

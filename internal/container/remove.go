@@ -17,11 +17,7 @@ import (
 )
 
 // RemoveOptions: Volumes also removes anonymous volumes.
-type RemoveOptions struct {
-	Force, Volumes bool
-	// ended: the task has just been deleted, its shim saw the last process of the group go.
-	ended bool
-}
+type RemoveOptions struct{ Force, Volumes bool }
 
 // Remove takes a container away with all it has. Force ends it first.
 func (s *Service) Remove(ctx context.Context, id string, o RemoveOptions) error {
@@ -117,10 +113,8 @@ func (l life) removeNow(ctx context.Context, o RemoveOptions) error {
 // takeApart gives back what the container has: processes, network, volumes, files, image, ids, in this order.
 func (l life) takeApart(ctx context.Context, r *Record, o RemoveOptions) error {
 	c, s := l.c, l.s
-	if !o.ended {
-		if err := l.endLeftovers(ctx, r); err != nil {
-			return err
-		}
+	if err := l.endLeftovers(ctx, r); err != nil {
+		return err
 	}
 	if r.bridged() {
 		if err := s.o.Networks.Release(ctx, r.ID); err != nil {

@@ -136,10 +136,20 @@ func (s *Server) client(ctx context.Context, c *Conn) {
 func (s *Server) count(change int) {
 	s.mu.Lock()
 	s.clients += change
-	over := s.clients == 0 && (s.life.container == nil || s.life.exit != nil)
+	over := s.clients == 0 && (s.life.container == nil || s.hasEnded())
 	s.mu.Unlock()
 	if over {
 		s.end()
+	}
+}
+
+// hasEnded says that the container's end is written down and its group taken away.
+func (s *Server) hasEnded() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
 	}
 }
 
