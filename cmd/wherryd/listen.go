@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,21 +11,32 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/mutual"
 )
 
-// listen gives the sockets that a service manager passed, or makes those at paths.
-func listen(paths []string) (all []net.Listener, err error) {
+// listen gives the sockets that a service manager passed, or makes those at hosts.
+func (o *options) listen(log *slog.Logger) (all []net.Listener, err error) {
 	defer func() {
 		if err != nil {
 			closeAll(all)
 		}
 	}()
-	passed, err := passedListeners()
+	secure, err := o.secure(log)
+	if err != nil {
+		return nil, err
+	}
+	passed, err := passedListeners(secure)
 	if err != nil || len(passed) > 0 {
 		return passed, err
 	}
-	for _, path := range paths {
-		l, err := listenUnix(path)
+	for _, h := range o.hosts {
+		var l net.Listener
+		if h.path != "" {
+			l, err = o.listenUnix(h.path)
+		} else {
+			l, err = listenTCP(h.address, secure)
+		}
 		if err != nil {
 			return all, err
 		}
@@ -33,10 +45,30 @@ func listen(paths []string) (all []net.Listener, err error) {
 	return all, nil
 }
 
+func listenTCP(address string, secure *mutual.Listeners) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("--host tcp://%s: %w", address, err)
+	}
+	return secure.On(l), nil
+}
+
 func closeAll(list []net.Listener) {
 	for _, l := range list {
 		l.Close()
 	}
+}
+
+// addresses of listeners, as --host takes them.
+func addresses(list []net.Listener) (out []string) {
+	for _, l := range list {
+		scheme := "unix://"
+		if l.Addr().Network() == "tcp" {
+			scheme = "tcp://"
+		}
+		out = append(out, scheme+l.Addr().String())
+	}
+	return out
 }
 
 // listenUnix makes a socket of mode 0600. A socket file that nobody listens on any more (its engine was killed) is replaced; one that
@@ -70,8 +102,25 @@ func listenUnix(path string) (net.Listener, error) {
 	return l, err
 }
 
-// passedListeners takes over the descriptors from 3 on, as sd_listen_fds(3) says.
-func passedListeners() (all []net.Listener, err error) {
+// listenUnix lets members of the group reach the socket: they may write to it, and pass through the engine's directory.
+func (o *options) listenUnix(path string) (net.Listener, error) {
+	l, err := listenUnix(path)
+	if err != nil || o.group < 0 {
+		return l, err
+	}
+	err = errors.Join(os.Chown(path, 0, int(o.group)), os.Chmod(path, 0o660))
+	if filepath.Dir(path) == o.state {
+		err = errors.Join(err, os.Chown(o.state, 0, int(o.group)), os.Chmod(o.state, 0o710))
+	}
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("open %s to group %s: %w", path, o.set.Engine.Group, err)
+	}
+	return l, nil
+}
+
+// passedListeners takes over the descriptors from 3 on, as sd_listen_fds(3) says. secure is nil where TLS is not set up.
+func passedListeners(secure *mutual.Listeners) (all []net.Listener, err error) {
 	n, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
 	if pid := os.Getenv("LISTEN_PID"); pid != strconv.Itoa(os.Getpid()) {
 		return nil, nil
@@ -88,8 +137,11 @@ func passedListeners() (all []net.Listener, err error) {
 			return all, fmt.Errorf("descriptor %d of LISTEN_FDS: %w", fd, err)
 		}
 		if _, ok := l.(*net.UnixListener); !ok {
-			l.Close()
-			return all, fmt.Errorf("descriptor %d of LISTEN_FDS is no unix socket: wherryd listens on nothing else", fd)
+			if secure == nil {
+				l.Close()
+				return all, fmt.Errorf("descriptor %d of LISTEN_FDS is no unix socket: %w", fd, errNoTLS)
+			}
+			l = secure.On(l)
 		}
 		all = append(all, l)
 	}

@@ -17,14 +17,16 @@ import (
 // options of the command line, with paths made absolute.
 type options struct {
 	root, state  string
-	hosts        []string // paths of sockets
+	hosts        []host
 	oar          string
 	cgroupParent string // "": chosen by placeGroups
 	shimGroup    string
 	insecure     []string
 	level        slog.Level
 	version      bool
-	check        bool // the settings, instead of a life
+	check        bool  // the settings, instead of a life
+	group        int64 // of the sockets; -1: none
+	tlsVerify    bool
 	set          settings.Settings
 }
 
@@ -68,7 +70,12 @@ func (o *options) flags(args []string, stderr io.Writer) (file string, err error
 	fs.BoolVar(&o.check, "check-config", false, "check the settings file and these flags, print all settings as they would be, and end")
 	fs.StringVar(&e.Root, "root", e.Root, "`directory` of everything that lasts")
 	fs.StringVar(&e.State, "state", e.State, "`directory` of what ends with the boot")
-	fs.Var(&hosts, "host", "`address` to listen on, unix:///path; may be repeated (default unix://STATE/wherry.sock)")
+	fs.Var(&hosts, "host", "`address` to listen on, unix:///path, or tcp://address:port with TLS; may be repeated (default unix://STATE/wherry.sock)")
+	fs.StringVar(&e.Group, "group", e.Group, "`group` whose members may use the sockets: they are as good as root, unless rules of access say otherwise")
+	fs.BoolVar(&o.tlsVerify, "tlsverify", true, "clients on TCP show a certificate; there is no other way")
+	fs.StringVar(&o.set.TLS.CA, "tlscacert", o.set.TLS.CA, "`file` of the authorities whose clients are let in on TCP")
+	fs.StringVar(&o.set.TLS.Cert, "tlscert", o.set.TLS.Cert, "`file` of the certificate that the engine shows on TCP")
+	fs.StringVar(&o.set.TLS.Key, "tlskey", o.set.TLS.Key, "`file` of its private key")
 	fs.StringVar(&e.Oar, "oar", e.Oar, "`path` of the runtime oar (default: beside wherryd, then in PATH)")
 	fs.StringVar(&e.Policy, "policy", e.Policy, "policy `file` that says which images may be pulled and run (default: /etc/wherry/policy.toml, or else /etc/containers/policy.json, where there is one)")
 	fs.StringVar(&e.Verify, "verify", e.Verify, "`path` of wherry-verify, which judges signatures (default: beside wherryd, then in PATH)")
@@ -111,12 +118,8 @@ func (o *options) complete() (err error) {
 	if len(hosts) == 0 {
 		hosts = []string{"unix://" + filepath.Join(o.state, "wherry.sock")}
 	}
-	for _, h := range hosts {
-		path, err := socketPath(h)
-		if err != nil {
-			return err
-		}
-		o.hosts = append(o.hosts, path)
+	if err := o.completeAccess(hosts); err != nil {
+		return err
 	}
 	if err := o.cleanGroup(); err != nil {
 		return err
@@ -152,21 +155,6 @@ func findVerify(flag string) (string, error) {
 		return path, nil
 	}
 	return name, nil
-}
-
-// socketPath takes unix:///path apart.
-func socketPath(host string) (string, error) {
-	scheme, path, ok := strings.Cut(host, "://")
-	switch {
-	case ok && (scheme == "tcp" || scheme == "http" || scheme == "https"):
-		return "", fmt.Errorf("--host %s: wherryd does not listen on TCP: whoever reaches the API is root on this machine, and a port cannot tell who asks; "+
-			"use ssh to forward the socket (ssh -L ./wherry.sock:/run/wherry/wherry.sock HOST)", host)
-	case ok && scheme == "fd":
-		return "", fmt.Errorf("--host %s: sockets of a service manager (LISTEN_FDS) are used without being named", host)
-	case !ok || scheme != "unix" || !filepath.IsAbs(path):
-		return "", fmt.Errorf("--host %s: give a socket as unix:///absolute/path", host)
-	}
-	return filepath.Clean(path), nil
 }
 
 // findOar looks for the runtime: the flag's, beside this binary, in PATH.

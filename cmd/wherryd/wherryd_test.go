@@ -1,14 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -18,23 +22,28 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	o, err := parse([]string{"--oar", oar, "--root", "/r", "--state", "/s"}, io.Discard)
-	if err != nil || len(o.hosts) != 1 || o.hosts[0] != "/s/wherry.sock" || o.cgroupParent != "" {
+	if err != nil || len(o.hosts) != 1 || o.hosts[0].path != "/s/wherry.sock" || o.cgroupParent != "" {
 		t.Errorf("%+v %v", o, err)
 	}
 	o, err = parse([]string{"--oar", oar, "--host", "unix:///a", "--host", "unix:///b/../c", "--cgroup-parent", "x", "--log-level", "debug"}, io.Discard)
-	if err != nil || strings.Join(o.hosts, " ") != "/a /c" || o.cgroupParent != "/x" || o.level.String() != "DEBUG" {
+	if err != nil || fmt.Sprint(o.hosts) != "[unix:///a unix:///c]" || o.cgroupParent != "/x" || o.level.String() != "DEBUG" {
 		t.Errorf("%+v %v", o, err)
 	}
 	rows := map[string][]string{ // what the error says: arguments
-		"does not listen on TCP": {"--host", "tcp://127.0.0.1:2375"},
-		"unix:///absolute/path":  {"--host", "unix://relative"},
-		"LISTEN_FDS":             {"--host", "fd://"},
-		"takes flags only":       {"start"},
-		"--no-such":              nil,
-		"the root group":         {"--cgroup-parent", "/"},
-		"no such file":           {"--oar", "/no/such/oar"},
-		"flag needs an argument": {"--root"},
-		"log-level":              {"--log-level", "loud"},
+		"a port cannot tell who asks": {"--host", "tcp://127.0.0.1:2375"},
+		"clients show certificates":   {"--host", "tcp://127.0.0.1:2375", "--tlsverify=false"},
+		"tls.key (--tlskey) missing":  {"--host", "tcp://127.0.0.1", "--tlscacert", "a", "--tlscert", "b"},
+		"write tcp://address:port":    {"--host", "https://127.0.0.1"},
+		"as tcp://address:port":       {"--host", "tcp://127.0.0.1/x"},
+		"there is no group no-such":   {"--group", "no-such"},
+		"unix:///absolute/path":       {"--host", "unix://relative"},
+		"LISTEN_FDS":                  {"--host", "fd://"},
+		"takes flags only":            {"start"},
+		"--no-such":                   nil,
+		"the root group":              {"--cgroup-parent", "/"},
+		"no such file":                {"--oar", "/no/such/oar"},
+		"flag needs an argument":      {"--root"},
+		"log-level":                   {"--log-level", "loud"},
 	}
 	for want, args := range rows {
 		if args == nil {
@@ -60,11 +69,11 @@ func TestFlagsWinOverTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	o, err := parse([]string{"--config", file}, io.Discard)
-	if err != nil || o.root != "/file/root" || strings.Join(o.hosts, " ") != "/file" || o.level.String() != "WARN" || len(o.insecure) != 2 {
+	if err != nil || o.root != "/file/root" || fmt.Sprint(o.hosts) != "[unix:///file]" || o.level.String() != "WARN" || len(o.insecure) != 2 {
 		t.Errorf("%+v %v", o, err)
 	}
 	o, err = parse([]string{"--root", "/flag", "--host", "unix:///flag", "--insecure-registry", "c", "--config", file, "--log-level", "debug"}, io.Discard)
-	if err != nil || o.root != "/flag" || strings.Join(o.hosts, " ") != "/flag" || o.level.String() != "DEBUG" || strings.Join(o.insecure, " ") != "c" {
+	if err != nil || o.root != "/flag" || fmt.Sprint(o.hosts) != "[unix:///flag]" || o.level.String() != "DEBUG" || strings.Join(o.insecure, " ") != "c" {
 		t.Errorf("%+v %v", o, err)
 	}
 	if err := os.WriteFile(file, []byte("[engine]\nroots = 1\n"), 0o600); err != nil {
@@ -126,11 +135,45 @@ func TestListenUnix(t *testing.T) {
 	}
 }
 
+// TestGroupOfTheSocket: its members reach the socket, and nothing else of the engine's.
+func TestGroupOfTheSocket(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state")
+	if err := os.Mkdir(state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := filepath.Join(t.TempDir(), "private")
+	if err := os.Mkdir(elsewhere, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	o := options{state: state, group: 4242, hosts: []host{{path: filepath.Join(state, "s")}, {path: filepath.Join(elsewhere, "s")}}}
+	list, err := o.listen(slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(list)
+	rows := map[string]string{state: "drwx--x--- 4242", state + "/s": "Srw-rw---- 4242", elsewhere: "drwx------ 0", elsewhere + "/s": "Srw-rw---- 4242"}
+	for path, want := range rows {
+		st, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(st.Mode(), " ", st.Sys().(*syscall.Stat_t).Gid); got != want {
+			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+	}
+	var log bytes.Buffer
+	o.warn(slog.New(slog.NewTextHandler(&log, nil)))
+	if !strings.Contains(log.String(), "as good as root") {
+		t.Errorf("nobody is told what the group means: %s", &log)
+	}
+}
+
 // TestPassedSockets: descriptor 3 of a child is used as sd_listen_fds(3) says.
 func TestPassedSockets(t *testing.T) {
 	if os.Getenv("WHERRYD_TEST_CHILD") != "" {
 		os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
-		list, err := listen([]string{"/nonexistent/never"})
+		o := options{hosts: []host{{path: "/nonexistent/never"}}}
+		list, err := o.listen(slog.New(slog.DiscardHandler))
 		if err != nil || len(list) != 1 || os.Getenv("LISTEN_FDS") != "" {
 			t.Fatalf("%v %v", list, err)
 		}

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/api/docker"
 	"wherry.dev/wherry/internal/build"
 	"wherry.dev/wherry/internal/cgroup"
@@ -64,7 +65,7 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 		}
 		defer lock.Close()
 	}
-	listeners, err := listen(o.hosts)
+	listeners, err := o.listen(log)
 	if err != nil {
 		return err
 	}
@@ -83,12 +84,11 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, shut()) }()
-	var hosts []string
-	for _, l := range listeners {
-		hosts = append(hosts, "unix://"+l.Addr().String())
-	}
+	hosts := addresses(listeners)
+	o.warn(log)
 	server := docker.New(services, docker.About{
 		ID: id, Root: o.root, State: o.state, Hosts: hosts, CgroupParent: o.cgroupParent, Insecure: o.insecure, Started: began,
+		Access: access.Without(o.group),
 	}, log)
 	log.Info("ready", "version", version.Version, "hosts", strings.Join(hosts, " "), "root", o.root, "took", time.Since(began).Round(time.Microsecond))
 	notifyReady()

@@ -118,7 +118,7 @@ func newApp(g globals, s Streams) *App {
 	var c *client.Client
 	app.Client = func() (_ *client.Client, err error) {
 		if c == nil {
-			c, err = client.New(g.host)
+			c, err = client.NewTLS(g.host, g.tls)
 			if err == nil && g.debug {
 				c.Trace = func(method, path string, status int, took time.Duration) {
 					fmt.Fprintf(s.Err, "debug: %s %s: %d after %s\n", method, path, status, took.Round(10*time.Microsecond))
@@ -141,6 +141,7 @@ func execute(ctx context.Context, app *App, c *cobra.Command, args []string) err
 // globals are the flags before the command.
 type globals struct {
 	host, config         string
+	tls                  client.TLS
 	debug, version, help bool
 }
 
@@ -159,6 +160,13 @@ func parseGlobals(args []string) (g globals, rest []string, err error) {
 			into = &g.host
 		case "--config":
 			into = &g.config
+		case "--tlscacert":
+			into = &g.tls.CA
+		case "--tlscert":
+			into = &g.tls.Cert
+		case "--tlskey":
+			into = &g.tls.Key
+		case "--tlsverify": // there is no other way
 		case "-D", "--debug":
 			g.debug = true
 		case "-v", "--version":
@@ -168,7 +176,7 @@ func parseGlobals(args []string) (g globals, rest []string, err error) {
 		case "--":
 			return g, args, nil
 		default:
-			return g, nil, unknownFlag(flag, []string{"--host", "--config", "--debug", "--version", "--help"}, "wherry --help")
+			return g, nil, unknownFlag(flag, []string{"--host", "--config", "--debug", "--version", "--help", "--tlscacert", "--tlscert", "--tlskey"}, "wherry --help")
 		}
 		if into == nil {
 			continue

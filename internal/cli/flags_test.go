@@ -155,7 +155,7 @@ func TestWrongWordsAreExplained(t *testing.T) {
 		{"network --bogus", 125, "unknown flag --bogus"},
 		{"--hots x ps", 125, "unknown flag --hots: did you mean --host?"},
 		{"-H", 125, "flag -H needs a value"},
-		{"-H tcp://1.2.3.4:2375 ps", 1, "through its unix socket only"},
+		{"--tlscacert /no/such/ca.pem -H tcp://1.2.3.4:2375 ps", 1, "read the authority that the engine's certificate is of"},
 		{"-H bogus ps", 1, "unix:///absolute/path"},
 		{"-H unix:///nobody/listens/here ps", 1, "no engine at unix:///nobody/listens/here"},
 		{"ps --formt x", 125, "did you mean --format?"},

@@ -1,4 +1,4 @@
-// Package client speaks the Engine API over a unix socket, and starts the engine when nobody listens on the usual one.
+// Package client speaks the Engine API over a unix socket or TLS, and starts the engine when nobody listens on the usual one.
 //
 // A Client may be used from several goroutines. It owns its idle connections; Close gives them back.
 package client
@@ -29,6 +29,7 @@ const (
 // Client of one engine.
 type Client struct {
 	path      string // of the socket
+	secure    *secure
 	autoStart bool
 	http      *http.Client
 
@@ -39,24 +40,30 @@ type Client struct {
 	started bool
 }
 
-// New makes a client of the engine at host, unix:///path. Without a host it is the one in WHERRY_HOST, then in DOCKER_HOST where that is a
-// unix socket, then the usual one, which is started when nobody listens. Nothing is dialled yet.
-func New(host string) (*Client, error) {
+// New makes a client of the engine at host, unix:///path or tcp://host:port. Without a host it is the one in WHERRY_HOST, then in DOCKER_HOST
+// where that is a unix socket or DOCKER_TLS_VERIFY is set, then the usual one, which is started when nobody listens. Nothing is dialled yet.
+func New(host string) (*Client, error) { return NewTLS(host, TLS{}) }
+
+// NewTLS is New with files for tcp://.
+func NewTLS(host string, files TLS) (*Client, error) {
 	source := "--host"
 	if host == "" {
 		host, source = os.Getenv("WHERRY_HOST"), "WHERRY_HOST"
 	}
-	if host == "" && strings.HasPrefix(os.Getenv("DOCKER_HOST"), "unix://") {
+	if docker := os.Getenv("DOCKER_HOST"); host == "" && (strings.HasPrefix(docker, "unix://") || strings.HasPrefix(docker, "tcp://") && os.Getenv("DOCKER_TLS_VERIFY") != "") {
 		host, source = os.Getenv("DOCKER_HOST"), "DOCKER_HOST"
 	}
 	if host == "" {
 		host = DefaultHost
 	}
-	path, err := socketPath(host)
-	if err != nil {
+	c := &Client{autoStart: host == DefaultHost}
+	if address, ok := tcpAddress(host); ok {
+		c.secure = &secure{address: address, files: files.complete()}
+	} else if path, err := socketPath(host); err == nil {
+		c.path = path
+	} else {
 		return nil, fmt.Errorf("%s %s: %w", source, host, err)
 	}
-	c := &Client{path: path, autoStart: host == DefaultHost}
 	c.http = &http.Client{Transport: &http.Transport{
 		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
 		DisableCompression: true,
@@ -75,14 +82,19 @@ func socketPath(host string) (string, error) {
 	case ok && scheme == "ssh":
 		return "", errors.New("ssh is not spoken yet: forward the socket (ssh -L /tmp/wherry.sock:/run/wherry/wherry.sock HOST) " +
 			"and give --host unix:///tmp/wherry.sock")
-	case ok && (scheme == "tcp" || scheme == "http" || scheme == "https"):
-		return "", errors.New("an engine is reached through its unix socket only; give unix:///path, for another machine over ssh -L")
+	case ok && (scheme == "http" || scheme == "https"):
+		return "", errors.New("give an engine's address as tcp://host:port, or its socket as unix:///path")
 	}
 	return "", errors.New("give the engine's socket as unix:///absolute/path")
 }
 
-// Host is the address that the client speaks to, as unix:///path.
-func (c *Client) Host() string { return "unix://" + c.path }
+// Host is the address that the client speaks to, as unix:///path or tcp://host:port.
+func (c *Client) Host() string {
+	if c.secure != nil {
+		return "tcp://" + c.secure.address
+	}
+	return "unix://" + c.path
+}
 
 // DoNotStart makes requests fail when no engine runs, also at the usual address. It is for the time before the first request.
 func (c *Client) DoNotStart() { c.autoStart = false }

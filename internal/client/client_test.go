@@ -192,7 +192,7 @@ func TestNotPermitted(t *testing.T) {
 	cmd.Env = append(os.Environ(), "CLIENT_TEST_ASK="+filepath.Join(dir, "s"))
 	cmd.SysProcAttr = &unix.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "user 65534 may not use the engine at unix://"+dir+"/s: only root and the engine's own user may; try sudo") {
+	if err != nil || !strings.Contains(string(out), "user 65534 may not use the engine at unix://"+dir+"/s: only root, the engine's own user and members of its group (engine.group) may; try sudo") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
@@ -354,11 +354,19 @@ func TestHosts(t *testing.T) {
 			t.Errorf("%+v: %v, %v", row, c, err)
 		}
 	}
-	t.Setenv("WHERRY_HOST", "tcp://x:1")
-	if _, err := New(""); err == nil || !strings.HasPrefix(err.Error(), "WHERRY_HOST tcp://x:1: ") {
+	t.Setenv("DOCKER_TLS_VERIFY", "1")
+	t.Setenv("WHERRY_HOST", "")
+	for docker, want := range map[string]string{"tcp://1.2.3.4:2375": "tcp://1.2.3.4:2375", "tcp://x": "tcp://x:2376", "tcp://[::1]": "tcp://[::1]:2376"} {
+		t.Setenv("DOCKER_HOST", docker)
+		if c, err := New(""); err != nil || c.Host() != want || c.autoStart {
+			t.Errorf("%s with TLS: %v %v", docker, c, err)
+		}
+	}
+	t.Setenv("WHERRY_HOST", "http://x:1")
+	if _, err := New(""); err == nil || !strings.HasPrefix(err.Error(), "WHERRY_HOST http://x:1: ") {
 		t.Errorf("error %v", err)
 	}
-	for _, bad := range []string{"tcp://x:1", "ssh://x", "unix://relative", "relative", "npipe:////./pipe"} {
+	for _, bad := range []string{"https://x:1", "ssh://x", "unix://relative", "relative", "npipe:////./pipe"} {
 		if _, err := New(bad); err == nil {
 			t.Errorf("%s is taken", bad)
 		}

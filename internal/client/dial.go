@@ -12,6 +12,9 @@ import (
 
 // dial connects to the engine, starting the usual one when nobody listens.
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+	if c.secure != nil {
+		return c.secure.dial(ctx)
+	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", c.path)
 	if err == nil || !c.autoStart || !nobodyListens(err) {
@@ -46,6 +49,11 @@ func (c *Client) explain(err error) error {
 	if errors.As(err, &u) {
 		err = u.Err // without the made-up address of the request
 	}
+	if c.secure != nil {
+		if said := c.secure.explainTLS(err); said != nil {
+			return said
+		}
+	}
 	var op *net.OpError
 	if !errors.As(err, &op) || op.Op != "dial" {
 		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
@@ -60,11 +68,13 @@ func (c *Client) explain(err error) error {
 	switch {
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		if os.Geteuid() != 0 {
-			return fmt.Errorf("user %d may not use the engine at %s: only root and the engine's own user may; try sudo", os.Geteuid(), c.Host())
+			return fmt.Errorf("user %d may not use the engine at %s: only root, the engine's own user and members of its group (engine.group) may; try sudo", os.Geteuid(), c.Host())
 		}
 		return fmt.Errorf("the engine at %s may not be reached, although this is root: %w", c.Host(), err)
 	case errors.Is(err, syscall.ENOENT):
 		return fmt.Errorf("no engine at %s: there is no such socket; start one with wherryd --host %s", c.Host(), c.Host())
+	case errors.Is(err, syscall.ECONNREFUSED) && c.secure != nil:
+		return fmt.Errorf("no engine at %s: nobody listens there; start one with wherryd --host %s --tlscacert … --tlscert … --tlskey …", c.Host(), c.Host())
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("no engine at %s: nobody listens on that socket any more; start one with wherryd --host %s", c.Host(), c.Host())
 	}

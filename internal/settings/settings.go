@@ -27,6 +27,7 @@ const Path = "/etc/wherry/wherry.toml"
 // Settings is the whole file.
 type Settings struct {
 	Engine   Engine   `toml:"engine"`
+	TLS      TLS      `toml:"tls"`
 	Store    Store    `toml:"store"`
 	CleanUp  CleanUp  `toml:"clean-up"`
 	Registry Registry `toml:"registry"`
@@ -37,12 +38,20 @@ type Settings struct {
 type Engine struct {
 	Root         string     `toml:"root" comment:"directory of everything that lasts"`
 	State        string     `toml:"state" comment:"directory of what ends with the boot"`
-	Hosts        []string   `toml:"hosts" comment:"addresses to listen on, unix:///path; none: unix://STATE/wherry.sock"`
+	Hosts        []string   `toml:"hosts" comment:"addresses to listen on, unix:///path, or tcp://address:port with the settings of tls; none: unix://STATE/wherry.sock"`
+	Group        string     `toml:"group" comment:"group whose members may use the sockets, and so are as good as root; none: root only"`
 	Oar          string     `toml:"oar" comment:"path of the runtime; none: beside wherryd, then in PATH"`
 	Policy       string     `toml:"policy" comment:"file that says which images may be pulled and run; none: /etc/wherry/policy.toml, or else /etc/containers/policy.json, where there is one"`
 	Verify       string     `toml:"verify" comment:"path of wherry-verify, which judges signatures; none: beside wherryd, then in PATH"`
 	CgroupParent string     `toml:"cgroup-parent" comment:"control group above all containers, or a slice of systemd's; none: a scope of systemd's, or /wherry"`
 	LogLevel     slog.Level `toml:"log-level" comment:"DEBUG, INFO, WARN or ERROR"`
+}
+
+// TLS is what listening on TCP needs: clients show a certificate, as the engine does.
+type TLS struct {
+	CA   string `toml:"ca" comment:"file of the authorities whose clients are let in"`
+	Cert string `toml:"cert" comment:"file of the engine's certificate"`
+	Key  string `toml:"key" comment:"file of its private key"`
 }
 
 // Store is how images are kept.

@@ -1,4 +1,4 @@
-// Package docker serves the Docker Engine API (versions 1.24 to 1.51) over unix sockets.
+// Package docker serves the Docker Engine API (versions 1.24 to 1.51) over unix sockets, and over TLS to clients with a certificate.
 //
 // It is an edge: it decodes requests, calls the services, and encodes their answers. It keeps no state but the open connections.
 // Routes are a table per noun (containers.go, images.go, …); what depends on a client's API version stands in shapes.go, what turns
@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/disk"
 	"wherry.dev/wherry/internal/event"
@@ -48,12 +49,14 @@ type About struct {
 	CgroupParent string
 	Insecure     []string // registries that may be spoken to without TLS
 	Started      time.Time
+	Access       *access.Rules // who may ask; nil: root, the engine's user and containers
 }
 
 // Server answers HTTP requests. The zero value is not usable: see New.
 type Server struct {
 	http    http.Server
 	log     *slog.Logger
+	access  *access.Rules
 	closing chan struct{} // closed when Close begins: long answers end
 
 	mu       sync.Mutex
@@ -63,7 +66,7 @@ type Server struct {
 
 // New builds a server; Serve starts it.
 func New(s Services, about About, log *slog.Logger) *Server {
-	srv := &Server{log: log, closing: make(chan struct{}), hijacked: map[net.Conn]struct{}{}}
+	srv := &Server{log: log, access: about.Access, closing: make(chan struct{}), hijacked: map[net.Conn]struct{}{}}
 	srv.http = http.Server{
 		Handler:           srv.middleware(routes(s, about, srv)),
 		ReadHeaderTimeout: 30 * time.Second,

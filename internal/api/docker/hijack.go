@@ -3,6 +3,7 @@ package docker
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/moby/moby/api/types"
@@ -173,20 +175,26 @@ func (s *stream) watch(ctx context.Context) (context.Context, context.CancelFunc
 	return ctx, cancel
 }
 
+// hungUp says that the client has closed both directions. Over TLS the end of input is a message of TLS's; that the connection ends is the
+// end of all.
 func hungUp(c net.Conn) bool {
-	uc, ok := c.(*net.UnixConn)
+	var wanted int16
+	if t, ok := c.(*tls.Conn); ok {
+		c, wanted = t.NetConn(), unix.POLLRDHUP
+	}
+	sc, ok := c.(syscall.Conn)
 	if !ok {
 		return false
 	}
-	raw, err := uc.SyscallConn()
+	raw, err := sc.SyscallConn()
 	if err != nil {
 		return true
 	}
 	gone := false
 	err = raw.Control(func(fd uintptr) {
-		p := []unix.PollFd{{Fd: int32(fd)}}
+		p := []unix.PollFd{{Fd: int32(fd), Events: wanted}}
 		n, err := unix.Poll(p, 0)
-		gone = err == nil && n > 0 && p[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
+		gone = err == nil && n > 0 && p[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL|wanted) != 0
 	})
 	return err != nil || gone
 }

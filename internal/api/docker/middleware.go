@@ -33,12 +33,12 @@ func parseAPIVersion(s string) (apiVersion, bool) {
 
 func (v apiVersion) String() string { return fmt.Sprintf("%d.%d", v/1000, v%1000) }
 
-type versionKey struct{}
-
 // clientVersion is the API version that the request was made for; the newest without a prefix.
 func clientVersion(ctx context.Context) apiVersion {
-	v, _ := ctx.Value(versionKey{}).(apiVersion)
-	return v
+	if v := visitOf(ctx); v != nil {
+		return v.version
+	}
+	return 0
 }
 
 // cutVersion takes /v1.xx off a path and checks it.
@@ -82,16 +82,18 @@ func (s *Server) middleware(next http.Handler) http.Handler {
 				s.log.Debug("request", "method", r.Method, "path", r.URL.Path, "status", w.status, "took", time.Since(began))
 			}
 		}()
-		if err := allowed(r.Context()); err != nil {
-			writeError(w, err)
-			return
-		}
-		rest, v, err := cutVersion(r.URL.Path)
+		v, err := s.visit(r)
 		if err != nil {
 			writeError(w, err)
 			return
 		}
-		r = r.WithContext(context.WithValue(r.Context(), versionKey{}, v))
+		rest, version, err := cutVersion(r.URL.Path)
+		if err != nil {
+			writeError(w, err)
+			return
+		}
+		v.version = version
+		r = r.WithContext(context.WithValue(r.Context(), visitKey{}, v))
 		if rest != r.URL.Path {
 			u := *r.URL
 			if _, raw, ok := strings.Cut(strings.TrimPrefix(u.RawPath, "/"), "/"); ok {

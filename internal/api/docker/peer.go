@@ -2,63 +2,87 @@ package docker
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
 	"net"
+	"net/http"
 	"os"
+	"strconv"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
-)
 
-// containerIDs is where the containers' id ranges begin on the host.
-const containerIDs = 0x10000000
+	"wherry.dev/wherry/internal/access"
+)
 
 type peerKey struct{}
 
-// peer is who stands at the other end of a connection; err where the kernel did not say.
+// peer is who stands at the other end of a connection; err where that is not to be seen.
 type peer struct {
-	uid uint32
-	pid int32
-	err error
+	caller *access.Caller
+	tls    bool // the caller is who the certificate says, which is known after the handshake
+	err    error
 }
 
 // withPeer reads the credentials that the kernel noted when the client connected.
 func withPeer(ctx context.Context, c net.Conn) context.Context {
-	p := peer{err: classed(errdefs.ErrPermissionDenied, "this connection is not a unix socket: the engine cannot see who asks")}
-	if uc, ok := c.(*net.UnixConn); ok {
-		p = peerOf(uc)
+	p := peer{err: classed(errdefs.ErrPermissionDenied, "this connection is neither a unix socket nor TLS with a certificate: the engine cannot see who asks")}
+	switch c := c.(type) {
+	case *net.UnixConn:
+		p.caller, p.err = peerOf(c)
+	case *tls.Conn:
+		p = peer{tls: true}
 	}
 	return context.WithValue(ctx, peerKey{}, p)
 }
 
-func peerOf(c *net.UnixConn) (p peer) {
+func peerOf(c *net.UnixConn) (*access.Caller, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return peer{err: err}
+		return nil, err
 	}
-	if err := raw.Control(func(fd uintptr) {
+	var caller *access.Caller
+	var asked error
+	err = raw.Control(func(fd uintptr) {
 		cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 		if err != nil {
-			p.err = err
+			asked = fmt.Errorf("ask the kernel who connects: %w", err)
 			return
 		}
-		p.uid, p.pid = cred.Uid, cred.Pid
-	}); err != nil {
-		return peer{err: err}
-	}
-	return p
+		caller = &access.Caller{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid, Program: program(cred.Pid)}
+		if cred.Uid != 0 {
+			caller.Groups, err = peerGroups(int(fd))
+			if err != nil {
+				asked = fmt.Errorf("ask the kernel for the groups of who connects: %w", err)
+			}
+		}
+	})
+	return caller, errors.Join(err, asked)
 }
 
-// allowed lets in root, the engine's own user, and ids of the containers' ranges: a process in a container reaches the socket only where
-// its owner has mounted it in.
-func allowed(ctx context.Context) error {
-	p, ok := ctx.Value(peerKey{}).(peer)
+// program is the path of a process's program. It is told right after it connected, so that the process is most likely the one that did.
+func program(pid int32) string {
+	path, err := os.Readlink("/proc/" + strconv.Itoa(int(pid)) + "/exe")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(path, " (deleted)")
+}
+
+// callerOf is who makes a request.
+func callerOf(r *http.Request) (*access.Caller, error) {
+	p, ok := r.Context().Value(peerKey{}).(peer)
 	switch {
 	case !ok:
-		return classed(errdefs.ErrPermissionDenied, "the engine cannot see who asks")
+		return nil, classed(errdefs.ErrPermissionDenied, "the engine cannot see who asks")
 	case p.err != nil:
-		return p.err
-	case p.uid == 0, int(p.uid) == os.Geteuid(), p.uid >= containerIDs && p.uid != ^uint32(0):
-		return nil
+		return nil, p.err
+	case !p.tls:
+		return p.caller, nil
+	case r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || len(r.TLS.VerifiedChains[0]) == 0:
+		return nil, classed(errdefs.ErrPermissionDenied, "the client has shown no certificate that the engine trusts")
 	}
-	return classed(errdefs.ErrPermissionDenied, "user %d may not use this engine: it obeys root only, since whoever commands it is root; try sudo", p.uid)
+	return access.OfCertificate(r.TLS.VerifiedChains[0][0], r.RemoteAddr), nil
 }

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+
+	"wherry.dev/wherry/internal/access"
+	"wherry.dev/wherry/internal/mutual"
+)
+
+// host is an address to listen on: the path of a socket, or an address of TCP.
+type host struct{ path, address string }
+
+func (h host) String() string {
+	if h.path != "" {
+		return "unix://" + h.path
+	}
+	return "tcp://" + h.address
+}
+
+// errNoTLS is why there is no listening on TCP without certificates.
+var errNoTLS = errors.New("whoever reaches the engine is root on this machine, and a port cannot tell who asks: wherryd listens on TCP only where its clients show certificates; " +
+	"give --tlscacert, --tlscert and --tlskey (or ca, cert and key in [tls] of the settings), or reach the socket over ssh (ssh -L ./wherry.sock:/run/wherry/wherry.sock HOST)")
+
+// parseHost takes unix:///path or tcp://address:port apart.
+func parseHost(h string) (host, error) {
+	scheme, rest, ok := strings.Cut(h, "://")
+	switch {
+	case ok && scheme == "tcp":
+		return parseTCP(h, rest)
+	case ok && (scheme == "http" || scheme == "https"):
+		return host{}, fmt.Errorf("--host %s: write tcp://address:port", h)
+	case ok && scheme == "fd":
+		return host{}, fmt.Errorf("--host %s: sockets of a service manager (LISTEN_FDS) are used without being named", h)
+	case !ok || scheme != "unix" || !filepath.IsAbs(rest):
+		return host{}, fmt.Errorf("--host %s: give a socket as unix:///absolute/path, or an address as tcp://address:port", h)
+	}
+	return host{path: filepath.Clean(rest)}, nil
+}
+
+func parseTCP(h, rest string) (host, error) {
+	if _, _, err := net.SplitHostPort(rest); err != nil && !strings.ContainsAny(rest, "/") {
+		rest = net.JoinHostPort(strings.Trim(rest, "[]"), "2376") // Docker's port for TLS
+	}
+	if _, _, err := net.SplitHostPort(rest); err != nil || strings.Contains(rest, "/") {
+		return host{}, fmt.Errorf("--host %s: give an address as tcp://address:port", h)
+	}
+	return host{address: rest}, nil
+}
+
+// completeAccess checks how the engine is reached, and by whom.
+func (o *options) completeAccess(hosts []string) error {
+	onTCP := false
+	for _, text := range hosts {
+		h, err := parseHost(text)
+		if err != nil {
+			return err
+		}
+		onTCP = onTCP || h.address != ""
+		o.hosts = append(o.hosts, h)
+	}
+	t := &o.set.TLS
+	var missing []string
+	for name, path := range map[string]*string{"tls.ca (--tlscacert)": &t.CA, "tls.cert (--tlscert)": &t.Cert, "tls.key (--tlskey)": &t.Key} {
+		if *path == "" {
+			missing = append(missing, name)
+			continue
+		}
+		abs, err := filepath.Abs(*path)
+		if err != nil {
+			return err
+		}
+		*path = abs
+	}
+	switch {
+	case !o.tlsVerify:
+		return fmt.Errorf("--tlsverify=false: %w", errNoTLS)
+	case onTCP && len(missing) == 3:
+		return fmt.Errorf("--host tcp://: %w", errNoTLS)
+	case len(missing) == 1 || len(missing) == 2:
+		return fmt.Errorf("TLS needs three files, an authority, a certificate and its key: %s missing", strings.Join(missing, " and "))
+	}
+	o.group = -1
+	if o.set.Engine.Group != "" {
+		group, err := access.Group(o.set.Engine.Group)
+		if err != nil {
+			return fmt.Errorf("engine.group (--group): %w", err)
+		}
+		o.group = group
+	}
+	if o.check && len(missing) == 0 {
+		_, err := mutual.Open(mutual.Files{CA: t.CA, Cert: t.Cert, Key: t.Key}, nil)
+		return err
+	}
+	return nil
+}
+
+// secure makes what TCP listeners are wrapped in; nil where TLS is not set up.
+func (o *options) secure(log *slog.Logger) (*mutual.Listeners, error) {
+	files := mutual.Files{CA: o.set.TLS.CA, Cert: o.set.TLS.Cert, Key: o.set.TLS.Key}
+	if files.CA == "" {
+		return nil, nil
+	}
+	if files.Exposed() {
+		log.Warn("others than its owner may read the engine's private key: chmod 600 "+files.Key, "setting", "tls.key")
+	}
+	return mutual.Open(files, func(err error) { log.Warn(err.Error()) })
+}
+
+// warn says who is as good as root, where that is not plain to see.
+func (o *options) warn(log *slog.Logger) {
+	if o.group >= 0 {
+		log.Warn("members of group "+o.set.Engine.Group+" are as good as root on this machine: they may start containers that reach all of it", "setting", "engine.group")
+	}
+}
