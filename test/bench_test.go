@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"wherry.dev/wherry/internal/contract"
 )
 
 // shared is what all scripts use: binaries, image archives, a registry and one engine.
@@ -21,6 +23,7 @@ type bench struct {
 	dir, bin, images string
 	registry         *exec.Cmd
 	engine           *engine
+	ledger           *ledger
 }
 
 const registryAddress = "127.0.0.1:5000"
@@ -40,6 +43,10 @@ func newBench(dir string) (*bench, error) {
 			return nil, fmt.Errorf("%w: run `make test`, which builds it", err)
 		}
 	}
+	var err error
+	if b.ledger, err = newLedger(); err != nil {
+		return nil, err
+	}
 	if err := b.startRegistry(); err != nil {
 		return nil, err
 	}
@@ -56,7 +63,7 @@ func newBench(dir string) (*bench, error) {
 }
 
 func (b *bench) close() error {
-	err := b.engine.shutdown()
+	err := errors.Join(b.engine.shutdown(), b.ledger.verdict())
 	if b.registry != nil {
 		_ = b.registry.Process.Kill()
 		_ = b.registry.Wait()
@@ -102,6 +109,8 @@ type engine struct {
 	pids int
 	// shell is what a shell does before it becomes the engine, in a UTS namespace of its own; empty: there is none.
 	shell string
+	// recorder stands between the clients and the engine while it runs.
+	recorder *contract.Recorder
 }
 
 func newEngine(b *bench, dir string) *engine { return &engine{bench: b, dir: dir} }
@@ -111,7 +120,8 @@ func (e *engine) host() string   { return "unix://" + e.socket() }
 
 // environment is what a client needs to reach this engine.
 func (e *engine) environment() []string {
-	return []string{"WHERRY_HOST=" + e.host(), "DOCKER_HOST=" + e.host()}
+	host := "unix://" + e.front()
+	return []string{"WHERRY_HOST=" + host, "DOCKER_HOST=" + host}
 }
 
 func (e *engine) start() error {
@@ -144,7 +154,7 @@ func (e *engine) start() error {
 		text, _ := os.ReadFile(log.Name())
 		return fmt.Errorf("wherryd does not answer: %w\n%s", err, text)
 	}
-	return nil
+	return e.bench.ledger.record(e)
 }
 
 // ping asks the engine as any client would.
@@ -171,6 +181,7 @@ func (e *engine) kill() error {
 		return err
 	}
 	_ = e.cmd.Wait()
+	e.bench.ledger.close(e)
 	return nil
 }
 
@@ -183,6 +194,7 @@ func (e *engine) stop() error {
 	go func() { done <- e.cmd.Wait() }()
 	select {
 	case err := <-done:
+		e.bench.ledger.close(e)
 		return err
 	case <-time.After(20 * time.Second):
 		_ = e.cmd.Process.Signal(syscall.SIGQUIT)

@@ -152,8 +152,10 @@ func cmdEngine(ts *testscript.TestScript, neg bool, args []string) {
 				ts.Fatalf("%v", err)
 			}
 		})
-		ts.Setenv("WHERRY_HOST", e.host())
-		ts.Setenv("DOCKER_HOST", e.host())
+		for _, variable := range e.environment() {
+			name, value, _ := strings.Cut(variable, "=")
+			ts.Setenv(name, value)
+		}
 		ts.Setenv("ENGINE", e.dir)
 		ts.Setenv("ENGINE_PID", strconv.Itoa(e.cmd.Process.Pid))
 		ts.Check(e.load("busybox-1"))

@@ -26,7 +26,7 @@ type createRecorder struct {
 }
 
 func (r *createRecorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	w.Header().Set("Api-Version", "1.51")
+	w.Header().Set("Api-Version", "1.56")
 	w.Header().Set("Ostype", "linux")
 	w.Header().Set("Server", "Recorder (linux)")
 	if strings.HasSuffix(req.URL.Path, "/containers/create") {

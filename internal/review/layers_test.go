@@ -30,7 +30,7 @@ leaves:     erofs
 leaves:     layer
 leaves:     archive < mend
 leaves:     login version threads network/link resctrl criu seccomp logs event ref settings lockfile sources spec
-leaves:     inflate apart retar
+leaves:     inflate apart retar contract
 leaves:     evidence < policy
 leaves:     access mutual
 `

@@ -6,6 +6,6 @@ var Version = "dev"
 
 // The Engine API versions that the engine speaks, newest and oldest.
 const (
-	API    = "1.51"
+	API    = "1.56"
 	MinAPI = "1.24"
 )

@@ -60,6 +60,10 @@ func readCreate(w http.ResponseWriter, r *http.Request) (out containers.CreateRe
 		return out, err
 	}
 	q := queryOf(r)
+	v := clientVersion(r.Context())
+	if v < 1041 {
+		q.Del("platform")
+	}
 	if out.Platform, err = q.platform(); err != nil {
 		return out, err
 	}
@@ -71,6 +75,7 @@ func readCreate(w http.ResponseWriter, r *http.Request) (out containers.CreateRe
 	if err := checkCreate(&req); err != nil {
 		return out, err
 	}
+	olderCreate(v, &req)
 	out.Config, out.HostConfig, out.NetworkingConfig = req.Config, req.HostConfig, req.NetworkingConfig
 	return out, nil
 }
@@ -98,7 +103,7 @@ func (c *containerRoutes) list(w http.ResponseWriter, r *http.Request) error {
 			}
 		}
 	}
-	return writeJSON(w, http.StatusOK, shapeContainers(list, containers.Moved(r.Context(), c.s, list)))
+	return writeJSON(w, http.StatusOK, shapeContainers(clientVersion(r.Context()), list, containers.Moved(r.Context(), c.s, list)))
 }
 
 func (c *containerRoutes) inspect(w http.ResponseWriter, r *http.Request) error {
@@ -112,7 +117,7 @@ func (c *containerRoutes) inspect(w http.ResponseWriter, r *http.Request) error 
 			out.SizeRw, out.SizeRootFs = &rw, &root
 		}
 	}
-	return writeJSON(w, http.StatusOK, shapeContainer(out))
+	return writeJSON(w, http.StatusOK, shapeContainer(clientVersion(r.Context()), out))
 }
 
 func (c *containerRoutes) start(w http.ResponseWriter, r *http.Request) error {
@@ -129,8 +134,12 @@ func (c *containerRoutes) start(w http.ResponseWriter, r *http.Request) error {
 	return noContent(w)
 }
 
-func stopOptions(q query) (containers.StopOptions, error) {
+func stopOptions(r *http.Request) (containers.StopOptions, error) {
+	q := queryOf(r)
 	o := containers.StopOptions{Signal: q.Get("signal")}
+	if clientVersion(r.Context()) < 1042 {
+		o.Signal = ""
+	}
 	if q.Get("t") != "" {
 		t, err := q.number("t", 0)
 		if err != nil {
@@ -142,7 +151,7 @@ func stopOptions(q query) (containers.StopOptions, error) {
 }
 
 func (c *containerRoutes) stop(w http.ResponseWriter, r *http.Request) error {
-	o, err := stopOptions(queryOf(r))
+	o, err := stopOptions(r)
 	if err != nil {
 		return err
 	}
@@ -153,7 +162,7 @@ func (c *containerRoutes) stop(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (c *containerRoutes) restart(w http.ResponseWriter, r *http.Request) error {
-	o, err := stopOptions(queryOf(r))
+	o, err := stopOptions(r)
 	if err != nil {
 		return err
 	}
@@ -217,6 +226,9 @@ func (c *containerRoutes) update(w http.ResponseWriter, r *http.Request) error {
 // wait sends its header at once: `docker run` starts the container when it has come, and misses no exit.
 func (c *containerRoutes) wait(w http.ResponseWriter, r *http.Request) error {
 	condition := container.WaitCondition(queryOf(r).Get("condition"))
+	if clientVersion(r.Context()) < 1030 {
+		condition = ""
+	}
 	switch condition {
 	case container.WaitConditionNotRunning, container.WaitConditionNextExit, container.WaitConditionRemoved:
 	case "":
@@ -302,7 +314,7 @@ func (c *containerRoutes) top(w http.ResponseWriter, r *http.Request) error {
 func (c *containerRoutes) stats(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
 	stream := q.yesUnless("stream")
-	oneShot := q.yes("one-shot")
+	oneShot := q.yes("one-shot") && clientVersion(r.Context()) >= 1041
 	if oneShot && stream {
 		return invalid("cannot have stream=true and one-shot=true")
 	}

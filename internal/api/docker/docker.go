@@ -1,4 +1,4 @@
-// Package docker serves the Docker Engine API (versions 1.24 to 1.51) over unix sockets, and over TLS to clients with a certificate.
+// Package docker serves the Docker Engine API (versions 1.24 to 1.56) over unix sockets, and over TLS to clients with a certificate.
 //
 // It is an edge: it decodes requests, calls the services, and encodes their answers. It keeps no state but the open connections.
 // Routes are a table per noun (containers.go, images.go, …); what depends on a client's API version stands in shapes.go, what turns

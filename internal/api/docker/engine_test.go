@@ -23,6 +23,7 @@ import (
 	"wherry.dev/wherry/internal/apart"
 	"wherry.dev/wherry/internal/api/docker"
 	"wherry.dev/wherry/internal/container"
+	"wherry.dev/wherry/internal/contract"
 	"wherry.dev/wherry/internal/disk"
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/files"
@@ -30,6 +31,7 @@ import (
 	"wherry.dev/wherry/internal/monitor"
 	"wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/settings"
+	"wherry.dev/wherry/internal/version"
 	"wherry.dev/wherry/internal/volume"
 )
 
@@ -37,8 +39,8 @@ import (
 func TestMain(m *testing.M) {
 	apart.Tests(unix.CLONE_NEWNET|unix.CLONE_NEWNS, func() int {
 		code := m.Run()
-		if shared != nil {
-			shared.close()
+		if shared != nil && !shared.close() {
+			code = 1
 		}
 		return code
 	})
@@ -47,8 +49,10 @@ func TestMain(m *testing.M) {
 // engine is a whole one, in this process, behind a socket.
 type engine struct {
 	dir    string
-	socket string
+	socket string // of the recorder
+	direct string // of the engine
 	http   *http.Client
+	record *contract.Recorder // what goes through socket is held against Docker's specification
 	server *docker.Server
 	closes []func() error
 }
@@ -68,7 +72,7 @@ func start(t *testing.T) *engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &engine{dir: dir, socket: filepath.Join(dir, "s")}
+	e := &engine{dir: dir, socket: filepath.Join(dir, "s"), direct: filepath.Join(dir, "engine")}
 	shared = e
 	oar := filepath.Join(dir, "oar")
 	build := exec.Command("go", "build", "-mod=mod", "-o", oar, "wherry.dev/wherry/cmd/oar")
@@ -113,14 +117,19 @@ func (e *engine) open(t *testing.T, oar string) {
 	s.Disk = &disk.Service{Root: root, Images: s.Images, Containers: s.Containers, Volumes: s.Volumes, Files: s.Files}
 	s.Cleaner = image.NewCleaner(s.Images, settings.Default().CleanUp, slog.New(slog.DiscardHandler))
 	e.closes = []func() error{s.Containers.Close, s.Networks.Close, s.Images.Close, s.Volumes.Close}
-	l, err := net.Listen("unix", e.socket)
+	l, err := net.Listen("unix", e.direct)
+	must(err)
+	spec, err := contract.Open(version.API)
+	must(err)
+	e.record, err = contract.Record(spec, e.socket, e.direct)
 	must(err)
 	e.server = docker.New(s, docker.About{ID: "test", Root: root, State: state, Started: time.Now()}, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	go func() { _ = e.server.Serve(ctx, l) }()
 }
 
-// close removes every container and ends the engine.
-func (e *engine) close() {
+// close removes every container and ends the engine; it says whether all went well.
+func (e *engine) close() bool {
+	kept := true
 	if e.http != nil {
 		var list []struct {
 			ID string `json:"Id"`
@@ -135,6 +144,9 @@ func (e *engine) close() {
 				r.Body.Close()
 			}
 		}
+	}
+	if e.record != nil {
+		kept = contract.Report(os.Stderr, e.record)
 	}
 	if e.server != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -153,6 +165,7 @@ func (e *engine) close() {
 	for _, g := range groups {
 		_ = os.Remove(g)
 	}
+	return kept
 }
 
 // load gives the engine the image busybox:test, made of the machine's own static busybox.

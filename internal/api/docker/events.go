@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -30,18 +31,34 @@ func (s *systemRoutes) events(w http.ResponseWriter, r *http.Request) error {
 	if err := checkEventFilters(filters); err != nil {
 		return err
 	}
-	begin(w, "application/json")
-	out := flusher{w}
+	v := clientVersion(r.Context())
+	contentType, before := eventStream(v, r.Header.Values("Accept"))
+	begin(w, contentType)
+	out := prefixed{flusher{w}, before}
 	err = s.Events.Subscribe(r.Context(), since, until, func(m events.Message) error {
 		if !eventMatches(filters, m) {
 			return nil
 		}
-		return encode(out, shapeEvent(m))
+		return encode(out, shapeEvent(v, m))
 	})
 	if err != nil && r.Context().Err() == nil {
 		return encode(out, map[string]string{"message": err.Error()})
 	}
 	return nil
+}
+
+// prefixed writes something before each document of a stream.
+type prefixed struct {
+	w      io.Writer
+	before string
+}
+
+func (p prefixed) Write(b []byte) (int, error) {
+	if p.before == "" {
+		return p.w.Write(b)
+	}
+	_, err := p.w.Write(append([]byte(p.before), b...))
+	return len(b), err
 }
 
 func checkEventFilters(filters map[string]map[string]bool) error {

@@ -44,16 +44,18 @@ func (i *imageRoutes) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if old := q.Get("filter"); old != "" { // until 1.40: a reference
+	v := clientVersion(r.Context())
+	if old := q.Get("filter"); old != "" && v < 1041 { // a reference
 		filters["reference"] = map[string]bool{old: true}
 	}
 	list, err := i.s.List(r.Context(), images.ListOptions{
-		All: q.yes("all"), SharedSize: q.yes("shared-size"), Manifests: q.yes("manifests"), Filters: filters,
+		All: q.yes("all"), SharedSize: q.yes("shared-size") && v >= 1042, Filters: filters,
+		Manifests: q.yes("manifests") && v >= 1047 || q.yes("identity") && v >= 1054,
 	})
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, shapeImages(clientVersion(r.Context()), list))
+	return writeJSON(w, http.StatusOK, shapeImages(v, list))
 }
 
 func (i *imageRoutes) search(http.ResponseWriter, *http.Request) error {
@@ -100,7 +102,11 @@ func (i *imageRoutes) inspect(w http.ResponseWriter, r *http.Request, name strin
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, shapeImage(clientVersion(r.Context()), out, q.yes("manifests")))
+	shaped, err := shapeImage(clientVersion(r.Context()), out, q.yes("manifests"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, shaped)
 }
 
 func (i *imageRoutes) history(w http.ResponseWriter, r *http.Request, name string) error {

@@ -31,9 +31,20 @@ func parseAPIVersion(s string) (apiVersion, bool) {
 	return apiVersion(a*1000 + b), err1 == nil && err2 == nil
 }
 
-func (v apiVersion) String() string { return fmt.Sprintf("%d.%d", v/1000, v%1000) }
+// unversioned is of a path without a version: what is new since any version is there, and so is what newer versions took away.
+const unversioned apiVersion = 1 << 20
 
-// clientVersion is the API version that the request was made for; the newest without a prefix.
+func (v apiVersion) String() string {
+	if v == unversioned {
+		return version.API
+	}
+	return fmt.Sprintf("%d.%d", v/1000, v%1000)
+}
+
+// without says whether clients of this version know an answer without the fields that a version took away.
+func (v apiVersion) without(since apiVersion) bool { return v >= since && v != unversioned }
+
+// clientVersion is the API version that the request was made for.
 func clientVersion(ctx context.Context) apiVersion {
 	if v := visitOf(ctx); v != nil {
 		return v.version
@@ -46,7 +57,7 @@ func cutVersion(path string) (rest string, v apiVersion, err error) {
 	newest, _ := parseAPIVersion(version.API)
 	oldest, _ := parseAPIVersion(version.MinAPI)
 	if len(path) < 3 || path[1] != 'v' || path[2] < '0' || path[2] > '9' {
-		return path, newest, nil
+		return path, unversioned, nil
 	}
 	word, rest, _ := strings.Cut(path[2:], "/")
 	v, ok := parseAPIVersion(word)

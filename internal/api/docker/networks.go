@@ -34,12 +34,7 @@ func (n *networkRoutes) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out := make([]network.Inspect, len(list))
-	for i, one := range list {
-		one.Containers = map[string]network.EndpointResource{} // only inspect lists them
-		out[i] = one
-	}
-	return writeJSON(w, http.StatusOK, out)
+	return writeJSON(w, http.StatusOK, shapeNetworks(clientVersion(r.Context()), list))
 }
 
 func (n *networkRoutes) inspect(w http.ResponseWriter, r *http.Request) error {

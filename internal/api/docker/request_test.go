@@ -86,19 +86,19 @@ func TestCutVersion(t *testing.T) {
 		path, rest string
 		version    string // "" : error
 	}{
-		{"/_ping", "/_ping", "1.51"},
+		{"/_ping", "/_ping", "1.56"},
 		{"/v1.24/_ping", "/_ping", "1.24"},
-		{"/v1.51/containers/json", "/containers/json", "1.51"},
-		{"/version", "/version", "1.51"},
-		{"/volumes/v1", "/volumes/v1", "1.51"},
+		{"/v1.56/containers/json", "/containers/json", "1.56"},
+		{"/version", "/version", "1.56"},
+		{"/volumes/v1", "/volumes/v1", "1.56"},
 		{"/v1.23/_ping", "", ""},
-		{"/v1.52/_ping", "", ""},
+		{"/v1.57/_ping", "", ""},
 		{"/v99999999999999999999.1/_ping", "", ""},
 		{"/v1/_ping", "", ""},
 		{"/v1.-5/_ping", "", ""},
 		{"/v1.40", "/", "1.40"},
-		{"/", "/", "1.51"},
-		{"", "", "1.51"},
+		{"/", "/", "1.56"},
+		{"", "", "1.56"},
 	}
 	for _, row := range rows {
 		rest, v, err := cutVersion(row.path)

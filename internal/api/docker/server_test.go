@@ -25,7 +25,7 @@ func TestSystemRoutes(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Body.Close()
-	for name, want := range map[string]string{"Api-Version": "1.51", "Ostype": "linux", "Docker-Experimental": "false", "Builder-Version": "2"} {
+	for name, want := range map[string]string{"Api-Version": "1.56", "Ostype": "linux", "Docker-Experimental": "false", "Builder-Version": "2"} {
 		if got := r.Header.Get(name); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
@@ -38,7 +38,7 @@ func TestSystemRoutes(t *testing.T) {
 	}
 	var v map[string]any
 	e.want(t, 200, "GET", "/version", "", &v)
-	if v["ApiVersion"] != "1.51" || v["MinAPIVersion"] != "1.24" {
+	if v["ApiVersion"] != "1.56" || v["MinAPIVersion"] != "1.24" {
 		t.Errorf("version %v", v)
 	}
 	e.want(t, 200, "GET", "/v1.40/info", "", &v)
@@ -49,7 +49,7 @@ func TestSystemRoutes(t *testing.T) {
 	if v["LayersSize"].(float64) < 1000 || len(v["Images"].([]any)) < 1 {
 		t.Errorf("df %v", v)
 	}
-	e.want(t, 200, "POST", "/v1.51/build/prune", "", &v) // `docker system prune` ends with it
+	e.want(t, 200, "POST", "/v1.56/build/prune", "", &v) // `docker system prune` ends with it
 	if deleted, is := v["CachesDeleted"].([]any); !is || len(deleted) != 0 || v["SpaceReclaimed"] != 0.0 {
 		t.Errorf("build/prune %v", v)
 	}
@@ -356,10 +356,10 @@ func TestPeers(t *testing.T) {
 		t.Skip("needs curl")
 	}
 	open := filepath.Join(t.TempDir(), "s")
-	if err := os.Chmod(e.socket, 0o666); err != nil { // even where the file's mode would let them
+	if err := os.Chmod(e.direct, 0o666); err != nil { // even where the file's mode would let them
 		t.Fatal(err)
 	}
-	defer os.Chmod(e.socket, 0o600)
+	defer os.Chmod(e.direct, 0o600)
 	for dir := e.dir; dir != "/"; dir = filepath.Dir(dir) {
 		_ = os.Chmod(dir, 0o755)
 		break
@@ -367,7 +367,7 @@ func TestPeers(t *testing.T) {
 	defer os.Chmod(e.dir, 0o700)
 	_ = open
 	for uid, want := range map[uint32]string{0: "200", 12345: "403", 0x10000000: "200", 0x0fffffff: "403"} {
-		cmd := exec.Command("curl", "-s", "-w", "\n%{http_code}", "--unix-socket", e.socket, "http://e/_ping")
+		cmd := exec.Command("curl", "-s", "-w", "\n%{http_code}", "--unix-socket", e.direct, "http://e/_ping")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid, NoSetGroups: true}}
 		out, err := cmd.CombinedOutput()
 		if err != nil || !strings.HasSuffix(string(out), want) {

@@ -1,23 +1,22 @@
 package docker
 
-// What an answer looks like to clients of each API version stands here and nowhere else. The services speak the newest types (1.52 and
-// later); the engine's newest version is 1.51, so every client gets what 1.52 took away.
+// What requests and answers look like to clients of each API version stands in the files shapes*.go and nowhere else. The services speak the
+// newest types. A client that names no version gets the newest answers, with what newer versions took away beside it.
+//
+// Fields that are newer than the client's version are sent where nobody can take them for something else, as Docker's engine does.
 
 import (
 	"encoding/json"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/moby/moby/api/types"
-	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/events"
-	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/network"
-	"github.com/moby/moby/api/types/system"
-	"github.com/moby/moby/api/types/volume"
+	"github.com/moby/moby/api/types/storage"
 
 	containers "wherry.dev/wherry/internal/container"
-	"wherry.dev/wherry/internal/disk"
 )
 
 // multiplexedOrRaw is the content type of logs, attach and exec: clients before 1.42 only knew one.
@@ -80,11 +79,11 @@ func (b *createBody) request() container.CreateRequest {
 	return r
 }
 
-// containerInspect has the top-level address of the default network, which 1.52 took out of NetworkSettings, and GraphDriver.
+// containerInspect has GraphDriver and the top-level address of the default network, which 1.52 took out of NetworkSettings.
 type containerInspect struct {
 	containers.Inspection
-	GraphDriver     graphDriver
-	NetworkSettings *networkSettings
+	GraphDriver     *graphDriver     `json:",omitempty"`
+	NetworkSettings *networkSettings `json:",omitempty"`
 }
 
 type graphDriver struct {
@@ -94,6 +93,10 @@ type graphDriver struct {
 
 type networkSettings struct {
 	*container.NetworkSettings
+	*defaultNetwork
+}
+
+type defaultNetwork struct {
 	Bridge                 string
 	HairpinMode            bool
 	LinkLocalIPv6Address   string
@@ -106,25 +109,76 @@ type networkSettings struct {
 	IPPrefixLen            int
 	IPv6Gateway            string
 	MacAddress             string
+	SecondaryIPAddresses   []struct{}
+	SecondaryIPv6Addresses []struct{}
 }
 
-func shapeContainer(c containers.Inspection) containerInspect {
-	out := containerInspect{Inspection: c, GraphDriver: graphDriver{Name: c.Driver}}
-	if c.GraphDriver != nil {
-		out.GraphDriver = graphDriver{Name: c.GraphDriver.Name, Data: c.GraphDriver.Data}
+func shapeContainer(v apiVersion, c containers.Inspection) containerInspect {
+	out := containerInspect{Inspection: c}
+	if v < 1048 {
+		out.ImageManifestDescriptor = nil
+	}
+	if v.without(1052) {
+		out.Inspection.GraphDriver = nil
+	} else {
+		out.GraphDriver = graphOf(c.Driver, c.GraphDriver)
+	}
+	if c.State != nil && c.State.Health != nil && c.State.Health.Log == nil {
+		state, health := *c.State, *c.State.Health
+		health.Log = []*container.HealthcheckResult{}
+		state.Health, out.State = &health, &state
 	}
 	if c.NetworkSettings == nil {
 		return out
 	}
 	n := &networkSettings{NetworkSettings: c.NetworkSettings}
-	if e := c.NetworkSettings.Networks[network.NetworkBridge]; e != nil {
-		n.EndpointID = e.EndpointID
-		n.IPPrefixLen, n.GlobalIPv6PrefixLen = e.IPPrefixLen, e.GlobalIPv6PrefixLen
-		n.MacAddress = e.MacAddress.String()
-		n.IPAddress, n.Gateway = addressText(e.IPAddress), addressText(e.Gateway)
-		n.GlobalIPv6Address, n.IPv6Gateway = addressText(e.GlobalIPv6Address), addressText(e.IPv6Gateway)
+	if !v.without(1052) {
+		n.defaultNetwork = onBridge(c.NetworkSettings.Networks[network.NetworkBridge])
+	}
+	if v < 1045 {
+		settings := *c.NetworkSettings
+		settings.Networks = withShortID(c)
+		n.NetworkSettings = &settings
 	}
 	out.NetworkSettings = n
+	return out
+}
+
+// graphOf is what a driver says of itself.
+func graphOf(name string, d *storage.DriverData) *graphDriver {
+	out := &graphDriver{Name: name, Data: map[string]string{}}
+	if d != nil {
+		out.Name = d.Name
+		maps.Copy(out.Data, d.Data)
+	}
+	return out
+}
+
+func onBridge(e *network.EndpointSettings) *defaultNetwork {
+	if e == nil {
+		return &defaultNetwork{}
+	}
+	return &defaultNetwork{
+		EndpointID: e.EndpointID, IPPrefixLen: e.IPPrefixLen, GlobalIPv6PrefixLen: e.GlobalIPv6PrefixLen, MacAddress: e.MacAddress.String(),
+		IPAddress: addressText(e.IPAddress), Gateway: addressText(e.Gateway),
+		GlobalIPv6Address: addressText(e.GlobalIPv6Address), IPv6Gateway: addressText(e.IPv6Gateway),
+	}
+}
+
+// withShortID puts the container's short id among its aliases, where clients before 1.45 look for it; DNSNames has it since.
+func withShortID(c containers.Inspection) map[string]*network.EndpointSettings {
+	out := maps.Clone(c.NetworkSettings.Networks)
+	for name, e := range out {
+		if e == nil || !container.NetworkMode(name).IsUserDefined() {
+			continue
+		}
+		changed := *e
+		changed.Aliases = slices.Clone(e.Aliases)
+		if short := c.ID[:min(12, len(c.ID))]; !slices.Contains(changed.Aliases, short) {
+			changed.Aliases = append(changed.Aliases, short)
+		}
+		out[name] = &changed
+	}
 	return out
 }
 
@@ -134,12 +188,38 @@ type listedContainer struct {
 	Wherry *containers.Move `json:",omitempty"`
 }
 
-func shapeContainers(list []container.Summary, moved map[string]containers.Move) []listedContainer {
+func shapeContainers(v apiVersion, list []container.Summary, moved map[string]containers.Move) []listedContainer {
 	out := make([]listedContainer, len(list))
 	for i, s := range list {
+		if v < 1046 {
+			s.HostConfig.Annotations = nil
+		}
+		if v < 1048 {
+			s.ImageManifestDescriptor = nil
+		}
+		if v < 1052 {
+			s.Health = nil
+		}
 		out[i].Summary = s
 		if m, ok := moved[s.ID]; ok {
 			out[i].Wherry = &m
+		}
+	}
+	return out
+}
+
+// listedNetwork has an empty list of containers, which 1.52 took away: only inspect lists them.
+type listedNetwork struct {
+	network.Network
+	Containers *struct{} `json:",omitempty"`
+}
+
+func shapeNetworks(v apiVersion, list []network.Inspect) []listedNetwork {
+	out := make([]listedNetwork, len(list))
+	for i, one := range list {
+		out[i].Network = one.Network
+		if !v.without(1052) {
+			out[i].Containers = &struct{}{}
 		}
 	}
 	return out
@@ -152,117 +232,12 @@ func addressText(a netip.Addr) string {
 	return a.String()
 }
 
-// imageInspect has what was always there until 1.52 (GraphDriver), 1.50 (Parent and the like) and 1.44 (VirtualSize).
-type imageInspect struct {
-	image.InspectResponse
-	Parent        string
-	DockerVersion string
-	GraphDriver   graphDriver
-	VirtualSize   *int64 `json:",omitempty"`
-}
-
-func shapeImage(v apiVersion, i image.InspectResponse, manifests bool) imageInspect {
-	out := imageInspect{InspectResponse: i, GraphDriver: graphDriver{Name: "overlayfs"}}
-	if i.GraphDriver != nil {
-		out.GraphDriver = graphDriver{Name: i.GraphDriver.Name, Data: i.GraphDriver.Data}
-	}
-	if v < 1048 || !manifests {
-		out.Manifests = nil
-	}
-	if v < 1044 {
-		out.VirtualSize = &i.Size
-	}
-	return out
-}
-
-type imageSummary struct {
-	image.Summary
-	VirtualSize *int64 `json:",omitempty"`
-}
-
-func shapeImages(v apiVersion, list []image.Summary) []imageSummary {
-	out := make([]imageSummary, 0, len(list))
-	for _, s := range list {
-		one := imageSummary{Summary: s}
-		if v < 1044 {
-			size := s.Size
-			one.VirtualSize = &size
-		}
-		if v < 1047 {
-			one.Manifests = nil
-		}
-		if v < 1048 {
-			one.Descriptor = nil
-		}
-		out = append(out, one)
-	}
-	return out
-}
-
-// eventMessage has the fields of container events that clients before 1.52 read.
-type eventMessage struct {
-	events.Message
-	Status string `json:"status,omitempty"`
-	ID     string `json:"id,omitempty"`
-	From   string `json:"from,omitempty"`
-}
-
-func shapeEvent(m events.Message) eventMessage {
-	out := eventMessage{Message: m}
-	if m.Type == events.ContainerEventType || m.Type == events.ImageEventType {
-		out.Status, out.ID, out.From = string(m.Action), m.Actor.ID, m.Actor.Attributes["image"]
-	}
-	return out
-}
-
-// diskUsage is the flat form until 1.51 with the summed form of 1.52 beside it, and what is neither.
-type diskUsage struct {
-	LayersSize int64
-	Images     []imageSummary
-	Containers []container.Summary
-	Volumes    []volume.Volume
-	BuildCache []build.CacheRecord
-	disk.Usage
-}
-
-func shapeDiskUsage(v apiVersion, d disk.Usage) diskUsage {
-	out := diskUsage{BuildCache: []build.CacheRecord{}, Usage: d}
-	if d.BuildCacheUsage != nil {
-		out.BuildCache = orEmpty(d.BuildCacheUsage.Items)
-	}
-	if d.ImageUsage != nil {
-		out.LayersSize = d.ImageUsage.TotalSize
-		out.Images = shapeImages(v, d.ImageUsage.Items)
-	}
-	if d.ContainerUsage != nil {
-		out.Containers = orEmpty(d.ContainerUsage.Items)
-	}
-	if d.VolumeUsage != nil {
-		out.Volumes = orEmpty(d.VolumeUsage.Items)
-	}
-	return out
-}
-
 // orEmpty makes JSON's [] of nil.
 func orEmpty[T any](list []T) []T {
 	if list == nil {
 		return []T{}
 	}
 	return list
-}
-
-// infoResponse has switches that clients before 1.50 warn about when they are missing.
-type infoResponse struct {
-	system.Info
-	BridgeNfIptables  bool `json:"BridgeNfIptables"`
-	BridgeNfIP6tables bool `json:"BridgeNfIp6tables"`
-}
-
-func shapeInfo(v apiVersion, i system.Info) any {
-	if v < 1050 {
-		return infoResponse{Info: i, BridgeNfIptables: true, BridgeNfIP6tables: true}
-	}
-	return i
 }
 
 func rawJSON(v any) *json.RawMessage {

@@ -29,6 +29,15 @@ func asMap(t *testing.T, v any) map[string]any {
 	return out
 }
 
+func imageMap(t *testing.T, v apiVersion, i image.InspectResponse, manifests bool) map[string]any {
+	t.Helper()
+	out, err := shapeImage(v, i, manifests)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return asMap(t, out)
+}
+
 func TestContainerShape(t *testing.T) {
 	in := container.InspectResponse{ID: "x", Driver: "overlayfs", NetworkSettings: &container.NetworkSettings{
 		SandboxKey: "key",
@@ -37,7 +46,7 @@ func TestContainerShape(t *testing.T) {
 			MacAddress: network.HardwareAddr{2, 0x42, 0, 0, 0, 1},
 		}},
 	}}
-	out := asMap(t, shapeContainer(containers.Inspection{InspectResponse: in}))
+	out := asMap(t, shapeContainer(1051, containers.Inspection{InspectResponse: in}))
 	n := out["NetworkSettings"].(map[string]any)
 	if n["IPAddress"] != "172.17.0.2" || n["Gateway"] != "172.17.0.1" || n["MacAddress"] != "02:42:00:00:00:01" || n["SandboxKey"] != "key" {
 		t.Errorf("network settings %v", n)
@@ -48,7 +57,7 @@ func TestContainerShape(t *testing.T) {
 	if g := out["GraphDriver"].(map[string]any); g["Name"] != "overlayfs" {
 		t.Errorf("graph driver %v", g)
 	}
-	if out := asMap(t, shapeContainer(containers.Inspection{})); out["NetworkSettings"] != nil {
+	if out := asMap(t, shapeContainer(1051, containers.Inspection{})); out["NetworkSettings"] != nil {
 		t.Errorf("no settings: %v", out["NetworkSettings"])
 	}
 }
@@ -60,7 +69,7 @@ func TestImageShapes(t *testing.T) {
 		ask                bool
 		virtual, manifests bool
 	}{{1024, true, true, false}, {1043, false, true, false}, {1044, false, false, false}, {1048, true, false, true}, {1048, false, false, false}} {
-		out := asMap(t, shapeImage(row.v, in, row.ask))
+		out := imageMap(t, row.v, in, row.ask)
 		if (out["VirtualSize"] != nil) != row.virtual || (out["Manifests"] != nil) != row.manifests {
 			t.Errorf("%+v: %v", row, out)
 		}
@@ -75,22 +84,36 @@ func TestImageShapes(t *testing.T) {
 }
 
 func TestEventShape(t *testing.T) {
-	out := asMap(t, shapeEvent(events.Message{Type: "container", Action: "start", Actor: events.Actor{ID: "x", Attributes: map[string]string{"image": "busybox"}}}))
+	out := asMap(t, shapeEvent(1051, events.Message{Type: "container", Action: "start", Actor: events.Actor{ID: "x", Attributes: map[string]string{"image": "busybox"}}}))
 	if out["status"] != "start" || out["id"] != "x" || out["from"] != "busybox" || out["Action"] != "start" {
 		t.Errorf("%v", out)
 	}
-	out = asMap(t, shapeEvent(events.Message{Type: "network", Action: "create"}))
+	out = asMap(t, shapeEvent(1051, events.Message{Type: "network", Action: "create"}))
 	if out["status"] != nil {
 		t.Errorf("a network's event has the containers' old fields: %v", out)
 	}
 }
 
 func TestDiskUsageShape(t *testing.T) {
-	out := asMap(t, shapeDiskUsage(1050, disk.Usage{DiskUsage: system.DiskUsage{
+	in := disk.Usage{Other: &disk.Other{}, DiskUsage: system.DiskUsage{
 		ImageUsage: &image.DiskUsage{TotalSize: 9, Items: []image.Summary{{ID: "x"}}}, ContainerUsage: &container.DiskUsage{},
-	}}))
-	if out["LayersSize"] != 9.0 || len(out["Images"].([]any)) != 1 || out["Containers"] == nil || out["ImageUsage"] == nil {
-		t.Errorf("%v", out)
+	}}
+	for _, row := range []struct {
+		v                           apiVersion
+		verbose                     bool
+		flat, sums, items, builders bool
+	}{
+		{v: 1041, flat: true, builders: true}, {v: 1051, flat: true}, {v: 1052, flat: true, sums: true}, {v: 1052, verbose: true, sums: true, items: true},
+		{v: 1053, sums: true}, {v: 1056, verbose: true, sums: true, items: true}, {v: unversioned, flat: true, sums: true, items: true},
+	} {
+		out := asMap(t, shapeDiskUsage(row.v, in, row.verbose))
+		images, _ := out["ImageUsage"].(map[string]any)
+		if (out["LayersSize"] == 9.0) != row.flat || (images != nil) != row.sums || (images["Items"] != nil) != row.items || (out["BuilderSize"] != nil) != row.builders {
+			t.Errorf("%+v: %v", row, out)
+		}
+	}
+	if in.ImageUsage.Items == nil {
+		t.Error("the service's own answer was changed")
 	}
 }
 

@@ -138,6 +138,7 @@ func (c *streamRoutes) attachSocket(w http.ResponseWriter, r *http.Request) erro
 	if _, err := c.s.Terminal(id); err != nil {
 		return err
 	}
+	olderStreams(clientVersion(r.Context()), q)
 	o := attachOptions(q)
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()

@@ -137,7 +137,11 @@ func (s *systemRoutes) registries() *registry.ServiceConfig {
 
 func (s *systemRoutes) diskUsage(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
+	v := clientVersion(r.Context())
 	want := map[string]bool{}
+	if v < 1042 {
+		q.Del("type")
+	}
 	for _, t := range q.Values["type"] {
 		switch system.DiskUsageObject(t) {
 		case system.ContainerObject, system.ImageObject, system.VolumeObject, system.BuildCacheObject:
@@ -151,7 +155,7 @@ func (s *systemRoutes) diskUsage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, shapeDiskUsage(clientVersion(r.Context()), u))
+	return writeJSON(w, http.StatusOK, shapeDiskUsage(v, u, q.yes("verbose")))
 }
 
 // withoutPassword hides what stands before the @ of a proxy's address.

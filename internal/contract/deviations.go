@@ -1,0 +1,77 @@
+package contract
+
+import (
+	"path"
+	"strings"
+)
+
+// deviation is where an exchange may differ from the specification. All but why are patterns of path.Match, with * for anything.
+type deviation struct {
+	operation, at, what string
+	why                 string
+}
+
+const (
+	null         = "it is null, not *"
+	nullsOfMoby  = "dockerd says null for a list, a map or a choice that nobody has made; clients know both"
+	wherrysOwn   = "Wherry's own field beside Docker's"
+	unlistedCode = "dockerd answers so, and its specification forgets it"
+)
+
+// deviations are where moby itself differs from its specification, or where Wherry says more.
+func deviations() []deviation {
+	return []deviation{
+		{"GET /containers/json", "answer 200 [].Wherry*", "*", wherrysOwn},
+		{"GET /containers/{id}/json", "answer 200 .Wherry*", "*", wherrysOwn},
+		{"GET /system/df", "answer 200 .Other*", "*", wherrysOwn},
+
+		{"GET /containers/{id}/json", "answer 200 .Config.*", null, nullsOfMoby},
+		{"GET /containers/{id}/json", "answer 200 .HostConfig.*", null, nullsOfMoby},
+		{"GET /containers/{id}/json", "answer 200 .NetworkSettings.*", null, nullsOfMoby},
+		{"GET /containers/json", "answer 200 [].NetworkSettings.*", null, nullsOfMoby},
+		{"GET /images/{name}/json", "answer 200 .Config.*", null, nullsOfMoby},
+		{"GET /images/json", "answer 200 [].Labels", null, nullsOfMoby},
+		{"GET /networks*", "answer 200 *IPAM.*", null, nullsOfMoby},
+		{"GET /volumes*", "answer 200 *", null, nullsOfMoby},
+		{"POST /volumes/create", "answer 201 *", null, nullsOfMoby},
+		{"GET /system/df", "answer 200 *.Labels", null, nullsOfMoby},
+		{"GET /system/df", "answer 200 *.Options", null, nullsOfMoby},
+		{"GET /info", "answer 200 .Plugins.*", null, nullsOfMoby},
+
+		{"GET /containers/{id}/logs", "query details", "*", "docker sends it, and dockerd knows it"},
+		{"GET /containers/{id}/logs", "query since", "*no integer", "docker sends fractions of seconds, as to /events"},
+		{"GET /containers/{id}/logs", "query until", "*no integer", "the same"},
+		{"POST /containers/{id}/exec", "request.Detach", "*", "docker sends it, and dockerd ignores it"},
+		{"GET /images/get", "query format", "*", "Wherry's own: save --format"},
+		{"POST /images/create", "query allPlatforms", "*", "Wherry's own: pull --all-platforms"},
+		{"POST /images/create", "query platforms", "*", "Wherry's own: pull with several --platform"},
+		{"POST /build", "query ulimits", "*", "docker sends it, and dockerd knows it"},
+		{"GET /images/{name}/history", "answer 200 [].Tags", null, nullsOfMoby},
+		{"POST /grpc", "path", "*", "the way to BuildKit has never been in the specification"},
+		{"POST /containers/{id}/start", "answer 409", "*", unlistedCode},
+		{"POST /volumes/create", "answer 404", "*", unlistedCode},
+
+		{"GET /containers/{id}/top", "answer 409", "*", unlistedCode},
+		{"GET /images/{name}/get", "answer 404", "*", unlistedCode},
+		{"POST /exec/{id}/start", "answer 101", "*", "its text says that the connection is upgraded, as for attach"},
+		{"GET /events", "answer 200 .status", "*", "it was there until 1.52, and was never written down"},
+		{"GET /events", "answer 200 .id", "*", "the same"},
+		{"GET /events", "answer 200 .from", "*", "the same"},
+	}
+}
+
+func deviates(p Problem) bool {
+	for _, d := range deviations() {
+		if matches(d.operation, p.Operation) && matches(d.at, p.At) && matches(d.what, p.What) {
+			return true
+		}
+	}
+	return false
+}
+
+// matches is path.Match where slashes, brackets and braces are letters like others.
+func matches(pattern, s string) bool {
+	flat := strings.NewReplacer("/", "\x01", "[", "\x02", "]", "\x03", "{", "\x04", "}", "\x05")
+	ok, err := path.Match(flat.Replace(pattern), flat.Replace(s))
+	return err == nil && ok
+}
