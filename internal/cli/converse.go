@@ -19,8 +19,9 @@ type conversation struct {
 	streams  *client.Hijacked
 	id       string // of the container or exec
 	warnings []string
-	running  chan string // gets the id when its process runs
-	failed   error       // why it was not started; then nothing is left of it
+	running  chan string     // gets the id when its process runs
+	started  func(id string) // is told then; may be nil
+	failed   error           // why it was not started; then nothing is left of it
 	ended    *container.WaitResponse
 }
 
@@ -81,6 +82,9 @@ func (t *conversation) hear(b []byte) error {
 		select {
 		case t.running <- t.id:
 		default:
+		}
+		if t.started != nil {
+			t.started(t.id)
 		}
 	}
 	if n.Failure != nil {

@@ -14,14 +14,14 @@ import (
 	"wherry.dev/wherry/internal/login"
 )
 
-// noHint is the environment's way to go without the hint; config.json has "latestHint": false.
+// noHint is the environment's way to go without hints; config.json has "latestHint": false and "portHint": false.
 const noHint = "WHERRY_NO_HINTS"
 
 // hintAtLatest says once how to keep what a long-running container was made of, where it is a `latest` that came from a registry: the next
 // pull may bring another image. It is a line on stderr for people, and says nothing while another container of the same name is there.
 func hintAtLatest(ctx context.Context, app *App, f *runFlags, req container.CreateRequest) {
 	n := splitName(req.Image)
-	if f.rm || f.locked || n.digest != "" || cmp.Or(n.tag, "latest") != "latest" || os.Getenv(noHint) != "" || !hintsWanted(app) {
+	if f.rm || f.locked || n.digest != "" || cmp.Or(n.tag, "latest") != "latest" || os.Getenv(noHint) != "" || !hintsWanted(app, "latestHint") {
 		return
 	}
 	m, err := means(ctx, app, taggedName(req.Image), place{})
@@ -53,12 +53,12 @@ func hintAtLatest(ctx context.Context, app *App, f *runFlags, req container.Crea
 		"(No such notes: \"latestHint\": false in %[3]s)\n", familiarName(taggedName(req.Image)), req.Image, filepath.Join(app.Config, "config.json"))
 }
 
-// hintsWanted reads config.json, where anything but false means yes.
-func hintsWanted(app *App) bool {
+// hintsWanted reads a field of config.json, where anything but false means yes.
+func hintsWanted(app *App, field string) bool {
 	c, err := login.Read(app.Config)
 	if err != nil {
 		return true
 	}
 	wanted := true
-	return c.Field("latestHint", &wanted) != nil || wanted
+	return c.Field(field, &wanted) != nil || wanted
 }

@@ -129,7 +129,7 @@ func TestHintsWanted(t *testing.T) {
 		if text != "" {
 			write(t, filepath.Join(dir, "config.json"), text)
 		}
-		if got := hintsWanted(&App{Config: dir}); got != want {
+		if got := hintsWanted(&App{Config: dir}, "latestHint"); got != want {
 			t.Errorf("%s: %v", text, got)
 		}
 	}

@@ -84,6 +84,7 @@ func runCommand(app *App) *cobra.Command {
 			return err
 		}
 		hintAtLatest(cmd.Context(), app, f, req)
+		hintAtOpenPorts(cmd.Context(), app, req, id)
 		return nil
 	}
 	return cmd

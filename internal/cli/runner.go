@@ -52,6 +52,7 @@ func (r *runner) run(ctx context.Context, f *runFlags, req container.CreateReque
 		return &exitError{125, err}
 	}
 	talk, cancelled := &conversation{}, make(chan struct{})
+	talk.started = func(id string) { hintAtOpenPorts(ctx, r.app, req, id) }
 	asking, abandon := context.WithCancel(ctx)
 	defer abandon()
 	signals := &forwarding{stop: func() {}}

@@ -3,7 +3,6 @@ package network
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -32,14 +31,7 @@ func (s *Service) allocate(r AllocateRequest) (*Allocation, error) {
 	if err := s.joinAll(h); err != nil {
 		return nil, err
 	}
-	e := h.wayOut()
-	var n *lan
-	if e != nil {
-		s.mu.Lock()
-		n = s.networks[e.NetworkID]
-		s.mu.Unlock()
-	}
-	err := reservePorts(h, e, n)
+	err := s.reservePorts(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil && s.closed {
@@ -47,13 +39,8 @@ func (s *Service) allocate(r AllocateRequest) (*Allocation, error) {
 	}
 	if err != nil {
 		h.closePorts()
+		err = s.explainPorts(err, h.wayOut())
 		s.drop(h)
-		if taken := new(portTaken); errors.As(err, &taken) {
-			taken.who = cmp.Or(s.publisher(taken.host, taken.proto), taken.who)
-		}
-		if e != nil {
-			err = fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", e.Name, e.ID, err)
-		}
 		return nil, err
 	}
 	s.holdings[r.ContainerID] = h

@@ -29,6 +29,8 @@ type Options struct {
 	State  string // live endpoints (lost at reboot): <State>/network
 	Events *event.Bus
 	Log    func(error) // what went wrong behind the calls; nil: nobody is told
+
+	Publish string // where ports without an address are published: PublishAll, which "" is too, or PublishLoopback
 }
 
 // Service owns the networks, their bridges and the engine's nftables table.

@@ -4,10 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -34,156 +32,15 @@ func (r *reservation) close() {
 	}
 }
 
-// reservePorts chooses and reserves the host's ports of a container that is published through the endpoint e on n.
-func reservePorts(h *holding, e *endpoint, n *lan) (err error) {
-	wanted := map[network.Port][]network.PortBinding{}
-	for port := range h.Request.Exposed {
-		wanted[port] = nil
-		if h.Request.PublishAll {
-			wanted[port] = []network.PortBinding{{}}
-		}
-	}
-	for port, bindings := range h.Request.Ports {
-		if len(bindings) > 0 {
-			wanted[port] = bindings
-		} else if _, ok := wanted[port]; !ok {
-			wanted[port] = nil
-		}
-	}
-	h.Ports = network.PortMap{}
-	defer func() {
-		if err != nil {
-			h.closePorts()
-		}
-	}()
-	ports := slices.SortedFunc(maps.Keys(wanted), func(a, b network.Port) int {
-		return cmp.Or(cmp.Compare(a.Proto(), b.Proto()), cmp.Compare(a.Num(), b.Num()))
-	})
-	for _, dynamic := range []bool{false, true} { // ports that are named first: a free one must not be one of them
-		for _, port := range ports {
-			if _, ok := h.Ports[port]; !ok {
-				h.Ports[port] = nil
-			}
-			for _, b := range wanted[port] {
-				first, last, err := hostRange(b.HostPort)
-				if err != nil {
-					return err
-				}
-				if (first != last || first == 0) != dynamic {
-					continue
-				}
-				if e == nil {
-					continue // a network without a way out publishes nothing
-				}
-				w := wish{port: port, first: first, last: last}
-				if w.hosts, err = hostAddresses(b.HostIP, e, n); err != nil {
-					return fmt.Errorf("publish port %s: %w", port, err)
-				}
-				if err := h.reserve(w, e); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
-}
-
 func (h *holding) closePorts() {
-	for _, r := range h.Reserved {
-		r.close()
-	}
+	closeAll(h.Reserved)
 	h.Reserved = nil
 }
 
-// wish is a port to publish on some addresses of the host, as one number of a range (0: any free one).
-type wish struct {
-	port        network.Port
-	hosts       []netip.Addr
-	first, last uint16
-}
-
-// hostRange reads a host port: empty or 0 for any, a number, or a range to choose from.
-func hostRange(s string) (first, last uint16, err error) {
-	if s == "" {
-		return 0, 0, nil
+func closeAll(list []*reservation) {
+	for _, r := range list {
+		r.close()
 	}
-	r, err := network.ParsePortRange(s)
-	if err != nil {
-		return 0, 0, invalid("invalid host port %q: %s", s, err)
-	}
-	return r.Start(), r.End(), nil
-}
-
-// hostAddresses are those on which a port is published. Without an address it is all of each family that the network has.
-func hostAddresses(asked netip.Addr, e *endpoint, n *lan) ([]netip.Addr, error) {
-	asked = asked.Unmap()
-	if asked.IsValid() {
-		if asked.Is6() && !e.V6.IsValid() || asked.Is4() && !e.V4.IsValid() {
-			return nil, invalid("host address %s: the network %s has no addresses of that family", asked, n.Name)
-		}
-		if asked == netip.IPv6Loopback() {
-			return nil, invalid("host address ::1: IPv6 has no way to route loopback addresses, nobody would reach the port: publish it on 127.0.0.1")
-		}
-		return []netip.Addr{asked}, nil
-	}
-	var out []netip.Addr
-	if e.V4.IsValid() {
-		all := netip.IPv4Unspecified()
-		if a, err := netip.ParseAddr(n.option("bridge.host_binding_ipv4")); err == nil {
-			all = a
-		}
-		out = append(out, all)
-	}
-	if e.V6.IsValid() {
-		out = append(out, netip.IPv6Unspecified())
-	}
-	return out, nil
-}
-
-// reserve finds a number that is free on all of a wish's addresses.
-func (h *holding) reserve(w wish, e *endpoint) error {
-	var last error
-	attempts := int(w.last-w.first) + 1
-	if w.first == 0 {
-		attempts = 16
-	}
-	for i := range attempts {
-		got, err := tryReserve(w, w.first+uint16(i)*min(1, w.first), e)
-		if err == nil {
-			for _, r := range got {
-				h.Reserved = append(h.Reserved, r)
-				h.Ports[w.port] = append(h.Ports[w.port], network.PortBinding{HostIP: r.Host.Addr(), HostPort: strconv.Itoa(int(r.Host.Port()))})
-			}
-			return nil
-		}
-		if last = err; !errdefs.IsConflict(err) {
-			break
-		}
-	}
-	if attempts > 1 && w.first != 0 {
-		return fmt.Errorf("all ports of %d-%d are taken: %w", w.first, w.last, last)
-	}
-	return last
-}
-
-// tryReserve reserves one number on all addresses, or none. 0 is any, the same on all.
-func tryReserve(w wish, number uint16, e *endpoint) (out []*reservation, err error) {
-	for _, host := range w.hosts {
-		to := e.V4
-		if host.Is6() {
-			to = e.V6
-		}
-		r := &reservation{Host: netip.AddrPortFrom(host, number), Proto: w.port.Proto(), To: netip.AddrPortFrom(to, w.port.Num())}
-		if err := r.bind(); err != nil {
-			for _, r := range out {
-				r.close()
-			}
-			return nil, err
-		}
-		out = append(out, r)
-		number = r.Host.Port()
-	}
-	return out, nil
 }
 
 // bind reserves the port. A TCP port that a server has just left (its connections linger) is free, hence SO_REUSEADDR for the moment of

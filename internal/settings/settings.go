@@ -31,6 +31,7 @@ type Settings struct {
 	Store    Store    `toml:"store"`
 	CleanUp  CleanUp  `toml:"clean-up"`
 	Registry Registry `toml:"registry"`
+	Network  Network  `toml:"network"`
 	Builds   Builds   `toml:"builds"`
 }
 
@@ -77,6 +78,11 @@ type Registry struct {
 	Insecure []string `toml:"insecure" comment:"host[:port] or networks (CIDR) that may be spoken to without TLS or with any certificate"`
 }
 
+// Network is how containers are connected.
+type Network struct {
+	Publish string `toml:"publish" of:"all loopback" comment:"where a published port is reached that names no address (-p 8080:80): all of the host's addresses, or loopback, 127.0.0.1, only; an address in -p always wins"`
+}
+
 // Builds is how images are built.
 type Builds struct {
 	Dates    string   `toml:"dates" of:"fixed kept" comment:"of files that a build makes or copies: fixed, all the same, so that the same sources make the same image whenever they are built; kept, as they are"`
@@ -91,6 +97,7 @@ func Default() Settings {
 		Store:    Store{Layers: "auto", KeepBlobs: true},
 		CleanUp:  CleanUp{Measure: "file-system", High: Percent(85), Low: Percent(70), MinAge: Day, Every: Hour / 4, OnFullDisk: true, Keep: []string{}},
 		Registry: Registry{Insecure: []string{}},
+		Network:  Network{Publish: "all"},
 		Builds:   Builds{Dates: "fixed", CacheMax: Percent(10), CacheAge: 30 * Day},
 	}
 }

@@ -1,0 +1,99 @@
+package network
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/network"
+)
+
+// publishingOf is what decides about a holding's ports.
+func (s *Service) publishingOf(h *holding) *publishing {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := &publishing{e: h.wayOut(), loopback: s.o.Publish == PublishLoopback, have: append([]*reservation(nil), h.Reserved...)}
+	if p.e != nil {
+		p.n = s.networks[p.e.NetworkID]
+	}
+	return p
+}
+
+// reservePorts chooses and reserves the host's ports of a container that is about to start.
+func (s *Service) reservePorts(h *holding) error {
+	p, want := s.publishingOf(h), h.Request.published()
+	wishes, err := p.wishes(want.wanted())
+	if err == nil {
+		err = p.reserve(wishes)
+	}
+	if err != nil {
+		return err
+	}
+	h.Reserved, h.Ports = p.got, want.shown(p.got)
+	return nil
+}
+
+// explainPorts says which container has a port that could not be had. The caller holds the lock.
+func (s *state) explainPorts(err error, e *endpoint) error {
+	if taken := new(portTaken); errors.As(err, &taken) {
+		taken.who = cmp.Or(s.publisher(taken.host, taken.proto), taken.who)
+	}
+	if e != nil {
+		err = fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", e.Name, e.ID, err)
+	}
+	return err
+}
+
+// PortsRequest is what a running container is to have published from now on, as AllocateRequest says it.
+type PortsRequest struct {
+	ContainerID string
+	Ports       network.PortMap
+	PublishAll  bool
+	Exposed     network.PortSet
+}
+
+// SetPorts changes the published ports of a running container: what stays is not touched, and the rules change in one transaction. Connections
+// that are there go on, through ports that are taken away, too. It gives all ports as inspect shows them.
+func (s *Service) SetPorts(ctx context.Context, q PortsRequest) (network.PortMap, error) {
+	s.mu.Lock()
+	h := s.holdings[q.ContainerID]
+	if h == nil || !h.attached || h.exclusiveDriver(s.networks) == driverHost {
+		s.mu.Unlock()
+		return nil, fmt.Errorf("container %s has no network of its own: %w", shortID(q.ContainerID), errdefs.ErrFailedPrecondition)
+	}
+	before := firewallPorts(h.published())
+	s.mu.Unlock()
+	p, want := s.publishingOf(h), published{q.Ports, q.PublishAll, q.Exposed}
+	wishes, err := p.wishes(want.wanted())
+	if err == nil {
+		err = p.reserve(wishes)
+	}
+	if err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return nil, s.explainPorts(err, nil)
+	}
+	s.mu.Lock()
+	old := h.Reserved
+	h.Reserved, h.Ports = p.got, want.shown(p.got)
+	h.Request.Ports, h.Request.PublishAll, h.Request.Exposed = q.Ports, q.PublishAll, q.Exposed
+	after := firewallPorts(h.published())
+	shown := h.Ports
+	s.mu.Unlock()
+	if err := s.fire.ChangePorts(before, after); err != nil {
+		closeAll(p.made)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		h.Reserved = old // their sockets may be closed; the rules are there
+		for _, r := range p.have {
+			_ = r.bind()
+		}
+		return nil, err
+	}
+	if f := flowsOf(append(p.have, p.made...)); len(f) > 0 {
+		s.later.add(job{run: f.forget})
+	}
+	return shown, h.write(s.o.live())
+}
