@@ -199,6 +199,7 @@ func updateCommand(app *App) *cobra.Command {
 	cmd := &cobra.Command{Use: "update [OPTIONS] CONTAINER...", Args: atLeast(1)}
 	var f limitFlags
 	var restart string
+	var publish, unpublish []string
 	f.swap.unlimited = true
 	fs := cmd.Flags()
 	fs.VarP(&f.memory, "memory", "m", "Most memory, such as 512m")
@@ -216,6 +217,8 @@ func updateCommand(app *App) *cobra.Command {
 	fs.StringVar(&f.mems, "cpuset-mems", "", "Memory nodes to use, such as 0")
 	fs.Uint16Var(&f.weight, "blkio-weight", 0, "Weight of its disk input and output, 10 to 1000")
 	fs.StringVar(&restart, "restart", "", "When to start it again: no, always, unless-stopped or on-failure[:MOST]")
+	fs.StringArrayVarP(&publish, "publish", "p", nil, "Port to publish, as with run, at once where it runs")
+	fs.StringArrayVar(&unpublish, "unpublish", nil, "Published port to take back: [ADDRESS:]HOST:CONTAINER, or CONTAINER for all of that one's")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if fs.NFlag() == 0 {
 			return fmt.Errorf("update: say what to change, such as --memory 1g; see wherry update --help")
@@ -227,7 +230,12 @@ func updateCommand(app *App) *cobra.Command {
 		if fs.Changed("pids-limit") {
 			u.PidsLimit = &f.pids
 		}
-		return updateEach(cmd.Context(), app, args, u)
+		change, err := parsePortChange(publish, unpublish)
+		if err != nil {
+			return err
+		}
+		change.only = fs.NFlag() == len(changedOf(fs, "publish", "unpublish"))
+		return updateEach(cmd.Context(), app, args, u, change)
 	}
 	return cmd
 }
@@ -244,15 +252,20 @@ func (f *limitFlags) update(restart string) (u container.UpdateConfig, err error
 	return u, err
 }
 
-func updateEach(ctx context.Context, app *App, names []string, u container.UpdateConfig) error {
+func updateEach(ctx context.Context, app *App, names []string, u container.UpdateConfig, ports portChange) error {
 	c, err := app.Client()
 	if err != nil {
 		return err
 	}
 	return each(app, names, func(name string) error {
-		var answer container.UpdateResponse
-		if err := c.Post(ctx, containerPath(name, "/update"), nil, u, &answer); err != nil {
+		if err := ports.post(ctx, c, name); err != nil {
 			return err
+		}
+		var answer container.UpdateResponse
+		if !ports.only {
+			if err := c.Post(ctx, containerPath(name, "/update"), nil, u, &answer); err != nil {
+				return err
+			}
 		}
 		for _, w := range answer.Warnings {
 			fmt.Fprintf(app.Err, "WARNING: %s\n", w)

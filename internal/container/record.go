@@ -49,6 +49,8 @@ type Record struct {
 	Restarted    string `json:",omitempty"` // the writable layer of the last start that was not the first: "kept" or "fresh"
 	Cgroup       string `json:",omitempty"` // of the last start
 	BootID       string `json:",omitempty"` // of the host's life in which it was last started
+
+	Replaces *Replacement `json:",omitempty"` // it is taking another container's place
 }
 
 // Path and Args are the command as inspect shows it.

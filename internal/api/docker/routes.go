@@ -26,6 +26,7 @@ func routes(s Services, about About, srv *Server) http.Handler {
 	(&listRoutes{images.Lists{S: s.Images}, images.Manifests{S: s.Images}}).add(add)
 	(&artifactRoutes{images.Artifacts{S: s.Images}, images.Manifests{S: s.Images}}).add(add)
 	(&networkRoutes{s: s.Networks, containers: s.Containers}).add(add)
+	(&portRoutes{networks: s.Networks, containers: s.Containers}).add(add)
 	(&volumeRoutes{s: s.Volumes}).add(add)
 	(&buildRoutes{b: s.Builder, server: srv}).add(add)
 	absentRoutes(add)
