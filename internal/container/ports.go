@@ -95,7 +95,7 @@ func changedPorts(r *Record, live network.PortMap, q PortChange) (network.PortMa
 			continue
 		}
 		for _, b := range list {
-			out[port] = named(out[port], live[port])
+			out[port] = numbered(out[port], live[port])
 			left := slices.DeleteFunc(slices.Clone(out[port]), func(have network.PortBinding) bool { return meant(b, have) })
 			if len(left) == len(out[port]) {
 				return nil, fail(errdefs.ErrNotFound, "container %s does not publish its port %s as %s", r.Name, port, bindingText(b))
@@ -115,8 +115,8 @@ func changedPorts(r *Record, live network.PortMap, q PortChange) (network.PortMa
 	return out, nil
 }
 
-// named gives bindings the numbers that the engine has chosen for them, so that one of them can be meant.
-func named(asked, live []network.PortBinding) []network.PortBinding {
+// numbered gives bindings the numbers that the engine has chosen for them, so that one of them can be meant.
+func numbered(asked, live []network.PortBinding) []network.PortBinding {
 	if len(live) == 0 || !slices.ContainsFunc(asked, func(b network.PortBinding) bool { return b.HostPort == "" || b.HostPort == "0" }) {
 		return asked
 	}
