@@ -58,7 +58,7 @@ func UpdatePorts(ctx context.Context, s *Service, id string, q PortChange) (netw
 		return nil, err
 	}
 	if live != nil {
-		_, err := s.o.Networks.SetPorts(ctx, networks.PortsRequest{ContainerID: r.ID, Ports: h.PortBindings, PublishAll: h.PublishAllPorts, Exposed: config.ExposedPorts})
+		_, err := networks.SetPorts(s.o.Networks, networks.PortsRequest{ContainerID: r.ID, Ports: h.PortBindings, PublishAll: h.PublishAllPorts, Exposed: config.ExposedPorts})
 		if err != nil {
 			return nil, plain(err)
 		}

@@ -31,7 +31,7 @@ func (s *Service) allocate(r AllocateRequest) (*Allocation, error) {
 	if err := s.joinAll(h); err != nil {
 		return nil, err
 	}
-	err := s.reservePorts(h)
+	err := reservePorts(s, h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil && s.closed {

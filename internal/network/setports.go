@@ -2,7 +2,6 @@ package network
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 
@@ -11,7 +10,7 @@ import (
 )
 
 // publishingOf is what decides about a holding's ports.
-func (s *Service) publishingOf(h *holding) *publishing {
+func publishingOf(s *Service, h *holding) *publishing {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := &publishing{e: h.wayOut(), loopback: s.o.Publish == PublishLoopback, have: append([]*reservation(nil), h.Reserved...)}
@@ -22,8 +21,8 @@ func (s *Service) publishingOf(h *holding) *publishing {
 }
 
 // reservePorts chooses and reserves the host's ports of a container that is about to start.
-func (s *Service) reservePorts(h *holding) error {
-	p, want := s.publishingOf(h), h.Request.published()
+func reservePorts(s *Service, h *holding) error {
+	p, want := publishingOf(s, h), h.Request.published()
 	wishes, err := p.wishes(want.wanted())
 	if err == nil {
 		err = p.reserve(wishes)
@@ -56,7 +55,7 @@ type PortsRequest struct {
 
 // SetPorts changes the published ports of a running container: what stays is not touched, and the rules change in one transaction. Connections
 // that are there go on, through ports that are taken away, too. It gives all ports as inspect shows them.
-func (s *Service) SetPorts(ctx context.Context, q PortsRequest) (network.PortMap, error) {
+func SetPorts(s *Service, q PortsRequest) (network.PortMap, error) {
 	s.mu.Lock()
 	h := s.holdings[q.ContainerID]
 	if h == nil || !h.attached || h.exclusiveDriver(s.networks) == driverHost {
@@ -65,7 +64,7 @@ func (s *Service) SetPorts(ctx context.Context, q PortsRequest) (network.PortMap
 	}
 	before := firewallPorts(h.published())
 	s.mu.Unlock()
-	p, want := s.publishingOf(h), published{q.Ports, q.PublishAll, q.Exposed}
+	p, want := publishingOf(s, h), published{q.Ports, q.PublishAll, q.Exposed}
 	wishes, err := p.wishes(want.wanted())
 	if err == nil {
 		err = p.reserve(wishes)

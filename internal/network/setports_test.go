@@ -56,7 +56,7 @@ func TestPortsChangeLive(t *testing.T) {
 	defer func() { echo.Process.Kill(); echo.Wait() }()
 	set := func(rows ...string) network.PortMap {
 		t.Helper()
-		out, err := s.SetPorts(t.Context(), PortsRequest{ContainerID: a.id, Ports: portMap(rows...)})
+		out, err := SetPorts(s, PortsRequest{ContainerID: a.id, Ports: portMap(rows...)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +97,7 @@ func TestPortsChangeLive(t *testing.T) {
 		t.Error("a port that was taken away answers")
 	}
 	// What cannot be had changes nothing.
-	_, err := s.SetPorts(t.Context(), PortsRequest{ContainerID: a.id, Ports: portMap("|28085|8080/tcp", "|28088|8081/tcp")})
+	_, err := SetPorts(s, PortsRequest{ContainerID: a.id, Ports: portMap("|28085|8080/tcp", "|28088|8081/tcp")})
 	if !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "container box-"+b.id[:6]+" has it") {
 		t.Errorf("another container's port: %v", err)
 	}
