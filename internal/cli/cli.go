@@ -30,6 +30,7 @@ type Streams struct {
 type App struct {
 	Streams
 	Client func() (*client.Client, error) // made at the first call, then the same one
+	Choice client.Choice                  // of Client
 	Config string                         // directory of config.json
 	Debug  bool
 }
@@ -114,11 +115,12 @@ func complete(ctx context.Context, app *App, words []string) error {
 }
 
 func newApp(g globals, s Streams) *App {
-	app := &App{Streams: s, Config: g.config, Debug: g.debug}
+	app := &App{Streams: s, Config: g.config, Debug: g.debug,
+		Choice: client.Choice{Host: g.host, Context: g.context, TLS: g.tls, Config: g.config}}
 	var c *client.Client
 	app.Client = func() (_ *client.Client, err error) {
 		if c == nil {
-			c, err = client.NewTLS(g.host, g.tls)
+			c, err = client.Find(app.Choice)
 			if err == nil && g.debug {
 				c.Trace = func(method, path string, status int, took time.Duration) {
 					fmt.Fprintf(s.Err, "debug: %s %s: %d after %s\n", method, path, status, took.Round(10*time.Microsecond))
@@ -140,7 +142,8 @@ func execute(ctx context.Context, app *App, c *cobra.Command, args []string) err
 
 // globals are the flags before the command.
 type globals struct {
-	host, config         string
+	host, context        string
+	config               string
 	tls                  client.TLS
 	debug, version, help bool
 }
@@ -151,13 +154,15 @@ func parseGlobals(args []string) (g globals, rest []string, err error) {
 	for len(args) > 0 && strings.HasPrefix(args[0], "-") && args[0] != "-" {
 		flag, value, has := strings.Cut(args[0], "=")
 		args = args[1:]
-		if !strings.HasPrefix(flag, "--") && len(flag) > 2 && flag[1] == 'H' {
-			flag, value, has = "-H", flag[2:]+strings.Repeat("=", btoi(has))+value, true
+		if !strings.HasPrefix(flag, "--") && len(flag) > 2 && (flag[1] == 'H' || flag[1] == 'c') {
+			flag, value, has = flag[:2], flag[2:]+strings.Repeat("=", btoi(has))+value, true
 		}
 		var into *string
 		switch flag {
 		case "-H", "--host":
 			into = &g.host
+		case "-c", "--context":
+			into = &g.context
 		case "--config":
 			into = &g.config
 		case "--tlscacert":
@@ -176,7 +181,7 @@ func parseGlobals(args []string) (g globals, rest []string, err error) {
 		case "--":
 			return g, args, nil
 		default:
-			return g, nil, unknownFlag(flag, []string{"--host", "--config", "--debug", "--version", "--help", "--tlscacert", "--tlscert", "--tlskey"}, "wherry --help")
+			return g, nil, unknownFlag(flag, []string{"--host", "--context", "--config", "--debug", "--version", "--help", "--tlscacert", "--tlscert", "--tlskey"}, "wherry --help")
 		}
 		if into == nil {
 			continue

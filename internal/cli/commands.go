@@ -154,7 +154,8 @@ func printHelp(w io.Writer, all []command) error {
 	b.WriteString(`
 Options:
   -H, --host unix:///path   Engine to speak to (default: WHERRY_HOST, DOCKER_HOST, /run/wherry/wherry.sock); or tcp://host:port,
-                            with the certificates of --tlscacert, --tlscert, --tlskey or DOCKER_CERT_PATH
+                            with the certificates of --tlscacert, --tlscert, --tlskey or DOCKER_CERT_PATH; or ssh://user@host
+  -c, --context NAME        One of docker's contexts to speak to (default: DOCKER_CONTEXT, the current one, where no engine is named)
       --config DIRECTORY    Where config.json with logins is (default: DOCKER_CONFIG, ~/.docker)
   -D, --debug               Say more
   -v, --version             Print the version

@@ -17,44 +17,9 @@ func systemCommands() []command {
 		line("system prune", groupOther, "Remove everything that is not used", systemPruneCommand),
 		line("system clean-up", groupOther, "Remove the images that were not used for longest until the disk has room", cleanUpCommand),
 		line("container prune", groupOther, "Remove all stopped containers", containerPruneCommand),
-		line("context ls", groupOther, "List the engine that commands speak to", contextListCommand, "context list"),
+		line("system dial-stdio", groupOther, "Carry a client's connection over input and output, as ssh:// addresses need it", dialStdioCommand),
+		line("context ls", groupOther, "List the engines that have a name", contextListCommand, "context list"),
 		line("context show", groupOther, "Print the name of the current context", contextShowCommand),
+		line("context use", groupOther, "Make a context the current one", contextUseCommand),
 	}
-}
-
-// contextRow is a line of `context ls`.
-type contextRow struct {
-	Current        bool `head:""`
-	Description    string
-	DockerEndpoint string `head:"DOCKER ENDPOINT"`
-	Error          string
-	Name           string
-}
-
-func contextListCommand(app *App) *cobra.Command {
-	var quiet bool
-	var format string
-	c := &cobra.Command{Use: "ls [OPTIONS]", RunE: func(*cobra.Command, []string) error {
-		l := layout{table: `{{.Name}}{{if .Current}} *{{end}}\t{{.Description}}\t{{.DockerEndpoint}}\t{{.Error}}`, quiet: "{{.Name}}"}
-		f, err := l.parseRows(format, quiet)
-		if err != nil {
-			return err
-		}
-		cl, err := app.Client()
-		if err != nil {
-			return err
-		}
-		row := contextRow{Current: true, Description: "The one that --host, WHERRY_HOST or DOCKER_HOST names", DockerEndpoint: cl.Host(), Name: "default"}
-		return writeRows(app.Out, f, []contextRow{row})
-	}}
-	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "Print names only")
-	formatFlag(c, &format, "")
-	return c
-}
-
-func contextShowCommand(app *App) *cobra.Command {
-	return &cobra.Command{Use: "show", RunE: func(*cobra.Command, []string) error {
-		_, err := app.Out.Write([]byte("default\n"))
-		return err
-	}}
 }

@@ -1,4 +1,4 @@
-// Package client speaks the Engine API over a unix socket or TLS, and starts the engine when nobody listens on the usual one.
+// Package client speaks the Engine API over a unix socket, TLS or ssh, and starts the engine when nobody listens on the usual one.
 //
 // A Client may be used from several goroutines. It owns its idle connections; Close gives them back.
 package client
@@ -30,6 +30,7 @@ const (
 type Client struct {
 	path      string // of the socket
 	secure    *secure
+	remote    *remote
 	autoStart bool
 	http      *http.Client
 
@@ -40,28 +41,26 @@ type Client struct {
 	started bool
 }
 
-// New makes a client of the engine at host, unix:///path or tcp://host:port. Without a host it is the one in WHERRY_HOST, then in DOCKER_HOST
-// where that is a unix socket or DOCKER_TLS_VERIFY is set, then the usual one, which is started when nobody listens. Nothing is dialled yet.
+// New makes a client of the engine at host, unix:///path, tcp://host:port or ssh://[user@]host[:port][/path]. Without a host it is the one in WHERRY_HOST, then in DOCKER_HOST
+// where that is unix, ssh, or tcp with DOCKER_TLS_VERIFY, then the usual one, which is started when nobody listens. Nothing is dialled yet.
 func New(host string) (*Client, error) { return NewTLS(host, TLS{}) }
 
 // NewTLS is New with files for tcp://.
 func NewTLS(host string, files TLS) (*Client, error) {
-	source := "--host"
-	if host == "" {
-		host, source = os.Getenv("WHERRY_HOST"), "WHERRY_HOST"
-	}
-	if docker := os.Getenv("DOCKER_HOST"); host == "" && (strings.HasPrefix(docker, "unix://") || strings.HasPrefix(docker, "tcp://") && os.Getenv("DOCKER_TLS_VERIFY") != "") {
-		host, source = os.Getenv("DOCKER_HOST"), "DOCKER_HOST"
-	}
+	host, source := namedHost(host)
 	if host == "" {
 		host = DefaultHost
 	}
 	c := &Client{autoStart: host == DefaultHost}
+	var err error
 	if address, ok := tcpAddress(host); ok {
 		c.secure = &secure{address: address, files: files.complete()}
-	} else if path, err := socketPath(host); err == nil {
-		c.path = path
+	} else if strings.HasPrefix(host, "ssh://") {
+		c.remote, err = sshAddress(host)
 	} else {
+		c.path, err = socketPath(host)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", source, host, err)
 	}
 	c.http = &http.Client{Transport: &http.Transport{
@@ -72,6 +71,22 @@ func NewTLS(host string, files TLS) (*Client, error) {
 	return c, nil
 }
 
+// namedHost is the engine's address where a flag or the environment names it, and what does.
+func namedHost(host string) (address, source string) {
+	if host != "" {
+		return host, "--host"
+	}
+	if host = os.Getenv("WHERRY_HOST"); host != "" {
+		return host, "WHERRY_HOST"
+	}
+	host = os.Getenv("DOCKER_HOST")
+	scheme, _, _ := strings.Cut(host, "://")
+	if scheme == "unix" || scheme == "ssh" || scheme == "tcp" && os.Getenv("DOCKER_TLS_VERIFY") != "" {
+		return host, "DOCKER_HOST"
+	}
+	return "", ""
+}
+
 func socketPath(host string) (string, error) {
 	scheme, path, ok := strings.Cut(host, "://")
 	switch {
@@ -79,17 +94,17 @@ func socketPath(host string) (string, error) {
 		return filepath.Clean(path), nil
 	case !ok && filepath.IsAbs(host):
 		return filepath.Clean(host), nil
-	case ok && scheme == "ssh":
-		return "", errors.New("ssh is not spoken yet: forward the socket (ssh -L /tmp/wherry.sock:/run/wherry/wherry.sock HOST) " +
-			"and give --host unix:///tmp/wherry.sock")
 	case ok && (scheme == "http" || scheme == "https"):
 		return "", errors.New("give an engine's address as tcp://host:port, or its socket as unix:///path")
 	}
-	return "", errors.New("give the engine's socket as unix:///absolute/path")
+	return "", errors.New("give the engine's socket as unix:///absolute/path, or ssh://user@host or tcp://host:port for another machine's")
 }
 
-// Host is the address that the client speaks to, as unix:///path or tcp://host:port.
+// Host is the address that the client speaks to, as unix:///path, tcp://host:port or ssh://host.
 func (c *Client) Host() string {
+	if c.remote != nil {
+		return c.remote.host
+	}
 	if c.secure != nil {
 		return "tcp://" + c.secure.address
 	}

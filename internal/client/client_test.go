@@ -366,7 +366,7 @@ func TestHosts(t *testing.T) {
 	if _, err := New(""); err == nil || !strings.HasPrefix(err.Error(), "WHERRY_HOST http://x:1: ") {
 		t.Errorf("error %v", err)
 	}
-	for _, bad := range []string{"https://x:1", "ssh://x", "unix://relative", "relative", "npipe:////./pipe"} {
+	for _, bad := range []string{"https://x:1", "ssh://", "ssh://-oProxyCommand=x", "ssh://u:secret@x", "ssh://x?y", "unix://relative", "relative", "npipe:////./pipe"} {
 		if _, err := New(bad); err == nil {
 			t.Errorf("%s is taken", bad)
 		}

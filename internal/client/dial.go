@@ -15,6 +15,9 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	if c.secure != nil {
 		return c.secure.dial(ctx)
 	}
+	if c.remote != nil {
+		return c.remote.dial(ctx)
+	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", c.path)
 	if err == nil || !c.autoStart || !nobodyListens(err) {

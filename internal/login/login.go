@@ -67,6 +67,16 @@ func Read(dir string) (*Config, error) {
 // Field decodes a field that is no login.
 func (c *Config) Field(name string, into any) error { return json.Unmarshal(c.rest[name], into) }
 
+// SetField writes a field that is no login; nil takes it away.
+func (c *Config) SetField(name string, value json.RawMessage) error {
+	if value == nil {
+		delete(c.rest, name)
+	} else {
+		c.rest[name] = value
+	}
+	return c.write()
+}
+
 // write puts the logins down, whole or not at all, readable for the owner only.
 func (c *Config) write() error {
 	raw, err := json.Marshal(c.auths)
