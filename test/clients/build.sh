@@ -5,9 +5,9 @@ set -eu
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 out=$(mkdir -p "${1:?usage: build.sh DIR [buildkitd]}" && cd "$1" && pwd); shift
 cd "$here"
-stamp=$(cat go.mod go.sum build.sh | sha256sum | cut -c1-16)
+stamp=$(cat go.mod go.sum build.sh node/package-lock.json | sha256sum | cut -c1-16)
 exec 9>"$out/lock"; flock 9
-[ "$(cat "$out/stamp" 2>/dev/null)" = "$stamp" ] || rm -f "$out"/{buildx,cmd,buildctl,buildkitd,stamp}
+[ "$(cat "$out/stamp" 2>/dev/null)" = "$stamp" ] || rm -rf "$out"/{buildx,cmd,buildctl,buildkitd,node,stamp}
 packages=()
 add() { [ -x "$out/${1##*/}" ] || packages+=("$1"); }
 add github.com/docker/buildx/cmd/buildx
@@ -19,6 +19,12 @@ if [ ${#packages[@]} -gt 0 ]; then
   flags="-s -w -X github.com/docker/buildx/version.Version=$(version github.com/docker/buildx)"
   flags+=" -X github.com/docker/compose/v5/internal.Version=$(version github.com/docker/compose/v5)"
   CGO_ENABLED=0 nice go build -buildvcs=false -trimpath -ldflags="$flags" -o "$out/" "${packages[@]}"
+fi
+# What Node.js runs, as its lock file says.
+if [ ! -d "$out/node/node_modules" ]; then
+  rm -rf "$out/node" && mkdir -p "$out/node"
+  cp node/package.json node/package-lock.json "$out/node/"
+  (cd "$out/node" && npm ci --silent --no-audit --no-fund --ignore-scripts)
 fi
 # As the docker command line looks for them.
 mkdir -p "$out/cli-plugins"

@@ -140,8 +140,8 @@ func (f *fileRoutes) commit(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	ref := q.Get("repo")
-	if tag := q.Get("tag"); ref != "" && tag != "" {
-		ref += ":" + tag
+	if ref != "" {
+		ref = joinReference(ref, q.Get("tag"))
 	}
 	if q.Get("container") == "" {
 		return invalid("commit: query parameter container is missing")

@@ -24,6 +24,9 @@ func (s *systemRoutes) events(w http.ResponseWriter, r *http.Request) error {
 	if !until.IsZero() && since.After(until) {
 		return invalid("`since` time (%s) cannot be after `until` time (%s)", since.Format(time.RFC3339), until.Format(time.RFC3339))
 	}
+	if since.IsZero() && (q.Get("since") != "" || !until.IsZero()) {
+		since = time.Unix(0, 0) // whoever gives an end or 0 asks for the past too
+	}
 	filters, err := q.filters()
 	if err != nil {
 		return err

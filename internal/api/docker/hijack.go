@@ -46,7 +46,11 @@ type stream struct {
 	in   io.Reader
 }
 
+// newStream is for a request whose body, if it has one that it knows the length of, is no input: dockerode sends its options twice.
 func (s *Server) newStream(w http.ResponseWriter, r *http.Request, terminal bool) *stream {
+	if r.ContentLength > 0 {
+		_, _ = io.Copy(io.Discard, r.Body)
+	}
 	return &stream{server: s, w: w, r: r, terminal: terminal, contentType: multiplexedOrRaw(clientVersion(r.Context()), terminal), up: make(chan struct{})}
 }
 

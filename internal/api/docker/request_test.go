@@ -255,7 +255,8 @@ func TestRegistryAuth(t *testing.T) {
 func TestReferences(t *testing.T) {
 	for _, row := range []struct{ name, tag, want string }{
 		{"busybox", "1", "busybox:1"}, {"busybox", "", "busybox"}, {"r:5000/a/b", "x", "r:5000/a/b:x"},
-		{"busybox", "sha256:abc", "busybox@sha256:abc"},
+		{"busybox", "sha256:abc", "busybox@sha256:abc"}, {"r:5000/a:x", "x", "r:5000/a:x"}, {"r:5000/a:x", "y", "r:5000/a:y"},
+		{"a@sha256:abc", "sha256:def", "a@sha256:def"},
 	} {
 		if got := joinReference(row.name, row.tag); got != row.want {
 			t.Errorf("%+v: %s", row, got)

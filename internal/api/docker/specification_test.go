@@ -91,9 +91,10 @@ func TestBodiesAreChecked(t *testing.T) {
 	}
 }
 
-func TestTwoTagsAreRefused(t *testing.T) {
+// As with Docker: clients that name an image with its tag and say the tag too mean one image.
+func TestTheTagOfTheQueryTakesThePlaceOfTheNames(t *testing.T) {
 	e := start(t)
-	if status, answer := e.call(t, "POST", "/images/create?fromImage=127.0.0.1:1/a:1&tag=2", ""); status != 400 || !strings.Contains(answer, "two tags") {
+	if status, answer := e.call(t, "POST", "/images/create?fromImage=127.0.0.1:1/a:1&tag=2", ""); status == 400 || !strings.Contains(answer, "127.0.0.1:1/a:2") {
 		t.Errorf("%d %s", status, answer)
 	}
 }

@@ -40,13 +40,17 @@ func (m *messages) progress(p images.Progress) {
 	m.write(msg)
 }
 
-// joinReference puts the query's tag (or digest) behind a name that has none.
+// joinReference puts the query's tag (or digest) behind a name, in the place of one that the name has: clients say it there too.
 func joinReference(name, tag string) string {
-	switch {
-	case tag == "":
+	if tag == "" {
 		return name
-	case strings.Contains(tag, ":"):
+	}
+	if strings.Contains(tag, ":") {
+		name, _, _ = strings.Cut(name, "@")
 		return name + "@" + tag
+	}
+	if named(name) && !strings.Contains(name, "@") {
+		name = name[:strings.LastIndexByte(name, ':')]
 	}
 	return name + ":" + tag
 }
@@ -72,12 +76,6 @@ func (t *transferRoutes) create(w http.ResponseWriter, r *http.Request) error {
 	auth, err := registryAuth(r)
 	if err != nil {
 		return err
-	}
-	if named(name) && tag != "" {
-		if !strings.HasSuffix(name, tag) {
-			return invalid("invalid reference format: %q: it has two tags", name+":"+tag)
-		}
-		tag = ""
 	}
 	m := &messages{w: w}
 	ref := joinReference(name, tag)
