@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -97,10 +98,39 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 	return serve(ctx, server, listeners, log)
 }
 
-// frugal has memory given back early, as the engine idles most of its life. Both can be set from outside.
+// What the heap may grow by until it is collected: little, as the engine idles most of its life; more while it builds, where half of the time
+// would go into collecting.
+const (
+	idleGrowth = 50
+	busyGrowth = 400
+)
+
+// spender has memory spent while something is built.
+type spender struct {
+	mu     sync.Mutex
+	builds int // under way
+}
+
+// spend is called when a build begins, and the function that it returns when it is over.
+func (s *spender) spend() (idle func()) {
+	s.count(1, busyGrowth)
+	return sync.OnceFunc(func() { s.count(-1, idleGrowth) })
+}
+
+func (s *spender) count(more, growth int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := s.builds == 0
+	s.builds += more
+	if (first || s.builds == 0) && os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(growth)
+	}
+}
+
+// frugal has memory given back early. Both can be set from outside.
 func frugal() {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
+		debug.SetGCPercent(idleGrowth)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(1 << 30)
@@ -169,7 +199,7 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 		return s, shut, fmt.Errorf("empty the engine's directory of temporary files: %w", err)
 	}
 	builder, err := build.New(ctx, build.Options{Root: o.root, State: o.state, Images: s.Images, Containers: s.Containers, Networks: s.Networks, Events: s.Events,
-		Settings: o.set.Builds, Insecure: o.insecure, Log: func(err error) { log.Warn(err.Error()) }})
+		Settings: o.set.Builds, Insecure: o.insecure, Log: func(err error) { log.Warn(err.Error()) }, Busy: new(spender).spend})
 	if err != nil {
 		return s, shut, err
 	}

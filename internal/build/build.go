@@ -37,8 +37,9 @@ type Options struct {
 	Networks    *network.Service
 	Events      *event.Bus
 	Settings    settings.Builds
-	Insecure    []string    // registries, as package registry has them
-	Log         func(error) // what went wrong behind the calls; nil: nobody is told
+	Insecure    []string             // registries, as package registry has them
+	Log         func(error)          // what went wrong behind the calls; nil: nobody is told
+	Busy        func() (idle func()) // is called when a build begins, and what it returns when it is over; nil: nobody is told
 }
 
 // Builder builds images.
@@ -57,6 +58,9 @@ type Builder struct {
 func New(ctx context.Context, o Options) (*Builder, error) {
 	if o.Log == nil {
 		o.Log = func(error) {}
+	}
+	if o.Busy == nil {
+		o.Busy = func() func() { return func() {} }
 	}
 	b := &Builder{o: o}
 	if err := endSteps(ctx, b.steps(), o); err != nil {

@@ -16,12 +16,19 @@ import (
 
 // ResolveOp gives BuildKit what carries out a vertex of a build.
 func (w *builderWorker) ResolveOp(v solver.Vertex, s frontend.FrontendLLBBridge, sm *session.Manager, o worker.ProxyOpt) (solver.Op, error) {
-	if op, ok := v.Sys().(*pb.Op); ok {
-		if file, ok := op.Op.(*pb.Op_File); ok && w.b.o.dates() != "" {
-			return ops.NewFileOp(v, &pb.Op_File{File: dated(v, file.File)}, w.CacheMgr, w.ParallelismSem, w)
-		}
+	whole, ok := v.Sys().(*pb.Op)
+	if !ok || whole.GetFile() == nil {
+		return w.Worker.ResolveOp(v, s, sm, o)
 	}
-	return w.Worker.ResolveOp(v, s, sm, o)
+	file := whole.GetFile()
+	if w.b.o.dates() != "" {
+		file = dated(v, file)
+	}
+	op, err := ops.NewFileOp(v, &pb.Op_File{File: file}, w.CacheMgr, w.ParallelismSem, w)
+	if err != nil {
+		return nil, err
+	}
+	return &copyOp{Op: op, sources: copiedFrom(file)}, nil
 }
 
 // dated says when the files of an operation are from, where it does not say so itself.

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/containerd/v2/core/diff/apply"
 	"github.com/containerd/containerd/v2/plugins/diff/walking"
 	"github.com/containerd/platforms"
+	controlapi "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/cache/metadata"
 	"github.com/moby/buildkit/cache/remotecache"
 	"github.com/moby/buildkit/cache/remotecache/inline"
@@ -23,28 +24,26 @@ import (
 	containerdsnapshot "github.com/moby/buildkit/snapshot/containerd"
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/solver/bboltcachestorage"
-	"github.com/moby/buildkit/util/db/boltutil"
 	"github.com/moby/buildkit/util/grpcerrors"
 	"github.com/moby/buildkit/util/leaseutil"
 	"github.com/moby/buildkit/worker"
 	"github.com/moby/buildkit/worker/base"
 	wlabel "github.com/moby/buildkit/worker/label"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	bolt "go.etcd.io/bbolt"
 	"google.golang.org/grpc"
 
 	"wherry.dev/wherry/internal/image"
 	"wherry.dev/wherry/internal/version"
 )
 
-// metadataFile is there once anything was built.
-const metadataFile = "metadata.db"
-
 // engine is BuildKit at work.
 type engine struct {
 	control  *control.Controller
 	sessions *session.Manager
 	worker   *builderWorker
+	data     *databases
+	history  *historyStore
+	busy     func() (idle func())
 	grpc     *grpc.Server
 	stop     context.CancelCauseFunc
 	closers
@@ -56,7 +55,7 @@ var errClosing = errors.New("the engine is closing")
 // open puts BuildKit together.
 func (b *Builder) open(ctx context.Context) (e *engine, err error) {
 	ctx, stop := context.WithCancelCause(ctx)
-	e = &engine{stop: stop}
+	e = &engine{stop: stop, busy: b.o.Busy}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.close())
@@ -66,6 +65,9 @@ func (b *Builder) open(ctx context.Context) (e *engine, err error) {
 	if e.sessions, err = session.NewManager(); err != nil {
 		return e, err
 	}
+	if err := b.openData(ctx, e); err != nil {
+		return e, err
+	}
 	if e.worker, err = b.newWorker(ctx, e); err != nil {
 		return e, err
 	}
@@ -73,18 +75,18 @@ func (b *Builder) open(ctx context.Context) (e *engine, err error) {
 	if err := workers.Add(e.worker); err != nil {
 		return e, err
 	}
-	cache, err := bboltcachestorage.NewStore(filepath.Join(b.root(), "cache.db"))
+	cache, err := bboltcachestorage.NewStore(e.data.path(cacheFile))
 	if err != nil {
 		return e, fmt.Errorf("open the results of builds: %w", err)
 	}
-	history, err := boltutil.SafeOpen(filepath.Join(b.root(), "history.db"), 0o600, &bolt.Options{FreelistType: bolt.FreelistMapType, NoFreelistSync: true})
+	history, err := e.data.open(historyFile)
 	if err != nil {
 		return e, errors.Join(fmt.Errorf("open the history of builds: %w", err), cache.Close())
 	}
-	hosts := b.o.registryHosts(ctx)
+	hosts, ground := b.o.registryHosts(ctx), image.GroundOf(b.o.Images)
 	e.control, err = control.NewController(control.Opt{
 		SessionManager: e.sessions, WorkerController: workers, Frontends: newFrontends(workers),
-		CacheManager: solver.NewCacheManager(ctx, "local", cache, worker.NewCacheResultStorage(workers)),
+		CacheManager: solver.NewCacheManager(ctx, "local", touchedKeys{cache, e.data}, worker.NewCacheResultStorage(workers)),
 		ResolveCacheExporterFuncs: map[string]remotecache.ResolveCacheExporterFunc{
 			"registry": registrycache.ResolveCacheExporterFunc(e.sessions, hosts), "local": localcache.ResolveCacheExporterFunc(e.sessions),
 			"inline": inline.ResolveCacheExporterFunc(),
@@ -93,18 +95,58 @@ func (b *Builder) open(ctx context.Context) (e *engine, err error) {
 			"registry": registrycache.ResolveCacheImporterFunc(e.sessions, e.worker.ContentStore(), hosts), "local": localcache.ResolveCacheImporterFunc(e.sessions),
 		},
 		Entitlements: []string{"network.host"},
-		HistoryDB:    history, CacheStore: cache, LeaseManager: e.worker.LeaseManager(), ContentStore: e.worker.ContentStore(),
-		GarbageCollect: e.worker.GarbageCollect, GracefulStop: ctx.Done(),
+		HistoryDB:    history, CacheStore: cache, LeaseManager: leaseutil.WithNamespace(historyLeases{&chainLeases{ground.Leases}, e.history}, ground.Namespace),
+		ContentStore: containerdsnapshot.NewContentStore(historyContent{ground.Content, e.history}, ground.Namespace),
+		GarbageCollect: func(ctx context.Context) error {
+			_, err := e.history.collect(ctx)
+			return errors.Join(err, e.worker.GarbageCollect(ctx))
+		},
+		GracefulStop: ctx.Done(),
 	})
 	if err != nil {
 		return e, errors.Join(err, history.Close(), cache.Close())
 	}
-	e.closers = closers{e.control.Close} // which closes the worker, too
-	e.grpc = grpc.NewServer(grpc.UnaryInterceptor(grpcerrors.UnaryServerInterceptor), grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
+	e.closers = append(closers{e.data.close, e.history.Close, e.control.Close}, e.data.stop) // control closes the worker, and with it all that was opened
+	e.grpc = grpc.NewServer(grpc.ChainUnaryInterceptor(grpcerrors.UnaryServerInterceptor, e.whileBuilding), grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
 	e.control.Register(e.grpc)
 	e.closers = append(e.closers, func() error { e.grpc.Stop(); return nil }, func() error { e.stop(errClosing); return nil })
 	return e, nil
+}
+
+// openData opens the databases that are the engine's own.
+func (b *Builder) openData(ctx context.Context, e *engine) (err error) {
+	if e.data, err = openDatabases(b.root(), b.o.Log); err != nil {
+		return fmt.Errorf("open the databases of builds: %w", err)
+	}
+	if e.history, err = openHistory(ctx, e.data); err != nil {
+		return err
+	}
+	e.closers = append(e.closers, e.history.Close)
+	return nil
+}
+
+// building is called when a build begins, and the function that it returns when it is over.
+func (e *engine) building() (end func(), err error) {
+	written, err := e.data.begin()
+	if err != nil {
+		return nil, err
+	}
+	idle := e.busy()
+	return func() { written(); idle() }, nil
+}
+
+// whileBuilding goes about builds of clients that speak BuildKit's protocol.
+func (e *engine) whileBuilding(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	if info.FullMethod != controlapi.Control_Solve_FullMethodName {
+		return next(ctx, req)
+	}
+	end, err := e.building()
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	return next(ctx, req)
 }
 
 // maxMessage is the most that a message of BuildKit's protocol may have.
@@ -118,11 +160,18 @@ func newFrontends(workers *worker.Controller) map[string]frontend.Frontend {
 // newWorker fills BuildKit's worker by hand.
 func (b *Builder) newWorker(ctx context.Context, e *engine) (*builderWorker, error) {
 	ground := image.GroundOf(b.o.Images)
-	md, err := metadata.NewStore(filepath.Join(b.root(), metadataFile))
+	fresh := e.data.lost()
+	md, err := metadata.NewStore(e.data.path(metadataFile))
 	if err != nil {
 		return nil, fmt.Errorf("open the build cache: %w", err)
 	}
+	e.data.lazily(md.DB())
 	e.closers = append(e.closers, md.Close)
+	if fresh {
+		if err := letGo(ctx, ground); err != nil {
+			return nil, err
+		}
+	}
 	id, err := base.ID(b.root())
 	if err != nil {
 		return nil, err

@@ -64,6 +64,11 @@ func (b *Builder) Build(ctx context.Context, q docker.BuildRequest, say func(doc
 
 // solve runs a build and its progress beside each other.
 func (e *engine) solve(ctx context.Context, req *controlapi.SolveRequest, q docker.BuildRequest, say func(docker.BuildMessage)) (id string, err error) {
+	end, err := e.building()
+	if err != nil {
+		return "", err
+	}
+	defer end()
 	p := &legacyProgress{say: say, quiet: q.Quiet, traces: q.Traces}
 	following, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
