@@ -1,0 +1,309 @@
+package audit
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+func open(t *testing.T, dir string, o Options) *Log {
+	t.Helper()
+	o.Dir = dir
+	if o.Log == nil {
+		o.Log = func(err error) { t.Log(err) }
+	}
+	l, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+func add(t *testing.T, l *Log, n int) {
+	t.Helper()
+	uid := uint32(1000)
+	for i := range n {
+		r := Record{Who: &Who{UID: &uid, PID: 7, Program: "/usr/bin/docker"}, Method: "POST", Path: "/containers/web/start", Status: 204,
+			Object: &Object{Type: "container", ID: fmt.Sprintf("%064x", i), Name: fmt.Sprint("web", i)}}
+		if _, err := l.Append(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func verify(t *testing.T, l *Log) Report {
+	t.Helper()
+	r, err := l.Verify(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func lines(t *testing.T, path string) [][]byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.SplitAfter(bytes.TrimSuffix(b, nil), []byte("\n"))
+}
+
+const firstFile = "00000000000000000001.jsonl"
+
+// TestTamperingShows edits, deletes, swaps, adds and truncates lines of a log of ten records, as it is open and after the engine's next start.
+func TestTamperingShows(t *testing.T) {
+	rows := []struct {
+		name    string
+		change  func(l [][]byte) [][]byte
+		line    int
+		problem string
+	}{
+		{"nothing", func(l [][]byte) [][]byte { return l }, 0, ""},
+		{"a word", func(l [][]byte) [][]byte { l[3] = bytes.Replace(l[3], []byte("1000"), []byte("1001"), 1); return l }, 4, "record 4 was changed"},
+		{"a space", func(l [][]byte) [][]byte { l[0] = append([]byte(" "), l[0]...); return l }, 1, "record 1 was changed"},
+		{"the last line", func(l [][]byte) [][]byte { l[9] = bytes.Replace(l[9], []byte("204"), []byte("500"), 1); return l }, 10, "record 10 was changed"},
+		{"one is out", func(l [][]byte) [][]byte { return append(l[:4:4], l[5:]...) }, 5, "records 5 to 5 are missing before it"},
+		{"the first is out", func(l [][]byte) [][]byte { return l[1:] }, 1, "records 1 to 1 are missing before it"},
+		{"two have changed places", func(l [][]byte) [][]byte { l[2], l[3] = l[3], l[2]; return l }, 3, "records 3 to 3 are missing before it"},
+		{"one is there twice", func(l [][]byte) [][]byte { return append(l[:5:5], l[4:]...) }, 6, "record 5 stands behind record 5"},
+		{"no record", func(l [][]byte) [][]byte { l[6] = []byte("hello\n"); return l }, 7, "no record"},
+		{"the end is cut off", func(l [][]byte) [][]byte { return l[:7] }, 8, "records 8 to 10 are missing at the end"},
+		{"within a line", func(l [][]byte) [][]byte { l[9] = l[9][:20]; return l }, 10, "the line has no end"},
+		{"all", func(l [][]byte) [][]byte { return nil }, 1, "records 1 to 10 are missing at the end"},
+		{"a new number", func(l [][]byte) [][]byte {
+			l[5] = bytes.Replace(l[5], []byte(`"seq":6`), []byte(`"seq":16`), 1)
+			return l
+		}, 6, "records 6 to 15 are missing before it"},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			dir := t.TempDir()
+			l := open(t, dir, Options{})
+			add(t, l, 10)
+			path := filepath.Join(dir, firstFile)
+			changed := bytes.Join(row.change(lines(t, path)), nil)
+			if err := os.WriteFile(path, changed, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r := verify(t, l)
+			if row.problem == "" {
+				if !r.OK || r.Records != 10 || r.Last != 10 || len(r.Hash) != 64 {
+					t.Errorf("%+v", r)
+				}
+				return
+			}
+			if r.OK || r.File != firstFile && row.name != "all" || r.Line != row.line || !strings.Contains(r.Problem, row.problem) {
+				t.Errorf("%+v, want line %d: %s", r, row.line, row.problem)
+			}
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			l = open(t, dir, Options{})
+			add(t, l, 3)
+			if r := verify(t, l); r.OK || r.Problem == "" && len(r.Told) == 0 {
+				t.Errorf("after the next start nothing is to be seen: %+v", r)
+			}
+		})
+	}
+}
+
+// TestHead is set back, damaged, and taken away.
+func TestHead(t *testing.T) {
+	for name, change := range map[string]func(path string, old []byte) error{
+		"set back": func(path string, old []byte) error { return os.WriteFile(path, old, 0o600) },
+		"damaged":  func(path string, old []byte) error { return os.WriteFile(path, []byte("nonsense"), 0o600) },
+		"removed":  func(path string, old []byte) error { return os.Remove(path) },
+	} {
+		dir := t.TempDir()
+		l := open(t, dir, Options{})
+		add(t, l, 3)
+		path := filepath.Join(dir, headName)
+		old, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		add(t, l, 3)
+		if err := errors.Join(l.Close(), change(path, old)); err != nil {
+			t.Fatal(err)
+		}
+		l = open(t, dir, Options{})
+		add(t, l, 1)
+		r := verify(t, l)
+		// A head that was only set back looks as after a power cut: the records themselves still follow from each other.
+		if want := name == "set back"; r.OK != want || r.Problem != "" {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+}
+
+// TestKilled: what Append has returned for is there, without a Close.
+func TestKilled(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir, Options{Sync: Never})
+	add(t, l, 5)
+	again := open(t, dir, Options{})
+	add(t, again, 5)
+	if r := verify(t, again); !r.OK || r.Records != 10 {
+		t.Errorf("%+v", r)
+	}
+	// Killed between the record and the head.
+	_ = again.Close()
+	path, head := filepath.Join(dir, firstFile), filepath.Join(dir, headName)
+	old, err := os.ReadFile(head)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l = open(t, dir, Options{})
+	add(t, l, 1)
+	if err := errors.Join(l.Close(), os.WriteFile(head, old, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	// And in the middle of the next record.
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString(`{"seq":12,"ti`); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	l = open(t, dir, Options{})
+	add(t, l, 1)
+	r := verify(t, l)
+	if r.Problem != "" || r.Records != 13 || len(r.Told) != 1 || !strings.Contains(r.Told[0], "torn: 13 bytes") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestRotation: files are bounded, the oldest go, and the chain goes on.
+func TestRotation(t *testing.T) {
+	dir := t.TempDir()
+	o := Options{MaxFile: 1000, MaxAll: 4000}
+	l := open(t, dir, o)
+	add(t, l, 100)
+	files, err := l.files()
+	if err != nil || len(files) != 4 {
+		t.Fatalf("%v %v", files, err)
+	}
+	r := verify(t, l)
+	if !r.OK || r.First < 80 || r.Last != 100 || r.Records != r.Last-r.First+1 {
+		t.Errorf("%+v", r)
+	}
+	_ = l.Close()
+	l = open(t, dir, o)
+	add(t, l, 1)
+	if r := verify(t, l); !r.OK || r.Last != 101 {
+		t.Errorf("after a start: %+v", r)
+	}
+	// Somebody removes a file.
+	files, _ = l.files()
+	if err := os.Remove(files[0]); err != nil {
+		t.Fatal(err)
+	}
+	if r := verify(t, l); r.OK || r.Line != 1 || !strings.Contains(r.Problem, "are missing before it") {
+		t.Errorf("the oldest file is gone: %+v", r)
+	}
+	_ = l.Close()
+	files, _ = l.files()
+	if err := os.Remove(files[len(files)-1]); err != nil {
+		t.Fatal(err)
+	}
+	l = open(t, dir, o)
+	if r := verify(t, l); r.OK || r.Problem == "" {
+		t.Errorf("the newest file is gone: %+v", r)
+	}
+}
+
+func TestRead(t *testing.T) {
+	l := open(t, t.TempDir(), Options{MaxFile: 1000, MaxAll: 1 << 20})
+	add(t, l, 20)
+	uid := uint32(0)
+	if _, err := l.Append(Record{Who: &Who{UID: &uid}, Method: "DELETE", Path: "/containers/x", Object: &Object{Type: "container", Name: "x"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Append(Record{Who: &Who{Certificate: "ci"}, Method: "POST", Path: "/containers/create"}); err != nil {
+		t.Fatal(err)
+	}
+	count := func(q Query) (n int) {
+		t.Helper()
+		if err := l.Read(t.Context(), q, func([]byte) error { n++; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	other := uint32(1000)
+	for name, row := range map[string]struct {
+		q    Query
+		want int
+	}{
+		"all": {Query{}, 22}, "root": {Query{UID: &uid}, 1}, "a user": {Query{UID: &other}, 20}, "a certificate": {Query{Certificate: "ci"}, 1},
+		"a name": {Query{Object: "web3"}, 1}, "an id": {Query{Object: fmt.Sprintf("%064x", 3)}, 1}, "another": {Query{Object: "web"}, 0},
+	} {
+		if got := count(row.q); got != row.want {
+			t.Errorf("%s: %d, want %d", name, got, row.want)
+		}
+	}
+	stop := errors.New("enough")
+	if err := l.Read(t.Context(), Query{}, func([]byte) error { return stop }); !errors.Is(err, stop) {
+		t.Error(err)
+	}
+}
+
+// TestLostRecordsAreTold: a log that could not be written to says so as soon as it can.
+func TestLostRecordsAreTold(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir, Options{})
+	add(t, l, 1)
+	path := filepath.Join(dir, firstFile)
+	whole := l.file
+	readOnly, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer readOnly.Close()
+	l.file = readOnly
+	for range 3 {
+		if _, err := l.Append(Record{Method: "POST", Path: "/x"}); err == nil {
+			t.Fatal("it was written")
+		}
+	}
+	l.file = whole
+	add(t, l, 1)
+	if r := verify(t, l); !r.OK || r.Records != 3 {
+		t.Errorf("%+v", r)
+	}
+	if b, _ := os.ReadFile(path); !bytes.Contains(b, []byte(`"event":"lost","with":{"records":"3"}`)) {
+		t.Errorf("%s", b)
+	}
+}
+
+func TestManyAtOnce(t *testing.T) {
+	l := open(t, t.TempDir(), Options{MaxFile: 5000, MaxAll: 1 << 30, Sync: Always})
+	var g sync.WaitGroup
+	for range 8 {
+		g.Go(func() { add(t, l, 25) })
+	}
+	for range 5 {
+		if r := verify(t, l); !r.OK {
+			t.Errorf("meanwhile: %+v", r)
+		}
+	}
+	g.Wait()
+	if r := verify(t, l); !r.OK || r.Records != 200 {
+		t.Errorf("%+v", r)
+	}
+	long := strings.Repeat("x", 100_000)
+	if _, err := l.Append(Record{Path: long, With: map[string]string{"a": long}}); err != nil {
+		t.Fatal(err)
+	}
+	if r := verify(t, l); !r.OK || r.Records != 201 {
+		t.Errorf("%+v", r)
+	}
+}
