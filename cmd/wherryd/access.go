@@ -5,11 +5,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"wherry.dev/wherry/internal/access"
+	"wherry.dev/wherry/internal/audit"
 	"wherry.dev/wherry/internal/mutual"
+	"wherry.dev/wherry/internal/version"
 )
 
 // host is an address to listen on: the path of a socket, or an address of TCP.
@@ -109,6 +113,22 @@ func (o *options) secure(log *slog.Logger) (*mutual.Listeners, error) {
 		log.Warn("others than its owner may read the engine's private key: chmod 600 "+files.Key, "setting", "tls.key")
 	}
 	return mutual.Open(files, func(err error) { log.Warn(err.Error()) })
+}
+
+// openAudit opens the audit log, unless the settings want none.
+func (o *options) openAudit(log *slog.Logger) (*audit.Log, error) {
+	a := o.set.Audit
+	if !a.Enabled {
+		return nil, nil
+	}
+	kinds := map[string]audit.Sync{"second": audit.Soon, "always": audit.Always, "never": audit.Never}
+	all := a.MaxSize.Of(0)
+	l, err := audit.Open(audit.Options{Dir: filepath.Join(o.root, "audit"), Sync: kinds[a.Sync], MaxAll: all, MaxFile: all / 8, Log: func(err error) { log.Warn(err.Error()) }})
+	if err != nil {
+		return nil, err
+	}
+	_, err = l.Append(audit.Record{Event: "engine started", With: map[string]string{"version": version.Version, "pid": strconv.Itoa(os.Getpid())}})
+	return l, err
 }
 
 // warn says who is as good as root, where that is not plain to see.

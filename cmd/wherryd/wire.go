@@ -89,7 +89,7 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 	o.warn(log)
 	server := docker.New(services, docker.About{
 		ID: id, Root: o.root, State: o.state, Hosts: hosts, CgroupParent: o.cgroupParent, Insecure: o.insecure, Started: began,
-		Access: access.Without(o.group),
+		Access: access.Without(o.group), AuditReads: o.set.Audit.Reads,
 	}, log)
 	log.Info("ready", "version", version.Version, "hosts", strings.Join(hosts, " "), "root", o.root, "took", time.Since(began).Round(time.Microsecond))
 	notifyReady()
@@ -155,6 +155,12 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 	// Containers outlive the engine; what it does for them is ended by Close, not by the signal.
 	ctx = context.WithoutCancel(ctx)
 	s.Events = event.New()
+	if s.Audit, err = o.openAudit(log); err != nil {
+		return s, shut, err
+	}
+	if s.Audit != nil {
+		closers = append(closers, s.Audit.Close)
+	}
 	if s.Volumes, err = volume.Open(filepath.Join(o.root, "volumes"), s.Events, func(err error) { log.Warn(err.Error()) }); err != nil {
 		return s, shut, fmt.Errorf("open volumes: %w", err)
 	}

@@ -39,7 +39,7 @@ func add(t *testing.T, l *Log, n int) {
 
 func verify(t *testing.T, l *Log) Report {
 	t.Helper()
-	r, err := l.Verify(t.Context())
+	r, err := l.Verify(t.Context(), Mark{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,6 +218,20 @@ func TestRotation(t *testing.T) {
 	l = open(t, dir, o)
 	if r := verify(t, l); r.OK || r.Problem == "" {
 		t.Errorf("the newest file is gone: %+v", r)
+	}
+}
+
+// TestExpected: who keeps a record's hash elsewhere sees that the log was written anew.
+func TestExpected(t *testing.T) {
+	l := open(t, t.TempDir(), Options{})
+	add(t, l, 5)
+	mark := Mark{Seq: 5, Hash: verify(t, l).Hash}
+	add(t, l, 5)
+	for want, m := range map[string]Mark{"": mark, "another hash": {4, mark.Hash}, "is missing": {11, mark.Hash}} {
+		r, err := l.Verify(t.Context(), m)
+		if err != nil || r.OK != (want == "") || !strings.Contains(r.Problem, want) {
+			t.Errorf("%v: %+v %v", m, r, err)
+		}
 	}
 }
 

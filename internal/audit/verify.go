@@ -25,6 +25,12 @@ type Report struct {
 	Told []string `json:",omitempty"`
 }
 
+// Mark is a record as an earlier Report named it, for who has kept that somewhere else.
+type Mark struct {
+	Seq  uint64
+	Hash string
+}
+
 // snapshot is the log as it is at one moment.
 type snapshot struct {
 	files []string
@@ -50,6 +56,7 @@ func (l *Log) snapshot() (s snapshot, err error) {
 type chain struct {
 	Report
 	head   headRecord
+	expect Mark
 	seq    uint64
 	hash   string
 	where  string // of the record before
@@ -57,13 +64,14 @@ type chain struct {
 	broken error
 }
 
-// Verify reads the whole log and holds each line against the next, and the end against the head. It ends at the first line that is wrong.
-func (l *Log) Verify(ctx context.Context) (Report, error) {
+// Verify reads the whole log and holds each line against the next, the end against the head, and a record against what is expected of it, unless
+// that is zero. It ends at the first line that is wrong.
+func (l *Log) Verify(ctx context.Context, expect Mark) (Report, error) {
 	s, err := l.snapshot()
 	if err != nil {
 		return Report{}, err
 	}
-	c := &chain{head: s.head}
+	c := &chain{head: s.head, expect: expect}
 	for i, path := range s.files {
 		limit := int64(1) << 62
 		if i == len(s.files)-1 {
@@ -156,6 +164,9 @@ func (c *chain) record(file string, n int, line []byte) {
 		}
 	}
 	c.Records++
+	if r.Seq == c.expect.Seq && hashOf(line) != c.expect.Hash {
+		c.wrong(file, n, "record %d has another hash than was expected: it was written anew", r.Seq)
+	}
 	c.seq, c.hash, c.where, c.line = r.Seq, hashOf(line), file, n
 }
 
@@ -168,5 +179,9 @@ func (c *chain) end() {
 		c.wrong(c.where, c.line, "the head says that record %d is the last, this is %d: it was set back, or records were added", c.head.Seq, c.seq)
 	case c.hash != c.head.Hash:
 		c.wrong(c.where, c.line, "record %d was changed after it was written (or the head)", c.seq)
+	case c.expect.Seq > c.seq:
+		c.wrong(c.where, c.line, "record %d, which was expected, is missing: the last is %d", c.expect.Seq, c.seq)
+	case c.expect.Seq != 0 && c.expect.Seq < c.First:
+		c.wrong(c.where, c.line, "record %d, which was expected, is older than what is kept: the first is %d", c.expect.Seq, c.First)
 	}
 }

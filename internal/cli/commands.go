@@ -30,6 +30,7 @@ func nouns() [][2]string {
 		{"volume", "Manage volumes"}, {"builder", "Look after what builds leave for the next ones"}, {"artifact", "Manage artifacts: files that registries keep"},
 		{"policy", "See which images may be pulled and run"},
 		{"manifest", "Manage lists of manifests: images for several platforms"}, {"context", "See which engine commands speak to"}, {"system", "Look at the engine and tidy up"},
+		{"audit", "See who did what through the engine"},
 		{"store", "Look for damage in what is kept of images"},
 	}
 }
@@ -37,7 +38,7 @@ func nouns() [][2]string {
 func commands() []command {
 	return slices.Concat(runCommands(), buildCommands(), lifeCommands(), lookCommands(), fileCommands(),
 		imageCommands(), manifestCommands(), artifactCommands(), policyCommands(), networkCommands(), volumeCommands(), systemCommands(),
-		storeCommands())
+		storeCommands(), auditCommands())
 }
 
 func (c *command) names() []string { return append([]string{c.name}, c.also...) }

@@ -32,7 +32,7 @@ leaves:     archive < mend
 leaves:     login version threads network/link resctrl criu seccomp logs event ref settings lockfile sources spec
 leaves:     inflate apart retar contract
 leaves:     evidence < policy
-leaves:     access mutual
+leaves:     access mutual audit
 `
 
 // leafPackages may use these and nothing else from outside the standard library.

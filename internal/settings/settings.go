@@ -28,6 +28,7 @@ const Path = "/etc/wherry/wherry.toml"
 type Settings struct {
 	Engine   Engine   `toml:"engine"`
 	TLS      TLS      `toml:"tls"`
+	Audit    Audit    `toml:"audit"`
 	Store    Store    `toml:"store"`
 	CleanUp  CleanUp  `toml:"clean-up"`
 	Registry Registry `toml:"registry"`
@@ -53,6 +54,14 @@ type TLS struct {
 	CA   string `toml:"ca" comment:"file of the authorities whose clients are let in"`
 	Cert string `toml:"cert" comment:"file of the engine's certificate"`
 	Key  string `toml:"key" comment:"file of its private key"`
+}
+
+// Audit is what is written down of requests.
+type Audit struct {
+	Enabled bool   `toml:"enabled" comment:"write down who does what through the engine, in a log in which changes show"`
+	Reads   bool   `toml:"reads" comment:"also requests that change nothing"`
+	Sync    string `toml:"sync" of:"second always never" comment:"when records are on the disk: within a second; before the answer, which makes requests wait for the disk; or when the kernel likes. The engine's death loses none in any case"`
+	MaxSize Amount `toml:"max-size" comment:"most that the log takes; the oldest records go first"`
 }
 
 // Store is how images are kept.
@@ -94,6 +103,7 @@ type Builds struct {
 func Default() Settings {
 	return Settings{
 		Engine:   Engine{Root: "/var/lib/wherry", State: "/run/wherry", Hosts: []string{}, LogLevel: slog.LevelInfo},
+		Audit:    Audit{Enabled: true, Sync: "second", MaxSize: Bytes(128e6)},
 		Store:    Store{Layers: "auto", KeepBlobs: true},
 		CleanUp:  CleanUp{Measure: "file-system", High: Percent(85), Low: Percent(70), MinAge: Day, Every: Hour / 4, OnFullDisk: true, Keep: []string{}},
 		Registry: Registry{Insecure: []string{}},
@@ -152,6 +162,8 @@ func (s *Settings) check() (key, wrong string) {
 		return "clean-up.high", fmt.Sprintf("it is %s, and clean-up.low is %s: give both in percent, or both in bytes", c.High, c.Low)
 	case c.High.n < c.Low.n:
 		return "clean-up.low", fmt.Sprintf("%s is more than clean-up.high, %s: cleaning begins above that one and ends below this", c.Low, c.High)
+	case s.Audit.MaxSize.percent || s.Audit.MaxSize.n < 1e6:
+		return "audit.max-size", fmt.Sprintf("it is %s: give bytes, a megabyte at least", s.Audit.MaxSize)
 	case c.Every < Minute:
 		return "clean-up.every", fmt.Sprintf("%s: a minute is the least", c.Every)
 	}

@@ -49,6 +49,7 @@ func (c *containerRoutes) create(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	noteMade(r.Context(), c.s, out.ID)
 	out.Warnings = orEmpty(out.Warnings)
 	return writeJSON(w, http.StatusCreated, out)
 }
@@ -72,10 +73,11 @@ func readCreate(w http.ResponseWriter, r *http.Request) (out containers.CreateRe
 		return out, err
 	}
 	req := body.request()
-	if err := checkCreate(&req); err != nil {
+	if err := checkCreate(&req); err != nil { // fills in a host configuration
 		return out, err
 	}
 	olderCreate(v, &req)
+	noteCreate(r.Context(), &req)
 	out.Config, out.HostConfig, out.NetworkingConfig = req.Config, req.HostConfig, req.NetworkingConfig
 	return out, nil
 }
@@ -215,6 +217,7 @@ func (c *containerRoutes) update(w http.ResponseWriter, r *http.Request) error {
 	if err := container.ValidateRestartPolicy(u.RestartPolicy); err != nil {
 		return invalid("%v", err)
 	}
+	noteUpdate(r.Context(), &u)
 	out, err := c.s.Update(r.Context(), r.PathValue("id"), u)
 	if err != nil {
 		return err

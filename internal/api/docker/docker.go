@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"wherry.dev/wherry/internal/access"
+	"wherry.dev/wherry/internal/audit"
 	"wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/disk"
 	"wherry.dev/wherry/internal/event"
@@ -39,6 +40,7 @@ type Services struct {
 	Monitor    *monitor.Service
 	Events     *event.Bus
 	Builder    Builder
+	Audit      *audit.Log // nil: nothing is written down
 }
 
 // About says what engine this is, for version, info and /wherry/state.
@@ -50,6 +52,7 @@ type About struct {
 	Insecure     []string // registries that may be spoken to without TLS
 	Started      time.Time
 	Access       *access.Rules // who may ask; nil: root, the engine's user and containers
+	AuditReads   bool          // also requests that change nothing are written down
 }
 
 // Server answers HTTP requests. The zero value is not usable: see New.
@@ -57,16 +60,19 @@ type Server struct {
 	http    http.Server
 	log     *slog.Logger
 	access  *access.Rules
+	audit   *audit.Log
 	closing chan struct{} // closed when Close begins: long answers end
 
 	mu       sync.Mutex
 	hijacked map[net.Conn]struct{} // connections that net/http no longer knows
 	closed   bool
+
+	auditReads bool
 }
 
 // New builds a server; Serve starts it.
 func New(s Services, about About, log *slog.Logger) *Server {
-	srv := &Server{log: log, access: about.Access, closing: make(chan struct{}), hijacked: map[net.Conn]struct{}{}}
+	srv := &Server{log: log, access: about.Access, audit: s.Audit, auditReads: about.AuditReads, closing: make(chan struct{}), hijacked: map[net.Conn]struct{}{}}
 	srv.http = http.Server{
 		Handler:           srv.middleware(routes(s, about, srv)),
 		ReadHeaderTimeout: 30 * time.Second,

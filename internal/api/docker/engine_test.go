@@ -22,6 +22,7 @@ import (
 
 	"wherry.dev/wherry/internal/apart"
 	"wherry.dev/wherry/internal/api/docker"
+	"wherry.dev/wherry/internal/audit"
 	"wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/contract"
 	"wherry.dev/wherry/internal/disk"
@@ -104,6 +105,8 @@ func (e *engine) open(t *testing.T, oar string) {
 	must(os.MkdirAll(state, 0o700))
 	s := docker.Services{Events: event.New()}
 	var err error
+	s.Audit, err = audit.Open(audit.Options{Dir: filepath.Join(root, "audit"), Log: func(err error) { t.Error(err) }})
+	must(err)
 	s.Volumes, err = volume.Open(filepath.Join(root, "volumes"), s.Events, nil)
 	must(err)
 	s.Images, err = image.Open(ctx, image.Options{Root: root, Oar: oar, Events: s.Events})
@@ -116,7 +119,7 @@ func (e *engine) open(t *testing.T, oar string) {
 	s.Files, s.Monitor = files.New(s.Containers, s.Images, s.Events), monitor.New(s.Containers)
 	s.Disk = &disk.Service{Root: root, Images: s.Images, Containers: s.Containers, Volumes: s.Volumes, Files: s.Files}
 	s.Cleaner = image.NewCleaner(s.Images, settings.Default().CleanUp, slog.New(slog.DiscardHandler))
-	e.closes = []func() error{s.Containers.Close, s.Networks.Close, s.Images.Close, s.Volumes.Close}
+	e.closes = []func() error{s.Containers.Close, s.Networks.Close, s.Images.Close, s.Volumes.Close, s.Audit.Close}
 	l, err := net.Listen("unix", e.direct)
 	must(err)
 	spec, err := contract.Open(version.API)

@@ -41,8 +41,12 @@ func statusOf(err error) int {
 
 // writeError answers with Docker's error body. Once an answer has begun nothing can be said any more.
 func writeError(w http.ResponseWriter, err error) {
-	if rw, ok := w.(*response); ok && rw.status != 0 {
-		return
+	if rw, ok := w.(*response); ok {
+		if rw.status != 0 {
+			failLate(w, err)
+			return
+		}
+		rw.failure = message(err)
 	}
 	code := statusOf(err)
 	if code == http.StatusNotModified {

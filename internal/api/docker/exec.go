@@ -48,6 +48,7 @@ func readExec(w http.ResponseWriter, r *http.Request) (container.ExecCreateReque
 	}
 	req := body.ExecCreateRequest
 	req.Cmd = body.Cmd
+	noteExec(r.Context(), &req)
 	if len(req.Cmd) == 0 {
 		return req, invalid("No exec command specified")
 	}

@@ -133,6 +133,7 @@ func (s *stream) fail(err error) {
 	if !s.opened() {
 		return
 	}
+	failLate(s.w, err)
 	_, stderr := s.outputs()
 	_, _ = io.WriteString(stderr, strings.TrimRight(message(err), "\n")+"\r\n")
 }

@@ -84,6 +84,9 @@ func (s *Server) middleware(next http.Handler) http.Handler {
 		h.Set("Ostype", "linux")
 		h.Set("Server", server)
 		began := time.Now()
+		var v *visit
+		var err error
+		defer func() { s.recordEnd(r, v, w) }()
 		defer func() {
 			if p := recover(); p != nil && p != http.ErrAbortHandler {
 				s.log.Error("request panicked", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
@@ -93,7 +96,8 @@ func (s *Server) middleware(next http.Handler) http.Handler {
 				s.log.Debug("request", "method", r.Method, "path", r.URL.Path, "status", w.status, "took", time.Since(began))
 			}
 		}()
-		v, err := s.visit(r)
+		v, err = s.visit(r)
+		w.before = func() { s.record(r, v, w) }
 		if err != nil {
 			writeError(w, err)
 			return
@@ -103,7 +107,7 @@ func (s *Server) middleware(next http.Handler) http.Handler {
 			writeError(w, err)
 			return
 		}
-		v.version = version
+		v.version, v.path = version, rest
 		r = r.WithContext(context.WithValue(r.Context(), visitKey{}, v))
 		if rest != r.URL.Path {
 			u := *r.URL
@@ -120,27 +124,36 @@ func (s *Server) middleware(next http.Handler) http.Handler {
 // response remembers whether an answer has begun, so that a late error does not write a second one.
 type response struct {
 	http.ResponseWriter
-	status int // 0 until the header is written
+	status int    // 0 until the header is written
+	before func() // is called before it is; nil: nothing
+
+	failure string // the error that the answer is
+	late    string // an error after the answer had begun
+	seq     uint64 // in the audit log
+}
+
+func (w *response) begin(code int) {
+	if w.status != 0 {
+		return
+	}
+	w.status = code
+	if w.before != nil {
+		w.before()
+	}
 }
 
 func (w *response) WriteHeader(code int) {
-	if w.status == 0 {
-		w.status = code
-	}
+	w.begin(code)
 	w.ResponseWriter.WriteHeader(code)
 }
 
 func (w *response) Write(p []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
+	w.begin(http.StatusOK)
 	return w.ResponseWriter.Write(p)
 }
 
 func (w *response) Flush() {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
+	w.begin(http.StatusOK)
 	if f, ok := w.ResponseWriter.(http.Flusher); ok {
 		f.Flush()
 	}
@@ -151,8 +164,6 @@ func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if !ok {
 		return nil, nil, classed(errdefs.ErrNotImplemented, "this connection cannot be taken over for a stream")
 	}
-	if w.status == 0 {
-		w.status = http.StatusSwitchingProtocols
-	}
+	w.begin(http.StatusSwitchingProtocols)
 	return h.Hijack()
 }

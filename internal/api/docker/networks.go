@@ -56,10 +56,12 @@ func (n *networkRoutes) create(w http.ResponseWriter, r *http.Request) error {
 	if req.Scope == "swarm" || req.Ingress {
 		return invalid("network %s: this engine has no swarm mode", req.Name)
 	}
+	note(r.Context(), "driver", req.Driver)
 	out, err := n.s.Create(r.Context(), req)
 	if err != nil {
 		return err
 	}
+	noteObject(r.Context(), "network", out.ID, req.Name)
 	return writeJSON(w, http.StatusCreated, out)
 }
 
@@ -88,6 +90,7 @@ func (n *networkRoutes) connect(w http.ResponseWriter, r *http.Request) error {
 	if err := decodeBody(w, r, &req); err != nil {
 		return err
 	}
+	note(r.Context(), "container", req.Container)
 	if req.EndpointConfig == nil {
 		req.EndpointConfig = &network.EndpointSettings{}
 	}
@@ -103,6 +106,7 @@ func (n *networkRoutes) disconnect(w http.ResponseWriter, r *http.Request) error
 	if err := decodeBody(w, r, &req); err != nil {
 		return err
 	}
+	note(r.Context(), "container", req.Container)
 	if err := n.containers.DisconnectNetwork(r.Context(), req.Container, r.PathValue("id"), req.Force); err != nil {
 		return err
 	}

@@ -108,6 +108,7 @@ func (m *messages) end(err error) error {
 		if failed := interface{ ExitCode() int }(nil); errors.As(err, &failed) { // of a program: the client ends with it
 			said.Code = failed.ExitCode()
 		}
+		failLate(m.w, err)
 		m.write(streamMessage{Message: jsonstream.Message{Error: said}, ErrorText: said.Message})
 	}
 	return nil

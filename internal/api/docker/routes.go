@@ -12,7 +12,8 @@ import (
 // routes builds the table of everything that is answered. Each noun adds its own routes.
 func routes(s Services, about About, srv *Server) http.Handler {
 	mux := http.NewServeMux()
-	add := func(pattern string, h handle) { mux.Handle(pattern, h) }
+	g := &guard{s}
+	add := func(pattern string, h handle) { mux.Handle(pattern, g.wrap(pattern, h)) }
 
 	(&systemRoutes{Services: s, about: about, server: srv}).add(add)
 	(&containerRoutes{s: s.Containers, files: s.Files, monitor: s.Monitor, server: srv}).add(add)
@@ -29,6 +30,7 @@ func routes(s Services, about About, srv *Server) http.Handler {
 	(&portRoutes{networks: s.Networks, containers: s.Containers}).add(add)
 	(&volumeRoutes{s: s.Volumes}).add(add)
 	(&buildRoutes{b: s.Builder, server: srv}).add(add)
+	(&auditRoutes{log: s.Audit, server: srv}).add(add)
 	absentRoutes(add)
 
 	// ServeMux redirects paths that are not clean; the API never did.

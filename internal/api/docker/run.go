@@ -92,6 +92,7 @@ func (c *running) tell(note runNote) {
 }
 
 func (c *running) fail(err error) {
+	failLate(c.w, err)
 	c.tell(runNote{Failure: &runFailure{Status: statusOf(err), Message: message(err)}})
 }
 
@@ -104,6 +105,7 @@ func (n *runRoutes) run(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	noteMade(r.Context(), n.s, made.ID)
 	c := n.newRunning(w, r)
 	defer c.close()
 	ctx, cancel := c.watch(r.Context())

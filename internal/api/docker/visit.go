@@ -7,6 +7,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"wherry.dev/wherry/internal/access"
+	"wherry.dev/wherry/internal/audit"
 )
 
 type visitKey struct{}
@@ -17,6 +18,11 @@ type visit struct {
 	may     access.Right
 	why     string // they may so much
 	version apiVersion
+
+	// For the audit log.
+	path   string // without the version
+	object *audit.Object
+	with   map[string]string
 }
 
 // visitOf is nil in a context that is no request's.
@@ -25,16 +31,16 @@ func visitOf(ctx context.Context) *visit {
 	return v
 }
 
-// visit finds out who asks, and refuses whom the rules give no right.
+// visit finds out who asks, and refuses whom the rules give no right. The visit is there as soon as it is known who it is.
 func (s *Server) visit(r *http.Request) (*visit, error) {
 	caller, err := callerOf(r)
 	if err != nil {
 		return nil, err
 	}
-	v := &visit{caller: caller}
+	v := &visit{caller: caller, path: r.URL.Path}
 	v.may, v.why = s.access.Of(caller)
 	if v.may == access.None {
-		return nil, refused(v)
+		return v, refused(v)
 	}
 	return v, nil
 }

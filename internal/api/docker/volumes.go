@@ -51,10 +51,13 @@ func (v *volumeRoutes) create(w http.ResponseWriter, r *http.Request) error {
 	if req.ClusterVolumeSpec != nil {
 		return classed(errdefs.ErrUnavailable, "volume %s: this node is not a swarm manager, so it has no cluster volumes", req.Name)
 	}
+	note(r.Context(), "driver", req.Driver)
+	note(r.Context(), "device", req.DriverOpts["device"])
 	out, err := v.s.Create(r.Context(), req)
 	if err != nil {
 		return err
 	}
+	noteObject(r.Context(), "volume", "", out.Name)
 	return writeJSON(w, http.StatusCreated, out)
 }
 
