@@ -21,6 +21,7 @@ func lookCommands() []command {
 		{name: "logs", also: []string{"container logs"}, group: groupCommon, short: "Print what containers printed", build: logsCommand},
 		{name: "inspect", group: groupOther, short: "Print everything about containers, images, networks and volumes", build: inspectCommand},
 		{name: "container inspect", group: groupOther, short: "Print everything about containers", build: inspectContainers},
+		{name: "why", also: []string{"container why"}, group: groupCommon, short: "Tell why a container ended", build: whyCommand},
 		{name: "port", also: []string{"container port"}, group: groupOther, short: "List published ports", build: portCommand},
 		{name: "top", also: []string{"container top"}, group: groupOther, short: "List the processes of a container", build: topCommand},
 		{name: "stats", also: []string{"container stats"}, group: groupOther, short: "Show what containers use, while they use it", build: statsCommand},

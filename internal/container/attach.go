@@ -181,7 +181,7 @@ func (c *Container) whenRunning(ctx context.Context) (*task.Task, error) {
 func (c *Container) untilOver(ctx context.Context) (context.Context, context.CancelFunc) {
 	over, cancel := context.WithCancel(ctx)
 	c.mu.Lock()
-	before, exits, changed := c.rec.Load(), c.exits, c.changed
+	before, exits, changed := c.rec.Load(), c.past.exits, c.changed
 	c.mu.Unlock()
 	go func() { // ends with over
 		defer cancel()
@@ -194,7 +194,7 @@ func (c *Container) untilOver(ctx context.Context) (context.Context, context.Can
 				return
 			}
 			c.mu.Lock()
-			now, ended := c.rec.Load(), c.exits > exits
+			now, ended := c.rec.Load(), c.past.exits > exits
 			changed = c.changed
 			c.mu.Unlock()
 			if ended || now.startFailed(before) {

@@ -58,6 +58,8 @@ type Service struct {
 	filters   task.Filters
 	shims     *task.Shims
 	followers logs.Watcher // of output
+	graves    graves
+	senders   senders
 }
 
 // lives are the goroutines of a Service.
@@ -109,6 +111,7 @@ func (l *lives) stop() {
 // Close drops connections to the shims. Containers keep running; where none does, their common control group goes.
 func (s *Service) Close() error {
 	s.lives.stop()
+	s.senders.close()
 	s.shims.Close()
 	alive := false
 	for _, c := range s.index.all() {

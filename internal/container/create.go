@@ -302,7 +302,9 @@ func (n *creating) store(context.Context) error {
 		}
 	}
 	_, taskDir := n.s.o.dirsOf(n.r.ID)
-	n.s.index.add(newContainer(n.r, n.dir, taskDir))
+	c := newContainer(n.r, n.dir, taskDir)
+	c.past.read = true // there is nothing yet
+	n.s.index.add(c)
 	return nil
 }
 

@@ -49,6 +49,7 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 		s.log(s.o.Networks.Release(ctx, c.id))
 	}
 	s.log(c.pinOutput())
+	s.log(remember(l, before, exit))
 	next, wait := Exited, time.Duration(0)
 	if before.wantsAgain(exit.Code) {
 		next, wait = Restarting, c.nextBackoff(exit.At.Sub(before.StartedAt))

@@ -26,9 +26,9 @@ type Container struct {
 	policy  policy
 	health  *health
 	readers map[*logs.Reader]bool // of the output
-	exits   int                   // how often it has ended
 	changed chan struct{}         // closed and replaced at each change of the record
 	gone    chan struct{}         // closed when it has been removed
+	past    past                  // its ends
 }
 
 func newContainer(r *Record, dir, taskDir string) *Container {
@@ -61,7 +61,7 @@ func (c *Container) set(r *Record, tell func(*Record)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.rec.Load().Status.Alive() && !r.Status.Alive() {
-		c.exits++
+		c.past.exits++
 	}
 	c.rec.Store(r)
 	if tell != nil {

@@ -80,6 +80,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 		adopt(ctx, s, r)
 	}
 	s.shims = task.OpenShimsIn(o.ShimGroup, o.Oar, s.ranges.Next)
+	watchSenders(ctx, s)
 	s.recoverAll(ctx)
 	return s, nil
 }
@@ -245,6 +246,7 @@ func (l life) goOn(ctx context.Context, t *task.Task) {
 	l.c.mu.Lock()
 	l.c.task = t
 	l.c.mu.Unlock()
+	l.s.senders.add(l.c.id, t.Pid(), l.c.record().Cgroup)
 	l.s.log(findExecs(ctx, l, t))
 	if l.endedMeanwhile(ctx, t) {
 		return

@@ -20,6 +20,7 @@ import (
 	"wherry.dev/wherry/internal/sandbox"
 	"wherry.dev/wherry/internal/spec"
 	"wherry.dev/wherry/internal/task"
+	"wherry.dev/wherry/internal/why"
 )
 
 // permit asks anew whether the image may run, and those that it mounts: the policy may have changed since the container was made.
@@ -79,6 +80,7 @@ func (n *starting) findUser(context.Context) (err error) {
 	layers := n.r.layers(n.c.dir)
 	a := accounts{open: func(name string) (*os.File, error) { return openInLayers(layers, name) }}
 	if n.who, err = a.find(n.r.Config.User, n.r.HostConfig.GroupAdd); err != nil {
+		n.cause = why.NoUser
 		return err
 	}
 	return n.who.fits(n.r.IDMap.Size)

@@ -14,6 +14,7 @@ import (
 	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/task"
+	"wherry.dev/wherry/internal/why"
 )
 
 // RemoveOptions: Volumes also removes anonymous volumes.
@@ -25,7 +26,7 @@ func (s *Service) Remove(ctx context.Context, id string, o RemoveOptions) error 
 	if err != nil {
 		return err
 	}
-	return life{s, c}.remove(context.WithoutCancel(ctx), o)
+	return life{s, c}.remove(asking(context.WithoutCancel(ctx), why.AskRemove), o)
 }
 
 func (l life) remove(ctx context.Context, o RemoveOptions) error {
@@ -80,6 +81,7 @@ func (l life) removeNow(ctx context.Context, o RemoveOptions) error {
 	if c.isGone() {
 		return nil
 	}
+	deathsOf(c) // read before their file goes
 	r := c.record()
 	if r.Status != Removing {
 		if _, err := r.Status.To(Removing); err != nil {
@@ -100,6 +102,7 @@ func (l life) removeNow(ctx context.Context, o RemoveOptions) error {
 		return err
 	}
 	s.index.remove(c)
+	s.graves.add(r, deathsOf(c))
 	c.mu.Lock()
 	close(c.gone)
 	close(c.changed)

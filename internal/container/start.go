@@ -14,6 +14,7 @@ import (
 	"wherry.dev/wherry/internal/sandbox"
 	"wherry.dev/wherry/internal/spec"
 	"wherry.dev/wherry/internal/task"
+	"wherry.dev/wherry/internal/why"
 )
 
 // startLimit bounds a start: its client may have gone, and nobody else would end it.
@@ -79,6 +80,7 @@ type starting struct {
 	spec    *specs.Spec
 	making  *task.Creation
 	task    *task.Task
+	cause   why.Cause  // of a failure, where the runtime does not know it
 	began   time.Time  // right before the program was executed
 	held    []*os.File // what the runtime finds by this process's descriptors
 	undo    []func(context.Context)
@@ -142,11 +144,12 @@ func (n *starting) failed(step startStep, err error) error {
 	err = plain(err)
 	var failure *task.ExecError
 	if errors.As(err, &failure) {
-		code = failure.Code
+		code, n.cause = failure.Code, failure.Cause
 		err = invalid("%s", failure.Message)
 	} else if errdefs.IsUnknown(errdefs.Resolve(err)) {
 		err = fmt.Errorf("%s of container %s: %w", step.name, n.r.Name, err)
 	}
+	n.s.log(n.failedToStart(code, err))
 	n.c.settle(func(r *Record) {
 		r.ExitCode, r.Error = code, err.Error()
 		if n.o.byPolicy {
@@ -229,6 +232,9 @@ func (n *starting) attach(ctx context.Context) error {
 }
 
 func (n *starting) execute(ctx context.Context) error {
+	forgetAsks(n.c)
+	n.s.senders.add(n.c.id, n.task.Pid(), n.input.CgroupPath)
+	n.onUndo(func(context.Context) { n.s.senders.forget(n.c.id) })
 	n.began = time.Now()
 	return n.task.Start(ctx)
 }

@@ -12,6 +12,7 @@ import (
 
 	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/task"
+	"wherry.dev/wherry/internal/why"
 )
 
 const (
@@ -46,7 +47,7 @@ func (s *Service) Stop(ctx context.Context, id string, o StopOptions) error {
 	if err != nil {
 		return err
 	}
-	r, err := life{s, c}.stop(ctx, o)
+	r, err := life{s, c}.stop(asking(ctx, why.AskStop), o)
 	if err == nil {
 		s.publish(r, events.ActionStop)
 	}
@@ -125,7 +126,7 @@ func (l life) beginStop() (*stopping, error) {
 	r = l.noteStopped(nil)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return &stopping{life: l, r: r, task: c.task, exits: c.exits}, nil
+	return &stopping{life: l, r: r, task: c.task, exits: c.past.exits}, nil
 }
 
 // alive is the container's present run.
@@ -136,7 +137,7 @@ func (l life) alive() (*stopping, error) {
 	if l.c.task == nil || !r.Status.Alive() {
 		return nil, notRunning(r)
 	}
-	return &stopping{life: l, r: r, task: l.c.task, exits: l.c.exits}, nil
+	return &stopping{life: l, r: r, task: l.c.task, exits: l.c.past.exits}, nil
 }
 
 // noteStopped records the user's wish: on the disk where a policy would start the container again after a power cut.
@@ -159,6 +160,7 @@ func (n *stopping) signal(ctx context.Context, signal int) bool {
 	if n.task == nil {
 		return false
 	}
+	n.note(ctx, signal)
 	limited, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
 	err := n.task.Kill(limited, signal, signal == sigkill)
@@ -211,7 +213,7 @@ func (s *Service) Kill(ctx context.Context, id, text string) error {
 			return err
 		}
 	}
-	return life{s, c}.signalled(ctx, signal)
+	return life{s, c}.signalled(asking(ctx, why.AskKill), signal)
 }
 
 func (l life) signalled(ctx context.Context, signal int) error {
@@ -242,6 +244,7 @@ func (n *stopping) deliver(ctx context.Context, signal int) error {
 	if n.task == nil {
 		return fail(errdefs.ErrUnavailable, "the shim of container %s does not answer (yet): try again, or remove the container by force", n.r.Name)
 	}
+	n.note(ctx, signal)
 	err := n.task.Kill(ctx, signal, false)
 	if err != nil && n.c.waitExit(ctx, n.exits, time.Second) {
 		return notRunning(n.r) // it has just ended
@@ -261,7 +264,7 @@ func (s *Service) Restart(ctx context.Context, id string, o StopOptions) error {
 	}
 	l := life{s, c}
 	c.setKept(true)
-	_, err = l.stop(ctx, o)
+	_, err = l.stop(asking(ctx, why.AskRestart), o)
 	if err == nil || errdefs.IsNotModified(err) {
 		err = l.startByUser(ctx)
 	}

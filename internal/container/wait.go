@@ -28,7 +28,7 @@ func (s *Service) Wait(ctx context.Context, id string, condition container.WaitC
 	w := waiter{removal: condition == container.WaitConditionRemoved, answer: make(chan container.WaitResponse, 1)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	w.after = c.exits
+	w.after = c.past.exits
 	r := c.rec.Load()
 	ended := !r.Status.Alive() && r.Status != Restarting
 	if c.isGone() || ended && condition != container.WaitConditionRemoved && condition != container.WaitConditionNextExit {
@@ -63,7 +63,7 @@ func (c *Container) answer(a container.WaitResponse, meant func(waiter) bool) {
 // answerExit tells those who have waited since before the last exit; who came after its record waits for the next one.
 func (c *Container) answerExit(a container.WaitResponse) {
 	c.mu.Lock()
-	exits := c.exits
+	exits := c.past.exits
 	c.mu.Unlock()
 	c.answer(a, func(w waiter) bool { return !w.removal && w.after < exits })
 }
@@ -78,7 +78,7 @@ func (c *Container) waitExit(ctx context.Context, n int, limit time.Duration) bo
 	}
 	for {
 		c.mu.Lock()
-		exits, changed := c.exits, c.changed
+		exits, changed := c.past.exits, c.changed
 		c.mu.Unlock()
 		if exits > n {
 			return true

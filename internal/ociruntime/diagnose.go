@@ -12,6 +12,7 @@ import (
 
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/sysprog"
+	"wherry.dev/wherry/internal/why"
 )
 
 // ExecError says why the user's program did not start. Its text names the program, the cause (also: missing interpreter, CRLF line
@@ -22,6 +23,7 @@ type ExecError struct {
 	Err  error
 	Why  string
 	cwd  bool // it is the working directory that could not be entered
+	kind why.Cause
 }
 
 func (e *ExecError) Error() string {
@@ -40,6 +42,14 @@ func (e *ExecError) Error() string {
 // ExitCode is what a shell would answer: 126 or 127.
 func (e *ExecError) ExitCode() int { return e.Code }
 
+// Cause is the kind of what is wrong, for programs.
+func (e *ExecError) Cause() why.Cause {
+	if e.kind == "" {
+		return why.NotStarted
+	}
+	return e.kind
+}
+
 func (e *ExecError) Unwrap() error { return e.Err }
 
 // diagnose turns a failed step into what a person can mend; steps before the execve stay as they are, but for the working directory.
@@ -53,7 +63,7 @@ func diagnose(err error, p *sysprog.Program, tried execPaths, files view) error 
 			"container that would have to be made without masks (docker --security-opt systempaths=unconfined, podman --security-opt unmask=ALL)", err)
 	}
 	if dir, ok := strings.CutPrefix(failed.Name, enterDirectory); ok {
-		return &ExecError{Path: dir, Code: 126, cwd: true, Err: failed.Errno, Why: "the working directory cannot be entered; set another one with -w"}
+		return &ExecError{Path: dir, Code: 126, cwd: true, kind: why.NoDirectory, Err: failed.Errno, Why: "the working directory cannot be entered; set another one with -w"}
 	}
 	name, ok := strings.CutPrefix(failed.Name, "execute ")
 	if !ok {
@@ -63,9 +73,9 @@ func diagnose(err error, p *sysprog.Program, tried execPaths, files view) error 
 	if failed.Errno == unix.ENOENT {
 		e.Code = 127
 		for i, w := range tried.why {
-			why := unix.Errno(p.Value(w))
-			if why == unix.EACCES {
-				e.Code, e.Err = 126, why
+			errno := unix.Errno(p.Value(w))
+			if errno == unix.EACCES {
+				e.Code, e.Err = 126, errno
 				name = tried.paths[i]
 			}
 		}
@@ -78,9 +88,11 @@ func diagnose(err error, p *sysprog.Program, tried execPaths, files view) error 
 func explain(e *ExecError, name string, tried execPaths, files view) {
 	switch {
 	case errors.Is(e.Err, unix.EACCES):
+		e.kind = why.NotExecutable
 		e.Why = "it is there but not executable, or a folder: check its mode (chmod +x) and what was given as command"
 		return
 	case errors.Is(e.Err, unix.ENOEXEC):
+		e.kind = why.NotAProgram
 		e.Why = "it is neither a program for this machine nor a script that begins with #!"
 	}
 	if files.root == nil {
@@ -91,15 +103,13 @@ func explain(e *ExecError, name string, tried execPaths, files view) {
 		if err != nil {
 			continue
 		}
-		if why := interpreterProblem(files, head); why != "" {
-			e.Code, e.Why = 126, why
-			if errors.Is(e.Err, unix.ENOENT) {
-				e.Why = why
-			}
+		if text, kind := interpreterProblem(files, head); text != "" {
+			e.Code, e.Why, e.kind = 126, text, kind
 		}
 		return
 	}
 	if e.Code == 127 {
+		e.kind = why.NotFound
 		if strings.Contains(e.Path, "/") {
 			e.Why = "there is no such file in the container: check the path, and whether a mount hides it"
 		} else {
@@ -142,20 +152,20 @@ func shown(name string) string {
 	}, name)
 }
 
-func interpreterProblem(files view, head []byte) string {
+func interpreterProblem(files view, head []byte) (string, why.Cause) {
 	if line, ok := bytes.CutPrefix(head, []byte("#!")); ok {
 		line, _, _ = bytes.Cut(line, []byte("\n"))
 		crlf := bytes.HasSuffix(line, []byte("\r"))
 		interpreter, _, _ := strings.Cut(strings.TrimSpace(strings.TrimSuffix(string(line), "\r")), " ")
 		if crlf {
-			return fmt.Sprintf("the script's lines end in CRLF (Windows), so its interpreter is read as %q: convert it with dos2unix", shown(interpreter)+"\r")
+			return fmt.Sprintf("the script's lines end in CRLF (Windows), so its interpreter is read as %q: convert it with dos2unix", shown(interpreter)+"\r"), why.ScriptCRLF
 		}
 		if f, err := files.open(interpreter, unix.O_PATH); err != nil {
-			return fmt.Sprintf("its interpreter %s is not in the image", shown(interpreter))
+			return fmt.Sprintf("its interpreter %s is not in the image", shown(interpreter)), why.MissingInterpreter
 		} else {
 			f.Close()
 		}
-		return ""
+		return "", ""
 	}
 	return elfProblem(files, head)
 }

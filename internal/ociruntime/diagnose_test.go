@@ -111,7 +111,7 @@ func FuzzHead(f *testing.F) {
 	}
 	defer root.Close()
 	f.Fuzz(func(t *testing.T, head []byte) {
-		why := interpreterProblem(view{root: root, cwd: "/"}, head)
+		why, _ := interpreterProblem(view{root: root, cwd: "/"}, head)
 		if len(why) > 2000 || strings.ContainsFunc(why, unicode.IsControl) {
 			t.Errorf("%d bytes of explanation: %q", len(why), why)
 		}

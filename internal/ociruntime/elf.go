@@ -7,6 +7,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/why"
 )
 
 // machines are the programs' (elf(5), e_machine) that are met in images. The package debug/elf would bring compression and debuggers'
@@ -23,27 +25,27 @@ func machineName(m uint16) string {
 }
 
 // elfProblem says why the kernel refuses a program, by the first bytes of its file: another machine, or a loader that is not there.
-func elfProblem(files view, head []byte) string {
+func elfProblem(files view, head []byte) (string, why.Cause) {
 	if len(head) < 64 || !bytes.HasPrefix(head, []byte("\x7fELF")) {
-		return ""
+		return "", ""
 	}
 	machine, wide := machineName(binary.LittleEndian.Uint16(head[18:])), head[4] == 2
 	if head[5] == 2 { // most significant byte first
 		machine = machineName(binary.BigEndian.Uint16(head[18:]))
 	}
 	if machine != runtime.GOARCH && !(machine == "386" && runtime.GOARCH == "amd64") {
-		return fmt.Sprintf("it is a program for %s, this machine is %s: use an image for this platform", machine, runtime.GOARCH)
+		return fmt.Sprintf("it is a program for %s, this machine is %s: use an image for this platform", machine, runtime.GOARCH), why.WrongArchitecture
 	}
 	loader := interpreterOf(head, wide)
 	if loader == "" {
-		return ""
+		return "", ""
 	}
 	f, err := files.open(loader, unix.O_PATH)
 	if err != nil {
-		return fmt.Sprintf("its loader %s is not in the image (a program built for another libc?)", shown(loader))
+		return fmt.Sprintf("its loader %s is not in the image (a program built for another libc?)", shown(loader)), why.MissingInterpreter
 	}
 	f.Close()
-	return ""
+	return "", ""
 }
 
 // interpreterOf finds the program header PT_INTERP among the head's and reads the path that it names.

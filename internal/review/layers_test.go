@@ -30,6 +30,8 @@ leaves:     erofs
 leaves:     layer
 leaves:     archive < mend
 leaves:     login version threads network/link resctrl criu seccomp logs event ref settings lockfile sources spec
+leaves:     signals
+leaves:     why signals
 leaves:     inflate apart retar contract
 leaves:     evidence < policy
 leaves:     access mutual audit

@@ -41,7 +41,7 @@ func (s *Server) watchMemory(g *cgroup.Group) {
 		if err != nil {
 			return
 		}
-		victim := g.OOMVictim()
+		victim := g.OOMReport(s.born).Victim
 		s.mu.Lock()
 		s.oom.OOM = OOM{kills, victim}
 		close(s.oom.changed)

@@ -15,6 +15,7 @@ import (
 
 	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/logs"
+	"wherry.dev/wherry/internal/why"
 )
 
 // Streams are the ends of a process's standard streams that belong to the process; nil: /dev/null.
@@ -45,11 +46,15 @@ type Process interface {
 // Coded is an error that knows the exit code it stands for (126, 127).
 type Coded interface{ ExitCode() int }
 
+// Caused is an error that knows the kind of what is wrong.
+type Caused interface{ Cause() why.Cause }
+
 // Server is one shim: one container.
 type Server struct {
 	dir     string
 	runtime Runtime
 	config  Config
+	born    time.Duration // by the clock of the kernel's log, or a little before
 
 	ended    chan struct{} // closed when exit.json is written
 	quit     chan struct{} // closed when there is nothing left to do
@@ -78,8 +83,19 @@ type life struct {
 
 // NewServer serves the task in a folder.
 func NewServer(dir string, r Runtime) *Server {
-	return &Server{dir: dir, runtime: r, ended: make(chan struct{}), quit: make(chan struct{}), execs: execs{byID: map[string]*execution{}},
+	return &Server{dir: dir, runtime: r, born: monotonic() - logSlack, ended: make(chan struct{}), quit: make(chan struct{}), execs: execs{byID: map[string]*execution{}},
 		oom: shortage{changed: make(chan struct{})}}
+}
+
+// logSlack is how far the kernel's log and the monotonic clock may be apart.
+const logSlack = time.Second
+
+func monotonic() time.Duration {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return logSlack
+	}
+	return time.Duration(now.Nano())
 }
 
 // Serve answers until the container is dead, its end is written down and nobody is connected, or until it is deleted, or until everybody
@@ -169,6 +185,10 @@ func (s *Server) answer(ctx context.Context, c *Conn, r Request, files []*os.Fil
 		var coded Coded
 		if errors.As(err, &coded) {
 			resp.Code = coded.ExitCode()
+		}
+		var caused Caused
+		if errors.As(err, &caused) {
+			resp.Cause = caused.Cause()
 		}
 	}
 	if give != nil {

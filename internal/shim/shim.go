@@ -15,6 +15,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"wherry.dev/wherry/internal/rootfs"
+	"wherry.dev/wherry/internal/why"
 )
 
 // Names of the files in a task's folder.
@@ -110,6 +111,9 @@ type Exit struct {
 	OOMVictim string    `json:"oomVictim,omitempty"` // name of the process that was killed last for want of memory
 	Started   bool      `json:"started"`
 
+	Memory    *why.Memory    `json:"memory,omitempty"`    // of an end that is not a plain one
+	Processes *why.Processes `json:"processes,omitempty"` // where the limit was in the way
+
 	Execs []ExecState `json:"execs,omitempty"` // that an engine's next life wants to know
 }
 
@@ -167,14 +171,15 @@ type Request struct {
 
 // Response is one answer.
 type Response struct {
-	N        uint64   `json:"n"`
-	Error    string   `json:"error,omitempty"`
-	Code     int      `json:"code,omitempty"` // with Error: 126 or 127 where a program could not be executed
-	Pid      int      `json:"pid,omitempty"`
-	Started  bool     `json:"started,omitempty"`
-	Exit     *Exit    `json:"exit,omitempty"`
-	Warnings []string `json:"warnings,omitempty"`
-	Noted    uint64   `json:"noted,omitempty"` // kills that an engine has taken note of
+	N        uint64    `json:"n"`
+	Error    string    `json:"error,omitempty"`
+	Code     int       `json:"code,omitempty"`  // with Error: 126 or 127 where a program could not be executed
+	Cause    why.Cause `json:"cause,omitempty"` // and the kind of the reason
+	Pid      int       `json:"pid,omitempty"`
+	Started  bool      `json:"started,omitempty"`
+	Exit     *Exit     `json:"exit,omitempty"`
+	Warnings []string  `json:"warnings,omitempty"`
+	Noted    uint64    `json:"noted,omitempty"` // kills that an engine has taken note of
 
 	OOM   *OOM        `json:"oom,omitempty"` // a notice: the request's answer is still to come
 	Execs []ExecState `json:"execs,omitempty"`

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/cgroup"
+	"wherry.dev/wherry/internal/why"
 )
 
 // watch follows the container to its end: its first process, then whatever is left in its group, then its output.
@@ -19,7 +20,7 @@ func (s *Server) watch(ctx context.Context) {
 	}
 	if g := c.Cgroup(); g != nil {
 		killAll(ctx, g)
-		s.noteKills(g, &exit)
+		s.account(g, &exit)
 	}
 	s.execs.await()
 	s.life.output.finish()
@@ -40,17 +41,39 @@ func (s *Server) watch(ctx context.Context) {
 	s.count(0)
 }
 
-// noteKills says how often the kernel has killed for want of memory, and whom.
-func (s *Server) noteKills(g *cgroup.Group, exit *Exit) {
-	n, err := g.OOMKills()
-	if err != nil || n == 0 {
+// account says how near the group came to its limits, where that may be why it has ended.
+func (s *Server) account(g *cgroup.Group, exit *Exit) {
+	kills, err := g.OOMKills()
+	if err != nil {
+		kills = 0
+	}
+	if exit.Code == 0 && kills == 0 {
 		return
 	}
+	p := g.Pressure()
+	if p.PidsRefused > 0 {
+		exit.Processes = &why.Processes{Limit: p.PidsLimit, Refused: p.PidsRefused}
+	}
+	exit.Memory = &why.Memory{Limit: p.MemoryLimit, Peak: p.MemoryPeak, Kills: kills}
+	if kills > 0 {
+		s.noteKills(g, exit)
+	}
+}
+
+// noteKills says how often the kernel has killed for want of memory, and whom.
+func (s *Server) noteKills(g *cgroup.Group, exit *Exit) {
+	m := exit.Memory
 	s.mu.Lock()
-	exit.OOMKilled, exit.OOMKills, exit.OOMNoted = true, n, s.oom.told
+	exit.OOMKilled, exit.OOMKills, exit.OOMNoted = true, m.Kills, s.oom.told
 	s.mu.Unlock()
-	if exit.OOMVictim = g.OOMVictim(); exit.OOMVictim == "" && exit.Signal == int(unix.SIGKILL) {
+	report := g.OOMReport(s.born)
+	if exit.OOMVictim = report.Victim; exit.OOMVictim == "" && exit.Signal == int(unix.SIGKILL) {
 		exit.OOMVictim = s.life.program
+	}
+	m.Victim, m.VictimPid, m.Host = exit.OOMVictim, report.Pid, report.Host
+	m.First = exit.Signal == int(unix.SIGKILL) && report.Pid == s.life.container.Pid()
+	for _, p := range report.Top {
+		m.Top = append(m.Top, why.Process(p))
 	}
 }
 

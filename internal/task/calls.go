@@ -12,12 +12,14 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"wherry.dev/wherry/internal/shim"
+	"wherry.dev/wherry/internal/why"
 )
 
 // ExecError is a program that could not be executed, as it crosses the socket.
 type ExecError struct {
 	Code    int // 126 or 127
 	Message string
+	Cause   why.Cause
 }
 
 func (e *ExecError) Error() string { return e.Message }
@@ -111,7 +113,7 @@ func (c *call) await(ctx context.Context, t *Task) (shim.Response, []*os.File, e
 		}
 		if got.resp.Error != "" {
 			if got.resp.Code != 0 {
-				return got.resp, nil, &ExecError{Code: got.resp.Code, Message: got.resp.Error}
+				return got.resp, nil, &ExecError{Code: got.resp.Code, Message: got.resp.Error, Cause: got.resp.Cause}
 			}
 			return got.resp, nil, errors.New(got.resp.Error)
 		}

@@ -26,6 +26,7 @@ import (
 	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/shim"
+	"wherry.dev/wherry/internal/why"
 )
 
 // CreateOptions say what Create makes.
@@ -58,6 +59,8 @@ type Exit struct {
 	OOMVictim string // name of the process that was killed last for want of memory, as far as the kernel says
 	OOMUntold bool   // not all kills were told by Follow, in any engine's life
 	Started   bool
+	Memory    *why.Memory    // of an end that is not a plain one
+	Processes *why.Processes // where the limit was in the way
 	// Lost says that the shim died before the exit was seen: the container was killed through its cgroup and Code is 137.
 	Lost bool
 }
@@ -312,7 +315,8 @@ func openPidfd(pid int) (*os.File, error) {
 }
 
 func fromShim(e shim.Exit) *Exit {
-	return &Exit{Code: e.Code, Signal: e.Signal, At: e.At, OOMKilled: e.OOMKilled, OOMVictim: e.OOMVictim, Started: e.Started}
+	return &Exit{Code: e.Code, Signal: e.Signal, At: e.At, OOMKilled: e.OOMKilled, OOMVictim: e.OOMVictim, Started: e.Started,
+		Memory: e.Memory, Processes: e.Processes}
 }
 
 // killLost ends what a dead shim has left.

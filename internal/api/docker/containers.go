@@ -36,6 +36,7 @@ func (c *containerRoutes) add(add adder) {
 	add("DELETE /containers/{id}", c.remove)
 	add("POST /containers/prune", c.prune)
 	add("POST /containers/{id}/resize", c.resize)
+	add("GET /wherry/why/{id}", c.why)
 	add("GET /containers/{id}/top", c.top)
 	add("GET /containers/{id}/stats", c.server.lasting(c.stats))
 }

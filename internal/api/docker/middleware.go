@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	containers "wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/version"
 )
 
@@ -108,7 +109,8 @@ func (s *Server) middleware(next http.Handler) http.Handler {
 			return
 		}
 		v.version, v.path = version, rest
-		r = r.WithContext(context.WithValue(r.Context(), visitKey{}, v))
+		ctx := containers.AskedBy(r.Context(), clientOf(v.caller))
+		r = r.WithContext(context.WithValue(ctx, visitKey{}, v))
 		if rest != r.URL.Path {
 			u := *r.URL
 			if _, raw, ok := strings.Cut(strings.TrimPrefix(u.RawPath, "/"), "/"); ok {

@@ -1,0 +1,36 @@
+package docker
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"wherry.dev/wherry/internal/access"
+	containers "wherry.dev/wherry/internal/container"
+	"wherry.dev/wherry/internal/why"
+)
+
+// why answers GET /wherry/why/{id}: why a container has ended, the last times.
+func (c *containerRoutes) why(w http.ResponseWriter, r *http.Request) error {
+	report, err := containers.Why(c.s, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, report)
+}
+
+// clientOf looks at the program at the other end of a request's connection, which waits for the answer.
+func clientOf(caller *access.Caller) func() why.Client {
+	return func() why.Client {
+		if caller.Certificate != nil {
+			return why.Client{Certificate: caller.ID(), Address: caller.Address}
+		}
+		c := why.Client{Pid: int(caller.PID), UID: caller.UID, Program: filepath.Base(caller.Program)}
+		if name, err := os.ReadFile("/proc/" + strconv.Itoa(c.Pid) + "/comm"); err == nil {
+			c.Program = strings.TrimSpace(string(name)) // of a script it is the script's
+		}
+		return c
+	}
+}
