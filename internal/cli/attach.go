@@ -82,7 +82,7 @@ func (r *runner) join(ctx context.Context, id string, config *container.Config) 
 	close(signals.made)
 	signals.running <- id
 	run := joined{id: id, config: config, session: r.session(id, config), began: began, streams: streams, wait: wait}
-	return r.ending(ctx, id, began, r.follow(ctx, run, cancelled))
+	return r.ending(ctx, id, r.follow(ctx, run, cancelled))
 }
 
 func startCommand(app *App) *cobra.Command {

@@ -12,10 +12,10 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/events"
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/client"
+	"wherry.dev/wherry/internal/why"
 )
 
 // runner starts a container and stays with it until it ends.
@@ -131,7 +131,7 @@ func (r *runner) stay(ctx context.Context, j joined, cancelled <-chan struct{}) 
 		}
 		result = r.follow(ctx, j, cancelled)
 	}
-	return r.ending(ctx, j.id, j.began, result)
+	return r.ending(ctx, j.id, result)
 }
 
 // joined is a container that this process's streams are joined to.
@@ -151,28 +151,40 @@ type ender interface {
 	close()
 }
 
-// ending says why the kernel killed a container, if it did so because memory was short: the exit status alone looks like anybody's kill.
-func (r *runner) ending(ctx context.Context, id string, began time.Time, result error) error {
+// ending says why a container was ended from outside of its program: the exit status alone looks like anybody's kill.
+func (r *runner) ending(ctx context.Context, id string, result error) error {
 	var exit *exitError
-	if !errors.As(result, &exit) || exit.code != 137 || exit.err != nil {
+	if !errors.As(result, &exit) || exit.code == 0 || exit.err != nil {
 		return result
 	}
 	c, err := r.app.Client()
 	if err != nil {
 		return result
 	}
-	q := url.Values{"since": {seconds(began)}, "until": {seconds(time.Now())}}
-	filters{"container": {id: true}, "event": {"oom": true}}.into(q)
-	var oom events.Message
-	if err := c.Get(ctx, "/events", q, &oom); err != nil || oom.Action != events.ActionOOM {
-		return result // there is none, as a rule
+	var report why.Report
+	if err := c.Get(ctx, "/wherry/why/"+id, nil, &report); err != nil || len(report.Deaths) == 0 {
+		return result
 	}
-	victim := oom.Actor.Attributes["victim"]
-	if victim == "" {
-		victim = "a process"
+	last := report.Deaths[0]
+	if last.Cause == why.Killed && last.Evidence.Signal != int(unix.SIGKILL) {
+		return result // who typed Ctrl-C knows
 	}
-	exit.err = fmt.Errorf("container %s came to its memory limit, and the kernel killed %s in it: give it more with --memory", shortID(id), victim)
+	if line := outline(last.Verdict); line != "" {
+		exit.err = fmt.Errorf("container %s: %s", shortID(id), line)
+	}
 	return result
+}
+
+// outline is a verdict in a line; "" where the program itself, or who runs this command, knows as much.
+func outline(v why.Verdict) string {
+	switch v.Cause {
+	case why.OOM, why.OOMChild, why.HostOOM:
+		return v.Summary + ": " + v.Advice
+	case why.HostKilled, why.Killed, why.Removed, why.StopTimeout, why.Unhealthy, why.Seccomp, why.Crashed, why.ChildCrashed, why.ChildKilled, why.ProcessLimit,
+		why.Limited, why.Lost:
+		return v.Summary
+	}
+	return ""
 }
 
 // follow waits for the end of the output and then for the exit status.

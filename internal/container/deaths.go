@@ -66,6 +66,9 @@ func evidenceOf(l life, r *Record, exit task.Exit) why.Evidence {
 }
 
 func programOf(r *Record) string {
+	if i := r.HostConfig.Init; i != nil && *i {
+		return "docker-init"
+	}
 	if command := r.command(); len(command) > 0 {
 		return filepath.Base(command[0])
 	}

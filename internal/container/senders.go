@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/cgroup"
+	"wherry.dev/wherry/internal/seccomp"
 	"wherry.dev/wherry/internal/shim"
 	"wherry.dev/wherry/internal/signals"
 	"wherry.dev/wherry/internal/task"
@@ -104,7 +105,11 @@ func (s *senders) of(id string, exit task.Exit) (*why.Sender, *why.Inner) {
 		}
 	case exit.Code > 128 && t.group != 0:
 		if sent, ok := s.watch.Within(t.group, exit.Code-128); ok {
-			return nil, &why.Inner{Pid: sent.Target.Pid, Program: sent.Target.Name, By: t.sender(id, sent)}
+			by := t.sender(id, sent)
+			if first, ok := s.watch.To(t.pid, sent.Number); ok && sent.Sender.Pid == t.pid { // an init has passed it on
+				by = t.sender(id, first)
+			}
+			return nil, &why.Inner{Pid: sent.Target.Pid, Program: sent.Target.Name, By: by}
 		}
 	}
 	return nil, nil
@@ -114,7 +119,7 @@ func (t target) sender(id string, s signals.Signal) why.Sender {
 	out := why.Sender{Signal: s.Number, From: why.FromHost, Pid: s.Sender.Pid, UID: s.UID, Program: s.Sender.Name, Code: s.Code, Address: s.Address,
 		Parent: s.Parent.Name, ParentPid: s.Parent.Pid}
 	if s.Call >= 0 {
-		out.Call = &s.Call
+		out.Call, out.CallName = &s.Call, seccomp.CallName(s.Call)
 	}
 	switch {
 	case s.Kernel:

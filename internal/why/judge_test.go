@@ -27,7 +27,7 @@ func TestJudge(t *testing.T) {
 		{"code 0", ended(0, 0), Finished, "exit code 0"},
 		{"code 1", with(ended(1, 0), func(e *Evidence) { e.Lines = []string{"hello", "ERROR: no database", "bye"} }), Failed, "ERROR: no database"},
 		{"from outside", killed, HostKilled, "not known"},
-		{"from outside, known", with(killed, func(e *Evidence) { e.Sender = &Sender{Signal: kill, From: FromHost, Pid: 9, Program: "kill"} }), HostKilled, "kill (pid 9, user 0) on the host"},
+		{"from outside, known", with(killed, func(e *Evidence) { e.Sender = &Sender{Signal: kill, From: FromHost, Pid: 9, Program: "kill"} }), HostKilled, "kill on the host (pid 9, user 0)"},
 		{"from a neighbour", with(ended(143, term), func(e *Evidence) { e.Sender = &Sender{Signal: term, From: FromInside, Pid: 9, Program: "sh"} }), InsideKilled, "sh (pid 9"},
 		{"from nobody knows", with(killed, func(e *Evidence) { e.HostPids = true }), Signalled, "not known"},
 		{"kill", with(killed, func(e *Evidence) { e.Asks = []Ask{{For: AskKill, Signal: kill, By: docker}} }), Killed, "docker (pid 7, user 0)"},
@@ -57,7 +57,7 @@ func TestJudge(t *testing.T) {
 		}), ChildCrashed, "worker (pid 8)"},
 		{"kill of a child", with(ended(137, 0), func(e *Evidence) {
 			e.Inner = &Inner{Pid: 8, Program: "worker", By: Sender{Signal: kill, From: FromHost, Pid: 9, Program: "kill"}}
-		}), ChildKilled, "by kill (pid 9, user 0) on the host"},
+		}), ChildKilled, "by kill on the host (pid 9, user 0)"},
 		{"a signal for another end", with(ended(137, 0), func(e *Evidence) { e.Inner = &Inner{By: Sender{Signal: 11}} }), Failed, "137"},
 		{"a forbidden call", with(ended(159, int(unix.SIGSYS)), func(e *Evidence) { e.Sender = &Sender{Signal: 31, From: FromKernel, Call: &call} }), Seccomp, "number 41"},
 		{"processor time", ended(152, int(unix.SIGXCPU)), Limited, "processor time"},

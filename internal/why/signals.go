@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// crashes are the signals that a process gets for what it does itself.
+// isCrash tells the signals that a process gets for what it does itself.
 func isCrash(signal int) bool {
 	switch unix.Signal(signal) {
 	case unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGSYS:
@@ -23,7 +23,7 @@ func forbidden(e *Evidence) (Verdict, bool) {
 	}
 	call := "a system call"
 	if s := e.Sender; s != nil && s.Call != nil {
-		call = fmt.Sprintf("the system call number %d", *s.Call)
+		call = "the system call " + s.call()
 	}
 	return Verdict{Cause: Seccomp, Summary: fmt.Sprintf("%s made %s that its seccomp profile forbids, and the kernel ended it", e.program(), call),
 		Facts:  []string{e.how()},
@@ -81,7 +81,7 @@ func signalled(e *Evidence) (Verdict, bool) {
 	s := e.Sender
 	switch {
 	case s != nil && s.From == FromHost:
-		v.Summary = fmt.Sprintf("%s on the host ended it with %s", s.text(), name)
+		v.Summary = fmt.Sprintf("%s ended it with %s", s.text(), name)
 	case s != nil && s.From == FromInside:
 		v.Cause, v.Summary = InsideKilled, fmt.Sprintf("another process of the container, %s, ended its first one with %s", s.text(), name)
 		v.Advice = "see why that process does so"
@@ -104,16 +104,28 @@ func signalled(e *Evidence) (Verdict, bool) {
 	return v, true
 }
 
+// text names a sender of this machine, and who had started it: it may be one of those programs that only send a signal.
 func (s *Sender) text() string {
 	program := s.Program
 	if program == "" {
 		program = "a process"
 	}
-	text := fmt.Sprintf("%s (pid %d, user %d)", program, s.Pid, s.UID)
-	if s.ParentPid > 1 && s.Parent != "" {
-		text += fmt.Sprintf(", which %s (pid %d) had started,", s.Parent, s.ParentPid)
+	if s.From != FromHost {
+		return fmt.Sprintf("%s (pid %d)", program, s.Pid)
 	}
-	return text
+	text := fmt.Sprintf("%s on the host (pid %d, user %d", program, s.Pid, s.UID)
+	if s.ParentPid > 1 && s.Parent != "" {
+		text += fmt.Sprintf("; started by %s, pid %d", s.Parent, s.ParentPid)
+	}
+	return text + ")"
+}
+
+// call is the name of a system call, or its number.
+func (s *Sender) call() string {
+	if s.CallName != "" {
+		return s.CallName
+	}
+	return fmt.Sprintf("number %d", *s.Call)
 }
 
 func (c *Client) text() string {
@@ -154,11 +166,11 @@ func innerDeath(e *Evidence) (Verdict, bool) {
 		if signal == int(unix.SIGSYS) {
 			v.Cause, v.Advice = Seccomp, "permit the call in a profile of its own (--security-opt seccomp=FILE)"
 			if in.By.Call != nil {
-				v.Summary = fmt.Sprintf("%s made the system call number %d, which its seccomp profile forbids", who, *in.By.Call)
+				v.Summary = fmt.Sprintf("%s made the system call %s, which its seccomp profile forbids", who, in.By.call())
 			}
 		}
 	case in.By.From == FromHost:
-		v.Summary = fmt.Sprintf("%s was ended with %s by %s on the host", who, Name(signal), in.By.text())
+		v.Summary = fmt.Sprintf("%s was ended with %s by %s", who, Name(signal), in.By.text())
 		v.Advice = "look on the host for who ends processes"
 	default:
 		v.Summary = fmt.Sprintf("%s was ended with %s by %s in the container", who, Name(signal), in.By.text())

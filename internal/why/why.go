@@ -84,6 +84,7 @@ type Sender struct {
 	Code      int    `json:",omitempty"` // si_code (sigaction(2))
 	Address   uint64 `json:",omitempty"` // of a fault
 	Call      *int   `json:",omitempty"` // number of the system call that a filter forbids
+	CallName  string `json:",omitempty"`
 }
 
 // Inner is a process of the container, not its first, that a signal ended.

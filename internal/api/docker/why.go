@@ -28,7 +28,7 @@ func clientOf(caller *access.Caller) func() why.Client {
 			return why.Client{Certificate: caller.ID(), Address: caller.Address}
 		}
 		c := why.Client{Pid: int(caller.PID), UID: caller.UID, Program: filepath.Base(caller.Program)}
-		if name, err := os.ReadFile("/proc/" + strconv.Itoa(c.Pid) + "/comm"); err == nil {
+		if name, err := os.ReadFile("/proc/" + strconv.Itoa(c.Pid) + "/comm"); err == nil && string(name) != "exe\n" { // of who executes itself
 			c.Program = strings.TrimSpace(string(name)) // of a script it is the script's
 		}
 		return c
