@@ -31,6 +31,7 @@ leaves:     layer
 leaves:     archive < mend
 leaves:     login version threads network/link resctrl criu seccomp logs event ref settings lockfile sources spec
 leaves:     signals
+leaves:     signals
 leaves:     why signals
 leaves:     inflate apart retar contract
 leaves:     evidence < policy
