@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -103,7 +104,9 @@ func (s *state) join(h *holding, n *lan, settings *network.EndpointSettings) (er
 		return fmt.Errorf("network %s not found: it is being removed: %w", n.Name, errdefs.ErrNotFound)
 	case n.endpoints[id] != nil:
 		return fmt.Errorf("endpoint with name %s already exists in network %s: %w", h.Request.Name, n.Name, errdefs.ErrPermissionDenied)
-	case (n.Driver != driverBridge || h.exclusiveDriver(s.networks) != "") && len(h.Endpoints) > 0:
+	case n.ConfigOnly:
+		return fmt.Errorf("cannot attach container %s to network %s: it is a configuration-only network: %w", h.Request.Name, n.Name, errdefs.ErrPermissionDenied)
+	case (!n.plumbed() || h.exclusiveDriver(s.networks) != "") && len(h.Endpoints) > 0:
 		return invalid("container %s cannot be connected to the network %s and another one at the same time", h.Request.Name, n.Name)
 	}
 	if n.Name == network.NetworkBridge {
@@ -116,12 +119,16 @@ func (s *state) join(h *holding, n *lan, settings *network.EndpointSettings) (er
 	e := &endpoint{
 		ID: newID(), NetworkID: n.ID, Network: n.Name, Name: h.Request.Name, Hostname: h.Request.Hostname, Asked: settings.Copy(), Aliases: slices.Clone(settings.Aliases),
 	}
-	if n.Driver == driverBridge {
+	if n.plumbed() {
+		if e.Interface, err = h.interfaceOn(n, settings); err != nil {
+			return err
+		}
 		if err := address(e, n); err != nil {
 			return err
 		}
-		e.End, e.Annex = s.names.endOf(e.ID), n.place()
-		e.Interface = h.freeInterface(settings)
+		if n.Driver == driverBridge {
+			e.End, e.Annex = s.names.endOf(e.ID), n.place()
+		}
 	}
 	n.enter(id, e)
 	h.Endpoints = append(h.Endpoints, e)
@@ -153,26 +160,59 @@ func address(e *endpoint, n *lan) (err error) {
 			return fmt.Errorf("network %s: %w", n.Name, err)
 		}
 	}
+	if n.Driver == driverIpvlan { // the parent's is everybody's
+		return nil
+	}
 	if e.MAC = e.Asked.MacAddress; len(e.MAC) == 0 {
 		e.MAC = macOf(e.V4, e.V6)
 	}
 	return nil
 }
 
-// freeInterface is the name of a container's next interface.
-func (h *holding) freeInterface(settings *network.EndpointSettings) string {
-	if name := settings.DriverOpts["com.docker.network.endpoint.ifname"]; name != "" {
-		return name
+// checkAsked refuses what a network cannot give an endpoint.
+func checkAsked(n *lan, settings *network.EndpointSettings) error {
+	if n.Driver == driverIpvlan && len(settings.MacAddress) > 0 {
+		return invalid("ipvlan interfaces do not support custom mac address assignment: network %s", n.Name)
+	}
+	if mac := settings.MacAddress; len(mac) > 0 && (len(mac) != 6 || mac[0]&1 != 0) {
+		return invalid("invalid MAC address %s: an interface has six bytes, and the first one is even", mac)
+	}
+	if settings.IPAMConfig == nil {
+		return nil
+	}
+	for _, a := range settings.IPAMConfig.LinkLocalIPs {
+		if !a.IsLinkLocalUnicast() {
+			return invalid("invalid link-local IP address: %s", a)
+		}
+	}
+	return nil
+}
+
+// interfaceOn is the name of a container's next interface: the one that is asked for, or the next one with the network's prefix.
+func (h *holding) interfaceOn(n *lan, settings *network.EndpointSettings) (string, error) {
+	if err := checkAsked(n, settings); err != nil {
+		return "", err
 	}
 	taken := map[string]bool{}
 	for _, e := range h.Endpoints {
 		taken[e.Interface] = true
 	}
-	for i := 0; ; i++ {
-		if name := fmt.Sprintf("eth%d", i); !taken[name] {
-			return name
+	name, asked := settings.DriverOpts["com.docker.network.endpoint.ifname"]
+	if asked {
+		if err := checkInterface(name); err != nil {
+			return "", err
+		}
+		if taken[name] {
+			return "", fmt.Errorf("container %s has an interface %s already: %w", h.Request.Name, name, errdefs.ErrConflict)
+		}
+	} else {
+		prefix := cmp.Or(n.option("container_iface_prefix"), "eth")
+		for i := 0; name == "" || taken[name]; i++ {
+			name = prefix + strconv.Itoa(i)
 		}
 	}
+	_, err := endpointSysctls(settings.DriverOpts["com.docker.network.endpoint.sysctls"], name)
+	return name, err
 }
 
 // chooseWayOut finds the networks that packets to everywhere else take: of those that lead out, the one of the highest priority, then the
@@ -185,7 +225,7 @@ func (h *holding) chooseWayOut(networks map[string]*lan) {
 	for _, e := range h.Endpoints {
 		e.Default4, e.Default6 = false, false
 		n := networks[e.NetworkID]
-		if n == nil || n.Driver != driverBridge || n.Internal {
+		if n == nil || !n.plumbed() || n.leadsNowhere() {
 			continue
 		}
 		if e.V4.IsValid() && better(e, best4) {

@@ -41,7 +41,7 @@ func (n names) annexOf(networkID string, number int) annexNames {
 func raiseAnnexes(s *Service, plugs []plug) error {
 	for i := range plugs {
 		p := &plugs[i]
-		if p.e.Annex == 0 {
+		if p.e.Annex == 0 || p.stack != nil {
 			continue
 		}
 		s.mu.Lock()
@@ -81,10 +81,11 @@ func (s *state) annexLinks(n *lan) []string {
 	return out
 }
 
-// ownAnnexes are the names of all links of annexes that live endpoints are on.
-func (s *state) ownAnnexes() map[string]bool {
+// ownLinks are the names of all links of networks, and of annexes that live endpoints are on.
+func (s *state) ownLinks() map[string]bool {
 	out := map[string]bool{}
 	for _, n := range s.networks {
+		out[n.Bridge] = true
 		for _, e := range n.endpoints {
 			if e.Annex > 0 {
 				a := s.names.annexOf(n.ID, e.Annex)

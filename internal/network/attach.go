@@ -19,6 +19,7 @@ type plug struct {
 	e        *endpoint
 	n        *lan
 	pair     link.Pair
+	stack    *link.Stacked // instead of a pair
 	inner    link.Interface
 	six      bool
 	isolated bool
@@ -109,10 +110,13 @@ func (s *state) plugs(endpoints []*endpoint) []plug {
 	hairpin := readSysctl("net/bridge/bridge-nf-call-iptables") == "1"
 	for _, e := range endpoints {
 		n := s.networks[e.NetworkID]
-		if n == nil || n.Driver != driverBridge {
+		if n == nil || !n.plumbed() {
 			continue
 		}
 		p := plug{e: e, n: n, six: e.V6.IsValid(), inner: link.Interface{Name: e.Interface}}
+		if n.stacked() {
+			p.stack = n.stack(e)
+		}
 		p.pair = link.Pair{Host: e.End, Inside: e.Interface, Bridge: n.index, MAC: net.HardwareAddr(e.MAC), MTU: n.mtu()}
 		p.pair.Isolated, p.pair.Hairpin = !n.flag("bridge.enable_icc", true), hairpin
 		for _, row := range []struct {
@@ -124,11 +128,36 @@ func (s *state) plugs(endpoints []*endpoint) []plug {
 				continue
 			}
 			p.inner.Addresses = append(p.inner.Addresses, row.pool.prefix(row.a))
-			if row.way {
+			if row.way && n.routed() {
+				p.inner.Gateways = append(p.inner.Gateways, zeroOf(row.a))
+			} else if row.way {
 				p.inner.Gateways = append(p.inner.Gateways, row.pool.gateway)
 			}
 		}
+		p.inner.Addresses = append(p.inner.Addresses, linkLocal(e)...)
 		out = append(out, p)
+	}
+	return out
+}
+
+func zeroOf(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
+}
+
+// linkLocal are the addresses of that kind that an endpoint asks for.
+func linkLocal(e *endpoint) (out []netip.Prefix) {
+	if e.Asked == nil || e.Asked.IPAMConfig == nil {
+		return nil
+	}
+	for _, a := range e.Asked.IPAMConfig.LinkLocalIPs {
+		bits := 16
+		if a.Is6() {
+			bits = 64
+		}
+		out = append(out, netip.PrefixFrom(a, bits))
 	}
 	return out
 }

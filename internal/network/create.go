@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
+	"github.com/vishvananda/netlink"
 
 	"wherry.dev/wherry/internal/network/link"
 )
@@ -31,8 +33,12 @@ func validName(s string) bool {
 	return s != ""
 }
 
-// Create makes a network of the bridge driver, with its link and its rules.
+// Create makes a network, with its link and its rules.
 func (s *Service) Create(ctx context.Context, r network.CreateRequest) (network.CreateResponse, error) {
+	r, err := configured(&s.state, r)
+	if err != nil {
+		return network.CreateResponse{}, err
+	}
 	d, err := newDefinition(s.names, r)
 	if err != nil {
 		return network.CreateResponse{}, err
@@ -53,23 +59,35 @@ func (s *Service) Create(ctx context.Context, r network.CreateRequest) (network.
 
 // build makes what a new network consists of outside memory, and nothing where a step fails.
 func (s *Service) build(ctx context.Context, n *lan) (err error) {
-	if n.option("bridge.name") != "" {
-		if _, err := s.host.Index(n.Bridge); err == nil {
-			n.Adopted = true
-		}
+	if n.ConfigOnly {
+		return n.write(s.o.definitions())
+	}
+	if n.option("bridge.name") != "" || n.stacked() {
+		n.Adopted = isForeign(s, n.Bridge)
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.unbuild(n))
 		}
 	}()
-	if err := s.raise(n); err != nil {
+	if err := s.raise(n, s.names.table); err != nil {
 		return err
 	}
-	if err := s.fire.SetBridge(n.rules()); err != nil {
+	if n.Driver == driverBridge {
+		if err := s.fire.SetBridge(n.rules()); err != nil {
+			return err
+		}
+	}
+	if err := avoidHost(&s.state, n); err != nil {
 		return err
 	}
 	return n.write(s.o.definitions())
+}
+
+// isForeign says that the host has a link of that name which is not of this engine's making.
+func isForeign(s *Service, name string) bool {
+	l, err := netlink.LinkByName(name)
+	return err == nil && l.Attrs().Alias != s.names.table
 }
 
 // unbuild takes away what build made, the definition first: without it the network does not come back.
@@ -78,14 +96,33 @@ func (s *Service) unbuild(n *lan) error {
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil
 	}
-	err = errors.Join(err, s.fire.RemoveBridge(n.Bridge))
+	if n.Driver == driverBridge {
+		err = errors.Join(err, s.fire.RemoveBridge(n.Bridge))
+	}
 	for _, name := range s.annexLinks(n) {
 		s.later.add(job{end: name})
 	}
-	if !n.Adopted {
-		s.later.add(job{run: func() error { return link.Delete(s.host, 0, n.Bridge) }})
+	if n.Bridge != "" && !n.Adopted {
+		s.later.add(job{run: func() error {
+			if parentIsUsed(&s.state, n) {
+				return nil
+			}
+			return link.Delete(s.host, 0, n.Bridge)
+		}})
 	}
 	return err
+}
+
+// parentIsUsed says that another network needs the link of one that goes.
+func parentIsUsed(s *state, n *lan) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, other := range s.networks {
+		if other != n && other.Bridge == n.Bridge {
+			return true
+		}
+	}
+	return false
 }
 
 // newDefinition checks a request; addresses are yet to come.
@@ -93,24 +130,32 @@ func newDefinition(names names, r network.CreateRequest) (*definition, error) {
 	switch {
 	case !validName(r.Name):
 		return nil, invalid("%q is no name for a network: letters, digits, and after the first also _ . - are fine", r.Name)
-	case r.Driver != "" && r.Driver != "default" && r.Driver != driverBridge:
-		return nil, fmt.Errorf("network driver %q: could not find plugin, this engine has bridge: %w", r.Driver, errdefs.ErrNotFound)
-	case r.ConfigOnly || r.ConfigFrom != nil && r.ConfigFrom.Network != "":
-		return nil, fmt.Errorf("network %s: configuration-only networks are not supported: %w", r.Name, errdefs.ErrNotImplemented)
 	case r.Name == network.NetworkDefault || r.Name == network.NetworkBridge || r.Name == network.NetworkHost || r.Name == network.NetworkNone:
 		return nil, fmt.Errorf("operation is not permitted on predefined %s network: %w", r.Name, errdefs.ErrPermissionDenied)
 	}
+	if err := checkDriver(r.Driver); err != nil && !r.ConfigOnly {
+		return nil, err
+	}
 	d := &definition{Network: network.Network{
 		Name: r.Name, ID: newID(), Created: time.Now(), Scope: "local", Driver: driverBridge,
+		ConfigOnly: r.ConfigOnly, ConfigFrom: network.ConfigReference{Network: configOf(r)},
 		EnableIPv4: r.EnableIPv4 == nil || *r.EnableIPv4, EnableIPv6: r.EnableIPv6 != nil && *r.EnableIPv6,
 		Internal: r.Internal, Attachable: r.Attachable, Options: map[string]string{}, Labels: map[string]string{},
 		IPAM: network.IPAM{Driver: "default", Options: map[string]string{}},
 	}}
-	if !d.EnableIPv4 && !d.EnableIPv6 {
-		return nil, invalid("network %s: IPv4 or IPv6 must be enabled", r.Name)
-	}
 	maps.Copy(d.Options, r.Options)
 	maps.Copy(d.Labels, r.Labels)
+	if err := d.readFamilies(r); err != nil {
+		return nil, err
+	}
+	switch {
+	case r.ConfigOnly:
+		d.Driver = driverNull
+		return d, nil
+	case r.Driver == driverMacvlan, r.Driver == driverIpvlan:
+		d.Driver = r.Driver
+		return d, d.checkStacked(names)
+	}
 	d.Bridge = d.option("bridge.name")
 	if d.Bridge == "" {
 		d.Bridge = names.bridgeOf(d.ID)
@@ -134,21 +179,56 @@ func (d *definition) checkOptions() error {
 			return invalid("com.docker.network.bridge.host_binding_ipv4: %q is no IPv4 address", v)
 		}
 	}
-	if v := d.option("driver.mtu"); v != "" {
-		if n, err := strconv.Atoi(v); err != nil || n < 68 || n > 65535 {
-			return invalid("com.docker.network.driver.mtu: %q is not between 68 and 65535", v)
+	return checkMTU(d.option("driver.mtu"))
+}
+
+// readFamilies reads the options that say what --ipv4 and --ipv6 do; those win.
+func (d *definition) readFamilies(r network.CreateRequest) error {
+	for _, row := range []struct {
+		option string
+		said   *bool
+		at     *bool
+	}{{"enable_ipv4", r.EnableIPv4, &d.EnableIPv4}, {"enable_ipv6", r.EnableIPv6, &d.EnableIPv6}} {
+		v := d.option(row.option)
+		if v == "" {
+			continue
 		}
+		on, err := strconv.ParseBool(v)
+		if err != nil {
+			return invalid("com.docker.network.%s: %q is neither true nor false", row.option, v)
+		}
+		if row.said == nil {
+			*row.at = on
+		} else {
+			delete(d.Options, "com.docker.network."+row.option)
+		}
+	}
+	if !d.EnableIPv4 && !d.EnableIPv6 {
+		return invalid("network %s: IPv4 or IPv6 must be enabled", r.Name)
 	}
 	return nil
 }
 
-func (d *definition) mtu() int {
+func checkMTU(v string) error {
+	if v == "" {
+		return nil
+	}
+	if n, err := strconv.Atoi(v); err != nil || n < 68 && n != 0 || n > 65535 {
+		return invalid("com.docker.network.driver.mtu: %q is not between 68 and 65535", v)
+	}
+	return nil
+}
+
+// mtuAsked is the largest packet that the network's user asks for, 0 where he does not.
+func (d *definition) mtuAsked() int {
 	n, err := strconv.Atoi(d.option("driver.mtu"))
 	if err != nil {
-		return 1500
+		return 0
 	}
 	return n
 }
+
+func (d *definition) mtu() int { return cmp.Or(d.mtuAsked(), 1500) }
 
 // enlist gives a network its addresses and its name among the others.
 func (s *state) enlist(d *definition, ipam *network.IPAM) (*lan, error) {
@@ -170,9 +250,17 @@ func (s *state) enlist(d *definition, ipam *network.IPAM) (*lan, error) {
 		switch {
 		case n.Name == d.Name:
 			return nil, fmt.Errorf("network with name %s already exists: %w", d.Name, errdefs.ErrConflict)
-		case n.Bridge == d.Bridge:
+		case d.Driver == driverBridge && n.Driver == driverBridge && n.Bridge == d.Bridge:
 			return nil, fmt.Errorf("network %s: the bridge %s belongs to the network %s: %w", d.Name, d.Bridge, n.Name, errdefs.ErrConflict)
 		}
+	}
+	if err := shares(s, d); err != nil {
+		return nil, err
+	}
+	if d.ConfigOnly {
+		n, err := newLan(d)
+		s.networks[d.ID] = n
+		return n, err
 	}
 	if err := s.completeAddresses(d); err != nil {
 		return nil, err
@@ -228,11 +316,17 @@ func (s *state) checkSubnet(d *definition, subnet netip.Prefix) error {
 		return invalid("network %s: subnet %s is none that a network can have", d.Name, subnet)
 	}
 	for _, n := range s.networks {
+		if n.ConfigOnly {
+			continue
+		}
 		for _, c := range n.IPAM.Config {
 			if c.Subnet.Overlaps(subnet) {
 				return fmt.Errorf("network %s: invalid pool request: Pool overlaps with other one on this address space: subnet %s and %s of network %s: %w", d.Name, subnet, c.Subnet, n.Name, errdefs.ErrPermissionDenied)
 			}
 		}
+	}
+	if d.stacked() {
+		return nil // as a rule it is the parent's own
 	}
 	routes, err := hostRoutes()
 	if err != nil {

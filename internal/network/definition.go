@@ -11,20 +11,24 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/network"
+
+	"wherry.dev/wherry/internal/network/link"
 )
 
 // Drivers of networks.
 const (
-	driverBridge = "bridge"
-	driverHost   = "host"
-	driverNull   = "null"
+	driverBridge  = "bridge"
+	driverMacvlan = link.Macvlan
+	driverIpvlan  = link.Ipvlan
+	driverHost    = "host"
+	driverNull    = "null" // also of networks that are only a configuration for others
 )
 
 // definition is what is kept of a network on disk. It never changes.
 type definition struct {
 	network.Network
-	Bridge  string `json:",omitempty"` // the link's name
-	Adopted bool   `json:",omitempty"` // the bridge was there before the network and stays when it goes
+	Bridge  string `json:",omitempty"` // the link's name: the bridge, or the parent of macvlan and ipvlan
+	Adopted bool   `json:",omitempty"` // the link was there before the network and stays when it goes
 }
 
 func (d *definition) predefined() bool {
@@ -128,7 +132,7 @@ func decodeDefinition(name string, b []byte) (*definition, error) {
 		return nil, fmt.Errorf("%q is no name of a network", d.Name)
 	case d.Driver == driverHost || d.Driver == driverNull:
 		return &d, nil
-	case d.Driver != driverBridge:
+	case !d.plumbed():
 		return nil, fmt.Errorf("there is no driver %q", d.Driver)
 	case d.Bridge == "" || len(d.Bridge) > 15:
 		return nil, fmt.Errorf("%q is no name of a link", d.Bridge)
@@ -217,6 +221,9 @@ type lan struct {
 
 func newLan(d *definition) (*lan, error) {
 	n := &lan{definition: d, endpoints: map[string]*endpoint{}, named: map[string][]*endpoint{}, annexes: map[int]int{}}
+	if d.ConfigOnly {
+		return n, nil
+	}
 	var err error
 	n.v4, n.v6, err = poolsOf(d.IPAM.Config)
 	return n, err

@@ -19,7 +19,7 @@ type endpoint struct {
 	Asked     *network.EndpointSettings
 	V4, V6    netip.Addr
 	MAC       network.HardwareAddr
-	End       string `json:",omitempty"` // the host's end of the pair
+	End       string `json:",omitempty"` // the host's end of the pair; "" on macvlan and ipvlan
 	Interface string `json:",omitempty"` // the container's end
 	Annex     int    `json:",omitempty"` // the bridge that it is on: 0 is the network's own
 	Default4  bool   `json:",omitempty"` // the way out is through this one
@@ -40,14 +40,31 @@ type holding struct {
 	ns       *os.File // the container's network namespace, held open until the release
 }
 
-// wayOut is the endpoint through which the container's ports are published, nil where there is none.
+// leadsOut says that packets to everywhere else take this endpoint.
+func (e *endpoint) leadsOut() bool { return e.Default4 || e.Default6 }
+
+// wayOut is the endpoint through which the container's ports are published, nil where there is none. On macvlan and ipvlan nothing is
+// published: others reach the container itself.
 func (h *holding) wayOut() *endpoint {
 	for _, e := range h.Endpoints {
-		if e.Default4 || e.Default6 {
+		if e.leadsOut() && e.End != "" {
 			return e
 		}
 	}
 	return nil
+}
+
+// ways are the endpoints of the default routes: of IPv4 and of IPv6.
+func (h *holding) ways() (out [2]*endpoint) {
+	for _, e := range h.Endpoints {
+		if e.Default4 {
+			out[0] = e
+		}
+		if e.Default6 {
+			out[1] = e
+		}
+	}
+	return out
 }
 
 // published are the reservations that lead somewhere: to an address that the container has now.
@@ -88,7 +105,7 @@ func (e *endpoint) settings(n *lan, containerID string) *network.EndpointSetting
 	}
 	out.NetworkID, out.EndpointID = n.ID, e.ID
 	out.DNSNames = nil
-	if n.Driver != driverBridge {
+	if !n.plumbed() {
 		return out
 	}
 	out.MacAddress = e.MAC
@@ -98,7 +115,7 @@ func (e *endpoint) settings(n *lan, containerID string) *network.EndpointSetting
 	if n.v6 != nil {
 		out.GlobalIPv6Address, out.GlobalIPv6PrefixLen, out.IPv6Gateway = e.V6, n.v6.subnet.Bits(), n.v6.gateway
 	}
-	if n.Internal {
+	if n.leadsNowhere() {
 		out.Gateway, out.IPv6Gateway = netip.Addr{}, netip.Addr{}
 	}
 	if n.Name != network.NetworkBridge {
@@ -134,7 +151,7 @@ func addrPort(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortF
 // exclusiveDriver is host or null where the container is on such a network, beside which nothing else can be, and else "".
 func (h *holding) exclusiveDriver(networks map[string]*lan) string {
 	for _, e := range h.Endpoints {
-		if n := networks[e.NetworkID]; n != nil && n.Driver != driverBridge {
+		if n := networks[e.NetworkID]; n != nil && !n.plumbed() {
 			return n.Driver
 		}
 	}

@@ -15,7 +15,7 @@ func (s *state) files(h *holding) (hosts, resolv []byte) {
 	r := h.Request
 	driver := h.exclusiveDriver(s.networks)
 	base := sandbox.HostNetwork{
-		None: driver != driverHost, ExtraHosts: s.extraHosts(r.ExtraHosts),
+		None: driver != driverHost, ExtraHosts: s.extraHosts(h),
 		DNS: addresses(r.DNS), DNSSearch: r.DNSSearch, DNSOptions: r.DNSOptions,
 	}
 	c := base.Content()
@@ -23,6 +23,7 @@ func (s *state) files(h *holding) (hosts, resolv []byte) {
 		return c.Hosts, c.ResolvConf
 	}
 	var b strings.Builder
+	b.WriteString(hostLine(s, h))
 	for _, e := range h.Endpoints {
 		b.WriteString(s.linkedHosts(e))
 	}
@@ -92,8 +93,9 @@ func ownNames(r AllocateRequest) string {
 	return r.Hostname
 }
 
-// extraHosts puts the default bridge's gateway where host-gateway is asked for.
-func (s *state) extraHosts(extra []string) []string {
+// extraHosts puts the host's address where host-gateway is asked for.
+func (s *state) extraHosts(h *holding) []string {
+	extra := h.Request.ExtraHosts
 	out := make([]string, len(extra))
 	for i, e := range extra {
 		out[i] = e
@@ -101,7 +103,9 @@ func (s *state) extraHosts(extra []string) []string {
 		if !ok || address != "host-gateway" {
 			continue
 		}
-		if n, err := s.find("bridge"); err == nil && n.gateway().IsValid() {
+		if a := hostAddress(s, h); a.IsValid() {
+			out[i] = name + ":" + a.String()
+		} else if n, err := s.find("bridge"); err == nil && n.gateway().IsValid() {
 			out[i] = name + ":" + n.gateway().String()
 		}
 	}

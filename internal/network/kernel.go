@@ -80,15 +80,39 @@ func (k *kernel) plumb(h *holding, plugs []plug) error {
 				return err
 			}
 		}
-		if err := p.pair.Add(k.host); err != nil {
-			if errors.Is(err, unix.EXFULL) {
-				return fmt.Errorf("network %s: its bridge has 1024 ports and no more: use another network: %w", p.n.Name, errdefs.ErrResourceExhausted)
-			}
+		if err := k.addInterface(h, p); err != nil {
 			return err
+		}
+		settings, err := endpointSysctls(p.e.Asked.DriverOpts["com.docker.network.endpoint.sysctls"], p.e.Interface)
+		if err != nil {
+			return err
+		}
+		for _, set := range settings {
+			if err := k.sysctls.Set(set[0], set[1]); err != nil {
+				return fmt.Errorf("network %s: com.docker.network.endpoint.sysctls: %w: %w", p.n.Name, err, errdefs.ErrInvalidArgument)
+			}
 		}
 		interfaces = append(interfaces, p.inner)
 	}
 	return link.Configure(inside, interfaces)
+}
+
+// addInterface makes a plug's interface.
+func (k *kernel) addInterface(h *holding, p plug) error {
+	if p.stack != nil {
+		parent, err := k.host.Index(p.n.Bridge) // it may be another one than when the engine started
+		if err != nil {
+			return fmt.Errorf("network %s: the parent interface: %w", p.n.Name, err)
+		}
+		k.later.flush() // the kernel refuses what is in the way of an interface that is still on its way out
+		p.stack.Namespace, p.stack.Parent = h.ns, parent
+		return explainStack(p.n, p.stack.Add(k.host))
+	}
+	err := p.pair.Add(k.host)
+	if errors.Is(err, unix.EXFULL) {
+		return fmt.Errorf("network %s: its bridge has 1024 ports and no more: use another network: %w", p.n.Name, errdefs.ErrResourceExhausted)
+	}
+	return err
 }
 
 // setSix decides whether the next interface of the calling thread's namespace has IPv6. Set before the interface is made it spares the
@@ -130,10 +154,14 @@ func (k *kernel) reroute(ns *os.File, ways []link.Interface) error {
 	})
 }
 
-// replug puts live pairs on their bridges again, which may be new ones, and deletes ends and annexes of this engine's that belong to nobody.
+// replug puts live pairs on their bridges again, which may be new ones, and deletes links of this engine's that belong
+// to nobody: it was killed in the middle.
 func (k *kernel) replug(plugs []plug, names names, owned map[string]bool) error {
 	var errs []error
 	for _, p := range plugs {
+		if p.stack != nil {
+			continue
+		}
 		owned[p.pair.Host] = true
 		if err := p.pair.Replug(k.host); err != nil {
 			errs = append(errs, fmt.Errorf("mend the interface of container %s: %w", p.e.Name, err))
@@ -144,7 +172,7 @@ func (k *kernel) replug(plugs []plug, names names, owned map[string]bool) error 
 		errs = append(errs, fmt.Errorf("list the host's links: %w", err))
 	}
 	for _, l := range links {
-		if name := l.Attrs().Name; !owned[name] && (names.isEnd(l) || names.isAnnexes(l)) {
+		if name := l.Attrs().Name; !owned[name] && (names.isEnd(l) || names.isAnnexes(l) || l.Attrs().Alias == names.table) {
 			k.later.add(job{end: name})
 		}
 	}

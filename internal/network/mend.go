@@ -18,7 +18,7 @@ import (
 // mend makes links and rules what definitions and live endpoints say. It runs once, before anybody else knows the service.
 func (s *Service) mend(ctx context.Context) error {
 	for _, n := range s.networks {
-		if n.Driver != driverBridge {
+		if !n.plumbed() {
 			continue
 		}
 		if n.Name == network.NetworkBridge {
@@ -26,11 +26,15 @@ func (s *Service) mend(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := s.raise(n); err != nil {
+		if err := s.raise(n, s.names.table); err != nil {
 			if n.predefined() {
 				return err
 			}
-			s.log(fmt.Errorf("network %s has no bridge: %w", n.Name, err))
+			s.log(fmt.Errorf("network %s has no link: %w", n.Name, err))
+			continue
+		}
+		if n.stacked() {
+			s.log(avoidHost(&s.state, n))
 			continue
 		}
 		if err := s.fire.SetBridge(n.rules()); err != nil {
@@ -42,7 +46,7 @@ func (s *Service) mend(ctx context.Context) error {
 		plugs = append(plugs, s.plugs(h.Endpoints)...)
 	}
 	s.log(raiseAnnexes(s, plugs))
-	s.log(s.replug(plugs, s.names, s.ownAnnexes()))
+	s.log(s.replug(plugs, s.names, s.ownLinks()))
 	for _, h := range s.holdings {
 		if err := s.fire.AddPorts(firewallPorts(h.published())); err != nil {
 			return err
@@ -94,11 +98,17 @@ func (s *Service) yield(n *lan) error {
 	return n.write(s.o.definitions())
 }
 
-// raise makes a network's bridge, or mends it.
-func (k *kernel) raise(n *lan) error {
+// raise makes a network's link, or mends it; the alias says whose it is.
+func (k *kernel) raise(n *lan, alias string) error {
+	if n.stacked() {
+		return k.raiseParent(n, alias)
+	}
 	b := link.Bridge{Name: n.Bridge, MTU: n.mtu()}
+	if !n.Adopted {
+		b.Alias = alias
+	}
 	for _, p := range []*pool{n.v4, n.v6} {
-		if p != nil {
+		if p != nil && n.hostIsOn(p) {
 			b.Addresses = append(b.Addresses, p.prefix(p.gateway))
 		}
 	}

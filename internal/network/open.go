@@ -66,7 +66,7 @@ func (s *Service) Close() error {
 	var bridges []string
 	for _, n := range s.networks {
 		bridges = append(bridges, s.annexLinks(n)...)
-		if n.Driver == driverBridge && !n.Adopted && n.index > 0 {
+		if n.plumbed() && !n.Adopted && n.index > 0 {
 			bridges = append(bridges, n.Bridge)
 		}
 	}

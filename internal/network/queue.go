@@ -51,6 +51,16 @@ func (q *queue) drain() {
 	}
 }
 
+// flush waits until what was added before is done.
+func (q *queue) flush() {
+	done := make(chan struct{})
+	q.add(job{then: func() { close(done) }})
+	select {
+	case <-done:
+	case <-q.done:
+	}
+}
+
 // close finishes what was added and ends the goroutine.
 func (q *queue) close() {
 	q.mu.Lock()

@@ -33,7 +33,7 @@ func (s *Service) Release(ctx context.Context, containerID string) error {
 	for _, e := range h.Endpoints {
 		if n := s.detach(containerID, e); n != nil {
 			left = append(left, n)
-			jobs = append(jobs, s.unplug(e, n))
+			jobs = append(jobs, s.unplug(h.ns, e, n))
 		}
 	}
 	s.mu.Unlock()
@@ -65,13 +65,34 @@ func (s *state) detach(containerID string, e *endpoint) *lan {
 }
 
 // unplug is the work of taking an endpoint's interfaces away.
-func (s *Service) unplug(e *endpoint, n *lan) job {
-	return job{end: e.End, then: func() {
+func (s *Service) unplug(ns *os.File, e *endpoint, n *lan) job {
+	j := job{end: e.End}
+	if n.stacked() {
+		// Explicitly, before the address is given to somebody else: a namespace takes its time to end.
+		j.run = func() error { return s.unstack(ns, e.Interface) }
+	}
+	j.then = func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		n.v4.give(e.V4)
 		n.v6.give(e.V6)
-	}}
+	}
+	return j
+}
+
+// unstack deletes an interface inside a namespace.
+func (k *kernel) unstack(ns *os.File, name string) error {
+	if ns == nil {
+		return nil
+	}
+	return link.Inside(ns, k.home, func() error {
+		c, err := link.Dial()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return link.Delete(c, 0, name)
+	})
 }
 
 // Disconnect takes a container off a network; netns is nil where it does not run.
@@ -86,7 +107,7 @@ func (s *Service) Disconnect(ctx context.Context, nameOrID, containerID string, 
 	switch {
 	case h == nil || e == nil:
 		err = fmt.Errorf("container %s is not connected to network %s: %w", shortID(containerID), n.Name, errdefs.ErrPermissionDenied)
-	case n.Driver != driverBridge:
+	case !n.plumbed():
 		err = fmt.Errorf("container cannot be disconnected from the network %s or connected to it while it runs: %w", n.Name, errdefs.ErrPermissionDenied)
 	}
 	if err != nil {
@@ -101,15 +122,19 @@ func (s *Service) Disconnect(ctx context.Context, nameOrID, containerID string, 
 	attached := h.attached
 	s.mu.Unlock()
 	if !attached {
-		s.later.add(s.unplug(e, n))
+		s.later.add(s.unplug(nil, e, n))
 		return nil
 	}
 	errs := []error{h.write(s.o.live())}
 	if wasOut {
 		errs = append(errs, s.movePorts(h, out))
 	}
-	errs = append(errs, link.Delete(s.host, 0, e.End))
-	s.later.add(job{then: s.unplug(e, n).then})
+	if n.stacked() {
+		errs = append(errs, s.unstack(h.ns, e.Interface))
+	} else {
+		errs = append(errs, link.Delete(s.host, 0, e.End))
+	}
+	s.later.add(job{then: s.unplug(nil, e, n).then})
 	errs = append(errs, s.reroute(h.ns, s.waysOut(h)))
 	s.publish(events.ActionDisconnect, n, containerID)
 	return errors.Join(errs...)
@@ -165,9 +190,9 @@ func (s *Service) Connect(ctx context.Context, nameOrID string, r AllocateReques
 	}
 	s.holdings[r.ContainerID] = h
 	e := n.endpoints[r.ContainerID]
-	before := h.wayOut()
+	before, waysBefore := h.wayOut(), h.ways()
 	h.chooseWayOut(s.networks)
-	moved := h.wayOut() != before
+	moved := moves{ports: h.wayOut() != before, routes: h.ways() != waysBefore}
 	out := e.settings(n, r.ContainerID)
 	plugs := s.plugs([]*endpoint{e})
 	attached := h.attached
@@ -181,14 +206,17 @@ func (s *Service) Connect(ctx context.Context, nameOrID string, r AllocateReques
 		s.detach(r.ContainerID, e)
 		h.chooseWayOut(s.networks)
 		s.mu.Unlock()
-		s.later.add(s.unplug(e, n))
+		s.later.add(s.unplug(h.ns, e, n))
 		return nil, errors.Join(fmt.Errorf("connect container %s to network %s: %w", r.Name, n.Name, err), h.write(s.o.live()))
 	}
 	s.publish(events.ActionConnect, n, r.ContainerID)
 	return out, nil
 }
 
-func (s *Service) connectLive(ctx context.Context, h *holding, plugs []plug, moved bool) error {
+// moves says what another network changes of those that were there.
+type moves struct{ ports, routes bool }
+
+func (s *Service) connectLive(ctx context.Context, h *holding, plugs []plug, moved moves) error {
 	if err := h.write(s.o.live()); err != nil {
 		return err
 	}
@@ -207,8 +235,12 @@ func (s *Service) connectLive(ctx context.Context, h *holding, plugs []plug, mov
 	if err != nil {
 		return err
 	}
-	if !moved {
-		return nil
+	var errs []error
+	if moved.ports {
+		errs = append(errs, s.movePorts(h, h.wayOut()))
 	}
-	return errors.Join(s.movePorts(h, h.wayOut()), s.reroute(h.ns, s.waysOut(h)))
+	if moved.routes {
+		errs = append(errs, s.reroute(h.ns, s.waysOut(h)))
+	}
+	return errors.Join(errs...)
 }

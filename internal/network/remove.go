@@ -36,7 +36,7 @@ func (s *Service) Remove(ctx context.Context, nameOrID string) error {
 	s.mu.Lock()
 	n, err := s.find(nameOrID)
 	if err == nil {
-		err = n.removable()
+		err = removable(&s.state, n)
 	}
 	if err != nil {
 		s.mu.Unlock()
@@ -48,8 +48,11 @@ func (s *Service) Remove(ctx context.Context, nameOrID string) error {
 }
 
 // removable says why a network cannot go. The caller holds the lock.
-func (n *lan) removable() error {
+func removable(s *state, n *lan) error {
+	user := usedBy(s, n)
 	switch {
+	case user != "":
+		return fmt.Errorf("configuration network %q is in use: network %s takes its configuration from it: %w", n.Name, user, errdefs.ErrPermissionDenied)
 	case n.predefined():
 		return fmt.Errorf("%s is a pre-defined network and cannot be removed: %w", n.Name, errdefs.ErrPermissionDenied)
 	case n.removing:
@@ -82,7 +85,7 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 		for v := range filters["label!"] {
 			unwanted = unwanted || hasLabel(n.Labels, v)
 		}
-		if n.removable() != nil || unwanted || !until.IsZero() && n.Created.After(until) || !n.matches(map[string]map[string]bool{"label": filters["label"]}) {
+		if n.ConfigOnly || removable(&s.state, n) != nil || unwanted || !until.IsZero() && n.Created.After(until) || !n.matches(map[string]map[string]bool{"label": filters["label"]}) {
 			continue
 		}
 		n.removing = true

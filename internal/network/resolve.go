@@ -26,7 +26,7 @@ func (n *lan) exit(containerID string, e *endpoint) {
 
 // learnNames lets others on the network find a container. On the default bridge nobody finds anybody, as with Docker.
 func (n *lan) learnNames(containerID string, e *endpoint) {
-	if n.Driver != driverBridge || n.Name == network.NetworkBridge {
+	if !n.plumbed() || n.Name == network.NetworkBridge {
 		return
 	}
 	for _, name := range e.dnsNames(containerID) {
@@ -53,7 +53,7 @@ func (s *state) needsResolver(h *holding) bool {
 	bridged := false
 	for _, e := range h.Endpoints {
 		n := s.networks[e.NetworkID]
-		if n == nil || n.Driver != driverBridge {
+		if n == nil || !n.plumbed() {
 			continue
 		}
 		if n.Name != network.NetworkBridge {
@@ -129,6 +129,9 @@ func (v view) Lookup(containerID, name string) ([]netip.Addr, bool) {
 			}
 		}
 	}
+	if a := hostAddress(&v.s.state, h); !known && isHostName(name) && a.IsValid() {
+		return []netip.Addr{a}, true
+	}
 	return out, known
 }
 
@@ -193,7 +196,7 @@ func (v view) Upstream(containerID string) []netip.AddrPort {
 			n := v.s.networks[e.NetworkID]
 			return n != nil && n.covers(a)
 		})
-		if near || h.wayOut() != nil {
+		if near || h.ways() != [2]*endpoint{} {
 			out = append(out, netip.AddrPortFrom(a, 53))
 		}
 	}

@@ -38,6 +38,9 @@ func (s *state) freeSubnet(six bool) (netip.Prefix, error) {
 		taken = append(taken, netip.PrefixFrom(a.WithZone(""), a.BitLen()))
 	}
 	for _, n := range s.networks {
+		if n.ConfigOnly {
+			continue
+		}
 		for _, c := range n.IPAM.Config {
 			taken = append(taken, c.Subnet)
 		}

@@ -298,7 +298,7 @@ func TestNoneAndHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	hosts, _ := os.ReadFile("/etc/hosts")
-	if string(b.Hosts) != string(hosts) || b.Networks["host"] == nil {
+	if string(b.Hosts) != string(hosts)+"127.0.0.1\thost.docker.internal host.containers.internal\n" || b.Networks["host"] == nil {
 		t.Errorf("on the host's network: %+v", b)
 	}
 	if n, err := s.Inspect(t.Context(), "host"); err != nil || len(n.Containers) != 1 {
@@ -473,13 +473,13 @@ func TestFailedAttach(t *testing.T) {
 	s := open(t)
 	a := newBox(t)
 	r := AllocateRequest{ContainerID: a.id, Name: "a", Networks: map[string]*network.EndpointSettings{
-		"bridge": {DriverOpts: map[string]string{"com.docker.network.endpoint.ifname": "no/name"}},
+		"bridge": {DriverOpts: map[string]string{"com.docker.network.endpoint.sysctls": "net.ipv4.conf.IFNAME.nothing=1"}},
 	}, Ports: portMap("|28080|80/tcp")}
 	if _, err := s.Allocate(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Attach(t.Context(), a.id, a.netns); err == nil {
-		t.Error("an interface with an impossible name")
+		t.Error("an interface with a setting that there is not")
 	}
 	a.release(s)
 	if err := s.Attach(t.Context(), a.id, a.netns); !errdefs.IsFailedPrecondition(err) {

@@ -77,7 +77,12 @@ func (n HostNetwork) Content() Content {
 	if !n.None {
 		c.Hosts = read(n.HostHosts, "/etc/hosts")
 	}
-	c.Hosts = append(c.Hosts, n.extraHosts()...)
+	extra := n.extraHosts()
+	if !n.None && !strings.Contains(string(c.Hosts)+extra, "host.docker.internal") {
+		// The host itself is found by the names that containers on other networks find it by.
+		c.Hosts = append(c.Hosts, "127.0.0.1\thost.docker.internal host.containers.internal\n"...)
+	}
+	c.Hosts = append(c.Hosts, extra...)
 	c.ResolvConf = n.resolvConf(c.ResolvConf)
 	return c
 }

@@ -67,7 +67,7 @@ func TestHostFiles(t *testing.T) {
 	if err := f.Write(n.Content()); err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]string{f.Hosts: "10.0.0.1 me\n10.1.1.1\tdb\n::2\tsix\n", f.Hostname: "box\n", f.ResolvConf: "search old.example\nnameserver 9.9.9.9\n"} {
+	for path, want := range map[string]string{f.Hosts: "10.0.0.1 me\n127.0.0.1\thost.docker.internal host.containers.internal\n10.1.1.1\tdb\n::2\tsix\n", f.Hostname: "box\n", f.ResolvConf: "search old.example\nnameserver 9.9.9.9\n"} {
 		if b, err := os.ReadFile(path); err != nil || string(b) != want {
 			t.Errorf("%s: %q, %v; want %q", path, b, err, want)
 		}

@@ -79,7 +79,7 @@ func (s *systemRoutes) info(w http.ResponseWriter, r *http.Request) error {
 	info := system.Info{
 		ID: s.about.ID, Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
 		Plugins: system.PluginsInfo{
-			Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: []string{"local"},
+			Volume: []string{"local"}, Network: []string{"bridge", "host", "ipvlan", "macvlan", "null"}, Log: []string{"local"},
 		},
 		MemoryLimit: true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true,
 		IPv4Forwarding: true, NFd: openFiles(), NGoroutines: runtime.NumGoroutine(),

@@ -15,7 +15,8 @@ type Bridge struct {
 	Addresses []netip.Prefix
 	MAC       net.HardwareAddr
 	MTU       int
-	Apart     bool // the host is not on it: what comes for the host's own addresses is dropped, and not asked for
+	Alias     string // says whose it is; "": nothing
+	Apart     bool   // the host is not on it: what comes for the host's own addresses is dropped, and not asked for
 }
 
 // six says whether the bridge carries IPv6.
@@ -62,6 +63,9 @@ func (b Bridge) Ensure(c *Conn) (int, error) {
 	}
 	up := newRequest("set bridge "+b.Name+" up", unix.RTM_SETLINK, 0)
 	up.link(unix.AF_UNSPEC, index, unix.IFF_UP, unix.IFF_UP)
+	if b.Alias != "" {
+		up.attr(unix.IFLA_IFALIAS, []byte(b.Alias))
+	}
 	return index, c.Do(append(requests, up)...)
 }
 

@@ -136,7 +136,7 @@ func Delete(c *Conn, group int, names ...string) error {
 type Interface struct {
 	Name      string
 	Addresses []netip.Prefix
-	Gateways  []netip.Addr // default routes, at most one of each family
+	Gateways  []netip.Addr // default routes, at most one of each family; an unspecified address: everybody is behind the interface itself
 }
 
 // Configure gives interfaces of the calling thread's namespace their addresses and routes and sets them and the loopback up.
@@ -184,8 +184,14 @@ func route(kind uint16, index int, gateway netip.Addr) *Request {
 		flags = unix.NLM_F_CREATE | unix.NLM_F_REPLACE
 	}
 	r := newRequest("set the default route to "+gateway.String(), kind, flags)
-	r.b = append(r.b, family(gateway), 0, 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST, 0, 0, 0, 0)
-	r.attr(unix.RTA_GATEWAY, gateway.AsSlice())
+	scope := byte(unix.RT_SCOPE_UNIVERSE)
+	if gateway.IsUnspecified() && gateway.Is4() {
+		scope = unix.RT_SCOPE_LINK
+	}
+	r.b = append(r.b, family(gateway), 0, 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, scope, unix.RTN_UNICAST, 0, 0, 0, 0)
+	if !gateway.IsUnspecified() {
+		r.attr(unix.RTA_GATEWAY, gateway.AsSlice())
+	}
 	r.number(unix.RTA_OIF, index)
 	return r
 }
