@@ -1,7 +1,9 @@
 package test
 
 import (
+	"bufio"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,6 +41,74 @@ func runClient(t *testing.T, e *engine, dir string, env []string, name string, a
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
 	return string(out)
+}
+
+// reaperImage is the one that testcontainers-go of the version in test/clients/testcontainers/go.mod starts.
+const reaperImage = "testcontainers/ryuk:0.14.0"
+
+// testcontainers is an engine with that image, and the environment of a program that uses testcontainers-go.
+func testcontainers(t *testing.T) (*engine, []string) {
+	t.Helper()
+	e := ownEngine(t, "busybox-1")
+	dir := t.TempDir()
+	reaper, err := os.ReadFile(filepath.Join(clientsDir(), "reaper"))
+	ok(t, err, os.WriteFile(filepath.Join(dir, "reaper"), reaper, 0o755),
+		os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY reaper /\nENTRYPOINT [\"/reaper\"]\n"), 0o644))
+	if out, err := e.run("wherry", "build", "-q", "-t", reaperImage, dir); err != nil {
+		t.Fatalf("build the reaper's image: %v\n%s", err, out)
+	}
+	return e, []string{"HOME=" + dir, "TMPDIR=" + dir, "REGISTRY=" + registryAddress}
+}
+
+// TestTestcontainers runs tests that are written with testcontainers-go.
+func TestTestcontainers(t *testing.T) {
+	e, env := testcontainers(t)
+	out := runClient(t, e, "/", env, filepath.Join(clientsDir(), "testcontainers.test"), "-test.v", "-test.skip", "TestLeft", "-test.timeout", "110s")
+	if !strings.Contains(out, "--- PASS: TestPull") {
+		t.Errorf("not all tests ran:\n%s", out)
+	}
+}
+
+// TestReaper: a test's program is killed, and what it made goes: by a container that was given the engine's socket.
+func TestReaper(t *testing.T) {
+	e, env := testcontainers(t)
+	cmd := exec.Command(filepath.Join(clientsDir(), "testcontainers.test"), "-test.run", "TestLeft")
+	cmd.Env = append(append(append(os.Environ(), e.environment()...), env...), "RYUK_RECONNECTION_TIMEOUT=100ms")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	stdout, err := cmd.StdoutPipe()
+	ok(t, err, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	session := ""
+	for lines := bufio.NewScanner(stdout); session == "" && lines.Scan(); {
+		session, _ = strings.CutPrefix(lines.Text(), "session ")
+		if strings.Contains(session, " ") {
+			session = ""
+		}
+	}
+	if session == "" {
+		t.Fatalf("the program ended: %v\n%s", cmd.Wait(), &stderr)
+	}
+	left := func() (n int) {
+		for _, list := range [][]string{{"ps", "-aq"}, {"network", "ls", "-q"}, {"volume", "ls", "-q"}, {"images", "-q"}} {
+			out, err := e.run("docker", append(list, "--filter", "label=org.testcontainers.sessionId="+session)...)
+			if err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			n += len(strings.Fields(out))
+		}
+		return n
+	}
+	if n := left(); n != 5 { // the reaper itself too
+		t.Errorf("%d things carry the session's label, not a container, a network, a volume, an image and the reaper", n)
+	}
+	ok(t, cmd.Process.Kill())
+	ok(t, eventually(time.Minute, func() error {
+		if n := left(); n > 0 {
+			return fmt.Errorf("%d of the killed program's things are still there", n)
+		}
+		return nil
+	}))
 }
 
 // TestDockerode drives the engine as programs in Node.js do.

@@ -17,6 +17,7 @@ import (
 
 	"wherry.dev/wherry/internal/image"
 	"wherry.dev/wherry/internal/rootfs"
+	"wherry.dev/wherry/internal/spec"
 )
 
 // CreateRequest of Create.
@@ -262,6 +263,13 @@ func makeLayer(dir string, r *Record) error {
 		if err := os.Chown(d, r.IDMap.Host(uid), r.IDMap.Host(gid)); err != nil {
 			return fmt.Errorf("own the writable layer: %w", err)
 		}
+	}
+	marker := filepath.Join(upper, spec.MarkerPath)
+	if err := unix.Mknod(marker, unix.S_IFREG|0o755, 0); err != nil {
+		return fmt.Errorf("make %s: %w", marker, err)
+	}
+	if err := os.Chown(marker, r.IDMap.Host(0), r.IDMap.Host(0)); err != nil {
+		return fmt.Errorf("own %s: %w", marker, err)
 	}
 	return unix.Chmod(upper, mode)
 }

@@ -41,7 +41,7 @@ func openUpper(v *containers.View) (*upper, error) {
 	}
 	u := &upper{dir: dir, below: below, points: map[string]bool{}}
 	for _, at := range []string{"/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/console", "/proc", "/sys", "/sys/fs/cgroup",
-		"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", spec.InitPath} {
+		"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", spec.InitPath, spec.MarkerPath} {
 		u.points[at[1:]] = true
 	}
 	for _, m := range v.Mounts {

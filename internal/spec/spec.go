@@ -19,6 +19,9 @@ import (
 // InitPath is where the small first process of --init is shown inside.
 const InitPath = "/sbin/docker-init"
 
+// MarkerPath is an empty file by which programs see that they are in a container; it is there when the writable layer is made.
+const MarkerPath = "/.dockerenv"
+
 // rootNoSuid is ociruntime.NoSuidAnnotation.
 const rootNoSuid = "dev.wherry.root.nosuid"
 

@@ -1,13 +1,14 @@
 #!/bin/bash
-# Builds the clients that the tests of builds drive, from source through the Go module proxy: docker's buildx and compose plugins, and
-# buildctl. go.mod and go.sum here pin them; they are kept in $1 between runs. Further arguments are more programs of BuildKit's.
+# Builds the clients that the end-to-end tests drive, from source through the Go module proxy: docker's buildx and compose plugins, buildctl,
+# and programs that use testcontainers-go; and installs those of Node.js. go.mod and go.sum here and in the folders, and node's lock file, pin
+# them; they are kept in $1 between runs. Further arguments are more programs of BuildKit's.
 set -eu
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 out=$(mkdir -p "${1:?usage: build.sh DIR [buildkitd]}" && cd "$1" && pwd); shift
 cd "$here"
-stamp=$(cat go.mod go.sum build.sh node/package-lock.json | sha256sum | cut -c1-16)
+stamp=$(cat build.sh node/package-lock.json $(find . -name go.mod -o -name go.sum -o -name '*.go' | sort) | sha256sum | cut -c1-16)
 exec 9>"$out/lock"; flock 9
-[ "$(cat "$out/stamp" 2>/dev/null)" = "$stamp" ] || rm -rf "$out"/{buildx,cmd,buildctl,buildkitd,node,stamp}
+[ "$(cat "$out/stamp" 2>/dev/null)" = "$stamp" ] || rm -rf "$out"/{buildx,cmd,buildctl,buildkitd,testcontainers.test,reaper,node,stamp}
 packages=()
 add() { [ -x "$out/${1##*/}" ] || packages+=("$1"); }
 add github.com/docker/buildx/cmd/buildx
@@ -19,6 +20,11 @@ if [ ${#packages[@]} -gt 0 ]; then
   flags="-s -w -X github.com/docker/buildx/version.Version=$(version github.com/docker/buildx)"
   flags+=" -X github.com/docker/compose/v5/internal.Version=$(version github.com/docker/compose/v5)"
   CGO_ENABLED=0 nice go build -buildvcs=false -trimpath -ldflags="$flags" -o "$out/" "${packages[@]}"
+fi
+if [ ! -x "$out/reaper" ]; then
+  (cd testcontainers
+  CGO_ENABLED=0 nice go test -c -vet=off -buildvcs=false -trimpath -ldflags='-s -w' -o "$out/testcontainers.test" .
+  CGO_ENABLED=0 nice go build -buildvcs=false -trimpath -ldflags='-s -w' -o "$out/reaper" ./reaper)
 fi
 # What Node.js runs, as its lock file says.
 if [ ! -d "$out/node/node_modules" ]; then
