@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/blkiodev"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"golang.org/x/sys/unix"
@@ -179,6 +181,13 @@ func (o *Options) limit(r *Record, h *container.HostConfig, u *container.UpdateC
 	if changes.Memory != 0 || changes.MemorySwap != 0 {
 		changes.Memory, changes.MemorySwap = h.Memory, h.MemorySwap
 	}
+	old := &r.HostConfig.Resources
+	for _, l := range []struct{ before, now *[]*blkiodev.ThrottleDevice }{
+		{&old.BlkioDeviceReadBps, &changes.BlkioDeviceReadBps}, {&old.BlkioDeviceWriteBps, &changes.BlkioDeviceWriteBps},
+		{&old.BlkioDeviceReadIOps, &changes.BlkioDeviceReadIOps}, {&old.BlkioDeviceWriteIOps, &changes.BlkioDeviceWriteIOps},
+	} {
+		*l.now = lifting(*l.before, *l.now)
+	}
 	block, err := blockIO(&changes)
 	if err != nil {
 		return err
@@ -191,6 +200,20 @@ func (o *Options) limit(r *Record, h *container.HostConfig, u *container.UpdateC
 		return fmt.Errorf("update container %s: %w", r.Name, err)
 	}
 	return nil
+}
+
+// lifting is a new list of devices' rates, with those that are in it no longer at 0, which means no limit; nil says nothing of any.
+func lifting(before, now []*blkiodev.ThrottleDevice) []*blkiodev.ThrottleDevice {
+	if now == nil {
+		return nil
+	}
+	out := slices.Clone(now)
+	for _, b := range before {
+		if !slices.ContainsFunc(now, func(n *blkiodev.ThrottleDevice) bool { return n.Path == b.Path }) {
+			out = append(out, &blkiodev.ThrottleDevice{Path: b.Path})
+		}
+	}
+	return out
 }
 
 // mergeUpdate lays what is given over the present configuration.
@@ -226,7 +249,19 @@ func mergeUpdate(h *container.HostConfig, u *container.UpdateConfig) error {
 	set(&h.CpusetMems, n.CpusetMems)
 	set(&h.BlkioWeight, n.BlkioWeight)
 	set(&h.PidsLimit, n.PidsLimit)
+	setList(&h.BlkioWeightDevice, n.BlkioWeightDevice)
+	setList(&h.BlkioDeviceReadBps, n.BlkioDeviceReadBps)
+	setList(&h.BlkioDeviceWriteBps, n.BlkioDeviceWriteBps)
+	setList(&h.BlkioDeviceReadIOps, n.BlkioDeviceReadIOps)
+	setList(&h.BlkioDeviceWriteIOps, n.BlkioDeviceWriteIOps)
 	return nil
+}
+
+// setList replaces a list by one that is given; an empty one is given too, and nil is not.
+func setList[T any](to *[]T, given []T) {
+	if given != nil {
+		*to = given
+	}
 }
 
 // set replaces a value by one that is given.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/blkiodev"
 	"github.com/moby/moby/api/types/container"
 	"golang.org/x/sys/unix"
 )
@@ -62,6 +63,38 @@ func TestUpdate(t *testing.T) {
 	}
 	if e.rec(id).HostConfig.Memory != 48<<20 {
 		t.Error("a refused update changed something")
+	}
+}
+
+// TestUpdateRatesOfDevices: a list replaces the one before, also for what runs; an empty one lifts all, none leaves them.
+func TestUpdateRatesOfDevices(t *testing.T) {
+	e := newEngine(t)
+	disk := "/dev/loop0"
+	if _, _, err := blockDevice(disk); err != nil {
+		t.Skip(err)
+	}
+	id := e.run(request{cmd: sh("sleep 3600")})
+	update := func(list []*blkiodev.ThrottleDevice) string {
+		t.Helper()
+		if _, err := e.Update(t.Context(), id, container.UpdateConfig{Resources: container.Resources{BlkioDeviceReadBps: list}}); err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range []string{filepath.Join("/sys/fs/cgroup/blkio", e.o.CgroupParent, id, "blkio.throttle.read_bps_device"), filepath.Join("/sys/fs/cgroup", e.o.CgroupParent, id, "io.max")} {
+			if b, err := os.ReadFile(file); err == nil {
+				return string(b)
+			}
+		}
+		t.Skip("no controller of block I/O is where this test looks")
+		return ""
+	}
+	if got := update([]*blkiodev.ThrottleDevice{{Path: disk, Rate: 1 << 20}}); !strings.Contains(got, "1048576") {
+		t.Errorf("a rate is %q", got)
+	}
+	if got := update(nil); !strings.Contains(got, "1048576") || len(e.rec(id).HostConfig.BlkioDeviceReadBps) != 1 {
+		t.Errorf("without a list it is %q", got)
+	}
+	if got := update([]*blkiodev.ThrottleDevice{}); strings.Contains(got, "1048576") || len(e.rec(id).HostConfig.BlkioDeviceReadBps) != 0 {
+		t.Errorf("with an empty list it is %q", got)
 	}
 }
 

@@ -58,6 +58,8 @@ func (s listing) filterTests(ctx context.Context, name string, values []string) 
 		return matchText(name, values)
 	case "label":
 		return []func(candidate) bool{func(k candidate) bool { return hasLabels(k.r.Config.Labels, values) }}, nil
+	case "annotation":
+		return []func(candidate) bool{func(k candidate) bool { return hasLabels(k.r.HostConfig.Annotations, values) }}, nil
 	case "status", "health", "is-task":
 		return matchWord(name, values)
 	case "exited":
@@ -77,7 +79,7 @@ func (s listing) filterTests(ctx context.Context, name string, values []string) 
 			return slices.Contains(values, "default") || slices.Contains(values, string(k.r.HostConfig.Isolation))
 		}}, nil
 	}
-	known := []string{"ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network", "publish", "since", "status", "volume"}
+	known := []string{"ancestor", "annotation", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network", "publish", "since", "status", "volume"}
 	return nil, invalid("invalid filter '%s': %s", name, spec.Suggest(name, known))
 }
 

@@ -44,7 +44,7 @@ func TestFilters(t *testing.T) {
 	e.create(request{name: "made", c: container.Config{Labels: map[string]string{"a": "1", "b": "2"}, ExposedPorts: network.PortSet{web: {}}}})
 	e.exitOf(request{name: "ended", cmd: sh("exit 3"), c: container.Config{Labels: map[string]string{"a": "2"}}})
 	up := e.run(request{name: "up", cmd: sh("sleep 1000"), h: container.HostConfig{Binds: []string{"vol:/data", "/tmp:/host"}, PortBindings: network.PortMap{web: {{HostPort: "8080"}}}}})
-	frozen := e.run(request{name: "frozen", cmd: sh("sleep 1000"), h: container.HostConfig{NetworkMode: "host"}})
+	frozen := e.run(request{name: "frozen", cmd: sh("sleep 1000"), h: container.HostConfig{NetworkMode: "host", Annotations: map[string]string{"tier": "front"}}})
 	if err := e.Pause(context.Background(), frozen); err != nil {
 		t.Fatal(err)
 	}
@@ -69,6 +69,8 @@ func TestFilters(t *testing.T) {
 		{only("label", "a=1"), []string{"made"}},
 		{only("label", "a", "b=2"), []string{"made"}},
 		{only("label", "a=9"), []string{}},
+		{only("annotation", "tier"), []string{"frozen"}},
+		{only("annotation", "tier=back"), []string{}},
 		{only("status", "paused", "created"), []string{"frozen", "made"}},
 		{only("status", "exited"), []string{"ended"}},
 		{only("exited", "3"), []string{"ended"}},

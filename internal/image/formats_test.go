@@ -63,6 +63,7 @@ func (l *layoutMaker) image(arch string) ocispec.Descriptor {
 // attestation is what buildx says of an image.
 func (l *layoutMaker) attestation(of ocispec.Descriptor) ocispec.Descriptor {
 	statement := l.blob("application/vnd.in-toto+json", []byte(`{"of":"`+of.Digest+`"}`))
+	statement.Annotations = map[string]string{predicateLabel: "https://slsa.dev/provenance/v1"}
 	d := l.json(ocispec.MediaTypeImageManifest, ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
 		Config: l.json(ocispec.MediaTypeImageConfig, ocispec.Image{Author: of.Digest.String(), Platform: ocispec.Platform{OS: "unknown", Architecture: "unknown"}}), Layers: []ocispec.Descriptor{statement}})
 	d.Platform = &ocispec.Platform{OS: "unknown", Architecture: "unknown"}

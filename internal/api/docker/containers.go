@@ -89,6 +89,11 @@ func (c *containerRoutes) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	for _, name := range []string{"since", "before"} { // parameters of their own until filters came
+		if id := q.Get(name); id != "" {
+			filters[name] = map[string]bool{id: true}
+		}
+	}
 	limit, err := q.number("limit", 0)
 	if err != nil {
 		return err
@@ -219,6 +224,7 @@ func (c *containerRoutes) update(w http.ResponseWriter, r *http.Request) error {
 		return invalid("%v", err)
 	}
 	noteUpdate(r.Context(), &u)
+	olderUpdate(clientVersion(r.Context()), &u)
 	out, err := c.s.Update(r.Context(), r.PathValue("id"), u)
 	if err != nil {
 		return err

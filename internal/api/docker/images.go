@@ -58,10 +58,6 @@ func (i *imageRoutes) list(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, shapeImages(v, list))
 }
 
-func (i *imageRoutes) search(http.ResponseWriter, *http.Request) error {
-	return classed(errdefs.ErrNotImplemented, "this engine does not search registries: search on the registry's own page, then pull by name")
-}
-
 func (i *imageRoutes) prune(w http.ResponseWriter, r *http.Request) error {
 	filters, err := queryOf(r).filters()
 	if err != nil {
@@ -119,10 +115,6 @@ func (i *imageRoutes) history(w http.ResponseWriter, r *http.Request, name strin
 		return err
 	}
 	return writeJSON(w, http.StatusOK, orEmpty(list))
-}
-
-func (i *imageRoutes) attestations(http.ResponseWriter, *http.Request, string) error {
-	return classed(errdefs.ErrNotImplemented, "this engine does not list attestations")
 }
 
 func (i *imageRoutes) save(w http.ResponseWriter, r *http.Request, name string) error {

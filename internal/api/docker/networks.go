@@ -3,6 +3,7 @@ package docker
 import (
 	"net/http"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
 
 	containers "wherry.dev/wherry/internal/container"
@@ -38,6 +39,9 @@ func (n *networkRoutes) list(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (n *networkRoutes) inspect(w http.ResponseWriter, r *http.Request) error {
+	if scope := queryOf(r).Get("scope"); scope != "" && scope != "local" {
+		return classed(errdefs.ErrNotFound, "network %s not found: all networks of this engine are local, none is of scope %s", r.PathValue("id"), scope)
+	}
 	out, err := n.s.Inspect(r.Context(), r.PathValue("id"))
 	if err != nil {
 		return err

@@ -42,3 +42,10 @@ func olderStreams(v apiVersion, q query) {
 		}
 	}
 }
+
+// olderUpdate leaves rates of devices alone for clients before 1.55, which send lists that were never heard.
+func olderUpdate(v apiVersion, u *container.UpdateConfig) {
+	if v < 1055 {
+		u.BlkioWeightDevice, u.BlkioDeviceReadBps, u.BlkioDeviceWriteBps, u.BlkioDeviceReadIOps, u.BlkioDeviceWriteIOps = nil, nil, nil, nil, nil
+	}
+}
