@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Recorder stands between clients and an engine. Bytes go through as they are, in both directions, with the ends of both; what was asked
@@ -99,6 +101,7 @@ func (r *Recorder) drop(conns ...net.Conn) {
 // through is one connection.
 func (r *Recorder) through(client, engine *net.UnixConn) {
 	defer r.drop(client, engine)
+	ended := make(chan struct{}) // the engine's half
 	asked, askedCopy := io.Pipe()
 	said, saidCopy := io.Pipe()
 	var both sync.WaitGroup
@@ -108,12 +111,38 @@ func (r *Recorder) through(client, engine *net.UnixConn) {
 		_ = engine.CloseWrite()
 		askedCopy.Close()
 		_, _ = io.Copy(io.Discard, client) // an engine that hears no more may still be read by its client
+		whenGone(client, ended, func() { engine.Close() })
 	})
 	_, _ = io.Copy(io.MultiWriter(client, saidCopy), engine)
+	close(ended)
 	_ = client.CloseWrite()
 	saidCopy.Close()
 	_ = client.SetReadDeadline(time.Now().Add(lingering)) // a client that does not see the end would keep it open for ever
 	both.Wait()
+}
+
+// whenGone tells of a client that has closed both halves, which only poll knows of one that has ended its input.
+func whenGone(client *net.UnixConn, ended <-chan struct{}, tell func()) {
+	raw, err := client.SyscallConn()
+	if err != nil {
+		return
+	}
+	for gone := false; !gone; {
+		err := raw.Control(func(fd uintptr) {
+			p := []unix.PollFd{{Fd: int32(fd)}}
+			n, err := unix.Poll(p, 0)
+			gone = err == nil && n > 0 && p[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
+		})
+		if err != nil {
+			break
+		}
+		select {
+		case <-ended:
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	tell()
 }
 
 // lingering is how long a client may go on speaking after the engine's end.
