@@ -48,6 +48,13 @@ func runScripts(t *testing.T, dir, client string, setup ...func(*testscript.Env)
 			env.Setenv("BIN", shared.bin)
 			env.Setenv("REPO", repository())
 			env.Setenv("PATH", shared.bin+":"+os.Getenv("PATH"))
+			if client == "docker" && dir == "testdata/both" {
+				bin, err := dockerCalls.note()
+				if err != nil {
+					return err
+				}
+				env.Setenv("PATH", bin+":"+shared.bin+":"+os.Getenv("PATH"))
+			}
 			for _, f := range setup {
 				if err := f(env); err != nil {
 					return err
