@@ -25,8 +25,9 @@ type commandWords struct {
 
 // oneNode are the reasons why something of Docker's command line is not tried on one node.
 var oneNode = map[string]string{
-	"trust":  "speaks to Notary servers, never to an engine",
-	"plugin": "there are no plugins: of these, ls and the refusal are tried",
+	"trust":      "speaks to Notary servers, never to an engine",
+	"plugin":     "there are no plugins: of these, ls and the refusal are tried",
+	"checkpoint": "has scripts of its own", "--checkpoint": "of checkpoints", "--checkpoint-dir": "of checkpoints",
 
 	"--cpu-count": "Windows", "--cpu-percent": "Windows", "--io-maxbandwidth": "Windows", "--io-maxiops": "Windows",
 	"--disable-content-trust": "speaks to Notary servers, never to an engine",
@@ -307,6 +308,12 @@ func (u *usage) addFlags(c *commandWords, args []string) {
 
 func (u *usage) flag(c *commandWords, name, value string) {
 	u.flags[c.alias+" --"+name] = true
+	switch c.alias { // the two take the same flags, and read them by the same code
+	case "docker container run":
+		u.flags["docker container create --"+name] = true
+	case "docker container create":
+		u.flags["docker container run --"+name] = true
+	}
 	if name == "filter" {
 		key, _, _ := strings.Cut(value, "=")
 		u.flags[c.alias+" --filter "+key] = true

@@ -128,6 +128,11 @@ func registerOld(fs *pflag.FlagSet) {
 		fs.Bool(name, true, "Not used")
 		_ = fs.MarkHidden(name)
 	}
+	fs.String("isolation", "", "Not used")
+	fs.StringArray("security-opt", nil, "Not used: steps have the engine's own restrictions")
+	for _, name := range []string{"isolation", "security-opt"} {
+		_ = fs.MarkHidden(name)
+	}
 }
 
 // Validate refuses values that nothing could come of, before anything is asked of the engine.

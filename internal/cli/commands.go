@@ -29,7 +29,7 @@ func nouns() [][2]string {
 		{"container", "Manage containers"}, {"image", "Manage images"}, {"network", "Manage networks"},
 		{"volume", "Manage volumes"}, {"builder", "Look after what builds leave for the next ones"}, {"artifact", "Manage artifacts: files that registries keep"},
 		{"policy", "See which images may be pulled and run"},
-		{"manifest", "Manage lists of manifests: images for several platforms"}, {"context", "See which engine commands speak to"}, {"system", "Look at the engine and tidy up"},
+		{"manifest", "Manage lists of manifests: images for several platforms"}, {"context", "Give engines names, and choose the one that commands speak to"}, {"system", "Look at the engine and tidy up"},
 		{"audit", "See who did what through the engine"},
 		{"store", "Look for damage in what is kept of images"},
 	}
@@ -38,7 +38,7 @@ func nouns() [][2]string {
 func commands() []command {
 	return slices.Concat(runCommands(), buildCommands(), lifeCommands(), lookCommands(), fileCommands(),
 		imageCommands(), manifestCommands(), artifactCommands(), policyCommands(), networkCommands(), volumeCommands(), systemCommands(),
-		storeCommands(), auditCommands())
+		storeCommands(), auditCommands(), contextCommands())
 }
 
 func (c *command) names() []string { return append([]string{c.name}, c.also...) }

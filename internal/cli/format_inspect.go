@@ -51,7 +51,7 @@ func (i *inspection) add(raw []byte, typed any) error {
 		return jsonText(v)
 	}})
 	var line bytes.Buffer
-	err := i.tmpl.Execute(&line, typed)
+	err := i.tmpl.Option("missingkey=default").Execute(&line, typed) // a label that is not there is <no value>
 	if err != nil {
 		var generic any
 		d := json.NewDecoder(bytes.NewReader(raw))
@@ -61,7 +61,7 @@ func (i *inspection) add(raw []byte, typed any) error {
 		}
 		line.Reset()
 		i.tmpl.Funcs(template.FuncMap{"json": jsonText})
-		err = i.tmpl.Execute(&line, generic)
+		err = i.tmpl.Option("missingkey=error").Execute(&line, generic)
 	}
 	if err != nil {
 		return templateError(err)

@@ -156,11 +156,6 @@ func newStatsRow(asked string, now, before container.StatsResponse, short bool) 
 		asked = id
 	}
 	row := statsRow{Container: asked, ID: id, Name: strings.TrimPrefix(now.Name, "/")}
-	if now.PidsStats.Current == 0 && now.CPUStats.CPUUsage.TotalUsage == 0 {
-		row.CPUPerc, row.MemPerc, row.PIDs = "--", "--", "--"
-		row.MemUsage, row.NetIO, row.BlockIO = "-- / --", "-- / --", "-- / --"
-		return row
-	}
 	used := memoryInUse(now.MemoryStats)
 	var share float64
 	if now.MemoryStats.Limit > 0 {

@@ -63,7 +63,7 @@ func TestStatsLookLikeDockers(t *testing.T) {
 
 func TestStatsOfWhatDoesNotRun(t *testing.T) {
 	row := newStatsRow(fakeID, container.StatsResponse{ID: fakeID, Name: "/x"}, container.StatsResponse{}, true)
-	if row.ID != "0123456789ab" || row.Container != row.ID || row.CPUPerc != "--" || row.MemUsage != "-- / --" {
+	if row.ID != "0123456789ab" || row.Container != row.ID || row.CPUPerc != "0.00%" || row.MemUsage != "0B / 0B" || row.PIDs != "0" {
 		t.Errorf("%+v", row)
 	}
 }

@@ -18,8 +18,5 @@ func systemCommands() []command {
 		line("system clean-up", groupOther, "Remove the images that were not used for longest until the disk has room", cleanUpCommand),
 		line("container prune", groupOther, "Remove all stopped containers", containerPruneCommand),
 		line("system dial-stdio", groupOther, "Carry a client's connection over input and output, as ssh:// addresses need it", dialStdioCommand),
-		line("context ls", groupOther, "List the engines that have a name", contextListCommand, "context list"),
-		line("context show", groupOther, "Print the name of the current context", contextShowCommand),
-		line("context use", groupOther, "Make a context the current one", contextUseCommand),
 	}
 }

@@ -1,88 +1,50 @@
 package client
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
+
+	"wherry.dev/wherry/internal/contexts"
 )
 
 // DefaultContext is the one that is always there: what the environment says, or the usual socket.
-const DefaultContext = "default"
+const DefaultContext = contexts.Default
 
-// Context is a named engine, as docker keeps them beside its configuration:
-//
-//	contexts/meta/<sha256 of the name>/meta.json       {"Name":…,"Metadata":{"Description":…},"Endpoints":{"docker":{"Host":…}}}
-//	contexts/tls/<sha256 of the name>/docker/*.pem     for tcp://
-//	config.json                                        {"currentContext":…}
+// Context is a named engine, as docker keeps them beside its configuration (package contexts).
 type Context struct {
 	Name, Description, Host string
 	TLS                     TLS
 }
 
-type contextFile struct {
-	Name     string
-	Metadata struct{ Description string }
-
-	Endpoints map[string]struct{ Host string }
-}
-
-func contextPlace(config, kind, name string) string {
-	sum := sha256.Sum256([]byte(name))
-	return filepath.Join(config, "contexts", kind, hex.EncodeToString(sum[:]))
-}
-
 // ReadContext is the context with a name, of docker's configuration in a directory.
 func ReadContext(config, name string) (Context, error) {
-	c, err := readContext(filepath.Join(contextPlace(config, "meta", name), "meta.json"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return c, fmt.Errorf("there is no context %q in %s: see wherry context ls, or make it with docker context create", name, filepath.Join(config, "contexts"))
-	}
+	s := contexts.Store{Dir: config}
+	one, err := s.Get(name)
 	if err != nil {
-		return c, err
+		return Context{}, err
 	}
-	dir := filepath.Join(contextPlace(config, "tls", name), "docker")
+	c := Context{Name: one.Name, Description: one.Description, Host: one.Host}
 	for file, path := range map[string]*string{"ca.pem": &c.TLS.CA, "cert.pem": &c.TLS.Cert, "key.pem": &c.TLS.Key} {
-		if _, err := os.Stat(filepath.Join(dir, file)); err == nil {
-			*path = filepath.Join(dir, file)
+		if _, ok := one.TLS[file]; ok {
+			*path = filepath.Join(s.TLSDir(name), "docker", file)
 		}
 	}
 	return c, nil
 }
 
-func readContext(path string) (Context, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return Context{}, err
-	}
-	var f contextFile
-	if err := json.Unmarshal(b, &f); err != nil {
-		return Context{}, fmt.Errorf("read the context %s: %w", path, err)
-	}
-	return Context{Name: f.Name, Description: f.Metadata.Description, Host: f.Endpoints["docker"].Host}, nil
-}
-
 // Contexts are all of them but the default one, by name.
 func Contexts(config string) ([]Context, error) {
-	paths, err := filepath.Glob(filepath.Join(config, "contexts", "meta", "*", "meta.json"))
+	list, err := contexts.Store{Dir: config}.List()
 	if err != nil {
 		return nil, err
 	}
 	var out []Context
-	for _, path := range paths {
-		c, err := readContext(path)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, c)
+	for _, c := range list {
+		out = append(out, Context{Name: c.Name, Description: c.Description, Host: c.Host})
 	}
-	slices.SortFunc(out, func(a, b Context) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
 

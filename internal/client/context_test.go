@@ -5,12 +5,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"wherry.dev/wherry/internal/contexts"
 )
 
 // makeContext writes a context as docker does.
 func makeContext(t *testing.T, config, name, meta string) {
 	t.Helper()
-	dir := contextPlace(config, "meta", name)
+	dir := contexts.Store{Dir: config}.MetaDir(name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}

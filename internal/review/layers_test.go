@@ -29,7 +29,7 @@ leaves:     cgroup < systemd
 leaves:     erofs
 leaves:     layer
 leaves:     archive < mend
-leaves:     login version threads network/link resctrl criu seccomp logs event ref settings lockfile sources spec
+leaves:     login version threads network/link resctrl criu seccomp logs event ref settings contexts lockfile sources spec
 leaves:     signals
 leaves:     signals
 leaves:     why signals

@@ -76,6 +76,7 @@ type BuildMessage struct {
 
 // PruneRequest says what of the build cache goes.
 type PruneRequest struct {
+	None                   bool     // nothing meets the filters
 	Filters                []string // BuildKit's
 	All                    bool
 	Older                  time.Duration // only what was not used for so long
@@ -236,6 +237,9 @@ func (b *buildRoutes) prune(w http.ResponseWriter, r *http.Request) error {
 			}
 		}
 	}
+	if p.None {
+		return writeJSON(w, http.StatusOK, build.CachePruneReport{CachesDeleted: []string{}})
+	}
 	report, err := b.b.Prune(r.Context(), p)
 	if err != nil {
 		return err
@@ -262,6 +266,9 @@ func (p *PruneRequest) filter(name, value string) error {
 			return nil
 		}
 		p.Filters = append(p.Filters, word+"="+strconv.Quote(value))
+	case "label": // of `system prune`, which asks everything by the same filters: what builds leave has no labels
+		p.None = true
+	case "label!":
 	default:
 		return invalid("invalid filter '%s': there are until, unused-for, id, parent, type, description, inuse, shared and private", name)
 	}

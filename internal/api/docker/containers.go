@@ -34,6 +34,7 @@ func (c *containerRoutes) add(add adder) {
 	add("POST /containers/{id}/update", c.update)
 	add("POST /containers/{id}/wait", c.server.lasting(c.wait))
 	add("DELETE /containers/{id}", c.remove)
+	add("DELETE /containers/{id}/{alias}", c.unlink)
 	add("POST /containers/prune", c.prune)
 	add("POST /containers/{id}/resize", c.resize)
 	add("GET /wherry/why/{id}", c.why)
@@ -259,6 +260,14 @@ func (c *containerRoutes) wait(w http.ResponseWriter, r *http.Request) error {
 	case <-r.Context().Done():
 	}
 	return nil
+}
+
+// unlink answers `rm --link CONTAINER/ALIAS`.
+func (c *containerRoutes) unlink(_ http.ResponseWriter, r *http.Request) error {
+	if !queryOf(r).yes("link") {
+		return classed(errdefs.ErrNotFound, "No such container: %s/%s", r.PathValue("id"), r.PathValue("alias"))
+	}
+	return classed(errdefs.ErrNotImplemented, "a link lasts as long as its container: use a network, where names come and go (network connect --alias)")
 }
 
 func (c *containerRoutes) remove(w http.ResponseWriter, r *http.Request) error {
