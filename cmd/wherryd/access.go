@@ -96,6 +96,18 @@ func (o *options) completeAccess(hosts []string) error {
 		}
 		o.group = group
 	}
+	if o.set.Engine.Access != "" {
+		abs, err := filepath.Abs(o.set.Engine.Access)
+		if err != nil {
+			return err
+		}
+		o.set.Engine.Access = abs
+	}
+	rules, err := access.Read(o.set.Engine.Access, o.group)
+	if err != nil {
+		return err
+	}
+	o.access = rules
 	if o.check && len(missing) == 0 {
 		_, err := mutual.Open(mutual.Files{CA: t.CA, Cert: t.Cert, Key: t.Key}, nil)
 		return err
@@ -133,7 +145,19 @@ func (o *options) openAudit(log *slog.Logger) (*audit.Log, error) {
 
 // warn says who is as good as root, where that is not plain to see.
 func (o *options) warn(log *slog.Logger) {
+	if o.access.File != "" {
+		if all := o.access.AllOf(); len(all) > 0 {
+			log.Info("rules of access make as good as root on this machine: "+strings.Join(all, ", "), "file", o.access.File)
+		}
+		return
+	}
+	for _, h := range o.hosts {
+		if h.address != "" {
+			log.Warn("whoever has a certificate of "+o.set.TLS.CA+"'s is as good as root on this machine: rules of access (engine.access) can say otherwise", "setting", "tls.ca")
+			break
+		}
+	}
 	if o.group >= 0 {
-		log.Warn("members of group "+o.set.Engine.Group+" are as good as root on this machine: they may start containers that reach all of it", "setting", "engine.group")
+		log.Warn("members of group "+o.set.Engine.Group+" are as good as root on this machine: they may start containers that reach all of it; rules of access (engine.access) can say otherwise", "setting", "engine.group")
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/settings"
 )
 
@@ -26,6 +27,7 @@ type options struct {
 	version      bool
 	check        bool  // the settings, instead of a life
 	group        int64 // of the sockets; -1: none
+	access       *access.Rules
 	tlsVerify    bool
 	set          settings.Settings
 }
@@ -72,6 +74,7 @@ func (o *options) flags(args []string, stderr io.Writer) (file string, err error
 	fs.StringVar(&e.State, "state", e.State, "`directory` of what ends with the boot")
 	fs.Var(&hosts, "host", "`address` to listen on, unix:///path, or tcp://address:port with TLS; may be repeated (default unix://STATE/wherry.sock)")
 	fs.StringVar(&e.Group, "group", e.Group, "`group` whose members may use the sockets: they are as good as root, unless rules of access say otherwise")
+	fs.StringVar(&e.Access, "access", e.Access, "`file` that says who may do what (default: "+access.Path+", where there is one)")
 	fs.BoolVar(&o.tlsVerify, "tlsverify", true, "clients on TCP show a certificate; there is no other way")
 	fs.StringVar(&o.set.TLS.CA, "tlscacert", o.set.TLS.CA, "`file` of the authorities whose clients are let in on TCP")
 	fs.StringVar(&o.set.TLS.Cert, "tlscert", o.set.TLS.Cert, "`file` of the certificate that the engine shows on TCP")

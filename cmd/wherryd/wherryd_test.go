@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"wherry.dev/wherry/internal/access"
 )
 
 func TestParse(t *testing.T) {
@@ -145,7 +147,7 @@ func TestGroupOfTheSocket(t *testing.T) {
 	if err := os.Mkdir(elsewhere, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	o := options{state: state, group: 4242, hosts: []host{{path: filepath.Join(state, "s")}, {path: filepath.Join(elsewhere, "s")}}}
+	o := options{state: state, group: 4242, access: access.Without(4242), hosts: []host{{path: filepath.Join(state, "s")}, {path: filepath.Join(elsewhere, "s")}}}
 	list, err := o.listen(slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -165,6 +167,32 @@ func TestGroupOfTheSocket(t *testing.T) {
 	o.warn(slog.New(slog.NewTextHandler(&log, nil)))
 	if !strings.Contains(log.String(), "as good as root") {
 		t.Errorf("nobody is told what the group means: %s", &log)
+	}
+}
+
+// TestRulesOfAccess are read at start, and mistakes in them keep the engine from it.
+func TestRulesOfAccess(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.toml")
+	if err := os.WriteFile(path, []byte("[[rule]]\nuid = 1\nmay = \"all\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o, err := parse([]string{"--check-config", "--access", path}, io.Discard)
+	if err != nil || o.access.File != path || o.set.Engine.Access != path {
+		t.Fatalf("%+v %v", o.access, err)
+	}
+	var log bytes.Buffer
+	o.warn(slog.New(slog.NewTextHandler(&log, nil)))
+	if !strings.Contains(log.String(), "as good as root on this machine: uid 1") {
+		t.Errorf("%s", &log)
+	}
+	if err := os.WriteFile(path, []byte("[[rule]]\nuid = 1\n\nmay = \"some\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parse([]string{"--check-config", "--access", path}, io.Discard); err == nil || !strings.Contains(err.Error(), path+":4: may: ") {
+		t.Errorf("%v", err)
+	}
+	if _, err := parse([]string{"--check-config", "--access", path + ".no"}, io.Discard); err == nil {
+		t.Error("a file that is not there is no mistake")
 	}
 }
 

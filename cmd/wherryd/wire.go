@@ -17,7 +17,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/api/docker"
 	"wherry.dev/wherry/internal/build"
 	"wherry.dev/wherry/internal/cgroup"
@@ -89,7 +88,7 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 	o.warn(log)
 	server := docker.New(services, docker.About{
 		ID: id, Root: o.root, State: o.state, Hosts: hosts, CgroupParent: o.cgroupParent, Insecure: o.insecure, Started: began,
-		Access: access.Without(o.group), AuditReads: o.set.Audit.Reads,
+		Access: o.access, AuditReads: o.set.Audit.Reads,
 	}, log)
 	log.Info("ready", "version", version.Version, "hosts", strings.Join(hosts, " "), "root", o.root, "took", time.Since(began).Round(time.Microsecond))
 	notifyReady()

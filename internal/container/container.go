@@ -16,6 +16,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
 
+	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/image"
@@ -151,6 +152,7 @@ func (s *Service) publish(r *Record, action events.Action, more ...string) {
 	for i := 0; i+1 < len(more); i += 2 {
 		attributes[more[i]] = more[i+1]
 	}
+	attributes[access.OwnerAttribute] = r.Owner
 	s.o.Events.Publish(events.ContainerEventType, action, r.ID, attributes)
 }
 
@@ -196,4 +198,5 @@ type View struct {
 	Cgroup     *cgroup.Group // nil when not running
 	Networks   map[string]*network.EndpointSettings
 	Created    time.Time
+	Owner      string // who made it, as access.Caller.ID names them
 }

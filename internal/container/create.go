@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/image"
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/spec"
@@ -43,7 +44,8 @@ type creating struct {
 // Create makes a container that is ready to start. errdefs.ErrNotFound "No such image: …" (the client pulls then), ErrConflict for a taken
 // name, ErrInvalidArgument.
 func (s *Service) Create(ctx context.Context, q CreateRequest) (container.CreateResponse, error) {
-	n := &creating{s: s, q: q, r: &Record{ID: newID(), Created: time.Now().UTC(), Status: Created}}
+	scope := access.ScopeOf(ctx)
+	n := &creating{s: s, q: q, r: &Record{ID: newID(), Created: time.Now().UTC(), Status: Created, Owner: scope.Owner, Limited: scope.Limited}}
 	for _, step := range []func(*creating, context.Context) error{
 		(*creating).resolve, (*creating).configure, (*creating).name, (*creating).makeDir, (*creating).takeRange, (*creating).acquire,
 		(*creating).layer, (*creating).mounts, (*creating).store,

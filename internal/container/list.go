@@ -10,6 +10,8 @@ import (
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
+
+	"wherry.dev/wherry/internal/access"
 )
 
 // ListOptions of List; the zero value lists what runs. Filters have Docker's names.
@@ -30,8 +32,12 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]container.Summary,
 	}
 	out := []container.Summary{}
 	images := map[string]string{}
+	scope := access.ScopeOf(ctx)
 	for _, c := range s.index.all() {
 		r := c.record()
+		if !scope.Sees(r.Owner) {
+			continue
+		}
 		running := r.Status.Alive() || r.Status == Restarting
 		if !running && !o.All && !f.all && o.Limit <= 0 || !f.matches(candidate{c: c, r: r, health: c.healthState()}) {
 			continue

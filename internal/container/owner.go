@@ -1,7 +1,7 @@
 package container
 
 // Named is a container as others speak of it.
-type Named struct{ ID, Name string }
+type Named struct{ ID, Name, Owner string }
 
 // NameOf finds a container by its name, its id, or the beginning of its id.
 func NameOf(s *Service, ref string) (Named, error) {
@@ -9,5 +9,5 @@ func NameOf(s *Service, ref string) (Named, error) {
 	if err != nil {
 		return Named{}, err
 	}
-	return Named{ID: c.id, Name: c.record().Name}, nil
+	return Named{ID: c.id, Name: c.record().Name, Owner: c.record().Owner}, nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 
+	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/spec"
 )
 
@@ -29,6 +30,9 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 			return report, context.Cause(ctx)
 		}
 		r := c.record()
+		if !access.ScopeOf(ctx).Sees(r.Owner) {
+			continue
+		}
 		if r.Status != Created && r.Status != Exited && r.Status != Dead || !matches(r) || r.Status == Created && c.expected() {
 			continue
 		}

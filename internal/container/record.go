@@ -14,6 +14,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/image"
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/spec"
@@ -51,7 +52,13 @@ type Record struct {
 	BootID       string `json:",omitempty"` // of the host's life in which it was last started
 
 	Replaces *Replacement `json:",omitempty"` // it is taking another container's place
+
+	Owner   string `json:",omitempty"` // who made it, as access.Caller.ID names them
+	Limited bool   `json:",omitempty"` // and may use only what is theirs
 }
+
+// scope is how far the container itself reaches, whoever starts it.
+func (r *Record) scope() access.Scope { return access.Scope{Owner: r.Owner, Limited: r.Limited} }
 
 // Path and Args are the command as inspect shows it.
 func (r *Record) command() []string {

@@ -1,17 +1,20 @@
 // Package event keeps and hands out what happened in the engine.
 //
 // The bus holds the last events in a ring, for those who ask for the past, and one bounded queue for each subscriber: publishing never
-// waits for anyone. A subscriber whose queue is full is cut off with an error, never silently short of an event. Nothing is on disk.
+// waits for anyone. A subscriber whose queue is full misses events until it has read what is in it, and is told then how many: as an event of
+// its own, type daemon and action lost, which clients print as any other. One that asks for a past that the ring has no more is told so
+// too. Events belong to the owner of what they are about; who may see only their own hears of no others. Nothing is on disk.
 package event
 
 import (
 	"context"
-	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
+
+	"wherry.dev/wherry/internal/access"
 )
 
 const (
@@ -22,14 +25,36 @@ const (
 // Bus hands events to subscribers and keeps the last ones for `events --since`. Safe for many goroutines.
 type Bus struct {
 	mu          sync.Mutex
-	ring        []events.Message // oldest at next once it is full
+	ring        []owned // oldest at next once it is full
+	dropped     int64   // time of the newest event that the ring has no more
 	next        int
 	last        time.Time
 	subscribers map[*subscriber]struct{}
 }
 
-// subscriber waits for events. Its channel is closed when the subscriber fell behind.
-type subscriber struct{ queue chan events.Message }
+// owned is an event with the owner of what it is about.
+type owned struct {
+	events.Message
+	owner string
+}
+
+// subscriber waits for events.
+type subscriber struct {
+	queue chan events.Message
+	scope access.Scope
+
+	lost        uint64 // guarded by Bus.mu: events since the queue was full; there are no more in it from then on
+	first, last int64  // times of the lost ones
+}
+
+// ActionLost is the action of an event that says how many events a reader has missed: attributes lost, from, until.
+const ActionLost events.Action = "lost"
+
+// lostEvent tells of events that are missing before it.
+func lostEvent(attributes map[string]string) events.Message {
+	now := time.Now()
+	return events.Message{Type: events.DaemonEventType, Action: ActionLost, Actor: events.Actor{Attributes: attributes}, Scope: "local", Time: now.Unix(), TimeNano: now.UnixNano()}
+}
 
 // New returns a bus without events.
 func New() *Bus { return &Bus{subscribers: map[*subscriber]struct{}{}} }
@@ -47,37 +72,68 @@ func (b *Bus) Publish(t events.Type, a events.Action, id string, attributes map[
 	for k, v := range attributes {
 		copied[k] = v
 	}
+	owner := copied[access.OwnerAttribute]
+	delete(copied, access.OwnerAttribute)
 	m := events.Message{Type: t, Action: a, Actor: events.Actor{ID: id, Attributes: copied}, Scope: "local", Time: now.Unix(), TimeNano: now.UnixNano()}
 	if len(b.ring) < kept {
-		b.ring = append(b.ring, m)
+		b.ring = append(b.ring, owned{m, owner})
 	} else {
-		b.ring[b.next] = m
+		b.dropped = b.ring[b.next].TimeNano
+		b.ring[b.next] = owned{m, owner}
 		b.next = (b.next + 1) % kept
 	}
 	for s := range b.subscribers {
-		select {
-		case s.queue <- m:
-		default:
-			close(s.queue)
-			delete(b.subscribers, s)
+		if s.scope.Sees(owner) {
+			s.add(m)
 		}
 	}
 }
 
+// add never waits. Once the queue was full nothing more goes in, until the reader has come to its end and was told.
+func (s *subscriber) add(m events.Message) {
+	if s.lost == 0 {
+		select {
+		case s.queue <- m:
+			return
+		default:
+			s.first = m.TimeNano
+		}
+	}
+	s.lost++
+	s.last = m.TimeNano
+}
+
+// missed takes over what a subscriber has to be told of, once its queue is empty.
+func (b *Bus) missed(s *subscriber) (m events.Message, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s.lost == 0 || len(s.queue) > 0 {
+		return m, false
+	}
+	m = lostEvent(map[string]string{"lost": strconv.FormatUint(s.lost, 10), "from": stamp(s.first), "until": stamp(s.last)})
+	s.lost = 0
+	return m, true
+}
+
+func stamp(nanos int64) string { return time.Unix(0, nanos).UTC().Format(time.RFC3339Nano) }
+
 // subscribe returns the past since a time and, from the same moment on, what is new.
-func (b *Bus) subscribe(since time.Time) ([]events.Message, *subscriber) {
+func (b *Bus) subscribe(scope access.Scope, since time.Time) ([]events.Message, *subscriber) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var past []events.Message
 	if !since.IsZero() {
+		if b.dropped >= since.UnixNano() {
+			past = append(past, lostEvent(map[string]string{"lost": "unknown", "from": stamp(since.UnixNano()), "until": stamp(b.dropped)}))
+		}
 		for i := range b.ring {
 			m := b.ring[(b.next+i)%len(b.ring)]
-			if m.TimeNano >= since.UnixNano() {
-				past = append(past, m)
+			if m.TimeNano >= since.UnixNano() && scope.Sees(m.owner) {
+				past = append(past, m.Message)
 			}
 		}
 	}
-	s := &subscriber{queue: make(chan events.Message, queue)}
+	s := &subscriber{queue: make(chan events.Message, queue), scope: scope}
 	b.subscribers[s] = struct{}{}
 	return past, s
 }
@@ -90,12 +146,12 @@ func (b *Bus) leave(s *subscriber) {
 
 // Subscribe calls fn for past events since (zero: none) and then for new ones, in order, until ctx ends, until is reached, or fn fails.
 // With an until that has passed only the past is told. The end of ctx and reaching until are no errors. A subscriber that falls too far
-// behind is told so by an error (errdefs.ErrResourceExhausted).
+// behind gets an event of ActionLost in the place of those that it missed; so does one whose since is before what is kept.
 func (b *Bus) Subscribe(ctx context.Context, since, until time.Time, fn func(events.Message) error) error {
-	past, s := b.subscribe(since)
+	past, s := b.subscribe(access.ScopeOf(ctx), since)
 	defer b.leave(s)
 	for _, m := range past {
-		if !until.IsZero() && m.TimeNano > until.UnixNano() {
+		if !until.IsZero() && m.TimeNano > until.UnixNano() && m.Action != ActionLost {
 			return nil
 		}
 		if err := fn(m); err != nil {
@@ -113,15 +169,17 @@ func (b *Bus) Subscribe(ctx context.Context, since, until time.Time, fn func(eve
 		end = timer.C
 	}
 	for {
+		if m, ok := b.missed(s); ok {
+			if err := fn(m); err != nil {
+				return err
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-end:
 			return nil
-		case m, ok := <-s.queue:
-			if !ok {
-				return fmt.Errorf("events: more than %d came while the last one was being handled, some are lost to this reader: %w", queue, errdefs.ErrResourceExhausted)
-			}
+		case m := <-s.queue:
 			if err := fn(m); err != nil {
 				return err
 			}

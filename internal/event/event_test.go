@@ -8,8 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
+
+	"wherry.dev/wherry/internal/access"
 )
 
 func publish(b *Bus, id string) {
@@ -79,6 +80,9 @@ func TestRingKeepsTheLast(t *testing.T) {
 	}
 	next := 100
 	err := b.Subscribe(t.Context(), time.Unix(1, 0), time.Now(), func(m events.Message) error {
+		if m.Action == ActionLost { // of those that went before
+			return nil
+		}
 		if m.Actor.ID != strconv.Itoa(next) {
 			t.Fatalf("%s, want %d", m.Actor.ID, next)
 		}
@@ -90,21 +94,83 @@ func TestRingKeepsTheLast(t *testing.T) {
 	}
 }
 
+// TestSlowSubscriberIsToldAndStopsNobody: in the place of what it missed it reads how much that was, and then what comes next.
 func TestSlowSubscriberIsToldAndStopsNobody(t *testing.T) {
 	b := New()
 	publish(b, "first")
-	n := 0
-	err := b.Subscribe(t.Context(), time.Unix(1, 0), time.Time{}, func(events.Message) error {
-		if n == 0 {
-			for range queue + 1 {
+	var got []events.Message
+	err := b.Subscribe(t.Context(), time.Unix(1, 0), time.Time{}, func(m events.Message) error {
+		switch got = append(got, m); {
+		case len(got) == 1:
+			for range queue + 25 {
 				publish(b, "x")
 			}
+		case m.Action == ActionLost:
+			publish(b, "after")
+		case m.Actor.ID == "after":
+			return errEnough
 		}
-		n++
 		return nil
 	})
-	if !errdefs.IsResourceExhausted(err) || n != queue+1 {
-		t.Fatal(n, err)
+	if err != errEnough || len(got) != 1+queue+1+1 {
+		t.Fatal(len(got), err)
+	}
+	lost := got[1+queue]
+	if lost.Type != events.DaemonEventType || lost.Actor.Attributes["lost"] != "25" || lost.TimeNano == 0 {
+		t.Errorf("%+v", lost)
+	}
+	from, err := time.Parse(time.RFC3339Nano, lost.Actor.Attributes["from"])
+	if err != nil || from.UnixNano() <= got[queue].TimeNano {
+		t.Errorf("lost from %v on: %v", from, err)
+	}
+}
+
+// TestAPastThatIsGone: who asks for more than the ring has is told.
+func TestAPastThatIsGone(t *testing.T) {
+	b := New()
+	publish(b, "old")
+	first := time.Now()
+	for range kept {
+		publish(b, "x")
+	}
+	for since, want := range map[time.Time]events.Action{time.Unix(1, 0): ActionLost, first: events.ActionStart} {
+		var got []events.Message
+		if err := b.Subscribe(t.Context(), since, time.Now(), func(m events.Message) error { got = append(got, m); return nil }); err != nil || len(got) < kept || got[0].Action != want {
+			t.Errorf("since %v: %d events, %v", since, len(got), err)
+		}
+	}
+}
+
+// TestOwnersHearOfTheirOwn and never see who owns what.
+func TestOwnersHearOfTheirOwn(t *testing.T) {
+	b := New()
+	for _, owner := range []string{"uid:1", "uid:2", ""} {
+		b.Publish(events.ContainerEventType, events.ActionStart, owner, map[string]string{access.OwnerAttribute: owner, "a": "b"})
+	}
+	for scope, want := range map[access.Scope]int{{}: 3, {Owner: "uid:1"}: 3, {Owner: "uid:1", Limited: true}: 1, {Owner: "uid:3", Limited: true}: 0, {Limited: true}: 0} {
+		n := 0
+		err := b.Subscribe(access.With(t.Context(), scope), time.Unix(1, 0), time.Now(), func(m events.Message) error {
+			if n++; len(m.Actor.Attributes) != 1 {
+				t.Errorf("%+v", m)
+			}
+			return nil
+		})
+		if err != nil || n != want {
+			t.Errorf("%+v: %d, want %d: %v", scope, n, want, err)
+		}
+	}
+	ctx := access.With(t.Context(), access.Scope{Owner: "uid:1", Limited: true})
+	got := ""
+	err := b.Subscribe(ctx, time.Unix(1, 0), time.Time{}, func(m events.Message) error {
+		if got += m.Actor.ID + " "; len(got) > 8 {
+			return errEnough
+		}
+		b.Publish(events.ContainerEventType, events.ActionStart, "other", map[string]string{access.OwnerAttribute: "uid:2"})
+		b.Publish(events.ContainerEventType, events.ActionStart, "mine", map[string]string{access.OwnerAttribute: "uid:1"})
+		return nil
+	})
+	if err != errEnough || got != "uid:1 mine " {
+		t.Errorf("%q %v", got, err)
 	}
 }
 
@@ -117,6 +183,9 @@ func TestManyAtOnce(t *testing.T) {
 			n, last := 0, int64(0)
 			past := true
 			publishMark := func(m events.Message) error {
+				if m.Action == ActionLost {
+					t.Errorf("%+v", m)
+				}
 				if past {
 					past = false
 					ready.Done()

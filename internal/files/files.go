@@ -23,6 +23,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/archive"
 	containers "wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/event"
@@ -105,6 +106,7 @@ func (s *Service) publish(v *containers.View, action events.Action, more map[str
 	}
 	attributes["name"] = v.Name
 	maps.Copy(attributes, more)
+	attributes[access.OwnerAttribute] = v.Owner
 	s.events.Publish(events.ContainerEventType, action, v.ID, attributes)
 }
 

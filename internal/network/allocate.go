@@ -79,7 +79,7 @@ type asked struct {
 func (s *state) orderedNetworks(r *AllocateRequest) []asked {
 	var out []asked
 	for name, settings := range r.Networks {
-		n, err := s.find(name)
+		n, err := seen(s, r.Scope, name)
 		if settings == nil {
 			settings = &network.EndpointSettings{}
 		}

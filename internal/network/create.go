@@ -18,6 +18,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/vishvananda/netlink"
 
+	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/network/link"
 )
 
@@ -43,6 +44,7 @@ func (s *Service) Create(ctx context.Context, r network.CreateRequest) (network.
 	if err != nil {
 		return network.CreateResponse{}, err
 	}
+	d.Owner = access.ScopeOf(ctx).Owner
 	n, err := s.enlist(d, r.IPAM)
 	if err != nil {
 		return network.CreateResponse{}, err
@@ -345,7 +347,7 @@ func (s *Service) publish(action events.Action, n *lan, containerID string) {
 	if s.o.Events == nil {
 		return
 	}
-	attributes := map[string]string{"name": n.Name, "type": n.Driver}
+	attributes := map[string]string{"name": n.Name, "type": n.Driver, access.OwnerAttribute: n.Owner}
 	if containerID != "" {
 		attributes["container"] = containerID
 	}

@@ -29,6 +29,7 @@ type definition struct {
 	network.Network
 	Bridge  string `json:",omitempty"` // the link's name: the bridge, or the parent of macvlan and ipvlan
 	Adopted bool   `json:",omitempty"` // the link was there before the network and stays when it goes
+	Owner   string `json:",omitempty"` // who made it, as access.Caller.ID names them
 }
 
 func (d *definition) predefined() bool {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
+
+	"wherry.dev/wherry/internal/access"
 )
 
 // find is the network of that name, of that id, or of the one id that begins so. The caller holds the lock.
@@ -45,7 +47,7 @@ func (s *state) find(nameOrID string) (*lan, error) {
 func (s *state) Inspect(ctx context.Context, nameOrID string) (network.Inspect, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, err := s.find(nameOrID)
+	n, err := seen(s, access.ScopeOf(ctx), nameOrID)
 	if err != nil {
 		return network.Inspect{}, err
 	}
@@ -101,7 +103,7 @@ func (s *state) List(ctx context.Context, filters map[string]map[string]bool) ([
 	defer s.mu.Unlock()
 	out := []network.Inspect{}
 	for _, n := range s.networks {
-		if n.matches(filters) {
+		if n.seenBy(access.ScopeOf(ctx)) && n.matches(filters) {
 			out = append(out, n.inspect())
 		}
 	}

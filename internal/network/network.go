@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
 
+	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/network/dns"
 )
@@ -76,6 +77,7 @@ type AllocateRequest struct {
 	ExtraHosts                  []string // "name:address", host-gateway understood
 	Domainname                  string
 	Sysctls                     map[string]string // the container's own: the runtime sets them, here they only win over the usual ones
+	Scope                       access.Scope      // how far the container reaches: networks of others may be out of it
 }
 
 // Allocation is what a container gets. Networks and Ports have Docker's inspect shapes, completely filled in.

@@ -10,6 +10,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
 
+	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/network/link"
 )
 
@@ -98,7 +99,7 @@ func (k *kernel) unstack(ns *os.File, name string) error {
 // Disconnect takes a container off a network; netns is nil where it does not run.
 func (s *Service) Disconnect(ctx context.Context, nameOrID, containerID string, netns *os.File) error {
 	s.mu.Lock()
-	n, err := s.find(nameOrID)
+	n, err := seen(&s.state, access.ScopeOf(ctx), nameOrID)
 	if err != nil {
 		s.mu.Unlock()
 		return err
@@ -168,7 +169,7 @@ func (s *Service) Connect(ctx context.Context, nameOrID string, r AllocateReques
 		settings = &network.EndpointSettings{}
 	}
 	s.mu.Lock()
-	n, err := s.find(nameOrID)
+	n, err := seen(&s.state, access.ScopeOf(ctx), nameOrID)
 	if err != nil {
 		s.mu.Unlock()
 		return nil, err

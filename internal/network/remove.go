@@ -14,6 +14,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
+
+	"wherry.dev/wherry/internal/access"
 )
 
 // demolish takes away a network that is marked as being removed.
@@ -34,7 +36,7 @@ func (s *Service) demolish(ctx context.Context, n *lan) error {
 // Remove deletes a network that nobody is on.
 func (s *Service) Remove(ctx context.Context, nameOrID string) error {
 	s.mu.Lock()
-	n, err := s.find(nameOrID)
+	n, err := seen(&s.state, access.ScopeOf(ctx), nameOrID)
 	if err == nil {
 		err = removable(&s.state, n)
 	}
@@ -81,7 +83,7 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 	s.mu.Lock()
 	var idle []*lan
 	for _, n := range s.networks {
-		unwanted := false
+		unwanted := !access.ScopeOf(ctx).Sees(n.Owner)
 		for v := range filters["label!"] {
 			unwanted = unwanted || hasLabel(n.Labels, v)
 		}

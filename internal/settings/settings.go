@@ -41,7 +41,8 @@ type Engine struct {
 	Root         string     `toml:"root" comment:"directory of everything that lasts"`
 	State        string     `toml:"state" comment:"directory of what ends with the boot"`
 	Hosts        []string   `toml:"hosts" comment:"addresses to listen on, unix:///path, or tcp://address:port with the settings of tls; none: unix://STATE/wherry.sock"`
-	Group        string     `toml:"group" comment:"group whose members may use the sockets, and so are as good as root; none: root only"`
+	Group        string     `toml:"group" comment:"group whose members may use the sockets, and so are as good as root unless the rules of access say otherwise; none: root only"`
+	Access       string     `toml:"access" comment:"file that says who may do what; none: /etc/wherry/access.toml, where there is one"`
 	Oar          string     `toml:"oar" comment:"path of the runtime; none: beside wherryd, then in PATH"`
 	Policy       string     `toml:"policy" comment:"file that says which images may be pulled and run; none: /etc/wherry/policy.toml, or else /etc/containers/policy.json, where there is one"`
 	Verify       string     `toml:"verify" comment:"path of wherry-verify, which judges signatures; none: beside wherryd, then in PATH"`

@@ -11,6 +11,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/volume"
+
+	"wherry.dev/wherry/internal/access"
 )
 
 // Acquire notes that a container refers to the volume (created on demand), mounts what its options say, and returns its data directory,
@@ -30,7 +32,7 @@ func (s *Service) Acquire(ctx context.Context, name, containerID string) (dir st
 		return "", false, fmt.Errorf("volume %s: %w", name, err)
 	}
 	if added {
-		s.events.Publish(events.VolumeEventType, events.ActionMount, name, map[string]string{"driver": driver, "container": containerID})
+		s.events.Publish(events.VolumeEventType, events.ActionMount, name, map[string]string{"driver": driver, "container": containerID, access.OwnerAttribute: e.Owner})
 	}
 	return dir, fresh, nil
 }
@@ -104,7 +106,7 @@ func (s *Service) Release(_ context.Context, name, containerID string) {
 		}
 		e.mount.Unlock()
 	}
-	s.events.Publish(events.VolumeEventType, events.ActionUnmount, name, map[string]string{"driver": driver, "container": containerID})
+	s.events.Publish(events.VolumeEventType, events.ActionUnmount, name, map[string]string{"driver": driver, "container": containerID, access.OwnerAttribute: e.Owner})
 }
 
 // Remove refuses with errdefs.ErrFailedPrecondition (409) while a container refers to the volume.
@@ -135,6 +137,10 @@ func (s *Service) takeOut(ctx context.Context, name string) (string, error) {
 		s.mu.Unlock()
 		return "", fmt.Errorf("get %s: no such volume: %w", name, errdefs.ErrNotFound)
 	}
+	if _, err := seen(access.ScopeOf(ctx), e, nil); err != nil {
+		s.mu.Unlock()
+		return "", err
+	}
 	if len(e.refs) > 0 {
 		ids := make([]string, 0, len(e.refs))
 		for id := range e.refs {
@@ -154,7 +160,7 @@ func (s *Service) takeOut(ctx context.Context, name string) (string, error) {
 		s.mu.Unlock()
 		return "", fmt.Errorf("remove volume %s: %w", name, err)
 	}
-	s.events.Publish(events.VolumeEventType, events.ActionDestroy, name, map[string]string{"driver": driver})
+	s.events.Publish(events.VolumeEventType, events.ActionDestroy, name, map[string]string{"driver": driver, access.OwnerAttribute: e.Owner})
 	return gone, nil
 }
 
@@ -182,7 +188,7 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 	}
 	report := &volume.PruneReport{VolumesDeleted: []string{}}
 	for _, e := range list {
-		if _, anonymous := e.Labels[labelAnonymous]; !anonymous && !named || e.damaged != nil {
+		if _, anonymous := e.Labels[labelAnonymous]; !anonymous && !named || e.damaged != nil || !access.ScopeOf(ctx).Sees(e.Owner) {
 			continue
 		}
 		s.mu.Lock()

@@ -24,6 +24,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/volume"
 
+	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/event"
 )
 
@@ -61,6 +62,7 @@ type definition struct {
 	Created time.Time
 	Labels  map[string]string
 	Options map[string]string
+	Owner   string `json:",omitempty"` // who made it, as access.Caller.ID names them
 }
 
 // Open reads the definitions of all volumes below root. Those that cannot be read are told to log (nil: nobody).
@@ -139,7 +141,8 @@ func (s *Service) create(ctx context.Context, r volume.CreateRequest) (*entry, e
 	if r.Driver != "" && r.Driver != driver {
 		return nil, fmt.Errorf(`create %s: error looking up volume plugin %s: plugin "%s" not found: there is the driver local: %w`, r.Name, r.Driver, r.Driver, errdefs.ErrNotFound)
 	}
-	d := definition{Name: r.Name, Created: time.Now(), Labels: maps.Clone(r.Labels), Options: maps.Clone(r.DriverOpts)}
+	scope := access.ScopeOf(ctx)
+	d := definition{Name: r.Name, Created: time.Now(), Labels: maps.Clone(r.Labels), Options: maps.Clone(r.DriverOpts), Owner: scope.Owner}
 	if d.Name == "" {
 		d.anonymous()
 	}
@@ -147,7 +150,7 @@ func (s *Service) create(ctx context.Context, r volume.CreateRequest) (*entry, e
 		return nil, err
 	}
 	if e, err := s.existing(d); !errdefs.IsNotFound(err) {
-		return e, err
+		return seen(scope, e, err)
 	}
 	if _, err := parseOptions(d.Options); err != nil {
 		return nil, fmt.Errorf("create %s: %w", d.Name, err)
@@ -155,7 +158,7 @@ func (s *Service) create(ctx context.Context, r volume.CreateRequest) (*entry, e
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	if e, err := s.existing(d); !errdefs.IsNotFound(err) {
-		return e, err
+		return seen(scope, e, err)
 	}
 	if err := s.makeDir(d); err != nil {
 		return nil, fmt.Errorf("create volume %s: %w", d.Name, err)
@@ -164,8 +167,16 @@ func (s *Service) create(ctx context.Context, r volume.CreateRequest) (*entry, e
 	s.mu.Lock()
 	s.all[d.Name] = e
 	s.mu.Unlock()
-	s.events.Publish(events.VolumeEventType, events.ActionCreate, d.Name, map[string]string{"driver": driver})
+	s.events.Publish(events.VolumeEventType, events.ActionCreate, d.Name, map[string]string{"driver": driver, access.OwnerAttribute: d.Owner})
 	return e, nil
+}
+
+// seen refuses a volume of others.
+func seen(scope access.Scope, e *entry, err error) (*entry, error) {
+	if err == nil && !scope.Sees(e.Owner) {
+		return nil, fmt.Errorf("volume %s belongs to somebody else, and you may use your own: %w", e.Name, errdefs.ErrPermissionDenied)
+	}
+	return e, err
 }
 
 func (d *definition) anonymous() {
@@ -196,26 +207,31 @@ func checkName(name string) error {
 }
 
 // Inspect shows one volume; a damaged one too.
-func (s *Service) Inspect(_ context.Context, name string) (*volume.Volume, error) {
+func (s *Service) Inspect(ctx context.Context, name string) (*volume.Volume, error) {
 	s.mu.Lock()
 	e := s.all[name]
 	s.mu.Unlock()
 	if e == nil {
 		return nil, fmt.Errorf("get %s: no such volume: %w", name, errdefs.ErrNotFound)
 	}
+	if _, err := seen(access.ScopeOf(ctx), e, nil); err != nil {
+		return nil, err
+	}
 	v := s.shown(e)
 	return &v, nil
 }
 
 // List takes Docker's filters (name, driver, label, dangling).
-func (s *Service) List(_ context.Context, filters map[string]map[string]bool) ([]volume.Volume, error) {
+func (s *Service) List(ctx context.Context, filters map[string]map[string]bool) ([]volume.Volume, error) {
 	list, err := s.matching(filters, listFilters)
 	if err != nil {
 		return nil, err
 	}
 	out := make([]volume.Volume, 0, len(list))
 	for _, e := range list {
-		out = append(out, s.shown(e))
+		if access.ScopeOf(ctx).Sees(e.Owner) {
+			out = append(out, s.shown(e))
+		}
 	}
 	return out, nil
 }

@@ -43,7 +43,7 @@ func (c *containerRoutes) add(add adder) {
 }
 
 func (c *containerRoutes) create(w http.ResponseWriter, r *http.Request) error {
-	req, err := readCreate(w, r)
+	req, err := readCreate(c.s, w, r)
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func (c *containerRoutes) create(w http.ResponseWriter, r *http.Request) error {
 }
 
 // readCreate reads what a container is to be, and holds it against what words there are.
-func readCreate(w http.ResponseWriter, r *http.Request) (out containers.CreateRequest, err error) {
+func readCreate(s *containers.Service, w http.ResponseWriter, r *http.Request) (out containers.CreateRequest, err error) {
 	var body createBody
 	if err := decodeBody(w, r, &body); err != nil {
 		return out, err
@@ -80,6 +80,9 @@ func readCreate(w http.ResponseWriter, r *http.Request) (out containers.CreateRe
 	}
 	olderCreate(v, &req)
 	noteCreate(r.Context(), &req)
+	if err := limitsOf(r.Context(), s).create(&req); err != nil {
+		return out, err
+	}
 	out.Config, out.HostConfig, out.NetworkingConfig = req.Config, req.HostConfig, req.NetworkingConfig
 	return out, nil
 }
@@ -226,6 +229,9 @@ func (c *containerRoutes) update(w http.ResponseWriter, r *http.Request) error {
 	}
 	noteUpdate(r.Context(), &u)
 	olderUpdate(clientVersion(r.Context()), &u)
+	if err := limitsOf(r.Context(), c.s).update(&u); err != nil {
+		return err
+	}
 	out, err := c.s.Update(r.Context(), r.PathValue("id"), u)
 	if err != nil {
 		return err

@@ -55,7 +55,9 @@ type engine struct {
 	http   *http.Client
 	record *contract.Recorder // what goes through socket is held against Docker's specification
 	server *docker.Server
-	closes []func() error
+
+	services docker.Services
+	closes   []func() error
 }
 
 var shared *engine
@@ -126,6 +128,7 @@ func (e *engine) open(t *testing.T, oar string) {
 	must(err)
 	e.record, err = contract.Record(spec, e.socket, e.direct)
 	must(err)
+	e.services = s
 	e.server = docker.New(s, docker.About{ID: "test", Root: root, State: state, Started: time.Now()}, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	go func() { _ = e.server.Serve(ctx, l) }()
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/events"
+
+	"wherry.dev/wherry/internal/event"
 )
 
 // events streams what happens, from since until until.
@@ -39,7 +41,7 @@ func (s *systemRoutes) events(w http.ResponseWriter, r *http.Request) error {
 	begin(w, contentType)
 	out := prefixed{flusher{w}, before}
 	err = s.Events.Subscribe(r.Context(), since, until, func(m events.Message) error {
-		if !eventMatches(filters, m) {
+		if !eventMatches(filters, m) && (m.Action != event.ActionLost || m.Actor.Attributes["lost"] == "unknown") { // that some are missing, everybody hears
 			return nil
 		}
 		return encode(out, shapeEvent(v, m))

@@ -49,6 +49,9 @@ func readExec(w http.ResponseWriter, r *http.Request) (container.ExecCreateReque
 	req := body.ExecCreateRequest
 	req.Cmd = body.Cmd
 	noteExec(r.Context(), &req)
+	if err := limitsOf(r.Context(), nil).exec(&req); err != nil {
+		return req, err
+	}
 	if len(req.Cmd) == 0 {
 		return req, invalid("No exec command specified")
 	}

@@ -21,6 +21,9 @@ func (g *guard) wrap(pattern string, h handle) handle {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			v.object = g.object(pattern, r)
 		}
+		if err := g.permit(v, pattern, r); err != nil {
+			return err
+		}
 		return h(w, r)
 	}
 }

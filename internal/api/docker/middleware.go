@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"wherry.dev/wherry/internal/access"
 	containers "wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/version"
 )
@@ -110,6 +111,7 @@ func (s *Server) middleware(next http.Handler) http.Handler {
 		}
 		v.version, v.path = version, rest
 		ctx := containers.AskedBy(r.Context(), clientOf(v.caller))
+		ctx = access.With(ctx, access.Scope{Owner: v.caller.ID(), Limited: v.may == access.Own})
 		r = r.WithContext(context.WithValue(ctx, visitKey{}, v))
 		if rest != r.URL.Path {
 			u := *r.URL

@@ -1,11 +1,13 @@
 package docker
 
 import (
+	"context"
 	"net/http"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
 
+	"wherry.dev/wherry/internal/access"
 	containers "wherry.dev/wherry/internal/container"
 	networks "wherry.dev/wherry/internal/network"
 )
@@ -35,6 +37,7 @@ func (n *networkRoutes) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	n.withoutOthers(r.Context(), list...)
 	return writeJSON(w, http.StatusOK, shapeNetworks(clientVersion(r.Context()), list))
 }
 
@@ -49,6 +52,7 @@ func (n *networkRoutes) inspect(w http.ResponseWriter, r *http.Request) error {
 	if out.Containers == nil {
 		out.Containers = map[string]network.EndpointResource{}
 	}
+	n.withoutOthers(r.Context(), out)
 	return writeJSON(w, http.StatusOK, out)
 }
 
@@ -61,6 +65,9 @@ func (n *networkRoutes) create(w http.ResponseWriter, r *http.Request) error {
 		return invalid("network %s: this engine has no swarm mode", req.Name)
 	}
 	note(r.Context(), "driver", req.Driver)
+	if err := limitsOf(r.Context(), n.containers).network(&req); err != nil {
+		return err
+	}
 	out, err := n.s.Create(r.Context(), req)
 	if err != nil {
 		return err
@@ -95,6 +102,9 @@ func (n *networkRoutes) connect(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	note(r.Context(), "container", req.Container)
+	if err := n.ownEnd(r.Context(), &req.Container, req.EndpointConfig); err != nil {
+		return err
+	}
 	if req.EndpointConfig == nil {
 		req.EndpointConfig = &network.EndpointSettings{}
 	}
@@ -111,9 +121,42 @@ func (n *networkRoutes) disconnect(w http.ResponseWriter, r *http.Request) error
 		return err
 	}
 	note(r.Context(), "container", req.Container)
+	if err := n.ownEnd(r.Context(), &req.Container, nil); err != nil {
+		return err
+	}
 	if err := n.containers.DisconnectNetwork(r.Context(), req.Container, r.PathValue("id"), req.Force); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusOK)
 	return nil
+}
+
+// ownEnd checks whom a caller with limits connects or disconnects.
+func (n *networkRoutes) ownEnd(ctx context.Context, ref *string, e *network.EndpointSettings) error {
+	l := limitsOf(ctx, n.containers)
+	if l == nil {
+		return nil
+	}
+	c, err := l.own(*ref)
+	if err != nil {
+		return err
+	}
+	*ref = c.ID
+	return l.endpoint("", e)
+}
+
+// withoutOthers takes the containers of others out of what is told about a network.
+func (n *networkRoutes) withoutOthers(ctx context.Context, list ...network.Inspect) {
+	v := visitOf(ctx)
+	if v == nil || v.may != access.Own {
+		return
+	}
+	l := &limits{v, n.containers}
+	for i := range list {
+		for id := range list[i].Containers {
+			if _, err := l.own(id); err != nil {
+				delete(list[i].Containers, id)
+			}
+		}
+	}
 }

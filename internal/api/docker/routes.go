@@ -6,6 +6,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"wherry.dev/wherry/internal/access"
 	images "wherry.dev/wherry/internal/image"
 )
 
@@ -36,11 +37,15 @@ func routes(s Services, about About, srv *Server) http.Handler {
 	// ServeMux redirects paths that are not clean; the API never did.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.Builder != nil && isBuildKit(r) {
+			if v := visitOf(r.Context()); v != nil && v.may < access.All {
+				writeError(w, v.no("builds use the cache and the images of all"))
+				return
+			}
 			s.Builder.ServeHTTP(w, r)
 			return
 		}
 		_, pattern := mux.Handler(r)
-		if pattern == "" || strings.Contains(r.URL.Path, "//") {
+		if pattern == "" || unclean(r.URL.Path) {
 			notFound(w, r, mux)
 			return
 		}
@@ -48,12 +53,17 @@ func routes(s Services, about About, srv *Server) http.Handler {
 	})
 }
 
+// unclean says that a path is no clean one: it is another's only by what somebody makes of it.
+func unclean(path string) bool {
+	return strings.Contains(path, "//") || strings.Contains(path+"/", "/./") || strings.Contains(path+"/", "/../")
+}
+
 // notFound tells a path that nobody serves from one that is served under another method.
 func notFound(w http.ResponseWriter, r *http.Request, mux *http.ServeMux) {
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
 		other := r.Clone(r.Context())
 		other.Method = method
-		if _, pattern := mux.Handler(other); pattern != "" && method != r.Method && !strings.Contains(r.URL.Path, "//") {
+		if _, pattern := mux.Handler(other); pattern != "" && method != r.Method && !unclean(r.URL.Path) {
 			w.Header().Set("Allow", method)
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusMethodNotAllowed)

@@ -97,7 +97,7 @@ func (c *running) fail(err error) {
 }
 
 func (n *runRoutes) run(w http.ResponseWriter, r *http.Request) error {
-	req, err := readCreate(w, r)
+	req, err := readCreate(n.s, w, r)
 	if err != nil {
 		return err
 	}

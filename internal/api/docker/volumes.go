@@ -52,6 +52,9 @@ func (v *volumeRoutes) create(w http.ResponseWriter, r *http.Request) error {
 		return classed(errdefs.ErrUnavailable, "volume %s: this node is not a swarm manager, so it has no cluster volumes", req.Name)
 	}
 	note(r.Context(), "driver", req.Driver)
+	if err := limitsOf(r.Context(), nil).volume(req.Driver, req.DriverOpts); err != nil {
+		return err
+	}
 	note(r.Context(), "device", req.DriverOpts["device"])
 	out, err := v.s.Create(r.Context(), req)
 	if err != nil {
