@@ -26,9 +26,10 @@ type beforeFiftyTwo struct {
 	Author        string
 }
 
+// beforeFortyFive has the configuration of the container that an image was made of, which is the image's: docker-compose 1.x reads its volumes.
 type beforeFortyFive struct {
 	Container       string
-	ContainerConfig *struct{}
+	ContainerConfig map[string]any
 }
 
 func shapeImage(v apiVersion, i image.InspectResponse, manifests bool) (imageInspect, error) {
@@ -43,7 +44,7 @@ func shapeImage(v apiVersion, i image.InspectResponse, manifests bool) (imageIns
 		out.GraphDriver = graphOf("overlayfs", i.GraphDriver)
 	}
 	if v < 1045 {
-		out.beforeFortyFive = &beforeFortyFive{}
+		out.beforeFortyFive = &beforeFortyFive{ContainerConfig: out.Config}
 	}
 	if v < 1048 {
 		out.Descriptor = nil

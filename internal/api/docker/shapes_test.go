@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/image"
@@ -13,6 +14,7 @@ import (
 
 	containers "wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/disk"
+	"wherry.dev/wherry/internal/version"
 )
 
 // asMap is how a client that knows no types sees an answer.
@@ -139,5 +141,31 @@ func TestEventFilters(t *testing.T) {
 	}
 	if err := checkEventFilters(map[string]map[string]bool{"nmae": {}}); err == nil {
 		t.Error("an unknown filter passes")
+	}
+}
+
+// TestNewestForOldCompose: docker-compose 1.x is told of the newest version of its day, and finds the volumes of images where it looks.
+func TestNewestForOldCompose(t *testing.T) {
+	for agent, want := range map[string]string{
+		"docker-compose/1.29.2 docker-py/5.0.3 Linux/6.1": "1.41",
+		"compose/v2.40.0":         version.API,
+		"docker-sdk-python/7.1.0": version.API,
+		"":                        version.API,
+	} {
+		if got := newestFor(agent); got != want {
+			t.Errorf("%q is told of %s, not %s", agent, got, want)
+		}
+	}
+	in := image.InspectResponse{Config: &dockerspec.DockerOCIImageConfig{}}
+	in.Config.Volumes = map[string]struct{}{"/data": {}}
+	volumes := func(v apiVersion) any {
+		c, _ := imageMap(t, v, in, false)["ContainerConfig"].(map[string]any)
+		return c["Volumes"]
+	}
+	if got, _ := volumes(1041).(map[string]any); len(got) != 1 {
+		t.Errorf("volumes %v", got)
+	}
+	if got := volumes(1045); got != nil {
+		t.Errorf("1.45 has a container's configuration: %v", got)
 	}
 }

@@ -60,16 +60,26 @@ func kernelRelease() (release, machine string) {
 	return unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Machine[:])
 }
 
-func (s *systemRoutes) version(w http.ResponseWriter, _ *http.Request) error {
+// newestFor is the newest version of the API that a client is told of. docker-compose 1.x speaks whatever version it hears, also one that
+// came long after it and took away what it reads; so it hears the newest of its own day.
+func newestFor(userAgent string) string {
+	if strings.HasPrefix(userAgent, "docker-compose/1.") {
+		return "1.41"
+	}
+	return version.API
+}
+
+func (s *systemRoutes) version(w http.ResponseWriter, r *http.Request) error {
 	release, _ := kernelRelease()
+	newest := newestFor(r.UserAgent())
 	details := map[string]string{
-		"ApiVersion": version.API, "MinAPIVersion": version.MinAPI, "Arch": runtime.GOARCH, "Os": runtime.GOOS,
+		"ApiVersion": newest, "MinAPIVersion": version.MinAPI, "Arch": runtime.GOARCH, "Os": runtime.GOOS,
 		"GoVersion": runtime.Version(), "KernelVersion": release, "Experimental": "false",
 	}
 	return writeJSON(w, http.StatusOK, system.VersionResponse{
 		Platform:   system.PlatformInfo{Name: "Wherry"},
 		Components: []system.ComponentVersion{{Name: "Engine", Version: version.Version, Details: details}},
-		Version:    version.Version, APIVersion: version.API, MinAPIVersion: version.MinAPI,
+		Version:    version.Version, APIVersion: newest, MinAPIVersion: version.MinAPI,
 		Os: runtime.GOOS, Arch: runtime.GOARCH, GoVersion: runtime.Version(), KernelVersion: release,
 	})
 }
