@@ -28,6 +28,9 @@ type CreateRequest struct {
 	HostConfig       *container.HostConfig
 	NetworkingConfig *network.NetworkingConfig
 	Platform         *ocispec.Platform
+
+	replaces *Replacement
+	inherit  []spec.Mount // of the container that it replaces
 }
 
 // creating collects what the steps of one Create make.
@@ -45,7 +48,7 @@ type creating struct {
 // name, ErrInvalidArgument.
 func (s *Service) Create(ctx context.Context, q CreateRequest) (container.CreateResponse, error) {
 	scope := access.ScopeOf(ctx)
-	n := &creating{s: s, q: q, r: &Record{ID: newID(), Created: time.Now().UTC(), Status: Created, Owner: scope.Owner, Limited: scope.Limited}}
+	n := &creating{s: s, q: q, r: &Record{ID: newID(), Created: time.Now().UTC(), Status: Created, Owner: scope.Owner, Limited: scope.Limited, Replaces: q.replaces}}
 	for _, step := range []func(*creating, context.Context) error{
 		(*creating).resolve, (*creating).configure, (*creating).name, (*creating).makeDir, (*creating).takeRange, (*creating).acquire,
 		(*creating).layer, (*creating).mounts, (*creating).store,

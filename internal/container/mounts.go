@@ -91,6 +91,7 @@ func (n *creating) requestedMounts() ([]spec.Mount, error) {
 			at[m.Destination] = true
 		}
 	}
+	inherited(asked, n.q.inherit)
 	sort.SliceStable(asked, func(i, j int) bool { return asked[i].Destination < asked[j].Destination })
 	return asked, nil
 }

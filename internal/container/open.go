@@ -174,8 +174,12 @@ func (s *Service) recoverAll(ctx context.Context) {
 	}
 	s.lives.run(ctx, func(ctx context.Context) { sweep(ctx, s) })
 	close(s.opened)
+	news, party := s.index.parties(all)
 	for i := len(all) - 1; i >= 0; i-- { // oldest first
 		l := life{s, all[i]}
+		if party[l.c.id] {
+			continue
+		}
 		select {
 		case <-known[i]:
 			l.resume(ctx)
@@ -188,6 +192,20 @@ func (s *Service) recoverAll(ctx context.Context) {
 				}
 			})
 		}
+	}
+	for _, c := range news {
+		s.lives.run(ctx, func(ctx context.Context) {
+			for i, other := range all { // both, and who else may have their names
+				select {
+				case <-known[i]:
+				case <-time.After(patience):
+					s.log(fmt.Errorf("container %s: its shim does not answer yet", other.record().Name))
+				case <-ctx.Done():
+					return
+				}
+			}
+			takeUp(ctx, s, c)
+		})
 	}
 }
 

@@ -211,6 +211,7 @@ func (r *Record) allocateRequest() networks.AllocateRequest {
 	for _, a := range h.DNS {
 		q.DNS = append(q.DNS, a.String())
 	}
+	q.Understudy = r.Replaces != nil && r.Replaces.Live && !r.Replaces.Switched
 	if first := r.Networks[string(h.NetworkMode)]; first != nil && len(h.Links) > 0 {
 		linked := first.Copy()
 		linked.Links = append(linked.Links, h.Links...)

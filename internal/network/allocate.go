@@ -118,6 +118,7 @@ func (s *state) join(h *holding, n *lan, settings *network.EndpointSettings) (er
 	}
 	e := &endpoint{
 		ID: newID(), NetworkID: n.ID, Network: n.Name, Name: h.Request.Name, Hostname: h.Request.Hostname, Asked: settings.Copy(), Aliases: slices.Clone(settings.Aliases),
+		Hidden: h.Request.Understudy,
 	}
 	if n.plumbed() {
 		if e.Interface, err = h.interfaceOn(n, settings); err != nil {
@@ -138,7 +139,7 @@ func (s *state) join(h *holding, n *lan, settings *network.EndpointSettings) (er
 // address gives an endpoint its addresses: those it asks for, or free ones.
 func address(e *endpoint, n *lan) (err error) {
 	want := network.EndpointIPAMConfig{}
-	if e.Asked.IPAMConfig != nil {
+	if e.Asked.IPAMConfig != nil && !e.Hidden { // who has it now keeps it until it goes
 		want = *e.Asked.IPAMConfig
 	}
 	if n.Name == network.NetworkBridge && (want.IPv4Address.IsValid() || want.IPv6Address.IsValid()) {
@@ -163,7 +164,7 @@ func address(e *endpoint, n *lan) (err error) {
 	if n.Driver == driverIpvlan { // the parent's is everybody's
 		return nil
 	}
-	if e.MAC = e.Asked.MacAddress; len(e.MAC) == 0 {
+	if e.MAC = e.Asked.MacAddress; len(e.MAC) == 0 || e.Hidden {
 		e.MAC = macOf(e.V4, e.V6)
 	}
 	return nil

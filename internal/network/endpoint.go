@@ -24,7 +24,9 @@ type endpoint struct {
 	Annex     int    `json:",omitempty"` // the bridge that it is on: 0 is the network's own
 	Default4  bool   `json:",omitempty"` // the way out is through this one
 	Default6  bool   `json:",omitempty"`
+	Hidden    bool   `json:",omitempty"` // nobody finds it by a name
 	Aliases   []string
+	Spare     []netip.Addr `json:",omitempty"` // that it had before its static ones, and still answers at
 }
 
 // holding is all that a container holds of networks. What is exported is written to <State>/network while the container is attached.
@@ -34,6 +36,8 @@ type holding struct {
 	Endpoints []*endpoint
 	Ports     network.PortMap
 	Reserved  []*reservation
+	Turn      int64 `json:",omitempty"` // when it took another container's ports, for two that have the same
+	Gave      flows `json:",omitempty"` // ports that another one took; senders may still reach this one
 	Namespace namespace
 
 	attached bool

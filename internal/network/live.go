@@ -54,6 +54,12 @@ func (s *Service) readHoldings() error {
 	if err != nil {
 		return fmt.Errorf("read the live endpoints: %w", err)
 	}
+	settleTurns(s.holdings)
+	for _, h := range s.holdings {
+		for _, err := range h.rebind() {
+			s.log(err)
+		}
+	}
 	for _, err := range damaged {
 		s.log(fmt.Errorf("a live endpoint's record is damaged, its container is without a network until it is started again: %w", err))
 	}
@@ -70,7 +76,11 @@ func (s *Service) adopt(h *holding) {
 			s.log(fmt.Errorf("container %s is on the network %s, which is gone", h.Request.Name, e.Network))
 			continue
 		}
-		for _, err := range []error{n.v4.keep(e.V4), n.v6.keep(e.V6)} {
+		errs := []error{n.v4.keep(e.V4), n.v6.keep(e.V6)}
+		for _, a := range e.Spare {
+			errs = append(errs, n.poolOf(a).keep(a))
+		}
+		for _, err := range errs {
 			if err != nil {
 				s.log(fmt.Errorf("address of container %s: %w", h.Request.Name, err))
 			}
@@ -79,12 +89,17 @@ func (s *Service) adopt(h *holding) {
 		kept = append(kept, e)
 	}
 	h.Endpoints = kept
+	s.holdings[id] = h
+}
+
+// rebind reserves the ports of a holding of an earlier life.
+func (h *holding) rebind() (errs []error) {
 	for _, r := range h.Reserved {
 		if err := r.bind(); err != nil {
-			s.log(fmt.Errorf("a port of container %s was taken while no engine ran, it stays published: %w", h.Request.Name, err))
+			errs = append(errs, fmt.Errorf("a port of container %s was taken while no engine ran, it stays published: %w", h.Request.Name, err))
 		}
 	}
-	s.holdings[id] = h
+	return errs
 }
 
 // findNamespaces opens the namespaces of adopted holdings, by looking at all processes once.

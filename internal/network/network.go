@@ -78,6 +78,7 @@ type AllocateRequest struct {
 	Domainname                  string
 	Sysctls                     map[string]string // the container's own: the runtime sets them, here they only win over the usual ones
 	Scope                       access.Scope      // how far the container reaches: networks of others may be out of it
+	Understudy                  bool              // another container has the ports, names and static addresses until TakeOver: it is found by nobody
 }
 
 // Allocation is what a container gets. Networks and Ports have Docker's inspect shapes, completely filled in.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net/netip"
 	"os"
 
 	"github.com/containerd/errdefs"
@@ -45,7 +47,9 @@ func (s *Service) Release(ctx context.Context, containerID string) error {
 	if h.ns != nil {
 		jobs = append(jobs, job{then: func() { h.ns.Close() }})
 	}
-	if f := flowsOf(h.Reserved); len(f) > 0 {
+	f := flowsOf(h.Reserved)
+	maps.Copy(f, h.Gave)
+	if len(f) > 0 {
 		jobs = append(jobs, job{run: f.forget})
 	}
 	s.later.add(jobs...)
@@ -75,8 +79,9 @@ func (s *Service) unplug(ns *os.File, e *endpoint, n *lan) job {
 	j.then = func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		n.v4.give(e.V4)
-		n.v6.give(e.V6)
+		for _, a := range append([]netip.Addr{e.V4, e.V6}, e.Spare...) {
+			n.giveAddress(a)
+		}
 	}
 	return j
 }

@@ -26,7 +26,7 @@ func (n *lan) exit(containerID string, e *endpoint) {
 
 // learnNames lets others on the network find a container. On the default bridge nobody finds anybody, as with Docker.
 func (n *lan) learnNames(containerID string, e *endpoint) {
-	if !n.plumbed() || n.Name == network.NetworkBridge {
+	if !n.plumbed() || n.Name == network.NetworkBridge || e.Hidden {
 		return
 	}
 	for _, name := range e.dnsNames(containerID) {

@@ -23,6 +23,10 @@ func publishingOf(s *Service, h *holding) *publishing {
 // reservePorts chooses and reserves the host's ports of a container that is about to start.
 func reservePorts(s *Service, h *holding) error {
 	p, want := publishingOf(s, h), h.Request.published()
+	if h.Request.Understudy {
+		h.Ports = want.shown(nil)
+		return nil
+	}
 	wishes, err := p.wishes(want.wanted())
 	if err == nil {
 		err = p.reserve(wishes)

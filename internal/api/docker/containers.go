@@ -35,6 +35,7 @@ func (c *containerRoutes) add(add adder) {
 	add("POST /containers/{id}/wait", c.server.lasting(c.wait))
 	add("DELETE /containers/{id}", c.remove)
 	add("DELETE /containers/{id}/{alias}", c.unlink)
+	add("POST /wherry/containers/{id}/replace", c.server.lasting(c.replace))
 	add("POST /containers/prune", c.prune)
 	add("POST /containers/{id}/resize", c.resize)
 	add("GET /wherry/why/{id}", c.why)

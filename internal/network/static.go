@@ -1,0 +1,127 @@
+package network
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/containerd/errdefs"
+	"github.com/vishvananda/netlink"
+
+	"wherry.dev/wherry/internal/network/link"
+)
+
+// moving is an address that an interface gets beside those that it has.
+type moving struct {
+	name string // of the interface
+	mac  net.HardwareAddr
+	at   netip.Prefix
+}
+
+// TakeStatic gives a running container the addresses that it asks for and that another one had until now. Those that it has stay its own
+// until it ends, for connections that are there.
+func TakeStatic(s *Service, containerID string) error {
+	s.mu.Lock()
+	h := s.holdings[containerID]
+	wants := h != nil && h.attached && h.wantsOthers()
+	s.mu.Unlock()
+	if !wants {
+		return nil
+	}
+	s.later.drain() // addresses are given back when their interfaces are gone
+	s.mu.Lock()
+	before := firewallPorts(h.published())
+	moves, err := s.takeStatic(h)
+	after := firewallPorts(h.published())
+	s.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("static addresses of container %s: %w", h.Request.Name, err)
+	}
+	if h.ns == nil {
+		return fmt.Errorf("static addresses of container %s: its network namespace was not found: %w", h.Request.Name, errdefs.ErrFailedPrecondition)
+	}
+	err = link.Inside(h.ns, s.home, func() error {
+		for _, m := range moves {
+			if err := m.add(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("static addresses of container %s: %w", h.Request.Name, err)
+	}
+	if err := s.fire.ChangePorts(before, after); err != nil {
+		return err
+	}
+	return h.write(s.o.live())
+}
+
+// wantsOthers says that the container asks for addresses which it has not.
+func (h *holding) wantsOthers() bool {
+	for _, e := range h.Endpoints {
+		c := e.Asked.IPAMConfig
+		if c != nil && (c.IPv4Address.IsValid() && c.IPv4Address != e.V4 || c.IPv6Address.IsValid() && c.IPv6Address != e.V6) {
+			return true
+		}
+	}
+	return false
+}
+
+// takeStatic reserves the addresses and sends published ports to them. The caller holds the lock.
+func (s *state) takeStatic(h *holding) (moves []moving, err error) {
+	for _, e := range h.Endpoints {
+		n, c := s.networks[e.NetworkID], e.Asked.IPAMConfig
+		if n == nil || c == nil {
+			continue
+		}
+		for _, row := range []struct {
+			pool *pool
+			want netip.Addr
+			have *netip.Addr
+		}{{n.v4, c.IPv4Address, &e.V4}, {n.v6, c.IPv6Address, &e.V6}} {
+			if row.pool == nil || !row.want.IsValid() || row.want == *row.have {
+				continue
+			}
+			if _, err := row.pool.take(row.want); err != nil {
+				return nil, err
+			}
+			for _, r := range h.Reserved {
+				if r.To.Addr() == *row.have {
+					r.To = addrPort(row.want, r.To.Port())
+				}
+			}
+			e.Spare = append(e.Spare, *row.have)
+			*row.have = row.want
+			moves = append(moves, moving{e.Interface, net.HardwareAddr(e.MAC), row.pool.prefix(row.want)})
+		}
+	}
+	return moves, nil
+}
+
+// add runs on a thread in the container's namespace.
+func (m moving) add() error {
+	l, err := netlink.LinkByName(m.name)
+	if err != nil {
+		return fmt.Errorf("find the interface %s: %w", m.name, err)
+	}
+	address := &net.IPNet{IP: m.at.Addr().AsSlice(), Mask: net.CIDRMask(m.at.Bits(), m.at.Addr().BitLen())}
+	if err := netlink.AddrAdd(l, &netlink.Addr{IPNet: address}); err != nil {
+		return fmt.Errorf("add the address %s to %s: %w", m.at, m.name, err)
+	}
+	return link.Announce(l.Attrs().Index, m.at.Addr(), m.mac)
+}
+
+// poolOf is the pool of an address's family.
+func (n *lan) poolOf(a netip.Addr) *pool {
+	if a.Is4() {
+		return n.v4
+	}
+	return n.v6
+}
+
+func (n *lan) giveAddress(a netip.Addr) {
+	if a.IsValid() {
+		n.poolOf(a).give(a)
+	}
+}
