@@ -40,7 +40,7 @@ func (s *Service) allocate(r AllocateRequest) (*Allocation, error) {
 	}
 	if err != nil {
 		h.closePorts()
-		err = s.explainPorts(err, h.wayOut())
+		err = explainPorts(&s.state, err, h.wayOut())
 		s.drop(h)
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (s *state) join(h *holding, n *lan, settings *network.EndpointSettings) (er
 	}
 	e := &endpoint{
 		ID: newID(), NetworkID: n.ID, Network: n.Name, Name: h.Request.Name, Hostname: h.Request.Hostname, Asked: settings.Copy(), Aliases: slices.Clone(settings.Aliases),
-		Hidden: h.Request.Understudy,
+		ways: ways{Hidden: h.Request.Understudy},
 	}
 	if n.plumbed() {
 		if e.Interface, err = h.interfaceOn(n, settings); err != nil {

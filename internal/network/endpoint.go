@@ -22,11 +22,16 @@ type endpoint struct {
 	End       string `json:",omitempty"` // the host's end of the pair; "" on macvlan and ipvlan
 	Interface string `json:",omitempty"` // the container's end
 	Annex     int    `json:",omitempty"` // the bridge that it is on: 0 is the network's own
-	Default4  bool   `json:",omitempty"` // the way out is through this one
-	Default6  bool   `json:",omitempty"`
-	Hidden    bool   `json:",omitempty"` // nobody finds it by a name
 	Aliases   []string
-	Spare     []netip.Addr `json:",omitempty"` // that it had before its static ones, and still answers at
+	ways
+}
+
+// ways are how packets leave through an endpoint and come to it.
+type ways struct {
+	Default4 bool         `json:",omitempty"` // the way out is through this one
+	Default6 bool         `json:",omitempty"`
+	Hidden   bool         `json:",omitempty"` // nobody finds it by a name
+	Spare    []netip.Addr `json:",omitempty"` // addresses that it had before its static ones, and still answers at
 }
 
 // holding is all that a container holds of networks. What is exported is written to <State>/network while the container is attached.

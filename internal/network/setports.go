@@ -39,7 +39,7 @@ func reservePorts(s *Service, h *holding) error {
 }
 
 // explainPorts says which container has a port that could not be had. The caller holds the lock.
-func (s *state) explainPorts(err error, e *endpoint) error {
+func explainPorts(s *state, err error, e *endpoint) error {
 	if taken := new(portTaken); errors.As(err, &taken) {
 		taken.who = cmp.Or(s.publisher(taken.host, taken.proto), taken.who)
 	}
@@ -76,7 +76,7 @@ func SetPorts(s *Service, q PortsRequest) (network.PortMap, error) {
 	if err != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return nil, s.explainPorts(err, nil)
+		return nil, explainPorts(&s.state, err, nil)
 	}
 	s.mu.Lock()
 	old := h.Reserved

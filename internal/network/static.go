@@ -31,7 +31,7 @@ func TakeStatic(s *Service, containerID string) error {
 	s.later.drain() // addresses are given back when their interfaces are gone
 	s.mu.Lock()
 	before := firewallPorts(h.published())
-	moves, err := s.takeStatic(h)
+	moves, err := takeStatic(&s.state, h)
 	after := firewallPorts(h.published())
 	s.mu.Unlock()
 	if err != nil {
@@ -69,7 +69,7 @@ func (h *holding) wantsOthers() bool {
 }
 
 // takeStatic reserves the addresses and sends published ports to them. The caller holds the lock.
-func (s *state) takeStatic(h *holding) (moves []moving, err error) {
+func takeStatic(s *state, h *holding) (moves []moving, err error) {
 	for _, e := range h.Endpoints {
 		n, c := s.networks[e.NetworkID], e.Asked.IPAMConfig
 		if n == nil || c == nil {

@@ -37,7 +37,7 @@ func TakeOver(s *Service, from string, want PortsRequest) error {
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.explainPorts(err, nil)
+		return explainPorts(&s.state, err, nil)
 	}
 	s.mu.Lock()
 	gone := flowsOf(old.Reserved)
@@ -53,8 +53,8 @@ func TakeOver(s *Service, from string, want PortsRequest) error {
 		return err
 	}
 	s.mu.Lock()
-	s.hide(old, true)
-	s.hide(h, false)
+	hide(&s.state, old, true)
+	hide(&s.state, h, false)
 	if old.Gave == nil {
 		old.Gave = flows{}
 	}
@@ -84,7 +84,7 @@ func (p *publishing) take(reserved []*reservation) (moved []*reservation) {
 }
 
 // hide takes a container's names away from those on its networks, or gives them back. The caller holds the lock.
-func (s *state) hide(h *holding, hidden bool) {
+func hide(s *state, h *holding, hidden bool) {
 	for _, e := range h.Endpoints {
 		n := s.networks[e.NetworkID]
 		if n == nil || e.Hidden == hidden {
