@@ -174,7 +174,7 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 	})
 	g.Go(func() (err error) {
 		s.Networks, err = network.Open(ctx, network.Options{
-			Root: o.root, State: o.state, Events: s.Events, Log: func(err error) { log.Warn(err.Error()) }, Publish: o.set.Network.Publish,
+			Root: o.root, State: o.state, Events: s.Events, Log: func(err error) { log.Warn(err.Error()) }, Publish: o.set.Network.Publish, Pools: o.set.Network.Pools,
 		})
 		return err
 	})

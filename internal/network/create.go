@@ -55,6 +55,9 @@ func (s *Service) Create(ctx context.Context, r network.CreateRequest) (network.
 		s.mu.Unlock()
 		return network.CreateResponse{}, err
 	}
+	s.mu.Lock()
+	n.built = true
+	s.mu.Unlock()
 	s.publish(events.ActionCreate, n, "")
 	return network.CreateResponse{ID: d.ID}, nil
 }
@@ -308,6 +311,7 @@ func (s *state) completeAddresses(d *definition) error {
 			return fmt.Errorf("choose addresses for the network %s: %w", d.Name, err)
 		}
 		d.IPAM.Config = append(d.IPAM.Config, network.IPAMConfig{Subnet: subnet, Gateway: subnet.Addr().Next()})
+		d.Chosen = d.Chosen || !row.six
 	}
 	return nil
 }

@@ -24,10 +24,11 @@ const (
 	driverNull    = "null" // also of networks that are only a configuration for others
 )
 
-// definition is what is kept of a network on disk. It never changes.
+// definition is what is kept of a network on disk. It never changes, but for addresses that the engine chose.
 type definition struct {
 	network.Network
 	Bridge  string `json:",omitempty"` // the link's name: the bridge, or the parent of macvlan and ipvlan
+	Chosen  bool   `json:",omitempty"` // the engine chose the subnet of IPv4
 	Adopted bool   `json:",omitempty"` // the link was there before the network and stays when it goes
 	Owner   string `json:",omitempty"` // who made it, as access.Caller.ID names them
 }
@@ -160,7 +161,11 @@ func (s *Service) load() error {
 			return fmt.Errorf("there is another network %s", d.Name)
 		}
 		seen[d.Name] = true
-		s.networks[d.ID], err = newLan(d)
+		n, err := newLan(d)
+		if err == nil {
+			n.built = true
+			s.networks[d.ID] = n
+		}
 		return err
 	})
 	if err != nil {
@@ -205,6 +210,7 @@ func (s *Service) addPredefined(name, driver string) error {
 	if err := d.write(s.o.definitions()); err != nil {
 		return err
 	}
+	n.built = true
 	s.networks[d.ID] = n
 	return nil
 }
@@ -215,6 +221,7 @@ type lan struct {
 	v4, v6    *pool                // nil: the network has no such addresses
 	endpoints map[string]*endpoint // by container
 	removing  bool
+	built     bool                   // it is whole, on the disk too
 	index     int                    // the bridge's number
 	annexes   map[int]int            // the numbers of its annexes' bridges
 	named     map[string][]*endpoint // by name and alias, in lower case

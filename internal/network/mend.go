@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/network/firewall"
@@ -21,7 +20,7 @@ func (s *Service) mend(ctx context.Context) error {
 		if !n.plumbed() {
 			continue
 		}
-		if n.Name == network.NetworkBridge {
+		if n.Driver == driverBridge && n.yields() {
 			if err := s.yield(n); err != nil {
 				return err
 			}
@@ -63,8 +62,8 @@ func (s *Service) mend(ctx context.Context) error {
 	return nil
 }
 
-// yield gives the default network other addresses where the host uses its own for something else by now. Nobody chose them, and containers
-// that run keep theirs.
+// yield gives a network other addresses where the host uses its own for something else by now. Nobody chose them, and containers that run
+// keep theirs.
 func (s *Service) yield(n *lan) error {
 	if len(n.endpoints) > 0 || n.v4 == nil {
 		return nil
@@ -81,21 +80,8 @@ func (s *Service) yield(n *lan) error {
 	if !clash {
 		return nil
 	}
-	if own > 0 {
-		if err := link.Delete(s.host, 0, n.Bridge); err != nil {
-			return err
-		}
-	}
-	subnet, err := s.freeSubnet(false)
-	if err != nil {
-		return fmt.Errorf("choose other addresses for the network %s: %w", n.Name, err)
-	}
-	s.log(fmt.Errorf("the network %s has %s now: the host uses %s", n.Name, subnet, n.v4.subnet))
-	n.IPAM.Config = []network.IPAMConfig{{Subnet: subnet, Gateway: subnet.Addr().Next()}}
-	if n.v4, n.v6, err = poolsOf(n.IPAM.Config); err != nil {
-		return err
-	}
-	return n.write(s.o.definitions())
+	_, err = s.move(n)
+	return err
 }
 
 // raise makes a network's link, or mends it; the alias says whose it is.

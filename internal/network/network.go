@@ -31,7 +31,8 @@ type Options struct {
 	Events *event.Bus
 	Log    func(error) // what went wrong behind the calls; nil: nobody is told
 
-	Publish string // where ports without an address are published: PublishAll, which "" is too, or PublishLoopback
+	Pools   []string // ranges from which networks get subnets, each "base=10.200.0.0/16,size=24"; none: Docker's
+	Publish string   // where ports without an address are published: PublishAll, which "" is too, or PublishLoopback
 }
 
 // Service owns the networks, their bridges and the engine's nftables table.
@@ -39,6 +40,7 @@ type Service struct {
 	o         Options
 	bootID    string
 	guard     *guard
+	routes    *routes
 	resolvers *dns.Server
 	kernel
 	state
@@ -46,8 +48,9 @@ type Service struct {
 
 // state is what the service knows: in memory, changed under its lock, never while the kernel or a disk works.
 type state struct {
-	names names // of links and of the table
-	conf  hostConf
+	names     names // of links and of the table
+	poolTexts []string
+	conf      hostConf
 
 	mu       sync.Mutex // guards what follows
 	networks map[string]*lan

@@ -13,13 +13,16 @@ import (
 
 // Open reads the definitions, makes the default network "bridge" (and "host", "none"), mends links and rules from the live endpoints.
 func Open(ctx context.Context, o Options) (_ *Service, err error) {
-	s := &Service{o: o, state: state{names: namesOf(o.State), networks: map[string]*lan{}, holdings: map[string]*holding{}}}
+	s := &Service{o: o, state: state{names: namesOf(o.State), poolTexts: o.Pools, networks: map[string]*lan{}, holdings: map[string]*holding{}}}
 	s.resolvers = dns.New(view{s})
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.shut())
 		}
 	}()
+	if _, err := poolRanges(o.Pools, false); err != nil {
+		return nil, err
+	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, fmt.Errorf("read the boot id: %w", err)
@@ -50,6 +53,9 @@ func Open(ctx context.Context, o Options) (_ *Service, err error) {
 	if s.guard, err = newGuard(s.fire, s.log); err != nil {
 		return nil, err
 	}
+	if s.routes, err = watchRoutes(s); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -72,6 +78,9 @@ func (s *Service) Close() error {
 	}
 	s.mu.Unlock()
 	var errs []error
+	if s.routes != nil {
+		s.routes.close()
+	}
 	if s.guard != nil {
 		errs = append(errs, s.guard.close())
 	}

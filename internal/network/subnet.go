@@ -4,13 +4,15 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/netip"
+	"strconv"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/vishvananda/netlink"
 )
 
-// addressPools are the ranges from which networks get subnets when nobody names one, with the size of each subnet: Docker's.
-func addressPools() []poolRange {
+// defaultPools are the ranges from which networks get subnets when nobody names one, with the size of each subnet: Docker's.
+func defaultPools() []poolRange {
 	out := make([]poolRange, 0, 16)
 	for i := byte(17); i < 32; i++ {
 		out = append(out, poolRange{netip.PrefixFrom(netip.AddrFrom4([4]byte{172, i}), 16), 16})
@@ -21,6 +23,50 @@ func addressPools() []poolRange {
 type poolRange struct {
 	whole netip.Prefix
 	bits  int
+}
+
+// poolRanges are the ranges of a family: those of the setting network.pools, each "base=10.200.0.0/16,size=24" as for Docker's
+// --default-address-pool. Without any of IPv4 they are Docker's; without any of IPv6 there are none.
+func poolRanges(texts []string, six bool) ([]poolRange, error) {
+	var out []poolRange
+	for _, text := range texts {
+		r, err := parsePool(text)
+		if err != nil {
+			return nil, err
+		}
+		if r.whole.Addr().Is6() == six {
+			out = append(out, r)
+		}
+	}
+	if len(out) == 0 && !six {
+		return defaultPools(), nil
+	}
+	return out, nil
+}
+
+func parsePool(text string) (r poolRange, err error) {
+	bad := func() (poolRange, error) {
+		return poolRange{}, invalid("setting network.pools: %q is no range of addresses: it has to look like base=10.200.0.0/16,size=24, where a subnet of that size is a part of the base", text)
+	}
+	for part := range strings.SplitSeq(text, ",") {
+		key, value, _ := strings.Cut(strings.TrimSpace(part), "=")
+		switch key {
+		case "base":
+			r.whole, err = netip.ParsePrefix(value)
+		case "size":
+			r.bits, err = strconv.Atoi(value)
+		default:
+			return bad()
+		}
+		if err != nil {
+			return bad()
+		}
+	}
+	room := r.whole.Addr().BitLen() - r.bits
+	if !r.whole.IsValid() || r.whole != r.whole.Masked() || r.bits < r.whole.Bits() || room < 2 || r.whole.Addr().IsLoopback() || r.whole.Addr().IsMulticast() {
+		return bad()
+	}
+	return r, nil
 }
 
 // freeSubnet finds a subnet that neither a network of this engine, nor a route or address of the host, nor a resolver has.
@@ -45,13 +91,21 @@ func (s *state) freeSubnet(six bool) (netip.Prefix, error) {
 			taken = append(taken, c.Subnet)
 		}
 	}
-	if six {
+	ranges, err := poolRanges(s.poolTexts, six)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	if six && len(ranges) == 0 {
 		return freeUnique(taken)
 	}
-	for _, r := range addressPools() {
+	for _, r := range ranges {
 		for p := netip.PrefixFrom(r.whole.Addr(), r.bits); r.whole.Contains(p.Addr()); p = netip.PrefixFrom(lastOf(p).Next(), r.bits) {
-			if overlapping(p, taken) == nil {
+			t := overlapping(p, taken)
+			if t == nil {
 				return p, nil
+			}
+			if t.Bits() < p.Bits() { // past all of it: there may be more subnets in it than anybody can count
+				p = netip.PrefixFrom(lastOf(t.Masked()), r.bits).Masked()
 			}
 		}
 	}
@@ -94,15 +148,21 @@ func hostRoutes() ([]hostRoute, error) {
 			return nil, fmt.Errorf("list the host's routes: %w", err)
 		}
 		for _, r := range routes {
-			if r.Dst == nil {
-				continue
-			}
-			a, ok := netip.AddrFromSlice(r.Dst.IP)
-			bits, _ := r.Dst.Mask.Size()
-			if a = a.Unmap(); ok && bits > 0 && !a.IsLinkLocalUnicast() {
-				out = append(out, hostRoute{netip.PrefixFrom(a, bits), r.LinkIndex})
+			if to, ok := routeOf(r); ok {
+				out = append(out, hostRoute{to, r.LinkIndex})
 			}
 		}
 	}
 	return out, nil
+}
+
+// routeOf is where a route leads: not a default one, nor one to addresses of a link.
+func routeOf(r netlink.Route) (netip.Prefix, bool) {
+	if r.Dst == nil {
+		return netip.Prefix{}, false
+	}
+	a, ok := netip.AddrFromSlice(r.Dst.IP)
+	bits, _ := r.Dst.Mask.Size()
+	a = a.Unmap()
+	return netip.PrefixFrom(a, bits), ok && bits > 0 && !a.IsLinkLocalUnicast() && !a.IsMulticast() && !a.IsLoopback()
 }

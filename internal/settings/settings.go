@@ -90,7 +90,8 @@ type Registry struct {
 
 // Network is how containers are connected.
 type Network struct {
-	Publish string `toml:"publish" of:"all loopback" comment:"where a published port is reached that names no address (-p 8080:80): all of the host's addresses, or loopback, 127.0.0.1, only; an address in -p always wins"`
+	Pools   []string `toml:"pools" comment:"ranges from which networks get their addresses, each \"base=10.200.0.0/16,size=24\"; none: 172.17.0.0/12 in parts of 65,536 addresses, then 192.168.0.0/16 in parts of 4,096; of IPv6 a part of fd00::/8"`
+	Publish string   `toml:"publish" of:"all loopback" comment:"where a published port is reached that names no address (-p 8080:80): all of the host's addresses, or loopback, 127.0.0.1, only; an address in -p always wins"`
 }
 
 // Builds is how images are built.
@@ -108,7 +109,7 @@ func Default() Settings {
 		Store:    Store{Layers: "auto", KeepBlobs: true},
 		CleanUp:  CleanUp{Measure: "file-system", High: Percent(85), Low: Percent(70), MinAge: Day, Every: Hour / 4, OnFullDisk: true, Keep: []string{}},
 		Registry: Registry{Insecure: []string{}},
-		Network:  Network{Publish: "all"},
+		Network:  Network{Pools: []string{}, Publish: "all"},
 		Builds:   Builds{Dates: "fixed", CacheMax: Percent(10), CacheAge: 30 * Day},
 	}
 }

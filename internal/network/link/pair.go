@@ -1,6 +1,7 @@
 package link
 
 import (
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -176,6 +177,16 @@ func addAddress(index int, name string, p netip.Prefix) *Request {
 		r.attr(unix.IFA_BROADCAST, broadcast(p))
 	}
 	return r
+}
+
+// RemoveAddress takes an address from a link.
+func RemoveAddress(c *Conn, index int, name string, p netip.Prefix) error {
+	r := newRequest("take address "+p.String()+" from "+name, unix.RTM_DELADDR, 0)
+	r.b = append(r.b, family(p.Addr()), uint8(p.Bits()), 0, unix.RT_SCOPE_UNIVERSE)
+	r.b = binary.NativeEndian.AppendUint32(r.b, uint32(index))
+	r.attr(unix.IFA_LOCAL, p.Addr().AsSlice())
+	r.attr(unix.IFA_ADDRESS, p.Addr().AsSlice())
+	return c.Do(r.Forgive(unix.EADDRNOTAVAIL))
 }
 
 func route(kind uint16, index int, gateway netip.Addr) *Request {
