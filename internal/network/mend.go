@@ -80,7 +80,7 @@ func (s *Service) yield(n *lan) error {
 	if !clash {
 		return nil
 	}
-	_, err = s.move(n)
+	_, err = move(s, n)
 	return err
 }
 

@@ -1,8 +1,10 @@
 package network
 
 import (
+	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -77,6 +79,8 @@ func upstream(t *testing.T) {
 		a := new(dns.Msg).SetReply(q)
 		name := q.Question[0].Name
 		switch {
+		case strings.HasSuffix(name, "slow.example."):
+			return // nobody answers that
 		case name == "world.example." && q.Question[0].Qtype == dns.TypeA:
 			a.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 9}, A: net.IPv4(203, 0, 113, 7)}}
 		case name == "long.example.":
@@ -260,4 +264,53 @@ func TestDefaultBridgeKnowsNoNames(t *testing.T) {
 	if _, err := s.Allocate(t.Context(), AllocateRequest{ContainerID: newID(), Name: "x", Networks: map[string]*network.EndpointSettings{"bridge": {Links: []string{"nobody"}}}}); err == nil {
 		t.Error("a link to nobody")
 	}
+}
+
+// TestFloodOfQuestions: a container that asks without end for what nobody answers takes nothing from its neighbour, and itself finds the
+// containers beside it.
+func TestFloodOfQuestions(t *testing.T) {
+	upstream(t)
+	s := open(t)
+	mustCreate(t, s, network.CreateRequest{Name: "one"})
+	a, b := newBox(t), newBox(t)
+	a.attach(s, AllocateRequest{Name: "a", Networks: map[string]*network.EndpointSettings{"one": {}}})
+	address := b.attach(s, AllocateRequest{Name: "b", Networks: map[string]*network.EndpointSettings{"one": {}}}).Networks["one"].IPAddress.String()
+	defer a.release(s)
+	defer b.release(s)
+	home, err := link.Home()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer home.Close()
+	var conn net.Conn
+	err = link.Inside(a.netns, home, func() (err error) {
+		conn, err = net.Dial("udp", "127.0.0.11:53")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := runtime.NumGoroutine()
+	for i := range 20000 {
+		packed, err := new(dns.Msg).SetQuestion(fmt.Sprintf("x%d.slow.example.", i), dns.TypeA).Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Write(packed) // some find no room in the socket: that is the flooder's own loss
+		if i%5000 == 4999 {
+			if got := b.find("b") + " " + b.find("world.example"); got != address+" 203.0.113.7" {
+				t.Errorf("the neighbour's answers: %s", got)
+			}
+			eventually(t, func() error { // its own socket is full for a moment: a client asks again
+				if got := a.find("b"); got != address {
+					return fmt.Errorf("its own answer: %s", got)
+				}
+				return nil
+			})
+			if n := runtime.NumGoroutine() - before; n > 1000 {
+				t.Errorf("%d goroutines more", n)
+			}
+		}
+	}
+	conn.Close()
 }

@@ -94,7 +94,7 @@ func clashing(s *state, to netip.Prefix) (out []*lan) {
 }
 
 func (r *routes) settle(n *lan, to netip.Prefix, through string) error {
-	moved, err := r.s.move(n)
+	moved, err := move(r.s, n)
 	if err != nil || moved {
 		return err
 	}
@@ -107,7 +107,7 @@ func (r *routes) settle(n *lan, to netip.Prefix, through string) error {
 }
 
 // move gives a network other addresses, where nobody is on it and nobody chose those that it has. The bridge stays, and so do its rules.
-func (s *Service) move(n *lan) (moved bool, err error) {
+func move(s *Service, n *lan) (moved bool, err error) {
 	s.mu.Lock()
 	if len(n.endpoints) > 0 || !n.yields() || n.v4 == nil || n.removing {
 		s.mu.Unlock()

@@ -10,16 +10,21 @@ import (
 
 // answer answers a question: from the container's networks where they know the name, else as the servers upstream do.
 func (r *resolver) answer(ctx context.Context, q *dns.Msg, network string) *dns.Msg {
+	if a := r.local(q); a != nil {
+		return a
+	}
+	return r.forward(ctx, q, network)
+}
+
+// local answers what needs nobody else; nil for everything else.
+func (r *resolver) local(q *dns.Msg) *dns.Msg {
 	if len(q.Question) != 1 || q.Opcode != dns.OpcodeQuery {
 		return new(dns.Msg).SetRcode(q, dns.RcodeNotImplemented)
 	}
-	question := q.Question[0]
-	if question.Qclass == dns.ClassINET {
-		if a := r.own(q, question); a != nil {
-			return a
-		}
+	if q.Question[0].Qclass != dns.ClassINET {
+		return nil
 	}
-	return r.forward(ctx, q, network)
+	return r.own(q, q.Question[0])
 }
 
 // own answers what is a matter of the container's networks; nil for everything else.

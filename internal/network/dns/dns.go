@@ -30,7 +30,7 @@ type Names interface {
 }
 
 const (
-	questionsAtOnce   = 128 // of one container; more are dropped, and asked again by their client
+	questionsAtOnce   = 128 // of one container to servers upstream; more are dropped, and asked again by their client
 	connectionsAtOnce = 16
 	idle              = 10 * time.Second // of a connection
 	ttl               = 5                // seconds for which a container's address may be remembered
@@ -38,8 +38,10 @@ const (
 
 // Server holds the resolvers of all containers. Safe for many goroutines.
 type Server struct {
-	names Names
-	turn  atomic.Uint32
+	names    Names
+	turn     atomic.Uint32
+	patience time.Duration // how long all servers upstream may take together
+	silent   silent
 
 	mu        sync.Mutex // guards what follows
 	resolvers map[string]*resolver
@@ -49,7 +51,7 @@ type Server struct {
 
 // New makes a server without resolvers.
 func New(names Names) *Server {
-	return &Server{names: names, resolvers: map[string]*resolver{}}
+	return &Server{names: names, patience: patience, resolvers: map[string]*resolver{}}
 }
 
 // resolver serves one container.
@@ -161,6 +163,10 @@ func (r *resolver) serveUDP(ctx context.Context) {
 		if q.Unpack(buf[:n]) != nil || q.Response {
 			continue
 		}
+		if a := r.local(&q); a != nil { // whatever waits for servers upstream is not in its way
+			r.send(&q, a, from)
+			continue
+		}
 		select {
 		case r.questions <- struct{}{}:
 		default:
@@ -168,12 +174,16 @@ func (r *resolver) serveUDP(ctx context.Context) {
 		}
 		r.s.wg.Go(func() {
 			defer func() { <-r.questions }()
-			a := r.answer(ctx, &q, "udp")
-			a.Truncate(room(&q))
-			if b, err := a.Pack(); err == nil {
-				_, _ = r.udp.WriteToUDPAddrPort(b, from) // who has gone needs no answer
-			}
+			r.send(&q, r.forward(ctx, &q, "udp"), from)
 		})
+	}
+}
+
+// send answers in one packet. Who has gone needs no answer.
+func (r *resolver) send(q, a *dns.Msg, to netip.AddrPort) {
+	a.Truncate(room(q))
+	if b, err := a.Pack(); err == nil {
+		_, _ = r.udp.WriteToUDPAddrPort(b, to)
 	}
 }
 

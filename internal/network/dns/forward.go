@@ -3,25 +3,32 @@ package dns
 import (
 	"context"
 	"net/netip"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/miekg/dns"
 )
 
-// patience is how long one server may take. A client asks again after five seconds.
-const patience = 2 * time.Second
+const (
+	patience = 4500 * time.Millisecond // a client asks again after five seconds
+	avoided  = 30 * time.Second        // how long a server that did not answer is asked after the others
+	remember = 256                     // servers that did not answer
+)
 
-// forward asks the servers upstream, one after the other, until one has an answer.
+// forward asks the servers upstream, one after the other, until one has an answer. Together they have the time that a client waits.
 func (r *resolver) forward(ctx context.Context, q *dns.Msg, network string) *dns.Msg {
-	ctx, cancel := context.WithTimeout(ctx, 2*patience)
+	ctx, cancel := context.WithTimeout(ctx, r.s.patience)
 	defer cancel()
+	servers := r.s.silent.last(r.s.names.Upstream(r.container))
 	var last *dns.Msg
-	for _, server := range r.s.names.Upstream(r.container) {
-		a := ask(ctx, q, network, server)
+	for i, server := range servers {
+		left, _ := ctx.Deadline()
+		a := r.s.ask(ctx, q, network, server, time.Until(left)/time.Duration(len(servers)-i))
 		if a == nil {
 			continue
 		}
-		a.Id = q.Id
+		a.Id, a.Question = q.Id, q.Question
 		if a.Rcode != dns.RcodeServerFailure && a.Rcode != dns.RcodeRefused {
 			return a
 		}
@@ -36,7 +43,7 @@ func (r *resolver) forward(ctx context.Context, q *dns.Msg, network string) *dns
 }
 
 // ask asks one server under a number of its own, so that an answer cannot be guessed by who asked; nil where none comes.
-func ask(ctx context.Context, q *dns.Msg, network string, server netip.AddrPort) *dns.Msg {
+func (s *Server) ask(ctx context.Context, q *dns.Msg, network string, server netip.AddrPort, patience time.Duration) *dns.Msg {
 	copied := q.Copy()
 	copied.Id = dns.Id()
 	client := dns.Client{Net: network, Timeout: patience, UDPSize: dns.DefaultMsgSize}
@@ -44,8 +51,56 @@ func ask(ctx context.Context, q *dns.Msg, network string, server netip.AddrPort)
 		client.UDPSize = max(o.UDPSize(), dns.MinMsgSize)
 	}
 	a, _, err := client.ExchangeContext(ctx, copied, server.String())
-	if err != nil || !a.Response || len(a.Question) != 1 || a.Question[0] != q.Question[0] {
+	if err != nil && context.Cause(ctx) != context.Canceled {
+		s.silent.note(server)
+	}
+	if err != nil || !a.Response || len(a.Question) != 1 || !same(a.Question[0], q.Question[0]) {
 		return nil
 	}
+	s.silent.forget(server)
 	return a
+}
+
+// same says that a question came back; some servers change the case of names.
+func same(a, b dns.Question) bool {
+	return a.Qtype == b.Qtype && a.Qclass == b.Qclass && strings.EqualFold(a.Name, b.Name)
+}
+
+// silent are servers that did not answer. The zero value works.
+type silent struct {
+	mu    sync.Mutex // guards since
+	since map[netip.AddrPort]time.Time
+}
+
+func (s *silent) note(server netip.AddrPort) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.since == nil || len(s.since) >= remember {
+		s.since = map[netip.AddrPort]time.Time{}
+	}
+	s.since[server] = time.Now()
+}
+
+func (s *silent) forget(server netip.AddrPort) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.since, server)
+}
+
+// last are the servers in their order, those that lately did not answer behind the others.
+func (s *silent) last(servers []netip.AddrPort) []netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.since) == 0 {
+		return servers
+	}
+	var first, later []netip.AddrPort
+	for _, server := range servers {
+		if at, ok := s.since[server]; ok && time.Since(at) < avoided {
+			later = append(later, server)
+		} else {
+			first = append(first, server)
+		}
+	}
+	return append(first, later...)
 }
