@@ -87,14 +87,22 @@ func (r *runner) join(ctx context.Context, id string, config *container.Config) 
 
 func startCommand(app *App) *cobra.Command {
 	cmd := &cobra.Command{Use: "start [OPTIONS] CONTAINER...", Args: atLeast(1)}
-	var attach, interactive bool
+	var attach, interactive, waits bool
 	var keys string
+	cmd.Flags().BoolVar(&waits, "wait-healthy", false, "Come back when their health checks say that they are well, or why not")
 	cmd.Flags().BoolVarP(&attach, "attach", "a", false, "Attach its output and pass signals on")
 	cmd.Flags().BoolVarP(&interactive, "interactive", "i", false, "Attach its input")
 	cmd.Flags().StringVar(&keys, "detach-keys", "", "Keys that leave it running (default ctrl-p,ctrl-q)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if !attach && !interactive {
-			return postNames(cmd.Context(), app, args, "start", nil)
+			err := postNames(cmd.Context(), app, args, "start", nil)
+			if err != nil || !waits {
+				return err
+			}
+			return each(app, args, func(name string) error { return awaitHealthy(cmd.Context(), app, name) })
+		}
+		if waits {
+			return errors.New("--wait-healthy and -a or -i contradict each other: an attached start comes back when the container ends")
 		}
 		if len(args) > 1 {
 			return errors.New("only one container can be attached: start the others without -a and -i")

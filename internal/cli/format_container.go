@@ -18,6 +18,7 @@ import (
 type containerRow struct {
 	Command      string
 	CreatedAt    string
+	HealthOutput string `json:"-" head:"HEALTH OUTPUT"` // Docker's JSON has no such field
 	ID           string `head:"CONTAINER ID"`
 	Image        string
 	Labels       string
@@ -131,7 +132,7 @@ func containerImage(c container.Summary, short bool) string {
 // listedContainer is a container as the engine lists it. Wherry is nil where its reference means what it was made of.
 type listedContainer struct {
 	container.Summary
-	Wherry *struct{ Reference, Now string }
+	Wherry *struct{ Reference, Now, Health string }
 }
 
 // reference is what stands in the table: the reference that the container was made of also when it means another image by now, which is

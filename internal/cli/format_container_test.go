@@ -71,7 +71,7 @@ func TestContainersLookLikeDockers(t *testing.T) {
 
 func TestReferenceInTheTable(t *testing.T) {
 	moved := func(reference, now string) listedContainer {
-		return listedContainer{Wherry: &struct{ Reference, Now string }{reference, now}}
+		return listedContainer{Wherry: &struct{ Reference, Now, Health string }{Reference: reference, Now: now}}
 	}
 	for _, row := range []struct {
 		c    listedContainer

@@ -200,6 +200,7 @@ func updateCommand(app *App) *cobra.Command {
 	var f limitFlags
 	var restart string
 	var publish, unpublish []string
+	var unhealthy string
 	f.swap.unlimited = true
 	fs := cmd.Flags()
 	fs.VarP(&f.memory, "memory", "m", "Most memory, such as 512m")
@@ -219,7 +220,11 @@ func updateCommand(app *App) *cobra.Command {
 	fs.StringVar(&restart, "restart", "", "When to start it again: no, always, unless-stopped or on-failure[:MOST]")
 	fs.StringArrayVarP(&publish, "publish", "p", nil, "Port to publish, as with run, at once where it runs")
 	fs.StringArrayVar(&unpublish, "unpublish", nil, "Published port to take back: [ADDRESS:]HOST:CONTAINER, or CONTAINER for all of that one's")
+	fs.StringVar(&unhealthy, "on-unhealthy", "", "What to do when it is unhealthy: none, restart, stop or kill")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := checkUnhealthy(unhealthy); err != nil {
+			return err
+		}
 		if fs.NFlag() == 0 {
 			return fmt.Errorf("update: say what to change, such as --memory 1g; see wherry update --help")
 		}
@@ -234,8 +239,8 @@ func updateCommand(app *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		change.only = fs.NFlag() == len(changedOf(fs, "publish", "unpublish"))
-		return updateEach(cmd.Context(), app, args, u, change)
+		change.only = fs.NFlag() == len(changedOf(fs, "publish", "unpublish", "on-unhealthy"))
+		return updateEach(cmd.Context(), app, args, u, ownChanges{change, unhealthy})
 	}
 	return cmd
 }
@@ -252,17 +257,17 @@ func (f *limitFlags) update(restart string) (u container.UpdateConfig, err error
 	return u, err
 }
 
-func updateEach(ctx context.Context, app *App, names []string, u container.UpdateConfig, ports portChange) error {
+func updateEach(ctx context.Context, app *App, names []string, u container.UpdateConfig, own ownChanges) error {
 	c, err := app.Client()
 	if err != nil {
 		return err
 	}
 	return each(app, names, func(name string) error {
-		if err := ports.post(ctx, c, name); err != nil {
+		if err := own.post(ctx, c, name); err != nil {
 			return err
 		}
 		var answer container.UpdateResponse
-		if !ports.only {
+		if !own.only {
 			if err := c.Post(ctx, containerPath(name, "/update"), nil, u, &answer); err != nil {
 				return err
 			}

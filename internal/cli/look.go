@@ -76,8 +76,11 @@ func psCommand(app *App) *cobra.Command {
 		now := time.Now()
 		for _, s := range list {
 			row := newContainerRow(s.Summary, !noTrunc, now)
+			if s.Wherry != nil {
+				row.HealthOutput = s.Wherry.Health
+			}
 			if format == "" {
-				row.Image = s.reference(row.Image)
+				row.Image, row.Status = s.reference(row.Image), healthText(app, row.Status, row.HealthOutput)
 			}
 			lines = append(lines, row)
 		}

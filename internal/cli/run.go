@@ -50,15 +50,19 @@ func runCommand(app *App) *cobra.Command {
 	cmd := &cobra.Command{Use: "run [OPTIONS] IMAGE [COMMAND [ARG...]]", Args: atLeast(1)}
 	fs := cmd.Flags()
 	f := addRunFlags(fs)
-	var detach, proxy bool
+	var detach, proxy, waits bool
 	var keys string
 	fs.BoolVarP(&detach, "detach", "d", false, "Leave it running and print its ID")
+	fs.BoolVar(&waits, "wait-healthy", false, "With -d: come back when its health check says that it is well, or why not")
 	fs.BoolVar(&proxy, "sig-proxy", true, "Pass signals on to the process")
 	fs.StringVar(&keys, "detach-keys", "", "Keys that leave it running (default ctrl-p,ctrl-q)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		req, err := f.request(fs, args)
 		if err != nil {
 			return &exitError{125, err}
+		}
+		if waits && !detach {
+			return &exitError{125, errors.New("--wait-healthy needs -d: a run in the foreground comes back when the container ends")}
 		}
 		r := runner{app: app, proxy: proxy, remove: f.rm, idFile: f.cidfile}
 		if r.keys, err = detachKeys(app, keys); err != nil {
@@ -82,6 +86,11 @@ func runCommand(app *App) *cobra.Command {
 		}
 		if err := r.startDetached(cmd.Context(), id); err != nil {
 			return err
+		}
+		if waits {
+			if err := awaitHealthy(cmd.Context(), app, id); err != nil {
+				return err
+			}
 		}
 		hintAtLatest(cmd.Context(), app, f, req)
 		hintAtOpenPorts(cmd.Context(), app, req, id)

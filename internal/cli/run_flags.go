@@ -65,6 +65,7 @@ type healthFlags struct {
 	interval, timeout, start, startEvery durationFlag
 	retries                              int
 	none                                 bool
+	onUnhealthy                          string
 }
 
 type securityFlags struct {
@@ -199,6 +200,7 @@ func (f *healthFlags) add(fs *pflag.FlagSet) {
 	fs.Var(&f.start, "health-start-period", "Time to get up, in which failures do not count")
 	fs.Var(&f.startEvery, "health-start-interval", "Time between checks while it gets up")
 	fs.IntVar(&f.retries, "health-retries", 0, "Failures one after another that make it unhealthy")
+	fs.StringVar(&f.onUnhealthy, "on-unhealthy", "", "What to do when it is unhealthy: none, restart, stop or kill")
 	fs.BoolVar(&f.none, "no-healthcheck", false, "Do not run the image's check")
 }
 

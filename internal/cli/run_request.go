@@ -51,11 +51,16 @@ func (f *runFlags) check() error {
 	if err := f.checkLock(); err != nil {
 		return err
 	}
+	if err := checkUnhealthy(f.onUnhealthy); err != nil {
+		return err
+	}
 	switch {
 	case f.gpus != "":
 		return fmt.Errorf("--gpus %s: Wherry has no GPU support of its own: pass the device nodes (--device /dev/nvidia0, --device /dev/dri) and mount the driver's libraries with -v", f.gpus)
 	case f.apiSocket:
 		return errors.New("--use-api-socket: mount the engine's socket yourself where it is wanted: -v /run/wherry/wherry.sock:/var/run/docker.sock")
+	case f.none && f.onUnhealthy != "" && f.onUnhealthy != "none":
+		return fmt.Errorf("--no-healthcheck and --on-unhealthy %s contradict each other: nobody would see that it is unhealthy", f.onUnhealthy)
 	case f.rm && f.restart != "" && f.restart != "no":
 		return fmt.Errorf("--rm and --restart %s contradict each other: a removed container cannot start again", f.restart)
 	case f.securityFlags.strict && f.privileged:
@@ -198,6 +203,9 @@ func (f *runFlags) hostConfig(fs *pflag.FlagSet) (*container.HostConfig, error) 
 	}
 	if f.fresh {
 		put(&h.Annotations, "wherry.restart", "fresh")
+	}
+	if f.onUnhealthy != "" {
+		put(&h.Annotations, onUnhealthy, f.onUnhealthy)
 	}
 	return h, nil
 }

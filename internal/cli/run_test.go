@@ -70,8 +70,8 @@ func (e *scriptedEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, 404, `{"message":"No such image: x:latest"}`)
 	case verb == "create":
 		answer(w, 201, `{"Id":"`+fakeID+`","Warnings":["something to know"]}`)
-	case r.URL.Path == "/events" && e.oom && r.URL.Query().Get("until") != "":
-		fmt.Fprintln(w, `{"Type":"container","Action":"oom","Actor":{"ID":"`+fakeID+`","Attributes":{"victim":"hungry"}}}`)
+	case strings.HasPrefix(r.URL.Path, "/wherry/why/") && e.oom:
+		fmt.Fprintln(w, `{"Deaths":[{"Cause":"oom","Summary":"it came to its memory limit, and the kernel killed hungry","Advice":"give it more"}]}`)
 	case r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, "/containers/"):
 		fmt.Fprintf(w, `{"Id":"`+fakeID+`","Config":{"Tty":%v,"OpenStdin":true},"State":{"Running":%v,"Paused":%v},"HostConfig":{}}`,
 			e.tty, e.state != "exited", e.state == "paused")
@@ -240,7 +240,7 @@ func TestRunSaysThatMemoryWasShort(t *testing.T) {
 		e := newScriptedEngine(func(io.Reader, io.Writer, io.Writer) int { return 137 })
 		e.oom = oom
 		got := runWherry(t, serveRecorder(t, e), "", "run", "--rm", "x")
-		if said := strings.Contains(got.stderr, "the kernel killed hungry in it"); got.code != 137 || said != oom {
+		if said := strings.Contains(got.stderr, "the kernel killed hungry: give it more"); got.code != 137 || said != oom {
 			t.Errorf("out of memory %v: %+v", oom, got)
 		}
 	}

@@ -154,7 +154,7 @@ type ender interface {
 // ending says why a container was ended from outside of its program: the exit status alone looks like anybody's kill.
 func (r *runner) ending(ctx context.Context, id string, result error) error {
 	var exit *exitError
-	if !errors.As(result, &exit) || exit.code == 0 || exit.err != nil {
+	if !errors.As(result, &exit) || exit.code <= 128 || exit.err != nil {
 		return result
 	}
 	c, err := r.app.Client()

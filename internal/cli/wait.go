@@ -65,13 +65,27 @@ func exitOf(id string, answer container.WaitResponse) error {
 }
 
 func waitCommand(app *App) *cobra.Command {
-	return &cobra.Command{Use: "wait CONTAINER...", Args: atLeast(1), RunE: func(cmd *cobra.Command, args []string) error {
+	cmd := &cobra.Command{Use: "wait [OPTIONS] CONTAINER...", Args: atLeast(1)}
+	condition := cmd.Flags().String("condition", "", "What to wait for: not-running, next-exit, removed or healthy")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *condition != "" {
+			if _, err := oneOf("not-running", "next-exit", "removed", "healthy")(*condition); err != nil {
+				return fmt.Errorf("--condition %s: %w", *condition, err)
+			}
+		}
 		c, err := app.Client()
 		if err != nil {
 			return err
 		}
 		return each(app, args, func(name string) error {
-			w, err := armWait(cmd.Context(), c, name, "")
+			if *condition == "healthy" {
+				if err := awaitHealthy(cmd.Context(), app, name); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintln(app.Out, name)
+				return err
+			}
+			w, err := armWait(cmd.Context(), c, name, container.WaitCondition(*condition))
 			if err != nil {
 				return err
 			}
@@ -82,5 +96,6 @@ func waitCommand(app *App) *cobra.Command {
 			_, err = fmt.Fprintln(app.Out, answer.StatusCode)
 			return err
 		})
-	}}
+	}
+	return cmd
 }

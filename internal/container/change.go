@@ -38,9 +38,11 @@ func (s *Service) Pause(ctx context.Context, id string) error {
 	case !r.Status.Alive():
 		return notRunning(r)
 	}
+	pauseHealth(c)
 	if err := (life{s, c}).freeze(ctx, r); err != nil {
 		return err
 	}
+	pauseHealth(c) // also a probe that began meanwhile
 	r, err = c.become(Paused, false, nil)
 	if err != nil {
 		return err

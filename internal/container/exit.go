@@ -51,9 +51,12 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 	s.log(c.pinOutput())
 	s.log(remember(l, before, exit))
 	next, wait := Exited, time.Duration(0)
-	if before.wantsAgain(exit.Code) {
+	if after, again := againAfter(c, before.Stopped); again {
+		next, wait = Restarting, after
+	} else if before.wantsAgain(exit.Code) {
 		next, wait = Restarting, c.nextBackoff(exit.At.Sub(before.StartedAt))
 	}
+	settleHealth(c, next == Restarting)
 	r := c.settleAndTell(func(r *Record) {
 		r.Status, r.Pid, r.ExitCode, r.FinishedAt = next, 0, exit.Code, exit.At.UTC()
 		r.OOMKilled, r.OOMVictim = exit.OOMKilled, exit.OOMVictim
@@ -107,6 +110,9 @@ type policy struct {
 	pending func()        // ends the wait for the next start; nil without one
 	backoff time.Duration // the last wait
 	keep    bool          // an exit does not remove the container: it is being restarted
+
+	again     bool          // it is being ended because it is unhealthy, to be started again
+	unhealthy time.Duration // the last wait for that; 0: it has been healthy since
 }
 
 // nextBackoff is how long to wait for the next start.
@@ -125,7 +131,7 @@ func (c *Container) nextBackoff(ran time.Duration) time.Duration {
 func (c *Container) cancelRestart() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.policy.backoff = 0
+	c.policy.backoff, c.policy.unhealthy = 0, 0
 	if c.policy.pending == nil {
 		return false
 	}

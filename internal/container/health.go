@@ -1,19 +1,13 @@
 package container
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"fmt"
-	"io"
-	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
-
-	"wherry.dev/wherry/internal/shim"
-	"wherry.dev/wherry/internal/task"
 )
 
 // Docker's defaults of a health check.
@@ -29,10 +23,11 @@ const (
 	probeDrain = 100 * time.Millisecond
 )
 
-// health is a running container's health check. Container.mu guards it; state is replaced, never written to.
+// health is a container's health check. Container.mu guards it; state is replaced, never written to.
 type health struct {
-	stop  context.CancelFunc
-	state container.Health
+	stop   context.CancelFunc // nil until it is run
+	state  container.Health
+	paused bool // the container was frozen since the last probe began, which then says nothing
 }
 
 // check is a health check with its defaults filled in.
@@ -84,62 +79,136 @@ func (c *Container) healthState() *container.Health {
 	return &state
 }
 
+// resetHealth has the next life begin as starting, before anybody can see that the container runs. What the last probes said stays.
+func resetHealth(c *Container) {
+	k := checkOf(c.record().Config)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old := c.health
+	if c.health = nil; k == nil {
+		return
+	}
+	c.health = &health{state: container.Health{Status: container.Starting}}
+	if old != nil {
+		c.health.state.Log = old.state.Log
+	}
+}
+
 // startHealth begins to check a container that has been started, or found again.
 func (l life) startHealth(ctx context.Context) {
 	k := checkOf(l.c.record().Config)
 	l.c.mu.Lock()
 	defer l.c.mu.Unlock()
-	l.c.health = nil
 	t := l.c.task
 	if k == nil || t == nil {
 		return
 	}
-	h := &health{state: container.Health{Status: container.Starting}}
-	l.c.health = h
+	if l.c.health == nil {
+		l.c.health = &health{state: container.Health{Status: container.Starting}}
+	}
+	h := l.c.health
 	ctx, h.stop = context.WithCancel(context.WithoutCancel(ctx))
 	ok := l.s.lives.run(ctx, func(life context.Context) {
 		defer h.stop()
 		defer context.AfterFunc(life, h.stop)()
-		l.checkHealth(ctx, h, prober{check: k, task: t, dir: l.c.taskDir})
+		if l.checkHealth(ctx, h, prober{life: l, check: k, task: t}) {
+			l.s.log(endUnhealthy(life, l))
+		}
 	})
 	if !ok {
 		h.stop()
 	}
 }
 
-// stopHealth ends the checks; what the last ones said stays until the next start.
+// stopHealth ends the checks.
 func (l life) stopHealth() {
 	l.c.mu.Lock()
 	defer l.c.mu.Unlock()
-	if l.c.health != nil {
-		l.c.health.stop()
+	if h := l.c.health; h != nil && h.stop != nil {
+		h.stop()
 	}
 }
 
-func (l life) checkHealth(ctx context.Context, h *health, p prober) {
-	started := l.c.record().StartedAt
+// settleHealth says what the health of a container is that has ended: unhealthy, as Docker has it, or starting where it is started again, so
+// that nobody who waits for it sees its last life.
+func settleHealth(c *Container, again bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.health == nil {
+		return
+	}
+	state := c.health.state
+	if state.Status = container.Unhealthy; again || c.policy.keep {
+		state.Status = container.Starting
+	}
+	c.health.state = state
+}
+
+// pauseHealth makes a probe that runs count for nothing.
+func pauseHealth(c *Container) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.health != nil {
+		c.health.paused = true
+	}
+}
+
+// mayProbe says that the container does not stand still; what is paused from then on is noted.
+func mayProbe(c *Container, h *health) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h.paused = false
+	return c.rec.Load().Status != Paused
+}
+
+// checkHealth probes until ctx ends, or, which is what it says, until the container is to be ended because it is unhealthy. Its clock is the
+// monotonic one: setting the machine's clock fires no probe.
+func (l life) checkHealth(ctx context.Context, h *health, p prober) (end bool) {
+	up := time.Now().Add(-max(0, time.Since(l.c.record().StartedAt)))
 	for {
+		starting := p.check.startPeriod > 0 && time.Since(up) < p.check.startPeriod
 		wait := p.check.interval
-		if p.check.startPeriod > 0 && time.Since(started) < p.check.startPeriod && l.c.healthOf(h).Status == container.Starting {
+		if starting && l.c.healthOf(h).Status == container.Starting {
 			wait = min(wait, p.check.startInterval)
 		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return
+			return false
 		}
-		if l.c.record().Status == Paused {
+		if !mayProbe(l.c, h) {
 			continue
 		}
 		result := p.probe(ctx)
 		if ctx.Err() != nil {
-			return
+			return false
 		}
-		before, after := l.c.noteProbe(h, result, p.check, time.Since(started) < p.check.startPeriod)
+		before, after := l.c.noteProbe(h, result, p.check, time.Since(up) < p.check.startPeriod)
 		if after != before {
-			l.s.publish(l.c.record(), events.Action(string(events.ActionHealthStatus)+": "+string(after)))
+			tellHealth(l, after, result)
+		}
+		if after == container.Unhealthy && l.c.record().onUnhealthy() != unhealthyNone {
+			return true
 		}
 	}
+}
+
+// tellHealth publishes a change; Docker has no words about the reason in it.
+func tellHealth(l life, status container.HealthStatus, result *container.HealthcheckResult) {
+	var more []string
+	if status == container.Unhealthy {
+		more = []string{"healthExitCode", strconv.Itoa(result.ExitCode), "healthOutput", firstLine(result.Output)}
+	}
+	l.s.publish(l.c.record(), events.Action(string(events.ActionHealthStatus)+": "+string(status)), more...)
+}
+
+// firstLine is what of a probe's output fits a line.
+func firstLine(output string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(output), "\n")
+	if len(line) > 200 {
+		line = strings.ToValidUTF8(line[:200], "") + "…"
+	}
+	return strings.TrimSpace(line)
 }
 
 func (c *Container) healthOf(h *health) container.Health {
@@ -153,12 +222,16 @@ func (c *Container) noteProbe(h *health, result *container.HealthcheckResult, k 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := h.state
+	if h.paused || c.health != h {
+		return old.Status, old.Status
+	}
 	next := old
 	log := append(append([]*container.HealthcheckResult{}, old.Log...), result)
 	next.Log = log[max(0, len(log)-probesKept):]
 	switch {
 	case result.ExitCode == 0:
 		next.Status, next.FailingStreak = container.Healthy, 0
+		c.policy.unhealthy = 0
 	case starting && old.Status == container.Starting:
 	default:
 		next.FailingStreak++
@@ -170,81 +243,4 @@ func (c *Container) noteProbe(h *health, result *container.HealthcheckResult, k 
 	close(c.changed)
 	c.changed = make(chan struct{})
 	return old.Status, next.Status
-}
-
-// prober runs probes: the check's command as the container's own user, in its own environment.
-type prober struct {
-	check *check
-	task  *task.Task
-	dir   string // of the task
-}
-
-func (p prober) probe(ctx context.Context) *container.HealthcheckResult {
-	result := &container.HealthcheckResult{Start: time.Now()}
-	code, output, err := p.run(ctx)
-	result.End = time.Now()
-	result.ExitCode, result.Output = code, output
-	if err != nil {
-		result.ExitCode = -1
-		var notRun *task.ExecError
-		if errors.As(err, &notRun) {
-			result.ExitCode = notRun.Code
-		}
-		result.Output = err.Error()
-		if output != "" {
-			result.Output += ": " + output
-		}
-	}
-	return result
-}
-
-func (p prober) run(ctx context.Context) (code int, output string, err error) {
-	process, err := shim.StartedAs(p.dir)
-	if err != nil {
-		return 0, "", fmt.Errorf("read how the container was started: %w", err)
-	}
-	process.Args, process.Terminal, process.ConsoleSize = p.check.args, false, nil
-	r, w, err := os.Pipe()
-	if err != nil {
-		return 0, "", err
-	}
-	defer r.Close()
-	if err := forProcess(w); err != nil {
-		w.Close()
-		return 0, "", err
-	}
-	text := make(chan string, 1)
-	go func() { text <- readSome(r) }() // ends by the deadline below
-	limited, cancel := context.WithTimeout(ctx, p.check.timeout)
-	defer cancel()
-	exec, err := p.task.Exec(limited, task.ExecOptions{ID: fmt.Sprintf("health-%d", time.Now().UnixNano()), Process: process, Out: w, Err: w})
-	w.Close()
-	if err != nil {
-		_ = r.SetReadDeadline(time.Now())
-		<-text
-		return 0, "", p.late(limited, err)
-	}
-	code, err = exec.Wait(limited)
-	if err != nil {
-		_ = exec.Kill(context.WithoutCancel(ctx), sigkill)
-		err = p.late(limited, err)
-	}
-	_ = r.SetReadDeadline(time.Now().Add(probeDrain))
-	return code, <-text, err
-}
-
-// late says that a probe took too long, where it did.
-func (p prober) late(ctx context.Context, err error) error {
-	if ctx.Err() == context.DeadlineExceeded {
-		return fmt.Errorf("Health check exceeded timeout (%v)", p.check.timeout) //nolint:staticcheck // Docker's words
-	}
-	return err
-}
-
-// readSome keeps the beginning of what comes and throws away the rest.
-func readSome(r io.Reader) string {
-	var b bytes.Buffer
-	_, _ = io.Copy(&b, io.LimitReader(r, probeOutput))
-	_, _ = io.Copy(io.Discard, r)
-	return b.String()
 }

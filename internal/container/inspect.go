@@ -28,6 +28,8 @@ type Extras struct {
 	OOMVictim string `json:",omitempty"`
 	// Restarted says which writable layer the last start had when it was not the first: "kept" or "fresh" (--restart-fresh).
 	Restarted string `json:",omitempty"`
+	// OnUnhealthy is what is done when its health check fails: "restart", "stop" or "kill"; "": nothing.
+	OnUnhealthy string `json:",omitempty"`
 	// UserNamespace is the range of host ids that stand behind the container's own, "first+count"; "" is the host's user namespace.
 	UserNamespace string `json:",omitempty"`
 	Cgroup        string `json:",omitempty"` // path of the control group
@@ -62,6 +64,9 @@ func (s *Service) Inspect(ctx context.Context, id string) (Inspection, error) {
 		n.SandboxID, n.SandboxKey = r.ID, fmt.Sprintf("/proc/%d/ns/net", r.Pid)
 	}
 	out.Wherry = Extras{OOMVictim: r.OOMVictim, Restarted: r.Restarted, Cgroup: s.o.cgroupPath(r), Image: r.origin()}
+	if mode := r.onUnhealthy(); mode != unhealthyNone {
+		out.Wherry.OnUnhealthy = mode
+	}
 	if r.IDMap.Size > 0 {
 		out.Wherry.UserNamespace = fmt.Sprintf("%d+%d", r.IDMap.Base, r.IDMap.Size)
 	}

@@ -245,6 +245,7 @@ func (n *starting) record(ctx context.Context) error {
 	c.mu.Lock()
 	c.task = t
 	c.mu.Unlock()
+	resetHealth(c)
 	r, err := c.become(Running, !n.r.HostConfig.RestartPolicy.IsNone(), func(r *Record) {
 		r.Pid, r.StartedAt, r.BootID, r.HasRun = t.Pid(), n.began.UTC(), n.s.host.bootID, true
 		r.Cgroup, r.Image.Lower = n.input.CgroupPath, n.r.Image.Lower

@@ -66,6 +66,11 @@ func (l life) stop(ctx context.Context, o StopOptions) (*Record, error) {
 	if timeout >= 0 { // a client that has gone does not leave the container half stopped
 		ctx = context.WithoutCancel(ctx)
 	}
+	return n.end(ctx, signal, timeout)
+}
+
+// end sends a signal, and SIGKILL after the timeout.
+func (n *stopping) end(ctx context.Context, signal int, timeout time.Duration) (*Record, error) {
 	n.signal(ctx, signal)
 	if n.r.Status == Paused { // it can only answer the signal when it runs
 		if g, err := cgroup.Open(n.s.o.cgroupPath(n.r)); err == nil {

@@ -25,7 +25,7 @@ type validation struct {
 }
 
 func (v *validation) check() error {
-	for _, step := range []func() error{v.command, v.modes, v.restart, v.health, v.ulimits, v.sysctls, v.security, v.ports} {
+	for _, step := range []func() error{v.command, v.modes, v.restart, v.health, v.unhealthy, v.ulimits, v.sysctls, v.security, v.ports} {
 		if err := step(); err != nil {
 			return plain(err)
 		}

@@ -30,8 +30,6 @@ leaves:     erofs
 leaves:     layer
 leaves:     archive < mend
 leaves:     login version threads network/link resctrl criu seccomp logs event ref settings contexts lockfile sources spec
-leaves:     signals
-leaves:     signals
 leaves:     why signals
 leaves:     inflate apart retar contract
 leaves:     evidence < policy

@@ -234,7 +234,17 @@ func (s *Server) do(ctx context.Context, c *Conn, r Request, files []*os.File) (
 		return s.exec(ctx, c, r, files)
 	case MethodExecs:
 		return Response{Execs: s.execs.states()}, nil, nil
-	case MethodExecWait, MethodExecKill:
+	case MethodExecKill:
+		if e := s.execs.find(r.Exec); e != nil && r.All {
+			s.mu.Lock()
+			g := s.life.container.Cgroup()
+			s.mu.Unlock()
+			if g != nil {
+				killTree(g, e.process.Pid())
+			}
+		}
+		return s.execs.ask(r)
+	case MethodExecWait:
 		return s.execs.ask(r)
 	case MethodDelete:
 		return resp, nil, s.delete(ctx)

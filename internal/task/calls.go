@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/shim"
 	"wherry.dev/wherry/internal/why"
@@ -298,6 +299,12 @@ func (p *Process) Wait(ctx context.Context) (code int, err error) {
 // Kill signals the exec's process.
 func (p *Process) Kill(ctx context.Context, signal int) error {
 	_, _, err := p.task.call(ctx, shim.Request{Method: shim.MethodExecKill, Exec: p.id, Signal: signal})
+	return err
+}
+
+// KillTree kills the exec's process with all that it has started.
+func (p *Process) KillTree(ctx context.Context) error {
+	_, _, err := p.task.call(ctx, shim.Request{Method: shim.MethodExecKill, Exec: p.id, Signal: int(unix.SIGKILL), All: true})
 	return err
 }
 

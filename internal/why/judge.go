@@ -86,10 +86,17 @@ func unhealthy(e *Evidence) (Verdict, bool) {
 	v := Verdict{Cause: Unhealthy, Summary: "its health check failed, and the engine ended it, as --on-unhealthy wants",
 		Advice: "run the check by hand with wherry exec; where the program is only slow, give it more --health-timeout, --health-retries or --health-start-period"}
 	if h := e.Health; h != nil {
-		v.Summary = fmt.Sprintf("its health check failed %s in a row, and the engine ended it, as --on-unhealthy wants: %s", times(h.Streak), h.text())
+		v.Summary = fmt.Sprintf("its health check failed%s, and the engine ended it, as --on-unhealthy wants: %s", inARow(h.Streak), h.text())
 	}
 	v.Facts = []string{e.how(), fmt.Sprintf("the engine sent %s at %s", Name(a.Signal), a.At.UTC().Format(time.RFC3339))}
 	return v, true
+}
+
+func inARow(n int) string {
+	if n < 2 {
+		return ""
+	}
+	return fmt.Sprintf(" %d times in a row", n)
 }
 
 // lastAsk is what was asked last of what can end a container.

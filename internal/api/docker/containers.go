@@ -39,6 +39,8 @@ func (c *containerRoutes) add(add adder) {
 	add("POST /containers/prune", c.prune)
 	add("POST /containers/{id}/resize", c.resize)
 	add("GET /wherry/why/{id}", c.why)
+	add("POST /wherry/containers/{id}/on-unhealthy", c.onUnhealthy)
+	add("GET /wherry/containers/{id}/healthy", c.server.lasting(c.healthy))
 	add("GET /containers/{id}/top", c.top)
 	add("GET /containers/{id}/stats", c.server.lasting(c.stats))
 }
@@ -116,7 +118,7 @@ func (c *containerRoutes) list(w http.ResponseWriter, r *http.Request) error {
 			}
 		}
 	}
-	return writeJSON(w, http.StatusOK, shapeContainers(clientVersion(r.Context()), list, containers.Moved(r.Context(), c.s, list)))
+	return writeJSON(w, http.StatusOK, shapeContainers(clientVersion(r.Context()), list, containers.Moved(r.Context(), c.s, list), containers.HealthOutputs(c.s, list)))
 }
 
 func (c *containerRoutes) inspect(w http.ResponseWriter, r *http.Request) error {

@@ -185,10 +185,16 @@ func withShortID(c containers.Inspection) map[string]*network.EndpointSettings {
 // listedContainer says beside Docker's fields what a reference was that means another image by now: Image is an id then, as in Docker.
 type listedContainer struct {
 	container.Summary
-	Wherry *containers.Move `json:",omitempty"`
+	Wherry *listedExtras `json:",omitempty"`
 }
 
-func shapeContainers(v apiVersion, list []container.Summary, moved map[string]containers.Move) []listedContainer {
+// listedExtras are what Docker's list has no field for.
+type listedExtras struct {
+	*containers.Move
+	Health string `json:",omitempty"` // what the last probe printed, its first line, where it failed
+}
+
+func shapeContainers(v apiVersion, list []container.Summary, moved map[string]containers.Move, health map[string]string) []listedContainer {
 	out := make([]listedContainer, len(list))
 	for i, s := range list {
 		if v < 1046 {
@@ -201,8 +207,12 @@ func shapeContainers(v apiVersion, list []container.Summary, moved map[string]co
 			s.Health = nil
 		}
 		out[i].Summary = s
-		if m, ok := moved[s.ID]; ok {
-			out[i].Wherry = &m
+		m, hasMoved := moved[s.ID]
+		if hasMoved || health[s.ID] != "" {
+			out[i].Wherry = &listedExtras{Health: health[s.ID]}
+		}
+		if hasMoved {
+			out[i].Wherry.Move = &m
 		}
 	}
 	return out

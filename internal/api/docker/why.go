@@ -21,6 +21,22 @@ func (c *containerRoutes) why(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, report)
 }
 
+// onUnhealthy answers POST /wherry/containers/{id}/on-unhealthy?do=…: what is done when a container's health check fails.
+func (c *containerRoutes) onUnhealthy(w http.ResponseWriter, r *http.Request) error {
+	if err := containers.SetOnUnhealthy(c.s, r.PathValue("id"), queryOf(r).Get("do")); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+// healthy answers GET /wherry/containers/{id}/healthy when the container is healthy, or says why it is not to be.
+func (c *containerRoutes) healthy(w http.ResponseWriter, r *http.Request) error {
+	if err := containers.WaitHealthy(r.Context(), c.s, r.PathValue("id")); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
 // clientOf looks at the program at the other end of a request's connection, which waits for the answer.
 func clientOf(caller *access.Caller) func() why.Client {
 	return func() why.Client {
