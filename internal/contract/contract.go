@@ -117,26 +117,32 @@ func (s *Specification) Operations() ([]string, error) {
 // Check holds an exchange against the specification of its version. The operation is "" for what is not Docker's: Wherry's own routes,
 // and versions that have no file.
 //
-// Two kinds of fields that a version's file does not have are no problem, since clients pass over what they do not know: those of the
-// newest version in answers to older clients (moby does so too), and, where the path has no version, those that the newest has dropped.
+// Fields that a version's file does not have are no problem where the newest has them, or, for clients that do not ask for newer, the last that had
+// those which have gone since: an engine may say more than its client asks for, as moby's does, but nothing that Docker's API never had.
 func (s *Specification) Check(e Exchange) (operation string, problems []Problem, err error) {
-	version, other, path := s.newest, lastWithAll, e.URL.Path
+	version, path, others := s.newest, e.URL.Path, []string{lastWithAll}
 	if rest, ok := strings.CutPrefix(path, "/v"); ok {
 		if v, after, ok := strings.Cut(rest, "/"); ok && strings.HasPrefix(v, "1.") {
-			version, other, path = v, s.newest, "/"+after
+			version, path, others = v, "/"+after, []string{s.newest}
+			if minor(v) <= 52 { // 1.52 says in part what has gone
+				others = append(others, lastWithAll)
+			}
 		}
 	}
 	if strings.HasPrefix(path, "/wherry/") || version == "1.24" {
 		return "", nil, nil
 	}
 	operation, problems, err = s.hold(version, path, e)
-	if len(problems) == 0 || err != nil || version == other {
-		return operation, problems, err
+	for _, other := range others {
+		if len(problems) == 0 || err != nil || version == other {
+			continue
+		}
+		var there []Problem
+		_, there, err = s.hold(other, path, e)
+		problems = slices.DeleteFunc(problems, func(p Problem) bool {
+			return p.What == noSuchField && !slices.ContainsFunc(there, func(o Problem) bool { return o.At == p.At && o.What == p.What })
+		})
 	}
-	_, others, err := s.hold(other, path, e)
-	problems = slices.DeleteFunc(problems, func(p Problem) bool {
-		return p.What == noSuchField && !slices.ContainsFunc(others, func(o Problem) bool { return o.At == p.At && o.What == p.What })
-	})
 	return operation, problems, err
 }
 

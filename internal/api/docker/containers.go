@@ -21,6 +21,7 @@ type containerRoutes struct {
 }
 
 func (c *containerRoutes) add(add adder) {
+	c.addCheckpoints(add)
 	add("POST /containers/create", c.create)
 	add("GET /containers/json", c.list)
 	add("GET /containers/{id}/json", c.inspect)
@@ -140,8 +141,11 @@ func (c *containerRoutes) start(w http.ResponseWriter, r *http.Request) error {
 	if r.ContentLength > 7 || r.ContentLength == -1 && r.Body != http.NoBody {
 		return invalid("starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24")
 	}
-	if queryOf(r).Get("checkpoint") != "" {
-		return classed(errdefs.ErrNotImplemented, "this engine does not start from checkpoints")
+	if name := queryOf(r).Get("checkpoint"); name != "" {
+		if _, err := c.s.Terminal(r.PathValue("id")); err != nil {
+			return err
+		}
+		return noCheckpoint(r.PathValue("id"), name)
 	}
 	if err := c.s.Start(r.Context(), r.PathValue("id")); err != nil {
 		return err

@@ -42,6 +42,11 @@ func checkCreate(r *container.CreateRequest) error {
 	if h.AutoRemove && !h.RestartPolicy.IsNone() {
 		return invalid("can't create 'AutoRemove' container with restart policy")
 	}
+	for _, d := range h.Devices {
+		if strings.Trim(d.CgroupPermissions, "rwm") != "" {
+			return invalid("invalid permissions %q of device %s: they are of the letters r, w and m", d.CgroupPermissions, d.PathOnHost)
+		}
+	}
 	if err := checkMounts(h.Mounts); err != nil {
 		return err
 	}

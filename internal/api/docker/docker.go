@@ -63,6 +63,8 @@ type Server struct {
 	audit   *audit.Log
 	closing chan struct{} // closed when Close begins: long answers end
 
+	patience time.Duration // with bodies of JSON
+
 	mu       sync.Mutex
 	hijacked map[net.Conn]struct{} // connections that net/http no longer knows
 	closed   bool
@@ -72,7 +74,7 @@ type Server struct {
 
 // New builds a server; Serve starts it.
 func New(s Services, about About, log *slog.Logger) *Server {
-	srv := &Server{log: log, access: about.Access, audit: s.Audit, auditReads: about.AuditReads, closing: make(chan struct{}), hijacked: map[net.Conn]struct{}{}}
+	srv := &Server{log: log, access: about.Access, audit: s.Audit, auditReads: about.AuditReads, closing: make(chan struct{}), patience: time.Minute, hijacked: map[net.Conn]struct{}{}}
 	srv.http = http.Server{
 		Handler:           srv.middleware(routes(s, about, srv)),
 		ReadHeaderTimeout: 30 * time.Second,

@@ -79,7 +79,7 @@ func cutVersion(path string) (rest string, v apiVersion, err error) {
 func (s *Server) middleware(next http.Handler) http.Handler {
 	server := "Wherry/" + version.Version + " (" + runtime.GOOS + ")"
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		w := &response{ResponseWriter: rw}
+		w := &response{ResponseWriter: rw, patience: s.patience}
 		h := w.Header()
 		h.Set("Api-Version", version.API)
 		h.Set("Docker-Experimental", "false")
@@ -130,6 +130,8 @@ type response struct {
 	http.ResponseWriter
 	status int    // 0 until the header is written
 	before func() // is called before it is; nil: nothing
+
+	patience time.Duration // with a body of JSON; 0: as long as it takes
 
 	failure string // the error that the answer is
 	late    string // an error after the answer had begun

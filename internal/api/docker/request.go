@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -26,7 +27,7 @@ func decodeBody(w http.ResponseWriter, r *http.Request, into any) error {
 	if err := checkJSON(r); err != nil {
 		return err
 	}
-	empty, err := decodeJSON(http.MaxBytesReader(w, r.Body, maxBody), into)
+	empty, err := readJSON(w, r, into)
 	if err == nil && empty {
 		return invalid("invalid JSON: got EOF while reading request body")
 	}
@@ -38,7 +39,7 @@ func decodeOptional(w http.ResponseWriter, r *http.Request, into any) error {
 	if r.ContentLength == 0 {
 		return nil
 	}
-	_, err := decodeJSON(http.MaxBytesReader(w, r.Body, maxBody), into)
+	_, err := readJSON(w, r, into)
 	return err
 }
 
@@ -53,11 +54,24 @@ func checkJSON(r *http.Request) error {
 	return nil
 }
 
+// readJSON reads no more than maxBody, and for no longer than the server has patience: a client that sends a byte now and then holds
+// nothing for long.
+func readJSON(w http.ResponseWriter, r *http.Request, into any) (empty bool, err error) {
+	if rw, ok := w.(*response); ok && rw.patience > 0 {
+		c := http.NewResponseController(rw.ResponseWriter)
+		_ = c.SetReadDeadline(time.Now().Add(rw.patience))
+		defer func() { _ = c.SetReadDeadline(time.Time{}) }()
+	}
+	return decodeJSON(http.MaxBytesReader(w, r.Body, maxBody), into)
+}
+
 func decodeJSON(body io.Reader, into any) (empty bool, err error) {
 	d := json.NewDecoder(body)
 	if err := d.Decode(into); err != nil {
 		var tooLarge *http.MaxBytesError
 		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return false, invalid("the body of the request has not come whole in all the time that it had")
 		case errors.Is(err, io.EOF):
 			return true, nil
 		case errors.As(err, &tooLarge):

@@ -104,12 +104,6 @@ func absentRoutes(add adder) {
 		return classed(errdefs.ErrNotFound, "plugin %q not found", strings.TrimSuffix(r.PathValue("rest"), "/json"))
 	})
 	add("/plugins/", noPlugins)
-	checkpoints := func(w http.ResponseWriter, r *http.Request) error {
-		return classed(errdefs.ErrNotImplemented, "this engine does not make checkpoints")
-	}
-	add("GET /containers/{id}/checkpoints", checkpoints)
-	add("POST /containers/{id}/checkpoints", checkpoints)
-	add("DELETE /containers/{id}/checkpoints/{name}", checkpoints)
 }
 
 func noPlugins(http.ResponseWriter, *http.Request) error {
