@@ -18,7 +18,7 @@ func TestClientsOfEachVersion(t *testing.T) {
 	begin := time.Now().Unix()
 	id := e.create(t, `"Cmd":["sleep","100"],"HostConfig":{"NetworkMode":"versions","Annotations":{"a":"b"}},"NetworkingConfig":{"EndpointsConfig":{"versions":{"Aliases":["other"]}}}`)
 	e.want(t, 204, "POST", "/containers/"+id+"/start", "", nil)
-	events := fmt.Sprintf("/events?since=%d&until=%d&filters=%s", begin, time.Now().Unix()+1, url.QueryEscape(`{"event":["start"]}`))
+	events := fmt.Sprintf("/events?since=%d&until=%d&filters=%s", begin, time.Now().Unix()+1, url.QueryEscape(`{"event":["start"],"container":["`+id+`"]}`))
 	rows := []struct {
 		path, at string // where in the answer, with dots
 		from, to int    // versions that have it: from, and before to
