@@ -133,6 +133,16 @@ func (e *engine) open(t *testing.T, oar string) {
 	go func() { _ = e.server.Serve(ctx, l) }()
 }
 
+// straight is the engine without the recorder between, for tests that count what connections hold in this process.
+func (e *engine) straight() *engine {
+	out := &engine{dir: e.dir, socket: e.direct, direct: e.direct}
+	out.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", e.direct)
+	}}}
+	return out
+}
+
 // close removes every container and ends the engine; it says whether all went well.
 func (e *engine) close() bool {
 	kept := true

@@ -61,7 +61,7 @@ func TestFrozenClient(t *testing.T) {
 
 // TestClientsComeAndGo: after clients of all kinds that vanish in all manners, the engine has as many goroutines and descriptors as before.
 func TestClientsComeAndGo(t *testing.T) {
-	e := start(t)
+	e := start(t).straight()
 	id := e.create(t, `"Cmd":["sh","-c","while :; do head -c 100000 /dev/zero; sleep 0.2; done"],"OpenStdin":true`)
 	e.want(t, 204, "POST", "/containers/"+id+"/start", "", nil)
 	exec := func() string {
