@@ -17,6 +17,7 @@ func TestPowerCut(t *testing.T) {
 	p.random = rand.New(rand.NewPCG(p.seed, 0))
 	m := boot(t, dir)
 	m.run("engine start && wherry load -q -i /images/busybox-1.tar")
+	m.run(`printf 'FROM busybox:1 AS work\nARG WHO\nRUN mkdir /out && echo $WHO >/out/who && head -c 200000 /dev/urandom >/out/noise\nFROM busybox:1\nCOPY --from=work /out /built\n' >/images/Dockerfile && sync`)
 	p.publish(m)
 	p.services(m)
 	for round := range rounds {
@@ -112,6 +113,8 @@ func (p *power) storm(m *machine, round int) {
 	go worker("wherry tag busybox:1 tNAME:1", func(name string) { p.images = append(p.images, "t"+name+":1") })
 	go worker("wherry commit stopped cNAME:1 >/dev/null", func(name string) { p.images = append(p.images, "c"+name+":1") })
 	go worker("wherry load -q -i /images/loaded.tar >/dev/null && wherry rmi loaded:1 >/dev/null", func(string) {})
+	go worker("mkdir -p /tmp/NAME && cp /images/Dockerfile /tmp/NAME/ && wherry build -q --build-arg WHO=NAME -t bNAME:1 /tmp/NAME >/dev/null",
+		func(name string) { p.images = append(p.images, "b"+name+":1") })
 	pull := m.start("wherry pull -q " + noise(round))
 	acks := 10 + p.random.IntN(15)
 	for range acks {
@@ -160,6 +163,7 @@ func (p *power) check(m *machine, round int) {
 			case $i in
 			t*) wherry run --rm --network none $i true || echo "image $i does not run" ;;
 			c*) [ "$(wherry run --rm --network none $i cat /root/kept)" = kept ] || echo "image $i lacks what was committed" ;;
+			b*:1) [ $i = busybox:1 ] || [ "b$(wherry run --rm --network none $i cat /built/who):1" = $i ] || echo "image $i lacks what was built" ;;
 			esac
 		done`)
 	if out != "" {
@@ -181,6 +185,8 @@ func (p *power) check(m *machine, round int) {
 			m.want(sum, "wherry create --name noise "+noise(i)+" /x >/dev/null && wherry cp noise:/noise - | tar x -O | md5sum; wherry rm noise >/dev/null")
 		}
 	}
+	m.want(fmt.Sprintf("again%d", round), fmt.Sprintf(`mkdir -p /tmp/again && cp /images/Dockerfile /tmp/again/ && for i in 1 2; do wherry build -q --build-arg WHO=again%d -t again /tmp/again >/dev/null; done &&
+		wherry run --rm --network none again cat /built/who && wherry rmi again >/dev/null && wherry image prune -f >/dev/null`, round))
 	// Nothing of the boot before is left, and nothing half made.
 	m.want("same", `a=$(ls /var/lib/wherry/containers | sort); b=$(wherry ps -aq --no-trunc | sort); [ "$a" = "$b" ] && echo same || echo "$a / $b"`)
 	m.want("same", `a=$(ls -d /sys/fs/cgroup/wherry/*/ | xargs -n 1 basename | sort); b=$(wherry ps -q --no-trunc | sort); [ "$a" = "$b" ] && echo same || echo "$a / $b"`)

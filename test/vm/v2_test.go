@@ -27,6 +27,7 @@ func TestControlGroupsVersion2(t *testing.T) {
 		{"an engine that is killed finds all again", adopted},
 		{"the docker command line", dockerClient},
 		{"the wall clock jumps", clockJumps},
+		{"what is built does not depend on the clock", builtAtAnyTime},
 		{"nothing is left", nothingLeft},
 	} {
 		if !t.Run(step.name, func(t *testing.T) { m.t = t; step.run(m) }) {
@@ -198,6 +199,20 @@ func clockJumps(m *machine) {
 	}
 	m.want("137", "wherry stop -t 1 steady >/dev/null; wherry inspect -f '{{.State.ExitCode}}' steady")
 	m.run("wherry rm -f steady")
+}
+
+// builtAtAnyTime: the same sources make the same image, whatever the time of day and of the files.
+func builtAtAnyTime(m *machine) {
+	m.run(`mkdir /tmp/sources && cd /tmp/sources && echo file >file &&
+		printf 'FROM busybox:1 AS work\nRUN mkdir /out && date >/dev/null && echo made >/out/made\nFROM busybox:1\nCOPY --from=work /out /out\nCOPY file /\nRUN mkdir /more && touch /more/file\n' >Dockerfile`)
+	build := "wherry build -q --no-cache -t timed /tmp/sources"
+	first := m.run(build)
+	m.run("wherry rmi timed && wherry builder prune -af")
+	for _, when := range []string{"2031-03-04 05:06:07", "2001-02-03 04:05:06"} {
+		m.run("date -u -s '" + when + "' && touch /tmp/sources/file")
+		m.want(first, build)
+	}
+	m.run("wherry rmi timed && wherry builder prune -af")
 }
 
 func nothingLeft(m *machine) {
