@@ -58,7 +58,7 @@ func (x *reader) makeFile(ctx context.Context, t *target) error {
 	if err == nil {
 		err = setTime(fd, "", t.ModTime, unix.AT_EMPTY_PATH)
 	}
-	return errors.Join(err, f.Close())
+	return errors.Join(err, x.release(f))
 }
 
 // content copies an entry's bytes; whole blocks of zeros become holes. A few bytes of an archive can stand for any number of zeros.

@@ -24,6 +24,7 @@ type ReadOptions struct {
 	Owner *Owner // who gets everything; nil: whom the archive says
 	// KeepKind refuses to put a directory where something else is, and the other way round.
 	KeepKind bool
+	Sync     bool // all of it is on the disk when Read returns
 }
 
 // Read unpacks a tar in the directory dir below root. Links that lead to parents of what is unpacked are followed inside of root, as they
@@ -31,14 +32,19 @@ type ReadOptions struct {
 // have no meaning.
 func Read(ctx context.Context, r io.Reader, root *os.File, dir string, o ReadOptions) error {
 	x := &reader{root: root, at: path.Clean("/" + dir), o: o, tar: tar.NewReader(r), buf: make([]byte, 256<<10)}
-	defer func() { _ = x.parent.Close() }()
+	defer func() {
+		_ = x.parent.Close()
+		for _, f := range x.unsynced {
+			_ = f.Close()
+		}
+	}()
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		h, err := x.tar.Next()
 		if errors.Is(err, io.EOF) {
-			return x.setTimes()
+			return x.finish()
 		}
 		if err != nil {
 			return fmt.Errorf("read the archive: %w", badArchive(err))
@@ -48,6 +54,7 @@ func Read(ctx context.Context, r io.Reader, root *os.File, dir string, o ReadOpt
 		}
 		t, err := x.target(ctx, h)
 		if err == nil {
+			x.made++
 			err = x.make(ctx, t)
 		}
 		if err != nil {
@@ -87,6 +94,9 @@ type reader struct {
 	parent *os.File // the directory of the last entry,
 	last   string   // and its name in the archive
 	times  []dirTime
+
+	made     int        // entries
+	unsynced []*os.File // what they are, as long as they are few
 }
 
 // dirTime is a directory's time, set when nothing more is put into it.
@@ -214,7 +224,7 @@ func (x *reader) makeDirectory(ctx context.Context, t *target) error {
 		fd, err := unix.Openat(int(t.dir.Fd()), t.base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err == nil {
 			f := os.NewFile(uintptr(fd), t.base)
-			defer f.Close()
+			defer x.release(f)
 			x.times = append(x.times, dirTime{path.Join(x.at, t.path), t.ModTime})
 			return x.dress(f, t)
 		}

@@ -198,7 +198,7 @@ func (s *Service) Put(ctx context.Context, id, name string, r io.Reader, o PutOp
 	if err := root.writable(&v, dir, name); err != nil {
 		return err
 	}
-	options := archive.ReadOptions{IDs: v.Rootfs.IDMap, KeepKind: o.NoOverwriteDirNonDir}
+	options := archive.ReadOptions{IDs: v.Rootfs.IDMap, KeepKind: o.NoOverwriteDirNonDir, Sync: true}
 	if o.CopyUIDGID && v.Config.User != "" {
 		uid, gid, err := containers.FindUser(v.Config.User, func(name string) (*os.File, error) {
 			at, err := archive.Open(root.dir, name, unix.O_PATH)

@@ -12,9 +12,9 @@ import (
 )
 
 // overlayAttached makes the overlay for kernels that refuse detached layers: on a thread of its own, in a mount namespace of its own, each
-// layer is attached over the directory that it came from and named by its descriptor. The overlay keeps its own clones of them, so that
+// of its parts is attached over the directory that it came from and named by its descriptor. The overlay keeps its own clones of them, so that
 // namespace and thread end before this returns.
-func (r *Rootfs) overlayAttached(lower []*os.File) (*os.File, error) {
+func (r *Rootfs) overlayAttached(lower []*os.File, parts []place) (*os.File, error) {
 	type result struct {
 		f   *os.File
 		err error
@@ -22,14 +22,14 @@ func (r *Rootfs) overlayAttached(lower []*os.File) (*os.File, error) {
 	done := make(chan result)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread, whose mounts are not those of the others, ends with the goroutine
-		f, err := r.inOwnMounts(lower)
+		f, err := r.inOwnMounts(lower, parts)
 		done <- result{f, err}
 	}()
 	d := <-done
 	return d.f, d.err
 }
 
-func (r *Rootfs) inOwnMounts(lower []*os.File) (f *os.File, err error) {
+func (r *Rootfs) inOwnMounts(lower []*os.File, parts []place) (f *os.File, err error) {
 	home, err := os.Open("/proc/thread-self/ns/mnt")
 	if err != nil {
 		return nil, err
@@ -44,13 +44,13 @@ func (r *Rootfs) inOwnMounts(lower []*os.File) (f *os.File, err error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return nil, fmt.Errorf("keep the layers' mounts from the host: %w", err)
 	}
-	for i, l := range lower {
+	for _, p := range parts {
 		// A clone of a shared mount is its peer: what is mounted on it would appear on the host's, where systemd has made all mounts shared.
-		if err := unix.MountSetattr(int(l.Fd()), "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
-			return nil, fmt.Errorf("cut layer %s off from the host's mounts: %w", r.Lower[i], err)
+		if err := unix.MountSetattr(int(p.Fd()), "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
+			return nil, fmt.Errorf("cut layer %s off from the host's mounts: %w", p.of, err)
 		}
-		if err := unix.MoveMount(int(l.Fd()), "", unix.AT_FDCWD, r.Lower[i], unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-			return nil, fmt.Errorf("attach layer %s: %w", r.Lower[i], err)
+		if err := unix.MoveMount(int(p.Fd()), "", unix.AT_FDCWD, p.of, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return nil, fmt.Errorf("attach layer %s: %w", p.of, err)
 		}
 	}
 	return r.mountOld(lower)

@@ -90,26 +90,33 @@ func (r *Rootfs) Mount(userns *os.File) (*os.File, error) {
 	if r.Upper == "" && len(lower) == 1 { // overlay wants two
 		return unix2File(unix.FcntlInt(lower[0].Fd(), unix.F_DUPFD_CLOEXEC, 3))
 	}
-	if !r.Layer || r.Upper == "" {
-		return r.overlay(lower)
+	parts := make([]place, 0, len(lower)+1)
+	for i, f := range lower {
+		parts = append(parts, place{f, r.Lower[i]})
+	}
+	if !r.Layer || r.Upper == "" || userns == nil {
+		return r.overlay(lower, parts)
 	}
 	view := *r
-	done, err := view.mapUpper(userns)
+	dir, done, err := view.mapUpper(userns)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	return view.overlay(lower)
+	return view.overlay(lower, append(parts, place{dir, filepath.Dir(r.Upper)}))
+}
+
+// place is a detached mount and the directory that it is of.
+type place struct {
+	*os.File
+	of string
 }
 
 // mapUpper names Upper and Work through a clone of the mount that they lie on, with mapped ids.
-func (r *Rootfs) mapUpper(userns *os.File) (done func(), err error) {
-	if userns == nil {
-		return func() {}, nil
-	}
-	dir, err := Bind(filepath.Dir(r.Upper), BindOptions{UserNS: userns})
+func (r *Rootfs) mapUpper(userns *os.File) (dir *os.File, done func(), err error) {
+	dir, err = Bind(filepath.Dir(r.Upper), BindOptions{UserNS: userns})
 	if err != nil {
-		return nil, fmt.Errorf("writable layer: %w", err)
+		return nil, nil, fmt.Errorf("writable layer: %w", err)
 	}
 	open := []*os.File{dir}
 	done = func() {
@@ -121,12 +128,12 @@ func (r *Rootfs) mapUpper(userns *os.File) (done func(), err error) {
 		fd, err := unix.Openat(int(dir.Fd()), filepath.Base(*path), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil {
 			done()
-			return nil, &os.PathError{Op: "open", Path: *path, Err: err}
+			return nil, nil, &os.PathError{Op: "open", Path: *path, Err: err}
 		}
 		open = append(open, os.NewFile(uintptr(fd), *path))
 		*path = fmt.Sprintf("/proc/self/fd/%d", fd)
 	}
-	return done, nil
+	return dir, done, nil
 }
 
 func unix2File(fd int, err error) (*os.File, error) {
@@ -137,10 +144,10 @@ func unix2File(fd int, err error) (*os.File, error) {
 }
 
 // overlay gives the layers to the kernel as they are; kernels before 6.15 take only layers that are attached somewhere.
-func (r *Rootfs) overlay(lower []*os.File) (*os.File, error) {
+func (r *Rootfs) overlay(lower []*os.File, parts []place) (*os.File, error) {
 	f, err := r.configure(lower)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
-		return r.overlayAttached(lower)
+		return r.overlayAttached(lower, parts)
 	}
 	return f, err
 }

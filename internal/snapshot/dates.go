@@ -16,7 +16,7 @@ import (
 
 // Dated labels a snapshot with the date, in seconds since 1970, of all that is written to it: when it is committed, what is younger than
 // the snapshot itself gets it. What is made of the same sources is then the same whenever it is made; files that came with a date of their own, as
-// those of packages do, keep it.
+// those of packages do, keep it, also where the clock is wrong and they are from its future.
 const Dated = "containerd.io/snapshot/wherry.dated"
 
 // What more than either is many.
@@ -38,6 +38,7 @@ type settled struct {
 // settle gives files that are younger than the snapshot the date that its label names.
 func settle(ctx context.Context, dir string, lower []string, info snapshots.Info) (seen settled, err error) {
 	text, dated := info.Labels[Dated]
+	now := time.Now().Unix()
 	_, may := info.Labels[MayStayDirectory]
 	if !dated && !may {
 		return seen, nil
@@ -64,7 +65,7 @@ func settle(ctx context.Context, dir string, lower []string, info snapshots.Info
 	err = archive.Walk(ctx, top, archive.WalkOptions{OneMount: true}, func(e *archive.Entry) (bool, error) {
 		names++
 		bytes += e.Stat.Blocks * 512
-		young := e.Stat.Mtim.Sec >= began
+		young := e.Stat.Mtim.Sec >= began && e.Stat.Mtim.Sec <= now
 		was := e.Stat
 		if young {
 			was.Mtim = unix.Timespec{Sec: at}
@@ -85,7 +86,7 @@ func settle(ctx context.Context, dir string, lower []string, info snapshots.Info
 	}
 	seen.many = may && (names > manyNames || bytes > manyBytes)
 	var st unix.Stat_t
-	if err := unix.Fstat(int(top.Fd()), &st); err != nil || st.Mtim.Sec < began {
+	if err := unix.Fstat(int(top.Fd()), &st); err != nil || st.Mtim.Sec < began || st.Mtim.Sec > now {
 		return seen, err
 	}
 	return seen, unix.UtimesNanoAt(int(top.Fd()), ".", date, 0)

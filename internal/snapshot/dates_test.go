@@ -21,12 +21,12 @@ func TestDatesAreSettled(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		dir := mounts[0].Source
-		want := map[string]time.Time{"old": time.Unix(500, 7), "at": time.Unix(1000, 0), "bit": time.Unix(1000, 1), "new": time.Unix(1000, 0), "d/new": time.Unix(1000, 0), "d": time.Unix(1000, 0), ".": time.Unix(1000, 0), "link": time.Unix(1000, 0)}
+		dir, future := mounts[0].Source, time.Now().Add(24*time.Hour)
+		want := map[string]time.Time{"old": time.Unix(500, 7), "at": time.Unix(1000, 0), "bit": time.Unix(1000, 1), "new": time.Unix(1000, 0), "later": future, "d/new": time.Unix(1000, 0), "d": time.Unix(1000, 0), ".": time.Unix(1000, 0), "link": time.Unix(1000, 0)}
 		if err := os.Mkdir(filepath.Join(dir, "d"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		for name, date := range map[string]time.Time{"old": time.Unix(500, 7), "at": time.Unix(1000, 0), "bit": time.Unix(1000, 1), "new": time.Now(), "d/new": time.Now()} {
+		for name, date := range map[string]time.Time{"old": time.Unix(500, 7), "at": time.Unix(1000, 0), "bit": time.Unix(1000, 1), "new": time.Now(), "later": future, "d/new": time.Now()} {
 			if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o644); err != nil {
 				t.Fatal(err)
 			}
