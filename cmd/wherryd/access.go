@@ -88,6 +88,9 @@ func (o *options) completeAccess(hosts []string) error {
 	case len(missing) == 1 || len(missing) == 2:
 		return fmt.Errorf("TLS needs three files, an authority, a certificate and its key: %s missing", strings.Join(missing, " and "))
 	}
+	if err := o.checkMetrics(); err != nil {
+		return err
+	}
 	o.group = -1
 	if o.set.Engine.Group != "" {
 		group, err := access.Group(o.set.Engine.Group)

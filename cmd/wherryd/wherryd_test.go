@@ -32,20 +32,22 @@ func TestParse(t *testing.T) {
 		t.Errorf("%+v %v", o, err)
 	}
 	rows := map[string][]string{ // what the error says: arguments
-		"a port cannot tell who asks": {"--host", "tcp://127.0.0.1:2375"},
-		"clients show certificates":   {"--host", "tcp://127.0.0.1:2375", "--tlsverify=false"},
-		"tls.key (--tlskey) missing":  {"--host", "tcp://127.0.0.1", "--tlscacert", "a", "--tlscert", "b"},
-		"write tcp://address:port":    {"--host", "https://127.0.0.1"},
-		"as tcp://address:port":       {"--host", "tcp://127.0.0.1/x"},
-		"there is no group no-such":   {"--group", "no-such"},
-		"unix:///absolute/path":       {"--host", "unix://relative"},
-		"LISTEN_FDS":                  {"--host", "fd://"},
-		"takes flags only":            {"start"},
-		"--no-such":                   nil,
-		"the root group":              {"--cgroup-parent", "/"},
-		"no such file":                {"--oar", "/no/such/oar"},
-		"flag needs an argument":      {"--root"},
-		"log-level":                   {"--log-level", "loud"},
+		"a port cannot tell who asks":    {"--host", "tcp://127.0.0.1:2375"},
+		"clients show certificates":      {"--host", "tcp://127.0.0.1:2375", "--tlsverify=false"},
+		"tls.key (--tlskey) missing":     {"--host", "tcp://127.0.0.1", "--tlscacert", "a", "--tlscert", "b"},
+		"write tcp://address:port":       {"--host", "https://127.0.0.1"},
+		"as tcp://address:port":          {"--host", "tcp://127.0.0.1/x"},
+		"names of containers and images": {"--config", writeFile(t, "[metrics]\naddress = \"0.0.0.0:9323\"\n")},
+		"such as 127.0.0.1:9323":         {"--config", writeFile(t, "[metrics]\naddress = \"9323\"\n")},
+		"there is no group no-such":      {"--group", "no-such"},
+		"unix:///absolute/path":          {"--host", "unix://relative"},
+		"LISTEN_FDS":                     {"--host", "fd://"},
+		"takes flags only":               {"start"},
+		"--no-such":                      nil,
+		"the root group":                 {"--cgroup-parent", "/"},
+		"no such file":                   {"--oar", "/no/such/oar"},
+		"flag needs an argument":         {"--root"},
+		"log-level":                      {"--log-level", "loud"},
 	}
 	for want, args := range rows {
 		if args == nil {
@@ -61,6 +63,15 @@ func TestParse(t *testing.T) {
 	if o, err := parse([]string{"--version"}, io.Discard); err != nil || !o.version {
 		t.Errorf("version: %v", err)
 	}
+}
+
+func writeFile(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "wherry.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // TestFlagsWinOverTheFile: and lists of flags take the place of the file's.

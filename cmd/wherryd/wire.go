@@ -25,6 +25,7 @@ import (
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/files"
 	"wherry.dev/wherry/internal/image"
+	"wherry.dev/wherry/internal/metrics"
 	"wherry.dev/wherry/internal/monitor"
 	"wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/snapshot"
@@ -86,6 +87,11 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 	defer func() { err = errors.Join(err, shut()) }()
 	hosts := addresses(listeners)
 	o.warn(log)
+	stopMetrics, err := o.serveMetrics(context.WithoutCancel(ctx), services.Metrics)
+	if err != nil {
+		return err
+	}
+	defer stopMetrics()
 	server := docker.New(services, docker.About{
 		ID: id, Root: o.root, State: o.state, Hosts: hosts, CgroupParent: o.cgroupParent, Insecure: o.insecure, Started: began,
 		Access: o.access, AuditReads: o.set.Audit.Reads,
@@ -188,11 +194,13 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 	if err != nil {
 		return s, shut, err
 	}
+	timings := &metrics.Timings{}
 	s.Containers, err = container.Open(ctx, container.Options{
 		Root: o.root, State: o.state, Oar: o.oar, CgroupParent: o.cgroupParent, ShimGroup: o.shimGroup,
 		Images: s.Images, Networks: s.Networks, Volumes: s.Volumes, Events: s.Events,
 		Log: func(err error) { log.Warn(err.Error()) },
 		Trace: func(id, step string, took time.Duration) {
+			timings.Step(step, took)
 			log.Debug("start", "container", id, "step", step, "took", took)
 		},
 	})
@@ -216,6 +224,7 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 	s.Files = files.New(s.Containers, s.Images, s.Events)
 	s.Monitor = monitor.New(s.Containers)
 	s.Disk = &disk.Service{Root: o.root, Images: s.Images, Containers: s.Containers, Volumes: s.Volumes, Files: s.Files, Cache: builder.Usage}
+	s.Metrics = newMetrics(s, timings)
 	return s, shut, nil
 }
 

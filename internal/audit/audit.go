@@ -100,6 +100,7 @@ type Log struct {
 	size   int64
 	head   headRecord
 	headAt *os.File
+	failed uint64
 	lost   int  // records that could not be written, since the last one that could
 	dirty  bool // something is not on the disk
 }
@@ -145,15 +146,24 @@ func (l *Log) Append(r Record) (uint64, error) {
 		lost := Record{Event: "lost", With: map[string]string{"records": fmt.Sprint(l.lost)}}
 		if err := l.append(&lost); err != nil {
 			l.lost++
+			l.failed++
 			return 0, err
 		}
 		l.lost = 0
 	}
 	if err := l.append(&r); err != nil {
 		l.lost++
+		l.failed++
 		return 0, err
 	}
 	return r.Seq, nil
+}
+
+// Counts are how many records the log has had, and how many could not be written since it was opened.
+func (l *Log) Counts() (records, lost uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.head.Seq, l.failed
 }
 
 func (l *Log) append(r *Record) error {

@@ -22,30 +22,39 @@ type statsRow struct {
 	CPUPerc   string `head:"CPU %"`
 	Container string
 	ID        string `head:"CONTAINER ID"`
+	MemAnon   string `head:"ANON" json:",omitempty"` // this one, MemFile and MemShmem are ours: only where they are asked for
+	MemFile   string `head:"FILE" json:",omitempty"`
 	MemPerc   string `head:"MEM %"`
+	MemShmem  string `head:"SHMEM" json:",omitempty"`
 	MemUsage  string `head:"MEM USAGE / LIMIT"`
 	Name      string
 	NetIO     string `head:"NET I/O"`
 	PIDs      string `head:"PIDS"`
 }
 
-func statsLayout() layout {
-	return layout{table: `{{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.BlockIO}}\t{{.PIDs}}`}
+// statsLayout has, where memory is set, what the memory is for.
+func statsLayout(memory bool) layout {
+	split := ""
+	if memory {
+		split = `{{.MemAnon}}\t{{.MemFile}}\t{{.MemShmem}}\t`
+	}
+	return layout{table: `{{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t` + split + `{{.NetIO}}\t{{.BlockIO}}\t{{.PIDs}}`}
 }
 
 func statsCommand(app *App) *cobra.Command {
 	cmd := &cobra.Command{Use: "stats [OPTIONS] [CONTAINER...]", Args: atLeast(0)}
-	var all, once, noTrunc bool
+	var all, once, noTrunc, memory bool
 	var format string
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "Those that do not run too")
 	cmd.Flags().BoolVar(&once, "no-stream", false, "Print once and end")
+	cmd.Flags().BoolVar(&memory, "memory", false, "What the memory is for too: of processes, cached files, shared")
 	cmd.Flags().BoolVar(&noTrunc, "no-trunc", false, "Do not shorten anything")
 	formatFlag(cmd, &format, "")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if format == "" {
 			format = configText(app, "statsFormat")
 		}
-		rows, err := statsLayout().parseRows(format, false)
+		rows, err := statsLayout(memory).parseRows(format, false)
 		if err != nil {
 			return err
 		}
@@ -53,7 +62,8 @@ func statsCommand(app *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		w := &statsWatch{client: c, names: args, all: all, short: !noTrunc, last: map[string]container.StatsResponse{}}
+		memory = memory || strings.Contains(format, ".MemAnon") || strings.Contains(format, ".MemFile") || strings.Contains(format, ".MemShmem")
+		w := &statsWatch{client: c, names: args, all: all, short: !noTrunc, memory: memory, last: map[string]container.StatsResponse{}}
 		if err := w.look(cmd.Context(), io.Discard, rows); err != nil {
 			return err
 		}
@@ -68,6 +78,7 @@ type statsWatch struct {
 	names  []string
 	all    bool
 	short  bool
+	memory bool
 	last   map[string]container.StatsResponse
 }
 
@@ -125,7 +136,12 @@ func (w *statsWatch) look(ctx context.Context, out io.Writer, rows rowFormat) er
 		if s.ID == "" {
 			continue // it went away meanwhile
 		}
-		lines = append(lines, newStatsRow(names[i], s, w.last[s.ID], w.short))
+		line := newStatsRow(names[i], s, w.last[s.ID], w.short)
+		if w.memory {
+			split := s.MemoryStats.Stats
+			line.MemAnon, line.MemFile, line.MemShmem = humanMemory(split["wherry_anonymous"]), humanMemory(split["wherry_file"]), humanMemory(split["wherry_shmem"])
+		}
+		lines = append(lines, line)
 		w.last[s.ID] = s
 	}
 	return writeRows(out, rows, lines)

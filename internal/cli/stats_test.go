@@ -68,6 +68,21 @@ func TestStatsOfWhatDoesNotRun(t *testing.T) {
 	}
 }
 
+// TestStatsOfMemory: what it is for, where that is asked for.
+func TestStatsOfMemory(t *testing.T) {
+	host := serveOn(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `{"id":%q,"name":"/web","memory_stats":{"usage":6291456,"stats":{"wherry_anonymous":1048576,"wherry_file":2097152,"wherry_shmem":3145728}}}`, fakeID)
+	}))
+	for _, args := range [][]string{{"--memory"}, {"--format", "{{.MemAnon}} {{.MemFile}} {{.MemShmem}}"}, {"--memory", "--format", "json"}} {
+		stdout, stderr, status := wherryWith(t, nil, append(append([]string{"--host", host, "stats", "--no-stream"}, args...), "web")...)
+		for _, want := range []string{"1MiB", "2MiB", "3MiB"} {
+			if status != 0 || !strings.Contains(stdout, want) {
+				t.Errorf("%q: %d %s %s", args, status, stdout, stderr)
+			}
+		}
+	}
+}
+
 // TestStatsFollowsWhatComesAndGoes: without names, each look asks anew who runs.
 func TestStatsFollowsWhatComesAndGoes(t *testing.T) {
 	list := `[{"Id":"a"},{"Id":"b"}]`
@@ -85,7 +100,7 @@ func TestStatsFollowsWhatComesAndGoes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows, err := statsLayout().parseRows("{{.Name}}", false)
+	rows, err := statsLayout(false).parseRows("{{.Name}}", false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,13 @@
 package container
 
+import "time"
+
 // Named is a container as others speak of it.
-type Named struct{ ID, Name, Owner string }
+type Named struct {
+	ID, Name, Owner string
+	Restarts        int
+	Started         time.Time // zero: never
+}
 
 // NameOf finds a container by its name, its id, or the beginning of its id.
 func NameOf(s *Service, ref string) (Named, error) {
@@ -9,5 +15,6 @@ func NameOf(s *Service, ref string) (Named, error) {
 	if err != nil {
 		return Named{}, err
 	}
-	return Named{ID: c.id, Name: c.record().Name, Owner: c.record().Owner}, nil
+	r := c.record()
+	return Named{ID: c.id, Name: r.Name, Owner: r.Owner, Restarts: r.RestartCount, Started: r.StartedAt}, nil
 }

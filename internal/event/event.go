@@ -26,6 +26,7 @@ const (
 type Bus struct {
 	mu          sync.Mutex
 	ring        []owned // oldest at next once it is full
+	missing     uint64  // events that all subscribers together have missed
 	dropped     int64   // time of the newest event that the ring has no more
 	next        int
 	last        time.Time
@@ -84,23 +85,31 @@ func (b *Bus) Publish(t events.Type, a events.Action, id string, attributes map[
 	}
 	for s := range b.subscribers {
 		if s.scope.Sees(owner) {
-			s.add(m)
+			b.missing += s.add(m)
 		}
 	}
 }
 
 // add never waits. Once the queue was full nothing more goes in, until the reader has come to its end and was told.
-func (s *subscriber) add(m events.Message) {
+func (s *subscriber) add(m events.Message) (lost uint64) {
 	if s.lost == 0 {
 		select {
 		case s.queue <- m:
-			return
+			return 0
 		default:
 			s.first = m.TimeNano
 		}
 	}
 	s.lost++
 	s.last = m.TimeNano
+	return 1
+}
+
+// Lost counts the events that subscribers have missed.
+func (b *Bus) Lost() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.missing
 }
 
 // missed takes over what a subscriber has to be told of, once its queue is empty.

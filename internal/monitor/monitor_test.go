@@ -158,6 +158,9 @@ func TestStats(t *testing.T) {
 		r.CPUStats.OnlineCPUs != uint32(runtime.NumCPU()) || r.CPUStats.SystemUsage == 0 {
 		t.Errorf("%+v", r)
 	}
+	if m := r.MemoryStats.Stats; m[StatAnonymous] == 0 || m[StatAnonymous]+m[StatFile]+m[StatShmem] > r.MemoryStats.Usage+8<<20 {
+		t.Errorf("memory by what it is for: %v of %d", m, r.MemoryStats.Usage)
+	}
 	if len(r.Networks) != 0 {
 		t.Errorf("a namespace with nothing but the loopback: %+v", r.Networks)
 	}
@@ -193,6 +196,22 @@ func TestStats(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	must(t, s.Stats(ctx, "c", true, false, collect))
+}
+
+// TestSplit: of both versions, whose files have shared memory in them.
+func TestSplit(t *testing.T) {
+	want := Split{Anonymous: 1, File: 20, Shmem: 3}
+	for name, stat := range map[string]map[string]uint64{
+		"version 2": {"anon": 1, "file": 23, "shmem": 3},
+		"version 1": {"total_rss": 1, "total_cache": 23, "total_shmem": 3, "rss": 7, "cache": 7, "shmem": 7},
+	} {
+		if got := splitOf(stat); got != want {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	if got := splitOf(map[string]uint64{"anon": 1, "file": 2, "shmem": 3}); got.File != 0 { // they are not read at the same moment
+		t.Errorf("%+v", got)
+	}
 }
 
 func TestNetDev(t *testing.T) {

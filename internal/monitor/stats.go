@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 
 	"wherry.dev/wherry/internal/cgroup"
@@ -44,9 +45,9 @@ func (s *Service) Stats(ctx context.Context, id string, stream, oneShot bool, fn
 			return fmt.Errorf("stats of container %s: %w", v.Name, err)
 		}
 		sample.PreRead, sample.PreCPUStats = before.Read, before.CPUStats
-		before = sample
+		before = sample.StatsResponse
 		if stream || oneShot || !first {
-			if err := fn(sample); err != nil || !stream {
+			if err := fn(sample.StatsResponse); err != nil || !stream {
 				return err
 			}
 		}
@@ -62,13 +63,67 @@ func empty(v *containers.View) container.StatsResponse {
 	return container.StatsResponse{ID: v.ID, Name: "/" + v.Name, OSType: "linux"}
 }
 
+// Sample is what a container uses at one moment, with what Docker's stats have no fields for.
+type Sample struct {
+	container.StatsResponse
+	Split      Split
+	Swap       uint64
+	OOMKills   uint64                     // since its control group was made
+	Operations []container.BlkioStatEntry // of block devices, by op Read and Write, whatever version the control groups have
+}
+
+// Split is a container's memory by what it is for, in bytes.
+type Split struct {
+	Anonymous uint64 // heaps and stacks: what processes have written
+	File      uint64 // cached files, without Shmem
+	Shmem     uint64 // shared memory and files of tmpfs
+}
+
+// Names of the split in the statistics of memory, which have a name for each figure of the kernel's.
+const (
+	StatAnonymous = "wherry_anonymous"
+	StatFile      = "wherry_file"
+	StatShmem     = "wherry_shmem"
+)
+
+// splitOf reads memory.stat of either version: total_* of version 1 are those of the group and all below it.
+func splitOf(stat map[string]uint64) (s Split) {
+	if anon, ok := stat["anon"]; ok {
+		s = Split{Anonymous: anon, File: stat["file"], Shmem: stat["shmem"]}
+	} else {
+		s = Split{Anonymous: stat["total_rss"], File: stat["total_cache"], Shmem: stat["total_shmem"]}
+	}
+	s.File -= min(s.File, s.Shmem)
+	return s
+}
+
+// Sample takes one sample of a container that runs.
+func (s *Service) Sample(ctx context.Context, id string) (Sample, error) {
+	v, done, err := s.view(ctx, id)
+	if err != nil {
+		return Sample{}, err
+	}
+	defer done()
+	if !v.Running {
+		return Sample{}, fmt.Errorf("container %s does not run: %w", v.Name, errdefs.ErrFailedPrecondition)
+	}
+	return measure(&v)
+}
+
 // measure takes one sample.
-func measure(v *containers.View) (container.StatsResponse, error) {
-	out := empty(v)
+func measure(v *containers.View) (Sample, error) {
+	out := Sample{StatsResponse: empty(v)}
 	c, err := v.Cgroup.Stats()
 	if err != nil {
 		return out, err
 	}
+	out.Split, out.Swap = splitOf(c.MemoryStat), c.Swap
+	out.OOMKills, _ = v.Cgroup.OOMKills()
+	for _, d := range c.IO {
+		out.Operations = append(out.Operations, container.BlkioStatEntry{Major: d.Major, Minor: d.Minor, Op: "Read", Value: d.ReadOps},
+			container.BlkioStatEntry{Major: d.Major, Minor: d.Minor, Op: "Write", Value: d.WriteOps})
+	}
+	c.MemoryStat[StatAnonymous], c.MemoryStat[StatFile], c.MemoryStat[StatShmem] = out.Split.Anonymous, out.Split.File, out.Split.Shmem
 	out.Read = c.Time
 	if out.CPUStats, err = cpuStats(c); err != nil {
 		return out, err

@@ -29,6 +29,7 @@ type Settings struct {
 	Engine   Engine   `toml:"engine"`
 	TLS      TLS      `toml:"tls"`
 	Audit    Audit    `toml:"audit"`
+	Metrics  Metrics  `toml:"metrics"`
 	Store    Store    `toml:"store"`
 	CleanUp  CleanUp  `toml:"clean-up"`
 	Registry Registry `toml:"registry"`
@@ -63,6 +64,12 @@ type Audit struct {
 	Reads   bool   `toml:"reads" comment:"also requests that change nothing"`
 	Sync    string `toml:"sync" of:"second always never" comment:"when records are on the disk: within a second; before the answer, which makes requests wait for the disk; or when the kernel likes. The engine's death loses none in any case"`
 	MaxSize Amount `toml:"max-size" comment:"most that the log takes; the oldest records go first"`
+}
+
+// Metrics is where Prometheus asks, beside GET /metrics on the engine's own addresses.
+type Metrics struct {
+	Address  string `toml:"address" comment:"an address of the loopback, 127.0.0.1:9323, that answers GET /metrics to everybody on this machine; none: there is none"`
+	Anywhere bool   `toml:"anywhere" comment:"the address may be one that other machines reach"`
 }
 
 // Store is how images are kept.

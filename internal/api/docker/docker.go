@@ -23,6 +23,7 @@ import (
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/files"
 	"wherry.dev/wherry/internal/image"
+	"wherry.dev/wherry/internal/metrics"
 	"wherry.dev/wherry/internal/monitor"
 	"wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/volume"
@@ -41,6 +42,7 @@ type Services struct {
 	Events     *event.Bus
 	Builder    Builder
 	Audit      *audit.Log // nil: nothing is written down
+	Metrics    *metrics.Collector
 }
 
 // About says what engine this is, for version, info and /wherry/state.
@@ -61,6 +63,7 @@ type Server struct {
 	log     *slog.Logger
 	access  *access.Rules
 	audit   *audit.Log
+	metrics *metrics.Collector
 	closing chan struct{} // closed when Close begins: long answers end
 
 	patience time.Duration // with bodies of JSON
@@ -74,7 +77,8 @@ type Server struct {
 
 // New builds a server; Serve starts it.
 func New(s Services, about About, log *slog.Logger) *Server {
-	srv := &Server{log: log, access: about.Access, audit: s.Audit, auditReads: about.AuditReads, closing: make(chan struct{}), patience: time.Minute, hijacked: map[net.Conn]struct{}{}}
+	srv := &Server{log: log, access: about.Access, audit: s.Audit, metrics: s.Metrics, auditReads: about.AuditReads, closing: make(chan struct{}),
+		patience: time.Minute, hijacked: map[net.Conn]struct{}{}}
 	srv.http = http.Server{
 		Handler:           srv.middleware(routes(s, about, srv)),
 		ReadHeaderTimeout: 30 * time.Second,

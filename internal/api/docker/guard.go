@@ -18,6 +18,7 @@ func (g *guard) wrap(pattern string, h handle) handle {
 		if v == nil {
 			return h(w, r)
 		}
+		v.route = pattern[strings.IndexByte(pattern, '/'):]
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			v.object = g.object(pattern, r)
 		}

@@ -99,7 +99,10 @@ func (s *Server) middleware(next http.Handler) http.Handler {
 			}
 		}()
 		v, err = s.visit(r)
-		w.before = func() { s.record(r, v, w) }
+		w.before = func() {
+			s.count(r, v, w, time.Since(began))
+			s.record(r, v, w)
+		}
 		if err != nil {
 			writeError(w, err)
 			return
@@ -123,6 +126,21 @@ func (s *Server) middleware(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// count notes an answer for Prometheus.
+func (s *Server) count(r *http.Request, v *visit, w *response, took time.Duration) {
+	if s.metrics == nil {
+		return
+	}
+	route := "other"
+	switch {
+	case v != nil && v.route != "":
+		route = v.route
+	case isBuildKit(r):
+		route = "buildkit"
+	}
+	s.metrics.Request(r.Method, route, w.status, took)
 }
 
 // response remembers whether an answer has begun, so that a late error does not write a second one.

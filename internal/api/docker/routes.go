@@ -32,6 +32,7 @@ func routes(s Services, about About, srv *Server) http.Handler {
 	(&volumeRoutes{s: s.Volumes}).add(add)
 	(&buildRoutes{b: s.Builder, server: srv}).add(add)
 	(&auditRoutes{log: s.Audit, server: srv}).add(add)
+	(&metricsRoutes{s.Metrics}).add(add)
 	absentRoutes(add)
 
 	// ServeMux redirects paths that are not clean; the API never did.

@@ -19,6 +19,8 @@ type visit struct {
 	why     string // they may so much
 	version apiVersion
 
+	route string // of the table, without its method; "" where none was found
+
 	// For the audit log.
 	path   string // without the version
 	object *audit.Object
