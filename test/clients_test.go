@@ -50,13 +50,8 @@ const reaperImage = "testcontainers/ryuk:0.14.0"
 func testcontainers(t *testing.T) (*engine, []string) {
 	t.Helper()
 	e := ownEngine(t, "busybox-1")
+	scratchImage(t, e, reaperImage, filepath.Join(clientsDir(), "reaper"))
 	dir := t.TempDir()
-	reaper, err := os.ReadFile(filepath.Join(clientsDir(), "reaper"))
-	ok(t, err, os.WriteFile(filepath.Join(dir, "reaper"), reaper, 0o755),
-		os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY reaper /\nENTRYPOINT [\"/reaper\"]\n"), 0o644))
-	if out, err := e.run("wherry", "build", "-q", "-t", reaperImage, dir); err != nil {
-		t.Fatalf("build the reaper's image: %v\n%s", err, out)
-	}
 	return e, []string{"HOME=" + dir, "TMPDIR=" + dir, "REGISTRY=" + registryAddress}
 }
 
