@@ -147,6 +147,13 @@ func (b *Bus) subscribe(scope access.Scope, since time.Time) ([]events.Message, 
 	return past, s
 }
 
+// Subscribers is how many wait for events now.
+func (b *Bus) Subscribers() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.subscribers)
+}
+
 func (b *Bus) leave(s *subscriber) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

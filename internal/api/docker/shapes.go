@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
+	"golang.org/x/net/websocket"
 
 	containers "wherry.dev/wherry/internal/container"
 )
@@ -25,6 +26,14 @@ func multiplexedOrRaw(v apiVersion, terminal bool) string {
 		return types.MediaTypeRawStream
 	}
 	return types.MediaTypeMultiplexedStream
+}
+
+// webSocketFrames is the kind of frames that carry output: text until 1.28, which broke what was no UTF-8.
+func webSocketFrames(v apiVersion) byte {
+	if v < 1028 {
+		return websocket.TextFrame
+	}
+	return websocket.BinaryFrame
 }
 
 // createBody is a create request as clients of all versions write it: commands may be one string, and the MAC address stood in the

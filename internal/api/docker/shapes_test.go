@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/system"
+	"golang.org/x/net/websocket"
 
 	containers "wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/disk"
@@ -167,5 +168,13 @@ func TestNewestForOldCompose(t *testing.T) {
 	}
 	if got := volumes(1045); got != nil {
 		t.Errorf("1.45 has a container's configuration: %v", got)
+	}
+}
+
+func TestWebSocketFrames(t *testing.T) {
+	for v, want := range map[apiVersion]byte{1024: websocket.TextFrame, 1027: websocket.TextFrame, 1028: websocket.BinaryFrame, unversioned: websocket.BinaryFrame} {
+		if got := webSocketFrames(v); got != want {
+			t.Errorf("%v: %d", v, got)
+		}
 	}
 }

@@ -146,7 +146,7 @@ func (c *streamRoutes) attachSocket(w http.ResponseWriter, r *http.Request) erro
 		defer ws.Close()
 		stop := context.AfterFunc(ctx, func() { ws.Close() })
 		defer stop()
-		ws.PayloadType = websocket.BinaryFrame
+		ws.PayloadType = webSocketFrames(clientVersion(r.Context()))
 		in := endingReader{ws, cancel}
 		if q.yes("stdin") && o.Stream {
 			o.Stdin = in

@@ -74,12 +74,12 @@ func (s *systemRoutes) version(w http.ResponseWriter, r *http.Request) error {
 	newest := newestFor(r.UserAgent())
 	details := map[string]string{
 		"ApiVersion": newest, "MinAPIVersion": version.MinAPI, "Arch": runtime.GOARCH, "Os": runtime.GOOS,
-		"GoVersion": runtime.Version(), "KernelVersion": release, "Experimental": "false",
+		"GitCommit": version.Version, "GoVersion": runtime.Version(), "KernelVersion": release, "Experimental": "false",
 	}
 	return writeJSON(w, http.StatusOK, system.VersionResponse{
 		Platform:   system.PlatformInfo{Name: "Wherry"},
 		Components: []system.ComponentVersion{{Name: "Engine", Version: version.Version, Details: details}},
-		Version:    version.Version, APIVersion: newest, MinAPIVersion: version.MinAPI,
+		Version:    version.Version, GitCommit: version.Version, APIVersion: newest, MinAPIVersion: version.MinAPI,
 		Os: runtime.GOOS, Arch: runtime.GOARCH, GoVersion: runtime.Version(), KernelVersion: release,
 	})
 }
@@ -92,7 +92,7 @@ func (s *systemRoutes) info(w http.ResponseWriter, r *http.Request) error {
 			Volume: []string{"local"}, Network: []string{"bridge", "host", "ipvlan", "macvlan", "null"}, Log: []string{"local"},
 		},
 		MemoryLimit: true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true,
-		IPv4Forwarding: true, NFd: openFiles(), NGoroutines: runtime.NumGoroutine(),
+		IPv4Forwarding: true, NFd: openFiles(), NGoroutines: runtime.NumGoroutine(), NEventsListener: s.Events.Subscribers(),
 		SystemTime: time.Now().Format(time.RFC3339Nano), LoggingDriver: "local", CgroupDriver: "cgroupfs", CgroupVersion: cgroupVersion(),
 		KernelVersion: release, OSType: runtime.GOOS, Architecture: machine, NCPU: runtime.NumCPU(), MemTotal: memoryTotal(),
 		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: s.registries(), GenericResources: []swarm.GenericResource{},
