@@ -36,7 +36,7 @@ func nouns() [][2]string {
 }
 
 func commands() []command {
-	return slices.Concat(runCommands(), buildCommands(), lifeCommands(), replaceCommands(), lookCommands(), fileCommands(),
+	return slices.Concat(runCommands(), buildCommands(), lifeCommands(), replaceCommands(), portsCommands(), lookCommands(), fileCommands(),
 		imageCommands(), manifestCommands(), artifactCommands(), policyCommands(), networkCommands(), volumeCommands(), systemCommands(),
 		storeCommands(), auditCommands(), contextCommands())
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
 
+	"wherry.dev/wherry/internal/access"
 	networks "wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/spec"
 )
@@ -118,7 +119,8 @@ func (n *replacing) make(ctx context.Context, image string) error {
 	q.Name = r.Name + ".new"
 	q.replaces = &Replacement{Old: r.ID, Name: r.Name, Live: r.Status.Alive(), AutoStart: r.Status.Alive() || r.Status == Restarting,
 		Keep: n.o.Keep, Drain: n.o.Drain, Stop: n.o.Stop}
-	answer, err := n.s.Create(ctx, q)
+	// It belongs to whom the old one belongs to, whoever replaces it.
+	answer, err := n.s.Create(access.With(ctx, access.Scope{Owner: r.Owner, Limited: r.Limited}), q)
 	if errdefs.IsConflict(err) {
 		if other, found := n.s.index.find(q.Name); found == nil && other.record().Replaces != nil {
 			return busy(r, "being replaced already")

@@ -15,9 +15,15 @@ import (
 	"github.com/moby/moby/api/types/network"
 )
 
-// portHolder says which process has a port of the host: "nginx (pid 4711)", "" where it cannot be seen.
+// portHolder says which process has a port of the host: "nginx (pid 4711)", "" where it cannot be seen. It looks in the calling thread's namespace.
 func portHolder(host netip.AddrPort, proto network.IPProtocol) string {
-	var inodes []string
+	if inodes := socketsOf(host, proto); len(inodes) > 0 {
+		return holderOf(inodes)
+	}
+	return ""
+}
+
+func socketsOf(host netip.AddrPort, proto network.IPProtocol) (inodes []string) {
 	for _, suffix := range []string{"", "6"} {
 		f, err := os.Open("/proc/thread-self/net/" + string(proto) + suffix)
 		if err != nil {
@@ -26,9 +32,11 @@ func portHolder(host netip.AddrPort, proto network.IPProtocol) string {
 		inodes = append(inodes, socketsAt(bufio.NewScanner(f), host, proto)...)
 		f.Close()
 	}
-	if len(inodes) == 0 {
-		return ""
-	}
+	return inodes
+}
+
+// holderOf finds a process that has one of some sockets.
+func holderOf(inodes []string) string {
 	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
 	for _, link := range links {
 		target, err := os.Readlink(link)
@@ -41,6 +49,29 @@ func portHolder(host netip.AddrPort, proto network.IPProtocol) string {
 		return fmt.Sprintf("%s (pid %s)", bytes.TrimSpace(name), pid)
 	}
 	return ""
+}
+
+// listenAddresses are those at which processes of the host have a port.
+func listenAddresses(port uint16, proto network.IPProtocol) (out []netip.Addr) {
+	for _, suffix := range []string{"", "6"} {
+		f, err := os.Open("/proc/thread-self/net/" + string(proto) + suffix)
+		if err != nil {
+			continue
+		}
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			fields := strings.Fields(lines.Text())
+			if len(fields) < 10 || proto == network.TCP && fields[3] != "0A" {
+				continue
+			}
+			address, hex, _ := strings.Cut(fields[1], ":")
+			number, err := strconv.ParseUint(hex, 16, 16)
+			if a := kernelAddress(address); err == nil && uint16(number) == port && a.IsValid() {
+				out = append(out, a)
+			}
+		}
+		f.Close()
+	}
+	return out
 }
 
 // socketsAt reads lines such as those of /proc/net/tcp and returns the inodes of sockets that stand in the way of a port.

@@ -36,6 +36,9 @@ func (g *guard) object(pattern string, r *http.Request) *audit.Object {
 	if noun == "wherry" && strings.HasPrefix(rest, "exec/") { // of a container, in one conversation
 		noun = "containers"
 	}
+	if noun == "wherry" && strings.HasPrefix(rest, "containers/") {
+		noun = "containers"
+	}
 	id, name := r.PathValue("id"), r.PathValue("name")
 	switch {
 	case noun == "containers" && id != "":

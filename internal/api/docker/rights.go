@@ -43,6 +43,8 @@ GET /swarm
 GET /wherry/state
 GET /wherry/why/{id}
 GET /wherry/layers
+GET /wherry/ports
+GET /wherry/ports/{port}/{proto}
 GET /wherry/pins
 GET /wherry/policy
 GET /wherry/policy/check
@@ -111,6 +113,8 @@ POST /containers/{id}/resize
 POST /containers/{id}/attach
 POST /containers/{id}/exec
 DELETE /containers/{id}
+POST /wherry/containers/{id}/ports
+POST /wherry/containers/{id}/replace
 POST /wherry/exec/{id}
 GET /wherry/why/{id}
 GET /exec/{id}/json

@@ -3,9 +3,11 @@ package firewall
 import (
 	"encoding/binary"
 	"net/netip"
+	"strconv"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
+	"golang.org/x/sys/unix"
 )
 
 // chunk is how many elements go into one message: its attributes count bytes in 16 bits.
@@ -163,4 +165,26 @@ func (p Port) element() nftables.SetElement {
 
 func word(b []byte, port uint16) []byte {
 	return append(binary.BigEndian.AppendUint16(b, port), 0, 0)
+}
+
+// Element names the place of a port in the table: the map, and the element as nft writes it.
+func (p Port) Element() (set, element string) {
+	var at, to string
+	set = [2][2]string{{"ports", "ranges"}, {"any_ports", "any_ranges"}}[index(p.Host.IsUnspecified())][index(p.isRange())]
+	set += map[bool]string{false: "4", true: "6"}[p.Host.Is6()]
+	if !p.Host.IsUnspecified() {
+		at = p.Host.String() + " . "
+	}
+	at += map[uint8]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp", unix.IPPROTO_SCTP: "sctp"}[p.Proto] + " . " + strconv.Itoa(int(p.First))
+	if to = p.To.Addr().String(); p.isRange() {
+		at += "-" + strconv.Itoa(int(p.Last))
+	} else {
+		to += " . " + strconv.Itoa(int(p.To.Port()))
+	}
+	return set, at + " : " + to
+}
+
+// Has says that a packet to a port of an address of the host is one for p.
+func (p Port) Has(proto uint8, port uint16) bool {
+	return p.Proto == proto && (port == p.First || p.First <= port && port <= p.Last)
 }
