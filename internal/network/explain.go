@@ -163,12 +163,11 @@ func number(proto network.IPProtocol) uint8 { return (&reservation{Proto: proto}
 func (x *explaining) host() ([]Listener, error) {
 	var out []Listener
 	seen := map[netip.Addr]bool{}
-	self := fmt.Sprintf("(pid %d)", os.Getpid())
 	for _, at := range listenAddresses(x.port, x.proto) {
-		who := portHolder(addrPort(at, x.port), x.proto)
-		if seen[at] || strings.HasSuffix(who, self) { // reserved by the engine
+		if seen[at] || x.reserved(at) {
 			continue
 		}
+		who := portHolder(addrPort(at, x.port), x.proto)
 		seen[at] = true
 		l := Listener{Address: at, Process: who, Listens: true}
 		var err error
@@ -185,6 +184,18 @@ func (x *explaining) host() ([]Listener, error) {
 		out = append(out, l)
 	}
 	return out, nil
+}
+
+// reserved says that the engine's own socket holds the port for a container.
+func (x *explaining) reserved(at netip.Addr) bool {
+	x.s.mu.Lock()
+	defer x.s.mu.Unlock()
+	for _, h := range x.s.holdings {
+		if slices.ContainsFunc(h.Reserved, func(r *reservation) bool { return r.Host == addrPort(at, x.port) && r.Proto == x.proto }) {
+			return true
+		}
+	}
+	return false
 }
 
 // reach asks for each way on which packets come.

@@ -137,15 +137,13 @@ func TestNeverMoreOpen(t *testing.T) {
 	far := outside(t)
 	s := open(t)
 	a := newBox(t)
-	got := a.attach(s, AllocateRequest{Ports: portMap("127.0.0.1|28080|8080/tcp", "|28081|8080/tcp")})
+	a.attach(s, AllocateRequest{Ports: portMap("127.0.0.1|28080|8080/tcp", "|28081|8080/tcp")})
 	defer a.release(s)
 	a.serve(8080, "a")
-	inside := got.Networks["bridge"].IPAddress.String()
-	far.mustRun("ip", "route", "add", inside+"/32", "via", "192.0.2.1")
 	nft(t, "add", "table", "ip", "foreign")
 	nft(t, "add chain ip foreign mine { type filter hook input priority 5; policy accept; }")
 	nft(t, "add rule ip foreign mine counter comment \"theirs\"")
-	// Another host tries the container's own address all the time, and the port that is for this machine.
+	// Another host tries the port that is for this machine all the time.
 	script := `import socket,sys,time
 end=time.time()+float(sys.argv[1])
 n=0
@@ -160,7 +158,7 @@ while time.time()<end:
 print('tried',n)`
 	probe := make(chan string, 1)
 	go func() {
-		out, err := far.run("python3", "-c", script, "4", inside+":8080", "192.0.2.1:28080")
+		out, err := far.run("python3", "-c", script, "4", "192.0.2.1:28080")
 		probe <- fmt.Sprint(out, err)
 	}()
 	for range 5 {

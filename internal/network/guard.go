@@ -84,11 +84,14 @@ func (g *guard) keep() {
 				g.report(link.SetSysctl(forward4, "1"))
 			}
 		case <-g.poke:
+			g.mend() // at once: until then there is nothing between others and the containers
 			select {
 			case <-g.end:
 				return
 			case <-time.After(settle):
-				g.mend()
+				if !g.fire.Whole() {
+					g.mend()
+				}
 			}
 		}
 	}
