@@ -1,7 +1,6 @@
 package network
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,8 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -167,73 +164,6 @@ func newDefinition(names names, r network.CreateRequest) (*definition, error) {
 	}
 	return d, d.checkOptions()
 }
-
-func (d *definition) checkOptions() error {
-	if len(d.Bridge) > 15 || strings.ContainsAny(d.Bridge, "/: \t\n") || d.Bridge == "." || d.Bridge == ".." {
-		return invalid("com.docker.network.bridge.name: %q is no name of a link: at most 15 bytes, no space, slash or colon", d.Bridge)
-	}
-	for _, o := range []string{"bridge.enable_icc", "bridge.enable_ip_masquerade"} {
-		if v := d.option(o); v != "" {
-			if _, err := strconv.ParseBool(v); err != nil {
-				return invalid("com.docker.network.%s: %q is neither true nor false", o, v)
-			}
-		}
-	}
-	if v := d.option("bridge.host_binding_ipv4"); v != "" {
-		if a, err := netip.ParseAddr(v); err != nil || !a.Is4() {
-			return invalid("com.docker.network.bridge.host_binding_ipv4: %q is no IPv4 address", v)
-		}
-	}
-	return checkMTU(d.option("driver.mtu"))
-}
-
-// readFamilies reads the options that say what --ipv4 and --ipv6 do; those win.
-func (d *definition) readFamilies(r network.CreateRequest) error {
-	for _, row := range []struct {
-		option string
-		said   *bool
-		at     *bool
-	}{{"enable_ipv4", r.EnableIPv4, &d.EnableIPv4}, {"enable_ipv6", r.EnableIPv6, &d.EnableIPv6}} {
-		v := d.option(row.option)
-		if v == "" {
-			continue
-		}
-		on, err := strconv.ParseBool(v)
-		if err != nil {
-			return invalid("com.docker.network.%s: %q is neither true nor false", row.option, v)
-		}
-		if row.said == nil {
-			*row.at = on
-		} else {
-			delete(d.Options, "com.docker.network."+row.option)
-		}
-	}
-	if !d.EnableIPv4 && !d.EnableIPv6 {
-		return invalid("network %s: IPv4 or IPv6 must be enabled", r.Name)
-	}
-	return nil
-}
-
-func checkMTU(v string) error {
-	if v == "" {
-		return nil
-	}
-	if n, err := strconv.Atoi(v); err != nil || n < 68 && n != 0 || n > 65535 {
-		return invalid("com.docker.network.driver.mtu: %q is not between 68 and 65535", v)
-	}
-	return nil
-}
-
-// mtuAsked is the largest packet that the network's user asks for, 0 where he does not.
-func (d *definition) mtuAsked() int {
-	n, err := strconv.Atoi(d.option("driver.mtu"))
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
-func (d *definition) mtu() int { return cmp.Or(d.mtuAsked(), 1500) }
 
 // enlist gives a network its addresses and its name among the others.
 func (s *state) enlist(d *definition, ipam *network.IPAM) (*lan, error) {

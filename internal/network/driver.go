@@ -199,7 +199,7 @@ func endpointSysctls(text, ifname string) ([][2]string, error) {
 
 // hostIsOn says that the host has the gateway's address of one of the network's subnets.
 func (n *lan) hostIsOn(p *pool) bool {
-	return n.Driver == driverBridge && !(p.subnet.Addr().Is4() && n.flag("bridge.inhibit_ipv4", false))
+	return n.Driver == driverBridge && n.gatewayMode(p.subnet.Addr().Is6()) != modeIsolated && !(p.subnet.Addr().Is4() && n.flag("bridge.inhibit_ipv4", false))
 }
 
 // avoidHost keeps a stacked network from giving out addresses that the host has: as a rule its subnet is the parent's own.

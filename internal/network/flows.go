@@ -18,7 +18,7 @@ type flows map[uint16]bool
 func flowsOf(reserved []*reservation) flows {
 	out := flows{}
 	for _, r := range reserved {
-		if r.Proto == network.UDP {
+		if r.Proto == network.UDP && !r.Direct {
 			out[r.Host.Port()] = true
 		}
 	}

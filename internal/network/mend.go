@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -121,6 +122,13 @@ func (n *lan) rules() firewall.Bridge {
 		if p != nil {
 			b.Subnets = append(b.Subnets, p.subnet)
 		}
+	}
+	for i := range b.Families {
+		mode := n.gatewayMode(i == 1)
+		b.Families[i] = firewall.Family{Routed: mode == modeRouted, Open: mode == modeOpen, Source: n.source(i == 1)}
+	}
+	if links := n.option("bridge.trusted_host_interfaces"); links != "" {
+		b.Trusted = strings.Split(links, ":")
 	}
 	return b
 }

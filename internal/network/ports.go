@@ -22,6 +22,9 @@ type reservation struct {
 	Proto network.IPProtocol
 	To    netip.AddrPort
 
+	Direct  bool `json:",omitempty"` // reached at the container's own address: nothing of the host is taken, and Host has no port
+	Trusted bool `json:",omitempty"` // reached there, too, from links that the network trusts
+
 	fd int
 }
 
@@ -46,6 +49,9 @@ func closeAll(list []*reservation) {
 // bind reserves the port. A TCP port that a server has just left (its connections linger) is free, hence SO_REUSEADDR for the moment of
 // binding; without it afterwards no other program can have the port too.
 func (r *reservation) bind() error {
+	if r.Direct {
+		return nil
+	}
 	domain, kind, proto := unix.AF_INET, unix.SOCK_STREAM, 0
 	if r.Host.Addr().Is6() {
 		domain = unix.AF_INET6
@@ -166,13 +172,13 @@ const rangeLength = 16
 
 // firewallPorts are the reservations as the firewall has them.
 func firewallPorts(reserved []*reservation) []firewall.Port {
+	out := directPorts(reserved)
 	sorted := slices.SortedFunc(slices.Values(reserved), func(a, b *reservation) int {
 		return cmp.Or(strings.Compare(string(a.Proto), string(b.Proto)), a.Host.Addr().Compare(b.Host.Addr()), cmp.Compare(a.Host.Port(), b.Host.Port()))
 	})
-	var out []firewall.Port
 	for i := 0; i < len(sorted); {
 		r := sorted[i]
-		if !r.To.IsValid() {
+		if !r.To.IsValid() || r.Direct {
 			i++
 			continue
 		}
@@ -187,6 +193,20 @@ func firewallPorts(reserved []*reservation) []firewall.Port {
 		}
 		out = append(out, firewall.Port{Host: r.Host.Addr(), Proto: r.number(), First: r.Host.Port(), To: r.To})
 		i++
+	}
+	return out
+}
+
+// directPorts are those that are reached at containers' own addresses; one that is published twice is one.
+func directPorts(reserved []*reservation) (out []firewall.Port) {
+	for _, r := range reserved {
+		if !r.To.IsValid() || !r.Direct && !r.Trusted {
+			continue
+		}
+		p := firewall.Port{Direct: true, Proto: r.number(), First: r.To.Port(), To: netip.AddrPortFrom(r.To.Addr(), 0)}
+		if !slices.Contains(out, p) {
+			out = append(out, p)
+		}
 	}
 	return out
 }

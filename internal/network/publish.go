@@ -154,7 +154,7 @@ func (p *publishing) find(w wish) ([]*reservation, error) {
 		attempts = 16
 	}
 	for i := range attempts {
-		got, err := tryReserve(w, w.first+uint16(i)*min(1, w.first), p.e)
+		got, err := tryReserve(w, w.first+uint16(i)*min(1, w.first), p)
 		if err == nil {
 			return got, nil
 		}
@@ -169,17 +169,24 @@ func (p *publishing) find(w wish) ([]*reservation, error) {
 }
 
 // tryReserve reserves one number on all addresses, or none. 0 is any, the same on all.
-func tryReserve(w wish, number uint16, e *endpoint) (out []*reservation, err error) {
+func tryReserve(w wish, number uint16, p *publishing) (out []*reservation, err error) {
 	for _, host := range w.hosts {
-		to := e.V4
+		to := p.e.V4
 		if host.Is6() {
-			to = e.V6
+			to = p.e.V6
+		}
+		if p.n.gatewayMode(host.Is6()) == modeRouted {
+			if !host.IsLoopback() { // the host reaches the container anyway
+				out = append(out, &reservation{Host: netip.AddrPortFrom(host, 0), Proto: w.port.Proto(), To: netip.AddrPortFrom(to, w.port.Num()), Direct: true})
+			}
+			continue
 		}
 		r := &reservation{Host: netip.AddrPortFrom(host, number), Proto: w.port.Proto(), To: netip.AddrPortFrom(to, w.port.Num())}
 		if err := r.bind(); err != nil {
 			closeAll(out)
 			return nil, err
 		}
+		r.Trusted = p.n.option("bridge.trusted_host_interfaces") != "" && !host.IsLoopback()
 		out = append(out, r)
 		number = r.Host.Port()
 	}
@@ -195,7 +202,11 @@ func (p published) shown(reserved []*reservation) network.PortMap {
 	for _, r := range reserved {
 		port, ok := network.PortFrom(r.To.Port(), r.Proto)
 		if ok {
-			out[port] = append(out[port], network.PortBinding{HostIP: r.Host.Addr(), HostPort: strconv.Itoa(int(r.Host.Port()))})
+			b := network.PortBinding{HostIP: r.Host.Addr()}
+			if !r.Direct {
+				b.HostPort = strconv.Itoa(int(r.Host.Port()))
+			}
+			out[port] = append(out[port], b)
 		}
 	}
 	return out

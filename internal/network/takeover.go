@@ -107,6 +107,9 @@ func settleTurns(holdings map[string]*holding) {
 	for _, h := range holdings {
 		for _, r := range h.Reserved {
 			k := key{r.Host.String(), string(r.Proto)}
+			if r.Direct {
+				continue
+			}
 			if o := owner[k]; o == nil || o.Turn < h.Turn {
 				owner[k] = h
 			}
@@ -115,7 +118,7 @@ func settleTurns(holdings map[string]*holding) {
 	for _, h := range holdings {
 		var kept []*reservation
 		for _, r := range h.Reserved {
-			if owner[key{r.Host.String(), string(r.Proto)}] == h {
+			if r.Direct || owner[key{r.Host.String(), string(r.Proto)}] == h {
 				kept = append(kept, r)
 			}
 		}

@@ -25,6 +25,15 @@ type Bridge struct {
 	Internal   bool // nothing passes between it and elsewhere
 	Masquerade bool // packets that leave through another link get that link's address
 	Subnets    []netip.Prefix
+	Families   [2]Family // IPv4, IPv6
+	Trusted    []string  // links from which published ports are reached at the containers' own addresses, too
+}
+
+// Family is what holds of one family of addresses on a bridge.
+type Family struct {
+	Routed bool       // packets keep their addresses: published ports are reached at the containers' own, from everywhere
+	Open   bool       // all ports are
+	Source netip.Addr // packets that leave get this address, not the other link's
 }
 
 // Port is a published port, or a range of ports that are the same on both sides.
@@ -33,6 +42,7 @@ type Port struct {
 	Proto       uint8      // unix.IPPROTO_TCP, …UDP, …SCTP
 	First, Last uint16     // on the host; Last 0: one port
 	To          netip.AddrPort
+	Direct      bool // at the container's own address: First to Last of To's; there is no Host
 }
 
 func (p Port) isRange() bool { return p.Last > p.First }

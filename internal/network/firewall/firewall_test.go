@@ -50,7 +50,8 @@ func TestTableAsNftReadsIt(t *testing.T) {
 	table := open(t, "one")
 	table.Still([]string{"eth0"})
 	subnets := []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24"), netip.MustParsePrefix("fd00:1::/64")}
-	for _, b := range []Bridge{{Name: "br0", Masquerade: true, Subnets: subnets}, {Name: "br1", Internal: true}} {
+	for _, b := range []Bridge{{Name: "br0", Masquerade: true, Subnets: subnets}, {Name: "br1", Internal: true}, {Name: "br2", Masquerade: true, Trusted: []string{"lan0"},
+		Families: [2]Family{{Source: netip.MustParseAddr("192.0.2.7")}, {Routed: true}}}, {Name: "br3", Families: [2]Family{{Open: true}, {}}}} {
 		if err := table.SetBridge(b); err != nil {
 			t.Fatal(err)
 		}
@@ -59,6 +60,8 @@ func TestTableAsNftReadsIt(t *testing.T) {
 		port("0.0.0.0", 80, 0, "10.1.0.2:8080"), port("127.0.0.1", 81, 0, "10.1.0.2:8081"), port("192.0.2.1", 1000, 1999, "10.1.0.3:0"),
 		port("::", 80, 0, "[fd00:1::2]:8080"), port("2001:db8::1", 81, 0, "[fd00:1::2]:8081"), port("::", 5000, 5999, "[fd00:1::2]:0"),
 	}
+	ports = append(ports, Port{Direct: true, Proto: unix.IPPROTO_TCP, First: 80, To: netip.MustParseAddrPort("10.1.0.9:0")},
+		Port{Direct: true, Proto: unix.IPPROTO_UDP, First: 90, Last: 99, To: netip.MustParseAddrPort("[fd00:1::9]:0")})
 	if err := table.AddPorts(ports[:3]); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +78,10 @@ func TestTableAsNftReadsIt(t *testing.T) {
 		"elements = { 192.0.2.1 . tcp . 1000-1999 : 10.1.0.3 }", "elements = { tcp . 80 : fd00:1::2 . 8080 }",
 		"elements = { 2001:db8::1 . tcp . 81 : fd00:1::2 . 8081 }", "elements = { tcp . 5000-5999 : fd00:1::2 }",
 		"iifname @bridges ip daddr 127.0.0.0/8 drop", "oifname . ip saddr @neighbours4 ct status dnat masquerade",
-		"iifname @masquerade iifname . oifname != @same masquerade", "iifname @still oifname @still drop",
+		"meta nfproto ipv4 iifname @masquerade4 iifname . oifname != @same masquerade", "elements = { 10.1.0.9 . tcp . 80 }", "elements = { fd00:1::9 . udp . 90-99 }",
+		`elements = { "br2" : 192.0.2.7 }`, `elements = { "lan0" . "br2" }`, "iifname . oifname != @same snat ip to iifname map @sources4",
+		"oifname @routed6 ip6 daddr . meta l4proto . th dport @direct6 accept", "iifname . oifname @trusted ip daddr . meta l4proto . th dport @direct4 accept",
+		"oifname @open4 accept", "iifname @still oifname @still drop",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)

@@ -32,13 +32,18 @@ func word32(n int) uint32 { return uint32(firstOf4 + n) }
 //	chain source  { type nat hook postrouting priority srcnat;
 //	                oifname . ip saddr @neighbours4 ct status dnat masquerade # a published port of a neighbour or of oneself; likewise 6
 //	                ip saddr 127.0.0.0/8 oifname @bridges masquerade    # from the host through its loopback address
-//	                iifname @masquerade iifname . oifname != @same masquerade }
+//	                iifname . oifname != @same snat ip to iifname map @sources4                 # likewise 6
+//	                meta nfproto ipv4 iifname @masquerade4 iifname . oifname != @same masquerade }   # likewise 6
 //	chain pass    { type filter hook forward priority filter;
 //	                iifname . oifname @same accept
 //	                oifname @internal drop
 //	                iifname @internal drop
 //	                oifname @bridges ct state established,related accept
 //	                oifname @bridges ct status dnat accept
+//	                oifname @open4 meta nfproto ipv4 accept                                     # likewise 6
+//	                oifname @routed4 ip daddr . meta l4proto . th dport @direct4 accept         # published there; likewise 6
+//	                oifname @routed4 meta l4proto icmp accept                                   # likewise 6
+//	                iifname . oifname @trusted ip daddr . meta l4proto . th dport @direct4 accept   # likewise 6
 //	                oifname @bridges drop                            # nothing else comes in, from outside or from another network
 //	                iifname @still oifname @still drop }
 func addRules(c *nftables.Conn, table *nftables.Table, s sets) {
@@ -74,11 +79,14 @@ func addRules(c *nftables.Conn, table *nftables.Table, s sets) {
 
 	source := base("source", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 	masquerade := []expr.Any{&expr.Masq{}}
-	for six, near := range s.neighbours {
-		rule(source, fromNeighbour(near, six == 1), translated(), masquerade)
+	for six, f := range s.families {
+		rule(source, fromNeighbour(f.neighbours, six == 1), translated(), masquerade)
 	}
 	rule(source, loopback(saddr4), out(s.bridges), masquerade)
-	rule(source, in(s.masquerade), inOut(s.same, true), masquerade)
+	for six, f := range s.families {
+		rule(source, ofFamily(six == 1), inOut(s.same, true), sourceOf(f.sources, six == 1))
+		rule(source, ofFamily(six == 1), in(f.masquerade), inOut(s.same, true), masquerade)
+	}
 
 	pass := base("pass", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	rule(pass, inOut(s.same, false), verdict(expr.VerdictAccept))
@@ -86,6 +94,12 @@ func addRules(c *nftables.Conn, table *nftables.Table, s sets) {
 	rule(pass, in(s.internal), verdict(expr.VerdictDrop))
 	rule(pass, out(s.bridges), known(), verdict(expr.VerdictAccept))
 	rule(pass, out(s.bridges), translated(), verdict(expr.VerdictAccept))
+	for six, f := range s.families {
+		rule(pass, ofFamily(six == 1), out(f.open), verdict(expr.VerdictAccept))
+		rule(pass, ofFamily(six == 1), out(f.routed), toDirect(f.direct, six == 1), verdict(expr.VerdictAccept))
+		rule(pass, ofFamily(six == 1), out(f.routed), icmp(six == 1), verdict(expr.VerdictAccept))
+		rule(pass, ofFamily(six == 1), inOut(s.trusted, false), toDirect(f.direct, six == 1), verdict(expr.VerdictAccept))
+	}
 	rule(pass, out(s.bridges), verdict(expr.VerdictDrop))
 	rule(pass, in(s.still), out(s.still), verdict(expr.VerdictDrop))
 }
@@ -178,6 +192,44 @@ func ctBits(key expr.CtKey, bits uint32) []expr.Any {
 		&expr.Ct{Key: key, Register: reg},
 		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4)},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: make([]byte, 4)},
+	}
+}
+
+// sourceOf gives packets the address that a map has for the link by which they came.
+func sourceOf(m *nftables.Set, six bool) []expr.Any {
+	family := uint32(unix.NFPROTO_IPV4)
+	if six {
+		family = unix.NFPROTO_IPV6
+	}
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg},
+		&expr.Lookup{SourceRegister: reg, DestRegister: reg, IsDestRegSet: true, SetName: m.Name, SetID: m.ID},
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: family, RegAddrMin: reg},
+	}
+}
+
+// toDirect matches what is for a port that is published at a container's own address.
+func toDirect(s *nftables.Set, six bool) []expr.Any {
+	words, offset := 1, uint32(daddr4)
+	if six {
+		words, offset = 4, 24
+	}
+	return []expr.Any{
+		&expr.Payload{DestRegister: word32(0), Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(4 * words)},
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: word32(words)},
+		&expr.Payload{DestRegister: word32(words + 1), Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Lookup{SourceRegister: word32(0), SetName: s.Name, SetID: s.ID},
+	}
+}
+
+func icmp(six bool) []expr.Any {
+	proto := byte(unix.IPPROTO_ICMP)
+	if six {
+		proto = unix.IPPROTO_ICMPV6
+	}
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{proto}},
 	}
 }
 

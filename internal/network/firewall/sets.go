@@ -20,11 +20,20 @@ const chunk = 256
 //	exact…    host address . protocol . port range  → address         the port stays the same
 //	any…                     protocol . port range  → address
 type sets struct {
-	bridges, internal, masquerade *nftables.Set
-	same                          *nftables.Set // a bridge with itself
-	still                         *nftables.Set
-	neighbours                    [2]*nftables.Set       // a bridge and its subnet, by family
-	ports                         [2][2][2]*nftables.Set // IPv6, any address, range
+	bridges, internal *nftables.Set
+	same              *nftables.Set // a bridge with itself
+	still             *nftables.Set
+	trusted           *nftables.Set // a link and a bridge
+	families          [2]familySets
+	ports             [2][2][2]*nftables.Set // IPv6, any address, range
+}
+
+// familySets are those of IPv4 or IPv6.
+type familySets struct {
+	masquerade, routed, open *nftables.Set
+	sources                  *nftables.Set // a bridge → the address that packets from it get
+	neighbours               *nftables.Set // a bridge and its subnet
+	direct                   *nftables.Set // container address . protocol . port range
 }
 
 func index(b bool) int {
@@ -46,8 +55,8 @@ func newSets(table *nftables.Table) sets {
 	}
 	out := sets{
 		bridges: set("bridges", nftables.TypeIFName), internal: set("internal", nftables.TypeIFName),
-		masquerade: set("masquerade", nftables.TypeIFName), same: set("same", nftables.TypeIFName, nftables.TypeIFName),
-		still: set("still", nftables.TypeIFName),
+		same: set("same", nftables.TypeIFName, nftables.TypeIFName), still: set("still", nftables.TypeIFName),
+		trusted: set("trusted", nftables.TypeIFName, nftables.TypeIFName),
 	}
 	for _, six := range []bool{false, true} {
 		address, suffix := nftables.TypeIPAddr, "4"
@@ -64,42 +73,23 @@ func newSets(table *nftables.Table) sets {
 		for _, s := range []*nftables.Set{exactRange, anyRange} {
 			s.IsMap, s.DataType, s.Interval, s.Concatenation = true, address, true, true
 		}
-		near := set("neighbours"+suffix, nftables.TypeIFName, address)
-		near.Interval, near.Concatenation = true, true
-		out.neighbours[index(six)] = near
+		f := familySets{
+			masquerade: set("masquerade"+suffix, nftables.TypeIFName), routed: set("routed"+suffix, nftables.TypeIFName), open: set("open"+suffix, nftables.TypeIFName),
+			sources: set("sources"+suffix, nftables.TypeIFName), neighbours: set("neighbours"+suffix, nftables.TypeIFName, address),
+			direct: set("direct"+suffix, address, nftables.TypeInetProto, nftables.TypeInetService),
+		}
+		f.sources.IsMap, f.sources.DataType = true, address
+		for _, s := range []*nftables.Set{f.neighbours, f.direct} {
+			s.Interval, s.Concatenation = true, true
+		}
+		out.families[index(six)] = f
 		out.ports[index(six)] = [2][2]*nftables.Set{{exact, exactRange}, {anywhere, anyRange}}
 	}
 	return out
 }
 
 func (s sets) add(c *nftables.Conn, bridges []Bridge, still []string) error {
-	var all, internal, masquerade, same, quiet []nftables.SetElement
-	for _, b := range bridges {
-		key := ifname(b.Name)
-		all = append(all, nftables.SetElement{Key: key})
-		same = append(same, nftables.SetElement{Key: append(ifname(b.Name), key...)})
-		if b.Internal {
-			internal = append(internal, nftables.SetElement{Key: key})
-		} else if b.Masquerade {
-			masquerade = append(masquerade, nftables.SetElement{Key: key})
-		}
-	}
-	var near [2][]nftables.SetElement
-	for _, b := range bridges {
-		for _, p := range b.Subnets {
-			i := index(p.Addr().Is6())
-			near[i] = append(near[i], nftables.SetElement{
-				Key: append(ifname(b.Name), p.Masked().Addr().AsSlice()...), KeyEnd: append(ifname(b.Name), lastOf(p)...),
-			})
-		}
-	}
-	for _, name := range still {
-		quiet = append(quiet, nftables.SetElement{Key: ifname(name)})
-	}
-	for _, row := range []struct {
-		set      *nftables.Set
-		elements []nftables.SetElement
-	}{{s.bridges, all}, {s.internal, internal}, {s.masquerade, masquerade}, {s.same, same}, {s.still, quiet}, {s.neighbours[0], near[0]}, {s.neighbours[1], near[1]}} {
+	for _, row := range s.rows(bridges, still) {
 		if err := c.AddSet(row.set, nil); err != nil {
 			return err
 		}
@@ -123,6 +113,61 @@ func (s sets) add(c *nftables.Conn, bridges []Bridge, still []string) error {
 	return nil
 }
 
+// row is a set with what is in it from the beginning.
+type row struct {
+	set      *nftables.Set
+	elements []nftables.SetElement
+}
+
+// rows are all sets but those of ports.
+func (s sets) rows(bridges []Bridge, still []string) []row {
+	links := func(of func(Bridge) bool) (out []nftables.SetElement) {
+		for _, b := range bridges {
+			if of(b) {
+				out = append(out, nftables.SetElement{Key: ifname(b.Name)})
+			}
+		}
+		return out
+	}
+	var same, trusted, quiet []nftables.SetElement
+	for _, b := range bridges {
+		same = append(same, nftables.SetElement{Key: append(ifname(b.Name), ifname(b.Name)...)})
+		for _, link := range b.Trusted {
+			trusted = append(trusted, nftables.SetElement{Key: append(ifname(link), ifname(b.Name)...)})
+		}
+	}
+	for _, name := range still {
+		quiet = append(quiet, nftables.SetElement{Key: ifname(name)})
+	}
+	out := []row{
+		{s.bridges, links(func(Bridge) bool { return true })}, {s.internal, links(func(b Bridge) bool { return b.Internal })},
+		{s.same, same}, {s.trusted, trusted}, {s.still, quiet},
+	}
+	for i, f := range s.families {
+		var near, sources []nftables.SetElement
+		for _, b := range bridges {
+			if a := b.Families[i].Source; a.IsValid() && b.masquerades(i) {
+				sources = append(sources, nftables.SetElement{Key: ifname(b.Name), Val: a.AsSlice()})
+			}
+			for _, p := range b.Subnets {
+				if index(p.Addr().Is6()) == i {
+					near = append(near, nftables.SetElement{
+						Key: append(ifname(b.Name), p.Masked().Addr().AsSlice()...), KeyEnd: append(ifname(b.Name), lastOf(p)...),
+					})
+				}
+			}
+		}
+		out = append(out, row{f.masquerade, links(func(b Bridge) bool { return b.masquerades(i) })}, row{f.routed, links(func(b Bridge) bool { return b.Families[i].Routed })},
+			row{f.open, links(func(b Bridge) bool { return b.Families[i].Open })}, row{f.sources, sources}, row{f.neighbours, near}, row{f.direct, nil})
+	}
+	return out
+}
+
+// masquerades says that packets of a family leave with another address.
+func (b Bridge) masquerades(family int) bool {
+	return b.Masquerade && !b.Internal && !b.Families[family].Routed
+}
+
 func lastOf(p netip.Prefix) []byte {
 	b := p.Addr().AsSlice()
 	for i := p.Bits(); i < len(b)*8; i++ {
@@ -141,6 +186,11 @@ func ifname(name string) []byte {
 func (s sets) elements(ports []Port) map[*nftables.Set][]nftables.SetElement {
 	out := map[*nftables.Set][]nftables.SetElement{}
 	for _, p := range ports {
+		if p.Direct {
+			m := s.families[index(p.To.Addr().Is6())].direct
+			out[m] = append(out[m], p.direct())
+			continue
+		}
 		m := s.ports[index(p.Host.Is6())][index(p.Host.IsUnspecified())][index(p.isRange())]
 		out[m] = append(out[m], p.element())
 	}
@@ -161,6 +211,12 @@ func (p Port) element() nftables.SetElement {
 		return nftables.SetElement{Key: key(p.First), KeyEnd: key(p.Last), Val: to}
 	}
 	return nftables.SetElement{Key: key(p.First), Val: word(to, p.To.Port())}
+}
+
+// direct is a port, or a range of them, at the container's own address.
+func (p Port) direct() nftables.SetElement {
+	key := func(port uint16) []byte { return word(append(p.To.Addr().AsSlice(), p.Proto, 0, 0, 0), port) }
+	return nftables.SetElement{Key: key(p.First), KeyEnd: key(max(p.First, p.Last))}
 }
 
 func word(b []byte, port uint16) []byte {

@@ -88,7 +88,7 @@ func (t *Table) Whole() bool {
 }
 
 // ruleCount is how many rules addRules writes.
-const ruleCount = 2 + 8 + 2 + 2 + 4 + 7
+const ruleCount = 2 + 8 + 2 + 2 + 7 + 15
 
 func (t *Table) count() (rules, ports int, err error) {
 	table := &nftables.Table{Name: t.name, Family: nftables.TableFamilyINet}
@@ -109,16 +109,18 @@ func (t *Table) count() (rules, ports int, err error) {
 	if rules != ruleCount {
 		return rules, 0, nil
 	}
+	maps := []*nftables.Set{t.sets.families[0].direct, t.sets.families[1].direct}
 	for _, family := range t.sets.ports {
 		for _, kind := range family {
-			for _, m := range kind {
-				list, err := t.conn.GetSetElements(m)
-				if err != nil {
-					return 0, 0, err
-				}
-				ports += len(list)
-			}
+			maps = append(maps, kind[:]...)
 		}
+	}
+	for _, m := range maps {
+		list, err := t.conn.GetSetElements(m)
+		if err != nil {
+			return 0, 0, err
+		}
+		ports += len(list)
 	}
 	return rules, ports, nil
 }
