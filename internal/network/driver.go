@@ -175,7 +175,8 @@ func checkInterface(name string) error {
 	return nil
 }
 
-// endpointSysctls reads com.docker.network.endpoint.sysctls: "net.ipv4.conf.IFNAME.log_martians=1,…", where IFNAME stands for the interface.
+// endpointSysctls reads com.docker.network.endpoint.sysctls: "net.ipv4.conf.IFNAME.log_martians=1,…", where IFNAME stands for the interface; docker's
+// command line makes it lower case.
 // The keys that it gives have slashes.
 func endpointSysctls(text, ifname string) ([][2]string, error) {
 	if text == "" {
@@ -185,7 +186,7 @@ func endpointSysctls(text, ifname string) ([][2]string, error) {
 	for part := range strings.SplitSeq(text, ",") {
 		key, value, ok := strings.Cut(part, "=")
 		words := strings.Split(strings.ReplaceAll(key, "/", "."), ".")
-		if !ok || len(words) < 5 || words[0] != "net" || words[3] != "IFNAME" || slices.Contains(words, "") {
+		if !ok || len(words) < 5 || words[0] != "net" || !strings.EqualFold(words[3], "IFNAME") || slices.Contains(words, "") {
 			return nil, invalid("invalid endpoint sysctl setting %q: expected net.X.Y.IFNAME.SETTING=VALUE, such as net.ipv4.conf.IFNAME.log_martians=1", part)
 		}
 		if words[1] != "ipv4" && words[1] != "ipv6" && words[1] != "mpls" {

@@ -373,7 +373,7 @@ func TestEndpointOptions(t *testing.T) {
 	a := newBox(t)
 	a.attach(s, AllocateRequest{First: "one", Networks: map[string]*network.EndpointSettings{
 		"one": {IPAMConfig: &network.EndpointIPAMConfig{LinkLocalIPs: []netip.Addr{netip.MustParseAddr("169.254.7.7")}}},
-		"two": {DriverOpts: map[string]string{"com.docker.network.endpoint.ifname": "two.0", "com.docker.network.endpoint.sysctls": "net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.disable_ipv6=0"}},
+		"two": {DriverOpts: map[string]string{"com.docker.network.endpoint.ifname": "two.0", "com.docker.network.endpoint.sysctls": "net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.ifname.disable_ipv6=0"}},
 	}})
 	defer a.release(s)
 	out := a.mustRun("ip", "-o", "addr")
