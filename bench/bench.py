@@ -6,6 +6,7 @@ medians and ratios. Milliseconds unless said."""
 import http.client, json, os, re, resource, socket, statistics, subprocess as sp, sys, tempfile, time
 
 import builds
+import composes
 import layers
 
 P = os.environ["P"]
@@ -230,6 +231,37 @@ def t_build(n):
     for e in how:
         row("1 GB in 20,000 files, first", e, [call(how[e](dirs["large"], "large:1"))[0] / 1e3], "s")
     turns("1 GB, unchanged", how, max(3, n // 3), lambda e: how[e](dirs["large"], "large:1"))
+
+
+def t_compose(n):
+    """docker's compose, the same program on both engines: up of ten services, up again of what runs, down; time, and the engine's processor time."""
+    engines = ["wherry", "docker"]
+    for e in engines:
+        call(ENGINES[e] + ["pull", "-q", IMAGE])
+    for name, file in composes.projects(P + "/data/composes", IMAGE).items():
+        steps = {"up -d": ["up", "-d"], "up -d again": ["up", "-d"], "down": ["down", "-t", "0"]}
+        walls = {(s, e): [] for s in steps for e in engines}
+        used = {(s, e): [] for s in steps for e in engines}
+        for i in range(n + 1):
+            for e in engines:
+                time.sleep(PAUSE)
+                for s, arguments in steps.items():
+                    before = engine_cpu(e)
+                    wall, _ = call(["docker", "-H", ENGINES[e][2], "compose", "-f", file, *arguments])
+                    if i:
+                        walls[s, e].append(wall)
+                        used[s, e].append((engine_cpu(e) - before) * 1e3)
+        for s in steps:
+            for e in engines:
+                row(f"{name}: {s}", e, walls[s, e])
+            for e in engines:
+                row(f"{name}: {s}, CPU", e, used[s, e])
+
+
+def engine_cpu(engine):
+    """Seconds of processor time of an engine's processes alone."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return cpu(engine) - children.ru_utime - children.ru_stime
 
 
 def timed(f, *args):

@@ -1,6 +1,6 @@
 #!/bin/bash
 # `make bench`: the same commands on Wherry, Docker and Podman, taking turns on one machine; prints the rows of docs/performance.md.
-#   bench/run.sh [-n RUNS] [TEST…]    tests: run exec api many log oci small idle pull (default: all of these) thousand build
+#   bench/run.sh [-n RUNS] [TEST…]    tests: run exec api many log oci small idle pull (default: all of these) thousand build compose
 # The peers are Debian's own packages, unpacked below $P, never installed as services. Everything runs in a network and mount namespace of
 # its own; all of it ends with the script, the packages stay in $P for the next run.
 set -eu
@@ -10,7 +10,8 @@ export P=${P:-/var/tmp/wherry-bench} IMAGES=$root/.cache/images PYTHONDONTWRITEB
 [ -x "$root/bin/wherryd" ] || { echo "no binaries: run make build first" >&2; exit 1; }
 [ -f "$root/.cache/images/busybox-1.tar" ] || { echo "no test images: run make images first" >&2; exit 1; }
 case " $* " in *" build "*) builds=yes ;; *) builds= ;; esac
-[ -n "${WHERRY_BENCH:-}" ] || { "$here/peers.sh"; [ -z "$builds" ] || "$root/test/clients/build.sh" "$root/.cache/clients" buildkitd; exec env WHERRY_BENCH=1 unshare --mount --net --propagation private "$0" "$@"; }
+case " $* " in *" compose "*) plugins=yes ;; *) plugins=$builds ;; esac
+[ -n "${WHERRY_BENCH:-}" ] || { "$here/peers.sh"; [ -z "$plugins" ] || "$root/test/clients/build.sh" "$root/.cache/clients" ${builds:+buildkitd}; exec env WHERRY_BENCH=1 unshare --mount --net --propagation private "$0" "$@"; }
 
 export PATH=$P/bin:$root/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 run=$P/run; rm -rf "$run" "$P/data"; mkdir -p "$run" "$P/data"
@@ -55,9 +56,11 @@ up wherryd unshare --mount --propagation private wherryd --root "$P/data/wherry"
 sleep 0.5; [ ! -d /sys/fs/cgroup/unified ] || mount -t tmpfs none /sys/fs/cgroup/unified
 up dockerd dockerd --data-root "$P/data/docker" --exec-root /run/docker-exec --pidfile /run/dockerd.pid -H "unix://$run/docker.sock" \
   --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent /docker-bench
-if [ -n "$builds" ]; then
+if [ -n "$plugins" ]; then
   mkdir -p "$run/docker"; ln -s "$root/.cache/clients/cli-plugins" "$run/docker/"; echo '{}' >"$run/docker/config.json"
   export DOCKER_CONFIG=$run/docker PATH=$PATH:$root/.cache/clients
+fi
+if [ -n "$builds" ]; then
   printf '[registry."127.0.0.1:5000"]\nhttp = true\n[worker.containerd]\nenabled = false\n[worker.oci]\nbinary = "runc"\n' >"$run/buildkitd.toml"
   up buildkitd buildkitd --config "$run/buildkitd.toml" --root "$P/data/buildkit" --addr "unix://$run/buildkit.sock"
   ready buildctl --addr "unix://$run/buildkit.sock" debug workers
