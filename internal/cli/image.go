@@ -12,7 +12,7 @@ func imageCommands() []command {
 		line("push", groupCommon, "Send an image to a registry", pushCommand, "image push"),
 		line("login", groupCommon, "Log in at a registry", loginCommand),
 		line("logout", groupCommon, "Forget the login at a registry", logoutCommand),
-		line("search", groupOther, "Say where registries can be searched", searchCommand),
+		line("search", groupOther, "Look for images on a registry, Docker Hub or that of HOST/WORD", searchCommand),
 		line("images", groupCommon, "List images", imagesCommand, "image ls", "image list"),
 		line("tag", groupOther, "Give an image one more name", tagCommand, "image tag"),
 		line("rmi", groupOther, "Remove images", rmiCommand, "image rm", "image remove"),

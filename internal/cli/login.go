@@ -152,15 +152,3 @@ func logoutCommand(app *App) *cobra.Command {
 		return err
 	}}
 }
-
-func searchCommand(*App) *cobra.Command {
-	c := &cobra.Command{Use: "search [OPTIONS] TERM", Args: atLeast(1), RunE: func(_ *cobra.Command, args []string) error {
-		return fmt.Errorf("search %s: registries have no common way to be searched; look on the registry's own page (Docker Hub: "+
-			"https://hub.docker.com/search), then pull by name", strings.Join(args, " "))
-	}}
-	c.Flags().StringArrayP("filter", "f", nil, "Not used")
-	c.Flags().String("format", "", "Not used")
-	c.Flags().Int("limit", 0, "Not used")
-	c.Flags().Bool("no-trunc", false, "Not used")
-	return c
-}
