@@ -28,6 +28,7 @@ import (
 	"wherry.dev/wherry/internal/metrics"
 	"wherry.dev/wherry/internal/monitor"
 	"wherry.dev/wherry/internal/network"
+	"wherry.dev/wherry/internal/secret"
 	"wherry.dev/wherry/internal/snapshot"
 	"wherry.dev/wherry/internal/threads"
 	"wherry.dev/wherry/internal/trust"
@@ -170,6 +171,11 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 		return s, shut, fmt.Errorf("open volumes: %w", err)
 	}
 	closers = append(closers, s.Volumes.Close)
+	for kind, into := range map[secret.Kind]**secret.Service{secret.Secret: &s.Secrets, secret.Config: &s.Configs} {
+		if *into, err = secret.Open(filepath.Join(o.root, string(kind)+"s"), kind, s.Events, func(err error) { log.Warn(err.Error()) }); err != nil {
+			return s, shut, err
+		}
+	}
 	var g errgroup.Group
 	g.Go(func() (err error) {
 		s.Images, err = image.Open(ctx, image.Options{Root: o.root, Oar: o.oar, InsecureRegistries: o.insecure, DropBlobs: !o.set.Store.KeepBlobs, Events: s.Events,
@@ -197,7 +203,7 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 	timings := &metrics.Timings{}
 	s.Containers, err = container.Open(ctx, container.Options{
 		Root: o.root, State: o.state, Oar: o.oar, CgroupParent: o.cgroupParent, ShimGroup: o.shimGroup,
-		Images: s.Images, Networks: s.Networks, Volumes: s.Volumes, Events: s.Events,
+		Images: s.Images, Networks: s.Networks, Volumes: s.Volumes, Secrets: s.Secrets, Configs: s.Configs, Events: s.Events,
 		Log: func(err error) { log.Warn(err.Error()) },
 		Trace: func(id, step string, took time.Duration) {
 			timings.Step(step, took)

@@ -27,7 +27,7 @@ const (
 func nouns() [][2]string {
 	return [][2]string{
 		{"container", "Manage containers"}, {"image", "Manage images"}, {"network", "Manage networks"},
-		{"volume", "Manage volumes"}, {"builder", "Look after what builds leave for the next ones"}, {"artifact", "Manage artifacts: files that registries keep"},
+		{"volume", "Manage volumes"}, {"secret", "Manage secrets: values that only containers see"}, {"config", "Manage configs: files that containers are given"}, {"builder", "Look after what builds leave for the next ones"}, {"artifact", "Manage artifacts: files that registries keep"},
 		{"policy", "See which images may be pulled and run"},
 		{"manifest", "Manage lists of manifests: images for several platforms"}, {"context", "Give engines names, and choose the one that commands speak to"}, {"system", "Look at the engine and tidy up"},
 		{"audit", "See who did what through the engine"},
@@ -38,7 +38,7 @@ func nouns() [][2]string {
 func commands() []command {
 	return slices.Concat(runCommands(), buildCommands(), lifeCommands(), replaceCommands(), portsCommands(), lookCommands(), fileCommands(),
 		imageCommands(), manifestCommands(), artifactCommands(), policyCommands(), networkCommands(), volumeCommands(), systemCommands(),
-		storeCommands(), auditCommands(), contextCommands())
+		storeCommands(), auditCommands(), contextCommands(), secretCommands())
 }
 
 func (c *command) names() []string { return append([]string{c.name}, c.also...) }
@@ -92,7 +92,7 @@ func unknownCommand(words []string, isNoun bool, all []command) error {
 // notHere says why a command of Docker's is not one of ours, "" for words that Docker does not know either.
 func notHere(word string) string {
 	switch word {
-	case "swarm", "node", "service", "stack", "secret", "config":
+	case "swarm", "node", "service", "stack":
 		return "this engine runs one machine and has no swarm mode"
 	case "plugin":
 		return "this engine takes no plugins"

@@ -112,7 +112,7 @@ func createContainer(ctx context.Context, app *App, f *runFlags, req container.C
 	defer func() { err = errors.Join(err, idFile.close(id)) }()
 	var made container.CreateResponse
 	err = withImage(ctx, app, f, &req, func() error {
-		return c.Post(ctx, "/containers/create", f.query(), req, &made)
+		return c.Post(ctx, "/containers/create", f.query(), f.withOwn(req), &made)
 	})
 	if err != nil {
 		return "", err

@@ -51,6 +51,7 @@ type limitFlags struct {
 }
 
 type storageFlags struct {
+	secrets                                  []secretUse
 	volumes, volumesFrom, tmpfs, storageOpts listFlag
 	mounts                                   mountFlag
 	volumeDriver                             string
@@ -181,6 +182,8 @@ func (f *limitFlags) add(fs *pflag.FlagSet) {
 func (f *storageFlags) add(fs *pflag.FlagSet) {
 	fs.VarP(&f.volumes, "volume", "v", "Volume or directory of the host, SOURCE:TARGET[:OPTIONS]")
 	fs.Var(&f.mounts, "mount", "Mount, type=bind|volume|tmpfs|image,source=…,target=…")
+	fs.Var(&secretFlag{"secret", &f.secrets}, "secret", "Secret of the engine to see in /run/secrets, NAME[,target=PATH,uid=N,gid=N,mode=0400] or NAME,type=env[,target=VARIABLE]")
+	fs.Var(&secretFlag{"config", &f.secrets}, "config", "Config of the engine to see as a file, NAME[,target=PATH,uid=N,gid=N,mode=0400]")
 	fs.Var(&f.volumesFrom, "volumes-from", "Take the mounts of another container, NAME[:ro]")
 	fs.StringVar(&f.volumeDriver, "volume-driver", "", "Driver of volumes made for it")
 	fs.Var(&f.tmpfs, "tmpfs", "Directory in memory, PATH[:OPTIONS]")

@@ -60,7 +60,7 @@ func (r *runner) run(ctx context.Context, f *runFlags, req container.CreateReque
 	err = withImage(ctx, r.app, f, &req, func() error {
 		signals = r.forward(ctx, func() { close(cancelled); abandon() })
 		talk.running = signals.running
-		err := talk.begin(asking, c, client.Request{Path: "/wherry/run", Query: f.query()}, req)
+		err := talk.begin(asking, c, client.Request{Path: "/wherry/run", Query: f.query()}, f.withOwn(req))
 		if err != nil {
 			signals.stop() // while an image is pulled, signals are this process's own
 		}

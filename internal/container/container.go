@@ -24,6 +24,7 @@ import (
 	networks "wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/sandbox"
+	"wherry.dev/wherry/internal/secret"
 	"wherry.dev/wherry/internal/spec"
 	"wherry.dev/wherry/internal/task"
 	"wherry.dev/wherry/internal/volume"
@@ -39,6 +40,8 @@ type Options struct {
 	Images       *image.Service
 	Networks     *networks.Service
 	Volumes      *volume.Service
+	Secrets      *secret.Service // nil: there are none
+	Configs      *secret.Service // nil: there are none
 	Events       *event.Bus
 	// Log is told what a person should know and no call returns: damaged records, clean-ups that did not work. nil: nobody.
 	Log func(error)
@@ -194,6 +197,7 @@ type View struct {
 	HostConfig *container.HostConfig
 	Mounts     []container.MountPoint
 	Binds      []spec.Mount // the same, with what inspect does not show
+	Secrets    bool         // it has file systems of secrets, which are nobody's to read from outside
 	Image      *image.Image
 	Cgroup     *cgroup.Group // nil when not running
 	Networks   map[string]*network.EndpointSettings

@@ -32,7 +32,7 @@ func (c *Container) startedAs() (*specs.Process, error) {
 }
 
 // describe is the exec's process: the container's own with what was asked for.
-func (e *execution) describe(size *[2]uint) (*specs.Process, error) {
+func (e *execution) describe(s *Service, size *[2]uint) (*specs.Process, error) {
 	r, q := e.c.record(), e.request
 	p, err := e.c.startedAs()
 	if err != nil {
@@ -74,7 +74,11 @@ func (e *execution) describe(size *[2]uint) (*specs.Process, error) {
 			p.ConsoleSize = &specs.Box{Height: size[0], Width: size[1]}
 		}
 	}
-	p.Env = spec.MergeEnv(spec.MergeEnv(append(own, "HOME="+home), r.Config.Env), q.Env)
+	secrets, err := s.o.secretEnv(r)
+	if err != nil {
+		return nil, err
+	}
+	p.Env = spec.MergeEnv(spec.MergeEnv(spec.MergeEnv(append(own, "HOME="+home), r.Config.Env), secrets), q.Env)
 	return p, nil
 }
 
@@ -94,7 +98,7 @@ func (e *execution) giveCapabilities(p *specs.Process) error {
 
 // begin starts an exec's process and what moves its output.
 func (e *execution) begin(ctx context.Context, s *Service, t *task.Task, o ExecStreams) (*session, error) {
-	process, err := e.describe(o.ConsoleSize)
+	process, err := e.describe(s, o.ConsoleSize)
 	if err != nil {
 		return nil, err
 	}

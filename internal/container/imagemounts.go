@@ -107,10 +107,12 @@ func detachImages(dir string) error {
 	return errors.Join(err, os.Remove(dir))
 }
 
-// detachOldImages does so for what starts have attached that an engine was killed in.
+// detachOldImages does so for what starts have attached that an engine was killed in, secrets too.
 func (o *Options) detachOldImages() error {
 	left, err := filepath.Glob(o.imagesDir("*"))
-	for _, dir := range left {
+	secrets, wrong := filepath.Glob(o.secretsDir("*"))
+	err = errors.Join(err, wrong)
+	for _, dir := range append(left, secrets...) {
 		err = errors.Join(err, detachImages(dir))
 	}
 	return err

@@ -34,6 +34,7 @@ type Extras struct {
 	UserNamespace string `json:",omitempty"`
 	Cgroup        string `json:",omitempty"` // path of the control group
 	Image         Origin
+	Secrets       []SecretUse `json:",omitempty"` // secrets and configs, without their values
 }
 
 // Inspect tells all about a container but the size of its files, which package files measures.
@@ -63,7 +64,7 @@ func (s *Service) Inspect(ctx context.Context, id string) (Inspection, error) {
 	if r.Status.Alive() {
 		n.SandboxID, n.SandboxKey = r.ID, fmt.Sprintf("/proc/%d/ns/net", r.Pid)
 	}
-	out.Wherry = Extras{OOMVictim: r.OOMVictim, Restarted: r.Restarted, Cgroup: s.o.cgroupPath(r), Image: r.origin()}
+	out.Wherry = Extras{OOMVictim: r.OOMVictim, Restarted: r.Restarted, Cgroup: s.o.cgroupPath(r), Image: r.origin(), Secrets: r.Secrets}
 	if mode := r.onUnhealthy(); mode != unhealthyNone {
 		out.Wherry.OnUnhealthy = mode
 	}

@@ -137,6 +137,7 @@ func adopt(ctx context.Context, s *Service, r *Record) {
 			s.log(fmt.Errorf("volume %s of container %s: %w", m.Name, r.Name, err))
 		}
 	}
+	keepSecrets(s, r)
 	s.index.add(newContainer(r, dir, taskDir))
 }
 

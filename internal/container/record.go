@@ -34,6 +34,7 @@ type Record struct {
 	IDMap      rootfs.IDMap
 	OwnRange   bool // IDMap is this container's own, not one that it shares
 	Mounts     []spec.Mount
+	Secrets    []SecretUse `json:",omitempty"`
 	Log        task.LogOptions
 
 	Status       Status

@@ -128,6 +128,7 @@ func (l life) takeApart(ctx context.Context, r *Record, o RemoveOptions) error {
 		return err
 	}
 	s.o.releaseVolumes(ctx, r, o.Volumes)
+	s.o.releaseSecrets(r.ID)
 	if err := rootfs.RemoveTree(s.o.etcDir(r.ID)); err != nil {
 		return err
 	}

@@ -100,6 +100,7 @@ func startSteps() []startStep {
 		{"find the user", (*starting).findUser},
 		{"find the devices", (*starting).findDevices},
 		{"find what is to be mounted", (*starting).findMounts},
+		{"show the secrets", (*starting).showSecrets},
 		{"open the namespaces to join", (*starting).join},
 		{"reserve addresses and ports", (*starting).allocate},
 		{"write the files of /etc", (*starting).writeFiles},
@@ -168,6 +169,7 @@ func (n *starting) release() {
 	}
 	n.held = nil
 	n.s.log(n.hideImages())
+	n.s.log(n.hideSecrets())
 }
 
 // begin gives the container to a shim, and does not wait until that has made it.
@@ -175,7 +177,7 @@ func (n *starting) begin(ctx context.Context) (err error) {
 	root := n.r.rootfs(n.c.dir)
 	root.Volatile, root.ReadOnly = n.volatile(), false // read-only once the places of mounts are made: the spec says so
 	n.making, err = task.Begin(ctx, task.CreateOptions{Shims: n.s.shims, Dir: n.c.taskDir, ID: n.r.ID, Spec: n.spec, Rootfs: &root, Filters: &n.s.filters,
-		Stdin: n.r.Config.OpenStdin, Log: n.r.Log})
+		Stdin: n.r.Config.OpenStdin, Log: n.r.Log, Hidden: n.input.SecretEnv})
 	if err == nil {
 		n.onUndo(n.unmake)
 	}

@@ -20,10 +20,10 @@ import (
 const (
 	unhealthyAnnotation = "wherry.on-unhealthy"
 	unhealthyLabel      = "dev.wherry.on-unhealthy"
-	unhealthyNone    = "none"
-	unhealthyRestart = "restart" // stopped, and started again after a while
-	unhealthyStop    = "stop"    // stopped, and left so
-	unhealthyKill    = "kill"    // killed; its restart policy decides what follows
+	unhealthyNone       = "none"
+	unhealthyRestart    = "restart" // stopped, and started again after a while
+	unhealthyStop       = "stop"    // stopped, and left so
+	unhealthyKill       = "kill"    // killed; its restart policy decides what follows
 )
 
 func (r *Record) onUnhealthy() string {

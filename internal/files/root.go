@@ -117,11 +117,23 @@ func openRunning(v *containers.View, bare bool) (*root, error) {
 	}
 	r := &root{keep: []*os.File{ns}}
 	err = apart(func() error {
+		self, err := os.Open("/proc/thread-self")
+		if err != nil {
+			return err
+		}
+		defer self.Close()
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			return err
 		}
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
 			return fmt.Errorf("enter the mount namespace: %w", err)
+		}
+		if v.Secrets && !bare {
+			covered, err := coverSecrets(self)
+			if err != nil {
+				return fmt.Errorf("cover the container's secrets: %w", err)
+			}
+			r.keep = append(r.keep, covered)
 		}
 		fd, err := -1, error(nil)
 		if bare {

@@ -19,7 +19,7 @@ edges:      api/docker < build
 upper:      verify metrics
 upper:      monitor files < disk
 service:    container
-services:   sandbox volume image network/dns network/firewall < network
+services:   sandbox volume secret image network/dns network/firewall < network
 mechanisms: task compare
 mechanisms: snapshot
 mechanisms: registry < trust

@@ -210,7 +210,7 @@ func (s *Server) answer(ctx context.Context, c *Conn, r Request, files []*os.Fil
 func (s *Server) do(ctx context.Context, c *Conn, r Request, files []*os.File) (resp Response, give *os.File, err error) {
 	switch r.Method {
 	case MethodCreate:
-		return s.create(ctx)
+		return s.create(ctx, r.Env)
 	case MethodStart:
 		return resp, nil, s.start()
 	case MethodState:
@@ -252,7 +252,7 @@ func (s *Server) do(ctx context.Context, c *Conn, r Request, files []*os.File) (
 	return resp, nil, fmt.Errorf("the shim knows no method %q", r.Method)
 }
 
-func (s *Server) create(ctx context.Context) (Response, *os.File, error) {
+func (s *Server) create(ctx context.Context, env []string) (Response, *os.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.life.container != nil || s.life.exit != nil {
@@ -262,6 +262,7 @@ func (s *Server) create(ctx context.Context) (Response, *os.File, error) {
 	if spec == nil || spec.Process == nil || len(spec.Process.Args) == 0 {
 		return Response{}, nil, errors.New("the task has no process to run")
 	}
+	spec.Process.Env = append(spec.Process.Env, env...)
 	log, err := logs.Create(s.config.Log.Dir, s.config.Log.MaxSize, s.config.Log.MaxFiles)
 	if err != nil {
 		return Response{}, nil, fmt.Errorf("open the log: %w", err)

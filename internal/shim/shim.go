@@ -163,6 +163,7 @@ type Request struct {
 	Cols    uint16         `json:"cols,omitempty"`
 	Exec    string         `json:"exec,omitempty"`
 	Process *specs.Process `json:"process,omitempty"`
+	Env     []string       `json:"env,omitempty"`     // of create: what the process's environment has besides, and no disk
 	Streams int            `json:"streams,omitempty"` // bit i: stream i's descriptor travels along
 	Kills   uint64         `json:"kills,omitempty"`
 	// Note is what an engine's next life gets to know of an exec, in words of the engine; none: it is not told of it.

@@ -65,6 +65,9 @@ func (m Mount) Point() container.MountPoint {
 	return p
 }
 
+// SecretMount is a file, or a directory of files, that the engine has made for the container. It is read-only inside.
+type SecretMount struct{ Source, Destination string }
+
 func (b *builder) mounts() ([]specs.Mount, error) {
 	list := b.defaultMounts()
 	for _, f := range [][2]string{{b.in.ResolvConf, "/etc/resolv.conf"}, {b.in.HostnameFile, "/etc/hostname"}, {b.in.Hosts, "/etc/hosts"}} {
@@ -91,6 +94,9 @@ func (b *builder) mounts() ([]specs.Mount, error) {
 			return nil, err
 		}
 		list = append(list, made)
+	}
+	for _, m := range b.in.Secrets { // their files have the container's own ids already
+		list = append(list, specs.Mount{Type: "bind", Source: m.Source, Destination: m.Destination, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec", "rprivate"}})
 	}
 	if b.opts.Strict {
 		for i := range list {

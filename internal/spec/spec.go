@@ -31,10 +31,12 @@ type Input struct {
 	Config     *container.Config
 	HostConfig *container.HostConfig
 
-	User     specs.User
-	Env      []string // what Config.Env lacks: HOME, PATH, TERM, HOSTNAME
-	Hostname string
-	Mounts   []Mount // the user's, with sources resolved
+	User      specs.User
+	Env       []string // what Config.Env lacks: HOME, PATH, TERM, HOSTNAME
+	Hostname  string
+	Mounts    []Mount // the user's, with sources resolved
+	Secrets   []SecretMount
+	SecretEnv []string // wins over both environments
 
 	// Base and Size are the container's id range; Size 0: the host's user namespace.
 	Base, Size uint32
@@ -116,7 +118,7 @@ func (b *builder) process() (*specs.Process, error) {
 	adj := b.h.OomScoreAdj
 	p := &specs.Process{
 		Terminal: b.in.Config.Tty, User: b.in.User, Args: args, Cwd: Cwd(b.in.Config.WorkingDir),
-		Env:             MergeEnv(b.in.Env, b.in.Config.Env),
+		Env:             MergeEnv(MergeEnv(b.in.Env, b.in.Config.Env), b.in.SecretEnv),
 		Capabilities:    CapabilitySets(caps, b.in.User.UID),
 		NoNewPrivileges: b.opts.NoNewPrivileges || b.opts.Strict,
 		Rlimits:         b.rlimits(),

@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,7 +40,8 @@ type CreateOptions struct {
 	Rootfs *rootfs.Rootfs
 	// Filters compiles the seccomp profile; nil: it is compiled for this task alone.
 	Filters *Filters
-	Stdin   bool // keep an open stdin pipe (docker's OpenStdin); terminal comes from Spec.Process.Terminal
+	Hidden  []string // entries of the process's environment that are not written to Dir
+	Stdin   bool     // keep an open stdin pipe (docker's OpenStdin); terminal comes from Spec.Process.Terminal
 	Log     LogOptions
 }
 
@@ -135,11 +137,22 @@ func Begin(ctx context.Context, o CreateOptions) (*Creation, error) {
 		return nil, fmt.Errorf("start the shim of container %s: %w", o.ID, err)
 	}
 	c := &Creation{Net: p.net, o: o, t: t, shim: p.pid}
-	if c.call, err = t.send(shim.Request{Method: shim.MethodCreate}); err != nil {
+	if c.call, err = t.send(shim.Request{Method: shim.MethodCreate, Env: o.Hidden}); err != nil {
 		c.Abort(ctx)
 		return nil, err
 	}
 	return c, nil
+}
+
+// written is the configuration as the disk has it.
+func (o *CreateOptions) written() *specs.Spec {
+	if len(o.Hidden) == 0 {
+		return o.Spec
+	}
+	out, process := *o.Spec, *o.Spec.Process
+	process.Env = slices.DeleteFunc(slices.Clone(process.Env), func(kv string) bool { return slices.Contains(o.Hidden, kv) })
+	out.Process = &process
+	return &out
 }
 
 // Finish waits until the container is made. After an error nothing is left of it.
@@ -147,7 +160,7 @@ func (c *Creation) Finish(ctx context.Context) (*Task, error) {
 	t := c.t
 	wake := time.AfterFunc(wakeAfter, func() { _ = unix.Kill(c.shim, unix.SIGCONT) })
 	defer wake.Stop()
-	err := shim.WriteJSON(filepath.Join(c.o.Dir, shim.ConfigFile), c.o.Spec) // only now, beside the shim's work, which does not read it
+	err := shim.WriteJSON(filepath.Join(c.o.Dir, shim.ConfigFile), c.o.written()) // only now, beside the shim's work, which does not read it
 	if err == nil {
 		var resp shim.Response
 		resp, _, err = c.call.await(ctx, t)
@@ -185,7 +198,7 @@ func (c *Creation) closeNet() {
 
 // fill gives the shim its configuration, with the seccomp profile compiled.
 func fill(config *shim.Config, o CreateOptions) error {
-	spec := *o.Spec
+	spec := *o.written()
 	config.Spec = &spec
 	if spec.Linux == nil || spec.Linux.Seccomp == nil {
 		return nil

@@ -88,6 +88,7 @@ func readCreate(s *containers.Service, w http.ResponseWriter, r *http.Request) (
 		return out, err
 	}
 	out.Config, out.HostConfig, out.NetworkingConfig = req.Config, req.HostConfig, req.NetworkingConfig
+	out.Secrets = body.Wherry.Secrets
 	return out, nil
 }
 

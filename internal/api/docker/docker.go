@@ -26,6 +26,7 @@ import (
 	"wherry.dev/wherry/internal/metrics"
 	"wherry.dev/wherry/internal/monitor"
 	"wherry.dev/wherry/internal/network"
+	"wherry.dev/wherry/internal/secret"
 	"wherry.dev/wherry/internal/volume"
 )
 
@@ -35,6 +36,8 @@ type Services struct {
 	Images     *image.Service
 	Networks   *network.Service
 	Volumes    *volume.Service
+	Secrets    *secret.Service
+	Configs    *secret.Service // the same, but they may be read again
 	Files      *files.Service
 	Disk       *disk.Service
 	Cleaner    *image.Cleaner

@@ -33,6 +33,8 @@ func routes(s Services, about About, srv *Server) http.Handler {
 	(&buildRoutes{b: s.Builder, server: srv}).add(add)
 	(&auditRoutes{log: s.Audit, server: srv}).add(add)
 	(&metricsRoutes{s.Metrics}).add(add)
+	(&secretRoutes{s: s.Secrets, path: "/wherry/secrets"}).add(add)
+	(&secretRoutes{s: s.Configs, path: "/wherry/configs"}).add(add)
 	absentRoutes(add)
 
 	// ServeMux redirects paths that are not clean; the API never did.

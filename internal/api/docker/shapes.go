@@ -43,6 +43,7 @@ type createBody struct {
 	Cmd        words
 	Entrypoint words
 	MacAddress network.HardwareAddr
+	Wherry     wherrysOwn
 }
 
 // words is a list of strings that may be written as one string.
