@@ -117,6 +117,7 @@ func (n *replacing) make(ctx context.Context, image string) error {
 	}
 	q := successor(r, image)
 	q.Name = r.Name + ".new"
+	q.Secrets = r.Secrets
 	q.replaces = &Replacement{Old: r.ID, Name: r.Name, Live: r.Status.Alive(), AutoStart: r.Status.Alive() || r.Status == Restarting,
 		Keep: n.o.Keep, Drain: n.o.Drain, Stop: n.o.Stop}
 	// It belongs to whom the old one belongs to, whoever replaces it.
