@@ -283,6 +283,20 @@ func TestTheClockIsNoSource(t *testing.T) {
 			t.Errorf("%q: %s", config, got)
 		}
 	}
+	clock := &exporter.Source{Metadata: map[string][]byte{
+		exptypes.ExporterImageBaseConfigKey: []byte(`{"history":[{"created":"1999-01-01T00:00:00Z","created_by":"base"}]}`),
+		exptypes.ExporterImageConfigKey:     []byte(`{"created":"2001-02-03T04:05:06.7Z","os":"linux","history":[{"created":"1999-01-01T00:00:00Z","created_by":"base"},{"created":"2001-02-03T04:05:06.7Z","created_by":"step"},{"created_by":"last"}]}`),
+		"other":                             []byte(`{"created":"2001-02-03T04:05:06.7Z"}`),
+	}}
+	want := `{"created":"2024-05-06T07:01:29Z","history":[{"created":"1999-01-01T00:00:00Z","created_by":"base"},{"created":"2024-05-06T07:01:29Z","created_by":"step"},{"created":"2024-05-06T07:01:29Z","created_by":"last"}],"os":"linux"}`
+	before := string(clock.Metadata[exptypes.ExporterImageConfigKey])
+	then := madeThen(clock, "1714978889")
+	if got := string(then.Metadata[exptypes.ExporterImageConfigKey]); got != want || string(then.Metadata["other"]) != string(clock.Metadata["other"]) {
+		t.Errorf("made then:\n%s\n%s", got, want)
+	}
+	if string(clock.Metadata[exptypes.ExporterImageConfigKey]) != before || madeThen(clock, "soon") != clock {
+		t.Error("the result itself was changed")
+	}
 	kept := Options{Settings: settings.Builds{Dates: "kept"}}
 	if kept.dates() != "" || new(Options).dates() != "315532800" {
 		t.Error("dates")

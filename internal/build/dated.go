@@ -38,14 +38,17 @@ func (o *datedOutcome) Export(ctx context.Context, src *exporter.Source, info ex
 			return nil, nil, nil, err
 		}
 	}
-	if _, said := o.attrs[string(exptypes.OptKeySourceDateEpoch)]; said || o.e.b.o.dates() == "" {
+	if said := o.attrs[string(exptypes.OptKeySourceDateEpoch)]; said != "" {
+		return o.ExporterInstance.Export(ctx, madeThen(src, said), info)
+	}
+	if o.e.b.o.dates() == "" {
 		return o.ExporterInstance.Export(ctx, src, info)
 	}
-	attrs := maps.Clone(o.attrs)
-	attrs[string(exptypes.OptKeySourceDateEpoch)] = madeAt(src)
+	attrs, date := maps.Clone(o.attrs), madeAt(src)
+	attrs[string(exptypes.OptKeySourceDateEpoch)] = date
 	inner, err := o.e.Exporter.Resolve(ctx, o.id, attrs)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	return inner.Export(ctx, src, info)
+	return inner.Export(ctx, madeThen(src, date), info)
 }

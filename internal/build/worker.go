@@ -167,14 +167,16 @@ func (o *outcome) Export(ctx context.Context, src *exporter.Source, info exporte
 		}
 	}
 	inner := o.ExporterInstance
-	if _, said := o.attrs[string(exptypes.OptKeySourceDateEpoch)]; !said && o.e.w.b.o.dates() != "" {
+	date := o.attrs[string(exptypes.OptKeySourceDateEpoch)]
+	if date == "" && o.e.w.b.o.dates() != "" {
+		date = madeAt(src)
 		attrs := maps.Clone(o.attrs)
-		attrs[string(exptypes.OptKeySourceDateEpoch)] = madeAt(src)
+		attrs[string(exptypes.OptKeySourceDateEpoch)] = date
 		if inner, err = o.e.Exporter.Resolve(ctx, o.id, attrs); err != nil {
 			return nil, nil, nil, err
 		}
 	}
-	resp, finalize, desc, err := inner.Export(ctx, src, info)
+	resp, finalize, desc, err := inner.Export(ctx, madeThen(src, date), info)
 	if err != nil {
 		return resp, finalize, desc, err
 	}
