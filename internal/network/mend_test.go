@@ -27,7 +27,10 @@ func nft(t *testing.T, args ...string) string {
 }
 
 func TestRulesAreMended(t *testing.T) {
-	s := open(t)
+	idle := open(t)
+	idle.Close()
+	nft(t, "add", "table", "inet", idle.names.table) // so that it is anybody's, as on older kernels
+	s := reopen(t, idle.o)
 	a := newBox(t)
 	a.attach(s, AllocateRequest{Ports: portMap("|28080|8080/tcp")})
 	defer a.release(s)
@@ -38,9 +41,9 @@ func TestRulesAreMended(t *testing.T) {
 	nft(t, "add", "rule", "ip", "foreign", "mine", "counter")
 	for _, harm := range [][]string{
 		{"flush", "table", "inet", table},
-		{"delete", "table", "inet", table},
 		{"flush", "map", "inet", table, "any_ports4"},
 		{"flush", "chain", "inet", table, "pass"},
+		{"delete", "table", "inet", table}, // from then on it may have an owner
 	} {
 		nft(t, harm...)
 		began := time.Now()

@@ -53,7 +53,8 @@ type Table struct {
 
 	mu      sync.Mutex // guards what follows
 	conn    *nftables.Conn
-	port    uint32 // the connection's address, by which notices of own changes are told from those of others'
+	socket  *netlink.Conn // under conn
+	port    uint32        // the connection's address, by which notices of own changes are told from those of others'
 	bridges map[string]Bridge
 	ports   map[Port]bool
 	still   []string
@@ -73,6 +74,7 @@ func (t *Table) dial() error {
 	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
 		var bindErr error
 		t.port, bindErr = portOf(c)
+		t.socket = c
 		return errors.Join(bindErr, c.SetReadBuffer(4<<20), c.SetWriteBuffer(8<<20))
 	}))
 	if err != nil {
@@ -166,9 +168,20 @@ func (t *Table) swap() error {
 }
 
 func (t *Table) replace() error {
-	table := t.conn.AddTable(&nftables.Table{Name: t.name, Family: nftables.TableFamilyINet})
-	t.conn.DelTable(table)
-	table = t.conn.AddTable(&nftables.Table{Name: t.name, Family: nftables.TableFamilyINet})
+	table := &nftables.Table{Name: t.name, Family: nftables.TableFamilyINet}
+	owned, err := t.claim()
+	if err != nil {
+		return err
+	}
+	if owned {
+		if err := t.clear(table); err != nil {
+			return err
+		}
+	} else {
+		t.conn.AddTable(table)
+		t.conn.DelTable(table)
+		t.conn.AddTable(table)
+	}
 	t.sets = newSets(table)
 	bridges := slices.SortedFunc(maps.Values(t.bridges), func(a, b Bridge) int { return cmp.Compare(a.Name, b.Name) })
 	if err := t.sets.add(t.conn, bridges, t.still); err != nil {
@@ -189,7 +202,14 @@ func (t *Table) replace() error {
 func (t *Table) Delete() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	table := t.conn.AddTable(&nftables.Table{Name: t.name, Family: nftables.TableFamilyINet})
+	table := &nftables.Table{Name: t.name, Family: nftables.TableFamilyINet}
+	owned, err := t.claim()
+	if err != nil {
+		return err
+	}
+	if !owned {
+		t.conn.AddTable(table)
+	}
 	t.conn.DelTable(table)
 	t.there = false
 	if err := t.conn.Flush(); err != nil {

@@ -131,6 +131,7 @@ func TestThousandsOfPorts(t *testing.T) {
 }
 
 func TestChangesByOthersAreNoticed(t *testing.T) {
+	nft(t, "add", "table", "inet", "mine") // so that it is anybody's, as on older kernels
 	table, other := open(t, "mine"), open(t, "theirs")
 	for _, x := range []*Table{table, other} {
 		if err := x.Swap(); err != nil {
@@ -199,6 +200,50 @@ func TestChangesByOthersAreNoticed(t *testing.T) {
 	q := port("0.0.0.0", 81, 0, "10.1.0.2:81")
 	if err := table.AddPorts([]Port{q}); err != nil || !table.Whole() {
 		t.Errorf("a port in a table that was deleted: %v", err)
+	}
+}
+
+// TestOthersCannotFlush: the table is its owner's, and the next engine's after that one's end.
+func TestOthersCannotFlush(t *testing.T) {
+	first, err := Open("mine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := port("0.0.0.0", 80, 0, "10.1.0.2:80")
+	if err := errors.Join(first.AddPorts([]Port{p}), first.Swap()); err != nil {
+		t.Fatal(err)
+	}
+	if owned, err := first.claim(); err != nil || !owned {
+		t.Skipf("this kernel's tables have no owners that they outlive (Linux 6.9): %v", err)
+	}
+	nft(t, "add", "table", "ip", "theirs")
+	nft(t, "flush", "ruleset")
+	if out := nft(t, "list", "ruleset"); !first.Whole() || strings.Contains(out, "theirs") || !strings.Contains(out, "tcp . 80 : 10.1.0.2 . 80") {
+		t.Errorf("after another one has flushed everything: %s", out)
+	}
+	if err := exec.Command("nft", "delete", "table", "inet", "mine").Run(); err == nil {
+		t.Error("another one deleted the table")
+	}
+	if err := first.dial(); err != nil { // a new socket, as after an error
+		t.Fatal(err)
+	}
+	q := port("0.0.0.0", 81, 0, "10.1.0.2:81")
+	if err := first.ChangePorts([]Port{p}, []Port{q}); err != nil || !first.Whole() {
+		t.Errorf("by another socket: %v", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if out := nft(t, "list", "ruleset"); !strings.Contains(out, "tcp . 81 : 10.1.0.2 . 81") {
+		t.Errorf("after its owner's end: %s", out)
+	}
+	next := open(t, "mine")
+	if err := errors.Join(next.AddPorts([]Port{p}), next.Swap()); err != nil || !next.Whole() {
+		t.Fatalf("the next one: %v", err)
+	}
+	nft(t, "flush", "ruleset")
+	if out := nft(t, "list", "ruleset"); !next.Whole() || strings.Contains(out, "10.1.0.2 . 81") {
+		t.Errorf("in the next one's hands: %s", out)
 	}
 }
 
