@@ -27,7 +27,7 @@ func (s *Service) ConnectNetwork(ctx context.Context, id, name string, e *networ
 		return err
 	}
 	if _, ok := r.Networks[networkKey(r, found)]; ok {
-		return fail(errdefs.ErrConflict, "container %s is already attached to network %s", r.Name, found.Name)
+		return fail(errdefs.ErrPermissionDenied, "endpoint with name %s already exists in network %s", r.Name, found.Name)
 	}
 	if e == nil {
 		e = &network.EndpointSettings{}

@@ -52,7 +52,7 @@ func TestConnect(t *testing.T) {
 	if got := interfacesOf(t, e.rec(id).Pid); got != "lo eth0 eth1" {
 		t.Errorf("connected: %q", got)
 	}
-	if err := e.ConnectNetwork(ctx, id, "blue", nil); !errdefs.IsConflict(err) {
+	if err := e.ConnectNetwork(ctx, id, "blue", nil); !errdefs.IsPermissionDenied(err) {
 		t.Errorf("twice: %v", err)
 	}
 	now := 0
