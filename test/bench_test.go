@@ -111,6 +111,8 @@ type engine struct {
 	shell string
 	// recorder stands between the clients and the engine while it runs.
 	recorder *contract.Recorder
+	// foreign: its clients are not Docker's, and ask for more than the specification has, which dockerd ignores.
+	foreign bool
 }
 
 func newEngine(b *bench, dir string) *engine { return &engine{bench: b, dir: dir} }

@@ -33,7 +33,7 @@ func runBuildScripts(t *testing.T, dir, client string) {
 		server := httptest.NewServer(serveFilesAndGit(env.WorkDir))
 		env.Defer(server.Close)
 		env.Setenv("SERVER", server.URL)
-		env.Setenv("PATH", env.Getenv("PATH")+":"+clients)
+		env.Setenv("PATH", env.Getenv("PATH")+":"+clients+":"+clients+"/node/node_modules/.bin")
 		env.Setenv("GIT_CONFIG_GLOBAL", filepath.Join(repository(), "test/testdata/gitconfig"))
 		return os.Symlink(clients+"/cli-plugins", filepath.Join(env.WorkDir, ".docker/cli-plugins"))
 	})

@@ -19,6 +19,7 @@ func clientsDir() string { return filepath.Join(repository(), ".cache/clients") 
 func ownEngine(t *testing.T, images ...string) *engine {
 	t.Helper()
 	e := newEngine(shared, t.TempDir())
+	e.foreign = true
 	ok(t, e.start())
 	t.Cleanup(func() { ok(t, e.shutdown()) })
 	for _, name := range images {
@@ -119,5 +120,19 @@ func TestDockerode(t *testing.T) {
 	out := runClient(t, e, home, []string{"HOME=" + home, "REGISTRY=" + registryAddress}, "node", "--test", "--test-reporter=tap", script)
 	if !strings.Contains(out, "# fail 0\n") || strings.Contains(out, "# pass 0\n") {
 		t.Errorf("dockerode's tests:\n%s", out)
+	}
+}
+
+// TestClients runs the scripts about clients that are commands.
+func TestClients(t *testing.T) { runBuildScripts(t, "testdata/clients", "docker") }
+
+// TestDockerPy drives the engine as programs in Python do, with Debian's python3-docker.
+func TestDockerPy(t *testing.T) {
+	e := ownEngine(t, "busybox-1")
+	// It goes straight to the engine, which waits with output until docker-py has read the answer's head: a recorder between them does not.
+	env := []string{"DOCKER_HOST=" + e.host(), "HOME=" + t.TempDir(), "REGISTRY=" + registryAddress, "PYTHONDONTWRITEBYTECODE=1"}
+	out := runClient(t, e, "clients/python", env, "/usr/bin/python3", "-W", "ignore", "-m", "unittest", "-v", "docker_py")
+	if !strings.Contains(out, "\nOK\n") || strings.Contains(out, "Ran 0 tests") {
+		t.Errorf("docker-py's tests:\n%s", out)
 	}
 }

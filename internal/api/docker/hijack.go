@@ -39,11 +39,12 @@ type stream struct {
 	contentType string
 	greeting    []byte // comes before all output
 
-	once sync.Once
-	up   chan struct{} // closed when open has run
-	err  error         // of open
-	conn net.Conn
-	in   io.Reader
+	first sync.Once // before the first output
+	once  sync.Once
+	up    chan struct{} // closed when open has run
+	err   error         // of open
+	conn  net.Conn
+	in    io.Reader
 }
 
 // newStream is for a request whose body, if it has one that it knows the length of, is no input: dockerode sends its options twice.
@@ -114,6 +115,7 @@ func (s *stream) Write(p []byte) (int, error) {
 	if s.err != nil {
 		return 0, s.err
 	}
+	s.first.Do(func() { untilRead(s.conn) })
 	return s.conn.Write(p)
 }
 
@@ -182,6 +184,25 @@ func (s *stream) watch(ctx context.Context) (context.Context, context.CancelFunc
 
 // hungUp says that the client has closed both directions. Over TLS the end of input is a message of TLS's; that the connection ends is the
 // end of all.
+// untilRead waits, a moment at most, until the client has read the answer's head. docker-py reads the head through a buffer and the output
+// past it, and so loses what comes along with the head.
+func untilRead(c net.Conn) {
+	uc, ok := c.(*net.UnixConn)
+	if !ok {
+		return
+	}
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return
+	}
+	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(50 * time.Microsecond) {
+		unread := 0
+		if err := raw.Control(func(fd uintptr) { unread, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }); err != nil || unread == 0 {
+			return
+		}
+	}
+}
+
 func hungUp(c net.Conn) bool {
 	var wanted int16
 	if t, ok := c.(*tls.Conn); ok {
