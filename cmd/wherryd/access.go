@@ -26,6 +26,16 @@ func (h host) String() string {
 	return "tcp://" + h.address
 }
 
+// socket is the first unix socket that the engine listens on.
+func (o *options) socket() string {
+	for _, h := range o.hosts {
+		if h.path != "" {
+			return h.path
+		}
+	}
+	return ""
+}
+
 // errNoTLS is why there is no listening on TCP without certificates.
 var errNoTLS = errors.New("whoever reaches the engine is root on this machine, and a port cannot tell who asks: wherryd listens on TCP only where its clients show certificates; " +
 	"give --tlscacert, --tlscert and --tlskey (or ca, cert and key in [tls] of the settings), or reach the socket over ssh (ssh -L ./wherry.sock:/run/wherry/wherry.sock HOST)")

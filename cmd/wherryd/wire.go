@@ -202,7 +202,7 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 	}
 	timings := &metrics.Timings{}
 	s.Containers, err = container.Open(ctx, container.Options{
-		Root: o.root, State: o.state, Oar: o.oar, CgroupParent: o.cgroupParent, ShimGroup: o.shimGroup,
+		Root: o.root, State: o.state, Oar: o.oar, CgroupParent: o.cgroupParent, ShimGroup: o.shimGroup, Socket: o.socket(),
 		Images: s.Images, Networks: s.Networks, Volumes: s.Volumes, Secrets: s.Secrets, Configs: s.Configs, Events: s.Events,
 		Log: func(err error) { log.Warn(err.Error()) },
 		Trace: func(id, step string, took time.Duration) {

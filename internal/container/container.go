@@ -37,6 +37,7 @@ type Options struct {
 	Oar          string // path of the oar binary
 	CgroupParent string // "" : "/wherry"
 	ShimGroup    string // directory of the shims' control group; "": the engine's own
+	Socket       string // where clients reach the engine; "": nowhere that can be mounted
 	Images       *image.Service
 	Networks     *networks.Service
 	Volumes      *volume.Service

@@ -280,6 +280,7 @@ func tmpfsMount(m spec.Mount, o *mount.TmpfsOptions) (spec.Mount, error) {
 func (n *creating) resolveMount(ctx context.Context, m *spec.Mount) error {
 	switch m.Type {
 	case mount.TypeBind:
+		m.Source = n.s.o.socketFor(m.Source)
 		return bindSource(m)
 	case mount.TypeVolume:
 		return n.resolveVolume(ctx, m)
@@ -287,6 +288,18 @@ func (n *creating) resolveMount(ctx context.Context, m *spec.Mount) error {
 		return n.resolveImage(ctx, m)
 	}
 	return nil
+}
+
+// socketFor is the engine's own socket where a bind's source is Docker's and this machine has none: tools are told to mount that one, whatever
+// engine runs them.
+func (o *Options) socketFor(source string) string {
+	if o.Socket == "" || source != "/var/run/docker.sock" && source != "/run/docker.sock" {
+		return source
+	}
+	if _, err := os.Lstat(source); !errors.Is(err, os.ErrNotExist) {
+		return source
+	}
+	return o.Socket
 }
 
 // bindSource sees to it that a bind's source is there; -v makes a missing folder.
