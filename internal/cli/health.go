@@ -58,8 +58,7 @@ func awaitHealthy(ctx context.Context, app *App, name string) error {
 const widePs = 140
 
 // healthText puts what the last probe printed behind the state, as far as the terminal has room for it.
-func healthText(app *App, status, output string) string {
-	columns := int(terminalSize(app)[1])
+func healthText(columns int, status, output string) string {
 	if output == "" || columns < widePs {
 		return status
 	}

@@ -73,14 +73,14 @@ func psCommand(app *App) *cobra.Command {
 			return err
 		}
 		lines := make([]containerRow, 0, len(list))
-		now := time.Now()
+		now, columns := time.Now(), int(terminalSize(app)[1])
 		for _, s := range list {
 			row := newContainerRow(s.Summary, !noTrunc, now)
 			if s.Wherry != nil {
 				row.HealthOutput = s.Wherry.Health
 			}
 			if format == "" {
-				row.Image, row.Status = s.reference(row.Image), healthText(app, row.Status, row.HealthOutput)
+				row.Image, row.Status = s.reference(row.Image), healthText(columns, row.Status, row.HealthOutput)
 			}
 			lines = append(lines, row)
 		}

@@ -55,7 +55,7 @@ func evidenceOf(l life, r *Record, exit task.Exit) why.Evidence {
 	c.mu.Lock()
 	e.Asks = slices.Clone(c.past.asks)
 	c.mu.Unlock()
-	if e.Code != 0 && !e.Rebooted {
+	if e.Code != 0 && !e.Rebooted && r.HostConfig.LogConfig.Type != "none" {
 		e.Lines, _ = logs.Tail(r.Log.Dir, linesKept) // a log that cannot be read says nothing
 	}
 	if h := c.healthState(); h != nil && h.FailingStreak > 0 && len(h.Log) > 0 {

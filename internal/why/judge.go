@@ -138,7 +138,7 @@ func asked(e *Evidence) (Verdict, bool) {
 		v.Advice = "ask who runs that program; it was not the container's own fault, nor a lack of memory"
 	case a.For == AskRemove:
 		v.Cause, v.Summary = Removed, by+" removed it by force (rm -f)"
-	case e.Signal == int(unix.SIGKILL) && first.For == a.For && first.Signal != a.Signal:
+	case e.Signal == int(unix.SIGKILL) && first.For == a.For && first.Signal != a.Signal && a.At.Sub(first.At) >= noTime:
 		v.Cause = StopTimeout
 		v.Summary = fmt.Sprintf("%s asked for %s, it had not ended %s after %s, and the engine killed it (no lack of memory)", by, a.For, took(a.At.Sub(first.At)), Name(first.Signal))
 		v.Advice = stubborn(first)
@@ -152,6 +152,9 @@ func asked(e *Evidence) (Verdict, bool) {
 	}
 	return v, true
 }
+
+// noTime is less than any time that somebody gives a container to end.
+const noTime = 100 * time.Millisecond
 
 func stubborn(first *Ask) string {
 	if first.Handled != nil && !*first.Handled {
@@ -198,6 +201,9 @@ func failed(e *Evidence) (Verdict, bool) {
 		Advice: "see its output (wherry logs) for what it had to complain about"}
 	if line := telling(e.Lines); line != "" {
 		v.Summary += ", after it had said: " + line
+	}
+	if a := e.lastAsk(); a != nil {
+		v.Facts = append(v.Facts, fmt.Sprintf("%s had sent it %s (%s) %s before", a.By.text(), Name(a.Signal), a.For, took(e.Ended.Sub(a.At))))
 	}
 	if n := e.Code - 128; e.Code > 128 && Name(n) != "" {
 		v.Facts = append(v.Facts, fmt.Sprintf("a code over 128 is what a shell ends with when a signal ended the program that it ran: %d is %s", n, Name(n)))

@@ -35,6 +35,9 @@ func TestJudge(t *testing.T) {
 		{"stop", with(ended(143, term), func(e *Evidence) { e.Asks = stop[:1] }), Stopped, "ended by SIGTERM"},
 		{"stop, handled", with(ended(3, 0), func(e *Evidence) { e.Asks = stop[:1] }), Stopped, "exit code 3, 1s after SIGTERM"},
 		{"stop, ignored", with(killed, func(e *Evidence) { e.Asks = stop }), StopTimeout, "not ended 1s after SIGTERM"},
+		{"restart without time", with(killed, func(e *Evidence) {
+			e.Asks = []Ask{{For: AskRestart, Signal: term, At: at, By: docker}, {For: AskRestart, Signal: kill, At: at.Add(time.Millisecond), By: docker}}
+		}), Stopped, "asked for restart without any time"},
 		{"stop without time", with(killed, func(e *Evidence) { e.Asks = stop[1:] }), Stopped, "-t 0"},
 		{"a signal that does not end, before", with(ended(1, 0), func(e *Evidence) { e.Asks = []Ask{{For: AskKill, Signal: int(unix.SIGHUP), By: docker}} }), Failed, "exit code 1"},
 		{"rm -f", with(killed, func(e *Evidence) { e.Asks = []Ask{{For: AskRemove, Signal: kill, By: docker}} }), Removed, "rm -f"},
