@@ -13,6 +13,7 @@ import (
 	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/audit"
 	"wherry.dev/wherry/internal/mutual"
+	"wherry.dev/wherry/internal/tracing"
 	"wherry.dev/wherry/internal/version"
 )
 
@@ -100,6 +101,9 @@ func (o *options) completeAccess(hosts []string) error {
 	}
 	if err := o.checkMetrics(); err != nil {
 		return err
+	}
+	if err := tracing.Check(o.set.Traces.Endpoint); err != nil {
+		return fmt.Errorf("traces.endpoint: %w", err)
 	}
 	o.group = -1
 	if o.set.Engine.Group != "" {

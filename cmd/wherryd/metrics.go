@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/image"
 	"wherry.dev/wherry/internal/metrics"
+	"wherry.dev/wherry/internal/tracing"
 )
 
 // newMetrics is what GET /metrics answers with.
@@ -39,6 +41,19 @@ func newMetrics(s docker.Services, timings *metrics.Timings) *metrics.Collector 
 		counts.Audit = s.Audit.Counts
 	}
 	return metrics.New(s.Containers, s.Monitor, counts)
+}
+
+// openTraces starts sending spans, where that is configured. That the last ones cannot be sent is no reason not to end well.
+func (o *options) openTraces(ctx context.Context, log *slog.Logger) (*tracing.Tracer, func() error, error) {
+	t, err := tracing.Open(ctx, tracing.Options{Endpoint: o.set.Traces.Endpoint, Log: func(err error) { log.Warn(err.Error()) }})
+	return t, func() error {
+		limit, cancel := context.WithTimeout(ctx, grace)
+		defer cancel()
+		if err := t.Close(limit); err != nil {
+			log.Warn("the last spans were not sent", "error", err)
+		}
+		return nil
+	}, err
 }
 
 // checkMetrics refuses an address that others than this machine reach, unless that was asked for.

@@ -201,12 +201,18 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 		return s, shut, err
 	}
 	timings := &metrics.Timings{}
+	var stopTraces func() error
+	if s.Tracer, stopTraces, err = o.openTraces(ctx, log); err != nil {
+		return s, shut, err
+	}
+	closers = append(closers, stopTraces)
 	s.Containers, err = container.Open(ctx, container.Options{
 		Root: o.root, State: o.state, Oar: o.oar, CgroupParent: o.cgroupParent, ShimGroup: o.shimGroup, Socket: o.socket(),
 		Images: s.Images, Networks: s.Networks, Volumes: s.Volumes, Secrets: s.Secrets, Configs: s.Configs, Events: s.Events,
 		Log: func(err error) { log.Warn(err.Error()) },
 		Trace: func(id, step string, took time.Duration) {
 			timings.Step(step, took)
+			s.Tracer.Step(id, step, took)
 			log.Debug("start", "container", id, "step", step, "took", took)
 		},
 	})

@@ -16,7 +16,7 @@ const layers = `
 cmd:        cmd/oar cmd/wherry cmd/wherryd cmd/wherry-build cmd/wherry-verify
 edges:      client buildopt explain < cli buildclient
 edges:      api/docker < build
-upper:      verify metrics
+upper:      verify metrics tracing
 upper:      monitor files < disk
 service:    container
 services:   sandbox volume secret image network/dns network/firewall < network

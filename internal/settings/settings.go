@@ -30,6 +30,7 @@ type Settings struct {
 	TLS      TLS      `toml:"tls"`
 	Audit    Audit    `toml:"audit"`
 	Metrics  Metrics  `toml:"metrics"`
+	Traces   Traces   `toml:"traces"`
 	Store    Store    `toml:"store"`
 	CleanUp  CleanUp  `toml:"clean-up"`
 	Registry Registry `toml:"registry"`
@@ -70,6 +71,11 @@ type Audit struct {
 type Metrics struct {
 	Address  string `toml:"address" comment:"an address of the loopback, 127.0.0.1:9323, that answers GET /metrics to everybody on this machine; none: there is none"`
 	Anywhere bool   `toml:"anywhere" comment:"the address may be one that other machines reach"`
+}
+
+// Traces is where spans of requests and starts go.
+type Traces struct {
+	Endpoint string `toml:"endpoint" comment:"an OpenTelemetry collector, http://HOST:4318; none: what OTEL_EXPORTER_OTLP_ENDPOINT says, and nothing without it"`
 }
 
 // Store is how images are kept.

@@ -44,7 +44,7 @@ insecure = ["registry.lan:5000", "10.0.0.0/8"]
 func TestMistakesAreNamed(t *testing.T) {
 	rows := []struct{ text, want string }{
 		{"[store]\nkeep-bobs = true", "w.toml:2: store.keep-bobs: there is no such setting; store has "},
-		{"\n[stores]\nx = 1", "w.toml:2: stores: there is no such setting; groups are engine, tls, audit, metrics, store, "},
+		{"\n[stores]\nx = 1", "w.toml:2: stores: there is no such setting; groups are engine, tls, audit, metrics, traces, store, "},
 		{"[store]\n\nkeep-blobs = \"no\"", "w.toml:3: store.keep-blobs: "},
 		{"[store]\nkeep-blobs = 1", "w.toml:2: store.keep-blobs: "},
 		{"[registry]\ninsecure = \"a\"", "w.toml:2: registry.insecure: "},

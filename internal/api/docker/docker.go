@@ -27,6 +27,7 @@ import (
 	"wherry.dev/wherry/internal/monitor"
 	"wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/secret"
+	"wherry.dev/wherry/internal/tracing"
 	"wherry.dev/wherry/internal/volume"
 )
 
@@ -46,6 +47,7 @@ type Services struct {
 	Builder    Builder
 	Audit      *audit.Log // nil: nothing is written down
 	Metrics    *metrics.Collector
+	Tracer     *tracing.Tracer // nil: no spans are wanted
 }
 
 // About says what engine this is, for version, info and /wherry/state.
@@ -67,6 +69,7 @@ type Server struct {
 	access  *access.Rules
 	audit   *audit.Log
 	metrics *metrics.Collector
+	tracer  *tracing.Tracer
 	closing chan struct{} // closed when Close begins: long answers end
 
 	patience time.Duration // with bodies of JSON
@@ -80,7 +83,7 @@ type Server struct {
 
 // New builds a server; Serve starts it.
 func New(s Services, about About, log *slog.Logger) *Server {
-	srv := &Server{log: log, access: about.Access, audit: s.Audit, metrics: s.Metrics, auditReads: about.AuditReads, closing: make(chan struct{}),
+	srv := &Server{log: log, access: about.Access, audit: s.Audit, metrics: s.Metrics, tracer: s.Tracer, auditReads: about.AuditReads, closing: make(chan struct{}),
 		patience: time.Minute, hijacked: map[net.Conn]struct{}{}}
 	srv.http = http.Server{
 		Handler:           srv.middleware(routes(s, about, srv)),

@@ -22,6 +22,9 @@ func (g *guard) wrap(pattern string, h handle) handle {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			v.object = g.object(pattern, r)
 		}
+		if v.object != nil && v.object.Type == "container" {
+			v.mayStart(r.Context(), v.object.ID)
+		}
 		if err := g.permit(v, pattern, r); err != nil {
 			return err
 		}

@@ -113,6 +113,8 @@ func (s *Server) middleware(next http.Handler) http.Handler {
 			return
 		}
 		v.version, v.path = version, rest
+		r, endSpan := s.traced(r, v, w)
+		defer endSpan()
 		ctx := containers.AskedBy(r.Context(), clientOf(v.caller))
 		ctx = access.With(ctx, access.Scope{Owner: v.caller.ID(), Limited: v.may == access.Own})
 		r = r.WithContext(context.WithValue(ctx, visitKey{}, v))

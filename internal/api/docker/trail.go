@@ -51,6 +51,9 @@ func noteObject(ctx context.Context, kind, id, name string) {
 func noteMade(ctx context.Context, s *containers.Service, id string) {
 	named, _ := containers.NameOf(s, id) // without its name where it has gone already
 	noteObject(ctx, "container", id, named.Name)
+	if v := visitOf(ctx); v != nil {
+		v.mayStart(ctx, id)
+	}
 }
 
 // failLate notes an error that came after the answer had begun.

@@ -8,6 +8,7 @@ import (
 
 	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/audit"
+	"wherry.dev/wherry/internal/tracing"
 )
 
 type visitKey struct{}
@@ -20,6 +21,9 @@ type visit struct {
 	version apiVersion
 
 	route string // of the table, without its method; "" where none was found
+
+	tracer *tracing.Tracer // nil: no spans are wanted
+	starts []string        // ids of containers that the request may start
 
 	// For the audit log.
 	path   string // without the version
@@ -39,7 +43,7 @@ func (s *Server) visit(r *http.Request) (*visit, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &visit{caller: caller, path: r.URL.Path}
+	v := &visit{caller: caller, path: r.URL.Path, tracer: s.tracer}
 	v.may, v.why = s.access.Of(caller)
 	if v.may == access.None {
 		return v, refused(v)
