@@ -42,6 +42,7 @@ GET /swarm
 /configs
 GET /wherry/state
 GET /wherry/why/{id}
+GET /wherry/containers/{id}/healthy
 GET /wherry/layers
 GET /wherry/ports
 GET /wherry/ports/{port}/{proto}
@@ -117,6 +118,7 @@ POST /wherry/containers/{id}/ports
 POST /wherry/containers/{id}/replace
 POST /wherry/exec/{id}
 GET /wherry/why/{id}
+GET /wherry/containers/{id}/healthy
 GET /exec/{id}/json
 POST /exec/{id}/start
 POST /exec/{id}/resize
