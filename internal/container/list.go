@@ -50,6 +50,27 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]container.Summary,
 	return out, nil
 }
 
+// Counts are how many containers there are, by what `info` tells apart.
+type Counts struct{ Running, Paused, Stopped int }
+
+// Count looks at records only: nothing is put together that a list would show.
+func Count(ctx context.Context, s *Service) (n Counts) {
+	scope := access.ScopeOf(ctx)
+	for _, c := range s.index.all() {
+		r := c.record()
+		switch {
+		case !scope.Sees(r.Owner):
+		case r.Status == Paused:
+			n.Paused++
+		case r.Status.Alive(), r.Status == Restarting:
+			n.Running++
+		default:
+			n.Stopped++
+		}
+	}
+	return n
+}
+
 // summary is one row. images holds what references were found to mean in this list.
 func (s listing) summary(ctx context.Context, c *Container, r *Record, images map[string]string) container.Summary {
 	manifest := r.Image.Manifest

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/system"
@@ -113,21 +112,9 @@ func (s *systemRoutes) info(w http.ResponseWriter, r *http.Request) error {
 
 // count fills in how many containers and images there are.
 func (s *systemRoutes) count(ctx context.Context, info *system.Info) error {
-	list, err := s.Containers.List(ctx, containers.ListOptions{All: true})
-	if err != nil {
-		return err
-	}
-	info.Containers = len(list)
-	for _, c := range list {
-		switch c.State {
-		case container.StateRunning, container.StateRestarting:
-			info.ContainersRunning++
-		case container.StatePaused:
-			info.ContainersPaused++
-		default:
-			info.ContainersStopped++
-		}
-	}
+	n := containers.Count(ctx, s.Containers)
+	info.Containers = n.Running + n.Paused + n.Stopped
+	info.ContainersRunning, info.ContainersPaused, info.ContainersStopped = n.Running, n.Paused, n.Stopped
 	all, err := s.Images.List(ctx, images.ListOptions{})
 	info.Images = len(all)
 	return err
