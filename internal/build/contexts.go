@@ -1,6 +1,8 @@
 package build
 
 import (
+	"bufio"
+	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -40,7 +42,10 @@ func (c *contexts) add(dir string, body io.Reader) (address string, drop func(),
 	}
 	f := os.NewFile(uintptr(fd), "context")
 	sum := sha256.New()
-	size, err := io.Copy(io.MultiWriter(f, sum), body)
+	var size int64
+	if err = receive(io.MultiWriter(f, sum), body); err == nil {
+		size, err = f.Seek(0, io.SeekCurrent)
+	}
 	if err != nil {
 		return "", nil, errors.Join(fmt.Errorf("receive the build's context: %w", err), f.Close())
 	}
@@ -57,6 +62,27 @@ func (c *contexts) add(dir string, body io.Reader) (address string, drop func(),
 		c.sent[key] = &sentContext{file: f, size: size, users: 1}
 	}
 	return "http://" + contextHost + "/" + key, sync.OnceFunc(func() { c.drop(key) }), nil
+}
+
+// receive copies an archive. One that begins with an extended header, as those that Python makes, BuildKit would take for a Dockerfile, as it
+// looks at the first two blocks alone; it knows anything compressed, so such a one is wrapped, not made smaller.
+func receive(w io.Writer, body io.Reader) error {
+	r := bufio.NewReaderSize(body, 64<<10)
+	if head, _ := r.Peek(512); !extended(head) { // an error comes again with the copy
+		_, err := io.Copy(w, r)
+		return err
+	}
+	z, err := gzip.NewWriterLevel(w, gzip.NoCompression)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(z, r)
+	return errors.Join(err, z.Close())
+}
+
+// extended tells of the first block of a tar file whether it is a header about the next one: of pax, or of GNU's long names.
+func extended(head []byte) bool {
+	return len(head) == 512 && string(head[257:262]) == "ustar" && strings.IndexByte("xgLK", head[156]) >= 0
 }
 
 func (c *contexts) drop(key string) {
