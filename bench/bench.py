@@ -3,7 +3,7 @@
 
 Started by run.sh, which brings the engines up. Engines take turns (A B C A B C …), so that a drift of the machine hits all alike; quote
 medians and ratios. Milliseconds unless said."""
-import http.client, json, os, re, resource, socket, statistics, subprocess as sp, sys, tempfile, time
+import http.client, json, os, re, resource, socket, statistics, subprocess as sp, sys, tempfile, time, urllib.parse
 
 import builds
 import composes
@@ -136,6 +136,24 @@ def t_api(n):
             row(f"API {name}, network {mode}", "wherry", walls)
 
 
+def t_reads(n, count=1000):
+    """What only reads, with a thousand containers there, as a client sees it that does not parse the answer."""
+    api = Api(f"{RUN}/wherry.sock")
+    ids = [api.post(f"/containers/create?name=reads-{i}", {"Image": IMAGE, "Cmd": ["true"], "Labels": {"n": str(i)}})["Id"] for i in range(count)]
+    filters = urllib.parse.quote(json.dumps({"label": ["n=500"]}))
+    for path in ["/containers/json?all=1", f"/containers/json?all=1&filters={filters}", "/containers/json", f"/containers/{ids[500]}/json", "/info", "/version", "/images/json",
+                 "/networks", "/volumes", "/events?since=1&until=2", "/system/df?type=image"]:
+        walls = []
+        for i in range(4 * n + 1):
+            began = time.perf_counter()
+            api.read(path)
+            if i:
+                walls.append((time.perf_counter() - began) * 1e3)
+        row(f"GET {path[:40].split('&filters')[0]}{' (filter)' if 'filters' in path else ''}, {count} there", "wherry", walls)
+    for i in ids:
+        api.call("DELETE", f"/containers/{i}")
+
+
 class Api:
     """One connection to an engine."""
 
@@ -143,6 +161,13 @@ class Api:
         self.http = http.client.HTTPConnection("localhost")
         self.http.sock = socket.socket(socket.AF_UNIX)
         self.http.sock.connect(path)
+
+    def read(self, path):
+        self.http.request("GET", path)
+        answer = self.http.getresponse()
+        if answer.status >= 400:
+            print(f"!! GET {path}: {answer.status}", file=sys.stderr)
+        return answer.read()
 
     def call(self, method, path, body=None):
         self.http.request(method, path, json.dumps(body) if body is not None else None, {"Content-Type": "application/json"} if body is not None else {})

@@ -211,7 +211,7 @@ func hasVolume(r *Record, values []string) bool {
 }
 
 func (s listing) hasNetwork(ctx context.Context, r *Record, values []string) bool {
-	connected, _ := s.connections(ctx, r)
+	connected, _ := s.connections(r)
 	for name, e := range connected {
 		if slices.ContainsFunc(values, func(v string) bool { return v == name || v != "" && strings.HasPrefix(e.NetworkID, v) }) {
 			return true

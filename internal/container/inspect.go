@@ -60,7 +60,7 @@ func (s *Service) Inspect(ctx context.Context, id string) (Inspection, error) {
 		NetworkSettings: &container.NetworkSettings{},
 	}}
 	n := out.NetworkSettings
-	n.Networks, n.Ports = s.connections(ctx, r)
+	n.Networks, n.Ports = s.connections(r)
 	if r.Status.Alive() {
 		n.SandboxID, n.SandboxKey = r.ID, fmt.Sprintf("/proc/%d/ns/net", r.Pid)
 	}

@@ -89,7 +89,7 @@ func (s listing) summary(ctx context.Context, c *Container, r *Record, images ma
 	}
 	var ports network.PortMap
 	out.NetworkSettings = &container.NetworkSettingsSummary{}
-	out.NetworkSettings.Networks, ports = s.connections(ctx, r)
+	out.NetworkSettings.Networks, ports = s.connections(r)
 	out.Ports = portList(ports)
 	return out
 }

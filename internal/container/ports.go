@@ -71,7 +71,7 @@ func UpdatePorts(ctx context.Context, s *Service, id string, q PortChange) (netw
 		return nil, err
 	}
 	s.publish(r, events.ActionUpdate)
-	_, ports := s.connections(ctx, r)
+	_, ports := s.connections(r)
 	return ports, nil
 }
 

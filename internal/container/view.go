@@ -9,6 +9,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 
 	"wherry.dev/wherry/internal/cgroup"
+	networks "wherry.dev/wherry/internal/network"
 )
 
 // View is a container as it is at this moment. A container that ends meanwhile is seen as not running.
@@ -22,7 +23,7 @@ func (s *Service) View(ctx context.Context, id string) (View, error) {
 	v := View{ID: r.ID, Name: r.Name, Rootfs: r.rootfs(c.dir), Config: r.Config, HostConfig: r.HostConfig, Mounts: r.points(), Binds: r.Mounts,
 		Secrets: len(r.Secrets) > 0,
 		Image:   &img, Created: r.Created, Owner: r.Owner}
-	v.Networks, _ = s.connections(ctx, r)
+	v.Networks, _ = s.connections(r)
 	if err != nil {
 		return v, nil
 	}
@@ -51,21 +52,21 @@ func (r *Record) points() []container.MountPoint {
 }
 
 // connections are a container's networks and published ports: those that it has while it runs, those that it asks for otherwise.
-func (s *Service) connections(ctx context.Context, r *Record) (map[string]*network.EndpointSettings, network.PortMap) {
+func (s *Service) connections(r *Record) (map[string]*network.EndpointSettings, network.PortMap) {
 	if r.Status.Alive() && r.bridged() {
-		if networks, published, ok := s.o.Networks.Endpoints(r.ID); ok {
+		if endpoints, published, ok := s.o.Networks.Endpoints(r.ID); ok {
 			ports := network.PortMap{}
 			for p := range r.Config.ExposedPorts {
 				ports[p] = nil
 			}
 			maps.Copy(ports, published)
-			return networks, ports
+			return endpoints, ports
 		}
 	}
 	out := make(map[string]*network.EndpointSettings, len(r.Networks))
 	for name, e := range r.Networks {
 		settings := e.Copy()
-		if found, err := s.o.Networks.Inspect(ctx, name); err == nil {
+		if found, err := networks.NameOf(s.o.Networks, name); err == nil { // inspect would list all that is on it
 			settings.NetworkID = found.ID
 		}
 		out[name] = settings
