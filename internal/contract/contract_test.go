@@ -52,6 +52,8 @@ func TestProblems(t *testing.T) {
 		{"GET", "/v1.30/system/df", "", 200, `{"LayersSize":1.5}`, "GET /system/df", "answer 200 .LayersSize: 1.5 is no integer"},
 		{"GET", "/v1.40/system/df", "", 200, `{"LayersSize":15,"ImageUsage":{}}`, "GET /system/df", ""},
 		{"GET", "/v1.56/system/df", "", 200, `{"LayersSize":15}`, "GET /system/df", "answer 200 .LayersSize: the specification has no such field"},
+		{"GET", "/v1.56/events", "", 200, "\x1e{\"Type\":\"image\"}\n\x1e{\"Type\":\"volume\"}\n", "GET /events", ""},
+		{"GET", "/v1.56/events", "", 200, "\x1e{\"Type\":\"image\"}\n\x1e{\"Typ\":\"volume\"}\n", "GET /events", "answer 200 .Typ: the specification has no such field"},
 		{"GET", "/wherry/anything", "", 200, `7`, "", ""},
 		{"GET", "/v1.24/containers/json", "", 200, `7`, "", ""},
 	}
@@ -61,8 +63,12 @@ func TestProblems(t *testing.T) {
 			t.Fatal(err)
 		}
 		json := http.Header{"Content-Type": {"application/json"}}
+		answer := json
+		if strings.HasPrefix(row.answer, "\x1e") {
+			answer = http.Header{"Content-Type": {"application/json-seq"}}
+		}
 		operation, problems, err := s.Check(Exchange{Method: row.method, URL: u, Header: json, Body: []byte(row.request),
-			Status: row.status, Answer: json, Said: []byte(row.answer), Whole: true})
+			Status: row.status, Answer: answer, Said: []byte(row.answer), Whole: true})
 		if err != nil || operation != row.operation {
 			t.Errorf("%s %s: %q %v", row.method, row.target, operation, err)
 		}

@@ -20,7 +20,7 @@ if [ ${#missing[@]} != 0 ]; then
   [ -z "${made:-}" ] || rm -f $policy
 fi
 
-if [ ! -e "$out/vmlinuz" ]; then
+if [ ! -e "$out/vmlinuz" ] || [ ! -e "$out/modules/kernel/drivers/net/ipvlan" ]; then
   rm -rf "$out"/kernel.*
   work=$(mktemp -d "$out/kernel.XXXXXX")
   package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image-6/ {print $2; exit}')
@@ -29,7 +29,7 @@ if [ ! -e "$out/vmlinuz" ]; then
   rm -rf "$out/modules"; mkdir "$out/modules"
   # Only what an engine and this machine can want: the drivers of real hardware are three quarters of all.
   cp "$work"/lib/modules/*/modules.{builtin,builtin.modinfo,order} "$out/modules/"
-  for dir in net fs crypto lib block drivers/virtio drivers/block drivers/net/veth.ko drivers/net/dummy.ko drivers/net/tun.ko drivers/char/virtio_console.ko drivers/char/hw_random; do
+  for dir in net fs crypto lib block drivers/virtio drivers/block drivers/net/veth.ko drivers/net/dummy.ko drivers/net/tun.ko drivers/net/macvlan.ko drivers/net/ipvlan drivers/char/virtio_console.ko drivers/char/hw_random; do
     (cd "$work"/lib/modules/* && cp -r --parents "kernel/$dir" "$out/modules/")
   done
   basename "$work"/lib/modules/* >"$out/release"

@@ -11,7 +11,7 @@ cd "$repo"
 export CGO_ENABLED=0
 cp bin/{oar,wherry,wherryd} "$work/t/bin/"; cp .cache/images/busybox-1.tar "$work/t/images/"; cp -r dist "$work/t/"
 go build -trimpath -ldflags '-s -w' -o "$work/t/agent" ./test/vm/agent
-for package in internal/{cgroup,systemd,sysprog,seccomp,ociruntime} cmd/oar; do
+for package in internal/{cgroup,systemd,sysprog,seccomp,ociruntime,network,signals} cmd/oar; do
   name=$(basename $package); mkdir "$work/t/tests/$name"
   go test -c -trimpath -ldflags '-s -w' -o "$work/t/tests/$name/test" ./$package
   [ ! -d $package/testdata ] || cp -r $package/testdata "$work/t/tests/$name/"
