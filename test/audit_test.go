@@ -115,20 +115,16 @@ func commandLines(name string, args ...string) ([]string, error) {
 	return out, nil
 }
 
+// cgroups are all control groups that this run has named, and those below them, wherever they are: a request may name any parent.
 func cgroups() ([]string, error) {
 	var out []string
-	for _, pattern := range []string{"/sys/fs/cgroup/" + run(), "/sys/fs/cgroup/*/" + run()} {
-		dirs, err := filepath.Glob(pattern)
-		if err != nil {
-			return nil, err
+	err := filepath.WalkDir("/sys/fs/cgroup", func(p string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() && strings.Contains(p, run()) {
+			out = append(out, p)
 		}
-		for _, d := range dirs {
-			if fi, err := os.Stat(d); err == nil && fi.IsDir() {
-				out = append(out, d)
-			}
-		}
-	}
-	return out, nil
+		return nil // groups come and go
+	})
+	return out, err
 }
 
 // files lists the places where engines keep things.
