@@ -245,12 +245,12 @@ type touched struct {
 	d *databases
 }
 
-// Update marks first.
+// Update marks first, and once more after it, as all may have been synced while it took its time.
 func (t touched) Update(fn func(*bolt.Tx) error) error {
 	if err := t.d.touch(); err != nil {
 		return err
 	}
-	return t.DB.Update(fn)
+	return errors.Join(t.DB.Update(fn), t.d.touch())
 }
 
 // touchedKeys are the results of builds, in a database that is never synced by itself.
