@@ -250,7 +250,11 @@ func (t touched) Update(fn func(*bolt.Tx) error) error {
 	if err := t.d.touch(); err != nil {
 		return err
 	}
-	return errors.Join(t.DB.Update(fn), t.d.touch())
+	err := t.DB.Update(fn)
+	if again := t.d.touch(); err == nil {
+		err = again // otherwise fn's own, that callers compare
+	}
+	return err
 }
 
 // touchedKeys are the results of builds, in a database that is never synced by itself.

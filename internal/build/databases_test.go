@@ -177,7 +177,7 @@ func TestHistoryIsApart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer h.Close()
+	defer func() { h.Close() }()
 	l := historyLeases{nil, h}
 	ctx := namespaces.WithNamespace(t.Context(), "builds_history")
 	if _, err := l.Create(ctx, leases.WithID("one")); err != nil {
@@ -188,5 +188,12 @@ func TestHistoryIsApart(t *testing.T) {
 	}
 	if isHistory(namespaces.WithNamespace(t.Context(), "builds")) {
 		t.Error("the engine's own store was taken for the history's")
+	}
+	again := h.Close()
+	if h, err = openHistory(t.Context(), d); errors.Join(again, err) != nil {
+		t.Fatal("opened again:", errors.Join(again, err))
+	}
+	if list, err := h.leases.List(ctx); err != nil || len(list) != 1 {
+		t.Errorf("after that %+v: %v", list, err)
 	}
 }
