@@ -66,6 +66,9 @@ func New(ctx context.Context, o Options) (*Builder, error) {
 	if err := endSteps(ctx, b.steps(), o); err != nil {
 		return nil, fmt.Errorf("end the steps of builds that were cut off: %w", err)
 	}
+	if err := settleLeft(b.root(), o.Log); err != nil {
+		o.Log(fmt.Errorf("settle the databases of builds that were cut off: %w", err))
+	}
 	return b, nil
 }
 

@@ -63,8 +63,8 @@ func openDatabases(root string, log func(error)) (*databases, error) {
 		return nil, err
 	}
 	if string(bytes.TrimSpace(mark)) == d.boot {
-		d.dirty = true
-		return d, nil
+		d.dirty = true // of a life that was killed: what it wrote is whole, as the kernel has it, but for power
+		return d, d.clean()
 	}
 	log(errors.New("power failed while something was built, or right after it: the build cache is begun anew"))
 	for _, name := range []string{metadataFile, cacheFile, historyFile, historyDir} {
@@ -73,6 +73,15 @@ func openDatabases(root string, log func(error)) (*databases, error) {
 		}
 	}
 	return d, errors.Join(syncPath(root), os.Remove(d.path(unsyncedFile)), syncPath(root))
+}
+
+// settleLeft syncs what an engine that was killed has left unsynced: nothing may be built for a long time.
+func settleLeft(root string, log func(error)) error {
+	if _, err := os.Stat(root); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	_, err := openDatabases(root, log)
+	return err
 }
 
 // lost says that there is no database, be it that there never was one.
