@@ -66,11 +66,14 @@ func (s *Service) Attach(ctx context.Context, id string, o AttachOptions) error 
 		s.publish(r, events.ActionAttach)
 	}
 	moved := make(chan error, 1)
+	got := c.audience.attach()
 	ok := s.lives.run(ctx, func(life context.Context) {
 		defer context.AfterFunc(life, cancel)()
+		defer got()
 		moved <- a.move(over)
 	})
 	if !ok {
+		got()
 		cancel()
 		c.closeLog(a.reader)
 		return errClosed

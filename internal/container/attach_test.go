@@ -73,6 +73,59 @@ func TestAttachMissesNothing(t *testing.T) {
 	}
 }
 
+// slowly is a client that reads when it is let.
+type slowly struct {
+	attached *attached
+	let      <-chan struct{}
+}
+
+func (s slowly) Write(p []byte) (int, error) {
+	<-s.let
+	return s.attached.out.Write(p)
+}
+
+// TestWaitersComeAfterOutput: clients take the answer to wait for the end of what they are attached to. One that does not read keeps nobody.
+func TestWaitersComeAfterOutput(t *testing.T) {
+	e := newEngine(t)
+	for name, reads := range map[string]bool{"reads": true, "does not read": false} {
+		t.Run(name, func(t *testing.T) {
+			id := e.create(request{cmd: sh("echo out")})
+			let := make(chan struct{})
+			a := &attached{}
+			ready := make(chan struct{})
+			done := make(chan error, 1)
+			go func() {
+				done <- e.Attach(t.Context(), id, AttachOptions{Stream: true, Stdout: slowly{a, let}, Ready: func() { close(ready) }})
+			}()
+			<-ready
+			before, err := e.Wait(t.Context(), id, container.WaitConditionNextExit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.start(id)
+			e.eventually("the exit is recorded", func() bool { return e.rec(id).Status == Exited })
+			after, err := e.Wait(t.Context(), id, container.WaitConditionNotRunning)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if reads {
+				go func() { time.Sleep(50 * time.Millisecond); close(let) }()
+			}
+			<-before
+			<-after
+			if got := a.out.String(); reads && got != "out\n" || !reads && got != "" {
+				t.Errorf("at the answer it had got %q", got)
+			}
+			if !reads {
+				close(let)
+			}
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestAttachStdin(t *testing.T) {
 	e := newEngine(t)
 	for _, row := range []struct {

@@ -143,9 +143,7 @@ func TestWaitConditions(t *testing.T) {
 	c, _ := e.index.find(id)
 	cancel()
 	e.eventually("a waiter that has gone is forgotten", func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return len(c.waiters) == 0
+		return !c.audience.waited()
 	})
 	next := e.arm(id, container.WaitConditionNextExit)
 	e.start(id)

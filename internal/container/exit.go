@@ -207,7 +207,7 @@ func (l life) restartByPolicy(ctx context.Context) {
 		return
 	}
 	r = c.settle(func(r *Record) { r.Status = Exited })
-	c.answer(exited(r), waitsForExit)
+	c.audience.answer(exited(r), waitsForExit)
 }
 
 // settle changes the record for what has happened already: in memory also where the disk does not take it. Of a container with --rm it is

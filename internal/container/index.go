@@ -20,9 +20,10 @@ type Container struct {
 	op   sync.Mutex // one start, exit or removal at a time; held across I/O, never by readers
 	disk sync.Mutex // one change of the record at a time, until it is written; never taken by readers
 
+	audience audience
+
 	mu      sync.Mutex // guards what follows; held for moments
 	task    *task.Task
-	waiters []waiter
 	policy  policy
 	health  *health
 	readers map[*logs.Reader]bool // of the output
@@ -62,6 +63,7 @@ func (c *Container) set(r *Record, tell func(*Record)) {
 	defer c.mu.Unlock()
 	if c.rec.Load().Status.Alive() && !r.Status.Alive() {
 		c.past.exits++
+		c.audience.over()
 	}
 	c.rec.Store(r)
 	if tell != nil {

@@ -56,7 +56,7 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 func (c *Container) expected() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.waiters)+len(c.readers) > 0
+	return len(c.readers) > 0 || c.audience.waited()
 }
 
 func pruneFilter(filters map[string]map[string]bool) (func(*Record) bool, error) {

@@ -98,7 +98,7 @@ func (l life) removeNow(ctx context.Context, o RemoveOptions) error {
 	if err := l.takeApart(ctx, r, o); err != nil {
 		err = fmt.Errorf("remove container %s: %w", r.Name, err)
 		c.settle(func(r *Record) { r.Status, r.Error = Dead, err.Error() })
-		c.answer(container.WaitResponse{StatusCode: int64(r.ExitCode), Error: &container.WaitExitError{Message: err.Error()}}, anyone)
+		c.audience.answer(container.WaitResponse{StatusCode: int64(r.ExitCode), Error: &container.WaitExitError{Message: err.Error()}}, anyone)
 		return err
 	}
 	s.index.remove(c)
@@ -109,7 +109,7 @@ func (l life) removeNow(ctx context.Context, o RemoveOptions) error {
 	c.changed = make(chan struct{})
 	c.mu.Unlock()
 	s.publish(r, events.ActionDestroy)
-	c.answer(exited(r), anyone)
+	c.audience.answer(exited(r), anyone)
 	return nil
 }
 

@@ -120,7 +120,7 @@ func (l life) beginStop() (*stopping, error) {
 	case r.Status == Restarting:
 		c.cancelRestart()
 		r = l.noteStopped(func(r *Record) { r.Status = Exited })
-		c.answer(exited(r), waitsForExit)
+		c.audience.answer(exited(r), waitsForExit)
 		return nil, nil
 	case !r.Status.Alive():
 		if r.Status == Exited && !r.Stopped && !r.HostConfig.RestartPolicy.IsNone() {
