@@ -59,7 +59,8 @@ func (s *Service) Create(ctx context.Context, r network.CreateRequest) (network.
 	return network.CreateResponse{ID: d.ID}, nil
 }
 
-// build makes what a new network consists of outside memory, and nothing where a step fails.
+// build makes what a new network consists of outside memory, and nothing where a step fails. The definition comes first: a link whose making is cut
+// short bears no mark yet, and is found again by it.
 func (s *Service) build(ctx context.Context, n *lan) (err error) {
 	if n.ConfigOnly {
 		return n.write(s.o.definitions())
@@ -72,6 +73,9 @@ func (s *Service) build(ctx context.Context, n *lan) (err error) {
 			err = errors.Join(err, s.unbuild(n))
 		}
 	}()
+	if err := n.write(s.o.definitions()); err != nil {
+		return err
+	}
 	if err := s.raise(n, s.names.table); err != nil {
 		return err
 	}
@@ -80,10 +84,7 @@ func (s *Service) build(ctx context.Context, n *lan) (err error) {
 			return err
 		}
 	}
-	if err := avoidHost(&s.state, n); err != nil {
-		return err
-	}
-	return n.write(s.o.definitions())
+	return avoidHost(&s.state, n)
 }
 
 // isForeign says that the host has a link of that name which is not of this engine's making.
