@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"wherry.dev/wherry/internal/archive"
 	"wherry.dev/wherry/internal/retar"
 )
 
@@ -145,11 +148,35 @@ func (s *blobs) verify(ctx context.Context, d ocispec.Descriptor) error {
 		return err
 	}
 	defer r.Close()
-	if r.Size() != d.Size {
-		return fmt.Errorf("%s has %d bytes, not %d: %w", d.Digest, r.Size(), d.Size, errdefs.ErrDataLoss)
+	return holds(d, r.Size(), io.NewSectionReader(r, 0, r.Size()))
+}
+
+// verifyOnDisk does so past the page cache, which may still know what the disk has lost.
+func (s *blobs) verifyOnDisk(ctx context.Context, d ocispec.Descriptor) error {
+	info, err := s.backend.Info(ctx, d.Digest)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(filepath.Join(s.dir, "blobs", d.Digest.Algorithm().String(), d.Digest.Encoded())) // containerd, plugins/content/local
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	r, err := archive.FromDisk(f)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return holds(d, info.Size, r)
+}
+
+// holds holds bytes against a descriptor.
+func holds(d ocispec.Descriptor, size int64, r io.Reader) error {
+	if size != d.Size {
+		return fmt.Errorf("%s has %d bytes, not %d: %w", d.Digest, size, d.Size, errdefs.ErrDataLoss)
 	}
 	v := d.Digest.Verifier()
-	if _, err := io.Copy(v, io.NewSectionReader(r, 0, r.Size())); err != nil {
+	if _, err := io.Copy(v, r); err != nil {
 		return err
 	}
 	if !v.Verified() {

@@ -206,7 +206,7 @@ func (c *check) blob(ctx context.Context, d ocispec.Descriptor) {
 	if _, again := c.bad[d.Digest]; again {
 		return
 	}
-	err := c.s.verify(ctx, d)
+	err := c.s.verifyOnDisk(ctx, d)
 	c.bad[d.Digest] = err != nil
 	if err == nil || ctx.Err() != nil {
 		return

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"wherry.dev/wherry/internal/archive"
 	fslayer "wherry.dev/wherry/internal/layer"
 	"wherry.dev/wherry/internal/snapshot"
 )
@@ -85,7 +86,7 @@ func imageDiffers(ctx context.Context, file, want string) (string, error) {
 		return "cannot be read: " + err.Error(), nil
 	}
 	defer a.Close()
-	differs, err := bytesDiffer(ctx, a, b)
+	differs, err := bytesDiffer(ctx, file, b)
 	if differs == "" || err != nil {
 		return "", err
 	}
@@ -95,7 +96,18 @@ func imageDiffers(ctx context.Context, file, want string) (string, error) {
 	return differs, nil
 }
 
-func bytesDiffer(ctx context.Context, a, b *os.File) (string, error) {
+// bytesDiffer reads the layer's image from the disk.
+func bytesDiffer(ctx context.Context, file string, b *os.File) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "cannot be read: " + err.Error(), nil
+	}
+	defer f.Close()
+	a, err := archive.FromDisk(f)
+	if err != nil {
+		return "", err
+	}
+	defer a.Close()
 	one, other := make([]byte, 128<<10), make([]byte, 128<<10)
 	for at := 0; ctx.Err() == nil; {
 		n, err := io.ReadFull(a, one)

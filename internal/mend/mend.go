@@ -220,9 +220,14 @@ func (t *tree) sameBytes(e *archive.Entry, dir *os.File) (bool, error) {
 		return false, err
 	}
 	defer h.Close()
+	disk, err := archive.FromDisk(h)
+	if err != nil {
+		return false, err
+	}
+	defer disk.Close()
 	for {
 		n, err := io.ReadFull(w, t.a)
-		m, err2 := io.ReadFull(h, t.b)
+		m, err2 := io.ReadFull(disk, t.b)
 		if n != m || !bytes.Equal(t.a[:n], t.b[:m]) {
 			return false, nil
 		}

@@ -33,6 +33,7 @@ func CheckImage(ctx context.Context, file string) error {
 		return err
 	}
 	defer f.Close()
+	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) // what the disk has is wanted, not what memory remembers; advice
 	r, err := readerOf(f)
 	if err != nil {
 		return err
