@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -68,4 +69,45 @@ func meant(list []ocispec.Descriptor) (out []ocispec.Descriptor) {
 		}
 	}
 	return out
+}
+
+// admitBrought is an error where the policy does not let an image be taken that a file brings. It is judged as it will be when it is run: as
+// what a registry has given, where one has, else as one of this machine that is known as that.
+func (g *gate) admitBrought(ctx context.Context, target ocispec.Descriptor, as string) error {
+	rules, err := g.policy()
+	if err != nil || rules == nil {
+		return err
+	}
+	manifests := []ocispec.Descriptor{target}
+	if images.IsIndexType(target.MediaType) {
+		list, err := g.st.index(ctx, target)
+		if err != nil {
+			return err
+		}
+		manifests = slices.DeleteFunc(meant(list), func(d ocispec.Descriptor) bool { return !g.st.here(ctx, d) })
+	}
+	for _, m := range manifests {
+		parts := []ocispec.Descriptor{target}
+		if m.Digest != target.Digest {
+			parts = append(parts, m)
+		}
+		names := provenance{g.st}.candidates(ctx, parts, as)
+		if !g.st.fromRegistry(ctx, parts) {
+			for i := range names {
+				names[i].local = true
+			}
+		}
+		if _, err := g.judgeAny(ctx, rules, names, suspect{parts: parts}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fromRegistry says that a registry has given an image, or the index that it was found in.
+func (s *blobs) fromRegistry(ctx context.Context, parts []ocispec.Descriptor) bool {
+	return slices.ContainsFunc(parts, func(d ocispec.Descriptor) bool {
+		info, err := s.content.Info(ctx, d.Digest)
+		return err == nil && came(info.Labels)
+	})
 }

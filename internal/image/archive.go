@@ -121,6 +121,9 @@ func (s *loading) one(ctx context.Context, d ocispec.Descriptor) (taken bool, er
 	if err := s.labelTree(ctx, d); err != nil {
 		return false, err
 	}
+	if err := s.gate.admitBrought(ctx, d, name); err != nil {
+		return false, err
+	}
 	what := "image"
 	if s.isArtifact(ctx, d) {
 		what = "artifact"

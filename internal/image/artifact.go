@@ -294,7 +294,7 @@ func (a Artifacts) Extract(ctx context.Context, name string, w io.Writer) error 
 		return err
 	}
 	defer done()
-	img, err := a.find(ctx, name)
+	img, err := takeHold(ctx, a.S, func(ctx context.Context) (images.Image, error) { return a.find(ctx, name) })
 	if err != nil {
 		return err
 	}

@@ -263,7 +263,15 @@ type SendOptions struct {
 // Send pushes what is here, under whatever name, to where r says.
 func Send(ctx context.Context, s *Service, r ref.Reference, o SendOptions) error {
 	t := TransferOptions{Auth: o.Auth, Progress: o.Progress}
-	if err := send(in(ctx), s, r, o.Target, &t); err != nil {
+	ctx, done, err := s.lease(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := holdTree(ctx, s, o.Target); err != nil {
+		return fmt.Errorf("push %s: %w", r.Familiar(), err)
+	}
+	if err := send(ctx, s, r, o.Target, &t); err != nil {
 		return registry.Explain("push "+r.Familiar(), r.Domain, err)
 	}
 	s.events.Publish(events.ImageEventType, events.ActionPush, r.Familiar(), map[string]string{"name": r.FamiliarName()})

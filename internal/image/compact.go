@@ -340,7 +340,7 @@ func restoreAll(ctx context.Context, s *Service, target ocispec.Descriptor) (aga
 			_ = s.sweep(context.WithoutCancel(ctx)) // else the next one does
 		}
 	}
-	if err := holdLayers(ctx, s, target); err != nil {
+	if err := holdTree(ctx, s, target); err != nil {
 		return again, err
 	}
 	err = s.walk(ctx, target, func(d ocispec.Descriptor) error {
@@ -362,14 +362,23 @@ func restoreAll(ctx context.Context, s *Service, target ocispec.Descriptor) (aga
 	return again, err
 }
 
-// holdLayers keeps the layers below a target for an operation, those that are here and those that are to come.
-func holdLayers(ctx context.Context, s *Service, target ocispec.Descriptor) error {
+// holdTree keeps all that stands below a target for an operation: its manifests and what they name, also the layers that are to come. From
+// then on nobody's removing or compacting takes any of it, whatever becomes of its names. An error where it has gone already.
+func holdTree(ctx context.Context, s *Service, target ocispec.Descriptor) error {
+	if err := s.holdContent(ctx, []digest.Digest{target.Digest}); err != nil {
+		return err
+	}
+	if !s.here(ctx, target) {
+		return fmt.Errorf("%s has been removed meanwhile: %w", target.Digest, errdefs.ErrNotFound)
+	}
+	// What labels keep below the target stays with it; but a platform may be let go of by itself, and a layer be dropped.
 	var list []digest.Digest
 	err := s.walk(ctx, target, func(d ocispec.Descriptor) error {
-		switch {
-		case images.IsLayerType(d.MediaType):
+		here := s.here(ctx, d)
+		if here || images.IsLayerType(d.MediaType) {
 			list = append(list, d.Digest)
-		case !s.here(ctx, d):
+		}
+		if !here {
 			return errBelow
 		}
 		return nil
@@ -378,6 +387,20 @@ func holdLayers(ctx context.Context, s *Service, target ocispec.Descriptor) erro
 		return err
 	}
 	return s.holdContent(ctx, list)
+}
+
+// takeHold finds an image and keeps it for an operation. One whose name is given to another image, or taken away, at that moment is looked
+// for once more.
+func takeHold(ctx context.Context, s *Service, find func(context.Context) (images.Image, error)) (img images.Image, err error) {
+	for range 3 {
+		if img, err = find(ctx); err != nil {
+			return img, err
+		}
+		if err = holdTree(ctx, s, img.Target); !errdefs.IsNotFound(err) {
+			return img, err
+		}
+	}
+	return img, err
 }
 
 // unpackedOnly are the layers of a manifest that are dropped and stand unpacked, held so that they go on to do so: a pull need not fetch them.

@@ -316,6 +316,13 @@ func (m Manifests) CopyIn(ctx context.Context, r io.Reader, o CopyOptions) (ocis
 	if err != nil {
 		return none, fmt.Errorf("copy: the layout has not this platform of the image: %w", err)
 	}
+	as := o.To.Name
+	if name := archivedName(target); name != "" {
+		as = name
+	}
+	if err := m.S.gate.admitBrought(ctx, d, as); err != nil {
+		return none, err
+	}
 	c, err := m.copyTo(ctx, o.To, o.transfer())
 	if err != nil {
 		return none, err
@@ -440,8 +447,12 @@ func (m Manifests) Attach(ctx context.Context, p Place, o AttachOptions, files i
 
 // Push sends an artifact to its registry; one that refers to something is known there as a referrer.
 func (a Artifacts) Push(ctx context.Context, p Place, o TransferOptions) error {
-	ctx = in(ctx)
-	img, err := a.find(ctx, p.Name)
+	ctx, done, err := a.S.lease(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	img, err := takeHold(ctx, a.S, func(ctx context.Context) (images.Image, error) { return a.find(ctx, p.Name) })
 	if err != nil {
 		return err
 	}
@@ -520,11 +531,13 @@ func (l Lists) Push(ctx context.Context, name string, to Place, o TransferOption
 		return "", err
 	}
 	defer Manifests{l.S}.free(ctx, done)
-	r, _, err := l.find(ctx, name)
-	if err != nil {
-		return "", err
-	}
-	img, err := l.S.images.Get(ctx, r.String())
+	var r ref.Reference
+	img, err := takeHold(ctx, l.S, func(ctx context.Context) (img images.Image, err error) {
+		if r, _, err = l.find(ctx, name); err == nil {
+			img, err = l.S.images.Get(ctx, r.String())
+		}
+		return img, err
+	})
 	if err != nil {
 		return "", err
 	}

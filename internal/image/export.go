@@ -48,12 +48,17 @@ func (s *Service) Save(ctx context.Context, names []string, o SaveOptions, w io.
 	if names, err = s.allTags(ctx, names); err != nil {
 		return err
 	}
-	x := &export{s: s.blobs, o: o, blobs: map[digest.Digest]ocispec.Descriptor{}}
+	var all []images.Image
 	for _, name := range names {
-		img, err := s.lookup(ctx, name)
+		img, err := takeHold(ctx, s, func(ctx context.Context) (images.Image, error) { return s.lookup(ctx, name) })
 		if err != nil {
 			return err
 		}
+		all = append(all, img)
+	}
+	x := &export{s: s.blobs, o: o, blobs: map[digest.Digest]ocispec.Descriptor{}}
+	for i, name := range names {
+		img := all[i]
 		called := img.Name
 		if isFullID(img.Name) || isID(name) && s.byIDOnly(ctx, name) {
 			called = ""

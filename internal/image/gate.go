@@ -142,10 +142,16 @@ func (g *gate) judgeLocal(ctx context.Context, p *policy.Policy, img *Image, dry
 			dry = true
 		}
 	}
+	return g.judgeAny(ctx, p, (provenance{g.st}).candidates(ctx, parts, img.Ref), suspect{parts: parts, dry: dry})
+}
+
+// judgeAny judges an image by any of the names that it may be judged by. Of refusals, the first is told.
+func (g *gate) judgeAny(ctx context.Context, p *policy.Policy, names []candidate, like suspect) (Judgement, error) {
+	parts, dry := like.parts, like.dry
 	var first suspect
 	var worst Judgement
 	var refused error
-	for i, c := range (provenance{g.st}).candidates(ctx, parts, img.Ref) {
+	for i, c := range names {
 		q := suspect{ref: c.ref, local: c.local, parts: parts, dry: dry}
 		j, err := g.judge(ctx, p, &q)
 		if err == nil {

@@ -31,6 +31,7 @@ type buildRequest struct {
 	history string
 	comment string
 	author  string
+	admit   func(context.Context, ocispec.Descriptor) error // asked before the image is unpacked and named; nil: all are taken
 }
 
 // build writes layer, config and manifest, unpacks the image and names it.
@@ -71,6 +72,11 @@ func (l *layers) build(ctx context.Context, r buildRequest) (digest.Digest, erro
 	}
 	if err := l.st.labelChildren(ctx, manifest); err != nil {
 		return "", err
+	}
+	if r.admit != nil {
+		if err := r.admit(ctx, manifest); err != nil {
+			return "", err
+		}
 	}
 	if _, err := l.unpack(ctx, manifest, nil); err != nil {
 		return "", err
@@ -139,7 +145,8 @@ func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (dig
 	if err := nameable(o.Ref); err != nil {
 		return "", err
 	}
-	id, err := s.build(ctx, buildRequest{layer: plain, config: config, ref: o.Ref, history: "import", comment: o.Message})
+	id, err := s.build(ctx, buildRequest{layer: plain, config: config, ref: o.Ref, history: "import", comment: o.Message,
+		admit: func(ctx context.Context, d ocispec.Descriptor) error { return s.gate.admitBrought(ctx, d, o.Ref) }})
 	if err != nil {
 		err = errors.Join(err, s.sweep(context.WithoutCancel(ctx))) // nothing stays of what was not taken whole
 	}

@@ -21,14 +21,56 @@ func (s *Service) Push(ctx context.Context, name string, o TransferOptions) erro
 	if err != nil {
 		return err
 	}
-	ctx = in(ctx)
-	if o.AllTags {
-		return s.pushAllTags(ctx, r, o)
+	ctx, done, err := s.lease(ctx)
+	if err != nil {
+		return err
 	}
-	img, err := s.images.Get(ctx, r.String())
-	if errdefs.IsNotFound(err) {
+	defer done()
+	all := []string{r.String()}
+	if o.AllTags {
+		if all, err = tagsOf(ctx, s.images, r); err != nil {
+			return err
+		}
+	}
+	var list []images.Image
+	for _, name := range all {
+		img, err := takeHold(ctx, s, func(ctx context.Context) (images.Image, error) { return s.images.Get(ctx, name) })
+		switch {
+		case err == nil:
+			list = append(list, img)
+		case !errdefs.IsNotFound(err):
+			return err
+		}
+	}
+	if len(list) == 0 {
 		return fmt.Errorf("An image does not exist locally with the tag: %s: %w", r.FamiliarName(), errdefs.ErrNotFound) //nolint:staticcheck // Docker's words
 	}
+	for _, img := range list {
+		if err := s.pushOne(ctx, img, o); err != nil {
+			return err
+		}
+	}
+	compactAfter(ctx, s, o)
+	return nil
+}
+
+// tagsOf are a repository's names that are here.
+func tagsOf(ctx context.Context, names images.Store, r ref.Reference) (out []string, err error) {
+	list, err := names.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	for _, img := range list {
+		if strings.HasPrefix(img.Name, r.Name()+":") {
+			out = append(out, img.Name)
+		}
+	}
+	return out, nil
+}
+
+// pushOne sends one that the operation holds.
+func (s *Service) pushOne(ctx context.Context, img images.Image, o TransferOptions) error {
+	r, err := ref.Parse(img.Name)
 	if err != nil {
 		return err
 	}
@@ -48,27 +90,7 @@ func (s *Service) Push(ctx context.Context, name string, o TransferOptions) erro
 	if target.Digest != img.Target.Digest {
 		return nil // one platform of several: the tag means another thing there
 	}
-	err = s.mark(ctx, img, labelPushed)
-	if err == nil {
-		compactAfter(ctx, s, o)
-	}
-	return err
-}
-
-func (s *Service) pushAllTags(ctx context.Context, r ref.Reference, o TransferOptions) error {
-	list, err := s.images.List(ctx)
-	if err != nil {
-		return err
-	}
-	o.AllTags = false
-	for _, img := range list {
-		if strings.HasPrefix(img.Name, r.Name()+":") {
-			if err := s.Push(ctx, img.Name, o); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return s.mark(ctx, img, labelPushed)
 }
 
 // pushTarget is the whole image where all of it is here, else the one platform's manifest that is.
