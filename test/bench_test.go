@@ -135,7 +135,8 @@ func (e *engine) start() error {
 		return err
 	}
 	defer log.Close()
-	args := append([]string{"--root", e.dir + "/root", "--state", e.dir + "/state", "--host", e.host(), "--cgroup-parent", "/" + run()}, e.args...)
+	args := append([]string{"--root", e.dir + "/root", "--state", e.dir + "/state", "--host", e.host(), "--cgroup-parent", "/" + run()}, layersOption()...)
+	args = append(args, e.args...)
 	e.cmd = exec.Command(filepath.Join(e.bench.bin, "wherryd"), args...)
 	if e.pids > 0 {
 		script := fmt.Sprintf(`mount -t proc proc /proc && echo %d >/proc/sys/kernel/pid_max && exec "$0" "$@"`, e.pids)
@@ -157,6 +158,14 @@ func (e *engine) start() error {
 		return fmt.Errorf("wherryd does not answer: %w\n%s", err, text)
 	}
 	return e.bench.ledger.record(e)
+}
+
+// layersOption has all engines make layers of the kind that WHERRY_TEST_LAYERS names: "overlay" is what kernels before 6.12 get.
+func layersOption() []string {
+	if kind := os.Getenv("WHERRY_TEST_LAYERS"); kind != "" {
+		return []string{"--layers", kind}
+	}
+	return nil
 }
 
 // ping asks the engine as any client would.
