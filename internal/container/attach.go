@@ -95,6 +95,9 @@ func (a *attachment) serve(ctx context.Context, moved chan error) error {
 	for {
 		select {
 		case err := <-moved:
+			if err == nil {
+				err = context.Cause(ctx) // a client that left ends the moving too
+			}
 			return err
 		case err := <-typed:
 			switch {
