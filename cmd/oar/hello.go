@@ -6,9 +6,12 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"wherry.dev/wherry/internal/mountinfo"
 )
 
 // hello prints what this process sees: the program of the built-in image. With --wait it then sleeps, to be looked at from outside.
@@ -105,20 +108,19 @@ func cpuLimit() string {
 }
 
 func rootFilesystem() string {
-	b, _ := os.ReadFile("/proc/self/mountinfo")
-	for line := range strings.Lines(string(b)) {
-		before, after, _ := strings.Cut(line, " - ")
-		if f := strings.Fields(before); len(f) > 5 && f[4] == "/" {
-			kind := strings.Fields(after)[0]
-			access := "writable"
-			if strings.HasPrefix(f[5], "ro") || strings.Contains(after, " ro,") {
-				access = "read-only"
-			}
-			if kind == "overlay" {
-				return "overlay: the image's layers, and a " + access + " one of its own"
-			}
-			return kind + ", " + access
+	list, _ := mountinfo.Own()
+	for _, m := range list {
+		if m.At != "/" {
+			continue
 		}
+		access := "writable"
+		if slices.Contains(m.Flags, "ro") || slices.Contains(m.Options, "ro") {
+			access = "read-only"
+		}
+		if m.Type == "overlay" {
+			return "overlay: the image's layers, and a " + access + " one of its own"
+		}
+		return m.Type + ", " + access
 	}
 	return "unknown"
 }

@@ -1,7 +1,6 @@
 package build
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 	dockermount "github.com/moby/moby/api/types/mount"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/mountinfo"
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/spec"
 )
@@ -125,52 +125,18 @@ func overlayView(options []string) *rootfs.Rootfs {
 // shared is where BuildKit mounts what is written to.
 func (b *Builder) shared() string { return filepath.Join(b.root(), "mounts") }
 
-// overlayAt reads the options of the overlay that is mounted at a path (proc_pid_mountinfo(5)).
+// overlayAt reads the options of the overlay that is mounted at a path.
 func overlayAt(at string) ([]string, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+	list, err := mountinfo.Own()
 	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	var found string
-	for lines.Scan() {
-		fields := strings.Split(lines.Text(), " ")
-		if len(fields) > 6 && unescape(fields[4]) == at {
-			found = fields[len(fields)-1] // the last one is on top
-		}
-	}
-	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("read the mounts: %w", err)
 	}
-	if found == "" {
-		return nil, fmt.Errorf("nothing is mounted at %s", at)
-	}
-	options := strings.Split(found, ",")
-	for i := range options {
-		options[i] = unescape(options[i])
-	}
-	return options, nil
-}
-
-// unescape reads the octal escapes of mountinfo.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
+	for _, m := range slices.Backward(list) { // the last one is on top
+		if m.At == at {
+			return m.Options, nil
 		}
-		b.WriteByte(s[i])
 	}
-	return b.String()
+	return nil, fmt.Errorf("nothing is mounted at %s", at)
 }
 
 // findMounts finds what --mount shows in the step.

@@ -20,6 +20,8 @@ import (
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/mountinfo"
 )
 
 // unified is the name of the cgroup2 tree among a group's directories.
@@ -50,26 +52,21 @@ type Group struct {
 
 // hierarchies finds where the controllers are mounted.
 func hierarchies() (map[string]string, error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+	list, err := mountinfo.Own()
 	if err != nil {
 		return nil, err
 	}
 	found := map[string]string{}
-	for line := range strings.Lines(string(b)) {
-		before, after, ok := strings.Cut(line, " - ")
-		fields, kind := strings.Fields(before), strings.Fields(after)
-		if !ok || len(fields) < 5 || len(kind) < 3 {
-			continue
-		}
-		switch kind[0] {
+	for _, m := range list {
+		switch m.Type {
 		case "cgroup2":
 			if _, ok := found[unified]; !ok {
-				found[unified] = fields[4]
+				found[unified] = m.At
 			}
 		case "cgroup":
-			for _, option := range strings.Split(kind[2], ",") {
+			for _, option := range m.Options {
 				if _, ok := found[option]; !ok {
-					found[option] = fields[4]
+					found[option] = m.At
 				}
 			}
 		}

@@ -1,16 +1,15 @@
 package files
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	containers "wherry.dev/wherry/internal/container"
+	"wherry.dev/wherry/internal/mountinfo"
 )
 
 // coverSecrets has the thread see the container's mounts but no secrets: in a copy of its mount namespace empty files and directories lie on
@@ -47,32 +46,21 @@ func secretPlaces(self *os.File) ([]string, error) {
 	}
 	f := os.NewFile(uintptr(fd), "mountinfo")
 	defer f.Close()
+	text, err := io.ReadAll(f)
+	if err != nil {
+		return nil, err
+	}
+	list, err := mountinfo.Parse(string(text))
+	if err != nil {
+		return nil, err
+	}
 	var out []string
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		// 36 35 98:0 /part /mountpoint options… - type source options (proc_pid_mountinfo(5))
-		before, after, _ := strings.Cut(lines.Text(), " - ")
-		place, kind := strings.Fields(before), strings.Fields(after)
-		if len(place) > 4 && len(kind) > 1 && kind[1] == containers.SecretsSource {
-			out = append(out, unescape(place[4]))
+	for _, m := range list {
+		if m.Source == containers.SecretsSource {
+			out = append(out, m.At)
 		}
 	}
 	return out, nil
-}
-
-// unescape reads the octal numbers by which mountinfo writes spaces and the like.
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // cover lays something empty of the same kind on a mount.

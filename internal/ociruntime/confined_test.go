@@ -11,6 +11,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/mountinfo"
 )
 
 // TestConfined: a container is what its own configuration says, and less confined than each that says more.
@@ -151,30 +153,12 @@ func TestConfinedSeesDevices(t *testing.T) {
 	must(t, err)
 	defer root.Close()
 	table := mountTable{spec: &specs.Spec{Process: &specs.Process{}, Linux: &specs.Linux{}}, root: root}
-	m := mounted{at: "/dev", fstype: "tmpfs", flags: []string{"rw"}}
+	m := mountinfo.Mount{At: "/dev", Type: "tmpfs", Flags: []string{"rw"}}
 	must(t, unix.Mknod(filepath.Join(dir, "dev/null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
 	must(t, table.nodes(m))
 	must(t, os.Mkdir(filepath.Join(dir, "dev/inner"), 0o755))
 	must(t, unix.Mknod(filepath.Join(dir, "dev/inner/disk"), unix.S_IFBLK|0o666, int(unix.Mkdev(254, 0))))
 	if err := table.nodes(m); err == nil || !strings.Contains(err.Error(), "/dev/inner/disk (254:0)") {
 		t.Error(err)
-	}
-}
-
-func FuzzMountinfo(f *testing.F) {
-	f.Add("68 40 254:0 /root/k /a\\040b rw,relatime master:1 - ext4 /dev/vda rw\n")
-	f.Add("1 2\n")
-	f.Fuzz(func(t *testing.T, text string) {
-		list, err := parseMountinfo(text)
-		if err == nil && len(list) > strings.Count(text, "\n")+1 {
-			t.Errorf("%d mounts of %q", len(list), text)
-		}
-	})
-}
-
-func TestMountinfo(t *testing.T) {
-	list, err := parseMountinfo("68 40 254:0 /root/k /a\\040b\\\\ rw,relatime master:1 - ext4 /dev/vda rw\n")
-	if err != nil || len(list) != 1 || list[0].at != "/a b\\\\" || list[0].part != "/root/k" || list[0].fstype != "ext4" || list[0].flags[1] != "relatime" {
-		t.Errorf("%+v, %v", list, err)
 	}
 }

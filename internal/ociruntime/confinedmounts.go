@@ -12,48 +12,9 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/mountinfo"
 )
-
-// mounted is a line of mountinfo (proc_pid_mountinfo(5)).
-type mounted struct {
-	id     uint64
-	part   string // of its file system: what is mounted
-	at     string
-	flags  []string
-	fstype string
-}
-
-func parseMountinfo(text string) (list []mounted, err error) {
-	for line := range strings.Lines(text) {
-		before, after, ok := strings.Cut(line, " - ")
-		f, kind := strings.Fields(before), strings.Fields(after)
-		if !ok || len(f) < 6 || len(kind) < 1 {
-			return nil, fmt.Errorf("a line of mountinfo has an unknown form: %q", line)
-		}
-		id, err := strconv.ParseUint(f[0], 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("a line of mountinfo has an unknown form: %q", line)
-		}
-		list = append(list, mounted{id, unescape(f[3]), unescape(f[4]), strings.Split(f[5], ","), kind[0]})
-	}
-	return list, nil
-}
-
-// unescape reads the octal numbers that stand for blanks and the like.
-func unescape(s string) string {
-	var out strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				out.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		out.WriteByte(s[i])
-	}
-	return out.String()
-}
 
 // confinedMounts compares a process's mounts with a configuration: there is none that it does not name, each is of its kind and as
 // restricted as it says, and what it hides and protects is hidden and protected. Who may mount (CAP_SYS_ADMIN) may have more.
@@ -65,7 +26,7 @@ func confinedMounts(o OpenOptions) error {
 	if err != nil {
 		return err
 	}
-	list, err := parseMountinfo(string(text))
+	list, err := mountinfo.Parse(string(text))
 	if err != nil {
 		return err
 	}
@@ -77,7 +38,7 @@ func confinedMounts(o OpenOptions) error {
 	t := mountTable{spec: o.Spec, bundle: o.State.Bundle, root: root, rootPath: o.RootPath, group: o.Cgroup.Path(), list: list}
 	for _, m := range list {
 		if err := t.allowed(m); err != nil {
-			return fmt.Errorf("the mount on %s: %w", m.at, err)
+			return fmt.Errorf("the mount on %s: %w", m.At, err)
 		}
 	}
 	return t.protects()
@@ -90,31 +51,31 @@ type mountTable struct {
 	root     *os.File
 	rootPath string
 	group    string
-	list     []mounted
+	list     []mountinfo.Mount
 }
 
-func (t mountTable) allowed(m mounted) error {
+func (t mountTable) allowed(m mountinfo.Mount) error {
 	l := t.spec.Linux
-	if m.at == "/" {
+	if m.At == "/" {
 		return t.same("/", t.rootPath)
 	}
 	for i := len(t.spec.Mounts) - 1; i >= 0; i-- {
 		s := t.spec.Mounts[i]
-		if rest, ok := within(m.at, canonical(t.root, s.Destination)); ok && (rest == "/" || s.Type == "cgroup" || slices.Contains(s.Options, "rbind")) {
+		if rest, ok := within(m.At, canonical(t.root, s.Destination)); ok && (rest == "/" || s.Type == "cgroup" || slices.Contains(s.Options, "rbind")) {
 			return t.as(m, s, rest)
 		}
 	}
 	switch {
-	case slices.Contains(l.MaskedPaths, m.at) && m.fstype == "tmpfs", slices.Contains(l.ReadonlyPaths, m.at) && slices.Contains(m.flags, "ro"):
+	case slices.Contains(l.MaskedPaths, m.At) && m.Type == "tmpfs", slices.Contains(l.ReadonlyPaths, m.At) && slices.Contains(m.Flags, "ro"):
 		return nil
 	case capabilitySets(t.spec.Process.Capabilities).bounding&(1<<unix.CAP_SYS_ADMIN) != 0:
 		return t.nodes(m)
 	}
-	return fmt.Errorf("the configuration does not have it (a %s)", m.fstype)
+	return fmt.Errorf("the configuration does not have it (a %s)", m.Type)
 }
 
 // as compares a mount with the configuration's, or, with the rest of its path, one below: of a tree of the host's each must be the host's.
-func (t mountTable) as(m mounted, s specs.Mount, rest string) error {
+func (t mountTable) as(m mountinfo.Mount, s specs.Mount, rest string) error {
 	o := parseMountOptions(s.Options)
 	switch {
 	case o.bind || o.rbind || s.Type == "bind":
@@ -122,18 +83,18 @@ func (t mountTable) as(m mounted, s specs.Mount, rest string) error {
 		if !path.IsAbs(source) {
 			source = path.Join(t.bundle, source)
 		}
-		if err := t.same(m.at, path.Join(source, rest)); err != nil {
+		if err := t.same(m.At, path.Join(source, rest)); err != nil {
 			return err
 		}
 	case s.Type == "cgroup" || s.Type == "cgroup2":
-		if _, ok := within(m.part, t.group); m.fstype != "tmpfs" && (!strings.HasPrefix(m.fstype, "cgroup") || !ok) {
-			return fmt.Errorf("it shows %s of a %s, not control group %s", m.part, m.fstype, t.group)
+		if _, ok := within(m.Part, t.group); m.Type != "tmpfs" && (!strings.HasPrefix(m.Type, "cgroup") || !ok) {
+			return fmt.Errorf("it shows %s of a %s, not control group %s", m.Part, m.Type, t.group)
 		}
-	case m.fstype != s.Type:
-		return fmt.Errorf("it is a %s, not a %s", m.fstype, s.Type)
+	case m.Type != s.Type:
+		return fmt.Errorf("it is a %s, not a %s", m.Type, s.Type)
 	}
 	for attr, flag := range map[uint64]string{unix.MOUNT_ATTR_RDONLY: "ro", unix.MOUNT_ATTR_NOSUID: "nosuid", unix.MOUNT_ATTR_NODEV: "nodev", unix.MOUNT_ATTR_NOEXEC: "noexec"} {
-		if o.set&attr != 0 && !slices.Contains(m.flags, flag) {
+		if o.set&attr != 0 && !slices.Contains(m.Flags, flag) {
 			return fmt.Errorf("it lacks the option %s", flag)
 		}
 	}
@@ -158,15 +119,15 @@ func (t mountTable) same(inside, outside string) error {
 }
 
 // nodes looks for device nodes on a file system of the archive's making that the configuration does not have.
-func (t mountTable) nodes(m mounted) error {
-	if m.fstype != "tmpfs" || slices.Contains(m.flags, "nodev") || capabilitySets(t.spec.Process.Capabilities).bounding&(1<<unix.CAP_MKNOD) != 0 {
+func (t mountTable) nodes(m mountinfo.Mount) error {
+	if m.Type != "tmpfs" || slices.Contains(m.Flags, "nodev") || capabilitySets(t.spec.Process.Capabilities).bounding&(1<<unix.CAP_MKNOD) != 0 {
 		return nil
 	}
 	known := map[uint64]bool{unix.Mkdev(5, 2): true} // ptmx
 	for _, d := range append(defaultDevices(), t.spec.Linux.Devices...) {
 		known[unix.Mkdev(uint32(d.Major), uint32(d.Minor))] = true
 	}
-	dir, err := openIn(t.root, m.at, unix.O_PATH)
+	dir, err := openIn(t.root, m.At, unix.O_PATH)
 	if err != nil {
 		return err
 	}
@@ -180,7 +141,7 @@ func (t mountTable) nodes(m mounted) error {
 			return err
 		}
 		if major := unix.Major(st.Rdev); !known[st.Rdev] && major != 136 { // terminals
-			return fmt.Errorf("it has the device %s (%d:%d), which the configuration does not give", path.Join(m.at, name), major, unix.Minor(st.Rdev))
+			return fmt.Errorf("it has the device %s (%d:%d), which the configuration does not give", path.Join(m.At, name), major, unix.Minor(st.Rdev))
 		}
 		return nil
 	})
@@ -189,13 +150,13 @@ func (t mountTable) nodes(m mounted) error {
 // protects: every path that is to be hidden or read-only is, as far as it is there.
 func (t mountTable) protects() error {
 	for _, name := range t.spec.Linux.MaskedPaths {
-		if err := t.covered(name, func(m mounted) bool { return m.fstype == "tmpfs" }); err != nil {
+		if err := t.covered(name, func(m mountinfo.Mount) bool { return m.Type == "tmpfs" }); err != nil {
 			return err
 		}
 	}
 	for _, name := range t.spec.Linux.ReadonlyPaths {
 		hidden := slices.Contains(t.spec.Linux.MaskedPaths, name)
-		if err := t.covered(name, func(m mounted) bool { return slices.Contains(m.flags, "ro") || hidden && m.fstype == "tmpfs" }); err != nil {
+		if err := t.covered(name, func(m mountinfo.Mount) bool { return slices.Contains(m.Flags, "ro") || hidden && m.Type == "tmpfs" }); err != nil {
 			return err
 		}
 	}
@@ -204,7 +165,7 @@ func (t mountTable) protects() error {
 
 // covered says that what is seen at a path lies on a mount of its own that is as it has to be: one below another that was mounted over it
 // protects nothing.
-func (t mountTable) covered(name string, how func(mounted) bool) error {
+func (t mountTable) covered(name string, how func(mountinfo.Mount) bool) error {
 	f, err := openIn(t.root, name, unix.O_PATH|unix.O_NOFOLLOW)
 	if err != nil {
 		return nil //nolint:nilerr // there is nothing to protect
@@ -216,7 +177,7 @@ func (t mountTable) covered(name string, how func(mounted) bool) error {
 	}
 	at := canonical(t.root, name)
 	for _, m := range t.list {
-		if m.id == st.Mnt_id && m.at == at && how(m) {
+		if m.ID == st.Mnt_id && m.At == at && how(m) {
 			return nil
 		}
 	}

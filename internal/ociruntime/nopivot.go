@@ -1,10 +1,11 @@
 package ociruntime
 
 import (
-	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/mountinfo"
 )
 
 // The root file system of a host that runs from its initial RAM disk has no parent, and pivot_root(2) refuses to take it away. The way out
@@ -13,18 +14,14 @@ import (
 
 // hideKernel removes the host's procfs and sysfs from the container's mount namespace.
 func hideKernel(w *writer) error {
-	text, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return err
-	}
-	list, err := parseMountinfo(string(text))
+	list, err := mountinfo.Own()
 	if err != nil {
 		return err
 	}
 	slices.Reverse(list) // those on top first
 	for _, m := range list {
-		_, own := within(m.at, w.s.attachAt())
-		if m.at != "/" && !own && (m.fstype == "proc" || m.fstype == "sysfs") {
+		_, own := within(m.At, w.s.attachAt())
+		if m.At != "/" && !own && (m.Type == "proc" || m.Type == "sysfs") {
 			removeMount(w, m)
 		}
 	}
@@ -50,13 +47,13 @@ func moveRoot(w *writer) error {
 
 // removeMount unmounts one of the host's in the container's namespace, or covers it where that is not the container's to do: what comes
 // from another user namespace stays together.
-func removeMount(w *writer, m mounted) {
-	at := w.String(m.at)
-	unmount := w.Call("unmount the host's "+m.at, unix.SYS_UMOUNT2, at, unix.MNT_DETACH)
+func removeMount(w *writer, m mountinfo.Mount) {
+	at := w.String(m.At)
+	unmount := w.Call("unmount the host's "+m.At, unix.SYS_UMOUNT2, at, unix.MNT_DETACH)
 	why := w.Store(unmount)
 	w.Tolerate(unmount, 0, unix.EINVAL, unix.EPERM, unix.ENOENT)
 	w.JumpIfEqual(why, 0, 1)
-	cover := w.Call("cover the host's "+m.at, unix.SYS_MOUNT, w.String("tmpfs"), at, w.String("tmpfs"), unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, w.String("size=4k,nr_inodes=1"))
+	cover := w.Call("cover the host's "+m.At, unix.SYS_MOUNT, w.String("tmpfs"), at, w.String("tmpfs"), unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, w.String("size=4k,nr_inodes=1"))
 	w.Tolerate(cover, 0, unix.ENOENT)
 }
 

@@ -22,6 +22,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/mountinfo"
 )
 
 // Root is a mounted resctrl file system.
@@ -32,14 +34,13 @@ func At(dir string) Root { return Root{dir} }
 
 // Find finds it in this process's mount table.
 func Find() (Root, error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+	list, err := mountinfo.Own()
 	if err != nil {
 		return Root{}, err
 	}
-	for line := range strings.Lines(string(b)) {
-		before, after, ok := strings.Cut(line, " - ")
-		if f := strings.Fields(before); ok && len(f) > 4 && strings.HasPrefix(after, "resctrl ") {
-			return Root{f[4]}, nil
+	for _, m := range list {
+		if m.Type == "resctrl" {
+			return Root{m.At}, nil
 		}
 	}
 	return Root{}, errors.New("no resctrl file system is mounted on this host: where processor and kernel have resource control (grep resctrl /proc/filesystems), " +

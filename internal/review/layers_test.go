@@ -26,14 +26,16 @@ mechanisms: registry < trust
 runtime:    ociruntime shim
 leaves:     sysprog < rootfs
 leaves:     cgroup < systemd
+leaves:     resctrl
 leaves:     erofs
 leaves:     layer
 leaves:     archive < mend
-leaves:     login version threads network/link resctrl criu seccomp logs event ref settings contexts lockfile sources spec
+leaves:     login version threads network/link criu seccomp logs event ref settings contexts lockfile sources spec
 leaves:     why signals
 leaves:     inflate apart retar contract
 leaves:     evidence < policy
 leaves:     access mutual audit
+leaves:     mountinfo
 `
 
 // leafPackages may use these and nothing else from outside the standard library.

@@ -1,0 +1,72 @@
+// Package mountinfo reads the kernel's tables of mounts, /proc/PID/mountinfo.
+//
+// It keeps nothing. A table is read whole, since lines may be of any length: whoever may mount chooses what stands in them.
+package mountinfo
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// Mount is a line of a table (proc_pid_mountinfo(5)). Names are what they are, without the table's escapes.
+type Mount struct {
+	ID      uint64
+	Part    string   // of its file system: what is mounted
+	At      string   // as seen from the root directory of the process
+	Flags   []string // of the mount: ro, nosuid …
+	Type    string
+	Source  string
+	Options []string // of the file system, which other mounts of it have too
+}
+
+// Own is the table of this process, lowest mounts first.
+func Own() ([]Mount, error) {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	return Parse(string(text))
+}
+
+// Parse reads a table's text.
+func Parse(text string) (list []Mount, err error) {
+	for line := range strings.Lines(text) {
+		// 36 35 98:0 /part /at flags,… optional… - type source options,…
+		before, after, ok := strings.Cut(line, " - ")
+		f, kind := strings.Fields(before), strings.Split(strings.TrimSuffix(after, "\n"), " ")
+		if !ok || len(f) < 6 || len(kind) < 3 {
+			return nil, fmt.Errorf("a line of mountinfo has an unknown form: %q", line)
+		}
+		id, err := strconv.ParseUint(f[0], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("a line of mountinfo has an unknown form: %q", line)
+		}
+		m := Mount{ID: id, Part: unescape(f[3]), At: unescape(f[4]), Flags: strings.Split(f[5], ","), Type: kind[0], Source: unescape(kind[1])}
+		for _, o := range strings.Split(kind[len(kind)-1], ",") {
+			m.Options = append(m.Options, unescape(o))
+		}
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+// unescape reads the octal numbers that stand for blanks and the like.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	var out strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				out.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		out.WriteByte(s[i])
+	}
+	return out.String()
+}
