@@ -47,15 +47,8 @@ func auditCommand(app *App) *cobra.Command {
 			return fmt.Errorf("--format %s: there is json, the lines as they stand in the log", format)
 		}
 		q := url.Values{}
-		for name, text := range map[string]string{"since": since, "until": until} {
-			if text == "" {
-				continue
-			}
-			moment, err := timestamp(text, time.Now())
-			if err != nil {
-				return fmt.Errorf("--%s: %w", name, err)
-			}
-			q.Set(name, moment)
+		if err := period(q, since, until); err != nil {
+			return err
 		}
 		for name, text := range map[string]string{"user": user, "object": object} {
 			if text != "" {

@@ -42,15 +42,8 @@ func eventsCommand(app *App) *cobra.Command {
 		}
 		q := url.Values{}
 		f.into(q)
-		for name, text := range map[string]string{"since": since, "until": until} {
-			if text == "" {
-				continue
-			}
-			moment, err := timestamp(text, time.Now())
-			if err != nil {
-				return fmt.Errorf("--%s: %w", name, err)
-			}
-			q.Set(name, moment)
+		if err := period(q, since, until); err != nil {
+			return err
 		}
 		cl, err := app.Client()
 		if err != nil {

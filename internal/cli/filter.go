@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -45,6 +46,18 @@ func (f filters) into(q url.Values) {
 	if err == nil { // maps of strings: it cannot fail
 		q.Set("filters", string(text))
 	}
+}
+
+// filtered asks the engine for a list of what meets the filters.
+func filtered[T any](ctx context.Context, app *App, path string, f filters) (list T, err error) {
+	cl, err := app.Client()
+	if err != nil {
+		return list, err
+	}
+	q := url.Values{}
+	f.into(q)
+	err = cl.Get(ctx, path, q, &list)
+	return list, err
 }
 
 // filterFlag gives a command --filter, with -f where short is "f".

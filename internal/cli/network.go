@@ -73,14 +73,8 @@ func networkListCommand(app *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		q := url.Values{}
-		f.into(q)
-		cl, err := app.Client()
+		list, err := filtered[[]network.Network](cmd.Context(), app, "/networks", f)
 		if err != nil {
-			return err
-		}
-		var list []network.Network
-		if err := cl.Get(cmd.Context(), "/networks", q, &list); err != nil {
 			return err
 		}
 		slices.SortStableFunc(list, func(a, b network.Network) int { return compareNatural(a.Name, b.Name) })

@@ -138,14 +138,8 @@ func secretListCommand(k secretKind, app *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		q := url.Values{}
-		f.into(q)
-		cl, err := app.Client()
+		list, err := filtered[[]secretItem](cmd.Context(), app, k.path, f)
 		if err != nil {
-			return err
-		}
-		var list []secretItem
-		if err := cl.Get(cmd.Context(), k.path, q, &list); err != nil {
 			return err
 		}
 		now := time.Now()

@@ -73,14 +73,8 @@ func volumeListCommand(app *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		q := url.Values{}
-		f.into(q)
-		cl, err := app.Client()
+		list, err := filtered[volume.ListResponse](cmd.Context(), app, "/volumes", f)
 		if err != nil {
-			return err
-		}
-		var list volume.ListResponse
-		if err := cl.Get(cmd.Context(), "/volumes", q, &list); err != nil {
 			return err
 		}
 		slices.SortFunc(list.Volumes, func(a, b volume.Volume) int { return compareNatural(a.Name, b.Name) })

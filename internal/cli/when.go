@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -33,6 +34,21 @@ func timestamp(text string, now time.Time) (string, error) {
 		return "", fmt.Errorf("%q is no time: write 10m, 2026-01-31T15:04:05 or seconds since 1970", text)
 	}
 	return text, nil
+}
+
+// period puts --since and --until into a query, where they were given.
+func period(q url.Values, since, until string) error {
+	for name, text := range map[string]string{"since": since, "until": until} {
+		if text == "" {
+			continue
+		}
+		moment, err := timestamp(text, time.Now())
+		if err != nil {
+			return fmt.Errorf("--%s: %w", name, err)
+		}
+		q.Set(name, moment)
+	}
+	return nil
 }
 
 func seconds(t time.Time) string { return fmt.Sprintf("%d.%09d", t.Unix(), t.Nanosecond()) }
