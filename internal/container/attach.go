@@ -43,15 +43,17 @@ func (s *Service) Attach(ctx context.Context, id string, o AttachOptions) error 
 	if a.keys, err = parseDetachKeys(o.DetachKeys); err != nil {
 		return err
 	}
+	over, cancel := c.untilOver(ctx)
 	r := c.record()
 	switch r.Status {
 	case Paused:
+		cancel()
 		return fail(errdefs.ErrConflict, "container %s is paused, unpause the container before attach", r.ID)
 	case Restarting:
+		cancel()
 		return fail(errdefs.ErrConflict, "container %s is restarting, wait until the container is running", r.ID)
 	}
-	over, cancel := c.untilOver(ctx)
-	reading := logs.ReadOptions{FromEnd: !o.Logs}
+	reading := logs.ReadOptions{FromEnd: !o.Logs, Lives: o.Logs}
 	if o.Stream {
 		reading.Follow = &s.followers
 	}

@@ -38,9 +38,12 @@ func (s *Service) Logs(ctx context.Context, id string, o LogsOptions, stdout, st
 	reading, options := ctx, logs.ReadOptions{}
 	follow := o.Follow && r.Status.Alive()
 	if follow {
-		options.Follow = &s.followers
+		options.Follow, options.Lives = &s.followers, true
 		over, cancel := c.untilOver(ctx)
 		defer cancel()
+		if !c.record().Status.Alive() { // it has ended meanwhile, and the life after this one is not asked for
+			cancel()
+		}
 		reading = over
 		if !o.Until.IsZero() {
 			limited, cancel := context.WithDeadline(over, o.Until)

@@ -3,6 +3,7 @@ package container
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -99,6 +100,35 @@ func TestLogsFollow(t *testing.T) {
 	}
 	if err := <-done; err != nil || out.String() != "before\nafter\n" {
 		t.Errorf("%q %v", out.String(), err)
+	}
+}
+
+// TestLogsFollowTheNextLife: the end of an earlier life is none of the one that runs, though it has printed nothing yet.
+func TestLogsFollowTheNextLife(t *testing.T) {
+	e := newEngine(t)
+	id := e.create(request{name: "box", cmd: sh("if ! test -e /tmp/once; then touch /tmp/once; echo one; exit 0; fi; while ! test -e /tmp/go; do sleep 0.02; done; echo two")})
+	exit := e.arm(id, container.WaitConditionNextExit)
+	e.start(id)
+	e.take(exit)
+	e.start(id)
+	out, attached := &watched{}, &watched{}
+	done := make(chan error, 2)
+	go func() {
+		done <- e.Logs(context.Background(), id, LogsOptions{Stdout: true, Follow: true, Tail: -1}, out, nil)
+	}()
+	go func() {
+		done <- e.Attach(context.Background(), id, AttachOptions{Logs: true, Stream: true, Stdout: attached})
+	}()
+	e.eventually("what was there", func() bool { return out.String() == "one\n" && attached.String() == "one\n" })
+	select {
+	case err := <-done:
+		t.Errorf("who follows has left before anything was printed: %v", err)
+		done <- err
+	case <-time.After(50 * time.Millisecond): // a follower that is wrong leaves at once
+	}
+	e.exec(id, container.ExecCreateRequest{Cmd: []string{"touch", "/tmp/go"}}, nil)
+	if err := errors.Join(<-done, <-done); err != nil || out.String() != "one\ntwo\n" || attached.String() != "one\ntwo\n" {
+		t.Errorf("%q, attached %q, %v", out.String(), attached.String(), err)
 	}
 }
 

@@ -18,6 +18,7 @@ type ReadOptions struct {
 	// Follow waits for more until End is met (of the life that is current) or the context ends.
 	Follow  *Watcher
 	FromEnd bool // skip what is there already (attach)
+	Lives   bool // go on after the end of a life, even where nothing follows yet: the caller's context tells when all is over
 }
 
 // Reader reads entries in order. It pins the segments that it has yet to read by open descriptors, so rotation never takes them away
@@ -352,7 +353,7 @@ func (r *Reader) afterEnd() error {
 	if err := r.openNew(); err != nil {
 		return err
 	}
-	if r.o.Follow == nil || len(r.buf) > 0 || r.segments() > 1 {
+	if r.o.Follow == nil || r.o.Lives || len(r.buf) > 0 || r.segments() > 1 {
 		return nil
 	}
 	if err := r.fill(); err == io.EOF {
