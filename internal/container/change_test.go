@@ -248,6 +248,10 @@ func TestJoinedNamespaces(t *testing.T) {
 	if got := strings.Fields(e.output(id)); len(got) < 3 || got[0] != "shared" || got[1] == "0" || got[2] != "donor" {
 		t.Errorf("%q", e.output(id))
 	}
+	donor := "container:" + e.rec("donor").ID
+	if h := e.rec("guest").HostConfig; string(h.NetworkMode) != donor || string(h.PidMode) != donor || string(h.IpcMode) != donor {
+		t.Errorf("a donor that is renamed is lost: network %s, pid %s, ipc %s", h.NetworkMode, h.PidMode, h.IpcMode)
+	}
 	if got := e.rec("guest").Config.Hostname; got != "donor" {
 		t.Errorf("the guest in the network of donor calls itself %s", got)
 	}

@@ -93,6 +93,7 @@ func (n *creating) configure(context.Context) error {
 		h = *n.q.HostConfig
 	}
 	n.r.HostConfig = withDefaults(&h)
+	n.s.index.joinByID(n.r.HostConfig)
 	v := validation{config: n.r.Config, host: n.r.HostConfig, cpus: n.s.host.cpus, v2: n.s.host.v2}
 	if err := v.check(); err != nil {
 		return err
@@ -205,6 +206,27 @@ func (x *index) joined(h *container.HostConfig) ([]*Container, error) {
 		out = append(out, c)
 	}
 	return out, nil
+}
+
+// joinByID has a configuration name the containers whose namespaces it joins by their ids: they may be renamed. Who is not there is noticed
+// later.
+func (x *index) joinByID(h *container.HostConfig) {
+	id := func(name string) (joined string, ok bool) {
+		c, err := x.find(name)
+		if err != nil {
+			return "", false
+		}
+		return "container:" + c.id, true
+	}
+	if joined, ok := id(h.NetworkMode.ConnectedContainer()); ok {
+		h.NetworkMode = container.NetworkMode(joined)
+	}
+	if joined, ok := id(h.PidMode.Container()); ok {
+		h.PidMode = container.PidMode(joined)
+	}
+	if joined, ok := id(h.IpcMode.Container()); ok {
+		h.IpcMode = container.IpcMode(joined)
+	}
 }
 
 func joinedNames(h *container.HostConfig) []string {

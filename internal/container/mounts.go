@@ -65,7 +65,10 @@ func (n *creating) requestedMounts() ([]spec.Mount, error) {
 		asked = append(asked, spec.Mount{Type: mount.TypeTmpfs, Destination: clean, Options: o})
 	}
 	at := map[string]bool{}
-	for _, m := range asked {
+	for i, m := range asked {
+		if m.Type == mount.TypeVolume && m.Mode == "" {
+			asked[i].Mode = "z" // as Docker shows it, whether there are labels or not
+		}
 		if at[m.Destination] {
 			return nil, invalid("Duplicate mount point: %s: mount one thing there only", m.Destination)
 		}

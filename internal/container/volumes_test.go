@@ -3,12 +3,14 @@ package container
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/volume"
 	"golang.org/x/sys/unix"
 )
@@ -81,5 +83,21 @@ func TestReadOnlyRoot(t *testing.T) {
 	e.start(id)
 	if code := e.take(exit); code != 0 || e.output(id) != "refused\nx\n" {
 		t.Errorf("%d %q", code, e.output(id))
+	}
+}
+
+// TestModesOfMounts are told as Docker tells them: that of a volume of -v or --mount is z where none was given, an image's has none.
+func TestModesOfMounts(t *testing.T) {
+	e := newEngine(t)
+	id := e.create(request{cmd: sh("true"), c: container.Config{Volumes: map[string]struct{}{"/of-image": {}}}, h: container.HostConfig{
+		Binds:  []string{"named:/named", "named:/read:ro", t.TempDir() + ":/bind"},
+		Mounts: []mount.Mount{{Type: mount.TypeVolume, Target: "/anonymous"}, {Type: mount.TypeTmpfs, Target: "/ram"}},
+	}})
+	got := map[string]string{}
+	for _, m := range e.rec(id).Mounts {
+		got[m.Destination] = m.Mode
+	}
+	if want := map[string]string{"/named": "z", "/read": "ro", "/bind": "", "/anonymous": "z", "/ram": "", "/of-image": ""}; !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
