@@ -222,7 +222,7 @@ func lifting(before, now []*blkiodev.ThrottleDevice) []*blkiodev.ThrottleDevice 
 func mergeUpdate(h *container.HostConfig, u *container.UpdateConfig) error {
 	if p := u.RestartPolicy; p.Name != "" {
 		if h.AutoRemove && !p.IsNone() {
-			return invalid("Restart policy cannot be updated because AutoRemove is enabled for the container")
+			return fail(errdefs.ErrConflict, "Restart policy cannot be updated because AutoRemove is enabled for the container")
 		}
 		if err := container.ValidateRestartPolicy(p); err != nil {
 			return invalid("%v", err)
@@ -250,7 +250,10 @@ func mergeUpdate(h *container.HostConfig, u *container.UpdateConfig) error {
 	set(&h.CpusetCpus, n.CpusetCpus)
 	set(&h.CpusetMems, n.CpusetMems)
 	set(&h.BlkioWeight, n.BlkioWeight)
-	set(&h.PidsLimit, n.PidsLimit)
+	if n.PidsLimit != nil {
+		limit := max(*n.PidsLimit, 0) // all that is no limit is shown as 0, as dockerd does
+		h.PidsLimit = &limit
+	}
 	setList(&h.BlkioWeightDevice, n.BlkioWeightDevice)
 	setList(&h.BlkioDeviceReadBps, n.BlkioDeviceReadBps)
 	setList(&h.BlkioDeviceWriteBps, n.BlkioDeviceWriteBps)

@@ -46,7 +46,7 @@ func TestVersionTwoDiscards(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	limits := func(r container.Resources) container.HostConfig { return container.HostConfig{Resources: r} }
-	none, low, twenty := int64(-2), int64(-1), int64(200)
+	low, twenty := int64(-1), int64(200)
 	zero := -5
 	for want, row := range map[string]struct {
 		c container.Config
@@ -98,7 +98,6 @@ func TestRefusals(t *testing.T) {
 		"quota can not be less":              {h: limits(container.Resources{CPUQuota: 1})},
 		"CPU shares":                         {h: limits(container.Resources{CPUShares: -1})},
 		"blkio weight":                       {h: limits(container.Resources{BlkioWeight: 1})},
-		"limit of processes":                 {h: limits(container.Resources{PidsLimit: &none})},
 		"write it as 0-2":                    {h: limits(container.Resources{CpusetCpus: "a-b"})},
 		"Requested CPUs are not available":   {h: limits(container.Resources{CpusetCpus: "0-9"})},
 		"c 10:200 rwm":                       {h: limits(container.Resources{DeviceCgroupRules: []string{"x"}})},

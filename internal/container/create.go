@@ -29,6 +29,7 @@ type CreateRequest struct {
 	NetworkingConfig *network.NetworkingConfig
 	Platform         *ocispec.Platform
 	Secrets          []SecretUse
+	ReadOnlyFlat     bool // "ro" of a bind is not for what is mounted below it, where the request does not say so
 
 	replaces *Replacement
 	inherit  []spec.Mount // of the container that it replaces
@@ -51,7 +52,7 @@ func (s *Service) Create(ctx context.Context, q CreateRequest) (container.Create
 	scope := access.ScopeOf(ctx)
 	n := &creating{s: s, q: q, r: &Record{ID: newID(), Created: time.Now().UTC(), Status: Created, Owner: scope.Owner, Limited: scope.Limited, Replaces: q.replaces}}
 	for _, step := range []func(*creating, context.Context) error{
-		(*creating).resolve, (*creating).configure, (*creating).name, (*creating).makeDir, (*creating).takeRange, (*creating).acquire,
+		(*creating).resolve, (*creating).configure, (*creating).name, (*creating).links, (*creating).makeDir, (*creating).takeRange, (*creating).acquire,
 		(*creating).layer, (*creating).mounts, (*creating).secrets, (*creating).store,
 	} {
 		if err := step(n, ctx); err != nil {

@@ -17,16 +17,16 @@ func parseDetachKeys(text string) ([]byte, error) {
 	}
 	var keys []byte
 	for _, key := range strings.Split(text, ",") {
-		control, isControl := strings.CutPrefix(strings.ToLower(key), "ctrl-")
+		control, isControl := strings.CutPrefix(key, "ctrl-")
 		switch {
 		case len(key) == 1:
 			keys = append(keys, key[0])
-		case strings.EqualFold(key, "del"):
+		case key == "DEL":
 			keys = append(keys, 0x7f)
 		case isControl && len(control) == 1 && strings.Contains("abcdefghijklmnopqrstuvwxyz@[\\]^_", control):
 			keys = append(keys, control[0]&0x1f)
 		default:
-			return nil, invalid("invalid detach keys (%s): %q is no key: write single characters or ctrl- and a letter or one of @[\\]^_, separated by commas", text, key)
+			return nil, invalid("Invalid detach keys (%s) provided: %q is no key: write single characters or ctrl- and a letter or one of @[\\]^_, separated by commas", text, key)
 		}
 	}
 	return keys, nil

@@ -11,14 +11,14 @@ import (
 
 func TestParseDetachKeys(t *testing.T) {
 	for _, row := range []struct{ text, want string }{
-		{"", "\x10\x11"}, {"ctrl-p,ctrl-q", "\x10\x11"}, {"a", "a"}, {"ctrl-@,CTRL-A,ctrl-[,ctrl-\\,ctrl-_,DEL,x", "\x00\x01\x1b\x1c\x1f\x7fx"}, {"ctrl-a,a", "\x01a"},
+		{"", "\x10\x11"}, {"ctrl-p,ctrl-q", "\x10\x11"}, {"a", "a"}, {"ctrl-@,ctrl-a,ctrl-[,ctrl-\\,ctrl-_,DEL,x", "\x00\x01\x1b\x1c\x1f\x7fx"}, {"ctrl-a,a", "\x01a"},
 	} {
 		if got, err := parseDetachKeys(row.text); err != nil || string(got) != row.want {
 			t.Errorf("%q: %q, %v; want %q", row.text, got, err, row.want)
 		}
 	}
 	for _, bad := range []string{"ctrl-", "ctrl-1", "ctrl-pq", "shift-a", "a,", ",", "ctrl-p,,ctrl-q", "ab"} {
-		if got, err := parseDetachKeys(bad); err == nil || !strings.Contains(err.Error(), "invalid detach keys ("+bad+")") {
+		if got, err := parseDetachKeys(bad); err == nil || !strings.Contains(err.Error(), "Invalid detach keys ("+bad+")") {
 			t.Errorf("%q: %q, %v", bad, got, err)
 		}
 	}

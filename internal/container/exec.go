@@ -148,6 +148,11 @@ func (s *Service) ExecCreate(ctx context.Context, id string, r container.ExecCre
 	if err != nil {
 		return "", err
 	}
+	if r.User != "" { // the client is told now; passwd may be another one by the start, which looks again
+		if _, err := c.accounts().find(r.User, rec.HostConfig.GroupAdd); err != nil {
+			return "", err
+		}
+	}
 	e := &execution{id: newID(), c: c, request: r, keys: keys, begun: make(chan struct{}), done: make(chan struct{})}
 	s.execs.add(e)
 	s.publish(rec, events.Action(string(events.ActionExecCreate)+": "+e.command()), "execID", e.id)
@@ -308,7 +313,7 @@ func (s *Service) ExecResize(ctx context.Context, execID string, rows, cols uint
 	p := e.process
 	e.mu.Unlock()
 	if p == nil {
-		return fail(errdefs.ErrConflict, "exec %s has ended", e.id)
+		return fail(errdefs.ErrConflict, "exec %s is not running", e.id)
 	}
 	if err := p.Resize(ctx, rows, cols); err != nil {
 		return fmt.Errorf("resize the terminal of exec %s: %w", e.id, err)

@@ -92,14 +92,21 @@ func TestExecsThatDoNotStart(t *testing.T) {
 		{container.ExecCreateRequest{Cmd: []string{"crlf"}}, 126, "CRLF"},
 		{container.ExecCreateRequest{Cmd: []string{"orphan"}}, 126, "/no/such/interpreter"},
 		{container.ExecCreateRequest{Cmd: []string{"true"}, WorkingDir: "/nowhere"}, 126, "/nowhere"},
-		{container.ExecCreateRequest{Cmd: []string{"true"}, User: "nobodyhere"}, 126, "unable to find user nobodyhere: no matching entries in passwd file"},
-		{container.ExecCreateRequest{Cmd: []string{"true"}, User: "0:nogroup"}, 126, "unable to find group nogroup"},
-		{container.ExecCreateRequest{Cmd: []string{"true"}, User: "4294967296"}, 126, "unable to find user 4294967296"},
 		{container.ExecCreateRequest{Cmd: []string{"true"}, User: "70000"}, 126, "70000 is outside"},
 	} {
 		got := e.exec(id, row.q, nil)
 		if got.code != row.code || got.err == nil || !strings.Contains(got.err.Error(), row.says) || !errdefs.IsInvalidArgument(got.err) {
 			t.Errorf("%v: code %d, %v; want %d and %q", row.q.Cmd, got.code, got.err, row.code, row.says)
+		}
+	}
+	for user, says := range map[string]string{
+		"nobodyhere": "unable to find user nobodyhere: no matching entries in passwd file",
+		"0:nogroup":  "unable to find group nogroup: no matching entries in group file",
+		"4294967296": "unable to find user 4294967296: no matching entries in passwd file",
+	} {
+		_, err := e.ExecCreate(context.Background(), id, container.ExecCreateRequest{Cmd: sh("true"), User: user})
+		if !errdefs.IsInvalidArgument(err) || err.Error() != says {
+			t.Errorf("user %s: %v", user, err)
 		}
 	}
 	if _, err := e.ExecCreate(context.Background(), id, container.ExecCreateRequest{}); !errdefs.IsInvalidArgument(err) {

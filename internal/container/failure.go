@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -45,6 +46,15 @@ func plain(err error) error {
 
 func noSuchContainer(name string) error {
 	return fail(errdefs.ErrNotFound, "No such container: %s", name)
+}
+
+// notJoinable is what is said where the container whose namespace another one is to have does not run. For pid namespaces these are dockerd's
+// words and status.
+func notJoinable(kind specs.LinuxNamespaceType, r *Record) error {
+	if kind == specs.PIDNamespace {
+		return fail(errdefs.ErrInternal, "failed to join PID namespace: container %s is not running: start it first", r.ID)
+	}
+	return fail(errdefs.ErrConflict, "cannot join %s of a non running container: %s: start it first", kind, r.Name)
 }
 
 func notRunning(rec *Record) error {

@@ -249,7 +249,7 @@ func TestFailingExecsLeaveNothing(t *testing.T) {
 	one := func(i int) {
 		q := container.ExecCreateRequest{Cmd: []string{"/no/such/program"}, AttachStdout: true, AttachStderr: true, AttachStdin: true, Tty: i%4 == 1}
 		if i%4 == 2 {
-			q.Cmd, q.User = []string{"true"}, "nobody-of-that-name"
+			q.Cmd, q.User = []string{"true"}, "70000"
 		}
 		x, err := e.ExecCreate(ctx, id, q)
 		if err != nil {

@@ -146,7 +146,7 @@ func (x *index) remove(c *Container) {
 	}
 }
 
-// find takes a whole id, a name, or the beginning of one id only.
+// find takes a whole id, a name, one that a link gives (/app/db), or the beginning of one id only.
 func (x *index) find(name string) (*Container, error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -154,6 +154,9 @@ func (x *index) find(name string) (*Container, error) {
 		return c, nil
 	}
 	if c, ok := x.byID[x.names[strings.TrimPrefix(name, "/")]]; ok {
+		return c, nil
+	}
+	if c := x.linked(name); c != nil {
 		return c, nil
 	}
 	var found *Container

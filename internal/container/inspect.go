@@ -52,7 +52,7 @@ func (s *Service) Inspect(ctx context.Context, id string) (Inspection, error) {
 		ID: r.ID, Created: r.Created.UTC().Format(time.RFC3339Nano), Path: command[0], Args: command[1 : len(command)-1],
 		State: c.state(r), Image: r.Image.ID.String(), Name: "/" + r.Name, RestartCount: r.RestartCount, Driver: driver, Platform: "linux",
 		ResolvConfPath: files.ResolvConf, HostnamePath: files.Hostname, HostsPath: files.Hosts, LogPath: r.Log.Dir,
-		ExecIDs: s.execs.of(r.ID), HostConfig: r.HostConfig, Config: r.Config, Mounts: r.points(), ImageManifestDescriptor: &manifest,
+		ExecIDs: s.execs.of(r.ID), HostConfig: s.index.shownHost(r), Config: r.Config, Mounts: r.shown(), ImageManifestDescriptor: &manifest,
 		Storage: &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: driver}}},
 		GraphDriver: &storage.DriverData{Name: driver, Data: map[string]string{
 			"LowerDir": strings.Join(r.Image.Lower, ":"), "UpperDir": upper, "WorkDir": work,

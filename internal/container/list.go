@@ -33,7 +33,9 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]container.Summary,
 	out := []container.Summary{}
 	images := map[string]string{}
 	scope := access.ScopeOf(ctx)
-	for _, c := range s.index.all() {
+	all := s.index.all()
+	links := linkNames(all)
+	for _, c := range all {
 		r := c.record()
 		if !scope.Sees(r.Owner) {
 			continue
@@ -42,7 +44,9 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]container.Summary,
 		if !running && !o.All && !f.all && o.Limit <= 0 || !f.matches(candidate{c: c, r: r, health: c.healthState()}) {
 			continue
 		}
-		out = append(out, listing{s}.summary(ctx, c, r, images))
+		row := listing{s}.summary(ctx, c, r, images)
+		row.Names = append(row.Names, links[r.ID]...)
+		out = append(out, row)
 		if o.Limit > 0 && len(out) == o.Limit {
 			break
 		}
@@ -76,7 +80,7 @@ func (s listing) summary(ctx context.Context, c *Container, r *Record, images ma
 	manifest := r.Image.Manifest
 	out := container.Summary{ID: r.ID, Names: []string{"/" + r.Name}, Image: s.imageName(ctx, r, images), ImageID: r.Image.ID.String(),
 		ImageManifestDescriptor: &manifest, Command: commandText(r.command()), Created: r.Created.Unix(), Labels: r.Config.Labels,
-		State: r.Status.API(), Mounts: r.points()}
+		State: r.Status.API(), Mounts: r.shown()}
 	if out.Labels == nil {
 		out.Labels = map[string]string{}
 	}

@@ -2,6 +2,7 @@ package container
 
 import (
 	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -33,6 +34,9 @@ func merge(user *container.Config, img *dockerspec.DockerOCIImage) *container.Co
 	}
 	if c.WorkingDir == "" {
 		c.WorkingDir = i.WorkingDir
+	}
+	if path.IsAbs(c.WorkingDir) {
+		c.WorkingDir = path.Clean(c.WorkingDir)
 	}
 	if c.StopSignal == "" {
 		c.StopSignal = i.StopSignal
@@ -156,6 +160,9 @@ func withDefaults(h *container.HostConfig) *container.HostConfig {
 	}
 	if h.Runtime == "" {
 		h.Runtime = "oar"
+	}
+	if h.PidsLimit != nil && *h.PidsLimit == 0 { // the docker command sends it when nothing is said
+		h.PidsLimit = nil
 	}
 	if h.PortBindings == nil {
 		h.PortBindings = network.PortMap{}

@@ -44,6 +44,7 @@ func (n *creating) requestedMounts() ([]spec.Mount, error) {
 		if err != nil {
 			return nil, err
 		}
+		m.ReadOnlyNonRecursive = n.q.ReadOnlyFlat
 		asked = append(asked, m)
 	}
 	for _, q := range n.r.HostConfig.Mounts {
@@ -51,6 +52,7 @@ func (n *creating) requestedMounts() ([]spec.Mount, error) {
 		if err != nil {
 			return nil, err
 		}
+		m.ReadOnlyNonRecursive = m.ReadOnlyNonRecursive || n.q.ReadOnlyFlat && !m.ReadOnlyForceRecursive
 		asked = append(asked, m)
 	}
 	for destination, options := range n.r.HostConfig.Tmpfs {
@@ -199,7 +201,7 @@ func parseMount(q mount.Mount) (spec.Mount, error) {
 				m.Driver, m.DriverOptions = o.DriverConfig.Name, o.DriverConfig.Options
 			}
 		}
-		m.Name, m.Anonymous = q.Source, q.Source == ""
+		m.Name, m.Anonymous, m.Mode = q.Source, q.Source == "", "z" // dockerd's word for the default
 		if q.Source != "" {
 			err = volumeName(q.Source)
 		} else if m.Subpath != "" {

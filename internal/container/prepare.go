@@ -167,7 +167,7 @@ func (n *starting) join(context.Context) error {
 		}
 		t, r, err := c.running()
 		if err != nil {
-			return fail(errdefs.ErrConflict, "cannot join %s of a non running container: %s: start it first", row.kind, r.Name)
+			return notJoinable(row.kind, r)
 		}
 		if err := n.joinOne(t, row.kind, row.file); err != nil {
 			return err
@@ -214,7 +214,7 @@ func (r *Record) allocateRequest() networks.AllocateRequest {
 	q.Understudy = r.Replaces != nil && r.Replaces.Live && !r.Replaces.Switched
 	if first := r.Networks[string(h.NetworkMode)]; first != nil && len(h.Links) > 0 {
 		linked := first.Copy()
-		linked.Links = append(linked.Links, h.Links...)
+		linked.Links = append(linked.Links, r.askedLinks()...)
 		q.Networks = withNetwork(r.Networks, string(h.NetworkMode), linked)
 	}
 	return q

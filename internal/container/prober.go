@@ -74,19 +74,22 @@ func (p *prober) run(ctx context.Context) (code int, output string, err error) {
 	}
 	text := make(chan string, 1)
 	go func() { text <- readSome(r) }() // ends by the deadline below
-	limited, cancel := context.WithTimeout(ctx, p.check.timeout)
-	defer cancel()
 	id := newID()
 	defer func() { p.tell(events.ActionExecDie, "execID", id, "exitCode", strconv.Itoa(code)) }()
 	p.tell(events.Action(string(events.ActionExecCreate)+": "+strings.Join(process.Args, " ")), "execID", id)
 	p.tell(events.Action(string(events.ActionExecStart)+": "+strings.Join(process.Args, " ")), "execID", id)
-	exec, err := p.task.Exec(limited, task.ExecOptions{ID: id, Process: process, Out: w, Err: w})
+	// What the engine takes to start the probe is not the probe's time.
+	starting, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("the health check took longer than %s to start", startLimit))
+	defer cancel()
+	exec, err := p.task.Exec(starting, task.ExecOptions{ID: id, Process: process, Out: w, Err: w})
 	w.Close()
 	if err != nil {
 		_ = r.SetReadDeadline(time.Now())
 		<-text
-		return 0, "", p.late(limited, err)
+		return 0, "", err
 	}
+	limited, cancel := context.WithTimeout(ctx, p.check.timeout)
+	defer cancel()
 	code, err = exec.Wait(limited)
 	if err != nil {
 		_ = exec.KillTree(context.WithoutCancel(ctx))

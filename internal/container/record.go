@@ -35,6 +35,7 @@ type Record struct {
 	OwnRange   bool // IDMap is this container's own, not one that it shares
 	Mounts     []spec.Mount
 	Secrets    []SecretUse `json:",omitempty"`
+	Links      []Link      `json:",omitempty"`
 	Log        task.LogOptions
 
 	Status       Status

@@ -137,7 +137,7 @@ func missing(kind, name, file string, readErr error) error {
 	if readErr != nil && !errors.Is(readErr, fs.ErrNotExist) {
 		return invalid("unable to find %s %s: %v", kind, name, readErr)
 	}
-	return invalid("unable to find %s %s: no matching entries in %s file of the image: use one that is there, or a number", kind, name, file)
+	return invalid("unable to find %s %s: no matching entries in %s file", kind, name, file)
 }
 
 // match finds an entry by name, or by number where the text is one.

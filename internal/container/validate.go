@@ -269,8 +269,6 @@ func (v *validation) resources(r *container.Resources) error {
 		return invalid("invalid CPU shares (%d): value must be a positive integer", r.CPUShares)
 	case r.BlkioWeight != 0 && (r.BlkioWeight < 10 || r.BlkioWeight > 1000):
 		return invalid("range of blkio weight is from 10 to 1000")
-	case r.PidsLimit != nil && *r.PidsLimit < -1:
-		return invalid("the limit of processes %d is not valid: give a number, or -1 for none", *r.PidsLimit)
 	}
 	if err := cpuset(r.CpusetCpus, v.cpus); err != nil {
 		return err

@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
 
 	"wherry.dev/wherry/internal/cgroup"
 	networks "wherry.dev/wherry/internal/network"
+	"wherry.dev/wherry/internal/spec"
 )
 
 // View is a container as it is at this moment. A container that ends meanwhile is seen as not running.
@@ -42,13 +45,28 @@ func (s *Service) View(ctx context.Context, id string) (View, error) {
 	return v, nil
 }
 
-// points are the mounts as inspect shows them.
+// points are all mounts.
 func (r *Record) points() []container.MountPoint {
 	out := make([]container.MountPoint, 0, len(r.Mounts))
 	for _, m := range r.Mounts {
 		out = append(out, m.Point())
 	}
 	return out
+}
+
+// shown are the mounts as inspect has them: those of --tmpfs stand in the host configuration alone, as in Docker.
+func (r *Record) shown() []container.MountPoint {
+	return slices.DeleteFunc(r.points(), func(p container.MountPoint) bool { return p.Type == mount.TypeTmpfs && r.tmpfsFlag(p.Destination) })
+}
+
+// tmpfsFlag says that a destination is one of --tmpfs.
+func (r *Record) tmpfsFlag(destination string) bool {
+	for asked := range r.HostConfig.Tmpfs {
+		if clean, err := spec.Clean(asked); err == nil && clean == destination {
+			return true
+		}
+	}
+	return false
 }
 
 // connections are a container's networks and published ports: those that it has while it runs, those that it asks for otherwise.

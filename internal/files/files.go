@@ -142,8 +142,10 @@ func (s *Service) Stat(ctx context.Context, id, name string) (container.PathStat
 // notFound is what is said about a path that cannot be reached.
 func notFound(v *containers.View, name string, err error) error {
 	switch {
+	case errors.Is(err, unix.ENOTDIR) && strings.HasSuffix(name, "/"): // there, but no directory
+		return fmt.Errorf("%s in container %s: %w: %w", name, v.Name, err, errdefs.ErrInvalidArgument)
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
-		return fmt.Errorf("Could not find the file %s in container %s: %w", name, v.Name, errdefs.ErrNotFound) //nolint:staticcheck // Docker's words, which clients look for
+		return fmt.Errorf("Could not find the file %s in container %s: %w", name, v.ID, errdefs.ErrNotFound) //nolint:staticcheck // Docker's words, which clients look for
 	case errors.Is(err, unix.ELOOP):
 		return fmt.Errorf("%s in container %s is behind a link that leads nowhere: %w: %w", name, v.Name, err, errdefs.ErrInvalidArgument)
 	case errors.Is(err, unix.ENAMETOOLONG):

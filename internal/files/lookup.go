@@ -31,7 +31,7 @@ func (p *place) Close() { _ = p.dir.Close() }
 func (r *root) lookup(name string) (*place, error) {
 	clean, directory := absolute(name)
 	p := &place{name: path.Base(clean), path: clean}
-	if strings.HasSuffix(name, "/.") || name == "." {
+	if trimmed := strings.TrimRight(name, "/"); strings.HasSuffix(trimmed, "/.") || trimmed == "." { // also "./": path.Clean forgets the slash
 		p.name = "."
 	}
 	at := path.Dir(clean)

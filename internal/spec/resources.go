@@ -21,12 +21,14 @@ func deviceNumber(s string) (int64, error) {
 }
 
 // Resources turns limits into those of the runtime specification. Swap is that of memory and swap together, twice the memory where it is
-// not said. A processes limit of -1 means none; an unset one or 0, which the docker command sends when nothing is said, DefaultPids.
+// not said. A processes limit of 0 or less means none; an unset one DefaultPids.
 func Resources(r *container.Resources, block *specs.LinuxBlockIO) *specs.LinuxResources {
 	out := &specs.LinuxResources{Memory: memory(r), CPU: cpu(r), BlockIO: block}
 	pids := int64(DefaultPids)
-	if r.PidsLimit != nil && *r.PidsLimit != 0 {
-		pids = max(*r.PidsLimit, -1)
+	if r.PidsLimit != nil {
+		if pids = *r.PidsLimit; pids <= 0 {
+			pids = -1
+		}
 	}
 	out.Pids = &specs.LinuxPids{Limit: &pids}
 	return out
@@ -35,11 +37,8 @@ func Resources(r *container.Resources, block *specs.LinuxBlockIO) *specs.LinuxRe
 // Changes are the limits of an update that are given; the others stay as they are.
 func Changes(r *container.Resources, block *specs.LinuxBlockIO) *specs.LinuxResources {
 	out := Resources(r, block)
-	switch {
-	case r.PidsLimit == nil:
+	if r.PidsLimit == nil {
 		out.Pids = nil
-	case *r.PidsLimit == 0: // here somebody said it
-		*out.Pids.Limit = -1
 	}
 	return out
 }

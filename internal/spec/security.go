@@ -67,7 +67,7 @@ func badOption(opt, hint string) error {
 
 func (b *builder) seccomp(s *specs.Spec) (*specs.LinuxSeccomp, error) {
 	switch {
-	case b.privileged(), b.opts.Seccomp == "unconfined":
+	case b.opts.Seccomp == "unconfined", b.opts.Seccomp == "" && b.privileged(): // a profile that was asked for holds with --privileged too
 		return nil, nil
 	case b.opts.Seccomp == "":
 		p, err := seccomp.GetDefaultProfile(s)

@@ -292,7 +292,7 @@ func TestLimits(t *testing.T) {
 	if *r.Memory.Limit != 100 || *r.Memory.Swap != 200 || *r.CPU.Quota != 150_000 || *r.CPU.Period != 100_000 || *r.CPU.Shares != 512 || r.CPU.Cpus != "0-1" || *r.Pids.Limit != DefaultPids {
 		t.Errorf("%+v %+v %+v", r.Memory, r.CPU, r.Pids)
 	}
-	for given, want := range map[int64]int64{0: DefaultPids, -1: -1, -9: -1, 7: 7} {
+	for given, want := range map[int64]int64{0: -1, -1: -1, -9: -1, 7: 7} {
 		if got := Resources(&container.Resources{PidsLimit: p(given)}, nil); *got.Pids.Limit != want {
 			t.Errorf("processes limited to %d become %d", given, *got.Pids.Limit)
 		}

@@ -134,10 +134,11 @@ func (f *fileRoutes) changes(w http.ResponseWriter, r *http.Request) error {
 func (f *fileRoutes) commit(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
 	var config *container.Config
-	if r.ContentLength != 0 {
-		if err := decodeOptional(w, r, &config); err != nil {
-			return err
-		}
+	if err := checkJSON(r); err != nil {
+		return err
+	}
+	if err := decodeOptional(w, r, &config); err != nil {
+		return err
 	}
 	ref := q.Get("repo")
 	if ref != "" {

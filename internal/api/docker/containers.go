@@ -1,7 +1,9 @@
 package docker
 
 import (
+	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -25,6 +27,7 @@ func (c *containerRoutes) add(add adder) {
 	add("POST /containers/create", c.create)
 	add("GET /containers/json", c.list)
 	add("GET /containers/{id}/json", c.inspect)
+	add("GET /containers/{id}/{alias}/json", c.inspect)
 	add("POST /containers/{id}/start", c.start)
 	add("POST /containers/{id}/stop", c.stop)
 	add("POST /containers/{id}/restart", c.restart)
@@ -64,6 +67,9 @@ func (c *containerRoutes) create(w http.ResponseWriter, r *http.Request) error {
 func readCreate(s *containers.Service, w http.ResponseWriter, r *http.Request) (out containers.CreateRequest, err error) {
 	var body createBody
 	if err := decodeBody(w, r, &body); err != nil {
+		if r.ContentLength == 0 {
+			return out, invalid("invalid JSON: EOF") // dockerd reads this one body by itself
+		}
 		return out, err
 	}
 	q := queryOf(r)
@@ -82,7 +88,10 @@ func readCreate(s *containers.Service, w http.ResponseWriter, r *http.Request) (
 	if err := checkCreate(&req); err != nil { // fills in a host configuration
 		return out, err
 	}
-	olderCreate(v, &req)
+	if err := olderCreate(v, &req); err != nil {
+		return out, err
+	}
+	out.ReadOnlyFlat = v < 1044
 	noteCreate(r.Context(), &req)
 	if err := limitsOf(r.Context(), s).create(&req); err != nil {
 		return out, err
@@ -125,7 +134,11 @@ func (c *containerRoutes) list(w http.ResponseWriter, r *http.Request) error {
 
 func (c *containerRoutes) inspect(w http.ResponseWriter, r *http.Request) error {
 	size := queryOf(r).yes("size")
-	out, err := c.s.Inspect(r.Context(), r.PathValue("id"))
+	id := r.PathValue("id")
+	if alias := r.PathValue("alias"); alias != "" { // by a link's name
+		id += "/" + alias
+	}
+	out, err := c.s.Inspect(r.Context(), id)
 	if err != nil {
 		return err
 	}
@@ -322,18 +335,25 @@ func (c *containerRoutes) resize(w http.ResponseWriter, r *http.Request) error {
 }
 
 func size(q query) (rows, cols uint16, err error) {
-	h, err := q.number("h", 0)
-	if err != nil {
+	if rows, err = side(q, "h", "height"); err != nil {
 		return 0, 0, err
 	}
-	w, err := q.number("w", 0)
-	if err != nil {
-		return 0, 0, err
+	cols, err = side(q, "w", "width")
+	return rows, cols, err
+}
+
+// side is one of a terminal's two numbers, with Docker's words for what is none.
+func side(q query, name, word string) (uint16, error) {
+	n, err := strconv.ParseUint(q.Get(name), 10, 16)
+	var number *strconv.NumError
+	if errors.As(err, &number) {
+		err = number.Err
+		if _, e := strconv.ParseInt(q.Get(name), 10, 64); e == nil {
+			err = strconv.ErrRange // also what is below zero
+		}
+		return 0, invalid("invalid resize %s %q: %v", word, q.Get(name), err)
 	}
-	if h < 0 || w < 0 || h > 1<<16-1 || w > 1<<16-1 {
-		return 0, 0, invalid("a terminal of %d rows and %d columns is out of range", h, w)
-	}
-	return uint16(h), uint16(w), nil
+	return uint16(n), nil
 }
 
 func (c *containerRoutes) top(w http.ResponseWriter, r *http.Request) error {

@@ -21,20 +21,23 @@ func checkCreate(r *container.CreateRequest) error {
 		h.NetworkMode = "default"
 	}
 	for _, c := range []struct {
-		name, value, want string
-		ok                bool
+		name, value string
+		ok          bool
 	}{
-		{"IPC mode", string(h.IpcMode), "none, private, shareable, host or container:NAME", h.IpcMode.Valid()},
-		{"PID mode", string(h.PidMode), "host or container:NAME", h.PidMode.Valid()},
-		{"UTS mode", string(h.UTSMode), "host", h.UTSMode.Valid()},
-		{"user namespace mode", string(h.UsernsMode), "host", h.UsernsMode.Valid()},
-		{"cgroup namespace mode", string(h.CgroupnsMode), "private or host", h.CgroupnsMode.Valid()},
-		{"cgroup", string(h.Cgroup), "container:NAME", h.Cgroup.Valid()},
-		{"isolation", string(h.Isolation), "default", h.Isolation.IsDefault()},
+		{"IPC mode", string(h.IpcMode), h.IpcMode.Valid()},
+		{"PID mode", string(h.PidMode), h.PidMode.Valid()},
+		{"UTS mode", string(h.UTSMode), h.UTSMode.Valid()},
+		{"userns mode", string(h.UsernsMode), h.UsernsMode.Valid()},
+		{"cgroup namespace mode", string(h.CgroupnsMode), h.CgroupnsMode.Valid()},
+		{"cgroup", string(h.Cgroup), h.Cgroup.Valid()},
+		{"isolation", string(h.Isolation), h.Isolation.IsDefault()},
 	} {
 		if !c.ok {
-			return invalid("invalid %s: %q; it can be %s", c.name, c.value, c.want)
+			return invalid("invalid %s: %s", c.name, c.value) // dockerd's words, which clients compare
 		}
+	}
+	if _, ok := h.Annotations[""]; ok {
+		return invalid("invalid Annotations: the empty string is not permitted as an annotation key")
 	}
 	if err := container.ValidateRestartPolicy(h.RestartPolicy); err != nil {
 		return invalid("%v", err)

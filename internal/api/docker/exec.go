@@ -60,6 +60,9 @@ func readExec(w http.ResponseWriter, r *http.Request) (container.ExecCreateReque
 
 func (e *execRoutes) start(w http.ResponseWriter, r *http.Request) error {
 	var req container.ExecStartRequest
+	if err := checkJSON(r); err != nil {
+		return err
+	}
 	if err := decodeOptional(w, r, &req); err != nil {
 		return err
 	}
@@ -75,15 +78,14 @@ func (e *execRoutes) start(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	terminal := about.ProcessConfig != nil && about.ProcessConfig.Tty
-	conn := e.server.newStream(w, r, terminal)
+	conn := e.server.newStream(w, r, req.Tty) // as dockerd: frames or none by what the start says, whatever the exec has
 	defer conn.close()
 	o := containers.ExecStreams{ConsoleSize: req.ConsoleSize, Started: conn.open}
 	stdout, stderr := conn.outputs()
 	if about.OpenStdin {
 		o.Stdin = conn
 	}
-	if about.OpenStdout || terminal {
+	if about.OpenStdout || about.ProcessConfig.Tty {
 		o.Stdout = stdout
 	}
 	if about.OpenStderr {

@@ -18,7 +18,7 @@ func TestHostileValues(t *testing.T) {
 		create(`"IpcMode":"everything"`):                                       "IPC mode",
 		create(`"PidMode":"mine"`):                                             "PID mode",
 		create(`"UTSMode":"x"`):                                                "UTS mode",
-		create(`"UsernsMode":"x"`):                                             "user namespace mode",
+		create(`"UsernsMode":"x"`):                                             "userns mode",
 		create(`"CgroupnsMode":"x"`):                                           "cgroup namespace mode",
 		create(`"Isolation":"hyperv"`):                                         "isolation",
 		create(`"RestartPolicy":{"Name":"sometimes"}`):                         "sometimes",

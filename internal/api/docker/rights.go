@@ -19,6 +19,7 @@ GET /system/df
 GET /metrics
 GET /containers/json
 GET /containers/{id}/json
+GET /containers/{id}/{alias}/json
 GET /containers/{id}/logs
 GET /containers/{id}/stats
 GET /containers/{id}/top

@@ -85,7 +85,7 @@ func TestStatusCodes(t *testing.T) {
 		{"POST", "/containers/" + id + "/rename?name=b@d", "", 400, "b@d"},
 		{"POST", "/containers/" + id + "/exec", `{"Cmd":["true"]}`, 409, "not running"},
 		{"POST", "/containers/" + id + "/exec", `{}`, 400, "command"},
-		{"POST", "/containers/" + id + "/resize?h=x&w=1", "", 400, "h="},
+		{"POST", "/containers/" + id + "/resize?h=x&w=1", "", 400, "invalid resize height"},
 		{"HEAD", "/containers/" + id + "/archive?path=/nosuch", "", 404, ""},
 		{"GET", "/containers/" + id + "/archive", "", 400, "Path"},
 		{"POST", "/containers/create", `{"Image":"nosuch:1"}`, 404, "No such image"},

@@ -5,7 +5,7 @@ import (
 )
 
 // olderCreate makes of a create request what it meant to clients of its version.
-func olderCreate(v apiVersion, r *container.CreateRequest) {
+func olderCreate(v apiVersion, r *container.CreateRequest) error {
 	h := r.HostConfig
 	if v < 1040 && h.IpcMode == "" {
 		h.IpcMode = container.IPCModeShareable
@@ -15,6 +15,9 @@ func olderCreate(v apiVersion, r *container.CreateRequest) {
 	}
 	if v < 1043 {
 		h.Annotations = nil
+	}
+	if n := r.NetworkingConfig; v < 1044 && n != nil && len(n.EndpointsConfig) > 1 {
+		return invalid("Container cannot be created with multiple network endpoints")
 	}
 	if v < 1044 && r.Config.Healthcheck != nil {
 		r.Config.Healthcheck.StartInterval = 0
@@ -32,6 +35,7 @@ func olderCreate(v apiVersion, r *container.CreateRequest) {
 			b.CreateMountpoint = false
 		}
 	}
+	return nil
 }
 
 // olderStreams are the streams of an attach over a web socket: until 1.42 always all of them.
@@ -43,8 +47,11 @@ func olderStreams(v apiVersion, q query) {
 	}
 }
 
-// olderUpdate leaves rates of devices alone for clients before 1.55, which send lists that were never heard.
+// olderUpdate leaves alone what the engine did not hear of clients before a version: limits of processes, and rates of devices.
 func olderUpdate(v apiVersion, u *container.UpdateConfig) {
+	if v < 1040 {
+		u.PidsLimit = nil
+	}
 	if v < 1055 {
 		u.BlkioWeightDevice, u.BlkioDeviceReadBps, u.BlkioDeviceWriteBps, u.BlkioDeviceReadIOps, u.BlkioDeviceWriteIOps = nil, nil, nil, nil, nil
 	}

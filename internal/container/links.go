@@ -1,0 +1,103 @@
+package container
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+)
+
+// Link is another container that one on the default bridge knows by an alias. It is held by its id: it may be renamed, and its name given to
+// somebody else. On other networks links are the network's, which looks for the names when somebody asks for them.
+type Link struct{ ID, Alias string }
+
+// links finds those that --link names. An alias may be written as inspect shows it: /ME/ALIAS.
+func (n *creating) links(context.Context) error {
+	if n.r.HostConfig.NetworkMode != network.NetworkBridge {
+		return nil
+	}
+	for _, text := range n.r.HostConfig.Links {
+		name, alias, _ := strings.Cut(text, ":")
+		name = strings.TrimPrefix(name, "/")
+		c, err := n.s.index.find(name)
+		if err != nil {
+			return invalid("could not get container for %s: %v", name, err)
+		}
+		if c.record().HostConfig.NetworkMode.IsHost() {
+			return invalid("conflicting options: host type networking can't be used with links. This would result in undefined behavior: container %s has the host's network", name)
+		}
+		if alias = alias[strings.LastIndexByte(alias, '/')+1:]; alias == "" {
+			alias = name
+		}
+		n.r.Links = append(n.r.Links, Link{ID: c.id, Alias: alias})
+	}
+	return nil
+}
+
+// askedLinks are the links as package network reads them.
+func (r *Record) askedLinks() []string {
+	if len(r.Links) == 0 { // on another network, or the record is older
+		return r.HostConfig.Links
+	}
+	out := make([]string, len(r.Links))
+	for i, l := range r.Links {
+		out[i] = l.ID + ":" + l.Alias
+	}
+	return out
+}
+
+// shownHost is the host configuration as inspect shows it: links by the names that both have now.
+func (x *index) shownHost(r *Record) *container.HostConfig {
+	if len(r.Links) == 0 {
+		return r.HostConfig
+	}
+	h := *r.HostConfig
+	h.Links = nil
+	for _, l := range r.Links {
+		if c, err := x.find(l.ID); err == nil {
+			h.Links = append(h.Links, "/"+c.record().Name+":/"+r.Name+"/"+l.Alias)
+		}
+	}
+	return &h
+}
+
+// linkNames are the further names that containers have by others' links to them, by id.
+func linkNames(all []*Container) map[string][]string {
+	var out map[string][]string
+	for _, c := range all {
+		r := c.record()
+		for _, l := range r.Links {
+			if out == nil {
+				out = map[string][]string{}
+			}
+			out[l.ID] = append(out[l.ID], "/"+r.Name+"/"+l.Alias)
+		}
+	}
+	for _, names := range out {
+		slices.Sort(names)
+	}
+	return out
+}
+
+// linked is the container that another one knows by an alias; nil without one. The caller holds mu.
+func (x *index) linked(name string) *Container {
+	parent, alias, ok := strings.Cut(strings.TrimPrefix(name, "/"), "/")
+	if !ok {
+		return nil
+	}
+	c := x.byID[x.names[parent]]
+	if c == nil {
+		c = x.byID[parent]
+	}
+	if c == nil {
+		return nil
+	}
+	for _, l := range c.record().Links {
+		if l.Alias == alias {
+			return x.byID[l.ID]
+		}
+	}
+	return nil
+}
