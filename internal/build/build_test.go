@@ -31,20 +31,23 @@ import (
 
 func TestWhatNoStepIsGiven(t *testing.T) {
 	for name, m := range map[string]executor.Meta{
-		"insecure":                  {SecurityMode: pb.SecurityMode_INSECURE},
+		"security.insecure":         {SecurityMode: pb.SecurityMode_INSECURE},
 		"security mode 7":           {SecurityMode: 7},
 		"network mode 9":            {NetMode: 9},
 		"devices":                   {CDIDevices: []*pb.CDIDevice{{Name: "vendor.com/gpu=0"}}},
 		"a proxy that records what": {Proxy: &network.ProxyConfig{}},
 	} {
-		if err := allowedStep(&m); err == nil || !strings.Contains(err.Error(), name) {
+		if err := allowedStep(&m, settings.Default().Builds); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	for _, mode := range []pb.NetMode{pb.NetMode_UNSET, pb.NetMode_HOST, pb.NetMode_NONE} {
-		if err := allowedStep(&executor.Meta{NetMode: mode}); err != nil {
+		if err := allowedStep(&executor.Meta{NetMode: mode}, settings.Builds{}); err != nil {
 			t.Errorf("%s: %v", mode, err)
 		}
+	}
+	if err := allowedStep(&executor.Meta{SecurityMode: pb.SecurityMode_INSECURE}, settings.Builds{Entitlements: []string{"security.insecure"}}); err != nil {
+		t.Error(err)
 	}
 }
 

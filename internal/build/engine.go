@@ -19,6 +19,7 @@ import (
 	"github.com/moby/buildkit/control"
 	"github.com/moby/buildkit/frontend"
 	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
+	"github.com/moby/buildkit/frontend/gateway"
 	"github.com/moby/buildkit/frontend/gateway/forwarder"
 	"github.com/moby/buildkit/session"
 	containerdsnapshot "github.com/moby/buildkit/snapshot/containerd"
@@ -33,6 +34,7 @@ import (
 	"google.golang.org/grpc"
 
 	"wherry.dev/wherry/internal/image"
+	"wherry.dev/wherry/internal/settings"
 	"wherry.dev/wherry/internal/version"
 )
 
@@ -44,6 +46,7 @@ type engine struct {
 	data     *databases
 	history  *historyStore
 	busy     func() (idle func())
+	settings settings.Builds
 	grpc     *grpc.Server
 	stop     context.CancelCauseFunc
 	closers
@@ -55,7 +58,7 @@ var errClosing = errors.New("the engine is closing")
 // open puts BuildKit together.
 func (b *Builder) open(ctx context.Context) (e *engine, err error) {
 	ctx, stop := context.WithCancelCause(ctx)
-	e = &engine{stop: stop, busy: b.o.Busy}
+	e = &engine{stop: stop, busy: b.o.Busy, settings: b.o.Settings}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.close())
@@ -83,9 +86,13 @@ func (b *Builder) open(ctx context.Context) (e *engine, err error) {
 	if err != nil {
 		return e, errors.Join(fmt.Errorf("open the history of builds: %w", err), cache.Close())
 	}
+	frontends, err := newFrontends(workers, b.o.Settings)
+	if err != nil {
+		return e, errors.Join(err, history.Close(), cache.Close())
+	}
 	hosts, ground := b.o.registryHosts(ctx), image.GroundOf(b.o.Images)
 	e.control, err = control.NewController(control.Opt{
-		SessionManager: e.sessions, WorkerController: workers, Frontends: newFrontends(workers),
+		SessionManager: e.sessions, WorkerController: workers, Frontends: frontends,
 		CacheManager: solver.NewCacheManager(ctx, "local", touchedKeys{cache, e.data}, worker.NewCacheResultStorage(workers)),
 		ResolveCacheExporterFuncs: map[string]remotecache.ResolveCacheExporterFunc{
 			"registry": registrycache.ResolveCacheExporterFunc(e.sessions, hosts), "local": localcache.ResolveCacheExporterFunc(e.sessions),
@@ -94,7 +101,7 @@ func (b *Builder) open(ctx context.Context) (e *engine, err error) {
 		ResolveCacheImporterFuncs: map[string]remotecache.ResolveCacheImporterFunc{
 			"registry": registrycache.ResolveCacheImporterFunc(e.sessions, e.worker.ContentStore(), hosts), "local": localcache.ResolveCacheImporterFunc(e.sessions),
 		},
-		Entitlements: []string{"network.host"},
+		Entitlements: b.o.Settings.Entitlements,
 		HistoryDB:    history, CacheStore: cache, LeaseManager: leaseutil.WithNamespace(historyLeases{&chainLeases{ground.Leases}, e.history}, ground.Namespace),
 		ContentStore: containerdsnapshot.NewContentStore(historyContent{ground.Content, e.history}, ground.Namespace),
 		GarbageCollect: func(ctx context.Context) error {
@@ -119,6 +126,7 @@ func (b *Builder) openData(ctx context.Context, e *engine) (err error) {
 	if e.data, err = openDatabases(b.root(), b.o.Log); err != nil {
 		return fmt.Errorf("open the databases of builds: %w", err)
 	}
+	e.data.hold = image.GroundOf(b.o.Images).Hold
 	if e.history, err = openHistory(ctx, e.data); err != nil {
 		return err
 	}
@@ -137,7 +145,8 @@ func (e *engine) building() (end func(), err error) {
 }
 
 // whileBuilding goes about builds of clients that speak BuildKit's protocol.
-func (e *engine) whileBuilding(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+func (e *engine) whileBuilding(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	defer func() { err = explainRights(err, e.settings) }()
 	if info.FullMethod != controlapi.Control_Solve_FullMethodName {
 		return next(ctx, req)
 	}
@@ -152,9 +161,10 @@ func (e *engine) whileBuilding(ctx context.Context, req any, info *grpc.UnarySer
 // maxMessage is the most that a message of BuildKit's protocol may have.
 const maxMessage = 16 << 20
 
-func newFrontends(workers *worker.Controller) map[string]frontend.Frontend {
-	own := forwarder.NewGatewayForwarder(workers.Infos(), dockerfile.Build)
-	return map[string]frontend.Frontend{"dockerfile.v0": own, "gateway.v0": imageFrontend{own}}
+func newFrontends(workers *worker.Controller, s settings.Builds) (map[string]frontend.Frontend, error) {
+	own := explained{forwarder.NewGatewayForwarder(workers.Infos(), dockerfile.Build), s}
+	others, err := gateway.NewGatewayFrontend(workers.Infos(), nil)
+	return map[string]frontend.Frontend{"dockerfile.v0": own, "gateway.v0": imageFrontend{own: own, others: explained{others, s}, allowed: s.Frontends == "all"}}, err
 }
 
 // newWorker fills BuildKit's worker by hand.

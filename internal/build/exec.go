@@ -66,7 +66,7 @@ func (s *step) execProcess(m *executor.Meta) (*specs.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	caps, err := spec.Capabilities(nil, nil, spec.CapabilityOptions{})
+	caps, err := spec.Capabilities(nil, nil, spec.CapabilityOptions{Privileged: s.insecure()})
 	process.User, process.Capabilities = who, spec.CapabilitySets(caps, who.UID)
 	return &process, err
 }

@@ -20,6 +20,7 @@ import (
 
 	"wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/logs"
+	"wherry.dev/wherry/internal/settings"
 	"wherry.dev/wherry/internal/task"
 )
 
@@ -50,7 +51,7 @@ func (x *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, 
 		}
 	})
 	defer begun()
-	if err := allowedStep(&p.Meta); err != nil {
+	if err := allowedStep(&p.Meta, x.b.o.Settings); err != nil {
 		return nil, err
 	}
 	s := &step{x: x, id: newStepID(), name: id, process: p, up: make(chan struct{}), over: make(chan struct{})}
@@ -66,11 +67,13 @@ func (x *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, 
 }
 
 // allowedStep refuses what no builder of this engine gives, and every word that it does not know.
-func allowedStep(m *executor.Meta) error {
+func allowedStep(m *executor.Meta, o settings.Builds) error {
 	switch m.SecurityMode {
 	case pb.SecurityMode_SANDBOX:
-	case pb.SecurityMode_INSECURE:
-		return errors.New("RUN --security=insecure is not allowed: a step of a build has the rights of an ordinary container; use wherry run --privileged for what needs more")
+	case pb.SecurityMode_INSECURE: // the client has allowed it, or BuildKit had refused
+		if right := "security.insecure"; !slices.Contains(o.Entitlements, right) {
+			return explainRights(fmt.Errorf("granting entitlement %s is not allowed", right), o)
+		}
 	default:
 		return fmt.Errorf("a step asks for security mode %d, which this engine does not know", m.SecurityMode)
 	}

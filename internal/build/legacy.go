@@ -83,7 +83,7 @@ func (e *engine) solve(ctx context.Context, req *controlapi.SolveRequest, q dock
 		p.settle(&followed, stop)
 	}
 	if err != nil {
-		return "", p.explain(err)
+		return "", p.explain(explainRights(err, e.settings))
 	}
 	id = resp.ExporterResponse[exptypes.ExporterImageDigestKey]
 	p.end(id, q)

@@ -115,7 +115,9 @@ type narrowRef struct {
 }
 
 // ID is unlike that of the whole.
-func (n *narrowRef) ID() string { return n.ImmutableRef.ID() + " " + strings.Join(n.paths, "\x00") }
+func (n *narrowRef) ID() string {
+	return n.ImmutableRef.ID() + ":" + digest.FromString(strings.Join(n.paths, "\x00")).Encoded()[:12]
+}
 
 // GetEqualMutable is not what stands for the whole.
 func (n *narrowRef) GetEqualMutable() (cache.RefMetadata, bool) { return nil, false }

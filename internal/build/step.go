@@ -76,15 +76,16 @@ func (s *step) make(ctx context.Context, root executor.Mount, mounts []executor.
 		return err
 	}
 	s.onUndo(func(context.Context) error { return rootfs.RemoveTree(s.dir()) })
-	ids, err := s.x.ground.Ranges.Take()
+	ids, err := s.takeRange()
 	if err != nil {
 		return err
 	}
-	s.onUndo(func(context.Context) error { s.x.ground.Ranges.Give(ids); return nil })
 	if err := s.findRoot(ctx, root, ids); err != nil {
 		return err
 	}
-	s.configure(ids)
+	if err := s.configure(ids); err != nil {
+		return err
+	}
 	if err := s.findMounts(ctx, mounts); err != nil {
 		return err
 	}
@@ -112,6 +113,21 @@ func (s *step) make(ctx context.Context, root executor.Mount, mounts []executor.
 	return s.begin(ctx)
 }
 
+// insecure says that the step has all rights, as a privileged container has.
+func (s *step) insecure() bool { return s.process.Meta.SecurityMode == pb.SecurityMode_INSECURE }
+
+// takeRange gives the step its ids: its own, or the host's.
+func (s *step) takeRange() (rootfs.IDMap, error) {
+	if s.insecure() {
+		return rootfs.IDMap{}, nil
+	}
+	ids, err := s.x.ground.Ranges.Take()
+	if err == nil {
+		s.onUndo(func(context.Context) error { s.x.ground.Ranges.Give(ids); return nil })
+	}
+	return ids, err
+}
+
 // layers of the root file system, topmost first.
 func (s *step) layers() []string {
 	if s.root.Upper == "" {
@@ -121,13 +137,13 @@ func (s *step) layers() []string {
 }
 
 // configure says what the sandbox is like: an ordinary container's.
-func (s *step) configure(ids rootfs.IDMap) {
+func (s *step) configure(ids rootfs.IDMap) (err error) {
 	m := &s.process.Meta
 	hostname := m.Hostname
 	if hostname == "" {
 		hostname = "buildkitsandbox" // the same on every machine, as the same build is to come out on each
 	}
-	h := &dockercontainer.HostConfig{NetworkMode: networkMode(m.NetMode), ReadonlyRootfs: m.ReadonlyRootFS || s.root.Upper == ""}
+	h := &dockercontainer.HostConfig{NetworkMode: networkMode(m.NetMode), ReadonlyRootfs: m.ReadonlyRootFS || s.root.Upper == "", Privileged: s.insecure()}
 	if r := m.LinuxResources; r != nil {
 		h.Memory, h.MemorySwap = r.Memory, r.MemorySwap
 		h.CPUShares, h.CPUPeriod, h.CPUQuota, h.CpusetCpus, h.CpusetMems = int64(r.CpuShares), int64(r.CpuPeriod), r.CpuQuota, r.CpusetCpus, r.CpusetMems
@@ -140,6 +156,8 @@ func (s *step) configure(ids rootfs.IDMap) {
 		CgroupPath: s.x.ground.Cgroup(m.CgroupParent, s.id), MaxRlimits: s.x.ground.MaxRlimits,
 		Config: &dockercontainer.Config{Hostname: hostname, Cmd: m.Args, Env: m.Env, WorkingDir: m.Cwd, Tty: m.Tty, OpenStdin: s.process.Stdin != nil},
 	}
+	s.input.Devices, s.input.DeviceRules, err = container.Devices(h)
+	return err
 }
 
 func networkMode(m pb.NetMode) dockercontainer.NetworkMode {

@@ -14,20 +14,28 @@ import (
 )
 
 // imageFrontend answers a Dockerfile's `# syntax=` line, and whatever else asks for a frontend that is an image. The images of docker's own
-// Dockerfile frontend are this one, which is linked in, so they need no network; others are programs that would write the build, and are
-// refused.
-type imageFrontend struct{ own frontend.Frontend }
+// Dockerfile frontend are this one, which is linked in, so they need no network; others are programs that write the build: each runs as a step
+// does, in a sandbox, from an image that was pulled as all are.
+type imageFrontend struct {
+	own, others frontend.Frontend
+	allowed     bool // others are
+}
 
 // Solve is frontend.Frontend's.
 func (f imageFrontend) Solve(ctx context.Context, bridge frontend.FrontendLLBBridge, exec executor.Executor, opt map[string]string,
 	inputs map[string]*pb.Definition, sid string, sessions *session.Manager,
 ) (*frontend.Result, error) {
 	source := opt["source"]
-	if !isOwnFrontend(source) {
-		return nil, fmt.Errorf("the frontend %q is a program of an image's, and only docker/dockerfile is known here: remove the `# syntax=` line, or write docker/dockerfile:1: %w",
-			source, errdefs.ErrNotImplemented)
+	switch {
+	case isOwnFrontend(source):
+		return f.own.Solve(ctx, bridge, exec, opt, inputs, sid, sessions)
+	case !f.allowed:
+		return nil, fmt.Errorf("the frontend %q is a program of an image's, and the engine's settings (builds.frontends) allow only docker/dockerfile: remove the `# syntax=` line, or write docker/dockerfile:1: %w",
+			source, errdefs.ErrPermissionDenied)
 	}
-	return f.own.Solve(ctx, bridge, exec, opt, inputs, sid, sessions)
+	said := &lastWords{}
+	res, err := f.others.Solve(ctx, bridge, frontendExecutor{exec, said}, opt, inputs, sid, sessions)
+	return res, said.explain(source, err)
 }
 
 // isOwnFrontend says whether an image is of docker's Dockerfile frontend, by any tag or digest.

@@ -45,6 +45,11 @@ func (g Ground) EtcDir(id string) string { return path.Join(g.etc, id) }
 // Defaults fills in what a host configuration does not say.
 func Defaults(h *container.HostConfig) *container.HostConfig { return withDefaults(h) }
 
+// Devices are those that a host configuration gives, with the rules that let them be used.
+func Devices(h *container.HostConfig) ([]specs.LinuxDevice, []specs.LinuxDeviceCgroup, error) {
+	return devicesOf(h)
+}
+
 // FindIn finds a user in a root file system's layers, topmost first, and where his home is.
 func FindIn(layers []string, user string, ids rootfs.IDMap) (who specs.User, home string, err error) {
 	a := accounts{open: func(name string) (*os.File, error) { return openInLayers(layers, name) }}

@@ -112,7 +112,13 @@ type Builds struct {
 	Dates    string   `toml:"dates" of:"fixed kept" comment:"of files that a build makes or copies: fixed, all the same, so that the same sources make the same image whenever they are built; kept, as they are"`
 	CacheMax Amount   `toml:"cache-max" comment:"most that the build cache takes: percent of the file system, or bytes"`
 	CacheAge Duration `toml:"cache-age" comment:"what builds have not used for so long goes from the cache"`
+
+	Entitlements []string `toml:"entitlements" comment:"what a build may have that its client allows it (--allow): network.host, the host's network; security.insecure, steps with all rights, which are as good as root's on the host"`
+	Frontends    string   `toml:"frontends" of:"all own" comment:"which a # syntax= line may name: all, also programs of images, which run as sandboxed steps and write the build; own, docker/dockerfile only, which is linked in"`
 }
+
+// Entitlements are what builds.entitlements can name.
+func Entitlements() []string { return []string{"network.host", "security.insecure"} }
 
 // Default is what holds without a file.
 func Default() Settings {
@@ -123,7 +129,7 @@ func Default() Settings {
 		CleanUp:  CleanUp{Measure: "file-system", High: Percent(85), Low: Percent(70), MinAge: Day, Every: Hour / 4, OnFullDisk: true, Keep: []string{}},
 		Registry: Registry{Insecure: []string{}},
 		Network:  Network{Pools: []string{}, Publish: "all"},
-		Builds:   Builds{Dates: "fixed", CacheMax: Percent(10), CacheAge: 30 * Day},
+		Builds:   Builds{Dates: "fixed", CacheMax: Percent(10), CacheAge: 30 * Day, Entitlements: []string{"network.host"}, Frontends: "all"},
 	}
 }
 
@@ -181,6 +187,11 @@ func (s *Settings) check() (key, wrong string) {
 		return "audit.max-size", fmt.Sprintf("it is %s: give bytes, a megabyte at least", s.Audit.MaxSize)
 	case c.Every < Minute:
 		return "clean-up.every", fmt.Sprintf("%s: a minute is the least", c.Every)
+	}
+	for _, word := range s.Builds.Entitlements {
+		if words := Entitlements(); !slices.Contains(words, word) {
+			return "builds.entitlements", fmt.Sprintf("%q is none of %s", word, strings.Join(words, ", "))
+		}
 	}
 	return "", ""
 }
