@@ -38,11 +38,13 @@ const settleAfter = 2 * time.Second
 type databases struct {
 	root, boot string
 	log        func(error)
-	lazy       []func(lazy bool) error // of those that are synced at other times
+	lazy       []func(lazy bool) error       // of those that are synced at other times
+	hold       func() (release func() error) // keeps what builds may have mounted; nil: nothing
 
 	mu      sync.Mutex // guards what follows
 	dirty   bool       // there is a mark
 	writers int
+	release func() error // of hold
 	settler *time.Timer
 	closed  bool
 	settles sync.WaitGroup
@@ -124,6 +126,9 @@ func (d *databases) begin() (end func(), err error) {
 				return nil, err
 			}
 		}
+		if d.hold != nil && d.release == nil {
+			d.release = d.hold()
+		}
 	}
 	return sync.OnceFunc(func() {
 		d.mu.Lock()
@@ -175,8 +180,21 @@ func (d *databases) later() {
 	})
 }
 
-// settle syncs, and takes the mark away.
+// settle syncs, takes the mark away, and lets go of what was held.
 func (d *databases) settle() error {
+	err := d.synced()
+	d.mu.Lock()
+	if d.writers > 0 || d.release == nil {
+		d.mu.Unlock()
+		return err
+	}
+	release := d.release
+	d.release = nil
+	d.mu.Unlock()
+	return errors.Join(err, release()) // without the lock, which builds wait for
+}
+
+func (d *databases) synced() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.writers > 0 || !d.dirty {

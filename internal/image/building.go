@@ -30,11 +30,12 @@ type Ground struct {
 	Snapshots   snapshots.Snapshotter
 	Leases      leases.Manager
 	Collect     func(context.Context) (gc.Stats, error)
+	Hold        func() (release func() error) // keeps directories of changes that become layers until release: they may be mounted
 }
 
 // GroundOf gives a service's store to builds.
 func GroundOf(s *Service) Ground {
-	return Ground{Namespace: namespace, Snapshotter: snapshotter, Content: s.content, Snapshots: s.held.snaps, Leases: s.leases, Collect: func(ctx context.Context) (gc.Stats, error) {
+	return Ground{Namespace: namespace, Snapshotter: snapshotter, Content: s.content, Snapshots: s.held.snaps, Leases: s.leases, Hold: s.held.keep, Collect: func(ctx context.Context) (gc.Stats, error) {
 		s.forgetLayers()
 		return s.db.GarbageCollect(in(ctx))
 	}}

@@ -20,6 +20,7 @@ import (
 type held struct {
 	leases leases.Manager
 	snaps  snapshots.Snapshotter
+	keep   func() (release func() error) // the directories of what is committed
 	opened time.Time
 
 	dropping sync.Mutex // one looks at who holds content, and drops it; or holds it

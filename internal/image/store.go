@@ -152,7 +152,7 @@ func openStore(ctx context.Context, o Options) (*store, error) {
 	}
 	names := &copiedNames{Store: metadata.NewImageStore(db), path: filepath.Join(o.Root, namesFile)}
 	s := &store{root: o.Root, bolt: b, db: db, blobs: &blobs{dir: filepath.Join(o.Root, "content"), backend: contents, content: db.ContentStore()}, snaps: db.Snapshotter(snapshotter), mounts: snaps.Images(),
-		held:   &held{leases: metadata.NewLeaseManager(db), snaps: db.Snapshotter(snapshotter), opened: time.Now()},
+		held:   &held{leases: metadata.NewLeaseManager(db), snaps: db.Snapshotter(snapshotter), keep: func() func() error { return snapshot.Hold(snaps) }, opened: time.Now()},
 		images: names}
 	names.provenance = provenance{s}.of
 	if restore {

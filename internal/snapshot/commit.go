@@ -54,7 +54,7 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 	if err != nil {
 		return fmt.Errorf("commit snapshot %s: %w", key, err)
 	}
-	if directory { // it is of no use any more; Cleanup removes what is left of it when this is cut off
+	if directory && !s.holds.leave(id) { // it is of no use any more; Cleanup removes what is left of it when this is cut off
 		return s.dropDirectory(id)
 	}
 	return nil
@@ -252,6 +252,9 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 	})
 	for _, name := range stray {
 		err = errors.Join(err, s.drop(ctx, name))
+	}
+	if s.holds.leave(spent...) {
+		return err
 	}
 	for _, id := range spent {
 		err = errors.Join(err, s.dropDirectory(id))

@@ -89,6 +89,7 @@ type Snapshotter struct {
 	kept   int64
 	ms     *storage.MetaStore
 	mounts *Mounts
+	holds  holds
 }
 
 var _ snapshots.Snapshotter = (*Snapshotter)(nil)
