@@ -48,10 +48,10 @@ func New(host string) (*Client, error) { return NewTLS(host, TLS{}) }
 // NewTLS is New with files for tcp://.
 func NewTLS(host string, files TLS) (*Client, error) {
 	host, source := namedHost(host)
+	c := &Client{autoStart: host == ""}
 	if host == "" {
 		host = DefaultHost
 	}
-	c := &Client{autoStart: host == DefaultHost}
 	var err error
 	if address, ok := tcpAddress(host); ok {
 		c.secure = &secure{address: address, files: files.complete()}

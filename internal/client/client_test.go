@@ -339,18 +339,24 @@ func TestHijackEndsWithItsContext(t *testing.T) {
 
 func TestHosts(t *testing.T) {
 	t.Setenv("WHERRY_HOST", "")
-	for _, row := range []struct{ flag, wherry, docker, want string }{
-		{"", "", "", DefaultHost},
-		{"unix:///a", "unix:///b", "unix:///c", "unix:///a"},
-		{"", "unix:///b", "unix:///c", "unix:///b"},
-		{"", "", "unix:///c", "unix:///c"},
-		{"", "", "tcp://1.2.3.4:2375", DefaultHost},
-		{"/a//b", "", "", "unix:///a/b"},
+	for _, row := range []struct {
+		flag, wherry, docker, want string
+		named                      bool // the usual address is: no engine is started there
+	}{
+		{"", "", "", DefaultHost, false},
+		{"unix:///a", "unix:///b", "unix:///c", "unix:///a", true},
+		{"", "unix:///b", "unix:///c", "unix:///b", true},
+		{"", "", "unix:///c", "unix:///c", true},
+		{"", "", "tcp://1.2.3.4:2375", DefaultHost, false},
+		{"/a//b", "", "", "unix:///a/b", true},
+		{DefaultHost, "", "", DefaultHost, true},
+		{"", DefaultHost, "", DefaultHost, true},
+		{"", "", DefaultHost, DefaultHost, true},
 	} {
 		t.Setenv("WHERRY_HOST", row.wherry)
 		t.Setenv("DOCKER_HOST", row.docker)
 		c, err := New(row.flag)
-		if err != nil || c.Host() != row.want || c.autoStart != (row.want == DefaultHost) {
+		if err != nil || c.Host() != row.want || c.autoStart != (row.want == DefaultHost && !row.named) {
 			t.Errorf("%+v: %v, %v", row, c, err)
 		}
 	}

@@ -326,7 +326,7 @@ func logOptions(c container.LogConfig, dir string) (task.LogOptions, error) {
 	switch c.Type {
 	case "", "json-file", "local", "none":
 	default:
-		return o, invalid("unknown log driver %q: %s", c.Type, spec.Suggest(c.Type, []string{"json-file", "local", "none"}))
+		return o, invalid("error looking up logging plugin %s: plugin %q not found", c.Type, c.Type)
 	}
 	for key, value := range c.Config {
 		switch key {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/archive"
+	containers "wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/image"
 )
 
@@ -29,21 +30,18 @@ type CommitOptions struct {
 }
 
 // Commit makes an image of a container's changes. The container's processes stand still meanwhile, unless NoPause is set.
-func (s *Service) Commit(ctx context.Context, id string, o CommitOptions) (_ digest.Digest, err error) {
+func (s *Service) Commit(ctx context.Context, id string, o CommitOptions) (_ digest.Digest, failed error) {
 	v, done, err := s.view(ctx, id)
 	if err != nil {
 		return "", err
 	}
 	defer done()
 	if v.Running && !v.Paused && !o.NoPause {
-		if err := s.containers.Pause(ctx, v.ID); err != nil {
-			return "", fmt.Errorf("pause container %s while it is committed: %w", v.Name, err)
+		release, err := s.hold(ctx, &v)
+		if err != nil {
+			return "", err
 		}
-		defer func() {
-			if e := s.containers.Unpause(context.WithoutCancel(ctx), v.ID); e != nil {
-				err = errors.Join(err, fmt.Errorf("container %s stays paused: %w: docker unpause lets it go on", v.Name, e))
-			}
-		}()
+		defer func() { failed = errors.Join(failed, release()) }()
 	}
 	u, err := openUpper(&v)
 	if err != nil {
@@ -61,6 +59,31 @@ func (s *Service) Commit(ctx context.Context, id string, o CommitOptions) (_ dig
 	}
 	s.publish(&v, events.ActionCommit, map[string]string{"comment": o.Comment, "imageID": made.String(), "imageRef": o.Ref})
 	return made, nil
+}
+
+// hold has a container's processes stand still until release. One that ends by itself meanwhile stands still.
+func (s *Service) hold(ctx context.Context, v *containers.View) (release func() error, err error) {
+	if err := s.containers.Pause(ctx, v.ID); err != nil {
+		if !s.runs(ctx, v.ID) {
+			return func() error { return nil }, nil
+		}
+		return nil, fmt.Errorf("pause container %s while it is committed: %w", v.Name, err)
+	}
+	return func() error {
+		ctx := context.WithoutCancel(ctx)
+		if err := s.containers.Unpause(ctx, v.ID); err != nil && s.runs(ctx, v.ID) {
+			return fmt.Errorf("container %s stays paused: %w: docker unpause lets it go on", v.Name, err)
+		}
+		return nil
+	}, nil
+}
+
+func (s *Service) runs(ctx context.Context, id string) bool {
+	v, err := s.containers.View(ctx, id)
+	if err == nil && v.Init != nil {
+		_ = v.Init.Close()
+	}
+	return err == nil && v.Running
 }
 
 // imageConfig is a container's configuration as an image has it, with what the request says laid over.

@@ -39,6 +39,7 @@ type one struct {
 	view   containers.View
 	volume string // mounted on /vol
 	calls  []string
+	ends   string // when the container ends by itself, as it is paused for a commit
 	layer  []byte // what was committed
 	got    image.CommitOptions
 	bus    *event.Bus
@@ -71,9 +72,20 @@ func (c *one) Mounted(lower []string) ([]string, error) {
 	}
 	return out, nil
 }
-func (c *one) Pause(context.Context, string) error { c.calls = append(c.calls, "pause"); return nil }
+func (c *one) Pause(context.Context, string) error {
+	c.calls = append(c.calls, "pause")
+	c.view.Running = c.view.Running && c.ends != "before"
+	return c.conflict()
+}
 func (c *one) Unpause(context.Context, string) error {
 	c.calls = append(c.calls, "unpause")
+	c.view.Running = c.view.Running && c.ends != "while paused"
+	return c.conflict()
+}
+func (c *one) conflict() error {
+	if !c.view.Running || c.ends == "never" {
+		return errdefs.ErrConflict
+	}
 	return nil
 }
 func (c *one) Commit(_ context.Context, r io.Reader, o image.CommitOptions) (digest.Digest, error) {
@@ -441,6 +453,19 @@ func TestCommit(t *testing.T) {
 	_, err = s.Commit(t.Context(), "c", CommitOptions{NoPause: true})
 	if err != nil || !slices.Equal(c.calls, []string{"commit"}) {
 		t.Errorf("without a pause: %v %v", c.calls, err)
+	}
+}
+
+// TestCommitOfWhatEnds: a container that ends as it is to be paused, or while it is, stands still; one that goes on and cannot be paused is
+// not committed.
+func TestCommitOfWhatEnds(t *testing.T) {
+	for ends, fails := range map[string]bool{"before": false, "while paused": false, "never": true} {
+		s, c := newOne(t)
+		c.run()
+		c.ends = ends
+		if _, err := s.Commit(t.Context(), "c", CommitOptions{}); (err != nil) != fails || slices.Contains(c.calls, "commit") == fails {
+			t.Errorf("%s: %v %v", ends, err, c.calls)
+		}
 	}
 }
 

@@ -23,7 +23,7 @@ func validName(s string) bool {
 	for i, c := range []byte(s) {
 		switch {
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
-		case i > 0 && (c == '_' || c == '.' || c == '-'):
+		case i > 0 && (c == '_' || c == '.' || c == '-' || c == ' ' && i < len(s)-1):
 		default:
 			return false
 		}
@@ -132,7 +132,7 @@ func parentIsUsed(s *state, n *lan) bool {
 func newDefinition(names names, r network.CreateRequest) (*definition, error) {
 	switch {
 	case !validName(r.Name):
-		return nil, invalid("%q is no name for a network: letters, digits, and after the first also _ . - are fine", r.Name)
+		return nil, invalid("%q is no name for a network: letters, digits, and after the first also _ . - and spaces are fine", r.Name)
 	case r.Name == network.NetworkDefault || r.Name == network.NetworkBridge || r.Name == network.NetworkHost || r.Name == network.NetworkNone:
 		return nil, fmt.Errorf("operation is not permitted on predefined %s network: %w", r.Name, errdefs.ErrPermissionDenied)
 	}
@@ -144,7 +144,7 @@ func newDefinition(names names, r network.CreateRequest) (*definition, error) {
 		ConfigOnly: r.ConfigOnly, ConfigFrom: network.ConfigReference{Network: configOf(r)},
 		EnableIPv4: r.EnableIPv4 == nil || *r.EnableIPv4, EnableIPv6: r.EnableIPv6 != nil && *r.EnableIPv6,
 		Internal: r.Internal, Attachable: r.Attachable, Options: map[string]string{}, Labels: map[string]string{},
-		IPAM: network.IPAM{Driver: "default", Options: map[string]string{}},
+		IPAM: network.IPAM{Driver: "default"},
 	}}
 	maps.Copy(d.Options, r.Options)
 	maps.Copy(d.Labels, r.Labels)
@@ -178,7 +178,7 @@ func (s *state) enlist(d *definition, ipam *network.IPAM) (*lan, error) {
 			}
 		}
 		d.IPAM.Config = append(d.IPAM.Config, ipam.Config...)
-		maps.Copy(d.IPAM.Options, ipam.Options)
+		d.IPAM.Options = maps.Clone(ipam.Options) // none at all stays that: clients compare
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

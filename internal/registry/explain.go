@@ -30,7 +30,8 @@ func Explain(what, host string, err error) error {
 	case errors.Is(err, context.Canceled):
 		return err
 	case status == http.StatusNotFound, err == errdefs.ErrNotFound: // what is missing here is told as it is
-		return fmt.Errorf("%s: manifest unknown: the registry has no such repository or tag, or hides it: check the spelling, or log in: %w", what, errdefs.ErrNotFound)
+		// Clients look for the words "not found: does not exist or no pull access".
+		return fmt.Errorf("%s: manifest unknown: repository or tag not found: does not exist or no pull access: check the spelling, or log in: %w", what, errdefs.ErrNotFound)
 	case errors.Is(err, docker.ErrInvalidAuthorization), status == http.StatusUnauthorized, status == http.StatusForbidden:
 		verb, _, _ := strings.Cut(what, " ")
 		text = fmt.Sprintf("%s: %s access denied: the registry refuses this login, or none was given: run `wherry login %s`", what, verb, host)

@@ -44,3 +44,15 @@ func TestFrames(t *testing.T) {
 		t.Errorf("stderr is %d bytes of %d", b.Len(), len(big))
 	}
 }
+
+// TestFramesOfLines: each line has a frame, which are written together.
+func TestFramesOfLines(t *testing.T) {
+	var wire bytes.Buffer
+	out := frames{&framed{w: &wire, lines: true}, 1}
+	if n, err := out.Write([]byte("one\n\nhalf")); n != 9 || err != nil {
+		t.Fatal(n, err)
+	}
+	if want := "\x01\x00\x00\x00\x00\x00\x00\x04one\n\x01\x00\x00\x00\x00\x00\x00\x01\n\x01\x00\x00\x00\x00\x00\x00\x04half"; wire.String() != want {
+		t.Errorf("%q", wire.String())
+	}
+}

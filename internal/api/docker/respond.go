@@ -83,13 +83,19 @@ func (m *messages) write(msg streamMessage) {
 	if err != nil {
 		return
 	}
+	m.begin()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, _ = flusher{m.w}.Write(append(line, '\r', '\n'))
+}
+
+func (m *messages) begin() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.began {
 		m.began = true
 		begin(m.w, "application/json")
 	}
-	_, _ = flusher{m.w}.Write(append(line, '\r', '\n'))
 }
 
 // end turns what an operation returned into the last line, or returns it when nothing was written yet.
@@ -122,7 +128,9 @@ type frames struct {
 
 // framed is a connection that streams share.
 type framed struct {
-	mu  sync.Mutex // one frame at a time
+	lines bool // a frame each, as who reads a log frame by frame expects it; else what came together is one frame
+
+	mu  sync.Mutex // one write at a time
 	w   io.Writer
 	buf []byte
 }
@@ -138,14 +146,22 @@ func (f frames) Write(p []byte) (int, error) {
 	defer f.c.mu.Unlock()
 	written := 0
 	for len(p) > 0 {
-		piece := p[:min(len(p), most)]
-		p = p[len(piece):]
-		f.c.buf = binary.BigEndian.AppendUint32(append(f.c.buf[:0], f.id, 0, 0, 0), uint32(len(piece)))
-		f.c.buf = append(f.c.buf, piece...)
+		together := p[:min(len(p), most)]
+		p = p[len(together):]
+		f.c.buf = f.c.buf[:0]
+		for rest := together; len(rest) > 0; {
+			piece := rest
+			if i := bytes.IndexByte(rest, '\n'); f.c.lines && i >= 0 {
+				piece = rest[:i+1]
+			}
+			rest = rest[len(piece):]
+			f.c.buf = binary.BigEndian.AppendUint32(append(f.c.buf, f.id, 0, 0, 0), uint32(len(piece)))
+			f.c.buf = append(f.c.buf, piece...)
+		}
 		if _, err := f.c.w.Write(f.c.buf); err != nil {
 			return written, err
 		}
-		written += len(piece)
+		written += len(together)
 	}
 	return written, nil
 }

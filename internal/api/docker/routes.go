@@ -103,9 +103,11 @@ func absentRoutes(add adder) {
 		return writeJSON(w, http.StatusOK, []struct{}{})
 	})
 	add("GET /plugins/privileges", noPlugins)
-	add("GET /plugins/{rest...}", func(w http.ResponseWriter, r *http.Request) error {
-		return classed(errdefs.ErrNotFound, "plugin %q not found", strings.TrimSuffix(r.PathValue("rest"), "/json"))
-	})
+	for _, verb := range []string{"GET", "DELETE"} {
+		add(verb+" /plugins/{rest...}", func(w http.ResponseWriter, r *http.Request) error {
+			return classed(errdefs.ErrNotFound, "plugin %q not found", strings.TrimSuffix(r.PathValue("rest"), "/json"))
+		})
+	}
 	add("/plugins/", noPlugins)
 }
 

@@ -75,7 +75,8 @@ func (c *streamRoutes) logs(w http.ResponseWriter, r *http.Request) error {
 	out := &lateHeader{w: w, contentType: multiplexedOrRaw(clientVersion(r.Context()), terminal)}
 	stdout, stderr := io.Writer(out), io.Writer(out)
 	if !terminal {
-		stdout, stderr = stdFrames(out)
+		c := &framed{w: out, lines: true}
+		stdout, stderr = frames{c, 1}, frames{c, 2}
 	}
 	if o.Follow {
 		out.begin() // a follower of a silent container sees at once that it is followed

@@ -152,7 +152,11 @@ func (t *transferRoutes) load(w http.ResponseWriter, r *http.Request) error {
 			}
 		}
 	}
-	return m.end(t.s.Load(r.Context(), r.Body, o))
+	err = t.s.Load(r.Context(), r.Body, o)
+	if err != nil {
+		m.begin() // an archive that is none is told of in the stream too: docker-py looks for it there
+	}
+	return m.end(err)
 }
 
 func (t *transferRoutes) push(w http.ResponseWriter, r *http.Request, name string) error {

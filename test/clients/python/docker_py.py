@@ -8,7 +8,7 @@ import threading
 import unittest
 
 import docker
-from docker.errors import APIError, BuildError, ContainerError, ImageNotFound, NotFound
+from docker.errors import APIError, BuildError, ContainerError, ImageLoadError, ImageNotFound, NotFound
 from docker.types import IPAMConfig, IPAMPool, LogConfig, Mount, Ulimit
 
 IMAGE = "busybox:1"
@@ -104,6 +104,8 @@ class Containers(Case):
         e = self.client.api.exec_create(c.id, ["stty", "-a"], tty=True)["Id"]
         self.client.api.exec_start(e, tty=True)
         self.assertFalse(self.client.api.exec_inspect(e)["Running"])
+        e = self.client.api.exec_create(c.id, ["sh", "-c", "test -t 1 && echo terminal"], tty=True)["Id"]
+        self.assertEqual(self.client.api.exec_start(e, demux=True), (b"terminal\r\n", None))  # frames, as who starts it wants
 
     def test_attach_and_logs(self):
         c = self.client.containers.create(IMAGE, ["sh", "-c", "read x; echo got $x; echo no $x >&2"], stdin_open=True, labels=LABEL)
@@ -115,6 +117,8 @@ class Containers(Case):
         self.assertEqual(c.logs(stdout=False), b"no boat\n")
         self.assertEqual(b"".join(c.logs(stream=True, follow=True, stderr=False)), b"got boat\n")
         self.assertRegex(c.logs(timestamps=True, stderr=False), rb"^\d{4}-.*Z got boat\n$")
+        lines = self.client.containers.run(IMAGE, ["printf", "one\\ntwo\\nhalf"], stream=True, labels=LABEL)
+        self.assertEqual(list(lines), [b"one\n", b"two\n", b"half"])
         self.assertEqual(c.attach(logs=True, stdout=True, stderr=False, stream=False), b"got boat\n")
         sock.close()
 
@@ -193,6 +197,10 @@ class Images(Case):
         self.client.images.remove(f"{repository}:x")
         with self.assertRaises((NotFound, APIError)):
             self.client.images.pull(repository, "missing")
+        with self.assertRaises(ImageNotFound):
+            self.client.containers.run(f"{repository}:missing")
+        with self.assertRaises(ImageLoadError):
+            self.client.images.load(b"no archive")
 
 
 class Things(Case):
@@ -208,6 +216,8 @@ class Things(Case):
         net.disconnect(a)
         with self.assertRaises(APIError):
             net.remove()
+        self.assertIsNone(net.attrs["IPAM"]["Options"])
+        self.assertEqual(self.client.networks.create("docker-py net", labels=LABEL).name, "docker-py net")
 
     def test_volumes_and_mounts(self):
         v = self.client.volumes.create("docker-py-vol", labels=LABEL)
