@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,12 +19,16 @@ const (
 	maxXattrs = 512 << 10
 	maxMajor  = 1<<12 - 1
 	maxMinor  = 1<<20 - 1
+	minTime   = math.MinInt32
+	maxTime   = 1<<34 + math.MinInt32 - 1
 
 	prefix = ".wh."
 	meta   = ".wh..wh." // aufs' own; one of them, opaque, has a meaning to others
 	opaque = ".wh..wh..opq"
 
 	pax = "SCHILY.xattr."
+
+	capabilities = "security.capability"
 )
 
 // parse takes a tar apart.
@@ -98,7 +103,7 @@ func entry(h *tar.Header) (*Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Entry{Path: path, Mode: uint32(h.Mode) & 0o7777, ModTime: h.ModTime}
+	e := &Entry{Path: path, Mode: uint32(h.Mode) & 0o7777, ModTime: kept(h.ModTime)}
 	if e.UID, err = id(h.Uid); err != nil {
 		return nil, err
 	}
@@ -197,13 +202,43 @@ func (e *Entry) setXattrs(h *tar.Header) error {
 			continue
 		}
 		total += len(name) + len(value)
+		if space, rest, _ := strings.Cut(name, "."); space != "" && rest == "" {
+			return errors.New("it has an extended attribute without a name")
+		}
 		if name == "" || len(name) > maxName || strings.IndexByte(name, 0) >= 0 || len(value) > maxXattr || total > maxXattrs {
 			return errors.New("its extended attributes are larger than the kernel keeps any")
+		}
+		switch keep, err := e.takes(name, []byte(value)); {
+		case err != nil:
+			return err
+		case !keep:
+			continue
 		}
 		e.Xattrs = append(e.Xattrs, Xattr{name, []byte(value)})
 	}
 	slices.SortFunc(e.Xattrs, func(a, b Xattr) int { return strings.Compare(a.Name, b.Name) })
 	return nil
+}
+
+// takes looks at attributes of which the kernel knows what they have to be.
+func (e *Entry) takes(name string, value []byte) (keep bool, err error) {
+	switch name {
+	case accessACL, defaultACL:
+		return e.takesACL(name, value)
+	case capabilities:
+		return true, checkCapabilities(value)
+	}
+	return true, nil
+}
+
+// kept is a time as ext4 keeps it, so that a layer's files are the same on every file system: between 1901 and 2446.
+func kept(t time.Time) time.Time {
+	if s := t.Unix(); s < minTime {
+		return time.Unix(minTime, 0)
+	} else if s > maxTime {
+		return time.Unix(maxTime, 0)
+	}
+	return t
 }
 
 func id(n int) (uint32, error) {

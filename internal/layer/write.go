@@ -280,7 +280,16 @@ func setXattr(fd int, x Xattr, special bool) error {
 	if err == nil || err == unix.ENOTSUP || special && err == unix.EPERM {
 		return nil
 	}
+	if err == unix.ENOSPC && hasRoom(fd) {
+		return invalid("set the attribute %.300q: the file system of the store has no place for so many and large ones in a file; with layers that are images (--layers erofs) they are kept", x.Name)
+	}
 	return fmt.Errorf("set the attribute %.300q: %w", x.Name, err)
+}
+
+// hasRoom: ext4 keeps a file's attributes in its inode and one block, and says that the disk is full when they do not fit.
+func hasRoom(fd int) bool {
+	var fs unix.Statfs_t
+	return unix.Fstatfs(fd, &fs) == nil && fs.Bavail > 1024
 }
 
 func times(t time.Time) []unix.Timespec { ts := timespec(t); return []unix.Timespec{ts, ts} }
