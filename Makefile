@@ -37,6 +37,10 @@ race:
 
 e2e:
 	$(GO) test -count=1 -timeout 30m ./test
+	WHERRY_TEST_LAYERS=overlay $(GO) test -count=1 -timeout 10m -run '$(OVERLAY)' ./test
+
+# What of the end-to-end tests is about layers runs with directories too, as kernels before 6.12 have them.
+OVERLAY = ^TestWherry$$/^(layers|disk|drift|formats|survive|hello|signatures|build-reproducible)$$|^Test(BadImages|LayersStayInside|PruneRaces|PullAfterKill|ImagesGoToPeersAndBack|BuildsAreReproducible)$$
 
 # The same binaries on Debian's kernel with control groups of version 2 only, in a machine that qemu emulates; the plug is pulled there.
 vm: build tools images

@@ -95,9 +95,12 @@ func TestReaper(t *testing.T) {
 		}
 		return n
 	}
-	if n := left(); n != 5 { // the reaper itself too
-		t.Errorf("%d things carry the session's label, not a container, a network, a volume, an image and the reaper", n)
-	}
+	ok(t, eventually(time.Minute, func() error {
+		if n := left(); n != 5 { // the reaper itself too
+			return fmt.Errorf("%d things carry the session's label, not a container, a network, a volume, an image and the reaper", n)
+		}
+		return nil
+	}))
 	ok(t, cmd.Process.Kill())
 	ok(t, eventually(time.Minute, func() error {
 		if n := left(); n > 0 {
