@@ -6,9 +6,12 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 
 	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/audit"
@@ -158,6 +161,36 @@ func (o *options) openAudit(log *slog.Logger) (*audit.Log, error) {
 	}
 	_, err = l.Append(audit.Record{Event: "engine started", With: map[string]string{"version": version.Version, "pid": strconv.Itoa(os.Getpid())}})
 	return l, err
+}
+
+// reread takes the rules of access from their file again at each SIGHUP. What cannot be read changes nothing, nor does a file that is gone:
+// without rules, more callers may do everything.
+func (o *options) reread(set func(*access.Rules), log *slog.Logger) (stop func()) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	var g sync.WaitGroup
+	g.Go(func() {
+		now := *o
+		for range hangups {
+			rules, err := access.Read(now.set.Engine.Access, now.group)
+			if err == nil && rules.File == "" && now.access.File != "" {
+				err = fmt.Errorf("%s is gone: start the engine anew to do without rules", now.access.File)
+			}
+			if err != nil {
+				log.Error("the rules of access stay as they were: " + err.Error())
+				continue
+			}
+			now.access = rules
+			set(rules)
+			log.Info("the rules of access are read again", "file", rules.File, "rules", len(rules.List))
+			now.warn(log)
+		}
+	})
+	return func() {
+		signal.Stop(hangups)
+		close(hangups)
+		g.Wait()
+	}
 }
 
 // warn says who is as good as root, where that is not plain to see.

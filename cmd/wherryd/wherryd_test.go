@@ -207,6 +207,64 @@ func TestRulesOfAccess(t *testing.T) {
 	}
 }
 
+// TestRulesAreReadAgain at SIGHUP; mistakes, and a file that is gone, leave the earlier ones in force.
+func TestRulesAreReadAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.toml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("[[rule]]\nuid = 1\nmay = \"all\"\n")
+	o, err := parse([]string{"--check-config", "--access", path}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules, said := make(chan *access.Rules, 1), make(chan string, 10)
+	stop := o.reread(func(r *access.Rules) { rules <- r }, slog.New(slog.NewTextHandler(writer(func(p []byte) { said <- string(p) }), nil)))
+	hup := func() {
+		t.Helper()
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("[[rule]]\nuid = 2\nmay = \"all\"\n")
+	hup()
+	if r := <-rules; len(r.List) != 1 || r.List[0].Who != "uid 2" {
+		t.Errorf("%+v", r)
+	}
+	for _, want := range []string{"read again", "as good as root on this machine: uid 2"} {
+		if line := <-said; !strings.Contains(line, want) {
+			t.Errorf("%q, want %q", line, want)
+		}
+	}
+	write("[[rule]]\nuid = 3\nmay = \"most\"\n")
+	hup()
+	if line := <-said; !strings.Contains(line, "stay as they were") || !strings.Contains(line, path+":3: may: ") {
+		t.Errorf("of a mistake: %s", line)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	hup()
+	if line := <-said; !strings.Contains(line, "stay as they were") {
+		t.Errorf("of a file that is gone: %s", line)
+	}
+	stop()
+	if len(rules) != 0 {
+		t.Errorf("other rules hold: %+v", <-rules)
+	}
+}
+
+// writer has a function for a Write.
+type writer func([]byte)
+
+func (w writer) Write(p []byte) (int, error) {
+	w(p)
+	return len(p), nil
+}
+
 // TestPassedSockets: descriptor 3 of a child is used as sd_listen_fds(3) says.
 func TestPassedSockets(t *testing.T) {
 	if os.Getenv("WHERRYD_TEST_CHILD") != "" {

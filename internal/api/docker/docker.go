@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"wherry.dev/wherry/internal/access"
@@ -66,7 +67,7 @@ type About struct {
 type Server struct {
 	http    http.Server
 	log     *slog.Logger
-	access  *access.Rules
+	access  atomic.Pointer[access.Rules]
 	audit   *audit.Log
 	metrics *metrics.Collector
 	tracer  *tracing.Tracer
@@ -83,8 +84,9 @@ type Server struct {
 
 // New builds a server; Serve starts it.
 func New(s Services, about About, log *slog.Logger) *Server {
-	srv := &Server{log: log, access: about.Access, audit: s.Audit, metrics: s.Metrics, tracer: s.Tracer, auditReads: about.AuditReads, closing: make(chan struct{}),
+	srv := &Server{log: log, audit: s.Audit, metrics: s.Metrics, tracer: s.Tracer, auditReads: about.AuditReads, closing: make(chan struct{}),
 		patience: time.Minute, hijacked: map[net.Conn]struct{}{}}
+	srv.access.Store(about.Access)
 	srv.http = http.Server{
 		Handler:           srv.middleware(routes(s, about, srv)),
 		ReadHeaderTimeout: 30 * time.Second,
@@ -98,6 +100,9 @@ func New(s Services, about About, log *slog.Logger) *Server {
 	srv.http.Protocols.SetUnencryptedHTTP2(true) // BuildKit's clients speak it
 	return srv
 }
+
+// SetAccess has other rules hold from the next request on; those under way go on by the ones that they came under.
+func (s *Server) SetAccess(rules *access.Rules) { s.access.Store(rules) }
 
 // Serve answers the listener's connections until Close. Contexts of requests descend from ctx.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {

@@ -31,6 +31,7 @@ import (
 	"wherry.dev/wherry/internal/image"
 	"wherry.dev/wherry/internal/monitor"
 	"wherry.dev/wherry/internal/network"
+	"wherry.dev/wherry/internal/secret"
 	"wherry.dev/wherry/internal/settings"
 	"wherry.dev/wherry/internal/version"
 	"wherry.dev/wherry/internal/volume"
@@ -111,12 +112,16 @@ func (e *engine) open(t *testing.T, oar string) {
 	must(err)
 	s.Volumes, err = volume.Open(filepath.Join(root, "volumes"), s.Events, nil)
 	must(err)
+	for kind, into := range map[secret.Kind]**secret.Service{secret.Secret: &s.Secrets, secret.Config: &s.Configs} {
+		*into, err = secret.Open(filepath.Join(root, string(kind)+"s"), kind, s.Events, nil)
+		must(err)
+	}
 	s.Images, err = image.Open(ctx, image.Options{Root: root, Oar: oar, Events: s.Events})
 	must(err)
 	s.Networks, err = network.Open(ctx, network.Options{Root: root, State: state, Events: s.Events})
 	must(err)
 	s.Containers, err = container.Open(ctx, container.Options{Root: root, State: state, Oar: oar, CgroupParent: fmt.Sprintf("/wherry-api-%d", os.Getpid()),
-		Images: s.Images, Networks: s.Networks, Volumes: s.Volumes, Events: s.Events})
+		Images: s.Images, Networks: s.Networks, Volumes: s.Volumes, Secrets: s.Secrets, Configs: s.Configs, Events: s.Events})
 	must(err)
 	s.Files, s.Monitor = files.New(s.Containers, s.Images, s.Events), monitor.New(s.Containers)
 	s.Disk = &disk.Service{Root: root, Images: s.Images, Containers: s.Containers, Volumes: s.Volumes, Files: s.Files}

@@ -29,6 +29,7 @@ import (
 type door struct {
 	e      *engine
 	socket string
+	server *docker.Server
 }
 
 func openDoor(t *testing.T, e *engine, rules string) *door {
@@ -46,6 +47,7 @@ func openDoor(t *testing.T, e *engine, rules string) *door {
 		t.Fatal(err)
 	}
 	server := docker.New(e.services, docker.About{ID: "door", Root: e.dir, Access: parsed}, slog.New(slog.DiscardHandler))
+	d.server = server
 	go func() { _ = server.Serve(context.Background(), l) }()
 	t.Cleanup(func() { _ = server.Close(context.Background()) })
 	return d
@@ -358,6 +360,62 @@ func TestListsShowTheirOwn(t *testing.T) {
 	e.want(t, 404, "GET", "/volumes/vol2001", "", nil)
 	e.want(t, 200, "GET", "/networks/net2002", "", nil)
 	e.want(t, 404, "GET", "/networks/net2001", "", nil)
+}
+
+// TestOwnSeesNoSecrets: who may command his own containers hears neither names nor values of secrets and configs, nor gives them to a container;
+// nor does who may only read.
+func TestOwnSeesNoSecrets(t *testing.T) {
+	d, mine, _, _ := doorFor(t)
+	for _, store := range []string{"/wherry/secrets", "/wherry/configs"} {
+		if status, out := d.call(t, admin, "POST", store+"?name=hidden-thing", "value-that-nobody-sees"); status != 201 {
+			t.Fatalf("%s: %d %s", store, status, out)
+		}
+		t.Cleanup(func() { d.call(t, admin, "DELETE", store+"/hidden-thing", "") })
+	}
+	use := `{"Image":"busybox:test","Cmd":["cat","/run/secrets/hidden-thing"],"Wherry":{"Secrets":[{"Name":"hidden-thing","Kind":"%s"}]}}`
+	for _, row := range [][3]string{
+		{"GET", "/wherry/secrets"}, {"GET", "/wherry/secrets/hidden-thing"}, {"DELETE", "/wherry/secrets/hidden-thing"}, {"POST", "/wherry/secrets?name=hidden-thing&replace=1", "other"},
+		{"GET", "/wherry/configs"}, {"GET", "/wherry/configs/hidden-thing"}, {"DELETE", "/wherry/configs/hidden-thing"}, {"POST", "/wherry/configs?name=mine", "other"},
+		{"POST", "/containers/create", fmt.Sprintf(use, "secret")}, {"POST", "/containers/create", fmt.Sprintf(use, "config")}, {"POST", "/wherry/run", fmt.Sprintf(use, "secret")},
+	} {
+		if status, body := d.call(t, alice, row[0], row[1], row[2]); status != 403 || strings.Contains(body, "value-that") {
+			t.Errorf("%s %s %s: %d %s", row[0], row[1], row[2], status, body)
+		}
+	}
+	for _, path := range []string{fmt.Sprintf("/events?since=1&until=%d", time.Now().Unix()), "/info", "/containers/json?all=1", "/containers/" + mine + "/json"} {
+		if status, body := d.call(t, alice, "GET", path, ""); status != 200 || strings.Contains(body, "hidden-thing") {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
+	}
+	for _, path := range []string{"/wherry/secrets", "/wherry/secrets/hidden-thing", "/wherry/configs/hidden-thing"} {
+		if status, body := d.call(t, reader, "GET", path, ""); status != 403 {
+			t.Errorf("%s, of who may read: %d %s", path, status, body)
+		}
+	}
+}
+
+// TestRulesThatChange hold from the next request on.
+func TestRulesThatChange(t *testing.T) {
+	d := openDoor(t, start(t), "[[rule]]\nuid = 2001\nmay = \"all\" # at first\n")
+	ask := func(want int) {
+		t.Helper()
+		if status, body := d.call(t, 2001, "GET", "/info", ""); status != want {
+			t.Errorf("%d %s", status, body)
+		}
+	}
+	for dir := d.e.dir; dir != "/var/tmp"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o711); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { _ = os.Chmod(d.e.dir, 0o700) })
+	ask(200)
+	rules, err := access.Parse("access.toml", []byte("[[rule]]\nuid = 2002\nmay = \"all\"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.server.SetAccess(rules)
+	ask(403)
 }
 
 // TestNamesThatChangeHands: a container is limited to what is its owner's also when a name means something else by now.

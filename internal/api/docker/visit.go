@@ -44,7 +44,7 @@ func (s *Server) visit(r *http.Request) (*visit, error) {
 		return nil, err
 	}
 	v := &visit{caller: caller, path: r.URL.Path, tracer: s.tracer}
-	v.may, v.why = s.access.Of(caller)
+	v.may, v.why = s.access.Load().Of(caller)
 	if v.may == access.None {
 		return v, refused(v)
 	}
