@@ -194,6 +194,39 @@ func TestHealth(t *testing.T) {
 	e.eventually("healthy after a restart", func() bool { return c.healthState().Status == container.Healthy })
 }
 
+// TestHealthOfTheDead is what Docker says it is: unhealthy, with the last probes, in every life of the engine; what has never run has none.
+func TestHealthOfTheDead(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	check := &container.HealthConfig{Test: []string{"CMD-SHELL", "echo fine"}, Interval: 20 * time.Millisecond}
+	id := e.run(request{cmd: sh("sleep 3600"), c: container.Config{Healthcheck: check}})
+	never := e.create(request{cmd: sh("true"), c: container.Config{Healthcheck: check}})
+	c, _ := e.index.find(id)
+	e.eventually("healthy", func() bool { return c.healthState().Status == container.Healthy })
+	if err := e.Kill(ctx, id, "KILL"); err != nil {
+		t.Fatal(err)
+	}
+	for _, when := range []string{"after its end", "after the engine's"} {
+		e.eventually("it has ended", func() bool { return e.rec(id).Status == Exited })
+		c, _ = e.index.find(id)
+		h := c.healthState()
+		if h == nil || h.Status != container.Unhealthy || len(h.Log) == 0 || h.Log[0].Output != "fine\n" {
+			t.Errorf("%s: %+v", when, h)
+		}
+		if c, _ := e.index.find(never); c.healthState() != nil {
+			t.Errorf("%s, of one that never ran: %+v", when, c.healthState())
+		}
+		if when == "after its end" {
+			e.again()
+		}
+	}
+	e.start(id)
+	e.eventually("healthy again", func() bool { c, _ := e.index.find(id); return c.healthState().Status == container.Healthy })
+	if e.rec(id).Health != nil {
+		t.Error("the record of one that runs has the health of its last life")
+	}
+}
+
 // TestProbes: time limits, endless output and what probes leave behind.
 func TestProbes(t *testing.T) {
 	e := newEngine(t)

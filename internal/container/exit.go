@@ -59,7 +59,7 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 	settleHealth(c, next == Restarting)
 	r := c.settleAndTell(func(r *Record) {
 		r.Status, r.Pid, r.ExitCode, r.FinishedAt = next, 0, exit.Code, exit.At.UTC()
-		r.OOMKilled, r.OOMVictim = exit.OOMKilled, exit.OOMVictim
+		r.OOMKilled, r.OOMVictim, r.Health = exit.OOMKilled, exit.OOMVictim, c.healthState()
 		if exit.Lost {
 			r.Error = "its supervisor was gone: the container was ended, how its program did is not known"
 		}

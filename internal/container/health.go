@@ -94,6 +94,22 @@ func resetHealth(c *Container) {
 	}
 }
 
+// rememberHealth is for a container of an earlier life of the engine: one that has ended is as it was then, one that runs is looked at anew.
+func rememberHealth(c *Container) {
+	r := c.record()
+	if checkOf(r.Config) == nil || r.StartedAt.IsZero() {
+		return
+	}
+	h := &health{state: container.Health{Status: container.Unhealthy}}
+	if r.Health != nil {
+		h.state = *r.Health
+	}
+	if r.Status.Alive() {
+		h.state = container.Health{Status: container.Starting}
+	}
+	c.health = h
+}
+
 // startHealth begins to check a container that has been started, or found again.
 func (l life) startHealth(ctx context.Context) {
 	k := checkOf(l.c.record().Config)

@@ -138,7 +138,9 @@ func adopt(ctx context.Context, s *Service, r *Record) {
 		}
 	}
 	keepSecrets(s, r)
-	s.index.add(newContainer(r, dir, taskDir))
+	c := newContainer(r, dir, taskDir)
+	rememberHealth(c)
+	s.index.add(c)
 }
 
 // patience is how long the engine's start waits for shims: one that is stopped, or a busy machine, keeps nobody from the others.

@@ -53,6 +53,8 @@ type Record struct {
 	Cgroup       string `json:",omitempty"` // of the last start
 	BootID       string `json:",omitempty"` // of the host's life in which it was last started
 
+	Health *container.Health `json:",omitempty"` // of one that has ended
+
 	Replaces *Replacement `json:",omitempty"` // it is taking another container's place
 
 	Owner   string `json:",omitempty"` // who made it, as access.Caller.ID names them

@@ -252,7 +252,7 @@ func (n *starting) record(ctx context.Context) error {
 		r.Pid, r.StartedAt, r.BootID, r.HasRun = t.Pid(), n.began.UTC(), n.s.host.bootID, true
 		r.Cgroup, r.Image.Lower = n.input.CgroupPath, n.r.Image.Lower
 		r.ExitCode, r.Error, r.OOMKilled, r.OOMVictim, r.Stopped = 0, "", false, "", false
-		r.RestartCount, r.Restarted = 0, ""
+		r.RestartCount, r.Restarted, r.Health = 0, "", nil
 		if n.again {
 			r.Restarted = r.layerWord()
 		}
