@@ -53,7 +53,7 @@ func (s *Service) Attach(ctx context.Context, id string, o AttachOptions) error 
 		cancel()
 		return fail(errdefs.ErrConflict, "container %s is restarting, wait until the container is running", r.ID)
 	}
-	reading := logs.ReadOptions{FromEnd: !o.Logs, Lives: o.Logs}
+	reading := logs.ReadOptions{FromEnd: !o.Logs, Lives: true} // clients ask for the exit code when their stream ends: the record says it by then
 	if o.Stream {
 		reading.Follow = &s.followers
 	}

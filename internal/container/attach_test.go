@@ -62,7 +62,9 @@ func TestAttachMissesNothing(t *testing.T) {
 		if a.out.String() != "out\n" || a.errs.String() != "err\n" {
 			t.Errorf("%q %q", a.out.String(), a.errs.String())
 		}
-		e.eventually("the exit is recorded", func() bool { return e.rec(id).Status == Exited })
+		if r := e.rec(id); r.Status != Exited || r.ExitCode != 3 {
+			t.Errorf("when the stream ends: %s, %d", r.Status, r.ExitCode)
+		}
 	}
 	if got := e.happened(id); !slices.Contains(got, "attach") {
 		t.Errorf("events %q", got)

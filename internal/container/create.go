@@ -345,7 +345,8 @@ func (n *creating) store(context.Context) error {
 	return nil
 }
 
-// requestedNetworks says by network what the container wants there; the network mode names the first one.
+// requestedNetworks says by network what the container wants there. The network mode names the only one, where nothing else is asked for, or
+// else which of them is the first.
 func requestedNetworks(mode container.NetworkMode, cfg *network.NetworkingConfig) (map[string]*network.EndpointSettings, error) {
 	out := map[string]*network.EndpointSettings{}
 	if cfg != nil {
@@ -370,7 +371,7 @@ func requestedNetworks(mode container.NetworkMode, cfg *network.NetworkingConfig
 			return nil, nil
 		}
 	}
-	if out[string(mode)] == nil {
+	if len(out) == 0 {
 		out[string(mode)] = &network.EndpointSettings{}
 	}
 	return out, nil

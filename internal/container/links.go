@@ -101,3 +101,27 @@ func (x *index) linked(name string) *Container {
 	}
 	return nil
 }
+
+// linkable refuses to start a container before those that it is linked to.
+func (x *index) linkable(r *Record) error {
+	for _, l := range r.Links {
+		c, err := x.find(l.ID)
+		if err != nil {
+			return invalid("Cannot link to %s, which is no longer there, AS /%s/%s: create the container anew", l.ID, r.Name, l.Alias)
+		}
+		if !c.record().Status.Alive() {
+			return invalid("Cannot link to a non running container: /%s AS /%s/%s", c.record().Name, r.Name, l.Alias)
+		}
+	}
+	return nil
+}
+
+// relink tells those that are linked to a container which address it has now.
+func relink(s *Service, id string) {
+	for _, c := range s.index.all() {
+		r := c.record()
+		if r.Status.Alive() && slices.ContainsFunc(r.Links, func(l Link) bool { return l.ID == id }) {
+			s.log((life{s, c}).rewriteFiles())
+		}
+	}
+}

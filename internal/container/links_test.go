@@ -2,11 +2,16 @@ package container
 
 import (
 	"context"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+
+	"wherry.dev/wherry/internal/sandbox"
 )
 
 // TestLinks: a link is to a container, not to a name, and gives it a further one.
@@ -23,7 +28,7 @@ func TestLinks(t *testing.T) {
 	if _, err := e.tryCreate(request{cmd: sh("true"), h: bridge("other")}); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("a link to one on the host's network: %v", err)
 	}
-	db := e.run(request{name: "db", cmd: sh("sleep 3600"), h: bridge()})
+	db := e.run(request{name: "db", cmd: sh("sleep 3600"), c: container.Config{Hostname: "fred"}, h: bridge()})
 	app := e.create(request{name: "app", cmd: sh("grep -w mysql /etc/hosts"), h: bridge("db:/mysql", "db")})
 	if err := e.Rename(ctx, db, "old"); err != nil {
 		t.Fatal(err)
@@ -50,5 +55,38 @@ func TestLinks(t *testing.T) {
 	e.start(app)
 	if code := e.take(answer); code != 0 {
 		t.Errorf("the link's alias is not in /etc/hosts: exit %d", code)
+	}
+	follows := e.run(request{name: "follows", cmd: sh("sleep 3600"), h: bridge("old:alias")})
+	now := 0
+	if err := e.Stop(ctx, db, StopOptions{Timeout: &now}); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Start(ctx, app); err == nil || !strings.Contains(err.Error(), "non running container: /old AS /web/mysql") {
+		t.Errorf("a start before the other one: %v", err)
+	}
+	e.run(request{name: "between", cmd: sh("sleep 3600"), h: bridge()}) // has the address now
+	e.start(db)
+	if about, err = e.Inspect(ctx, db); err != nil {
+		t.Fatal(err)
+	}
+	hosts, err := os.ReadFile(sandbox.FilesIn(e.o.etcDir(follows)).Hosts)
+	if want := about.NetworkSettings.Networks["bridge"].IPAddress.String() + "\talias fred old"; err != nil || !strings.Contains(string(hosts), want) {
+		t.Errorf("not %q: %s, %v", want, hosts, err)
+	}
+}
+
+// TestNetworksOfACreate: networks that are named are all that there are, and a port that is published nowhere in particular gets a free one.
+func TestNetworksOfACreate(t *testing.T) {
+	only, err := requestedNetworks("bridge", &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{"blue": nil}})
+	if err != nil || len(only) != 1 || only["blue"] == nil {
+		t.Errorf("%v, %v", only, err)
+	}
+	if none, err := requestedNetworks("bridge", nil); err != nil || len(none) != 1 || none["bridge"] == nil {
+		t.Errorf("%v, %v", none, err)
+	}
+	port := network.MustParsePort("80/tcp")
+	asked := container.HostConfig{PortBindings: network.PortMap{port: {}}}
+	if got := withDefaults(&asked).PortBindings[port]; len(got) != 1 {
+		t.Errorf("bindings %v", got)
 	}
 }

@@ -167,6 +167,12 @@ func withDefaults(h *container.HostConfig) *container.HostConfig {
 	if h.PortBindings == nil {
 		h.PortBindings = network.PortMap{}
 	}
+	h.PortBindings = maps.Clone(h.PortBindings)
+	for port, list := range h.PortBindings {
+		if len(list) == 0 { // as Docker: a port that is published nowhere in particular is so on a free one
+			h.PortBindings[port] = []network.PortBinding{{}}
+		}
+	}
 	if !h.Privileged && !slices.Contains(h.SecurityOpt, "systempaths=unconfined") {
 		if h.MaskedPaths == nil {
 			h.MaskedPaths = spec.MaskedPaths()

@@ -224,6 +224,9 @@ func (n *starting) allocate(ctx context.Context) error {
 	if !n.r.bridged() {
 		return nil
 	}
+	if err := n.s.index.linkable(n.r); err != nil {
+		return err
+	}
 	a, err := n.s.o.Networks.Allocate(ctx, n.r.allocateRequest())
 	if err != nil {
 		return err

@@ -273,6 +273,7 @@ func (n *starting) record(ctx context.Context) error {
 	}
 	n.s.lives.run(ctx, func(ctx context.Context) { n.watch(ctx, t) })
 	n.startHealth(ctx)
+	relink(n.s, c.id)
 	return nil
 }
 

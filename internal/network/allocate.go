@@ -143,7 +143,7 @@ func address(e *endpoint, n *lan) (err error) {
 		want = *e.Asked.IPAMConfig
 	}
 	if n.Name == network.NetworkBridge && (want.IPv4Address.IsValid() || want.IPv6Address.IsValid()) {
-		return invalid("user specified IP address is supported on user defined networks only, not on the network bridge")
+		return invalid("user-specified IP address is supported on user-defined networks only, not on the network bridge")
 	}
 	for _, row := range []struct {
 		pool *pool

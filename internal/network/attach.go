@@ -128,10 +128,10 @@ func (s *state) plugs(endpoints []*endpoint) []plug {
 				continue
 			}
 			p.inner.Addresses = append(p.inner.Addresses, row.pool.prefix(row.a))
-			if row.way && n.routed() {
+			if g := row.pool.of(row.a).gateway; row.way && n.routed() {
 				p.inner.Gateways = append(p.inner.Gateways, zeroOf(row.a))
-			} else if row.way {
-				p.inner.Gateways = append(p.inner.Gateways, row.pool.gateway)
+			} else if row.way && g.IsValid() {
+				p.inner.Gateways = append(p.inner.Gateways, g)
 			}
 		}
 		p.inner.Addresses = append(p.inner.Addresses, linkLocal(e)...)

@@ -28,7 +28,7 @@ func configured(s *state, r network.CreateRequest) (network.CreateRequest, error
 		return r, fmt.Errorf("configuration network can only contain network specific fields. Network operator fields like [ ingress | internal | attachable | scope ] are not supported.: %w", errdefs.ErrPermissionDenied)
 	case name == "":
 		return r, nil
-	case r.IPAM != nil && (len(r.IPAM.Config) > 0 || len(r.IPAM.Options) > 0 || r.IPAM.Driver != "" && r.IPAM.Driver != "default"), len(r.Labels) > 0,
+	case r.IPAM != nil && (len(r.IPAM.Config) > 0 || len(r.IPAM.Options) > 0 || r.IPAM.Driver != "" && r.IPAM.Driver != ipamDefault), len(r.Labels) > 0,
 		r.EnableIPv4 != nil && !*r.EnableIPv4, r.EnableIPv6 != nil && *r.EnableIPv6:
 		return r, fmt.Errorf("user specified configurations are not supported if the network depends on a configuration network: %w", errdefs.ErrPermissionDenied)
 	case len(r.Options) > 0:

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -43,6 +44,11 @@ func (s *Service) Create(ctx context.Context, r network.CreateRequest) (network.
 	}
 	d.Owner = access.ScopeOf(ctx).Owner
 	n, err := s.enlist(d, r.IPAM)
+	if errdefs.IsPermissionDenied(err) {
+		// What is in the way may be a bridge whose network is gone: it goes a moment later.
+		s.later.flush()
+		n, err = s.enlist(d, r.IPAM)
+	}
 	if err != nil {
 		return network.CreateResponse{}, err
 	}
@@ -144,7 +150,7 @@ func newDefinition(names names, r network.CreateRequest) (*definition, error) {
 		ConfigOnly: r.ConfigOnly, ConfigFrom: network.ConfigReference{Network: configOf(r)},
 		EnableIPv4: r.EnableIPv4 == nil || *r.EnableIPv4, EnableIPv6: r.EnableIPv6 != nil && *r.EnableIPv6,
 		Internal: r.Internal, Attachable: r.Attachable, Options: map[string]string{}, Labels: map[string]string{},
-		IPAM: network.IPAM{Driver: "default"},
+		IPAM: network.IPAM{Driver: ipamDefault},
 	}}
 	maps.Copy(d.Options, r.Options)
 	maps.Copy(d.Labels, r.Labels)
@@ -169,16 +175,9 @@ func newDefinition(names names, r network.CreateRequest) (*definition, error) {
 // enlist gives a network its addresses and its name among the others.
 func (s *state) enlist(d *definition, ipam *network.IPAM) (*lan, error) {
 	if ipam != nil {
-		if ipam.Driver != "" && ipam.Driver != "default" {
-			return nil, fmt.Errorf("IPAM driver %q: could not find plugin, this engine has default: %w", ipam.Driver, errdefs.ErrNotFound)
+		if err := d.readAddresses(ipam); err != nil {
+			return nil, err
 		}
-		for _, c := range ipam.Config {
-			if c.Subnet.IsValid() && c.Subnet != c.Subnet.Masked() {
-				return nil, invalid("invalid network config: invalid subnet %s: it should be %s", c.Subnet, c.Subnet.Masked())
-			}
-		}
-		d.IPAM.Config = append(d.IPAM.Config, ipam.Config...)
-		d.IPAM.Options = maps.Clone(ipam.Options) // none at all stays that: clients compare
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -205,15 +204,38 @@ func (s *state) enlist(d *definition, ipam *network.IPAM) (*lan, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i, p := range []*pool{n.v4, n.v6} { // the gateway is written down: it stays the same whatever the rules of choosing will be
+	for p := range n.pools() { // the gateway is written down: it stays the same whatever the rules of choosing will be
 		for j := range d.IPAM.Config {
-			if p != nil && d.IPAM.Config[j].Subnet.Addr().Is6() == (i == 1) {
-				d.IPAM.Config[j].Gateway = p.gateway
+			if c := &d.IPAM.Config[j]; c.Subnet == p.subnet {
+				c.Gateway = p.gateway
 			}
 		}
 	}
 	s.networks[d.ID] = n
 	return n, nil
+}
+
+// readAddresses takes over what a request says of addresses.
+func (d *definition) readAddresses(ipam *network.IPAM) error {
+	switch ipam.Driver {
+	case "", ipamDefault:
+	case ipamNull:
+		if len(ipam.Config) > 0 {
+			return invalid("network %s: the IPAM driver null gives no addresses, so it takes no subnet: leave the subnet out, or the driver", d.Name)
+		}
+		d.IPAM.Driver = ipamNull
+	default:
+		return fmt.Errorf("IPAM driver %q: could not find plugin, this engine has default and null: %w", ipam.Driver, errdefs.ErrNotFound)
+	}
+	for _, c := range ipam.Config {
+		if c.Subnet.IsValid() && c.Subnet != c.Subnet.Masked() {
+			return invalid("invalid network config: invalid subnet %s: it should be %s", c.Subnet, c.Subnet.Masked())
+		}
+	}
+	d.IPAM.Config = slices.Clone(ipam.Config)
+	slices.SortStableFunc(d.IPAM.Config, func(a, b network.IPAMConfig) int { return a.Subnet.Addr().BitLen() - b.Subnet.Addr().BitLen() }) // as Docker: IPv4 first
+	d.IPAM.Options = maps.Clone(ipam.Options)                                                                                              // none at all stays that: clients compare
+	return nil
 }
 
 // completeAddresses checks the subnets that are asked for and adds those that are missing. The caller holds the lock.
@@ -226,18 +248,33 @@ func (s *state) completeAddresses(d *definition) error {
 		}
 		six := c.Subnet.Addr().Is6()
 		have[six] = true
-		if six && !d.EnableIPv6 {
+		if six && !d.EnableIPv6 && !d.stacked() {
 			return invalid("network %s: an IPv6 subnet needs IPv6: add --ipv6", d.Name)
+		}
+		if c.Subnet.Addr().IsUnspecified() && c.Subnet.Bits() > 0 { // only how large it is
+			var err error
+			if c.Subnet, err = s.freeSubnet(six, c.Subnet.Bits()); err != nil {
+				return fmt.Errorf("choose addresses for the network %s: %w", d.Name, err)
+			}
+			continue
+		}
+		for _, other := range d.IPAM.Config[:i] {
+			if other.Subnet.Overlaps(c.Subnet) {
+				return fmt.Errorf("network %s: invalid pool request: Pool overlaps with other one on this address space: its own subnets %s and %s: %w", d.Name, other.Subnet, c.Subnet, errdefs.ErrPermissionDenied)
+			}
+		}
+		if !d.addressed(c.Subnet.Addr()) {
+			continue
 		}
 		if err := s.checkSubnet(d, c.Subnet); err != nil {
 			return err
 		}
 	}
 	for _, row := range []struct{ six, on bool }{{false, d.EnableIPv4}, {true, d.EnableIPv6}} {
-		if !row.on || have[row.six] {
+		if !row.on || have[row.six] || d.IPAM.Driver == ipamNull {
 			continue
 		}
-		subnet, err := s.freeSubnet(row.six)
+		subnet, err := s.freeSubnet(row.six, 0)
 		if err != nil {
 			return fmt.Errorf("choose addresses for the network %s: %w", d.Name, err)
 		}

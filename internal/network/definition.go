@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -22,6 +23,12 @@ const (
 	driverIpvlan  = link.Ipvlan
 	driverHost    = "host"
 	driverNull    = "null" // also of networks that are only a configuration for others
+)
+
+// Drivers of addresses: those that the engine gives, or none at all, for networks where others give them.
+const (
+	ipamDefault = "default"
+	ipamNull    = "null"
 )
 
 // definition is what is kept of a network on disk. It never changes, but for addresses that the engine chose.
@@ -139,7 +146,7 @@ func decodeDefinition(name string, b []byte) (*definition, error) {
 	case d.Bridge == "" || len(d.Bridge) > 15:
 		return nil, fmt.Errorf("%q is no name of a link", d.Bridge)
 	}
-	if _, _, err := poolsOf(d.IPAM.Config); err != nil {
+	if _, _, err := poolsOf(&d); err != nil {
 		return nil, err
 	}
 	return &d, nil
@@ -188,7 +195,7 @@ func (s *Service) load() error {
 func (s *Service) addPredefined(name, driver string) error {
 	d := &definition{Network: network.Network{
 		Name: name, ID: newID(), Created: time.Now(), Scope: "local", Driver: driver, EnableIPv4: true,
-		IPAM: network.IPAM{Driver: "default"}, Options: map[string]string{}, Labels: map[string]string{},
+		IPAM: network.IPAM{Driver: ipamDefault}, Options: map[string]string{}, Labels: map[string]string{},
 	}}
 	if driver == driverBridge {
 		d.Bridge = s.names.bridge
@@ -197,7 +204,7 @@ func (s *Service) addPredefined(name, driver string) error {
 			"com.docker.network.bridge.enable_ip_masquerade": "true", "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
 			"com.docker.network.bridge.name": d.Bridge, "com.docker.network.driver.mtu": "1500",
 		}
-		subnet, err := s.freeSubnet(false)
+		subnet, err := s.freeSubnet(false, 0)
 		if err != nil {
 			return fmt.Errorf("choose addresses for the network bridge: %w", err)
 		}
@@ -233,8 +240,21 @@ func newLan(d *definition) (*lan, error) {
 		return n, nil
 	}
 	var err error
-	n.v4, n.v6, err = poolsOf(d.IPAM.Config)
+	n.v4, n.v6, err = poolsOf(d)
 	return n, err
+}
+
+// pools are all of the network's subnets.
+func (n *lan) pools() iter.Seq[*pool] {
+	return func(yield func(*pool) bool) {
+		for _, first := range []*pool{n.v4, n.v6} {
+			for p := range first.all() {
+				if !yield(p) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func (n *lan) gateway() netip.Addr {

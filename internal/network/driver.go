@@ -198,9 +198,9 @@ func endpointSysctls(text, ifname string) ([][2]string, error) {
 	return out, nil
 }
 
-// hostIsOn says that the host has the gateway's address of one of the network's subnets.
-func (n *lan) hostIsOn(p *pool) bool {
-	return n.Driver == driverBridge && n.gatewayMode(p.subnet.Addr().Is6()) != modeIsolated && !(p.subnet.Addr().Is4() && n.flag("bridge.inhibit_ipv4", false))
+// hostIsOn says that the host has the gateway's address of the network's subnet of a family.
+func (d *definition) hostIsOn(six bool) bool {
+	return d.Driver == driverBridge && d.gatewayMode(six) != modeIsolated && (six || !d.flag("bridge.inhibit_ipv4", false))
 }
 
 // avoidHost keeps a stacked network from giving out addresses that the host has: as a rule its subnet is the parent's own.
@@ -216,8 +216,8 @@ func avoidHost(s *state, n *lan) error {
 	defer s.mu.Unlock()
 	for _, l := range list {
 		a, _ := netip.AddrFromSlice(l.IP)
-		for _, p := range []*pool{n.v4, n.v6} {
-			if p != nil && p.subnet.Contains(a.Unmap()) {
+		for p := range n.pools() {
+			if p.subnet.Contains(a.Unmap()) {
 				p.used[a.Unmap()] = true
 			}
 		}

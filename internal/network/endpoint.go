@@ -118,11 +118,11 @@ func (e *endpoint) settings(n *lan, containerID string) *network.EndpointSetting
 		return out
 	}
 	out.MacAddress = e.MAC
-	if n.v4 != nil {
-		out.IPAddress, out.IPPrefixLen, out.Gateway = e.V4, n.v4.subnet.Bits(), n.v4.gateway
+	if p := n.v4.of(e.V4); p != nil {
+		out.IPAddress, out.IPPrefixLen, out.Gateway = e.V4, p.subnet.Bits(), p.gateway
 	}
-	if n.v6 != nil {
-		out.GlobalIPv6Address, out.GlobalIPv6PrefixLen, out.IPv6Gateway = e.V6, n.v6.subnet.Bits(), n.v6.gateway
+	if p := n.v6.of(e.V6); p != nil {
+		out.GlobalIPv6Address, out.GlobalIPv6PrefixLen, out.IPv6Gateway = e.V6, p.subnet.Bits(), p.gateway
 	}
 	if n.leadsNowhere() {
 		out.Gateway, out.IPv6Gateway = netip.Addr{}, netip.Addr{}

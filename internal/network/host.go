@@ -24,8 +24,8 @@ func hostAddress(s *state, h *holding) netip.Addr {
 			continue
 		}
 		leads = leads || e.leadsOut()
-		for _, p := range []*pool{n.v4, n.v6} {
-			if p != nil && n.hostIsOn(p) {
+		for p := range n.pools() {
+			if n.hostIsOn(p.subnet.Addr().Is6()) {
 				return p.gateway
 			}
 		}

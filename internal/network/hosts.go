@@ -51,8 +51,8 @@ func (s *state) linkedHosts(e *endpoint) string {
 			continue
 		}
 		names := []string{alias}
-		for _, name := range []string{other.Name, shortID(id)} {
-			if !slices.Contains(names, name) {
+		for _, name := range []string{other.Hostname, other.Name, shortID(id)} {
+			if name != "" && !slices.Contains(names, name) {
 				names = append(names, name)
 			}
 		}

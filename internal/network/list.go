@@ -69,10 +69,8 @@ func (n *lan) inspect() network.Inspect {
 		out.Containers[id] = r
 	}
 	subnets := network.SubnetStatuses{}
-	for _, p := range []*pool{n.v4, n.v6} {
-		if p != nil {
-			subnets[p.subnet] = p.status()
-		}
+	for p := range n.pools() {
+		subnets[p.subnet] = p.status()
 	}
 	if len(subnets) > 0 {
 		out.Status = &network.Status{IPAM: network.IPAMStatus{Subnets: subnets}}

@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -94,16 +95,12 @@ func (k *kernel) raise(n *lan, alias string) error {
 	if !n.Adopted {
 		b.Alias = alias
 	}
-	for _, p := range []*pool{n.v4, n.v6} {
-		if p != nil && n.hostIsOn(p) {
+	for p := range n.pools() {
+		if n.hostIsOn(p.subnet.Addr().Is6()) {
 			b.Addresses = append(b.Addresses, p.prefix(p.gateway))
 		}
 	}
-	six := netip.Addr{}
-	if n.v6 != nil {
-		six = n.v6.gateway
-	}
-	b.MAC = net.HardwareAddr(macOf(n.gateway(), six))
+	b.MAC = n.mac()
 	index, err := b.Ensure(k.host)
 	if err != nil {
 		return fmt.Errorf("network %s: %w", n.Name, err)
@@ -115,13 +112,24 @@ func (k *kernel) raise(n *lan, alias string) error {
 	return nil
 }
 
+// mac is the bridge's hardware address: the same each time that the bridge is looked after.
+func (n *lan) mac() net.HardwareAddr {
+	six := netip.Addr{}
+	if n.v6 != nil {
+		six = n.v6.gateway
+	}
+	if n.gateway().IsValid() || six.IsValid() {
+		return net.HardwareAddr(macOf(n.gateway(), six))
+	}
+	id, _ := hex.DecodeString(n.ID[:8])
+	return append(net.HardwareAddr{0x02, 0x42}, id...)
+}
+
 // rules are what the firewall knows of a network.
 func (n *lan) rules() firewall.Bridge {
 	b := firewall.Bridge{Name: n.Bridge, Internal: n.Internal, Masquerade: n.flag("bridge.enable_ip_masquerade", true)}
-	for _, p := range []*pool{n.v4, n.v6} {
-		if p != nil {
-			b.Subnets = append(b.Subnets, p.subnet)
-		}
+	for p := range n.pools() {
+		b.Subnets = append(b.Subnets, p.subnet)
 	}
 	for i := range b.Families {
 		mode := n.gatewayMode(i == 1)

@@ -132,7 +132,7 @@ func TestCreateRefuses(t *testing.T) {
 		{network.CreateRequest{Name: "x", IPAM: subnet("127.0.0.0/8")}, errdefs.IsInvalidArgument},
 		{network.CreateRequest{Name: "x", IPAM: subnet("172.17.3.0/24")}, errdefs.IsPermissionDenied},
 		{network.CreateRequest{Name: "x", IPAM: subnet("10.0.0.1/24")}, errdefs.IsInvalidArgument},
-		{network.CreateRequest{Name: "x", IPAM: subnet("10.0.0.0/31")}, errdefs.IsInvalidArgument},
+		{network.CreateRequest{Name: "x", IPAM: subnet("10.0.0.0/32")}, errdefs.IsInvalidArgument},
 		{network.CreateRequest{Name: "x", IPAM: subnet("fd00::/64")}, errdefs.IsInvalidArgument},
 		{network.CreateRequest{Name: "x", Options: map[string]string{"com.docker.network.driver.mtu": "9"}}, errdefs.IsInvalidArgument},
 		{network.CreateRequest{Name: "x", Options: map[string]string{"com.docker.network.bridge.name": "a name with spaces"}}, errdefs.IsInvalidArgument},

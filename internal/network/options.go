@@ -109,7 +109,7 @@ func (d *definition) readFamilies(r network.CreateRequest) error {
 			delete(d.Options, "com.docker.network."+row.option)
 		}
 	}
-	if !d.EnableIPv4 && !d.EnableIPv6 {
+	if !d.EnableIPv4 && !d.EnableIPv6 && r.Driver != driverMacvlan && r.Driver != driverIpvlan {
 		return invalid("network %s: IPv4 or IPv6 must be enabled", r.Name)
 	}
 	return nil

@@ -2,6 +2,7 @@ package network
 
 import (
 	"fmt"
+	"iter"
 	"net/netip"
 
 	"github.com/containerd/errdefs"
@@ -15,33 +16,58 @@ type pool struct {
 	gateway netip.Addr
 	used    map[netip.Addr]bool
 	low     netip.Addr // below it nothing is free
+	next    *pool      // another subnet of the family, which macvlan and ipvlan may have; the first one stands for all
 }
 
-// poolsOf makes the pools of a network, at most one of each family.
-func poolsOf(configs []network.IPAMConfig) (v4, v6 *pool, err error) {
-	for _, c := range configs {
-		p, err := newPool(c)
+// poolsOf makes the pools of a network: of the families that it has.
+func poolsOf(d *definition) (v4, v6 *pool, err error) {
+	for _, c := range d.IPAM.Config {
+		at := &v4
+		if c.Subnet.Addr().Is6() {
+			at = &v6
+		}
+		if c.Subnet.IsValid() && !d.addressed(c.Subnet.Addr()) {
+			continue
+		}
+		p, err := newPool(c, d.needsGateway(c.Subnet.Addr().Is6()))
 		if err != nil {
 			return nil, nil, err
 		}
-		at := &v4
-		if p.subnet.Addr().Is6() {
-			at = &v6
-		}
-		if *at != nil {
+		if *at != nil && d.Driver == driverBridge {
 			return nil, nil, invalid("subnets %s and %s: a bridge has one subnet of each family", (*at).subnet, p.subnet)
+		}
+		for *at != nil {
+			at = &(*at).next
 		}
 		*at = p
 	}
 	return v4, v6, nil
 }
 
-func newPool(c network.IPAMConfig) (*pool, error) {
+// addressed says that the network has addresses of a family; what is configured for another one is only shown.
+func (d *definition) addressed(a netip.Addr) bool {
+	if a.Is6() {
+		return d.EnableIPv6
+	}
+	return d.EnableIPv4
+}
+
+// needsGateway says that a subnet needs an address for whom its containers send to what is outside: the host, or a machine behind a parent.
+func (d *definition) needsGateway(six bool) bool {
+	if d.stacked() {
+		return !d.leadsNowhere() && !d.routed()
+	}
+	return !d.Internal || d.hostIsOn(six)
+}
+
+// newPool makes the pool of a subnet; where a gateway is needed and none is named it is the first free address.
+func newPool(c network.IPAMConfig, gateway bool) (*pool, error) {
 	if !c.Subnet.IsValid() {
 		return nil, invalid("a network's addresses need a subnet")
 	}
 	p := &pool{subnet: c.Subnet.Masked(), within: c.Subnet.Masked(), gateway: c.Gateway, used: map[netip.Addr]bool{}}
-	if p.subnet.Addr().BitLen()-p.subnet.Bits() < 2 {
+	room := p.subnet.Addr().BitLen() - p.subnet.Bits()
+	if room < 1 {
 		return nil, invalid("subnet %s has no room for a gateway and a container", p.subnet)
 	}
 	if c.IPRange.IsValid() {
@@ -51,15 +77,20 @@ func newPool(c network.IPAMConfig) (*pool, error) {
 		}
 	}
 	p.low = p.within.Addr()
-	p.used[p.subnet.Addr()] = true
-	if p.subnet.Addr().Is4() {
-		p.used[lastOf(p.subnet)] = true // broadcast
+	if room > 1 { // a subnet of two addresses has just those (RFC 3021, RFC 6164)
+		p.used[p.subnet.Addr()] = true
+		if p.subnet.Addr().Is4() {
+			p.used[lastOf(p.subnet)] = true // broadcast
+		}
 	}
 	for name, a := range c.AuxAddress {
 		if !p.subnet.Contains(a) {
 			return nil, invalid("auxiliary address %s=%s is not part of subnet %s", name, a, c.Subnet)
 		}
 		p.used[a] = true
+	}
+	if !p.gateway.IsValid() && !gateway {
+		return p, nil
 	}
 	if !p.gateway.IsValid() {
 		a, err := p.take(netip.Addr{})
@@ -74,8 +105,38 @@ func newPool(c network.IPAMConfig) (*pool, error) {
 	return p, nil
 }
 
-// take reserves an address: the one that is wanted, or else the lowest free one.
-func (p *pool) take(want netip.Addr) (netip.Addr, error) {
+// all are the subnets of the family.
+func (p *pool) all() iter.Seq[*pool] {
+	return func(yield func(*pool) bool) {
+		for q := p; q != nil && yield(q); q = q.next {
+		}
+	}
+}
+
+// of is the pool that an address is of; the first one where there is none.
+func (p *pool) of(a netip.Addr) *pool {
+	for q := range p.all() {
+		if q.subnet.Contains(a) {
+			return q
+		}
+	}
+	return p
+}
+
+// take reserves an address: the one that is wanted, or else the lowest free one of the first subnet that has one.
+func (p *pool) take(want netip.Addr) (a netip.Addr, err error) {
+	if want.IsValid() {
+		return p.of(want).takeOwn(want)
+	}
+	for q := range p.all() {
+		if a, err = q.takeOwn(want); !errdefs.IsResourceExhausted(err) {
+			break
+		}
+	}
+	return a, err
+}
+
+func (p *pool) takeOwn(want netip.Addr) (netip.Addr, error) {
 	if want.IsValid() {
 		switch {
 		case !p.subnet.Contains(want):
@@ -102,13 +163,14 @@ func (p *pool) give(a netip.Addr) {
 	if p == nil || !a.IsValid() {
 		return
 	}
+	p = p.of(a)
 	delete(p.used, a)
 	if p.within.Contains(a) && a.Less(p.low) {
 		p.low = a
 	}
 }
 
-func (p *pool) prefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, p.subnet.Bits()) }
+func (p *pool) prefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, p.of(a).subnet.Bits()) }
 
 func lastOf(p netip.Prefix) netip.Addr {
 	b := p.Addr().AsSlice()
@@ -124,7 +186,7 @@ func (p *pool) keep(a netip.Addr) error {
 	if p == nil || !a.IsValid() {
 		return nil
 	}
-	if p.used[a] {
+	if p = p.of(a); p.used[a] {
 		return fmt.Errorf("%s is used twice: %w", a, errdefs.ErrConflict)
 	}
 	p.used[a] = true

@@ -174,7 +174,12 @@ func (v view) Reverse(containerID string, a netip.Addr) (name string, own bool) 
 }
 
 func (n *lan) covers(a netip.Addr) bool {
-	return n.v4 != nil && n.v4.subnet.Contains(a) || n.v6 != nil && n.v6.subnet.Contains(a)
+	for p := range n.pools() {
+		if p.subnet.Contains(a) {
+			return true
+		}
+	}
+	return false
 }
 
 // Upstream are the servers that a container names, or the host's. A container without a way out asks nobody but servers on its networks:

@@ -246,7 +246,7 @@ func TestDefaultBridgeKnowsNoNames(t *testing.T) {
 		}
 	}
 	linked := b.attach(s, AllocateRequest{Name: "b", DNS: []string{"198.51.100.9"}, DNSOptions: []string{"timeout:1"}, DNSSearch: []string{"x.example"}, Networks: map[string]*network.EndpointSettings{"bridge": {Links: []string{"/a:/b/store"}}}})
-	if !strings.Contains(string(linked.Hosts), "172.17.0.2\tstore a "+a.id[:12]+"\n") {
+	if !strings.Contains(string(linked.Hosts), "172.17.0.2\tstore host-a a "+a.id[:12]+"\n") {
 		t.Errorf("hosts of a linked container: %s", linked.Hosts)
 	}
 	if conf := string(linked.ResolvConf); conf != "nameserver 198.51.100.9\nsearch x.example\noptions timeout:1\n" {

@@ -114,11 +114,11 @@ func move(s *Service, n *lan) (moved bool, err error) {
 		return false, nil
 	}
 	old := n.v4.prefix(n.v4.gateway)
-	subnet, err := s.freeSubnet(false)
+	subnet, err := s.freeSubnet(false, 0)
 	if err == nil {
 		configs := slices.DeleteFunc(slices.Clone(n.IPAM.Config), func(c network.IPAMConfig) bool { return c.Subnet.Addr().Is4() })
 		n.IPAM.Config = append([]network.IPAMConfig{{Subnet: subnet, Gateway: subnet.Addr().Next()}}, configs...)
-		n.v4, n.v6, err = poolsOf(n.IPAM.Config)
+		n.v4, n.v6, err = poolsOf(n.definition)
 	}
 	s.mu.Unlock()
 	if err != nil {

@@ -44,7 +44,7 @@ func explainPorts(s *state, err error, e *endpoint) error {
 		taken.who = cmp.Or(s.publisher(taken.host, taken.proto), taken.who)
 	}
 	if e != nil {
-		err = fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", e.Name, e.ID, err)
+		err = fmt.Errorf("failed to set up container networking: driver failed programming external connectivity on endpoint %s (%s): %w", e.Name, e.ID, err)
 	}
 	return err
 }

@@ -69,9 +69,9 @@ func parsePool(text string) (r poolRange, err error) {
 	return r, nil
 }
 
-// freeSubnet finds a subnet that neither a network of this engine, nor a route or address of the host, nor a resolver has.
-// The caller holds the lock or is alone.
-func (s *state) freeSubnet(six bool) (netip.Prefix, error) {
+// freeSubnet finds a subnet that neither a network of this engine, nor a route or address of the host, nor a resolver has; bits is its size,
+// 0 the usual one. The caller holds the lock or is alone.
+func (s *state) freeSubnet(six bool, bits int) (netip.Prefix, error) {
 	routes, err := hostRoutes()
 	if err != nil {
 		return netip.Prefix{}, err
@@ -96,9 +96,18 @@ func (s *state) freeSubnet(six bool) (netip.Prefix, error) {
 		return netip.Prefix{}, err
 	}
 	if six && len(ranges) == 0 {
-		return freeUnique(taken)
+		p, err := freeUnique(taken)
+		if bits > p.Bits() {
+			p = netip.PrefixFrom(p.Addr(), bits)
+		}
+		return p, err
 	}
 	for _, r := range ranges {
+		if bits >= r.whole.Bits() && bits < r.whole.Addr().BitLen() {
+			r.bits = bits
+		} else if bits > 0 {
+			continue
+		}
 		for p := netip.PrefixFrom(r.whole.Addr(), r.bits); r.whole.Contains(p.Addr()); p = netip.PrefixFrom(lastOf(p).Next(), r.bits) {
 			t := overlapping(p, taken)
 			if t == nil {

@@ -20,6 +20,7 @@ type networkRoutes struct {
 
 func (n *networkRoutes) add(add adder) {
 	add("GET /networks", n.list)
+	add("GET /networks/{$}", n.list)
 	add("GET /networks/{id}", n.inspect)
 	add("POST /networks/create", n.create)
 	add("POST /networks/prune", n.prune)
@@ -53,6 +54,9 @@ func (n *networkRoutes) inspect(w http.ResponseWriter, r *http.Request) error {
 		out.Containers = map[string]network.EndpointResource{}
 	}
 	n.withoutOthers(r.Context(), out)
+	if clientVersion(r.Context()) < 1052 {
+		out.Status = nil
+	}
 	return writeJSON(w, http.StatusOK, out)
 }
 

@@ -31,6 +31,7 @@ GET /images/json
 GET /images/search
 GET /images/{rest...}
 GET /networks
+GET /networks/{$}
 GET /networks/{id}
 GET /volumes
 GET /volumes/{name}
@@ -73,6 +74,7 @@ GET /images/search
 GET /images/{rest...}
 POST /images/create
 GET /networks
+GET /networks/{$}
 GET /networks/{id}
 POST /networks/create
 POST /networks/prune

@@ -173,7 +173,7 @@ func addAddress(index int, name string, p netip.Prefix) *Request {
 	r.b = append(r.b, byte(index), byte(index>>8), byte(index>>16), byte(index>>24))
 	r.attr(unix.IFA_LOCAL, p.Addr().AsSlice())
 	r.attr(unix.IFA_ADDRESS, p.Addr().AsSlice())
-	if p.Addr().Is4() {
+	if p.Addr().Is4() && p.Bits() < 31 {
 		r.attr(unix.IFA_BROADCAST, broadcast(p))
 	}
 	return r
