@@ -73,9 +73,9 @@ func (n *starting) showImage(m *spec.Mount) error {
 	if err := unix.MoveMount(int(made.Fd()), "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("attach image %s: %w", m.Name, err)
 	}
-	f, err := openIn(made, m.Subpath, unix.O_PATH)
+	f, err := openBeneath(made, m.Subpath)
 	if err != nil {
-		return invalid("cannot access path %s of image %s: %v", m.Subpath, m.Name, errors.Unwrap(err))
+		return invalid("cannot access path %s of image %s: %v", m.Subpath, m.Name, err)
 	}
 	m.Source, m.Unmapped = n.hold(f), true
 	return nil

@@ -62,7 +62,6 @@ func TestImageMounts(t *testing.T) {
 		{"", "cat /x/top; stat -c '%u %a' /x/dir/inner; echo y 2>/dev/null >/x/new || echo refused; rm -f /x/top 2>/dev/null || echo refused", "abc101 640\nrefused\nrefused\n"},
 		{"dir", "ls /x; cat /x/inner", "inner\nabc"},
 		{"dir/inner", "cat /x", "abc"},
-		{"to-dir", "ls /x", "inner\n"},
 	}
 	for _, row := range rows {
 		for _, privileged := range []bool{false, true} {
@@ -76,7 +75,7 @@ func TestImageMounts(t *testing.T) {
 			}
 		}
 	}
-	for _, bad := range []string{"etc", "up", "proc", "missing", "dir/../../../etc/x"} {
+	for _, bad := range []string{"etc", "up", "proc", "to-dir", "missing", "dir/../../../etc/x"} {
 		id, err := e.tryCreate(request{cmd: sh("ls /x"), h: imageMount("data:1", "/x", bad)})
 		if err == nil {
 			err = e.Start(context.Background(), id)
@@ -86,7 +85,7 @@ func TestImageMounts(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"/etc", "../etc"} {
-		if _, err := e.tryCreate(request{cmd: sh("true"), h: imageMount("data:1", "/x", bad)}); err == nil || !strings.Contains(err.Error(), "leads out of the image") {
+		if _, err := e.tryCreate(request{cmd: sh("true"), h: imageMount("data:1", "/x", bad)}); err == nil || !strings.Contains(err.Error(), "subpath must be a relative path within the volume") {
 			t.Errorf("subpath %s: %v", bad, err)
 		}
 	}

@@ -51,6 +51,19 @@ func openIn(root *os.File, name string, flags uint64) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
+// openBeneath opens what a mount shows of a volume or image. Links are followed as long as they stay inside, and none that begin at the root:
+// whose root that would be is not said.
+func openBeneath(root *os.File, name string) (*os.File, error) {
+	fd, err := unix.Openat2(int(root.Fd()), path.Clean(name), &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS})
+	switch {
+	case errors.Is(err, unix.EXDEV):
+		return nil, errors.New("path concatenation escapes the base directory") // dockerd's words
+	case err != nil:
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
 // lookup walks the layers one component at a time, by descriptors, without mounting anything.
 func lookup(layers []string, name string) (*os.File, error) {
 	var open []*os.File

@@ -298,7 +298,7 @@ func TestRestartFresh(t *testing.T) {
 func TestVolumes(t *testing.T) {
 	e := newEngine(t)
 	ctx := context.Background()
-	id := e.create(request{name: "first", cmd: sh("cat /data/file; stat -c '%u %g %a' /data /data/file; mkdir /data/part; echo in >/data/part/inner; ln -s /etc /data/out; rm /data/file"), h: container.HostConfig{Binds: []string{"things:/data"}}})
+	id := e.create(request{name: "first", cmd: sh("cat /data/file; stat -c '%u %g %a' /data /data/file; mkdir /data/part /data/hollow; echo in >/data/part/inner; ln -s /etc /data/out; rm /data/file"), h: container.HostConfig{Binds: []string{"things:/data"}}})
 	exit := e.arm(id, container.WaitConditionNextExit)
 	e.start(id)
 	if code := e.take(exit); code != 0 || e.output(id) != "from-image\n101 102 750\n101 102 644\n" {
@@ -319,10 +319,16 @@ func TestVolumes(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
+	id = e.create(request{cmd: sh("cat /data/file; stat -c '%u %g %a' /data"), h: below("hollow")})
+	exit = e.arm(id, container.WaitConditionNextExit)
+	e.start(id)
+	if code := e.take(exit); code != 0 || e.output(id) != "from-image\n101 102 750\n" {
+		t.Errorf("an empty part: %d %q", code, e.output(id))
+	}
 	id = e.create(request{name: "last", cmd: sh("ls /data"), h: container.HostConfig{VolumesFrom: []string{"first"}, AutoRemove: false}})
 	exit = e.arm(id, container.WaitConditionNextExit)
 	e.start(id)
-	if code := e.take(exit); code != 0 || e.output(id) != "link\nout\npart\nsub\n" {
+	if code := e.take(exit); code != 0 || e.output(id) != "hollow\nlink\nout\npart\nsub\n" {
 		t.Errorf("of another container: %d %q", code, e.output(id))
 	}
 	if err := e.vols.Remove(ctx, "things", false); err == nil {

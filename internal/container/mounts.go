@@ -3,7 +3,6 @@ package container
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -13,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/moby/moby/api/types/mount"
-	"github.com/moby/moby/api/types/volume"
 
 	"wherry.dev/wherry/internal/spec"
 )
@@ -45,6 +43,9 @@ func (n *creating) requestedMounts() ([]spec.Mount, error) {
 			return nil, err
 		}
 		m.ReadOnlyNonRecursive = n.q.ReadOnlyFlat
+		if err := n.s.o.propagate(&m); err != nil {
+			return nil, err
+		}
 		asked = append(asked, m)
 	}
 	for _, q := range n.r.HostConfig.Mounts {
@@ -53,6 +54,9 @@ func (n *creating) requestedMounts() ([]spec.Mount, error) {
 			return nil, err
 		}
 		m.ReadOnlyNonRecursive = m.ReadOnlyNonRecursive || n.q.ReadOnlyFlat && !m.ReadOnlyForceRecursive
+		if err := n.s.o.propagate(&m); err != nil {
+			return nil, err
+		}
 		asked = append(asked, m)
 	}
 	for destination, options := range n.r.HostConfig.Tmpfs {
@@ -138,7 +142,6 @@ func parseBind(text string) (spec.Mount, error) {
 	m := spec.Mount{Type: mount.TypeVolume, Name: parts[0], Destination: destination}
 	if strings.HasPrefix(parts[0], "/") {
 		m.Type, m.Name, m.Source, m.CreateSource = mount.TypeBind, "", path.Clean(parts[0]), true
-		m.Propagation = mount.PropagationRPrivate
 	} else if err := volumeName(parts[0]); err != nil {
 		return spec.Mount{}, err
 	}
@@ -207,6 +210,9 @@ func parseMount(q mount.Mount) (spec.Mount, error) {
 		} else if m.Subpath != "" {
 			return bad("must not set Subpath when using anonymous volumes")
 		}
+		if err == nil {
+			err = localPath(m.Subpath)
+		}
 		return m, err
 	case mount.TypeTmpfs:
 		if q.Source != "" {
@@ -221,25 +227,27 @@ func parseMount(q mount.Mount) (spec.Mount, error) {
 		if q.ImageOptions != nil {
 			m.Subpath = q.ImageOptions.Subpath
 		}
-		if path.IsAbs(m.Subpath) || !filepath.IsLocal(cmp.Or(m.Subpath, ".")) {
-			return bad("image-subpath %q leads out of the image: give a path below its root, such as usr/share", m.Subpath)
-		}
-		return m, nil
+		return m, localPath(m.Subpath)
 	}
 	return bad("mount type unknown: use bind, volume, tmpfs or image")
+}
+
+// localPath wants a subpath to lead nowhere else by its own letters; dockerd says volume for images too.
+func localPath(subpath string) error {
+	if !filepath.IsLocal(cmp.Or(subpath, ".")) {
+		return invalid("subpath must be a relative path within the volume: %q leads out of it", subpath)
+	}
+	return nil
 }
 
 func parseBindMount(m spec.Mount, q mount.Mount) (spec.Mount, error) {
 	bad := func(format string, args ...any) (spec.Mount, error) {
 		return m, invalid(`invalid mount config for type "bind": %s`, fmt.Sprintf(format, args...))
 	}
-	m.Propagation = mount.PropagationRPrivate
 	if o := q.BindOptions; o != nil {
 		m.NonRecursive, m.CreateSource = o.NonRecursive, o.CreateMountpoint
 		m.ReadOnlyNonRecursive, m.ReadOnlyForceRecursive = o.ReadOnlyNonRecursive, o.ReadOnlyForceRecursive
-		if o.Propagation != "" {
-			m.Propagation = o.Propagation
-		}
+		m.Propagation = o.Propagation
 	}
 	switch {
 	case q.Source == "":
@@ -248,7 +256,7 @@ func parseBindMount(m spec.Mount, q mount.Mount) (spec.Mount, error) {
 		return bad("invalid mount path: '%s' mount path must be absolute", q.Source)
 	case q.VolumeOptions != nil || q.TmpfsOptions != nil:
 		return bad("field VolumeOptions or TmpfsOptions must not be specified")
-	case !slices.Contains(mount.Propagations, m.Propagation):
+	case m.Propagation != "" && !slices.Contains(mount.Propagations, m.Propagation):
 		return bad("invalid propagation mode: %s", m.Propagation)
 	}
 	m.Source = filepath.Clean(q.Source)
@@ -279,82 +287,4 @@ func tmpfsMount(m spec.Mount, o *mount.TmpfsOptions) (spec.Mount, error) {
 		m.Options = append(m.Options, more...)
 	}
 	return m, nil
-}
-
-// resolveMount finds or makes a mount's source.
-func (n *creating) resolveMount(ctx context.Context, m *spec.Mount) error {
-	switch m.Type {
-	case mount.TypeBind:
-		m.Source = n.s.o.socketFor(m.Source)
-		return bindSource(m)
-	case mount.TypeVolume:
-		return n.resolveVolume(ctx, m)
-	case mount.TypeImage:
-		return n.resolveImage(ctx, m)
-	}
-	return nil
-}
-
-// socketFor is the engine's own socket where a bind's source is Docker's and this machine has none: tools are told to mount that one, whatever
-// engine runs them.
-func (o *Options) socketFor(source string) string {
-	if o.Socket == "" || source != "/var/run/docker.sock" && source != "/run/docker.sock" {
-		return source
-	}
-	if _, err := os.Lstat(source); !errors.Is(err, os.ErrNotExist) {
-		return source
-	}
-	return o.Socket
-}
-
-// bindSource sees to it that a bind's source is there; -v makes a missing folder.
-func bindSource(m *spec.Mount) error {
-	_, err := os.Stat(m.Source)
-	if err == nil {
-		return nil
-	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return invalid(`invalid mount config for type "bind": stat %s: %v`, m.Source, err)
-	}
-	if !m.CreateSource {
-		return invalid(`invalid mount config for type "bind": bind source path does not exist: %s`, m.Source)
-	}
-	if err := os.MkdirAll(m.Source, 0o755); err != nil {
-		return fmt.Errorf("make the folder %s to mount: %w", m.Source, err)
-	}
-	return nil
-}
-
-func (n *creating) resolveVolume(ctx context.Context, m *spec.Mount) error {
-	if m.Source == "" || m.Name == "" { // not from another container
-		v, err := n.s.o.Volumes.Create(ctx, volume.CreateRequest{Name: m.Name, Driver: m.Driver, DriverOpts: m.DriverOptions, Labels: m.VolumeLabels})
-		if err != nil {
-			return err
-		}
-		m.Name = v.Name
-	}
-	dir, fresh, err := n.s.o.Volumes.Acquire(ctx, m.Name, n.r.ID)
-	if err != nil {
-		return err
-	}
-	m.Source = dir
-	if fresh && !m.NoCopy && m.Subpath == "" {
-		if err := copyUp(n.r, m.Destination, dir); err != nil {
-			return fmt.Errorf("copy the image's %s to volume %s: %w", m.Destination, m.Name, err)
-		}
-	}
-	return nil
-}
-
-// releaseVolumes gives a container's volumes back; anonymous: those that only it knew are removed.
-func (o *Options) releaseVolumes(ctx context.Context, r *Record, anonymous bool) {
-	for _, m := range r.Mounts {
-		if m.Name == "" || m.Type != mount.TypeVolume {
-			continue
-		}
-		o.Volumes.Release(ctx, m.Name, r.ID)
-		if anonymous && m.Anonymous {
-			_ = o.Volumes.Remove(ctx, m.Name, false) // another container may use it by --volumes-from
-		}
-	}
 }

@@ -2,7 +2,6 @@ package container
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -128,7 +127,7 @@ func (n *starting) findMounts(ctx context.Context) error {
 		}
 		f, err := openBelow(m.Source, m.Subpath)
 		if err != nil {
-			return invalid("cannot access path %s of volume %s: %v: make it first, for example with a container that mounts the whole volume", m.Subpath, m.Name, errors.Unwrap(err))
+			return invalid("cannot access path %s of volume %s: %v: make it first, for example with a container that mounts the whole volume", m.Subpath, m.Name, err)
 		}
 		m.Source = n.hold(f)
 	}
@@ -141,7 +140,7 @@ func openBelow(dir, name string) (*os.File, error) {
 		return nil, err
 	}
 	defer d.Close()
-	return openIn(d, name, unix.O_PATH)
+	return openBeneath(d, name)
 }
 
 // join opens the namespaces of other containers.

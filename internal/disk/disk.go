@@ -110,6 +110,7 @@ func (s *Service) containers(ctx context.Context) (*container.DiskUsage, error) 
 	u := &container.DiskUsage{Items: list, TotalCount: int64(len(list))}
 	for i := range list {
 		c := &list[i]
+		c.ImageManifestDescriptor = nil // a list of containers has it, this one never had
 		if rw, root, err := s.Files.Size(ctx, c.ID); err == nil {
 			c.SizeRootFs = root - rw
 		}

@@ -101,6 +101,17 @@ func (b *buildRoutes) add(add adder) {
 	}
 }
 
+// checkUpgrade wants what BuildKit's protocol begins with.
+func checkUpgrade(r *http.Request) error {
+	switch proto := r.Header.Get("Upgrade"); {
+	case proto == "":
+		return invalid("no upgrade proto in request: %s takes the connection over for h2c", r.URL.Path)
+	case !strings.EqualFold(proto, "h2c"):
+		return invalid("protocol %s not supported: h2c is", proto)
+	}
+	return nil
+}
+
 // absent is for an engine without a builder: nothing is built, so the cache is empty, which `docker system prune` asks for.
 func (b *buildRoutes) absent(add adder) {
 	for _, p := range []string{"POST /build", "POST /build/cancel", "POST /session", "POST /grpc"} {
@@ -120,6 +131,9 @@ func isBuildKit(r *http.Request) bool {
 
 // takeOver hands the connection to the builder. Close ends it.
 func (b *buildRoutes) takeOver(w http.ResponseWriter, r *http.Request) error {
+	if err := checkUpgrade(r); err != nil {
+		return err
+	}
 	given := &givenConn{ResponseWriter: w, server: b.server}
 	defer given.done()
 	b.b.ServeHTTP(given, r)

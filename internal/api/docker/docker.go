@@ -61,6 +61,7 @@ type About struct {
 	Started      time.Time
 	Access       *access.Rules // who may ask; nil: root, the engine's user and containers
 	AuditReads   bool          // also requests that change nothing are written down
+	Debug        bool          // the log has details
 }
 
 // Server answers HTTP requests. The zero value is not usable: see New.

@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"net/http"
+	"net/netip"
 	"os"
 	"runtime"
 	"strings"
@@ -97,7 +98,7 @@ func (s *systemRoutes) info(w http.ResponseWriter, r *http.Request) error {
 		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: s.registries(), GenericResources: []swarm.GenericResource{},
 		DockerRootDir: s.about.Root, HTTPProxy: withoutPassword(os.Getenv("HTTP_PROXY")), HTTPSProxy: withoutPassword(os.Getenv("HTTPS_PROXY")),
 		NoProxy: os.Getenv("NO_PROXY"), Labels: []string{}, ServerVersion: version.Version,
-		Runtimes: map[string]system.RuntimeWithStatus{"oar": {Runtime: system.Runtime{Path: "oar"}}}, DefaultRuntime: "oar",
+		Runtimes: map[string]system.RuntimeWithStatus{"oar": {Runtime: system.Runtime{Path: "oar"}}}, DefaultRuntime: "oar", Debug: s.about.Debug,
 		Swarm: swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive}, LiveRestoreEnabled: true,
 		SecurityOptions: []string{"name=seccomp,profile=builtin", "name=userns", "name=cgroupns"},
 		FirewallBackend: &system.FirewallInfo{Driver: "nftables"}, CDISpecDirs: []string{}, Warnings: []string{},
@@ -127,6 +128,10 @@ func (s *systemRoutes) registries() *registry.ServiceConfig {
 		Mirrors:               []string{},
 	}
 	for _, name := range s.about.Insecure {
+		if p, err := netip.ParsePrefix(name); err == nil {
+			out.InsecureRegistryCIDRs = append(out.InsecureRegistryCIDRs, p)
+			continue
+		}
 		out.IndexConfigs[name] = &registry.IndexInfo{Name: name, Mirrors: []string{}}
 	}
 	return out

@@ -1,0 +1,141 @@
+package container
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/api/types/volume"
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/spec"
+)
+
+// propagate fills in a bind's propagation. Where the engine's own mounts are seen through it, the container must not keep them when the engine
+// takes them away.
+func (o *Options) propagate(m *spec.Mount) error {
+	if m.Type != mount.TypeBind {
+		return nil
+	}
+	switch within := isBelow(m.Source, o.Root); {
+	case m.Propagation == mount.PropagationRSlave || m.Propagation == mount.PropagationRShared:
+	case !within && !isBelow(o.Root, m.Source) && !isBelow(o.State, m.Source):
+		m.Propagation = cmp.Or(m.Propagation, mount.PropagationRPrivate)
+	case m.Propagation == "":
+		m.Propagation = mount.PropagationRSlave
+	default:
+		return invalid(`invalid mount config: must use either propagation mode "rslave" or "rshared" when mount source is within the daemon root, daemon root: %q, bind mount source: %q, propagation: %q`, o.Root, m.Source, m.Propagation)
+	}
+	return nil
+}
+
+// isBelow says that a clean path is another one or lies below it.
+func isBelow(name, dir string) bool {
+	rel, err := filepath.Rel(dir, name)
+	return err == nil && filepath.IsLocal(rel)
+}
+
+// resolveMount finds or makes a mount's source.
+func (n *creating) resolveMount(ctx context.Context, m *spec.Mount) error {
+	switch m.Type {
+	case mount.TypeBind:
+		m.Source = n.s.o.socketFor(m.Source)
+		return bindSource(m)
+	case mount.TypeVolume:
+		return n.resolveVolume(ctx, m)
+	case mount.TypeImage:
+		return n.resolveImage(ctx, m)
+	}
+	return nil
+}
+
+// socketFor is the engine's own socket where a bind's source is Docker's and this machine has none: tools are told to mount that one, whatever
+// engine runs them.
+func (o *Options) socketFor(source string) string {
+	if o.Socket == "" || source != "/var/run/docker.sock" && source != "/run/docker.sock" {
+		return source
+	}
+	if _, err := os.Lstat(source); !errors.Is(err, os.ErrNotExist) {
+		return source
+	}
+	return o.Socket
+}
+
+// bindSource sees to it that a bind's source is there; -v makes a missing folder.
+func bindSource(m *spec.Mount) error {
+	_, err := os.Stat(m.Source)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return invalid(`invalid mount config for type "bind": stat %s: %v`, m.Source, err)
+	}
+	if !m.CreateSource {
+		return invalid(`invalid mount config for type "bind": bind source path does not exist: %s`, m.Source)
+	}
+	if err := os.MkdirAll(m.Source, 0o755); err != nil {
+		return fmt.Errorf("make the folder %s to mount: %w", m.Source, err)
+	}
+	return nil
+}
+
+func (n *creating) resolveVolume(ctx context.Context, m *spec.Mount) error {
+	if m.Source == "" || m.Name == "" { // not from another container
+		v, err := n.s.o.Volumes.Create(ctx, volume.CreateRequest{Name: m.Name, Driver: m.Driver, DriverOpts: m.DriverOptions, Labels: m.VolumeLabels})
+		if err != nil {
+			return err
+		}
+		m.Name = v.Name
+	}
+	dir, fresh, err := n.s.o.Volumes.Acquire(ctx, m.Name, n.r.ID)
+	if err != nil {
+		return err
+	}
+	m.Source = dir
+	if m.NoCopy || !fresh && m.Subpath == "" {
+		return nil
+	}
+	if m.Subpath != "" {
+		part, err := emptyPart(dir, m.Subpath)
+		if part == nil || err != nil {
+			return err
+		}
+		defer part.Close()
+		dir = fmt.Sprintf("/proc/self/fd/%d", part.Fd()) // its path others may change meanwhile
+	}
+	if err := copyUp(n.r, m.Destination, dir); err != nil {
+		return fmt.Errorf("copy the image's %s to volume %s: %w", m.Destination, m.Name, err)
+	}
+	return nil
+}
+
+// emptyPart is a directory in a volume that has nothing in it yet; nil where there is none, which is the start's to say.
+func emptyPart(dir, subpath string) (*os.File, error) {
+	part, err := openBelow(dir, subpath)
+	if err != nil {
+		return nil, nil
+	}
+	list, err := os.ReadDir(fmt.Sprintf("/proc/self/fd/%d", part.Fd()))
+	if errors.Is(err, unix.ENOTDIR) || len(list) > 0 {
+		err = errors.Join(part.Close())
+		return nil, err
+	}
+	return part, err
+}
+
+// releaseVolumes gives a container's volumes back; anonymous: those that only it knew are removed.
+func (o *Options) releaseVolumes(ctx context.Context, r *Record, anonymous bool) {
+	for _, m := range r.Mounts {
+		if m.Name == "" || m.Type != mount.TypeVolume {
+			continue
+		}
+		o.Volumes.Release(ctx, m.Name, r.ID)
+		if anonymous && m.Anonymous {
+			_ = o.Volumes.Remove(ctx, m.Name, false) // another container may use it by --volumes-from
+		}
+	}
+}
