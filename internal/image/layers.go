@@ -44,6 +44,11 @@ func (l *layers) unpack(ctx context.Context, manifest ocispec.Descriptor, from f
 	if lower != nil && from == nil {
 		return lower, nil
 	}
+	if from == nil && l.pinned(ctx, m.Config.Digest, top) {
+		if _, err := l.st.snaps.Stat(ctx, top.String()); err == nil {
+			return l.remembered(ctx, top, forgotten)
+		}
+	}
 	ctx, done, err := l.st.lease(ctx)
 	if err != nil {
 		return nil, err
@@ -60,16 +65,28 @@ func (l *layers) unpack(ctx context.Context, manifest ocispec.Descriptor, from f
 		places = l.known(top) // still: they may have been collected since, and unpacked anew by another
 	}
 	if places == nil {
-		if places, err = l.where(ctx, top); err != nil {
-			return nil, err
-		}
+		return l.remembered(ctx, top, forgotten)
 	}
+	l.remember(top, places, forgotten)
+	return places, nil
+}
+
+// remember keeps where a chain's directories are, unless something was collected since.
+func (l *layers) remember(top digest.Digest, places []string, forgotten int) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.forgotten == forgotten {
 		l.dirs[top] = places
 	}
-	l.mu.Unlock()
-	return places, nil
+}
+
+// remembered asks where they are, and remembers it.
+func (l *layers) remembered(ctx context.Context, top digest.Digest, forgotten int) ([]string, error) {
+	places, err := l.where(ctx, top)
+	if err == nil {
+		l.remember(top, places, forgotten)
+	}
+	return places, err
 }
 
 func (l *layers) known(top digest.Digest) []string {
@@ -88,9 +105,19 @@ func (l *layers) forget() {
 
 // pin makes the image's config keep its layers from being collected.
 func (l *layers) pin(ctx context.Context, config, top digest.Digest) error {
-	label := "containerd.io/gc.ref.snapshot." + snapshotter
-	_, err := l.st.content.Update(ctx, content.Info{Digest: config, Labels: map[string]string{label: top.String()}}, "labels."+label)
+	if l.pinned(ctx, config, top) {
+		return nil
+	}
+	_, err := l.st.content.Update(ctx, content.Info{Digest: config, Labels: map[string]string{pinLabel: top.String()}}, "labels."+pinLabel)
 	return err
+}
+
+// pinLabel refers from an image's config to its layers.
+const pinLabel = "containerd.io/gc.ref.snapshot." + snapshotter
+
+func (l *layers) pinned(ctx context.Context, config, top digest.Digest) bool {
+	info, err := l.st.content.Info(ctx, config)
+	return err == nil && info.Labels[pinLabel] == top.String()
 }
 
 // chainID leaves the slice as it is, which identity.ChainID does not.

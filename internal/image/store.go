@@ -150,9 +150,11 @@ func openStore(ctx context.Context, o Options) (*store, error) {
 	if err := db.Init(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("read %s: %w", at.db, err), b.Close(), snaps.Close())
 	}
+	light := newLightLeases(db)
+	layers := leasedSnapshots{db.Snapshotter(snapshotter), light}
 	names := &copiedNames{Store: metadata.NewImageStore(db), path: filepath.Join(o.Root, namesFile)}
-	s := &store{root: o.Root, bolt: b, db: db, blobs: &blobs{dir: filepath.Join(o.Root, "content"), backend: contents, content: db.ContentStore()}, snaps: db.Snapshotter(snapshotter), mounts: snaps.Images(),
-		held:   &held{leases: metadata.NewLeaseManager(db), snaps: db.Snapshotter(snapshotter), keep: func() func() error { return snapshot.Hold(snaps) }, opened: time.Now()},
+	s := &store{root: o.Root, bolt: b, db: db, blobs: &blobs{dir: filepath.Join(o.Root, "content"), backend: contents, content: leasedContent{db.ContentStore(), light}}, snaps: layers, mounts: snaps.Images(),
+		held:   &held{leases: light, snaps: layers, keep: func() func() error { return snapshot.Hold(snaps) }, opened: time.Now()},
 		images: names}
 	names.provenance = provenance{s}.of
 	if restore {
