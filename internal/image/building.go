@@ -62,7 +62,7 @@ func Base(ctx context.Context, s *Service, name string, o BaseOptions) (ocispec.
 			return d, err
 		}
 	}
-	t := TransferOptions{Platform: o.Platform, Progress: o.Progress}
+	t := TransferOptions{Platform: o.Platform, AnySole: true, Progress: o.Progress}
 	if o.Auth != nil {
 		if t.Auth, err = o.Auth(r.Domain); err != nil {
 			return ocispec.Descriptor{}, err
@@ -71,7 +71,32 @@ func Base(ctx context.Context, s *Service, name string, o BaseOptions) (ocispec.
 	if err := s.Pull(ctx, r.String(), t); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	return baseHere(ctx, s, r.String(), o.Platform)
+	d, err := baseHere(ctx, s, r.String(), o.Platform)
+	if errdefs.IsNotFound(err) && o.Platform != nil {
+		// It is there for one platform only. Scripts and data are the same on each; the build says that it is another's.
+		if only := s.soleFor(ctx, r.String()); only != nil {
+			return baseHere(ctx, s, r.String(), only)
+		}
+	}
+	return d, err
+}
+
+// soleFor is the platform of an image that is in no index.
+func (s *Service) soleFor(ctx context.Context, name string) *ocispec.Platform {
+	ctx = in(ctx)
+	found, err := s.find(ctx, name)
+	if err != nil || !images.IsManifestType(found.Target.MediaType) {
+		return nil
+	}
+	m, err := s.manifest(ctx, found.Target)
+	if err != nil {
+		return nil
+	}
+	var c ocispec.Image
+	if err := s.readJSON(ctx, m.Config, &c); err != nil {
+		return nil
+	}
+	return &c.Platform
 }
 
 // baseHere is the target of an image of which the platform's part is here, and may be run.

@@ -34,6 +34,7 @@ type TransferOptions struct {
 	Platforms []ocispec.Platform // Pull and Load: these; Load without any takes all that there are
 	AllTags   bool
 
+	AnySole      bool                      // Pull: an image that is in no index is taken whatever platform it is for
 	AllPlatforms bool                      // Pull: all that the index names, and what else it does
 	Auth         *registrytypes.AuthConfig // what the client sent for the reference's registry; nil: anonymous
 	Progress     func(Progress)            // may be called from several goroutines; nil is fine
@@ -175,7 +176,7 @@ func (p *pull) fits(ctx context.Context, config ocispec.Descriptor) error {
 		return fmt.Errorf("read config: %w", err)
 	}
 	has := platforms.Normalize(c.Platform)
-	if p.o.Platform != nil && !matcher(p.o.Platform).Match(has) {
+	if p.o.Platform != nil && !p.o.AnySole && !matcher(p.o.Platform).Match(has) {
 		return fmt.Errorf("there is only %s, and %s is asked for: %w", platforms.Format(has), platforms.Format(*p.o.Platform), errNoPlatform)
 	}
 	if p.o.Platform == nil && !matcher(nil).Match(has) {
