@@ -109,10 +109,10 @@ func (j *job) addCaches() error {
 // solve has the engine do it, with what it tells on the way shown.
 func (j *job) solve(ctx context.Context, q buildopt.Question) (*client.SolveResponse, error) {
 	w, err := newWatcher(j.c.Err, j.o.ProgressMode(), q.Method != "")
+	j.watch = w
 	if err != nil {
 		return nil, err
 	}
-	j.watch = w
 	var g errgroup.Group
 	status := make(chan *client.SolveStatus)
 	g.Go(func() error { return w.follow(context.WithoutCancel(ctx), status) }) // ends when Solve closes the channel
@@ -127,6 +127,9 @@ func (j *job) solve(ctx context.Context, q buildopt.Question) (*client.SolveResp
 	}
 	if shown := g.Wait(); err == nil {
 		err = shown
+	}
+	if mode := j.o.ProgressMode(); err == nil && q.Method == "" && mode != "quiet" && mode != "rawjson" {
+		w.warnings(j.c.Err)
 	}
 	return res, err
 }

@@ -2,7 +2,9 @@ package buildclient
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/client"
@@ -15,6 +17,7 @@ import (
 // watcher shows what the engine tells of a build, and keeps of it what is wanted at its end.
 type watcher struct {
 	display progressui.Display
+	warned  []client.VertexWarning // what was said of the Dockerfile, when it is over
 	order   []*step
 	steps   map[digest.Digest]*step
 	hushed  chan chan struct{} // who asks for silence is told when it is there
@@ -37,6 +40,9 @@ func newWatcher(out io.Writer, mode string, question bool) (*watcher, error) {
 	}
 	var err error
 	w.display, err = progressui.NewDisplay(out, progressui.DisplayMode(mode))
+	if err != nil {
+		err = fmt.Errorf("show progress as --progress=%s: %w", mode, err)
+	}
 	return w, err
 }
 
@@ -45,7 +51,8 @@ func (w *watcher) follow(ctx context.Context, from <-chan *client.SolveStatus) e
 	shown := make(chan *client.SolveStatus)
 	done := make(chan error, 1)
 	go func() {
-		_, err := w.display.UpdateFrom(ctx, shown)
+		var err error
+		w.warned, err = w.display.UpdateFrom(ctx, shown)
 		for range shown { // after an error nobody may be kept waiting
 		}
 		done <- err
@@ -74,6 +81,21 @@ func (w *watcher) follow(ctx context.Context, from <-chan *client.SolveStatus) e
 			_ = silence()
 			close(told)
 		}
+	}
+}
+
+// warnings prints what a check of the Dockerfile has found, a line each.
+func (w *watcher) warnings(out io.Writer) {
+	n := "1 warning"
+	switch {
+	case len(w.warned) == 0:
+		return
+	case len(w.warned) > 1:
+		n = strconv.Itoa(len(w.warned)) + " warnings"
+	}
+	fmt.Fprintf(out, "\n%s found (wherry build --check explains them):\n", n)
+	for _, v := range w.warned {
+		fmt.Fprintf(out, " - %s\n", v.Short)
 	}
 }
 
