@@ -32,7 +32,7 @@ import (
 func TestWhatNoStepIsGiven(t *testing.T) {
 	for name, m := range map[string]executor.Meta{
 		"security.insecure":         {SecurityMode: pb.SecurityMode_INSECURE},
-		"security mode 7":           {SecurityMode: 7},
+		"invalid security mode 7":   {SecurityMode: 7},
 		"network mode 9":            {NetMode: 9},
 		"devices":                   {CDIDevices: []*pb.CDIDevice{{Name: "vendor.com/gpu=0"}}},
 		"a proxy that records what": {Proxy: &network.ProxyConfig{}},
@@ -371,7 +371,8 @@ func TestWritableSnapshotsAreRemembered(t *testing.T) {
 
 func TestCopiesOfDirectoriesGo(t *testing.T) {
 	layer, below := t.TempDir(), t.TempDir()
-	for _, dir := range []string{"same", "full", "other", "opaque"} {
+	past, begun := time.Unix(1234567890, 0), time.Now().Add(-datedBack)
+	for _, dir := range []string{"same", "full", "other", "opaque", "dated"} {
 		for _, root := range []string{layer, below} {
 			if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
 				t.Fatal(err)
@@ -379,11 +380,11 @@ func TestCopiesOfDirectoriesGo(t *testing.T) {
 		}
 	}
 	if err := errors.Join(os.WriteFile(filepath.Join(layer, "full", "x"), nil, 0o644), os.Chmod(filepath.Join(layer, "other"), 0o700),
-		unix.Lsetxattr(filepath.Join(layer, "opaque"), "trusted.overlay.opaque", []byte("y"), 0), os.Mkdir(filepath.Join(layer, "new"), 0o755)); err != nil {
+		unix.Lsetxattr(filepath.Join(layer, "opaque"), "trusted.overlay.opaque", []byte("y"), 0), os.Mkdir(filepath.Join(layer, "new"), 0o755), os.Chtimes(filepath.Join(layer, "dated"), past, past)); err != nil {
 		t.Fatal(err)
 	}
-	for name, stays := range map[string]bool{"same": false, "full": true, "other": true, "opaque": true, "new": true} {
-		if err := removeCopy(layer, []string{below}, "/"+name); err != nil {
+	for name, stays := range map[string]bool{"same": false, "full": true, "other": true, "opaque": true, "new": true, "dated": true} {
+		if err := removeCopy(place{layer, []string{below}, "/" + name}, begun); err != nil {
 			t.Error(err)
 		}
 		if _, err := os.Lstat(filepath.Join(layer, name)); (err == nil) != stays {

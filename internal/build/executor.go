@@ -75,7 +75,7 @@ func allowedStep(m *executor.Meta, o settings.Builds) error {
 			return explainRights(fmt.Errorf("granting entitlement %s is not allowed", right), o)
 		}
 	default:
-		return fmt.Errorf("a step asks for security mode %d, which this engine does not know", m.SecurityMode)
+		return fmt.Errorf("invalid security mode %d: this engine does not know it", m.SecurityMode)
 	}
 	switch m.NetMode {
 	case pb.NetMode_UNSET, pb.NetMode_HOST, pb.NetMode_NONE:

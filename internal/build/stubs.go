@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -36,7 +37,7 @@ func (s *step) sweepStubs(layers []string) {
 	}
 	// The deepest first.
 	slices.SortFunc(missing, func(a, b string) int { return strings.Count(b, "/") - strings.Count(a, "/") })
-	upper, lower := s.root.Upper, s.root.Lower
+	upper, lower, begun := s.root.Upper, s.root.Lower, time.Now().Add(-datedBack)
 	s.onUndo(func(context.Context) error {
 		var errs []error
 		for _, at := range missing {
@@ -44,15 +45,27 @@ func (s *step) sweepStubs(layers []string) {
 		}
 		for _, at := range missing {
 			for dir := path.Dir(at); dir != "/"; dir = path.Dir(dir) {
-				errs = append(errs, removeCopy(upper, lower, dir))
+				errs = append(errs, removeCopy(place{upper, lower, dir}, begun))
 			}
 		}
 		return errors.Join(errs...)
 	})
 }
 
-// removeCopy removes a directory that is in a layer only because there was the place of a mount in it: an empty one that is as it is below.
-func removeCopy(layer string, lower []string, name string) error {
+// datedBack is how long before a step a directory's date is at least that the step itself has set.
+const datedBack = time.Minute
+
+// place is a directory in a layer, and what that lies on.
+type place struct {
+	layer string
+	lower []string
+	name  string
+}
+
+// removeCopy removes a directory that is in a layer only because there was the place of a mount in it: an empty one that is as it is below,
+// and that the step, which has begun then, has not dated back.
+func removeCopy(p place, begun time.Time) error {
+	layer, lower, name := p.layer, p.lower, p.name
 	above, err := openBeneath(layer, path.Dir(name))
 	if err != nil {
 		return nil //nolint:nilerr // it is not in this layer
@@ -69,6 +82,9 @@ func removeCopy(layer string, lower []string, name string) error {
 	}
 	defer below.Close()
 	if unix.Fstat(int(below.Fd()), &was) != nil || was.Mode != here.Mode || was.Uid != here.Uid || was.Gid != here.Gid || hides(above, base) {
+		return nil
+	}
+	if here.Mtim != was.Mtim && time.Unix(here.Mtim.Unix()).Before(begun) {
 		return nil
 	}
 	if err := unix.Unlinkat(int(above.Fd()), base, unix.AT_REMOVEDIR); err != nil {

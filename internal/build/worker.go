@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/client"
@@ -120,11 +121,12 @@ func (e *storeExporter) Resolve(ctx context.Context, id int, attrs map[string]st
 		return nil, err
 	}
 	o.push, o.store = mine.push, mine.store
-	if attrs[string(exptypes.OptKeyPushByDigest)] != "" || attrs[string(exptypes.OptKeyInsecure)] != "" {
+	byDigest, _ := strconv.ParseBool(attrs[string(exptypes.OptKeyPushByDigest)])
+	if byDigest || attrs[string(exptypes.OptKeyInsecure)] != "" {
 		attrs[string(exptypes.OptKeyPush)], o.push = strconv.FormatBool(o.push), false // by BuildKit's own client
 	}
 	name := attrs[string(exptypes.OptKeyName)]
-	if o.asked = name == "*"; !o.asked {
+	if o.asked = name == "*"; !o.asked && !byDigest { // by digest there is no tag, and no name here
 		names, err := fullNames(name)
 		if err != nil {
 			return nil, err
@@ -196,7 +198,11 @@ func (o *outcome) Export(ctx context.Context, src *exporter.Source, info exporte
 		return nil, nil, nil, err
 	}
 	if o.store {
-		done := progress.OneOff(ctx, "naming to "+strings.Join(names, ", "))
+		step := "naming to " + strings.Join(names, ", ")
+		if len(names) == 0 {
+			step = "keeping it without a name"
+		}
+		done := progress.OneOff(ctx, step)
 		if err := done(image.Keep(ctx, o.e.w.b.o.Images, built)); err != nil {
 			return nil, nil, nil, err
 		}
@@ -245,7 +251,30 @@ func (o *outcome) send(ctx context.Context, name string, built image.Built, sess
 	if err != nil {
 		return err
 	}
-	return image.Send(ctx, o.e.w.b.o.Images, r, image.SendOptions{Target: built.Target, Auth: a, Progress: func(image.Progress) {}})
+	// In the words that BuildKit has for it, which clients look for.
+	done := progress.OneOff(ctx, "pushing layers")
+	w, _, _ := progress.NewFromContext(ctx)
+	defer w.Close() // which the end of the build waits for
+	if err := done(image.Send(ctx, o.e.w.b.o.Images, r, image.SendOptions{Target: built.Target, Auth: a, Progress: pushed(w)})); err != nil {
+		return err
+	}
+	return progress.OneOff(ctx, "pushing manifest for "+name+"@"+built.Target.Digest.String())(nil)
+}
+
+// pushed shows how far the layers of a push are.
+func pushed(w progress.Writer) func(image.Progress) {
+	began := time.Now()
+	return func(p image.Progress) {
+		if p.ID == "" || p.Total == 0 {
+			return
+		}
+		st := progress.Status{Action: "pushing", Current: int(p.Current), Total: int(p.Total), Started: &began}
+		if p.Current >= p.Total {
+			now := time.Now()
+			st.Completed = &now
+		}
+		_ = w.Write("pushing "+p.ID, st)
+	}
 }
 
 // layersOf are the snapshots of a result's layers, by platform.

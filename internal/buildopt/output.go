@@ -169,8 +169,8 @@ func (e *Export) name(names []string, normalize func(string) (string, error)) er
 		}
 		return nil
 	}
-	if normalize == nil {
-		return nil
+	if byDigest, _ := strconv.ParseBool(e.Attrs["push-by-digest"]); byDigest || normalize == nil {
+		return nil // by digest there is no tag, which normalize would add
 	}
 	var whole []string
 	for _, n := range strings.Split(given, ",") {
