@@ -121,8 +121,8 @@ func checkFilters(filters map[string]map[string]bool, known ...string) error {
 					return invalid("invalid filter: 'type'='%s': it is custom or builtin", v)
 				}
 			case "dangling":
-				if _, err := strconv.ParseBool(v); err != nil {
-					return invalid("invalid filter 'dangling=%s': it is true or false", v)
+				if _, err := strconv.ParseBool(v); err != nil || len(values) > 1 {
+					return invalid("invalid filter 'dangling=%s': it is true or false, not both", v)
 				}
 			}
 		}

@@ -60,7 +60,7 @@ func TestFilters(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"colour=red", "type=other", "dangling=perhaps"} {
-		if _, err := s.List(t.Context(), filter(bad)); !errdefs.IsInvalidArgument(err) {
+		if _, err := s.List(t.Context(), filter(strings.Fields(bad)...)); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
