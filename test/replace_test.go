@@ -2,13 +2,16 @@ package test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -197,6 +200,90 @@ func TestReplaceWithoutAPause(t *testing.T) {
 	}
 	wherryOf(t, e, "rm", "-f", "-v", "web", "neighbour")
 	wherryOf(t, e, "network", "rm", "front")
+	keepsEverything(t, e)
+}
+
+// keepsEverything compares what inspect says of a container with much of everything before it is replaced and after it.
+func keepsEverything(t *testing.T, e *engine) {
+	for _, args := range [][]string{{"network", "create", "--subnet", "10.77.1.0/24", "one"}, {"network", "create", "--subnet", "10.77.2.0/24", "--ipv6", "--subnet", "fd00:77::/64", "two"}} {
+		wherryOf(t, e, args...)
+	}
+	values := t.TempDir()
+	for kind, value := range map[string]string{"secret": "whispered", "config": "written"} {
+		ok(t, os.WriteFile(filepath.Join(values, kind), []byte(value), 0o600))
+		wherryOf(t, e, kind, "create", "a-"+kind, filepath.Join(values, kind))
+	}
+	wherryOf(t, e, "run", "-d", "--name", "other", "--network", "one", "--no-healthcheck", "--entrypoint", "sleep", "web:1", "1000")
+	wherryOf(t, e, strings.Fields("run -d --name much --hostname much.example --domainname example --link other:database "+
+		"--network name=one,ip=10.77.1.77,alias=first --network name=two,ip=10.77.2.78,ip6=fd00:77::78,alias=second,alias=third,gw-priority=5 "+
+		"--secret a-secret --secret source=a-secret,target=deep/er,uid=5,mode=0400 --config source=a-config,target=/etc/app.conf "+
+		"--on-unhealthy restart --health-cmd true --health-interval 250ms --health-retries 7 --health-timeout 9s "+
+		"-l mine=yes -l made=mine --annotation note=this -e MINE=yes -v named:/named -v /anonymous -v /etc/hosts:/hh:ro --tmpfs /t:size=1m --mount type=volume,dst=/labelled,volume-label=q=r "+
+		"-p 28601:80 -p 127.0.0.1::81/udp --expose 99 --memory 128m --cpus 0.5 --pids-limit 50 --ulimit nofile=100:200 --cap-drop NET_RAW --security-opt no-new-privileges --read-only "+
+		"--user 1000:1000 --group-add 44 --workdir /named --init --stop-signal INT --stop-timeout 3 --restart unless-stopped --dns 192.0.2.53 --dns-search example.org --add-host h:192.0.2.4 "+
+		"--sysctl net.core.somaxconn=99 --shm-size 2m --log-opt max-size=1m --oom-score-adj 5 --entrypoint sleep web:1 1000")...)
+	before := flatOf(t, e, "much")
+	wherryOf(t, e, "replace", "-q", "--drain", "100ms", "much", "web:2")
+	after := flatOf(t, e, "much")
+	changes := []string{".Id", ".Created", ".Image", ".Config.Image", ".Config.Env", ".State.", ".GraphDriver.", ".ImageManifestDescriptor.", ".Wherry.Cgroup", ".Wherry.UserNamespace", ".Wherry.Image.",
+		".NetworkSettings.Sandbox", ".HostnamePath", ".HostsPath", ".ResolvConfPath", ".LogPath"} // what is the container's, or the image's
+	for _, network := range []string{"one", "two"} { // both are on the network for a while
+		for _, field := range []string{"EndpointID", "MacAddress", "DNSNames"} {
+			changes = append(changes, ".NetworkSettings.Networks."+network+"."+field)
+		}
+	}
+	both := maps.Clone(before)
+	maps.Copy(both, after)
+	for path := range both {
+		if after[path] == before[path] || slices.ContainsFunc(changes, func(c string) bool { return strings.HasPrefix(path, c) }) {
+			continue
+		}
+		t.Errorf("%s was %s, and is %s", path, before[path], after[path])
+	}
+	for _, want := range []string{".Config.Image web:2", ".HostConfig.RestartPolicy.Name unless-stopped", ".HostConfig.Annotations.note this", ".Config.Labels.made mine", ".Config.Healthcheck.Retries 7",
+		".NetworkSettings.Networks.one.IPAddress 10.77.1.77", ".NetworkSettings.Networks.two.GlobalIPv6Address fd00:77::78", ".Wherry.Secrets.1.Target /run/secrets/deep/er"} {
+		if path, value, _ := strings.Cut(want, " "); after[path] != value {
+			t.Errorf("%s is %q, want %s", path, after[path], value)
+		}
+	}
+	if got := wherryOf(t, e, "exec", "-u", "root", "much", "sh", "-c", "cat /run/secrets/a-secret /etc/app.conf; stat -c ' %u %a' /run/secrets/deep/er"); got != "whisperedwritten 5 400" {
+		t.Errorf("its secrets and configs: %q", got)
+	}
+	if got := wherryOf(t, e, "exec", "other", "getent", "hosts", "first"); !strings.HasPrefix(got, "10.77.1.77") {
+		t.Errorf("its alias: %s", got)
+	}
+	if got := wherryOf(t, e, "exec", "much", "getent", "hosts", "database"); !strings.Contains(got, "10.77.1.") {
+		t.Errorf("its link: %s", got)
+	}
+	wherryOf(t, e, "rm", "-f", "-v", "much", "other")
+	wherryOf(t, e, "secret", "rm", "a-secret")
+	wherryOf(t, e, "config", "rm", "a-config")
+	wherryOf(t, e, "network", "rm", "one", "two")
+}
+
+// flatOf is what inspect says, each value by its path.
+func flatOf(t *testing.T, e *engine, name string) map[string]string {
+	t.Helper()
+	var list []any
+	ok(t, json.Unmarshal([]byte(wherryOf(t, e, "inspect", name)), &list))
+	out := map[string]string{}
+	var walk func(path string, v any)
+	walk = func(path string, v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for k, inner := range v {
+				walk(path+"."+k, inner)
+			}
+		case []any:
+			for i, inner := range v {
+				walk(fmt.Sprintf("%s.%d", path, i), inner)
+			}
+		default:
+			out[path] = fmt.Sprint(v)
+		}
+	}
+	walk("", list[0])
+	return out
 }
 
 // killAt begins a replacement and kills the engine when it says how far it is.
