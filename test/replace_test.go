@@ -83,6 +83,12 @@ type load struct {
 
 func begin(t *testing.T, address string) *load {
 	t.Helper()
+	return beginPaced(t, address, 0)
+}
+
+// beginPaced leaves a pause between requests: what is served gets some of the machine too.
+func beginPaced(t *testing.T, address string, pause time.Duration) *load {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &load{stop: cancel}
 	for _, keep := range []bool{true, false} {
@@ -96,6 +102,10 @@ func begin(t *testing.T, address string) *load {
 					l.failed = append(l.failed, err)
 				}
 				l.mu.Unlock()
+				select {
+				case <-time.After(pause):
+				case <-ctx.Done():
+				}
 			}
 		})
 	}

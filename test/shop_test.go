@@ -12,6 +12,9 @@ import (
 	"time"
 )
 
+// shopAddress is where the balancer is published.
+const shopAddress = "127.0.0.1:30090"
+
 // shop is an application of a balancer, web servers, PostgreSQL and Redis, run by compose.
 type shop struct {
 	t   *testing.T
@@ -26,7 +29,8 @@ type answer struct {
 }
 
 // TestShop: the application comes up in order and healthy, is scaled to ten behind its balancer, keeps its data over down and up, gets
-// killed services back, and serves a new version.
+// killed services back, and serves a new version. Who asks through the balancer meanwhile does not notice that services are scaled, that a new
+// version is put beside the old one, or that the balancer itself is replaced: what compose would recreate, wherry replaces.
 func TestShop(t *testing.T) {
 	way, err := listenForApt()
 	ok(t, err)
@@ -48,8 +52,10 @@ func TestShop(t *testing.T) {
 	if first.version != 1 || first.visits != 1 || first.hits != 1 {
 		t.Errorf("the first answer is %+v", first)
 	}
+	load := beginPaced(t, shopAddress, 20*time.Millisecond)
 	s.compose("up", "-d", "--wait", "--scale", "web=10")
 	before := s.hosts(10, 1)
+	load.end(t, "scaled to ten")
 
 	for _, service := range []string{"web", "db", "cache", "balancer"} {
 		s.killed(service)
@@ -67,12 +73,23 @@ func TestShop(t *testing.T) {
 	s.env = append(s.env, "TAG=2")
 	old := strings.Fields(s.compose("ps", "-q", "web"))
 	s.compose("build", "web")
+	load = beginPaced(t, shopAddress, 20*time.Millisecond)
 	s.compose("up", "-d", "--wait", "--no-recreate", "--scale", "web=4", "web")
 	s.docker(append([]string{"rm", "-f"}, old...)...)
 	s.compose("up", "-d", "--wait", "--scale", "web=2")
 	last := s.hosts(2, 2)
+	load.end(t, "rolled to a new version")
 	if last.visits <= now.visits || last.hits <= now.hits {
 		t.Errorf("of the new version: %+v, before: %+v", last, now)
+	}
+
+	// Another balancer, which compose takes for its own.
+	load = beginPaced(t, shopAddress, 20*time.Millisecond)
+	balancer := wherryOf(t, s.e, "replace", "-q", "shop-balancer-1", "nginx:1")
+	s.compose("up", "-d", "--wait", "--scale", "web=2")
+	load.end(t, "the balancer is replaced")
+	if got := strings.TrimSpace(s.compose("ps", "-q", "--no-trunc", "balancer")); got != balancer {
+		t.Errorf("%s took the balancer's place, and compose has %s", balancer, got)
 	}
 	s.compose("down", "-v", "--rmi", "local", "-t", "0")
 	if left := s.docker("ps", "-aq") + s.docker("volume", "ls", "-q"); left != "" {
@@ -104,7 +121,7 @@ func (s *shop) ask() (a answer) {
 
 func (s *shop) askOnce() (a answer, err error) {
 	web := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	got, err := web.Get("http://127.0.0.1:30090/")
+	got, err := web.Get("http://" + shopAddress + "/")
 	if err != nil {
 		return a, err
 	}

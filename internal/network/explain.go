@@ -147,7 +147,7 @@ func (x *explaining) container(p Published) (l Listener, err error) {
 		}
 	}
 	l.Reach, err = x.reach(p.Address, l.Listens, func(from hostLink) ([]firewall.Judgement, error) {
-		return firewall.Judge(x.s.names.table, firewall.Packet{Forward: true, In: from.name, Out: bridge, Proto: number(x.proto), To: to})
+		return firewall.Judge(x.s.names.table, firewall.Packet{Forward: true, Mapped: true, In: from.name, Out: bridge, Proto: number(x.proto), To: to})
 	})
 	if !l.Listens {
 		for i := range l.Reach {

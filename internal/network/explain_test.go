@@ -79,6 +79,13 @@ func TestExplanationsAreTrue(t *testing.T) {
 		nft(t, "add rule ip filter FORWARD "+rule)
 		check("and accepts "+rule, 28080)
 	}
+	// As firewalld has it: zones by interface, and what was published passes.
+	nft(t, "flush chain ip filter FORWARD")
+	nft(t, "add rule ip filter FORWARD ct state { established, related } accept")
+	nft(t, "-f", "-", "add chain ip filter ZONES; add chain ip filter ZONE_public; add rule ip filter ZONES iifname uplink0 goto ZONE_public; add rule ip filter ZONE_public reject with icmp admin-prohibited; add rule ip filter FORWARD jump ZONES")
+	check("behind zones", 28080)
+	nft(t, "insert rule ip filter FORWARD ct status dnat accept")
+	check("with what is published let through", 28080)
 	list, err := ExplainPort(s, 28084, network.TCP)
 	if err != nil || len(list) != 1 || list[0].Published != nil || !list[0].Listens {
 		t.Errorf("a process of the host: %+v, %v", list, err)

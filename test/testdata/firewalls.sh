@@ -54,5 +54,16 @@ dbus-daemon --system --fork --nopidfile --print-pid=9 9>/run/dbus.pid
 firewalld --nofork --nopid >"$dir/firewalld" 2>&1 & pids+=($!)
 for _ in $(seq 300); do firewall-cmd --state >/dev/null 2>&1 && break; sleep 0.1; done
 again "firewalld"
+explained=$(wherry ports explain 8080)
+[[ $explained != *unsure* && $explained == *"by wan0"*": yes"* ]] || { echo "beside firewalld it is said: $explained"; exit 1; }
+wherry run -d --name host --network host busybox:1 httpd -f -p 8082 -h /etc >/dev/null
+for what in "no: the firewall's chain inet firewalld filter_INPUT drops it" "yes"; do
+  explained=$(wherry ports explain 8082 | grep "by wan0")
+  [[ $explained == *": $what" ]] || { echo "of a port of the host: $explained, and not: $what"; exit 1; }
+  [ "$what" = yes ] && code=0 || code=1
+  [ "$(from_lan http://198.51.100.1:8082/passwd && echo 0 || echo 1)" = $code ] || { echo "it is said: $explained, and that is not so"; exit 1; }
+  firewall-cmd -q --add-port 8082/tcp
+done
+wherry rm -f host >/dev/null
 firewall-cmd -q --reload; again "firewall-cmd --reload"
 firewall-cmd -q --complete-reload; again "firewall-cmd --complete-reload"

@@ -22,6 +22,7 @@ func TestControlGroupsVersion2(t *testing.T) {
 		{"a memory limit kills and names", memoryLimit},
 		{"half a processor", halfProcessor},
 		{"limits are the kernel's", kernelLimits},
+		{"what memory is made of", memorySplit},
 		{"update while it runs", updated},
 		{"pause stops the clock", paused},
 		{"an engine that is killed finds all again", adopted},
@@ -143,6 +144,26 @@ func kernelLimits(m *machine) {
 	if out := m.run("wherry stats --no-stream --format '{{.MemUsage}} {{.PIDs}}' limits"); !strings.Contains(out, "/ 50MiB") {
 		m.t.Error(out)
 	}
+}
+
+// memorySplit: what a program has written to memory, to a file and to shared memory is told apart.
+func memorySplit(m *machine) {
+	m.run(`wherry run -d --name split --shm-size 32m busybox:1 sh -c 'dd if=/dev/zero of=/dev/shm/f bs=1M count=8; dd if=/dev/zero of=/file bs=1M count=6; x=$(head -c 20000000 /dev/zero | tr "\\0" x); echo ready; sleep 3600'`)
+	m.want("1", "for i in $(seq 300); do wherry logs split | grep -q ready && break; sleep 0.1; done; wherry logs split | grep -c ready")
+	parts := strings.Fields(m.run("wherry stats --no-stream --format '{{.MemAnon}} {{.MemFile}} {{.MemShmem}}' split"))
+	for i, row := range []struct {
+		what        string
+		least, most float64 // MiB
+	}{{"anonymous", 19, 90}, {"file", 5.5, 12}, {"shared", 8, 8.5}} {
+		if i >= len(parts) {
+			m.t.Fatalf("parts: %q", parts)
+		}
+		size, err := strconv.ParseFloat(strings.TrimSuffix(parts[i], "MiB"), 64)
+		if err != nil || size < row.least || size > row.most {
+			m.t.Errorf("%s memory is %s, want %g to %g MiB", row.what, parts[i], row.least, row.most)
+		}
+	}
+	m.run("wherry rm -f split")
 }
 
 func updated(m *machine) {

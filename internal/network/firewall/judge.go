@@ -11,6 +11,7 @@ import (
 // Packet is the first of a connection, as chains see it that decide whether it passes.
 type Packet struct {
 	Forward bool // through the host, not to it
+	Mapped  bool // its destination was another one until now: that of a published port
 	In, Out string
 	Proto   uint8
 	From    netip.Addr // not valid: anybody's

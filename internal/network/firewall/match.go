@@ -117,6 +117,9 @@ func (j *judge) conntrack(e *expr.Ct) []byte {
 		return binaryutil.NativeEndian.PutUint32(expr.CtStateBitNEW)
 	case expr.CtKeyDIRECTION:
 		return []byte{0}
+	case expr.CtKeySTATUS:
+		const destinationChanged = 1 << 5 // IPS_DST_NAT; what else has a name comes later in a connection's life
+		return binaryutil.NativeEndian.PutUint32(uint32(index(j.packet.Mapped)) * destinationChanged)
 	}
 	return nil
 }
