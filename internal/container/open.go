@@ -275,6 +275,7 @@ func (l life) goOn(ctx context.Context, t *task.Task) {
 	if r := l.c.record(); r.Status == Paused {
 		l.s.log(l.freeze(ctx, r)) // the record is written after the freezing, and before the thawing is
 	}
+	l.s.log(renewSocket(l.s, l.c.record()))
 	l.s.lives.run(ctx, func(ctx context.Context) { l.watch(ctx, t) })
 	l.startHealth(ctx)
 }
