@@ -82,6 +82,9 @@ func (n *creating) resolve(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if len(n.img.Lower) == 0 {
+		return invalid("image %s has no layers: there is nothing to run", n.q.Config.Image)
+	}
 	n.r.Image = *n.img
 	return image.Permit(ctx, n.s.o.Images, n.img)
 }
@@ -95,7 +98,7 @@ func (n *creating) configure(context.Context) error {
 	}
 	n.r.HostConfig = withDefaults(&h)
 	n.s.index.joinByID(n.r.HostConfig)
-	v := validation{config: n.r.Config, host: n.r.HostConfig, cpus: n.s.host.cpus, v2: n.s.host.v2}
+	v := validation{config: n.r.Config, exposed: n.q.Config.ExposedPorts, host: n.r.HostConfig, cpus: n.s.host.cpus, v2: n.s.host.v2}
 	if err := v.check(); err != nil {
 		return err
 	}

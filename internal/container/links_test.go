@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -88,5 +89,22 @@ func TestNetworksOfACreate(t *testing.T) {
 	asked := container.HostConfig{PortBindings: network.PortMap{port: {}}}
 	if got := withDefaults(&asked).PortBindings[port]; len(got) != 1 {
 		t.Errorf("bindings %v", got)
+	}
+}
+
+// TestNetworkOfOneOnTheHosts: who joins the network of a container that is on the host's is there too.
+func TestNetworkOfOneOnTheHosts(t *testing.T) {
+	e := newEngine(t)
+	first := e.run(request{name: "first", cmd: sh("sleep 3600"), h: container.HostConfig{NetworkMode: "host"}})
+	second := e.run(request{name: "second", cmd: sh("ls /sys/class/net >/dev/null && sleep 3600"), h: container.HostConfig{NetworkMode: "container:first"}})
+	link := func(id string) string {
+		name, err := os.Readlink("/proc/" + strconv.Itoa(e.rec(id).Pid) + "/ns/net")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	if a, b := link(first), link(second); a != b {
+		t.Errorf("%s and %s", a, b)
 	}
 }

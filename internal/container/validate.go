@@ -8,6 +8,7 @@ import (
 
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
 
 	"wherry.dev/wherry/internal/spec"
 	"wherry.dev/wherry/internal/task"
@@ -19,6 +20,7 @@ const minMemory = 6 << 20
 type validation struct {
 	config   *container.Config
 	host     *container.HostConfig
+	exposed  network.PortSet // asked for, without the image's
 	cpus     int
 	v2       bool // control groups of version 2 alone
 	warnings []string
@@ -87,10 +89,6 @@ func (v *validation) modes() error {
 		return invalid("invalid cgroup namespace mode: %s: use private or host", h.CgroupnsMode)
 	case h.NetworkMode.IsContainer() && h.NetworkMode.ConnectedContainer() == "":
 		return invalid("invalid network mode: invalid container format container:<name|id>")
-	case h.NetworkMode.IsContainer() && len(h.PortBindings) > 0:
-		return invalid("conflicting options: port publishing and the container type network mode: publish on the container that owns the network")
-	case h.NetworkMode.IsContainer() && (len(h.DNS) > 0 || len(h.ExtraHosts) > 0):
-		return invalid("conflicting options: dns or custom host-to-IP mapping and the network mode %s", h.NetworkMode)
 	case h.Cgroup != "":
 		return invalid("joining another container's control group (%s) is not supported", h.Cgroup)
 	case strings.HasSuffix(h.CgroupParent, ".slice"):
@@ -112,6 +110,35 @@ func (v *validation) modes() error {
 	for _, e := range h.ExtraHosts {
 		if name, address, ok := strings.Cut(e, ":"); !ok || name == "" || address == "" {
 			return invalid("bad format for add-host: %q: write NAME:ADDRESS", e)
+		}
+	}
+	return v.sharedNetwork()
+}
+
+// sharedNetwork refuses what is decided by whose network it is: the host's, or another container's.
+func (v *validation) sharedNetwork() error {
+	h, owner := v.host, ""
+	switch {
+	case h.NetworkMode.IsHost() && len(h.Links) > 0:
+		return invalid("conflicting options: host type networking can't be used with links. This would result in undefined behavior")
+	case !h.NetworkMode.IsContainer():
+		return nil
+	case h.NetworkMode.ConnectedContainer() == "":
+		return invalid("invalid network mode: invalid container format container:<name|id>")
+	}
+	owner = h.NetworkMode.ConnectedContainer()
+	for _, row := range []struct {
+		what string
+		is   bool
+	}{
+		{"port publishing and the container type network mode", len(h.PortBindings) > 0 || h.PublishAllPorts},
+		{"port exposing and the container type network mode", len(v.exposed) > 0},
+		{"dns and the network mode", len(h.DNS) > 0},
+		{"custom host-to-IP mapping and the network mode", len(h.ExtraHosts) > 0},
+		{"container type network can't be used with links. This would result in undefined behavior", len(h.Links) > 0},
+	} {
+		if row.is {
+			return invalid("conflicting options: %s: the network is container %s's, which may have it", row.what, owner)
 		}
 	}
 	return nil

@@ -95,6 +95,27 @@ func TestLoadForms(t *testing.T) {
 	}
 }
 
+// TestImageOfNothing: what is only a configuration is an image like others, but for running it.
+func TestImageOfNothing(t *testing.T) {
+	s := open(t)
+	config := configFor()
+	name := strings.TrimPrefix(sum(config), "sha256:") + ".json"
+	manifest, _ := json.Marshal([]map[string]any{{"Config": name, "RepoTags": []string{"empty:1"}, "Layers": []string{}}})
+	if said, err := loaded(t, s, tarOf(t, file1(name, string(config)), file1("manifest.json", string(manifest))), TransferOptions{}); err != nil {
+		t.Fatalf("%q %v", said, err)
+	}
+	img, err := s.Resolve(t.Context(), "empty:1", nil)
+	if err != nil || len(img.Lower) != 0 {
+		t.Fatalf("%+v %v", img, err)
+	}
+	if about, err := s.Inspect(t.Context(), "empty:1", nil); err != nil || len(about.RootFS.Layers) != 0 {
+		t.Errorf("inspect: %+v %v", about.RootFS, err)
+	}
+	if _, err := Mountable(t.Context(), s, "empty:1"); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("mount: %v", err)
+	}
+}
+
 func TestBadArchivesLeaveNothing(t *testing.T) {
 	old := legacy(t, "team/app:1")
 	lacking := func(part string) []byte {

@@ -192,10 +192,7 @@ func keepManifests(ctx context.Context, s *Service, b Built) error {
 // keepLayers gives layers their chain IDs. Those of which there is no snapshot are unpacked.
 func keepLayers(ctx context.Context, s *Service, manifest ocispec.Descriptor, keys []string) error {
 	m, diffs, err := s.checkImage(ctx, manifest)
-	if errors.Is(err, errdefs.ErrInvalidArgument) && len(m.Layers) == 0 {
-		return nil // an image of nothing: FROM scratch alone
-	}
-	if err != nil {
+	if err != nil || len(diffs) == 0 {
 		return err
 	}
 	whole := len(keys) == len(diffs)

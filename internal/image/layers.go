@@ -37,6 +37,9 @@ func (l *layers) unpack(ctx context.Context, manifest ocispec.Descriptor, from f
 	if err != nil {
 		return nil, err
 	}
+	if len(diffs) == 0 {
+		return nil, nil // only a configuration: FROM scratch and labels
+	}
 	top := digest.Digest(chainID(diffs))
 	l.mu.Lock()
 	lower, forgotten := l.dirs[top], l.forgotten

@@ -18,6 +18,9 @@ func Mountable(ctx context.Context, s *Service, name string) (*Image, error) {
 		return &Image{ID: found.Target.Digest, Ref: refOf(found, name), Manifest: found.Target, Lower: []string{dir}}, nil
 	}
 	img, err := s.Resolve(ctx, name, nil)
+	if err == nil && len(img.Lower) == 0 {
+		return nil, fmt.Errorf("image %s has no layers: there is nothing to mount: %w", name, errdefs.ErrInvalidArgument)
+	}
 	if !errdefs.IsNotFound(err) {
 		return img, err
 	}

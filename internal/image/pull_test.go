@@ -278,10 +278,6 @@ func TestManifestsAreWhatTheyAreNamedAs(t *testing.T) {
 		{"a negative size", "bytes", func(h *hostile) { h.manifest.Layers[0].Size = -1 }},
 		{"an empty layer blob", "0 bytes", func(h *hostile) { h.manifest.Layers[0] = descriptor(ocispec.MediaTypeImageLayer, nil) }},
 		{"a huge config", "8 MiB", func(h *hostile) { h.manifest.Config.Size = 1 << 30 }},
-		{"no layers", "nothing to run", func(h *hostile) {
-			h.config = configFor()
-			h.manifest.Config, h.manifest.Layers = descriptor(ocispec.MediaTypeImageConfig, h.config), nil
-		}},
 		{"a bad diff id", "layer", func(h *hostile) {
 			h.config = configFor("sha256:../..")
 			h.manifest.Config = descriptor(ocispec.MediaTypeImageConfig, h.config)

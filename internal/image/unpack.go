@@ -360,9 +360,6 @@ func (l *layers) checkImage(ctx context.Context, manifest ocispec.Descriptor) (o
 	if len(diffs) > maxLayers {
 		return m, nil, fmt.Errorf("image %s has %d layers, %d are the most that the kernel puts upon each other: %w", manifest.Digest, len(diffs), maxLayers, errdefs.ErrInvalidArgument)
 	}
-	if len(diffs) == 0 {
-		return m, nil, fmt.Errorf("image %s has no layers: there is nothing to run: %w", manifest.Digest, errdefs.ErrInvalidArgument)
-	}
 	for _, d := range diffs {
 		if err := d.Validate(); err != nil {
 			return m, nil, fmt.Errorf("config of %s names layer %q: %w: %w", manifest.Digest, d, err, errdefs.ErrInvalidArgument)

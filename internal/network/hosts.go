@@ -90,6 +90,9 @@ func ownNames(r AllocateRequest) string {
 	if r.Domainname != "" {
 		return r.Hostname + "." + r.Domainname + " " + r.Hostname
 	}
+	if first, _, ok := strings.Cut(r.Hostname, "."); ok {
+		return r.Hostname + " " + first
+	}
 	return r.Hostname
 }
 

@@ -130,7 +130,29 @@ func (n *namespaces) ownsNetwork() bool {
 	case n.user == nil:
 		return !n.rights.nested || n.joins(unix.CLONE_NEWNET)
 	}
-	return n.joins(unix.CLONE_NEWUSER) && n.joins(unix.CLONE_NEWNET)
+	return n.joins(unix.CLONE_NEWUSER) && n.joinsNetworkOf(n.user)
+}
+
+// joinsNetworkOf says that the network namespace to join belongs to a user namespace: another container's may be the host's.
+func (n *namespaces) joinsNetworkOf(user *os.File) bool {
+	own, err := user.Stat()
+	if err != nil {
+		return false
+	}
+	for _, j := range n.joined {
+		if j.kind != unix.CLONE_NEWNET {
+			continue
+		}
+		fd, err := unix.IoctlRetInt(descriptor(j.file), unix.NS_GET_USERNS)
+		if err != nil { // it is none that this process may know of
+			return false
+		}
+		owner := os.NewFile(uintptr(fd), "owner")
+		defer owner.Close()
+		fi, err := owner.Stat()
+		return err == nil && os.SameFile(own, fi)
+	}
+	return false
 }
 
 // ownsProcesses says the same of a procfs and the pid namespace.

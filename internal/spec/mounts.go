@@ -69,20 +69,19 @@ func (m Mount) Point() container.MountPoint {
 type SecretMount struct{ Source, Destination string }
 
 func (b *builder) mounts() ([]specs.Mount, error) {
-	list := b.defaultMounts()
-	for _, f := range [][2]string{{b.in.ResolvConf, "/etc/resolv.conf"}, {b.in.HostnameFile, "/etc/hostname"}, {b.in.Hosts, "/etc/hosts"}} {
-		if f[0] != "" {
-			list = append(list, b.mapped(specs.Mount{Type: "bind", Source: f[0], Destination: f[1], Options: []string{"bind", "rprivate"}}))
-		}
+	list, files := b.defaultMounts(), b.etcFiles()
+	if !slices.ContainsFunc(b.in.Mounts, coversEtc) {
+		list, files = append(list, files...), nil
 	}
 	if b.h.Init != nil && *b.h.Init {
 		// Its ids are not mapped: the host's root owns it, who is nobody inside. Who may mount there can undo "ro".
 		list = append(list, specs.Mount{Type: "bind", Source: b.in.Oar, Destination: InitPath, Options: []string{"bind", "ro", "nosuid", "nodev"}})
 	}
 	for _, m := range b.in.Mounts {
-		list = slices.DeleteFunc(list, func(d specs.Mount) bool {
+		hides := func(d specs.Mount) bool {
 			return d.Destination == m.Destination || m.Destination == "/dev" && strings.HasPrefix(d.Destination, "/dev/")
-		})
+		}
+		list, files = slices.DeleteFunc(list, hides), slices.DeleteFunc(files, hides)
 	}
 	user := slices.Clone(b.in.Mounts)
 	slices.SortStableFunc(user, func(x, y Mount) int {
@@ -94,6 +93,9 @@ func (b *builder) mounts() ([]specs.Mount, error) {
 			return nil, err
 		}
 		list = append(list, made)
+		if coversEtc(m) {
+			list, files = append(list, files...), nil
+		}
 	}
 	for _, m := range b.in.Secrets { // their files have the container's own ids already
 		list = append(list, specs.Mount{Type: "bind", Source: m.Source, Destination: m.Destination, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec", "rprivate"}})
@@ -104,6 +106,23 @@ func (b *builder) mounts() ([]specs.Mount, error) {
 		}
 	}
 	return list, nil
+}
+
+// coversEtc says that the engine's files of /etc belong onto a mount, which would hide them. Where nothing can be made they stay below it.
+func coversEtc(m Mount) bool { return m.Destination == "/etc" && !m.ReadOnly }
+
+// etcFiles are the files of /etc that the engine writes; the container may change them where it may change the rest of /etc.
+func (b *builder) etcFiles() (list []specs.Mount) {
+	options := []string{"bind", "rprivate"}
+	if b.h.ReadonlyRootfs {
+		options = append(options, "ro")
+	}
+	for _, f := range [][2]string{{b.in.ResolvConf, "/etc/resolv.conf"}, {b.in.HostnameFile, "/etc/hostname"}, {b.in.Hosts, "/etc/hosts"}} {
+		if f[0] != "" {
+			list = append(list, b.mapped(specs.Mount{Type: "bind", Source: f[0], Destination: f[1], Options: slices.Clone(options)}))
+		}
+	}
+	return list
 }
 
 // mapped makes a bind's ids inside those on the host, where the container has a user namespace.

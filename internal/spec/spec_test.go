@@ -356,3 +356,28 @@ func TestBuildLeavesItsInputAlone(t *testing.T) {
 		t.Error("the caller's values have changed")
 	}
 }
+
+// TestFilesOfEtc: they lie upon a volume at /etc, and are read-only where the container is.
+func TestFilesOfEtc(t *testing.T) {
+	change := func(readOnly bool) []string {
+		made := build(t, func(in *Input) {
+			in.ResolvConf, in.HostConfig.ReadonlyRootfs = "/state/resolv", readOnly
+			in.Mounts = []Mount{{Type: mount.TypeVolume, Source: "/volume", Destination: "/etc"}, {Type: mount.TypeBind, Source: "/x", Destination: "/etc/x/y"}}
+		})
+		var out []string
+		for _, m := range made.Mounts {
+			if strings.HasPrefix(m.Destination, "/etc") {
+				out = append(out, m.Destination)
+			}
+			if m.Destination == "/etc/resolv.conf" && slices.Contains(m.Options, "ro") != readOnly {
+				t.Errorf("read-only %v: %v", readOnly, m.Options)
+			}
+		}
+		return out
+	}
+	want := []string{"/etc", "/etc/resolv.conf", "/etc/x/y"}
+	if got := change(false); !slices.Equal(got, want) {
+		t.Errorf("%v, not %v", got, want)
+	}
+	change(true)
+}
