@@ -143,10 +143,11 @@ func unix2File(fd int, err error) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "rootfs"), nil
 }
 
-// overlay gives the layers to the kernel as they are; kernels before 6.15 take only layers that are attached somewhere.
+// overlay gives the layers to the kernel as they are; kernels before 6.15 take only layers that are attached somewhere. They say so with
+// EOPNOTSUPP (before 6.5), EBADF (of a descriptor of a path, before 6.15) or EINVAL.
 func (r *Rootfs) overlay(lower []*os.File, parts []place) (*os.File, error) {
 	f, err := r.configure(lower)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EBADF) {
 		return r.overlayAttached(lower, parts)
 	}
 	return f, err

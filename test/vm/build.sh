@@ -1,12 +1,12 @@
 #!/bin/bash
 # Builds below $1 what the virtual machine boots: Debian's own kernel with its modules (fetched once), an initial file system that finds
-# the disk, and the disk's first state: busybox, the docker command line, a registry, the project's binaries and a test image; and the disks
-# of debian.sh, tools.sh and arm64.sh. No mounts.
+# the disk, and the disk's first state: busybox, the docker command line, a registry, the project's binaries and a test image; the disks
+# of debian.sh, tools.sh and arm64.sh, and the kernel of newer.sh. No mounts.
 set -eu
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 repo=$(cd "$here/../.." && pwd)
 out=$(mkdir -p "${1:?usage: build.sh DIR}" && cd "$1" && pwd)
-need=(qemu-system-x86 qemu-system-arm busybox-static cpio kmod e2fsprogs docker-registry debootstrap gcc libc6-dev libseccomp-dev)
+need=(qemu-system-x86 qemu-system-arm busybox-static cpio kmod xz-utils e2fsprogs docker-registry debootstrap gcc libc6-dev libseccomp-dev)
 missing=()
 for p in "${need[@]}"; do dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p"); done
 command -v docker >/dev/null || missing+=(docker.io)
@@ -41,9 +41,11 @@ release=$(cat "$out/release")
 "$here/debian.sh" "$out"
 "$here/tools.sh" "$out"
 "$here/arm64.sh" "$out"
+"$here/newer.sh" "$out"
+newer=$(cat "$out/newer/release")
 
 work=$(mktemp -d "$out/work.XXXXXX"); trap 'rm -rf "$work"' EXIT
-cd "$work"; mkdir -p boot/{bin,m,dev,proc,root} disk/{bin,sbin,dev,proc,sys,run,tmp,root,images,lib64,etc,usr/bin,var/lib,var/log,"lib/modules/$release"}
+cd "$work"; mkdir -p boot/{bin,m,dev,proc,root} disk/{bin,sbin,dev,proc,sys,run,tmp,root,images,lib64,etc,usr/bin,var/lib,var/log,"lib/modules/$release","lib/modules/$newer"}
 cp /bin/busybox boot/bin/
 # In the order in which they need each other.
 for m in virtio/virtio_ring virtio/virtio virtio/virtio_pci_modern_dev virtio/virtio_pci_legacy_dev virtio/virtio_pci block/virtio_blk char/virtio_console; do cp "$out/modules/kernel/drivers/$m.ko" boot/m/; done
@@ -54,6 +56,7 @@ cp /bin/busybox disk/bin/
 for applet in $(/bin/busybox --list); do [ -e "disk/bin/$applet" ] || ln disk/bin/busybox "disk/bin/$applet"; done
 ln -s /bin/busybox disk/sbin/modprobe; ln -s /bin/busybox disk/sbin/init
 cp -r "$out/modules/." "disk/lib/modules/$release/"; depmod -b disk "$release"
+cp -r "$out/newer/modules/." "disk/lib/modules/$newer/"; depmod -b disk "$newer"
 cp "$here/guest/inittab" disk/etc/; install -m 755 "$here/guest/start" disk/etc/; install -m 755 "$here/guest/engine" disk/bin/
 printf 'root:x:0:0:root:/root:/bin/sh\n' >disk/etc/passwd; printf 'root:x:0:\n' >disk/etc/group
 printf '127.0.0.1 localhost\n' >disk/etc/hosts; printf 'nameserver 127.0.0.1\n' >disk/etc/resolv.conf

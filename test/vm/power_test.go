@@ -3,6 +3,7 @@ package vm
 import (
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -11,36 +12,67 @@ import (
 // TestPowerCut pulls the plug in the middle of everything, again and again on one disk. What was acknowledged is there afterwards, what is
 // listed is whole, and what was to run runs. The disk gets only what was synced (see guest/boot).
 func TestPowerCut(t *testing.T) {
-	dir := newDisk(t)
-	p := &power{dir: dir, seed: uint64(time.Now().UnixNano())}
-	t.Logf("seed %d", p.seed)
-	p.random = rand.New(rand.NewPCG(p.seed, 0))
-	m := boot(t, dir)
-	m.run("engine start && wherry load -q -i /images/busybox-1.tar")
-	m.run(`printf 'FROM busybox:1 AS work\nARG WHO\nRUN mkdir /out && echo $WHO >/out/who && head -c 200000 /dev/urandom >/out/noise\nFROM busybox:1\nCOPY --from=work /out /built\n' >/images/Dockerfile && sync`)
-	p.publish(m)
-	p.services(m)
-	for round := range rounds {
-		p.storm(m, round)
-		m.cut()
-		m = boot(t, dir)
-		m.run("setsid docker-registry serve /etc/registry.yml >/dev/null 2>&1 </dev/null & engine start")
-		p.check(m, round)
-		if t.Failed() {
-			t.Log(m.log())
-			return
-		}
+	p := newPower(t, pc(t), 3)
+	m := p.run()
+	if t.Failed() {
+		return
 	}
 	m.off() // an orderly shutdown brings the same back
-	m = boot(t, dir)
+	m = p.boot()
 	m.run("engine start")
 	p.servicesRun(m)
 	m.off()
 }
 
+// TestPowerCutOfLayersThatAreImages does so once on a kernel that mounts layers from files.
+func TestPowerCutOfLayersThatAreImages(t *testing.T) {
+	p := newPower(t, newerPC(t), 1)
+	m := p.run()
+	if t.Failed() {
+		return
+	}
+	m.want("only images", `set -- /var/lib/wherry/snapshots/snapshots/*; n=0; for d; do [ -e "$d/layer.erofs" ] && n=$((n+1)); done; [ $n -gt 3 ] && grep -q ' erofs ' /proc/mounts && echo only images || ls -R /var/lib/wherry/snapshots | head -50`)
+	m.cut()
+}
+
+func newPower(t *testing.T, on board, rounds int) *power {
+	p := &power{t: t, on: on, dir: newDisk(t), rounds: rounds, seed: uint64(time.Now().UnixNano())}
+	t.Logf("seed %d", p.seed)
+	p.random = rand.New(rand.NewPCG(p.seed, 0))
+	return p
+}
+
+// run goes through all rounds, and leaves the machine running.
+func (p *power) run() *machine {
+	m := p.boot()
+	m.run("engine start && wherry load -q -i /images/busybox-1.tar")
+	m.run(`printf 'FROM busybox:1 AS work\nARG WHO\nRUN mkdir /out && echo $WHO >/out/who && head -c 200000 /dev/urandom >/out/noise\nFROM busybox:1\nCOPY --from=work /out /built\n' >/images/Dockerfile && sync`)
+	p.publish(m)
+	p.services(m)
+	for round := range p.rounds {
+		p.storm(m, round)
+		m.cut()
+		m = p.boot()
+		m.run("setsid docker-registry serve /etc/registry.yml >/dev/null 2>&1 </dev/null & engine start")
+		p.check(m, round)
+		if p.t.Failed() {
+			p.t.Log(m.log())
+			break
+		}
+	}
+	return m
+}
+
+func (p *power) boot() *machine {
+	return p.on.boot(p.t, p.dir, "", "file="+filepath.Join(p.dir, "disk.img")+",if=virtio,format=raw,cache=writethrough")
+}
+
 // power is what the outside knows about the disk.
 type power struct {
+	t      *testing.T
+	on     board
 	dir    string
+	rounds int // of cuts; each pulls an image of its own, and one is pulled in peace before
 	seed   uint64
 	random *rand.Rand
 
@@ -49,18 +81,12 @@ type power struct {
 	loaded                            string   // of the one that is loaded
 }
 
-// rounds of cuts; each pulls an image of its own, and one is pulled in peace before.
-const (
-	rounds = 3
-	peace  = rounds
-)
-
 func noise(i int) string { return fmt.Sprintf("127.0.0.1:5000/noise:%d", i) }
 
 // publish fills a registry, whose files are synced by hand, with images of which each has one file of noise.
 func (p *power) publish(m *machine) {
 	m.run("setsid docker-registry serve /etc/registry.yml >/dev/null 2>&1 </dev/null &")
-	for i := range rounds + 1 {
+	for i := range p.rounds + 1 {
 		p.sums = append(p.sums, m.run(fmt.Sprintf(`for i in $(seq 100); do wget -qO- http://127.0.0.1:5000/v2/ >/dev/null 2>&1 && break; sleep 0.1; done # the registry comes up beside the engine
 			cd /tmp && head -c 3000000 /dev/urandom >noise && tar c noise | wherry import - %[1]s >/dev/null &&
 			wherry push -q %[1]s >/dev/null && wherry rmi %[1]s >/dev/null && md5sum <noise`, noise(i))))
@@ -69,8 +95,8 @@ func (p *power) publish(m *machine) {
 	p.loaded = m.run(`cd /tmp && head -c 2000000 /dev/urandom >noise && tar c noise | wherry import - loaded:1 >/dev/null &&
 		wherry save -o /images/loaded.tar loaded:1 && wherry rmi loaded:1 >/dev/null && md5sum <noise`)
 	m.run("sync")
-	m.run("wherry pull -q " + noise(peace))
-	p.images = append(p.images, noise(peace))
+	m.run("wherry pull -q " + noise(p.rounds))
+	p.images = append(p.images, noise(p.rounds))
 }
 
 // services are containers that outlive a boot, or not, and one that is stopped.
