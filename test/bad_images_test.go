@@ -192,6 +192,7 @@ func badImages(t *testing.T) map[string]struct {
 		}
 		return kind, body
 	}}
+	empty := strings.Repeat("{},", 2_000_000) + "{}"
 	wide := &badImage{plain: [][]byte{small}, top: func(b *badImage, body []byte) (string, []byte) {
 		var list []described
 		for i := range 60000 {
@@ -204,36 +205,40 @@ func badImages(t *testing.T) map[string]struct {
 		image *badImage
 		want  string
 	}{
-		"a gzip bomb":                {&badImage{plain: [][]byte{small}, packed: [][]byte{gz}, kind: typeLayer + "+gzip"}, "bomb"},
-		"a zstd bomb":                {&badImage{plain: [][]byte{small}, packed: [][]byte{append(zstdZeros(1), zstdZeros(12000)...)}, kind: typeLayer + "+zstd"}, ""},
-		"a zstd window of 2 TB":      {&badImage{plain: [][]byte{small}, packed: [][]byte{window}, kind: typeLayer + "+zstd"}, "window"},
-		"gzip in gzip":               {&badImage{plain: [][]byte{small}, packed: [][]byte{gzipOf(t, gzipOf(t, small))}, kind: typeLayer + "+gzip"}, "tar"},
-		"a path of 4096 bytes":       {layer(piece{name: strings.Repeat("d/", 2047) + "ff", content: "x"}, piece{name: strings.Repeat("d/", 2048) + "f", content: "x"}), "4095"},
-		"a name of 4096 bytes":       {layer(piece{name: strings.Repeat("n", 4096), content: "x"}), "255"},
-		"a link's text of 4096":      {layer(symlink("l", strings.Repeat("n", 4096))), "4095"},
-		"links in a circle":          {layer(symlink("a", "b"), symlink("b", "a"), piece{name: "a/x", content: "x"}), ""},
-		"a directory link to itself": {layer(piece{name: "d/", kind: tar.TypeDir}, symlink("d/d", "."), piece{name: strings.Repeat("d/d/", 60) + "x", content: "x"}), ""},
-		"a hard link to itself":      {layer(piece{name: "h", link: "h", kind: tar.TypeLink}), ""},
-		"a layer's wrong size":       {changed(func(m *badManifest) { m.Layers[0].Size++ }), ""},
-		"a layer of no size":         {changed(func(m *badManifest) { m.Layers[0].Size = 0 }), "bytes"},
-		"a layer of negative size":   {changed(func(m *badManifest) { m.Layers[0].Size = -1 }), ""},
-		"a layer of an exabyte":      {changed(func(m *badManifest) { m.Layers[0].Size = 1 << 60 }), ""},
-		"a config's wrong size":      {changed(func(m *badManifest) { m.Config.Size++ }), ""},
-		"a config of a gigabyte":     {changed(func(m *badManifest) { m.Config.Size = 1 << 30 }), ""},
-		"a layer's wrong digest":     {changed(func(m *badManifest) { m.Layers[0].Digest = "sha256:" + strings.Repeat("0", 64) }), ""},
-		"a digest that is a path":    {changed(func(m *badManifest) { m.Layers[0].Digest = "sha256:../../../../etc/passwd" }), "digest"},
-		"a config's digest: a path":  {changed(func(m *badManifest) { m.Config.Digest = "sha256:../../../../etc/passwd" }), "digest"},
-		"a layer of another type":    {changed(func(m *badManifest) { m.Layers[0].MediaType = "application/x-sh" }), "type"},
-		"a manifest of another type": {changed(func(m *badManifest) { m.MediaType = "application/x-sh" }), ""},
-		"no layers":                  {changed(func(m *badManifest) { m.Layers = nil }), ""},
-		"an endless manifest":        {endless, ""},
-		"indexes nested deep":        {deep, ""},
-		"an index of 60000":          {wide, ""},
-		"five thousand layers":       {many(5000), "layers"},
-		"a config nested deep":       {config(strings.Repeat(`{"a":[`, 100000)), ""},
-		"a config with a number":     {config(`{"architecture":"amd64","os":"linux","config":{"StopTimeout":1e999},"rootfs":{"type":"layers","diff_ids":[]}}`), ""},
-		"a config that is text":      {config("text"), ""},
-		"a config of no layers":      {config(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`), "layers"},
+		"a gzip bomb":                 {&badImage{plain: [][]byte{small}, packed: [][]byte{gz}, kind: typeLayer + "+gzip"}, "bomb"},
+		"a zstd bomb":                 {&badImage{plain: [][]byte{small}, packed: [][]byte{append(zstdZeros(1), zstdZeros(12000)...)}, kind: typeLayer + "+zstd"}, ""},
+		"a zstd window of 2 TB":       {&badImage{plain: [][]byte{small}, packed: [][]byte{window}, kind: typeLayer + "+zstd"}, "window"},
+		"gzip in gzip":                {&badImage{plain: [][]byte{small}, packed: [][]byte{gzipOf(t, gzipOf(t, small))}, kind: typeLayer + "+gzip"}, "tar"},
+		"a path of 4096 bytes":        {layer(piece{name: strings.Repeat("d/", 2047) + "ff", content: "x"}, piece{name: strings.Repeat("d/", 2048) + "f", content: "x"}), "4095"},
+		"a name of 4096 bytes":        {layer(piece{name: strings.Repeat("n", 4096), content: "x"}), "255"},
+		"a link's text of 4096":       {layer(symlink("l", strings.Repeat("n", 4096))), "4095"},
+		"links in a circle":           {layer(symlink("a", "b"), symlink("b", "a"), piece{name: "a/x", content: "x"}), ""},
+		"a directory link to itself":  {layer(piece{name: "d/", kind: tar.TypeDir}, symlink("d/d", "."), piece{name: strings.Repeat("d/d/", 60) + "x", content: "x"}), ""},
+		"a hard link to itself":       {layer(piece{name: "h", link: "h", kind: tar.TypeLink}), ""},
+		"a layer's wrong size":        {changed(func(m *badManifest) { m.Layers[0].Size++ }), ""},
+		"a layer of no size":          {changed(func(m *badManifest) { m.Layers[0].Size = 0 }), "bytes"},
+		"a layer of negative size":    {changed(func(m *badManifest) { m.Layers[0].Size = -1 }), ""},
+		"a layer of an exabyte":       {changed(func(m *badManifest) { m.Layers[0].Size = 1 << 60 }), ""},
+		"a config's wrong size":       {changed(func(m *badManifest) { m.Config.Size++ }), ""},
+		"a config of a gigabyte":      {changed(func(m *badManifest) { m.Config.Size = 1 << 30 }), ""},
+		"a layer's wrong digest":      {changed(func(m *badManifest) { m.Layers[0].Digest = "sha256:" + strings.Repeat("0", 64) }), ""},
+		"a digest that is a path":     {changed(func(m *badManifest) { m.Layers[0].Digest = "sha256:../../../../etc/passwd" }), "digest"},
+		"a config's digest: a path":   {changed(func(m *badManifest) { m.Config.Digest = "sha256:../../../../etc/passwd" }), "digest"},
+		"a layer of another type":     {changed(func(m *badManifest) { m.Layers[0].MediaType = "application/x-sh" }), "type"},
+		"a manifest of another type":  {changed(func(m *badManifest) { m.MediaType = "application/x-sh" }), ""},
+		"no layers":                   {changed(func(m *badManifest) { m.Layers = nil }), ""},
+		"an endless manifest":         {endless, ""},
+		"indexes nested deep":         {deep, ""},
+		"an index of 60000":           {wide, ""},
+		"five thousand layers":        {many(5000), "layers"},
+		"a config nested deep":        {config(strings.Repeat(`{"a":[`, 100000)), ""},
+		"a config with a number":      {config(`{"architecture":"amd64","os":"linux","config":{"StopTimeout":1e999},"rootfs":{"type":"layers","diff_ids":[]}}`), ""},
+		"a config that is text":       {config("text"), ""},
+		"a config of empty histories": {config(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"history":[` + empty + `]}`), "parts"},
+		"a manifest of empty layers": {&badImage{plain: [][]byte{small}, top: func(b *badImage, _ []byte) (string, []byte) {
+			return typeManifest, []byte(`{"schemaVersion":2,"mediaType":"` + typeManifest + `","layers":[` + empty + `]}`)
+		}}, "parts"},
+		"a config of no layers": {config(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`), "layers"},
 	}
 }
 

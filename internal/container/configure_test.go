@@ -54,7 +54,8 @@ func TestRefusals(t *testing.T) {
 	}{
 		"needs to be an absolute path":      {c: container.Config{WorkingDir: "relative"}},
 		"a name is needed before =":         {c: container.Config{Env: []string{"=x"}}},
-		"zero byte":                         {c: container.Config{Env: []string{"A=\x00"}}},
+		"argument with a zero byte":         {c: container.Config{Cmd: []string{"a\x00b"}}},
+		"has a zero byte":                   {c: container.Config{Env: []string{"A=\x00"}}},
 		"did you mean TERM":                 {c: container.Config{StopSignal: "TERMM"}},
 		"stop timeout -5":                   {c: container.Config{StopTimeout: &zero}},
 		"63 is the most":                    {c: container.Config{Hostname: strings.Repeat("x", 64)}},

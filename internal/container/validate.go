@@ -43,6 +43,11 @@ func (v *validation) command() error {
 	if c.WorkingDir != "" && !strings.HasPrefix(c.WorkingDir, "/") {
 		return invalid("the working directory '%s' is invalid, it needs to be an absolute path", c.WorkingDir)
 	}
+	for _, arg := range slices.Concat(c.Entrypoint, c.Cmd) {
+		if strings.ContainsRune(arg, 0) {
+			return invalid("the command has an argument with a zero byte, which no program can be given: %.100q", arg)
+		}
+	}
 	for _, kv := range c.Env {
 		if name, _, _ := strings.Cut(kv, "="); name == "" {
 			return invalid("invalid environment variable: %s: a name is needed before =", kv)

@@ -20,6 +20,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"wherry.dev/wherry/internal/ref"
+	"wherry.dev/wherry/internal/registry"
 )
 
 // maxArchived is how many files an archive of images may have.
@@ -111,6 +112,9 @@ func readLimited(r io.Reader, into any) error {
 	}
 	if len(b) > maxJSON {
 		return errors.New("it has more than 8 MiB")
+	}
+	if err := registry.Bounded(b); err != nil {
+		return err
 	}
 	return json.Unmarshal(b, into)
 }

@@ -19,6 +19,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"wherry.dev/wherry/internal/archive"
+	"wherry.dev/wherry/internal/registry"
 	"wherry.dev/wherry/internal/retar"
 )
 
@@ -44,6 +45,9 @@ func (s *blobs) small(ctx context.Context, d ocispec.Descriptor) ([]byte, error)
 	}
 	if int64(len(b)) != d.Size || d.Digest.Algorithm().FromBytes(b) != d.Digest {
 		return nil, fmt.Errorf("%s is damaged on this disk: pull or load the image again: %w", d.Digest, errdefs.ErrDataLoss)
+	}
+	if err := registry.Bounded(b); err != nil {
+		return nil, fmt.Errorf("%s: %w", d.Digest, err)
 	}
 	return b, nil
 }
@@ -248,6 +252,9 @@ func compressInto(w io.Writer, r io.Reader) (digest.Digest, error) {
 func (s *blobs) labelChildren(ctx context.Context, d ocispec.Descriptor) error {
 	if !images.IsManifestType(d.MediaType) && !images.IsIndexType(d.MediaType) {
 		return nil
+	}
+	if _, err := s.small(ctx, d); err != nil { // what follows reads it without bounds
+		return err
 	}
 	children, err := images.Children(ctx, s.content, d)
 	if err != nil {

@@ -112,6 +112,9 @@ func (g *Gathering) manifest(ctx context.Context, d ocispec.Descriptor) (m ocisp
 	if err != nil {
 		return m, err
 	}
+	if err := registry.Bounded(b); err != nil {
+		return m, fmt.Errorf("%s: %w", d.Digest, err)
+	}
 	if err := json.Unmarshal(b, &m); err != nil {
 		return m, fmt.Errorf("%s: %w: %w", d.Digest, err, errdefs.ErrInvalidArgument)
 	}
