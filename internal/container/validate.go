@@ -358,7 +358,7 @@ func logOptions(c container.LogConfig, dir string) (task.LogOptions, error) {
 	switch c.Type {
 	case "", "json-file", "local", "none":
 	default:
-		return o, invalid("error looking up logging plugin %s: plugin %q not found", c.Type, c.Type)
+		return o, invalid("error looking up logging plugin %s: plugin %q not found: there are json-file, local, none", c.Type, c.Type)
 	}
 	for key, value := range c.Config {
 		switch key {
