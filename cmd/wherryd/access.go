@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"wherry.dev/wherry/internal/access"
+	"wherry.dev/wherry/internal/api/docker"
 	"wherry.dev/wherry/internal/audit"
 	"wherry.dev/wherry/internal/mutual"
 	"wherry.dev/wherry/internal/tracing"
@@ -165,7 +166,7 @@ func (o *options) openAudit(log *slog.Logger) (*audit.Log, error) {
 
 // reread takes the rules of access from their file again at each SIGHUP. What cannot be read changes nothing, nor does a file that is gone:
 // without rules, more callers may do everything.
-func (o *options) reread(set func(*access.Rules), log *slog.Logger) (stop func()) {
+func (o *options) reread(set func(*access.Rules) error, log *slog.Logger) (stop func()) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	var g sync.WaitGroup
@@ -181,7 +182,9 @@ func (o *options) reread(set func(*access.Rules), log *slog.Logger) (stop func()
 				continue
 			}
 			now.access = rules
-			set(rules)
+			if err := set(rules); err != nil {
+				log.Warn(err.Error())
+			}
 			log.Info("the rules of access are read again", "file", rules.File, "rules", len(rules.List))
 			now.warn(log)
 		}
@@ -190,6 +193,18 @@ func (o *options) reread(set func(*access.Rules), log *slog.Logger) (stop func()
 		signal.Stop(hangups)
 		close(hangups)
 		g.Wait()
+	}
+}
+
+// rulesFor has rules hold, and writes down that others do now.
+func rulesFor(server *docker.Server, log *audit.Log) func(*access.Rules) error {
+	return func(rules *access.Rules) error {
+		server.SetAccess(rules)
+		if log == nil {
+			return nil
+		}
+		_, err := log.Append(audit.Record{Event: "rules of access read again", With: map[string]string{"file": rules.File, "rules": strconv.Itoa(len(rules.List))}})
+		return err
 	}
 }
 

@@ -222,7 +222,7 @@ func TestRulesAreReadAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	rules, said := make(chan *access.Rules, 1), make(chan string, 10)
-	stop := o.reread(func(r *access.Rules) { rules <- r }, slog.New(slog.NewTextHandler(writer(func(p []byte) { said <- string(p) }), nil)))
+	stop := o.reread(func(r *access.Rules) error { rules <- r; return nil }, slog.New(slog.NewTextHandler(writer(func(p []byte) { said <- string(p) }), nil)))
 	hup := func() {
 		t.Helper()
 		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {

@@ -97,7 +97,7 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 		ID: id, Root: o.root, State: o.state, Hosts: hosts, CgroupParent: o.cgroupParent, Insecure: o.insecure, Started: began,
 		Access: o.access, AuditReads: o.set.Audit.Reads, Debug: o.level <= slog.LevelDebug,
 	}, log)
-	defer o.reread(server.SetAccess, log)()
+	defer o.reread(rulesFor(server, services.Audit), log)()
 	log.Info("ready", "version", version.Version, "hosts", strings.Join(hosts, " "), "root", o.root, "took", time.Since(began).Round(time.Microsecond))
 	notifyReady()
 	threads.Calm()
