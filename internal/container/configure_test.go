@@ -99,6 +99,8 @@ func TestRefusals(t *testing.T) {
 		"quota can not be less":             {h: limits(container.Resources{CPUQuota: 1})},
 		"CPU shares":                        {h: limits(container.Resources{CPUShares: -1})},
 		"blkio weight":                      {h: limits(container.Resources{BlkioWeight: 1})},
+		"hold its limits":                   {h: container.HostConfig{SecurityOpt: []string{"writable-cgroups=true"}}},
+		"writable-cgroups is true or false": {h: container.HostConfig{SecurityOpt: []string{"writable-cgroups=1"}}},
 		"write it as 0-2":                   {h: limits(container.Resources{CpusetCpus: "a-b"})},
 		"Requested CPUs are not available":  {h: limits(container.Resources{CpusetCpus: "0-9"})},
 		"c 10:200 rwm":                      {h: limits(container.Resources{DeviceCgroupRules: []string{"x"}})},

@@ -240,6 +240,9 @@ func (v *validation) security() error {
 	if err != nil {
 		return err
 	}
+	if o.WritableCgroups && !v.host.Privileged {
+		return invalid("--security-opt writable-cgroups: a container's control groups hold its limits and are the engine's: only those of a --privileged container can be written to")
+	}
 	_, err = spec.Capabilities(v.host.CapAdd, v.host.CapDrop, spec.CapabilityOptions{Privileged: v.host.Privileged, Strict: o.Strict})
 	return err
 }

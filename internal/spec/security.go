@@ -15,6 +15,7 @@ type Security struct {
 	NoNewPrivileges bool
 	Strict          bool   // wherry=strict
 	Unmasked        bool   // systempaths=unconfined
+	WritableCgroups bool   // writable-cgroups
 	Seccomp         string // "": the default profile, "unconfined", or a profile as JSON
 }
 
@@ -48,7 +49,12 @@ func ParseSecurity(list []string) (Security, error) {
 				return s, badOption(opt, "the only value is systempaths=unconfined")
 			}
 			s.Unmasked = true
-		case "apparmor", "label", "writable-cgroups":
+		case "writable-cgroups":
+			if has && value != "true" && value != "false" {
+				return s, badOption(opt, "writable-cgroups is true or false")
+			}
+			s.WritableCgroups = value != "false"
+		case "apparmor", "label":
 			if !has && key != "label" {
 				return s, badOption(opt, "give a value, as in "+key+"=…")
 			}

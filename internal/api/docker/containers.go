@@ -66,11 +66,13 @@ func (c *containerRoutes) create(w http.ResponseWriter, r *http.Request) error {
 // readCreate reads what a container is to be, and holds it against what words there are.
 func readCreate(s *containers.Service, w http.ResponseWriter, r *http.Request) (out containers.CreateRequest, err error) {
 	var body createBody
-	if err := decodeBody(w, r, &body); err != nil {
-		if r.ContentLength == 0 {
-			return out, invalid("invalid JSON: EOF") // dockerd reads this one body by itself
-		}
+	if err := checkJSON(r); err != nil {
 		return out, err
+	}
+	if empty, err := readJSON(w, r, &body); err != nil {
+		return out, err
+	} else if empty {
+		return out, invalid("invalid JSON: EOF") // dockerd has a reader of its own for this body
 	}
 	q := queryOf(r)
 	v := clientVersion(r.Context())
@@ -156,6 +158,9 @@ func (c *containerRoutes) start(w http.ResponseWriter, r *http.Request) error {
 		return invalid("starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24")
 	}
 	if name := queryOf(r).Get("checkpoint"); name != "" {
+		if checkName(name) != nil {
+			return invalid("invalid checkpoint ID %q", name)
+		}
 		if _, err := c.s.Terminal(r.PathValue("id")); err != nil {
 			return err
 		}
