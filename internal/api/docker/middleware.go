@@ -54,6 +54,10 @@ func clientVersion(ctx context.Context) apiVersion {
 	return 0
 }
 
+// saidByLibraries is the version that skopeo, Podman and Buildah of before 2024 name whatever they speak to (containers/image, docker-daemon:).
+// Of the few things that they ask for it is the same as the oldest that there is.
+const saidByLibraries apiVersion = 1022
+
 // cutVersion takes /v1.xx off a path and checks it.
 func cutVersion(path string) (rest string, v apiVersion, err error) {
 	newest, _ := parseAPIVersion(version.API)
@@ -68,6 +72,8 @@ func cutVersion(path string) (rest string, v apiVersion, err error) {
 		return "", 0, fmt.Errorf("API version %q in the path is no version: %w", word, errdefs.ErrInvalidArgument)
 	case v > newest:
 		return "", 0, classed(errdefs.ErrInvalidArgument, "client version %s is too new. Maximum supported API version is %s", word, version.API)
+	case v >= saidByLibraries && v < oldest:
+		v = oldest
 	case v < oldest:
 		return "", 0, classed(errdefs.ErrInvalidArgument,
 			"client version %s is too old. Minimum supported API version is %s, please upgrade your client to a newer version", word, version.MinAPI)

@@ -68,7 +68,8 @@ func TestStatusCodes(t *testing.T) {
 		names              string
 	}{
 		{"GET", "/nothing", "", 404, "page not found"},
-		{"GET", "/v1.23/version", "", 400, "too old"},
+		{"GET", "/v1.21/version", "", 400, "too old"},
+		{"GET", "/v1.22/version", "", 200, ""},
 		{"GET", "/v1.99/version", "", 400, "too new"},
 		{"PUT", "/containers/json", "", 405, "method"},
 		{"GET", "//containers/json", "", 404, ""},
