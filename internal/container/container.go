@@ -201,6 +201,7 @@ type View struct {
 	Secrets    bool         // it has file systems of secrets, which are nobody's to read from outside
 	Image      *image.Image
 	Cgroup     *cgroup.Group // nil when not running
+	Kept       *Kept         // what was measured of it; nil when running
 	Networks   map[string]*network.EndpointSettings
 	Created    time.Time
 	Owner      string // who made it, as access.Caller.ID names them

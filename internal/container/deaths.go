@@ -31,6 +31,7 @@ type past struct {
 	asks   []why.Ask      // of this life
 	deaths []why.Evidence // oldest first; replaced, never written to
 	read   bool           // deaths holds what the file does
+	kept   Kept           // what was measured since the last change
 }
 
 // remember writes down how a container has ended, before anybody is told. A program that came to its end by itself and without complaint

@@ -65,6 +65,7 @@ func (c *Container) set(r *Record, tell func(*Record)) {
 		c.past.exits++
 		c.audience.over()
 	}
+	c.past.kept.Forget()
 	c.rec.Store(r)
 	if tell != nil {
 		tell(r)

@@ -28,6 +28,7 @@ func (s *Service) View(ctx context.Context, id string) (View, error) {
 		Image:   &img, Created: r.Created, Owner: r.Owner}
 	v.Networks, _ = s.connections(r)
 	if err != nil {
+		v.Kept = keptNow(c, r)
 		return v, nil
 	}
 	if v.Init, err = t.Pidfd(); err != nil {

@@ -114,7 +114,8 @@ func (s *Service) containers(ctx context.Context) (*container.DiskUsage, error) 
 		if rw, root, err := s.Files.Size(ctx, c.ID); err == nil {
 			c.SizeRootFs = root - rw
 		}
-		if c.SizeRw, err = archive.UsedBelow(ctx, filepath.Join(s.Root, "containers", c.ID), nil); err != nil {
+		dir := filepath.Join(s.Root, "containers", c.ID)
+		if c.SizeRw, err = containers.KeptOf(s.Containers, c.ID).Of("used", func() (int64, error) { return archive.UsedBelow(ctx, dir, nil) }); err != nil {
 			return nil, fmt.Errorf("measure container %s: %w", c.ID, err)
 		}
 		c.SizeRootFs += c.SizeRw

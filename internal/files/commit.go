@@ -155,43 +155,48 @@ func union[V any](a, b map[string]V) map[string]V {
 	return out
 }
 
-// Size of the writable layer and of the whole root file system in bytes (ps -s).
+// Size of the writable layer and of the whole root file system in bytes (ps -s). Of a container that does not run it is measured once.
 func (s *Service) Size(ctx context.Context, id string) (rw, root int64, err error) {
-	v, done, err := s.view(ctx, id)
+	v, err := s.containers.View(ctx, id)
 	if err != nil {
 		return 0, 0, err
 	}
-	defer done()
-	if rw, err = sizeOf(ctx, v.Rootfs.Upper); err != nil {
+	if v.Init != nil {
+		defer v.Init.Close()
+	}
+	if rw, err = v.Kept.Of("rw", func() (int64, error) { return sizeOf(ctx, v.Rootfs.Upper) }); err != nil {
 		return 0, 0, fmt.Errorf("size of container %s: %w", v.Name, err)
 	}
-	root = rw
-	for _, dir := range v.Rootfs.Lower {
-		n, err := s.layerSize(ctx, dir)
-		if err != nil {
-			return 0, 0, fmt.Errorf("size of container %s: %w", v.Name, err)
-		}
-		root += n
+	below, err := s.layersSize(ctx, v.Rootfs.Lower)
+	if err != nil {
+		return 0, 0, fmt.Errorf("size of container %s: %w", v.Name, err)
 	}
-	return rw, root, nil
+	return rw, rw + below, nil
 }
 
-// layerSize adds up a layer once: it does not change.
-func (s *Service) layerSize(ctx context.Context, dir string) (int64, error) {
-	s.mu.Lock()
-	n, ok := s.layers[dir]
-	s.mu.Unlock()
-	if ok {
-		return n, nil
+// layersSize adds up each layer once: it does not change. They are named by where they are recorded, and may be mounted elsewhere.
+func (s *Service) layersSize(ctx context.Context, lower []string) (sum int64, err error) {
+	var places []string
+	for i, dir := range lower {
+		s.mu.Lock()
+		n, ok := s.layers[dir]
+		s.mu.Unlock()
+		if !ok {
+			if places == nil {
+				if places, err = s.images.Mounted(lower); err != nil {
+					return 0, err
+				}
+			}
+			if n, err = sizeOf(ctx, places[i]); err != nil {
+				return 0, err
+			}
+			s.mu.Lock()
+			s.layers[dir] = n
+			s.mu.Unlock()
+		}
+		sum += n
 	}
-	n, err := sizeOf(ctx, dir)
-	if err != nil {
-		return 0, err
-	}
-	s.mu.Lock()
-	s.layers[dir] = n
-	s.mu.Unlock()
-	return n, nil
+	return sum, nil
 }
 
 func sizeOf(ctx context.Context, dir string) (int64, error) {

@@ -117,6 +117,7 @@ func (s *Service) open(ctx context.Context, id string) (containers.View, *root, 
 		return v, nil, err
 	}
 	defer done()
+	v.Kept.Forget()
 	r, err := openRoot(&v)
 	if err != nil {
 		return v, nil, fmt.Errorf("open the file system of container %s: %w", v.Name, err)
@@ -190,6 +191,7 @@ func (s *Service) Put(ctx context.Context, id, name string, r io.Reader, o PutOp
 	if err != nil {
 		return err
 	}
+	defer v.Kept.Forget()
 	defer root.Close()
 	at := path.Clean("/" + name)
 	dir, err := archive.Open(root.dir, at, unix.O_PATH)

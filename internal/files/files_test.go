@@ -42,6 +42,7 @@ type one struct {
 	ends   string // when the container ends by itself, as it is paused for a commit
 	layer  []byte // what was committed
 	got    image.CommitOptions
+	kept   containers.Kept
 	bus    *event.Bus
 	places map[string]string // where layers are now, of those that have moved
 }
@@ -51,7 +52,8 @@ func (c *one) View(_ context.Context, id string) (containers.View, error) {
 		return containers.View{}, errdefs.ErrNotFound
 	}
 	v := c.view
-	if v.Running {
+	if v.Kept = &c.kept; v.Running {
+		v.Kept = nil
 		fd, err := unix.PidfdOpen(v.Pid, 0)
 		if err != nil {
 			return v, err
@@ -476,6 +478,25 @@ func TestSizeAndEvents(t *testing.T) {
 	if st, _ := os.Stat(filepath.Join(c.view.Rootfs.Lower[0], "bin/busybox")); err != nil || rw != 1000 || root < rw+st.Size() || root > rw+st.Size()+1000 {
 		t.Errorf("%d %d %v", rw, root, err)
 	}
+	size := func() int64 {
+		rw, _, err := s.Size(t.Context(), "c")
+		must(t, err)
+		return rw
+	}
+	silent := filepath.Join(c.view.Rootfs.Upper, "tmp", "y")
+	must(t, os.WriteFile(silent, make([]byte, 10), 0o644))
+	if n := size(); n != 1000 {
+		t.Errorf("a container that does not run was measured again: %d", n)
+	}
+	c.view.Running, c.view.Pid = true, os.Getpid()
+	if n := size(); n != 1010 {
+		t.Errorf("one that runs was not: %d", n)
+	}
+	c.view.Running = false
+	must(t, os.Remove(silent), s.Put(t.Context(), "c", "/tmp", tarOf(t, tar.Header{Name: "x"}, strings.Repeat("x", 2000)), PutOptions{}))
+	if n := size(); n != 2000 {
+		t.Errorf("after files were copied in: %d", n)
+	}
 	r, _, err := s.Get(t.Context(), "c", "/etc")
 	must(t, err, r.Close(), s.Export(t.Context(), "c", io.Discard))
 	var got []string
@@ -483,7 +504,7 @@ func TestSizeAndEvents(t *testing.T) {
 		got = append(got, string(m.Action)+" "+m.Actor.Attributes["path"]+" "+m.Actor.Attributes["name"])
 		return nil
 	}))
-	if want := []string{"extract-to-dir /tmp name", "archive-path /etc name", "export  name"}; !slices.Equal(got, want) {
+	if want := []string{"extract-to-dir /tmp name", "extract-to-dir /tmp name", "archive-path /etc name", "export  name"}; !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
 }

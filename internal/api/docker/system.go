@@ -152,6 +152,11 @@ func (s *systemRoutes) diskUsage(w http.ResponseWriter, r *http.Request) error {
 			return invalid("unknown object type: %s", t)
 		}
 	}
+	if len(want) == 0 && v != unversioned { // what Docker has no place for is not measured for its clients
+		for _, t := range []system.DiskUsageObject{system.ContainerObject, system.ImageObject, system.VolumeObject, system.BuildCacheObject} {
+			want[string(t)] = true
+		}
+	}
 	u, err := s.Disk.Usage(r.Context(), disk.Wanted{Images: want[string(system.ImageObject)], Containers: want[string(system.ContainerObject)],
 		Volumes: want[string(system.VolumeObject)], Cache: want[string(system.BuildCacheObject)]})
 	if err != nil {
