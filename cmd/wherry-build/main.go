@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"wherry.dev/wherry/internal/buildclient"
+	"wherry.dev/wherry/internal/threads"
 	"wherry.dev/wherry/internal/version"
 )
 
@@ -19,6 +20,7 @@ func main() {
 		return
 	}
 	debug.SetGCPercent(400) // it lives for one command
+	threads.Calm()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // who asks twice is not kept waiting
 	os.Exit(buildclient.Main(ctx, os.Args[1:]))
