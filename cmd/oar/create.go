@@ -139,7 +139,11 @@ func (c *record) make(ctx context.Context, o creation) (*ociruntime.Container, e
 		return nil, errors.Join(err, stopScope(context.WithoutCancel(ctx), c.Scope))
 	}
 	c.group = made.Cgroup()
-	if err := c.note(made, o.gate); err != nil {
+	err = c.note(made, o.gate)
+	if err == nil && o.gate {
+		err = made.Keep()
+	}
+	if err != nil {
 		err = endAfter(ctx, c, err)
 		made.Close()
 		return nil, err

@@ -75,13 +75,14 @@ func (c *record) awaitSignalled(ctx context.Context) {
 	_ = awaitEnd(ctx, int(pidfd.Fd()))
 }
 
-// deleteDamaged: what does not exist is deleted, by force; a record that cannot be read goes with its folder.
+// deleteDamaged: what does not exist is deleted, by force; a record that cannot be read goes with its folder, and so does a folder without one,
+// whose creator was killed before he had made anything.
 func (r *store) deleteDamaged(id string, force bool, why error) error {
-	switch {
-	case !force:
+	if !force {
 		return why
-	case errors.Is(why, fs.ErrNotExist):
-		return nil
+	}
+	if (&record{dir: r.dir(id)}).creating() {
+		return nil // as of the moment when it was looked for
 	}
 	return os.RemoveAll(r.dir(id))
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -282,4 +283,74 @@ func TestRootlessFolder(t *testing.T) {
 		t.Errorf("XDG_RUNTIME_DIR: %v, %q", err, out)
 	}
 	u.uid = plain
+}
+
+// waitingAt are the processes that hold a gate below a folder.
+func waitingAt(root string) (pids []int) {
+	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+	for _, link := range links {
+		to, err := os.Readlink(link)
+		if pid, bad := strconv.Atoi(strings.Split(link, "/")[2]); err == nil && bad == nil && strings.HasPrefix(to, root) && !slices.Contains(pids, pid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// parentOf is 0 when the process has gone.
+func parentOf(pid int) int {
+	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	_, rest, _ := strings.Cut(string(b), ") ")
+	var state string
+	var parent int
+	_, _ = fmt.Sscan(rest, &state, &parent)
+	return parent
+}
+
+// traced has strace do something to the user's commands as they rename files.
+func (u *person) traced(inject string) {
+	const calls = "rename,renameat,renameat2"
+	u.before = []string{"strace", "-D", "-f", "-o", "/dev/null", "-e", "trace=" + calls, "-e", "inject=" + calls + ":" + inject}
+}
+
+// TestRootlessCreatorIsKilled: whenever a create is killed nobody waits at its gate for ever, though there is no control group to find him by,
+// and the id can be had again.
+func TestRootlessCreatorIsKilled(t *testing.T) {
+	u := newPerson(t, nil, "true")
+	for n := 1; n <= 2; n++ {
+		u.traced("signal=KILL:when=" + strconv.Itoa(n))
+		if out, err := u.try("create", "-b", u.dir, "c"); err == nil {
+			t.Errorf("rename %d was not its end: %s", n, out)
+		}
+		u.before = nil
+		u.oar("delete", "--force", "c")
+	}
+
+	// Killed when the container's process stands at the gate, and is not noted.
+	u.traced("delay_enter=700000")
+	cmd := u.command(t.Context(), "--root", u.root, "create", "-b", u.dir, "c")
+	must(t, cmd.Start())
+	creator := 0
+	for deadline := time.Now().Add(time.Minute); creator == 0 && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		waiting := waitingAt(u.root)
+		for _, pid := range waiting {
+			if parent := parentOf(pid); slices.Contains(waiting, parent) {
+				creator = parent
+			}
+		}
+	}
+	time.Sleep(100 * time.Millisecond) // it does not matter how far the process has come
+	must(t, syscall.Kill(creator, syscall.SIGKILL))
+	_ = cmd.Wait()
+	u.before = nil
+	for deadline := time.Now().Add(20 * time.Second); len(waitingAt(u.root)) > 0; time.Sleep(5 * time.Millisecond) {
+		if left := waitingAt(u.root); time.Now().After(deadline) {
+			t.Errorf("processes %v wait for ever", left)
+			for _, pid := range left {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+	}
+	u.oar("delete", "--force", "c")
+	u.oar("create", "-b", u.dir, "c")
 }

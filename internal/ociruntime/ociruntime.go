@@ -28,7 +28,8 @@ type CreateOptions struct {
 	Cgroup *cgroup.Group
 	// LimitsOptional has the container made without control group and limits where this process may make none.
 	LimitsOptional bool
-	// Gate is read for the byte that starts the program, a pipe of Create's own where it is nil (then use Container.Start).
+	// Gate is read for the byte that starts the program, a pipe of Create's own where it is nil (then use Container.Start). Until Keep is
+	// called the process ends with this one.
 	Gate *os.File
 	// OOMScoreAdj is given to processes whose configuration says none. This process's own may differ: it guards itself.
 	OOMScoreAdj int
@@ -52,7 +53,7 @@ type Container struct {
 	process  *sysprog.Process
 	program  *sysprog.Program
 	pidfd    *os.File
-	gate     *os.File // write side; nil with CreateOptions.Gate
+	gate     *os.File // write side; with CreateOptions.Gate until Keep
 	console  *os.File
 	devpts   *os.File
 	cgroup   *cgroup.Group

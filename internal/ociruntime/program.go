@@ -293,6 +293,10 @@ func (w *writer) names() error {
 	return nil
 }
 
+// isKept: a child that stands at a gate of the caller's outlives this process, so it is let there when the caller has noted it. One with a listener
+// has to go on before.
+func (s *start) isKept() bool { return s.o.Gate != nil && s.filter.listener == nil }
+
 // streams: all is in place; the process gets what its program will have, and closes the rest.
 func (w *writer) streams() error {
 	s := w.s
@@ -307,6 +311,9 @@ func (w *writer) streams() error {
 	w.nameTerminal(w.pp)
 	if s.o.Gate != nil {
 		w.Call("say that all is ready", unix.SYS_WRITE, descriptor(s.toParent), w.String("r"), 1)
+		if s.isKept() {
+			writeAwait(w.Program, "wait until it is noted", descriptor(s.fromParent))
+		}
 	}
 	w.pp.gate = writeStreams(w.Program, w.pp, gate)
 	return nil

@@ -23,6 +23,17 @@ func (c *Container) Start() error {
 	return gone
 }
 
+// Keep lets a process that waits at a gate of the caller's outlive this one: it can be found now.
+func (c *Container) Keep() error {
+	if c.gate == nil {
+		return nil
+	}
+	_, err := c.gate.Write([]byte{'k'})
+	err = errors.Join(err, c.gate.Close())
+	c.gate = nil
+	return err
+}
+
 // WaitExecuted returns when the init process has executed the user's program, or an *ExecError. It is called once.
 func (c *Container) WaitExecuted() error {
 	if err := c.process.Wait(markExecute); err != nil {

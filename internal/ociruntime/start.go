@@ -62,6 +62,7 @@ const NoSuidAnnotation = "dev.wherry.root.nosuid"
 //	   hooks ──── byte 'h' ─────────────────────────────────────────▶] pivot
 //	                                                                   cgroup namespace, streams, close all else
 //	  [◀────────────────────────────────────────────────── byte 'r' ── at the gate, where it is the caller's]
+//	  [Keep ───── byte 'k' ────────────────────────────────────────▶]
 //	  Start ───── byte 's' ─────────────────────────────────────────▶ identity, seccomp, execve
 //	  ◀─────────────────────────────── the kernel clears the futex ── (execve or exit)
 //	                                       exits (it slept: vfork)
@@ -151,7 +152,7 @@ func (s *start) finish() *Container {
 	if s.fromChild != nil {
 		s.fromChild.Close()
 	}
-	if s.o.Gate == nil {
+	if s.o.Gate == nil || s.isKept() {
 		c.gate = s.toChild
 	} else {
 		s.toChild.Close()
