@@ -223,6 +223,11 @@ func frontendRequests(t *testing.T, h *hostileBuild, c *bk.Client) {
 				t.Errorf("security mode %v is not refused: %s", mode, out)
 			}
 		}
+		for range 5 { // it waits until there is something to join
+			if out, err := runAtOnce(ctx, g, plain); err != nil || out != "ran\n" {
+				t.Errorf("a process beside one that begins: %v: %q", err, out)
+			}
+		}
 		out, err := runBeside(ctx, g, plain, gateway.StartRequest{Args: []string{"sh", "-c", "echo ran; cat secret /link/secret; touch made"}, Cwd: h.fill("/UP")})
 		h.blind(t, out)
 		if out, err = runBeside(ctx, g, plain, gateway.StartRequest{Args: []string{"echo", "ran"}, Cwd: "/"}); err != nil || !strings.Contains(out, "ran") {
@@ -249,6 +254,24 @@ func runBeside(ctx context.Context, g gateway.Client, r gateway.NewContainerRequ
 		return out.String(), err
 	}
 	err = p.Wait()
+	return out.String(), err
+}
+
+// runAtOnce runs a process in a container whose first one was started a moment ago.
+func runAtOnce(ctx context.Context, g gateway.Client, r gateway.NewContainerRequest) (string, error) {
+	c, err := g.NewContainer(ctx, r)
+	if err != nil {
+		return "", err
+	}
+	defer c.Release(ctx)
+	if _, err := c.Start(ctx, gateway.StartRequest{Args: []string{"sleep", "1000"}, Cwd: "/"}); err != nil {
+		return "", err
+	}
+	var out output
+	p, err := c.Start(ctx, gateway.StartRequest{Args: []string{"echo", "ran"}, Cwd: "/", Stdout: &out, Stderr: &out})
+	if err == nil {
+		err = p.Wait()
+	}
 	return out.String(), err
 }
 

@@ -61,9 +61,7 @@ func (x *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, 
 	if err := s.make(ctx, root, mounts); err != nil {
 		return nil, stepError(ctx, err, &p.Meta)
 	}
-	close(s.up)
-	begun()
-	return nil, s.run(ctx)
+	return nil, s.run(ctx, begun)
 }
 
 // allowedStep refuses what no builder of this engine gives, and every word that it does not know.
@@ -115,8 +113,8 @@ func (x *stepExecutor) leave(s *step) {
 	}
 }
 
-// run starts the program and follows it to its end.
-func (s *step) run(ctx context.Context) error {
+// run starts the program, calls begun, and follows it to its end.
+func (s *step) run(ctx context.Context, begun func()) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var outputs sync.WaitGroup
@@ -128,6 +126,8 @@ func (s *step) run(ctx context.Context) error {
 	if err := s.task.Start(ctx); err != nil {
 		return stepError(ctx, err, &s.process.Meta)
 	}
+	close(s.up) // only now its namespaces are whole, and others can join them
+	begun()
 	outputs.Go(func() { s.control(ctx) })
 	if s.process.Stdin != nil {
 		outputs.Go(func() { s.feed(ctx) })

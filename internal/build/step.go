@@ -32,7 +32,7 @@ type step struct {
 	input   spec.Input
 	spec    *specs.Spec
 	task    *task.Task
-	up      chan struct{} // closed when there is a task
+	up      chan struct{} // closed when the program runs
 	over    chan struct{} // closed when all of it is gone
 	held    []*os.File
 	undo    []func(context.Context) error
