@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
+	controlapi "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/exporter"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
@@ -228,6 +229,7 @@ func TestRequestsBecomeAttributes(t *testing.T) {
 func TestStepsAreNumbered(t *testing.T) {
 	for name, want := range map[string]string{
 		"[2/3] RUN make": "2/3 RUN make", "[build 10/12] COPY [a] /b": "10/12 COPY [a] /b", "[internal] load build context": "", "exporting to image": "", "[]": "", "[x": "",
+		"[1/2] FROM docker.io/library/alpine:latest@sha256:" + strings.Repeat("a", 64): "1/2 FROM alpine", "[1/1] FROM r:5000/x:2@sha256:" + strings.Repeat("a", 64): "1/1 FROM r:5000/x:2",
 	} {
 		number, text, ok := stepOf(name)
 		if got := strings.TrimSpace(number + " " + text); ok != (want != "") || ok && got != want {
@@ -304,8 +306,13 @@ func TestTheClockIsNoSource(t *testing.T) {
 func TestMessagesOfTheFirstBuilder(t *testing.T) {
 	var out bytes.Buffer
 	p := &legacyProgress{say: func(m docker.BuildMessage) { out.WriteString(m.Stream) }}
-	p.end("sha256:"+strings.Repeat("a", 64), docker.BuildRequest{Tags: []string{"x:1"}})
-	if out.String() != "Successfully built aaaaaaaaaaaa\nSuccessfully tagged x:1\n" {
+	p.end("sha256:"+strings.Repeat("a", 64), docker.BuildRequest{Tags: []string{"x:1", "docker.io/library/y"}})
+	if out.String() != "Successfully built aaaaaaaaaaaa\nSuccessfully tagged x:1\nSuccessfully tagged y:latest\n" {
+		t.Errorf("%q", out.String())
+	}
+	out.Reset()
+	p.update(&controlapi.StatusResponse{Logs: []*controlapi.VertexLog{{Stream: 1, Msg: []byte("out\n")}, {Stream: 2, Msg: []byte("err\n")}}})
+	if out.String() != "out\n\x1b[91merr\n\x1b[0m" {
 		t.Errorf("%q", out.String())
 	}
 	out.Reset()

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"wherry.dev/wherry/internal/api/docker"
+	"wherry.dev/wherry/internal/ref"
 )
 
 // legacyProgress turns BuildKit's progress into the lines of Docker's first builder.
@@ -62,7 +63,11 @@ func (p *legacyProgress) update(r *controlapi.StatusResponse) {
 		}
 	}
 	for _, l := range r.Logs {
-		p.stream("%s", l.Msg)
+		if l.Stream == 2 {
+			p.stream("\x1b[91m%s\x1b[0m", l.Msg) // red, as Docker's first builder tells errors apart
+		} else {
+			p.stream("%s", l.Msg)
+		}
 	}
 	for _, w := range r.Warnings {
 		p.stream("[Warning] %s\n", w.Short)
@@ -85,7 +90,21 @@ func stepOf(name string) (number, text string, ok bool) {
 	}
 	number = fields[len(fields)-1]
 	_, _, has := strings.Cut(number, "/")
-	return number, text, has
+	return number, asWritten(text), has
+}
+
+// asWritten is a FROM as a Dockerfile has it, which clients look for: without what the name was resolved to.
+func asWritten(step string) string {
+	name, ok := strings.CutPrefix(step, "FROM ")
+	if !ok {
+		return step
+	}
+	short, _, _ := strings.Cut(name, "@")
+	r, err := ref.Parse(short)
+	if err != nil || !strings.HasPrefix(short, r.Name()) {
+		return step
+	}
+	return "FROM " + r.FamiliarName() + strings.TrimSuffix(strings.TrimPrefix(short, r.Name()), ":latest")
 }
 
 // settle lets the last messages of a build that has failed come, and ends the stream.
@@ -116,6 +135,9 @@ func (p *legacyProgress) end(id string, q docker.BuildRequest) {
 	p.say(docker.BuildMessage{Aux: map[string]string{"ID": id}})
 	p.stream("Successfully built %.12s\n", strings.TrimPrefix(id, "sha256:"))
 	for _, t := range q.Tags {
+		if r, err := ref.Parse(t); err == nil {
+			t = r.Familiar()
+		}
 		p.stream("Successfully tagged %s\n", t)
 	}
 }

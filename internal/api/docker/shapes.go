@@ -175,11 +175,12 @@ func onBridge(e *network.EndpointSettings) *defaultNetwork {
 	}
 }
 
-// withShortID puts the container's short id among its aliases, where clients before 1.45 look for it; DNSNames has it since.
+// withShortID puts the container's short id among its aliases, where clients before 1.45 look for it; DNSNames has it since. What
+// is not on the network yet has none: docker-compose 1.29 connects it anew then, a one-off without its service's name.
 func withShortID(c containers.Inspection) map[string]*network.EndpointSettings {
 	out := maps.Clone(c.NetworkSettings.Networks)
 	for name, e := range out {
-		if e == nil || !container.NetworkMode(name).IsUserDefined() {
+		if e == nil || e.EndpointID == "" || !container.NetworkMode(name).IsUserDefined() {
 			continue
 		}
 		changed := *e

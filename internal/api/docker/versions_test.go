@@ -17,6 +17,11 @@ func TestClientsOfEachVersion(t *testing.T) {
 	t.Cleanup(func() { e.call(t, "DELETE", "/networks/versions", "") })
 	begin := time.Now().Unix()
 	id := e.create(t, `"Cmd":["sleep","100"],"HostConfig":{"NetworkMode":"versions","Annotations":{"a":"b"}},"NetworkingConfig":{"EndpointsConfig":{"versions":{"Aliases":["other"]}}}`)
+	var made any
+	e.want(t, 200, "GET", "/v1.44/containers/"+id+"/json", "", &made)
+	if aliases := fmt.Sprint(find(made, "NetworkSettings.Networks.versions.Aliases")); aliases != "[other]" {
+		t.Errorf("before the start: aliases are %s", aliases)
+	}
 	e.want(t, 204, "POST", "/containers/"+id+"/start", "", nil)
 	events := fmt.Sprintf("/events?since=%d&until=%d&filters=%s", begin, time.Now().Unix()+1, url.QueryEscape(`{"event":["start"],"container":["`+id+`"]}`))
 	rows := []struct {
