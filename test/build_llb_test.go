@@ -3,6 +3,7 @@ package test
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -263,10 +264,15 @@ func runAtOnce(ctx context.Context, g gateway.Client, r gateway.NewContainerRequ
 	if err != nil {
 		return "", err
 	}
-	defer c.Release(ctx)
-	if _, err := c.Start(ctx, gateway.StartRequest{Args: []string{"sleep", "1000"}, Cwd: "/"}); err != nil {
+	in, _ := io.Pipe() // which nobody closes: the container goes nevertheless
+	first, err := c.Start(ctx, gateway.StartRequest{Args: []string{"cat"}, Cwd: "/", Stdin: in})
+	if err != nil {
 		return "", err
 	}
+	defer func() {
+		_ = c.Release(ctx)
+		_ = first.Wait()
+	}()
 	var out output
 	p, err := c.Start(ctx, gateway.StartRequest{Args: []string{"echo", "ran"}, Cwd: "/", Stdout: &out, Stderr: &out})
 	if err == nil {

@@ -119,6 +119,9 @@ func (s *step) run(ctx context.Context, begun func()) error {
 	defer cancel(nil)
 	var outputs sync.WaitGroup
 	defer outputs.Wait()
+	if s.process.Stdin != nil {
+		defer s.process.Stdin.Close() // however it ends: who feeds the step would wait for a client that has no more to say
+	}
 	reading, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	outputErr := make(chan error, 1)
@@ -138,9 +141,6 @@ func (s *step) run(ctx context.Context, begun func()) error {
 		return stepError(ctx, err, &s.process.Meta)
 	}
 	cancel(errors.New("the step has ended"))
-	if s.process.Stdin != nil {
-		_ = s.process.Stdin.Close()
-	}
 	if err := <-outputErr; err != nil && !errors.Is(err, logs.ErrLost) {
 		return fmt.Errorf("read what the step prints: %w", err)
 	}
