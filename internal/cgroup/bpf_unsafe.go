@@ -14,13 +14,15 @@ type programLoad struct {
 	logLevel, logSize           uint32
 	log                         uint64
 	kernelVersion, programFlags uint32
+	name                        [16]byte
+	link, expected              uint32
 }
 
 type programAttach struct{ target, program, attachType, flags uint32 }
 
-func loadDeviceProgram(code []byte) (int, error) {
+func loadProgram(kind, expected uint32, code []byte) (int, error) {
 	license := []byte("GPL\x00")
-	attr := programLoad{programType: unix.BPF_PROG_TYPE_CGROUP_DEVICE, instructions: uint32(len(code) / 8),
+	attr := programLoad{programType: kind, expected: expected, instructions: uint32(len(code) / 8),
 		code: uint64(uintptr(unsafe.Pointer(&code[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0])))}
 	fd, err := bpf(unix.BPF_PROG_LOAD, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
 	runtime.KeepAlive(code)
@@ -36,8 +38,8 @@ type programQuery struct {
 
 type programByID struct{ id, next, flags uint32 }
 
-func attachProgram(group, program int) error {
-	attr := programAttach{target: uint32(group), program: uint32(program), attachType: unix.BPF_CGROUP_DEVICE, flags: unix.BPF_F_ALLOW_MULTI}
+func attachProgram(group, program int, at uint32) error {
+	attr := programAttach{target: uint32(group), program: uint32(program), attachType: at, flags: unix.BPF_F_ALLOW_MULTI}
 	_, err := bpf(unix.BPF_PROG_ATTACH, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
 	return err
 }

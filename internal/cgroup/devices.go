@@ -18,7 +18,7 @@ func attachDeviceProgram(g *Group, rules []specs.LinuxDeviceCgroup) error {
 		return err
 	}
 	defer dir.Close()
-	prog, err := loadDeviceProgram(deviceProgram(rules))
+	prog, err := loadProgram(unix.BPF_PROG_TYPE_CGROUP_DEVICE, 0, deviceProgram(rules))
 	if err != nil {
 		return fmt.Errorf("load the device rules of control group %s: %w", g.path, err)
 	}
@@ -32,7 +32,7 @@ func attachDeviceProgram(g *Group, rules []specs.LinuxDeviceCgroup) error {
 			unix.Close(fd)
 		}
 	}()
-	if err := attachProgram(int(dir.Fd()), prog); err != nil {
+	if err := attachProgram(int(dir.Fd()), prog, unix.BPF_CGROUP_DEVICE); err != nil {
 		return fmt.Errorf("attach the device rules to control group %s: %w", g.path, err)
 	}
 	for _, fd := range old { // all attached programs must permit an access: the new one takes the place of the others

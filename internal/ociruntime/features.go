@@ -23,7 +23,7 @@ func KnownFeatures() Features {
 		f.Namespaces = append(f.Namespaces, string(name))
 	}
 	f.MemoryModes, f.MemoryFlags = words(memoryModes()), words(memoryFlags())
-	f.Annotations = []string{NoSuidAnnotation}
+	f.Annotations = []string{NoSuidAnnotation, LowPortsAnnotation}
 	sort.Strings(f.MountOptions)
 	sort.Strings(f.Namespaces)
 	return f

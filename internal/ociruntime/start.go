@@ -46,6 +46,10 @@ type pipes struct {
 // program with file capabilities then runs without them instead of being refused.
 const NoSuidAnnotation = "dev.wherry.root.nosuid"
 
+// LowPortsAnnotation with the value "true" lets root of a container with a user namespace of its own bind ports below 1024 in a network
+// namespace that belongs to another one.
+const LowPortsAnnotation = "dev.wherry.net.low-ports"
+
 // A start has two halves. The first is ordinary Go and works by descriptor on things that no container sees yet: the user namespace,
 // detached file systems, mount targets (steps). The second is a program of system calls that the container's first process runs in its
 // new namespaces until it executes the user's program (stages; package sysprog):
@@ -238,6 +242,21 @@ func (s *start) makeUserNamespace(context.Context) error {
 }
 
 func (s *start) makeGroup(context.Context) error {
+	if err := findGroup(s); err != nil || s.group == nil || s.spec.Annotations[LowPortsAnnotation] != "true" {
+		return err
+	}
+	for _, m := range s.spec.Linux.UIDMappings {
+		if m.ContainerID != 0 {
+			continue
+		}
+		if err := s.group.AllowLowPorts(m.HostID); err != nil {
+			s.layout.warnings = append(s.layout.warnings, fmt.Sprintf("ports below 1024 cannot be bound: %v", err))
+		}
+	}
+	return nil
+}
+
+func findGroup(s *start) error {
 	if s.o.Cgroup != nil {
 		s.group = s.o.Cgroup
 		return nil

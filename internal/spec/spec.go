@@ -22,8 +22,11 @@ const InitPath = "/sbin/docker-init"
 // MarkerPath is an empty file by which programs see that they are in a container; it is there when the writable layer is made.
 const MarkerPath = "/.dockerenv"
 
-// rootNoSuid is ociruntime.NoSuidAnnotation.
-const rootNoSuid = "dev.wherry.root.nosuid"
+// What this package asks of the runtime: ociruntime.NoSuidAnnotation and ociruntime.LowPortsAnnotation.
+const (
+	rootNoSuid = "dev.wherry.root.nosuid"
+	lowPorts   = "dev.wherry.net.low-ports"
+)
 
 // Input is all that a runtime configuration is made of. Config and HostConfig are merged with the image's and complete.
 type Input struct {
@@ -70,13 +73,7 @@ func Build(in Input) (*specs.Spec, error) {
 	if b.h.UTSMode.IsHost() {
 		s.Hostname, s.Domainname = "", ""
 	}
-	s.Annotations = maps.Clone(b.h.Annotations)
-	if b.opts.Strict {
-		if s.Annotations == nil {
-			s.Annotations = map[string]string{}
-		}
-		s.Annotations[rootNoSuid] = "true"
-	}
+	s.Annotations = b.annotations(s.Process.Capabilities.Bounding)
 	if s.Mounts, err = b.mounts(); err != nil {
 		return nil, err
 	}
@@ -92,6 +89,24 @@ func Build(in Input) (*specs.Spec, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// annotations are the user's, and what asks the runtime for more than the specification has words for.
+func (b *builder) annotations(capabilities []string) map[string]string {
+	out := maps.Clone(b.h.Annotations)
+	if out == nil {
+		out = map[string]string{}
+	}
+	if b.opts.Strict {
+		out[rootNoSuid] = "true"
+	}
+	if b.h.NetworkMode.IsHost() && b.in.Size > 0 && slices.Contains(capabilities, "CAP_NET_BIND_SERVICE") {
+		out[lowPorts] = "true"
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
 }
 
 type builder struct {
