@@ -155,7 +155,7 @@ func TestTheCacheOutlivesTheEngine(t *testing.T) {
 		t.Fatal(err)
 	}
 	done()
-	if err := s.dropLeases(in(t.Context()), -1); err != nil {
+	if _, err := s.dropLeases(in(t.Context()), -1); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.sweep(t.Context()); err != nil {

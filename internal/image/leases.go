@@ -50,21 +50,23 @@ func (s *held) dropHalfMade(ctx context.Context) error {
 }
 
 // dropLeases gives up what operations of an earlier life hold, when they began longer ago than that. At a start a day is left for taking up a
-// download where it stopped; who prunes wants the room.
-func (s *held) dropLeases(ctx context.Context, older time.Duration) error {
+// download where it stopped; who prunes wants the room. What has no purpose is never taken up.
+func (s *held) dropLeases(ctx context.Context, older time.Duration) (dropped bool, err error) {
 	list, err := s.leases.List(ctx)
 	if err != nil {
-		return fmt.Errorf("list leases: %w", err)
+		return false, fmt.Errorf("list leases: %w", err)
 	}
 	for _, l := range list {
-		if l.Labels[LeasePurpose] == ForBuilds || !l.CreatedAt.Before(s.opened) || time.Since(l.CreatedAt) < older {
+		why := l.Labels[LeasePurpose]
+		if why == ForBuilds || !l.CreatedAt.Before(s.opened) || why != "" && time.Since(l.CreatedAt) < older {
 			continue
 		}
 		if err := s.leases.Delete(ctx, l); err != nil && !errdefs.IsNotFound(err) {
-			return fmt.Errorf("give up lease %s: %w", l.ID, err)
+			return dropped, fmt.Errorf("give up lease %s: %w", l.ID, err)
 		}
+		dropped = true
 	}
-	return nil
+	return dropped, nil
 }
 
 // lease keeps what an operation makes from being collected until done is called. One that ctx has already does.

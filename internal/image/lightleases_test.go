@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +15,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"wherry.dev/wherry/internal/event"
 )
 
 // blob puts content into a store, under the lease of ctx if there is one.
@@ -111,6 +114,47 @@ func TestLightLeasesExpire(t *testing.T) {
 	done()
 	if err := s.collect(t.Context()); err != nil || s.has(t, d) {
 		t.Errorf("held by a lease that is over: %v", err)
+	}
+}
+
+// TestWhatWasCutOffGoes: what an engine was making when it was killed is not taken up by the next one, but for downloads.
+func TestWhatWasCutOffGoes(t *testing.T) {
+	root := t.TempDir()
+	start := func() *Service {
+		s, err := Open(t.Context(), Options{Root: root + "/root", Mounts: root + "/layers", Oar: "/proc/self/exe", Events: event.New()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	s := start()
+	for ref, why := range map[string]string{"load": "", "download": "pull a:1"} {
+		ctx, _, err := s.leaseFor(t.Context(), why)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := s.content.Writer(ctx, content.WithRef(ref))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte("half")); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+	}
+	for range 2 {
+		if err := errors.Join(s.Unmount(), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		s = start()
+	}
+	defer func() { _ = errors.Join(s.Unmount(), s.Close()) }()
+	list, err := s.content.ListStatuses(in(t.Context()))
+	if err != nil || len(list) != 1 || list[0].Ref != "download" {
+		t.Errorf("under way are %+v: %v", list, err)
+	}
+	if dirs, err := os.ReadDir(root + "/root/content/ingest"); err != nil || len(dirs) != 1 {
+		t.Errorf("directories of half content: %v %v", dirs, err)
 	}
 }
 

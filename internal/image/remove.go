@@ -163,7 +163,8 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 			break
 		}
 	}
-	err = errors.Join(err, s.dropLeases(ctx, 0), r.sweep(ctx))
+	_, left := s.dropLeases(ctx, 0)
+	err = errors.Join(err, left, r.sweep(ctx))
 	report.ImagesDeleted = r.out
 	after, measured := s.taken(ctx)
 	if measured == nil {

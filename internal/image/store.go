@@ -164,7 +164,11 @@ func openStore(ctx context.Context, o Options) (*store, error) {
 	} else if err := errors.Join(dropOrphans(in(ctx), s, snaps), names.finish(in(ctx))); err != nil {
 		o.Log(err) // it costs room, nothing more
 	}
-	return s, errors.Join(s.dropHalfMade(in(ctx)), s.dropLeases(in(ctx), 24*time.Hour))
+	err = s.dropHalfMade(in(ctx))
+	if dropped, e := s.dropLeases(in(ctx), 24*time.Hour); e != nil || dropped {
+		err = errors.Join(err, e, s.collect(ctx))
+	}
+	return s, err
 }
 
 // explainFull says what to do about a full disk, once.

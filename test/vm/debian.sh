@@ -10,7 +10,7 @@ stamp=$(cat "$0" "$here"/guest/{inittab,start,*.service} "$out/release" <(cd "$o
 work=$(mktemp -d "$out/debian.XXXXXX"); trap 'rm -rf "$work"' EXIT
 cd "$work"
 uri=$(apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' 'Created-By: Packages' | head -1)
-packages=systemd,dbus,dbus-user-session,libpam-systemd,kmod,procps,iproute2,curl,busybox-static,containerd,podman,netavark,crun,conmon,libseccomp2,uidmap,criu,apparmor
+packages=systemd,dbus,dbus-user-session,libpam-systemd,kmod,procps,iproute2,curl,busybox-static,containerd,podman,netavark,crun,conmon,libseccomp2,uidmap,criu,apparmor,strace
 if ! debootstrap --variant=minbase --include=$packages bookworm base "${uri:?apt knows no Debian mirror: run apt-get update}" >log 2>&1; then tail -20 log >&2; exit 1; fi
 rm -rf base/var/cache/apt/* base/var/lib/apt/lists/* base/usr/share/{doc,man,locale,info}
 mkdir -p base/t base/usr/lib/plain "base/usr/lib/modules/$release" base/etc/containers
