@@ -67,11 +67,15 @@ func (c *claims) userLocked(of use) string {
 
 // usersOf names the containers that use one platform's manifest.
 func (c *claims) usersOf(manifest digest.Digest) []string {
+	return c.users(func(u use) bool { return u.manifest == manifest })
+}
+
+func (c *claims) users(is func(use) bool) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := []string{}
 	for container, u := range c.of {
-		if u.manifest == manifest && !slices.Contains(out, owner(container)) {
+		if is(u) && !slices.Contains(out, owner(container)) {
 			out = append(out, owner(container))
 		}
 	}

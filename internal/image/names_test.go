@@ -43,13 +43,16 @@ func TestRemove(t *testing.T) {
 		{name: "in use", tags: "a:1", user: "c1", remove: "a:1", err: "container c1 is using", left: 1},
 		{name: "in use, another tag stays", tags: "a:1 a:2", user: "c1", remove: "a:1", want: "-a:1", left: 1},
 		{name: "in use, forced", tags: "a:1", user: "c1", remove: "a:1", force: true, want: "-a:1", left: 1},
-		{name: "in use, by id", tags: "a:1", user: "c1", remove: "ID", err: "used by container c1", left: 1},
+		{name: "in use, by id", tags: "a:1", user: "c1", remove: "ID", err: "(must be forced) - image is being used by stopped container c1", left: 1},
+		{name: "in use by one that runs, forced", tags: "a:1", user: "r1", remove: "a:1", force: true, want: "-a:1", left: 1},
+		{name: "in use by one that runs, by id, forced", tags: "a:1", user: "r1", remove: "ID", force: true, err: "(cannot be forced) - image is being used by running container r1", left: 1},
 		{name: "in use, by id, forced", tags: "a:1", user: "c1", remove: "ID", force: true, want: "-a:1", left: 1},
 		{name: "unknown", tags: "a:1", remove: "x:1", err: "No such image: x:1", left: 1},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			s := open(t)
+			running := func(container string) bool { return strings.HasPrefix(container, "r") }
 			tags := strings.Fields(row.tags)
 			img := imported(t, s, tags[0], file1("a", row.name))
 			for _, tag := range tags[1:] {
@@ -62,7 +65,7 @@ func TestRemove(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			out, err := s.Remove(t.Context(), strings.Replace(row.remove, "ID", img.ID.Encoded()[:12], 1), RemoveOptions{Force: row.force})
+			out, err := s.Remove(t.Context(), strings.Replace(row.remove, "ID", img.ID.Encoded()[:12], 1), RemoveOptions{Force: row.force, Running: running})
 			if row.err != "" && (err == nil || !strings.Contains(err.Error(), row.err)) || row.err == "" && err != nil || said(out) != row.want {
 				t.Errorf("%q %v", said(out), err)
 			}

@@ -57,11 +57,26 @@ func (r *removal) named(ctx context.Context, name string, o RemoveOptions) error
 	case !byID && !o.Force:
 		return fmt.Errorf("conflict: unable to remove repository reference %q (must force) - container %.12s is using its referenced image %.12s: %w",
 			familiar(img.Name), user, img.Target.Digest.Encoded(), errdefs.ErrConflict)
-	case byID && !(o.Force && e.named()):
-		return fmt.Errorf("conflict: unable to delete %.12s - image is being used by container %.12s: remove the container first: %w",
-			img.Target.Digest.Encoded(), user, errdefs.ErrConflict)
+	case byID:
+		if err := r.refuseUsed(img.Target.Digest, o, e.named()); err != nil {
+			return err
+		}
 	}
 	return r.take(ctx, e, names, user != "")
+}
+
+// refuseUsed says why an image that containers use does not go by its id.
+func (r *removal) refuseUsed(id digest.Digest, o RemoveOptions, named bool) error {
+	users := r.s.users(func(u use) bool { return u.id == id })
+	for _, user := range users {
+		if o.Running != nil && o.Running(user) {
+			return fmt.Errorf("conflict: unable to delete %.12s (cannot be forced) - image is being used by running container %.12s: remove the container first: %w", id.Encoded(), user, errdefs.ErrConflict)
+		}
+	}
+	if o.Force && named || len(users) == 0 {
+		return nil
+	}
+	return fmt.Errorf("conflict: unable to delete %.12s (must be forced) - image is being used by stopped container %.12s: remove the container first: %w", id.Encoded(), users[0], errdefs.ErrConflict)
 }
 
 // unused takes an image away that is still what it was: no container uses it, nobody has pinned it or changed its names, and may, which can be

@@ -52,11 +52,13 @@ func nameAgain(ctx context.Context, s *store, name string, target ocispec.Descri
 // RemoveOptions of Remove.
 type RemoveOptions struct {
 	Force, NoPrune bool
+	Running        func(container string) bool // nil: none that uses it is
 	Platforms      []ocispec.Platform // only these of an image of several; its name stays
 }
 
 // Remove takes a name away, and with the last name the image; by id it takes all names away. Its disk space is free when Remove returns.
-// An image that containers use is not removed: with Force its names go, and it stays nameless until it is removed or pruned after them.
+// An image that containers use is not removed: with Force its names go, and it stays nameless until it is removed or pruned after them. By its id that
+// is refused while one of them runs.
 func (s *Service) Remove(ctx context.Context, name string, o RemoveOptions) ([]image.DeleteResponse, error) {
 	ctx = in(ctx)
 	r := &removal{s: s}

@@ -6,11 +6,15 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	containers "wherry.dev/wherry/internal/container"
 	images "wherry.dev/wherry/internal/image"
 )
 
 // imageRoutes show, name and remove images. Names hold slashes, so what can be done with one stands at the end of the path, behind it.
-type imageRoutes struct{ s *images.Service }
+type imageRoutes struct {
+	s          *images.Service
+	containers *containers.Service
+}
 
 func (i *imageRoutes) add(add adder) {
 	add("GET /images/json", i.list)
@@ -81,7 +85,13 @@ func (i *imageRoutes) remove(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	list, err := i.s.Remove(r.Context(), name, images.RemoveOptions{Force: q.yes("force"), NoPrune: q.yes("noprune"), Platforms: platforms})
+	list, err := i.s.Remove(r.Context(), name, images.RemoveOptions{Force: q.yes("force"), NoPrune: q.yes("noprune"), Platforms: platforms, Running: func(id string) bool {
+		v, err := i.containers.View(r.Context(), id)
+		if v.Init != nil {
+			v.Init.Close()
+		}
+		return err != nil || v.Running // one that cannot be looked at may run
+	}})
 	if err != nil {
 		return err
 	}

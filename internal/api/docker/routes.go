@@ -22,7 +22,7 @@ func routes(s Services, about About, srv *Server) http.Handler {
 	(&runRoutes{s: s.Containers, server: srv}).add(add)
 	(&execRoutes{s: s.Containers, server: srv}).add(add)
 	(&fileRoutes{s: s.Files, images: s.Images}).add(add)
-	(&imageRoutes{s: s.Images}).add(add)
+	(&imageRoutes{s: s.Images, containers: s.Containers}).add(add)
 	(&transferRoutes{s: s.Images}).add(add)
 	(&storeRoutes{images: s.Images, containers: s.Containers, cleaner: s.Cleaner}).add(add)
 	(&listRoutes{images.Lists{S: s.Images}, images.Manifests{S: s.Images}}).add(add)
