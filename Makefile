@@ -1,7 +1,7 @@
 # `make demo` shows Wherry on this machine; `make test` proves it. Both install what they need and leave nothing running.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GO ?= go
-LDFLAGS = -s -w -X wherry.dev/wherry/internal/version.Version=$(VERSION)
+LDFLAGS = -s -w -X wherry.dev/wherry/internal/version.Version=$(VERSION) -X github.com/moby/buildkit/version.Version=$(shell $(GO) list -m -f '{{.Version}}' github.com/moby/buildkit)
 
 .PHONY: build demo test unit e2e vm race images tools vet bench clean
 

@@ -63,7 +63,7 @@ func TestProvenanceStays(t *testing.T) {
 		ok(t, s.Save(t.Context(), []string{of}, image.SaveOptions{}, mustCreate(t, archive)))
 		f, err := os.Open(archive)
 		ok(t, err)
-		ok(t, s.Load(t.Context(), f, image.TransferOptions{}))
+		wantRefusal(t, s.Load(t.Context(), f, image.TransferOptions{}), "the rule for "+reg.host)
 		f.Close()
 		refused(s)
 	}
