@@ -1,7 +1,6 @@
 package test
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -76,12 +75,7 @@ func TestShop(t *testing.T) {
 	s.compose("build", "web")
 	load = beginPaced(t, shopAddress, 20*time.Millisecond)
 	s.compose("up", "-d", "--wait", "--no-recreate", "--scale", "web=4", "web")
-	ok(t, eventually(60*time.Second, func() error { // the balancer keeps what it is told of names for a second
-		if a, err := s.askOnce(); err != nil || a.version == 2 {
-			return err
-		}
-		return errors.New("the balancer does not ask the new ones")
-	}))
+	time.Sleep(1500 * time.Millisecond) // each of the balancer's processes keeps what it is told of names for a second
 	s.docker(append([]string{"rm", "-f"}, old...)...)
 	s.compose("up", "-d", "--wait", "--scale", "web=2")
 	last := s.hosts(2, 2)
