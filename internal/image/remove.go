@@ -53,7 +53,7 @@ func nameAgain(ctx context.Context, s *store, name string, target ocispec.Descri
 type RemoveOptions struct {
 	Force, NoPrune bool
 	Running        func(container string) bool // nil: none that uses it is
-	Platforms      []ocispec.Platform // only these of an image of several; its name stays
+	Platforms      []ocispec.Platform          // only these of an image of several; its name stays
 }
 
 // Remove takes a name away, and with the last name the image; by id it takes all names away. Its disk space is free when Remove returns.
