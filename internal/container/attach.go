@@ -61,6 +61,7 @@ func (s *Service) Attach(ctx context.Context, id string, o AttachOptions) error 
 		cancel()
 		return err
 	}
+	got := c.audience.attach() // before anybody can start the container for it
 	if o.Ready != nil {
 		o.Ready()
 	}
@@ -68,7 +69,6 @@ func (s *Service) Attach(ctx context.Context, id string, o AttachOptions) error 
 		s.publish(r, events.ActionAttach)
 	}
 	moved := make(chan error, 1)
-	got := c.audience.attach()
 	ok := s.lives.run(ctx, func(life context.Context) {
 		defer context.AfterFunc(life, cancel)()
 		defer got()

@@ -120,11 +120,14 @@ func emptyPart(dir, subpath string) (*os.File, error) {
 		return nil, nil
 	}
 	list, err := os.ReadDir(fmt.Sprintf("/proc/self/fd/%d", part.Fd()))
-	if errors.Is(err, unix.ENOTDIR) || len(list) > 0 {
-		err = errors.Join(part.Close())
-		return nil, err
+	if err == nil && len(list) == 0 {
+		return part, nil
 	}
-	return part, err
+	_ = part.Close()
+	if errors.Is(err, unix.ENOTDIR) {
+		err = nil
+	}
+	return nil, err
 }
 
 // releaseVolumes gives a container's volumes back; anonymous: those that only it knew are removed.

@@ -9,11 +9,9 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/leases"
-	"github.com/containerd/containerd/v2/core/metadata/boltutil"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
-	bolt "go.etcd.io/bbolt"
 )
 
 // held is what operations hold, so that it is not collected while they last.
@@ -146,17 +144,10 @@ func (s *store) holdContent(ctx context.Context, ids []digest.Digest) error {
 	}
 	s.dropping.Lock()
 	defer s.dropping.Unlock()
-	err := s.db.Update(func(tx *bolt.Tx) error {
-		ctx := boltutil.WithTransaction(ctx, tx)
-		for _, d := range ids {
-			if err := s.leases.AddResource(ctx, leases.Lease{ID: id}, leases.Resource{ID: d.String(), Type: "content"}); err != nil {
-				return err
-			}
+	for _, d := range ids {
+		if err := s.leases.AddResource(ctx, leases.Lease{ID: id}, leases.Resource{ID: d.String(), Type: "content"}); err != nil {
+			return fmt.Errorf("hold layers: %w", err)
 		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("hold layers: %w", err)
 	}
 	return nil
 }
