@@ -186,7 +186,7 @@ func (b *Builder) newWorker(ctx context.Context, e *engine) (*builderWorker, err
 	if err != nil {
 		return nil, err
 	}
-	store := containerdsnapshot.NewContentStore(labelled{ground.Content}, ground.Namespace)
+	store := containerdsnapshot.NewContentStore(ground.Content, ground.Namespace)
 	snaps := containerdsnapshot.NewSnapshotter(ground.Snapshotter, &chainNames{ground.Snapshots, b.o.dates(), &b.uppers}, ground.Namespace, nil)
 	opt := base.WorkerOpt{
 		ID: id, Root: b.root(), MetadataStore: md,

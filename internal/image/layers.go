@@ -108,9 +108,6 @@ func (l *layers) forget() {
 
 // pin makes the image's config keep its layers from being collected.
 func (l *layers) pin(ctx context.Context, config, top digest.Digest) error {
-	if l.pinned(ctx, config, top) {
-		return nil
-	}
 	_, err := l.st.content.Update(ctx, content.Info{Digest: config, Labels: map[string]string{pinLabel: top.String()}}, "labels."+pinLabel)
 	return err
 }

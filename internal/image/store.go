@@ -153,7 +153,7 @@ func openStore(ctx context.Context, o Options) (*store, error) {
 	light := newLightLeases(db)
 	layers := leasedSnapshots{db.Snapshotter(snapshotter), light}
 	names := &copiedNames{Store: metadata.NewImageStore(db), path: filepath.Join(o.Root, namesFile)}
-	s := &store{root: o.Root, bolt: b, db: db, blobs: &blobs{dir: filepath.Join(o.Root, "content"), backend: contents, content: leasedContent{db.ContentStore(), light}}, snaps: layers, mounts: snaps.Images(),
+	s := &store{root: o.Root, bolt: b, db: db, blobs: &blobs{dir: filepath.Join(o.Root, "content"), backend: contents, content: leasedContent{labelled{db.ContentStore()}, light}}, snaps: layers, mounts: snaps.Images(),
 		held:   &held{leases: light, snaps: layers, keep: func() func() error { return snapshot.Hold(snaps) }, opened: time.Now()},
 		images: names}
 	names.provenance = provenance{s}.of

@@ -1,4 +1,4 @@
-package build
+package image
 
 import (
 	"context"
@@ -7,8 +7,8 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 )
 
-// labelled is a store that is not written to where it already says what it is told. BuildKit notes of each blob of a base image where that is from, at
-// every build, and each such note waits for the disk.
+// labelled is a store that is not written to where it already says what it is told. Each note waits for the disk: images are pinned
+// again whenever they are asked for, and BuildKit notes at every build where each blob of a base image is from.
 type labelled struct{ content.Store }
 
 // Update changes what differs.
