@@ -105,6 +105,7 @@ func read(ctx context.Context, img Image, from int, left *int) (*node, error) {
 		if sums.Diff != img.Diffs[i] {
 			return nil, fmt.Errorf("layer %s holds other content, %s: %w", img.Diffs[i], sums.Diff, errdefs.ErrDataLoss)
 		}
+		delete(one.root.children, layer.Links)
 		tree.merge(one.root)
 	}
 	return tree, nil

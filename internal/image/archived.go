@@ -136,10 +136,6 @@ func (a *archived) blob(ctx context.Context, name string, size int64, r io.Reade
 			return fmt.Errorf("it has %d bytes, and %d in the store", size, info.Size)
 		}
 	}
-	if size == 0 {
-		a.files[name] = ocispec.Descriptor{Digest: digest.FromBytes(nil)}
-		return nil // the store keeps no empty content
-	}
 	key := fmt.Sprintf("load-%p-%d", a, len(a.files))
 	sum := digest.Canonical.Digester()
 	err := content.WriteBlob(ctx, a.s.content, key, io.TeeReader(r, sum.Hash()), d)
@@ -291,7 +287,7 @@ func (s *blobs) layerType(ctx context.Context, d ocispec.Descriptor) (string, er
 	}
 	defer r.Close()
 	head := make([]byte, 4)
-	if n, err := r.ReadAt(head, 0); err != nil && n == 0 {
+	if n, err := r.ReadAt(head, 0); err != nil && err != io.EOF && n == 0 {
 		return "", err
 	}
 	switch {

@@ -462,7 +462,7 @@ func TestHostileLayouts(t *testing.T) {
 		"links in a circle":                 {layerOf(file1("c", "{}"), file{name: "l", kind: tar.TypeSymlink, link: "m"}, file{name: "m", kind: tar.TypeLink, link: "l"}, file1("manifest.json", `[{"Config":"c","Layers":["l"]}]`)).Bytes(), "is not in it"},
 		"another version":                   {honest.tar(file1("oci-layout", `{"imageLayoutVersion":"2.0"}`)), "version"},
 		"an endless index.json":             {honest.tar(file1("index.json", strings.Repeat(" ", maxJSON+1))), "8 MiB"},
-		"an empty layer file":               {layerOf(file1("c", "{}"), file1("l", ""), file1("manifest.json", `[{"Config":"c","Layers":["l"]}]`)).Bytes(), "not found"},
+		"an empty layer file":               {layerOf(file1("c", string(configFor(sum([]byte("x"))))), file1("l", ""), file1("manifest.json", `[{"Config":"c","Layers":["l"]}]`)).Bytes(), "the config says"},
 		"an image of a type that is no one": {newLayout(t).tar(), "no image"},
 	}
 	for name, row := range rows {

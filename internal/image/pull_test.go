@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -23,6 +24,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"wherry.dev/wherry/internal/snapshot"
 )
 
 func configFor(diffs ...string) []byte {
@@ -85,6 +88,44 @@ func TestCompressions(t *testing.T) {
 }
 
 // zeros is a tar with one file of n zeros, made while it is read.
+// TestLayersOfNoBytes: of whatever type, they are layers without files, which the registry need not be asked for; and go where others go.
+func TestLayersOfNoBytes(t *testing.T) {
+	to := realRegistry(t, nil)
+	for i, mediaType := range []string{ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd, images.MediaTypeDockerSchema2LayerGzip} {
+		s := openAs(t, []snapshot.Format{snapshot.Overlay, snapshot.EROFS}[i%2])
+		h := newHostile(t)
+		h.setLayer(mediaType, nil, nil)
+		server := httptest.NewServer(h)
+		name := strings.TrimPrefix(server.URL, "http://") + "/a/b:1"
+		if err := s.Pull(t.Context(), name, TransferOptions{}); err != nil {
+			t.Fatalf("%s: %v", mediaType, err)
+		}
+		server.Close()
+		var saved bytes.Buffer
+		copied := fmt.Sprintf("%s/empty:%d", to, i)
+		err := errors.Join(s.Tag(t.Context(), name, copied), s.Push(t.Context(), copied, TransferOptions{}), s.Save(t.Context(), []string{copied}, SaveOptions{}, &saved))
+		if err != nil {
+			t.Fatalf("%s: %v", mediaType, err)
+		}
+		for _, get := range []func(*Service) error{
+			func(s *Service) error { return s.Pull(t.Context(), copied, TransferOptions{}) },
+			func(s *Service) error { _, err := loaded(t, s, saved.Bytes(), TransferOptions{}); return err },
+		} {
+			other := open(t)
+			if err := get(other); err != nil {
+				t.Fatalf("%s: %v", mediaType, err)
+			}
+			img, err := other.Resolve(t.Context(), copied, nil)
+			if err != nil || len(img.Lower) != 1 {
+				t.Fatalf("%s: %+v %v", mediaType, img, err)
+			}
+			if list, err := os.ReadDir(img.Lower[0]); err != nil || len(list) != 0 {
+				t.Errorf("%s: %v %v", mediaType, list, err)
+			}
+		}
+	}
+}
+
 func zeros(n int64) io.Reader {
 	head := make([]byte, 512)
 	copy(head, "zeros")
@@ -276,7 +317,8 @@ func TestManifestsAreWhatTheyAreNamedAs(t *testing.T) {
 		{"a digest with a path in it", "no digest", func(h *hostile) { h.manifest.Layers[0].Digest = "sha256:../../../etc/passwd" }},
 		{"no digest", "no digest", func(h *hostile) { h.manifest.Config.Digest = "" }},
 		{"a negative size", "bytes", func(h *hostile) { h.manifest.Layers[0].Size = -1 }},
-		{"an empty layer blob", "0 bytes", func(h *hostile) { h.manifest.Layers[0] = descriptor(ocispec.MediaTypeImageLayer, nil) }},
+		{"no bytes of a layer that has some", "0 bytes", func(h *hostile) { h.manifest.Layers[0].Size = 0 }},
+		{"an empty layer in the place of another", "the config says", func(h *hostile) { h.manifest.Layers[0] = descriptor(ocispec.MediaTypeImageLayer, nil) }},
 		{"a huge config", "8 MiB", func(h *hostile) { h.manifest.Config.Size = 1 << 30 }},
 		{"a bad diff id", "layer", func(h *hostile) {
 			h.config = configFor("sha256:../..")

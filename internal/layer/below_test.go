@@ -65,6 +65,8 @@ func TestWhatLayersTakeAway(t *testing.T) {
 		{"what is in no layer", []tar.Header{dir("new/"), wh("new/.wh.a"), wh("d/e/f/.wh.x"), wh("x/deep/.wh.b")}, root + d + a + b + "/d/e drwxr-xr-x 0:0 @\n/d/e/f drwxr-xr-x 0:0\n/new drwxr-xr-x 0:0 @\n/x drwxr-xr-x 0:0\n/x/deep drwxr-xr-x 0:0\n"},
 		{"a device as overlay has it", []tar.Header{{Name: "d/a", Typeflag: tar.TypeChar}}, root + d + b + e + f + x},
 		{"aufs' own files", []tar.Header{dir(".wh..wh.plnk/"), reg(".wh..wh.plnk/1", ""), reg(".wh..wh.aufs", "")}, root + d + a + b + e + f + x},
+		{"files with several names as aufs has them", []tar.Header{dir(".wh..wh.plnk/"), reg(".wh..wh.plnk/1.2", "new"), reg(".wh..wh.plnk/3.4", "idle"), hardlink("d/n", ".wh..wh.plnk/1.2"), hardlink("x", "./.wh..wh.plnk/1.2")},
+			root + d + a + b + e + f + strings.Replace(n, "links 1", "links 2", 1) + `/x -rw-r--r-- 0:0 "new" links 2 @` + "\n"},
 		{"a directory that becomes a file", []tar.Header{reg("d", "file")}, root + `/d -rw-r--r-- 0:0 "file" links 1 @` + "\n" + x},
 	}
 	for _, row := range rows {

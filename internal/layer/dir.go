@@ -132,6 +132,12 @@ func (d *Dir) add(e *Entry, body io.Reader) error {
 
 // Finish sets what can only be set when all files are there. Nothing is synced.
 func (d *Dir) Finish() error {
+	if _, ok := d.implicit[Links]; ok {
+		if _, err := d.clear(d.dirs.root, Links, clearAll); err != nil {
+			return fmt.Errorf("take away %q: %w", "/"+Links, err)
+		}
+		d.dirs.root.stale = true
+	}
 	for _, acl := range d.acls {
 		d.hops = 0
 		at, err := d.descend(acl.path, onlyFind)

@@ -33,6 +33,10 @@ const (
 	Opaque   // the layers below lose all that is in the directory Path, but not the directory
 )
 
+// Links is the directory in which layers of the aufs file system, which Docker once had, keep the content of files with several names. It is
+// none of the layer's files: they are hard links to what is in it, and a sink takes it away in the end.
+const Links = ".wh..wh.plnk"
+
 // Entry is one file of a layer, or the loss of one. It has been checked: every sink may rely on what stands here.
 type Entry struct {
 	// Path is relative and clean: no "." or "..", no empty component, each of at most 255 bytes, all of at most 4095; "" is the root, which

@@ -111,6 +111,7 @@ func entry(h *tar.Header) (*Entry, error) {
 		return nil, err
 	}
 	switch dir, name := split(path); {
+	case dir == Links && h.Typeflag == tar.TypeReg: // its links are among the layer's files
 	case strings.HasPrefix(dir, meta) || strings.Contains(dir, "/"+meta):
 		return nil, nil
 	case strings.HasPrefix(dir, prefix) || strings.Contains(dir, "/"+prefix):

@@ -31,7 +31,7 @@ func anyLayer(t *testing.T, random *rand.Rand) []byte {
 			at, dir = ".", "./"
 		}
 		e := entry{Name: at, Mode: int64(0o600 + random.IntN(0o200)), Uid: random.IntN(3)}
-		switch random.IntN(12) {
+		switch random.IntN(14) {
 		case 0, 1, 2:
 			e.Typeflag = tar.TypeDir
 			if random.IntN(3) == 0 {
@@ -51,6 +51,10 @@ func anyLayer(t *testing.T, random *rand.Rand) []byte {
 			e.Typeflag, e.Name = tar.TypeReg, at+"/.wh..wh..opq"
 		case 11:
 			e.Typeflag = tar.TypeChar // a whiteout as overlay has it
+		case 12:
+			e.Typeflag, e.Name = tar.TypeReg, ".wh..wh.plnk/"+base
+		case 13:
+			e.Typeflag, e.Linkname = tar.TypeLink, ".wh..wh.plnk/"+base
 		}
 		if e.Name == "." {
 			e.Typeflag = tar.TypeDir

@@ -344,7 +344,10 @@ func split(path string) (dir, name string) {
 }
 
 // Finish is called when all of the layer has been added. Names and inodes wait for Settle.
-func (i *Image) Finish() error { return nil }
+func (i *Image) Finish() error {
+	i.remove(0, layer.Links)
+	return nil
+}
 
 // Close gives the file up, after Settle or instead of it.
 func (i *Image) Close() error { return i.f.Close() }
