@@ -148,13 +148,3 @@ func closeFiles(files []*os.File) {
 		}
 	}
 }
-
-// forProcess makes a pipe's end what programs expect: it blocks.
-func forProcess(f *os.File) error {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	e := raw.Control(func(fd uintptr) { err = unix.SetNonblock(int(fd), false) })
-	return errors.Join(e, err)
-}

@@ -67,9 +67,6 @@ func (n *session) open(o ExecStreams) (theirs [3]*os.File, err error) {
 		if theirs[0], n.stdin, err = os.Pipe(); err != nil {
 			return theirs, err
 		}
-		if err := forProcess(theirs[0]); err != nil {
-			return theirs, err
-		}
 	}
 	to := [3]io.Writer{1: n.stdout(o)}
 	if q.AttachStderr && !o.Detach {
@@ -84,9 +81,6 @@ func (n *session) open(o ExecStreams) (theirs [3]*os.File, err error) {
 			return theirs, err
 		}
 		n.outlets = append(n.outlets, newOutlet(from, to[i]))
-		if err := forProcess(theirs[i]); err != nil {
-			return theirs, err
-		}
 	}
 	return theirs, nil
 }

@@ -254,8 +254,18 @@ type ExecOptions struct {
 	Process *specs.Process
 	// Note is what the engine's next life is told of the exec by Execs; nil: it is not told of it.
 	Note []byte
-	// In, Out, Err are the process's own ends (pipes); nil means /dev/null. Ignored with a terminal.
+	// In, Out, Err are the process's own ends (pipes), which are made to block, as programs expect; nil means /dev/null. Ignored with a terminal.
 	In, Out, Err *os.File
+}
+
+// block makes a pipe's end wait for the other, as Go's own pipes do not: to the process that it goes to, that would be an error.
+func block(f *os.File) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	e := raw.Control(func(fd uintptr) { err = unix.SetNonblock(int(fd), false) })
+	return errors.Join(e, err)
 }
 
 // Process is a running exec.
@@ -272,6 +282,9 @@ func (t *Task) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
 	var files []*os.File
 	for i, f := range []*os.File{o.In, o.Out, o.Err} {
 		if f != nil {
+			if err := block(f); err != nil {
+				return nil, err
+			}
 			r.Streams |= 1 << i
 			files = append(files, f)
 		}

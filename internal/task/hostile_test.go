@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -225,6 +226,43 @@ func TestStdin(t *testing.T) {
 	}
 	if out := output(t, o); out != "given\nend\n" {
 		t.Fatalf("log: %q", out)
+	}
+}
+
+// TestExecStreamsBlock: Go's pipes do not block, which is the engine's affair; a program that reads before there is something waits.
+func TestExecStreamsBlock(t *testing.T) {
+	tk := run(t, options(t, oar(t), "exec-block", "sleep", "1000"))
+	in, say, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := tk.Exec(t.Context(), ExecOptions{ID: "x", In: in, Out: out, Err: out, Process: &specs.Process{Cwd: "/", Env: []string{"PATH=/bin"},
+		Args: []string{"sh", "-c", "grep flags /proc/self/fdinfo/0 /proc/self/fdinfo/1 /proc/self/fdinfo/2; exec cat"}}})
+	in.Close()
+	out.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags := make([]byte, 4096)
+	n, _ := heard.Read(flags)
+	for line := range strings.Lines(string(flags[:n])) {
+		var octal int
+		if _, err := fmt.Sscanf(strings.Fields(line)[1], "%o", &octal); err != nil || octal&syscall.O_NONBLOCK != 0 {
+			t.Errorf("%q: %v", line, err)
+		}
+	}
+	_, _ = io.WriteString(say, "late\n")
+	say.Close()
+	if rest, _ := io.ReadAll(heard); n == 0 || !strings.HasSuffix(string(rest), "late\n") {
+		t.Errorf("%q, then %q", flags[:n], rest)
+	}
+	heard.Close()
+	if code, err := p.Wait(t.Context()); code != 0 || err != nil {
+		t.Fatalf("%d %v", code, err)
 	}
 }
 
