@@ -16,7 +16,7 @@ import (
 	"wherry.dev/wherry/internal/api/docker"
 )
 
-var errConflict = errdefs.ErrConflict
+var errConflict, errInvalid = errdefs.ErrConflict, errdefs.ErrInvalidArgument
 
 // frontendAttrs is a request in the words of BuildKit's Dockerfile frontend.
 func (b *Builder) frontendAttrs(q docker.BuildRequest) (map[string]string, error) {

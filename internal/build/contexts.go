@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path"
 	"strings"
 	"sync"
 
@@ -83,6 +84,14 @@ func receive(w io.Writer, body io.Reader) error {
 // extended tells of the first block of a tar file whether it is a header about the next one: of pax, or of GNU's long names.
 func extended(head []byte) bool {
 	return len(head) == 512 && string(head[257:262]) == "ustar" && strings.IndexByte("xgLK", head[156]) >= 0
+}
+
+// ignored are the files of an archive at an address that are not for COPY.
+func (c *contexts) ignored(address, dockerfile string) ([]string, error) {
+	c.mu.Lock()
+	one := c.sent[path.Base(address)]
+	c.mu.Unlock()
+	return ignored(io.NewSectionReader(one.file, 0, one.size), dockerfile) // the caller keeps it
 }
 
 func (c *contexts) drop(key string) {

@@ -13,6 +13,7 @@ import (
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/moby/buildkit/identity"
 	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver/pb"
 	"golang.org/x/sync/errgroup"
 
 	"wherry.dev/wherry/internal/api/docker"
@@ -33,13 +34,22 @@ func (b *Builder) Build(ctx context.Context, q docker.BuildRequest, say func(doc
 	if err != nil {
 		return "", err
 	}
+	var inputs map[string]*pb.Definition
 	if q.Remote == "" {
 		address, drop, err := b.contexts.add(b.root(), q.Context)
 		if err != nil {
 			return "", err
 		}
 		defer drop()
-		attrs["context"] = address
+		without, err := b.contexts.ignored(address, q.Dockerfile)
+		if err != nil {
+			return "", err
+		}
+		if len(without) == 0 {
+			attrs["context"] = address
+		} else if inputs, err = splitInputs(ctx, address, without); err != nil {
+			return "", err
+		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	sessionID := q.Session
@@ -52,7 +62,7 @@ func (b *Builder) Build(ctx context.Context, q docker.BuildRequest, say func(doc
 		g.Go(run)
 		sessionID = s.ID()
 	}
-	req := &controlapi.SolveRequest{Ref: identity.NewID(), Frontend: "dockerfile.v0", FrontendAttrs: attrs, Session: sessionID, Exporters: exporters(q), Cache: &controlapi.CacheOptions{}}
+	req := &controlapi.SolveRequest{Ref: identity.NewID(), Frontend: "dockerfile.v0", FrontendAttrs: attrs, FrontendInputs: inputs, Session: sessionID, Exporters: exporters(q), Cache: &controlapi.CacheOptions{}}
 	for _, from := range q.CacheFrom {
 		req.Cache.Imports = append(req.Cache.Imports, &controlapi.CacheOptionsEntry{Type: "registry", Attrs: map[string]string{"ref": from}})
 	}
