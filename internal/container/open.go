@@ -275,9 +275,9 @@ func (l life) goOn(ctx context.Context, t *task.Task) {
 	if r := l.c.record(); r.Status == Paused {
 		l.s.log(l.freeze(ctx, r)) // the record is written after the freezing, and before the thawing is
 	}
-	l.s.log(renewSocket(l.s, l.c.record()))
 	l.s.lives.run(ctx, func(ctx context.Context) { l.watch(ctx, t) })
 	l.startHealth(ctx)
+	l.s.log(renewSocket(l.s, t, l.c.record())) // at last: what is mounted may be far away and not answer
 }
 
 // endedMeanwhile records at once the exit of a container that ended while no engine ran.

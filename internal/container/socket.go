@@ -5,18 +5,19 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"runtime"
 
 	"github.com/moby/moby/api/types/mount"
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/spec"
+	"wherry.dev/wherry/internal/task"
+	"wherry.dev/wherry/internal/threads"
 )
 
 // renewSocket gives a container that was found again the engine's socket, where it has the one of an earlier life mounted: nobody listens on that
 // any more.
-func renewSocket(s *Service, r *Record) error {
+func renewSocket(s *Service, t *task.Task, r *Record) error {
 	now, err := os.Stat(s.o.Socket)
 	if s.o.Socket == "" || err != nil {
 		return nil // it listens elsewhere
@@ -28,20 +29,24 @@ func renewSocket(s *Service, r *Record) error {
 		if source, err := os.Stat(m.Source); err != nil || !os.SameFile(source, now) {
 			continue
 		}
-		if err := replaceSocket(r, m, now); err != nil {
+		if err := replaceSocket(t, r, m, now); err != nil {
 			return fmt.Errorf("give container %s the engine's socket again, at %s: %w; restart it to have it there", r.Name, m.Destination, err)
 		}
 	}
 	return nil
 }
 
-func replaceSocket(r *Record, m spec.Mount, now os.FileInfo) error {
-	proc := fmt.Sprintf("/proc/%d/", r.Pid)
-	root, err := os.OpenFile(proc+"root", unix.O_PATH|unix.O_DIRECTORY, 0)
+func replaceSocket(t *task.Task, r *Record, m spec.Mount, now os.FileInfo) error {
+	root, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", t.Pid()), unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
+	ns, err := t.Namespace("mnt") // and its process is alive: the root directory is its own
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
 	dir, err := openIn(root, path.Dir(m.Destination), unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return err
@@ -78,11 +83,6 @@ func replaceSocket(r *Record, m spec.Mount, now os.FileInfo) error {
 		return err
 	}
 	defer socket.Close()
-	ns, err := os.Open(proc + "ns/mnt")
-	if err != nil {
-		return err
-	}
-	defer ns.Close()
 	return at.replace(ns, socket)
 }
 
@@ -103,29 +103,24 @@ func (p *socketPlace) open() (*os.File, error) {
 // replace takes away what is mounted there and mounts something else, which only a thread that is in the namespace may: nothing can be mounted on a
 // socket whose file is gone.
 func (p *socketPlace) replace(ns, detached *os.File) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and is never unlocked: the thread ends with this goroutine
-		done <- func() error {
-			if err := unix.Unshare(unix.CLONE_FS); err != nil {
-				return err
-			}
-			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
-				return fmt.Errorf("enter its mount namespace: %w", err)
-			}
-			if err := unix.Fchdir(int(p.dir.Fd())); err != nil {
-				return err
-			}
-			if err := unix.Unmount(p.name, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-				return fmt.Errorf("unmount the old one: %w", err)
-			}
-			at, err := p.open()
-			if err != nil {
-				return err
-			}
-			defer at.Close()
-			return unix.MoveMount(int(detached.Fd()), "", int(at.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
-		}()
-	}()
-	return <-done
+	return threads.Apart(func() error {
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			return err
+		}
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("enter its mount namespace: %w", err)
+		}
+		if err := unix.Fchdir(int(p.dir.Fd())); err != nil {
+			return err
+		}
+		if err := unix.Unmount(p.name, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return fmt.Errorf("unmount the old one: %w", err)
+		}
+		at, err := p.open()
+		if err != nil {
+			return err
+		}
+		defer at.Close()
+		return unix.MoveMount(int(detached.Fd()), "", int(at.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+	})
 }

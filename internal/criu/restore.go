@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/threads"
 )
 
 // RestoreOptions say what Restore makes of images.
@@ -74,26 +75,21 @@ func Restore(ctx context.Context, o RestoreOptions) (pid int, err error) {
 // apart runs f on a thread with a mount namespace of its own, where the root file system is a mount, as criu wants it, and in the control
 // groups of version 1. The thread ends with it.
 func apart(o RestoreOptions, f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		done <- func() error {
-			if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
-				return fmt.Errorf("make a mount namespace for criu: %w", err)
+	return threads.Apart(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+			return fmt.Errorf("make a mount namespace for criu: %w", err)
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return fmt.Errorf("cut criu's mounts off from the host's: %w", err)
+		}
+		if err := unix.Mount(o.Root, o.Root, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return fmt.Errorf("mount the root file system %s: %w", o.Root, err)
+		}
+		for _, e := range o.Entries {
+			if _, err := e.WriteString("0"); err != nil {
+				return fmt.Errorf("enter %s: %w", e.Name(), err)
 			}
-			if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-				return fmt.Errorf("cut criu's mounts off from the host's: %w", err)
-			}
-			if err := unix.Mount(o.Root, o.Root, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-				return fmt.Errorf("mount the root file system %s: %w", o.Root, err)
-			}
-			for _, e := range o.Entries {
-				if _, err := e.WriteString("0"); err != nil {
-					return fmt.Errorf("enter %s: %w", e.Name(), err)
-				}
-			}
-			return f()
-		}()
-	}()
-	return <-done
+		}
+		return f()
+	})
 }

@@ -29,6 +29,7 @@ import (
 	"wherry.dev/wherry/internal/image"
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/spec"
+	"wherry.dev/wherry/internal/threads"
 )
 
 const base = 0x20000000
@@ -175,7 +176,7 @@ func (c *one) run() {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	must(c.t, err)
 	defer null.Close()
-	must(c.t, apart(func() error {
+	must(c.t, threads.Apart(func() error {
 		if err := errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")); err != nil {
 			return err
 		}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"runtime"
 	"strconv"
 
 	"github.com/containerd/errdefs"
@@ -16,6 +15,7 @@ import (
 	containers "wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/spec"
+	"wherry.dev/wherry/internal/threads"
 )
 
 // root is a container's file system.
@@ -54,28 +54,13 @@ func openBare(v *containers.View) (*root, error) {
 	return &root{dir: dir}, nil
 }
 
-// apart runs fn on a thread of its own, which ends with it: what fn does to the thread's namespaces happens to nobody else.
-func apart(fn func() error) error {
-	result := make(chan error, 1)
-	go func() { // ends with fn, which the receive below waits for
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() { // the first thread never ends, and stands for the whole process in /proc: take another
-			result <- apart(fn)
-			runtime.UnlockOSThread()
-			return
-		}
-		result <- fn() // the thread stays locked, so it ends
-	}()
-	return <-result
-}
-
 // asRoot runs fn with the container's root as who makes files: an id-mapped mount takes none from ids that it has no mapping for
 // (mount_setattr(2), EOVERFLOW). The thread keeps its capabilities, which changing the id would take from it.
 func asRoot(ids rootfs.IDMap, fn func() error) error {
 	if ids.Size == 0 {
 		return fn()
 	}
-	return apart(func() error {
+	return threads.Apart(func() error {
 		if err := becomeRoot(ids); err != nil {
 			return err
 		}
@@ -116,7 +101,7 @@ func openRunning(v *containers.View, bare bool) (*root, error) {
 		return nil, fmt.Errorf("the container has just ended: try again: %w: %w", err, errdefs.ErrConflict)
 	}
 	r := &root{keep: []*os.File{ns}}
-	err = apart(func() error {
+	err = threads.Apart(func() error {
 		self, err := os.Open("/proc/thread-self")
 		if err != nil {
 			return err
@@ -211,7 +196,7 @@ func openStopped(v *containers.View) (_ *root, err error) {
 		}
 		binds = append(binds, b)
 	}
-	return r, apart(func() error { return r.assemble(v, binds) })
+	return r, threads.Apart(func() error { return r.assemble(v, binds) })
 }
 
 // assemble puts all mounts together in a mount namespace of the thread's own.

@@ -30,9 +30,9 @@ leaves:     resctrl
 leaves:     erofs
 leaves:     layer
 leaves:     archive < mend
-leaves:     login version threads network/link criu seccomp logs event ref settings contexts lockfile sources spec
+leaves:     login version network/link criu seccomp logs event ref settings contexts lockfile sources spec
 leaves:     why signals
-leaves:     inflate apart retar contract
+leaves:     inflate apart retar contract threads
 leaves:     evidence < policy
 leaves:     access mutual audit
 leaves:     mountinfo

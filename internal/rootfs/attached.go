@@ -4,29 +4,23 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/threads"
 )
 
 // overlayAttached makes the overlay for kernels that refuse detached layers: on a thread of its own, in a mount namespace of its own, each
 // of its parts is attached over the directory that it came from and named by its descriptor. The overlay keeps its own clones of them, so that
 // namespace and thread end before this returns.
-func (r *Rootfs) overlayAttached(lower []*os.File, parts []place) (*os.File, error) {
-	type result struct {
-		f   *os.File
-		err error
-	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread, whose mounts are not those of the others, ends with the goroutine
-		f, err := r.inOwnMounts(lower, parts)
-		done <- result{f, err}
-	}()
-	d := <-done
-	return d.f, d.err
+func (r *Rootfs) overlayAttached(lower []*os.File, parts []place) (f *os.File, err error) {
+	err = threads.Apart(func() (err error) {
+		f, err = r.inOwnMounts(lower, parts)
+		return err
+	})
+	return f, err
 }
 
 func (r *Rootfs) inOwnMounts(lower []*os.File, parts []place) (f *os.File, err error) {
@@ -38,7 +32,7 @@ func (r *Rootfs) inOwnMounts(lower []*os.File, parts []place) (f *os.File, err e
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return nil, fmt.Errorf("make a mount namespace for the layers: %w", err)
 	}
-	defer func() { // the main thread never ends and must not keep the layers
+	defer func() { // the thread may last a moment longer, and must not keep the layers
 		err = errors.Join(err, unix.Setns(int(home.Fd()), unix.CLONE_NEWNS))
 	}()
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {

@@ -1,4 +1,4 @@
-// Package threads makes threads ahead of need, and has the runtime's own disturb less.
+// Package threads makes threads ahead of need and for one use, and has the runtime's own disturb less.
 //
 // The Go runtime ends a process that cannot have one more thread: a table of processes that somebody else has filled would end an engine, or a
 // shim and its container with it, in the middle of an answer. Threads that are idle are kept for ever and taken first.

@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/threads"
 )
 
 // Move is an interface that goes into another namespace.
@@ -56,16 +57,12 @@ func (m Move) Do() error {
 
 // visit calls fn on a thread that is in a network namespace and ends with the call: wherever it came from, it is not used again.
 func visit(namespace *os.File, fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
+	return threads.Apart(func() error {
 		if err := unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter the container's network namespace: %w", err)
-			return
+			return fmt.Errorf("enter the container's network namespace: %w", err)
 		}
-		done <- fn()
-	}()
-	return <-done
+		return fn()
+	})
 }
 
 // free says that no interface of the calling thread's namespace has the name.
