@@ -35,7 +35,7 @@ func Parse(text string) (list []Mount, err error) {
 	for line := range strings.Lines(text) {
 		// 36 35 98:0 /part /at flags,… optional… - type source options,…
 		before, after, ok := strings.Cut(line, " - ")
-		f, kind := strings.Fields(before), strings.Split(strings.TrimSuffix(after, "\n"), " ")
+		f, kind := strings.Split(before, " "), strings.Split(strings.TrimSuffix(after, "\n"), " ") // other white space is not escaped
 		if !ok || len(f) < 6 || len(kind) < 3 {
 			return nil, fmt.Errorf("a line of mountinfo has an unknown form: %q", line)
 		}

@@ -16,8 +16,9 @@ import (
 
 func TestParse(t *testing.T) {
 	list, err := Parse("68 40 254:0 /root/k /a\\040b\\134 rw,relatime master:1 - ext4 /dev/vda rw\n" +
-		"69 40 0:9 / /t rw shared:3 master:1 - tmpfs  rw,size=4k,lowerdir=/c\\054d\n")
-	if err != nil || len(list) != 2 {
+		"69 40 0:9 / /t rw shared:3 master:1 - tmpfs  rw,size=4k,lowerdir=/c\\054d\n" +
+		"70 40 0:9 / /form\ffeed\u00a0x ro - tmpfs none ro\n")
+	if err != nil || len(list) != 3 {
 		t.Fatalf("%+v, %v", list, err)
 	}
 	if m := list[0]; m.ID != 68 || m.At != `/a b\` || m.Part != "/root/k" || m.Type != "ext4" || m.Source != "/dev/vda" || m.Flags[1] != "relatime" || !slices.Equal(m.Options, []string{"rw"}) {
@@ -25,6 +26,9 @@ func TestParse(t *testing.T) {
 	}
 	if m := list[1]; m.Source != "" || !slices.Equal(m.Options, []string{"rw", "size=4k", "lowerdir=/c,d"}) {
 		t.Errorf("a mount without a source: %+v", m)
+	}
+	if m := list[2]; m.At != "/form\ffeed\u00a0x" || m.Flags[0] != "ro" {
+		t.Errorf("white space that the kernel does not escape: %+v", m)
 	}
 	for in, want := range map[string]string{`/plain`: "/plain", `\134`: `\`, `/half\0`: `/half\0`, `/no\999`: `/no\999`} {
 		if got := unescape(in); got != want {
