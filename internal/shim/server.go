@@ -112,15 +112,31 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener, first *Conn) er
 	go s.client(ctx, first)
 	for {
 		c, err := l.AcceptUnix()
-		if errors.Is(err, net.ErrClosed) {
+		switch {
+		case errors.Is(err, net.ErrClosed):
 			return nil
-		}
-		if err != nil {
+		case isShort(err): // the container must not end with this one: who knocks waits, and is let in later
+			time.Sleep(acceptAgain)
+			continue
+		case err != nil:
 			return err
 		}
 		s.count(1)
 		go s.client(ctx, NewConn(c))
 	}
+}
+
+// acceptAgain is how long a shim waits where the machine has no room for one more connection.
+const acceptAgain = 50 * time.Millisecond
+
+// isShort says that something has run out which others may give back: descriptors, of this process or of the machine, or memory.
+func isShort(err error) bool {
+	for _, e := range []error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.ECONNABORTED} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Server) client(ctx context.Context, c *Conn) {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // refusing is a runtime that makes no container: what a server does around that is under test here; real containers are package task's.
@@ -100,4 +102,40 @@ func TestEndsWithItsClients(t *testing.T) {
 			t.Fatalf("%s: it does not end", how)
 		}
 	}
+}
+
+// TestOutlastsAShortage: where there is no descriptor for one more client the shim, which is a container's parent, goes on, and lets it in later.
+func TestOutlastsAShortage(t *testing.T) {
+	to, first, ended := serve(t)
+	ask(t, first, Request{N: 1, Method: MethodState})
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var usual unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &usual); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: usual.Max}); err != nil {
+		t.Fatal(err)
+	}
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: to.Name})
+	ask(t, first, Request{N: 2, Method: MethodState})
+	var gone error
+	select {
+	case gone = <-ended:
+	case <-time.After(2 * acceptAgain):
+	}
+	if again := unix.Setrlimit(unix.RLIMIT_NOFILE, &usual); again != nil || err != nil || gone != nil {
+		t.Fatalf("limit %v, connect %v, the shim: %v", again, err, gone)
+	}
+	f := os.NewFile(uintptr(fd), "client")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	ask(t, NewConn(c.(*net.UnixConn)), Request{N: 1, Method: MethodState})
 }
