@@ -190,7 +190,7 @@ func (o *options) reread(set func(*access.Rules) error, log *slog.Logger) (stop 
 		}
 	})
 	return func() {
-		signal.Stop(hangups)
+		signal.Ignore(syscall.SIGHUP) // as before: stopped, it would end the engine, in the middle of closing
 		close(hangups)
 		g.Wait()
 	}

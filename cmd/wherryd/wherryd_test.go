@@ -252,6 +252,7 @@ func TestRulesAreReadAgain(t *testing.T) {
 		t.Errorf("of a file that is gone: %s", line)
 	}
 	stop()
+	hup() // while the engine closes, which it does not end
 	if len(rules) != 0 {
 		t.Errorf("other rules hold: %+v", <-rules)
 	}
