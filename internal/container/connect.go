@@ -143,6 +143,8 @@ func (l life) disconnect(ctx context.Context, name string) error {
 
 // rewriteFiles brings a running container's /etc/hosts and /etc/resolv.conf up to date with its networks.
 func (l life) rewriteFiles() error {
+	l.s.etc.Lock()
+	defer l.s.etc.Unlock()
 	a, ok := l.s.o.Networks.Live(l.c.id)
 	if !ok {
 		return nil

@@ -65,6 +65,8 @@ type Service struct {
 	followers logs.Watcher // of output
 	graves    graves
 	senders   senders
+
+	etc sync.Mutex // one at a time learns of addresses and writes them to files of /etc: a later one has the last word
 }
 
 // lives are the goroutines of a Service.

@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -111,6 +112,28 @@ func (x *index) linkable(r *Record) error {
 		}
 		if !c.record().Status.Alive() {
 			return invalid("Cannot link to a non running container: /%s AS /%s/%s", c.record().Name, r.Name, l.Alias)
+		}
+	}
+	return nil
+}
+
+// moveLinks has those that are linked to a container linked to the one that takes its place, from their next start on.
+func (x *index) moveLinks(from, to *Container) error {
+	for _, c := range x.all() {
+		if !slices.ContainsFunc(c.record().Links, func(l Link) bool { return l.ID == from.id }) {
+			continue
+		}
+		_, err := c.change(true, func(r *Record) error {
+			r.Links = slices.Clone(r.Links)
+			for i := range r.Links {
+				if r.Links[i].ID == from.id {
+					r.Links[i].ID = to.id
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("link container %s to the one in the place of %s: %w", c.record().Name, from.record().Name, err)
 		}
 	}
 	return nil

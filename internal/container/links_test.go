@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
@@ -106,5 +107,37 @@ func TestNetworkOfOneOnTheHosts(t *testing.T) {
 	}
 	if a, b := link(first), link(second); a != b {
 		t.Errorf("%s and %s", a, b)
+	}
+}
+
+// TestLinksFollowReplacement: who is linked to a container that is replaced is linked to the one in its place, and the new one to whom the old
+// one was linked, whatever they are called by then.
+func TestLinksFollowReplacement(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	h := func(links ...string) container.HostConfig {
+		return container.HostConfig{NetworkMode: "bridge", Links: links}
+	}
+	cache := e.run(request{name: "cache", cmd: sh("sleep 3600"), h: h()})
+	db := e.run(request{name: "db", cmd: sh("sleep 3600"), h: h("cache")})
+	app := e.create(request{name: "app", cmd: sh("grep -w mysql /etc/hosts"), h: h("db:mysql")})
+	if err := e.Rename(ctx, cache, "memory"); err != nil {
+		t.Fatal(err)
+	}
+	now, err := Replace(ctx, e.Service, db, "busybox:1", ReplaceOptions{Settle: time.Millisecond, Drain: -1, Stop: StopOptions{Timeout: new(int)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	about, err := e.Inspect(ctx, now)
+	if want := []string{"/memory:/db/cache"}; err != nil || !slices.Equal(about.HostConfig.Links, want) {
+		t.Errorf("the new one's links: %v, %v; want %v", about.HostConfig.Links, err, want)
+	}
+	if about, err = e.Inspect(ctx, "app/mysql"); err != nil || about.ID != now {
+		t.Errorf("app/mysql is %s, %v; want %s", about.ID, err, now)
+	}
+	answer := e.arm(app, container.WaitConditionNextExit)
+	e.start(app)
+	if code := e.take(answer); code != 0 {
+		t.Errorf("the new one is not in /etc/hosts: exit %d", code)
 	}
 }

@@ -263,7 +263,7 @@ func (n *replacing) swapNames(from, to *Container, aside string) error {
 		}
 		n.s.publish(r, events.ActionRename, "oldName", "/"+before)
 	}
-	return nil
+	return x.moveLinks(from, to)
 }
 
 // finish lets the old one's connections end, and removes it. It ends with ctx when the engine closes: its next life goes on.

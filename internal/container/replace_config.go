@@ -20,6 +20,7 @@ func successor(r *Record, image string) CreateRequest {
 		}
 	}
 	host := *r.HostConfig
+	host.Links = r.askedLinks()
 	q := CreateRequest{Config: config, HostConfig: &host, inherit: r.Mounts}
 	if !host.NetworkMode.IsContainer() {
 		q.NetworkingConfig = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{}}

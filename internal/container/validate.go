@@ -92,8 +92,6 @@ func (v *validation) modes() error {
 		return invalid("invalid userns mode: %s: use host or leave it out", h.UsernsMode)
 	case !h.CgroupnsMode.Valid():
 		return invalid("invalid cgroup namespace mode: %s: use private or host", h.CgroupnsMode)
-	case h.NetworkMode.IsContainer() && h.NetworkMode.ConnectedContainer() == "":
-		return invalid("invalid network mode: invalid container format container:<name|id>")
 	case h.Cgroup != "":
 		return invalid("joining another container's control group (%s) is not supported", h.Cgroup)
 	case strings.HasSuffix(h.CgroupParent, ".slice"):
