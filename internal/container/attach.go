@@ -21,6 +21,7 @@ type AttachOptions struct {
 	Logs, Stream   bool   // replay what is there; follow what comes
 	DetachKeys     string // "": ctrl-p,ctrl-q
 	Ready          func() // called when attached: nothing printed after that is missed
+	Drain          func() // waits, a moment at most, until the client has read what was written; nil: that it is written is enough
 }
 
 // attachment is one client of a container's streams.
@@ -72,7 +73,11 @@ func (s *Service) Attach(ctx context.Context, id string, o AttachOptions) error 
 	ok := s.lives.run(ctx, func(life context.Context) {
 		defer context.AfterFunc(life, cancel)()
 		defer got()
-		moved <- a.move(over)
+		err := a.move(over)
+		if err == nil && o.Drain != nil {
+			o.Drain()
+		}
+		moved <- err
 	})
 	if !ok {
 		got()

@@ -130,6 +130,15 @@ func (s *stream) outputs() (stdout, stderr io.Writer) {
 // lingering is how long a client may take to close its side after the end.
 const lingering = 500 * time.Millisecond
 
+// drain waits, a moment at most, until the client has read all. An event loop may come to another connection first, though what is there was
+// sent later: dockerode takes the answer to wait for the end of the output.
+func (s *stream) drain() {
+	<-s.up
+	if s.err == nil {
+		untilRead(s.conn)
+	}
+}
+
 // fail tells the client of an error after the takeover, where dockerd tells it too: as output.
 func (s *stream) fail(err error) {
 	if !s.opened() {
@@ -182,10 +191,8 @@ func (s *stream) watch(ctx context.Context) (context.Context, context.CancelFunc
 	return ctx, cancel
 }
 
-// hungUp says that the client has closed both directions. Over TLS the end of input is a message of TLS's; that the connection ends is the
-// end of all.
-// untilRead waits, a moment at most, until the client has read the answer's head. docker-py reads the head through a buffer and the output
-// past it, and so loses what comes along with the head.
+// untilRead waits, a second at most, until the client has read what was sent. Before the first output that is the answer's head: docker-py
+// reads the head through a buffer and the output past it, and so loses what comes along with the head.
 func untilRead(c net.Conn) {
 	uc, ok := c.(*net.UnixConn)
 	if !ok {
@@ -203,6 +210,8 @@ func untilRead(c net.Conn) {
 	}
 }
 
+// hungUp says that the client has closed both directions. Over TLS the end of input is a message of TLS's; that the connection ends is the
+// end of all.
 func hungUp(c net.Conn) bool {
 	var wanted int16
 	if t, ok := c.(*tls.Conn); ok {

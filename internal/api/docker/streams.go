@@ -37,7 +37,7 @@ func (c *streamRoutes) attach(w http.ResponseWriter, r *http.Request) error {
 	conn := c.server.newStream(w, r, terminal)
 	defer conn.close()
 	o := attachOptions(q)
-	o.Ready = conn.open
+	o.Ready, o.Drain = conn.open, conn.drain
 	stdout, stderr := conn.outputs()
 	if q.yes("stdin") && o.Stream {
 		o.Stdin = conn

@@ -1,8 +1,10 @@
 package docker_test
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"golang.org/x/net/websocket"
+	"golang.org/x/sys/unix"
 )
 
 // settles waits until ok says so.
@@ -171,6 +174,45 @@ func TestExecStream(t *testing.T) {
 }
 
 // TestAttachSocket: attach as browsers do it.
+// TestWaitComesAfterWhatIsRead: an event loop that finds output and the answer to wait at once may take the answer first, so that is not
+// sent before the output was read.
+func TestWaitComesAfterWhatIsRead(t *testing.T) {
+	e := start(t)
+	id := e.create(t, `"Cmd":["echo","out"],"Tty":true`)
+	c, err := net.Dial("unix", e.direct) // a recorder reads at once
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "POST /containers/"+id+"/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: e\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(c)
+	if _, err := http.ReadResponse(r, nil); err != nil {
+		t.Fatal(err)
+	}
+	e.want(t, 204, "POST", "/containers/"+id+"/start", "", nil)
+	read := make(chan string, 1)
+	go func() {
+		time.Sleep(50 * time.Millisecond) // the client is at something else
+		out, err := io.ReadAll(r)
+		read <- fmt.Sprintf("%q %v", out, err)
+	}()
+	e.want(t, 200, "POST", "/containers/"+id+"/wait", "", nil)
+	// The engine ends the stream after it has answered: what counts is that the output is no longer in the socket.
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unread := 0
+	if err := raw.Control(func(fd uintptr) { unread, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }); err != nil || unread > 0 {
+		t.Errorf("%d bytes of output are unread at the answer, error %v", unread, err)
+	}
+	if got := <-read; got != `"out\r\n" <nil>` {
+		t.Error(got)
+	}
+}
+
 func TestAttachSocket(t *testing.T) {
 	e := start(t)
 	id := e.create(t, `"Cmd":["sh","-c","read x; echo got $x; exit 2"],"OpenStdin":true,"Tty":true`)

@@ -66,7 +66,6 @@ async function run (name, command, options) {
   const out = new PassThrough(); const err = new PassThrough()
   const printed = Promise.all([text(out), text(err)])
   const [end, c] = await docker.run(name, command, [out, err], { Tty: false, Labels: label, ...options })
-  out.end(); err.end()
   await c.remove()
   const [stdout, stderr] = await printed
   return { status: end.StatusCode, out: stdout, err: stderr }
