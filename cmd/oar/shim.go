@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -145,7 +146,7 @@ func (b builtin) Create(ctx context.Context, c shim.Config, s shim.Streams) (shi
 	if err != nil {
 		return nil, err
 	}
-	return container{made, process{made.Pid(), made.Pidfd(), made.Console()}}, nil
+	return container{made, c.Spec.Hooks, b.dir, process{made.Pid(), made.Pidfd(), made.Console()}}, nil
 }
 
 type process struct {
@@ -185,11 +186,29 @@ func (f further) Reap() (code, signal int, err error) {
 
 type container struct {
 	*ociruntime.Container
+	hooks *specs.Hooks
+	dir   string
 	process
 }
 
 func (c container) Pid() int          { return c.process.pid }
 func (c container) Console() *os.File { return c.process.console }
+
+// Start runs the program, and the hooks around that. One of those that tell of the start and fails ends the container.
+func (c container) Start(ctx context.Context) error {
+	if c.hooks == nil {
+		return c.Container.Start()
+	}
+	state := specs.State{Version: specs.Version, ID: filepath.Base(c.dir), Status: specs.StateCreated, Pid: c.pid, Bundle: c.dir}
+	if err := c.StartHooks(ctx, state); err != nil {
+		return err
+	}
+	if err := c.Container.Start(); err != nil {
+		return err
+	}
+	state.Status = specs.StateRunning
+	return ociruntime.RunHooks(ctx, "poststart", c.hooks.Poststart, state)
+}
 
 func (c container) Exec(ctx context.Context, p *specs.Process, s shim.Streams) (shim.Process, error) {
 	e, err := c.Container.Exec(ctx, ociruntime.ExecOptions{Process: p, Stdio: ociruntime.Stdio{In: s[0], Out: s[1], Err: s[2]}})

@@ -95,7 +95,7 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 	defer stopMetrics()
 	server := docker.New(services, docker.About{
 		ID: id, Root: o.root, State: o.state, Hosts: hosts, CgroupParent: o.cgroupParent, Insecure: o.insecure, Started: began,
-		Access: o.access, AuditReads: o.set.Audit.Reads, Debug: o.level <= slog.LevelDebug,
+		Access: o.access, AuditReads: o.set.Audit.Reads, Debug: o.level <= slog.LevelDebug, Containers: o.set.Containers,
 	}, log)
 	defer o.reread(rulesFor(server, services.Audit), log)()
 	log.Info("ready", "version", version.Version, "hosts", strings.Join(hosts, " "), "root", o.root, "took", time.Since(began).Round(time.Microsecond))
@@ -209,7 +209,7 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 	closers = append(closers, stopTraces)
 	s.Containers, err = container.Open(ctx, container.Options{
 		Root: o.root, State: o.state, Oar: o.oar, CgroupParent: o.cgroupParent, ShimGroup: o.shimGroup, Socket: o.socket(),
-		Images: s.Images, Networks: s.Networks, Volumes: s.Volumes, Secrets: s.Secrets, Configs: s.Configs, Events: s.Events,
+		Images: s.Images, Networks: s.Networks, Volumes: s.Volumes, Secrets: s.Secrets, Configs: s.Configs, Events: s.Events, Settings: o.set.Containers,
 		Log: func(err error) { log.Warn(err.Error()) },
 		Trace: func(id, step string, took time.Duration) {
 			timings.Step(step, took)

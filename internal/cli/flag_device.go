@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/csv"
 	"errors"
 	"fmt"
 	"path"
@@ -36,6 +37,59 @@ func parseDevices(list []string) (devices, error) {
 		d.requests = append(d.requests, container.DeviceRequest{Driver: "cdi", DeviceIDs: names})
 	}
 	return d, nil
+}
+
+// parseGPUs reads all, a number, or fields such as device=0 as CSV: "device=0,1",capabilities=utility.
+func parseGPUs(s string) (container.DeviceRequest, error) {
+	q := container.DeviceRequest{Count: -1, Capabilities: [][]string{{"gpu"}}, Options: map[string]string{}}
+	count := func(s string) (err error) {
+		if s == "all" {
+			return nil
+		}
+		if q.Count, err = strconv.Atoi(s); err != nil || q.Count < 1 {
+			return errors.New("write all, a number, or device=N[,N]")
+		}
+		return nil
+	}
+	fields, err := csv.NewReader(strings.NewReader(s)).Read()
+	if err != nil {
+		return q, err
+	}
+	counted := false
+	for _, field := range fields {
+		key, value, ok := strings.Cut(field, "=")
+		switch {
+		case !ok && !counted:
+			counted = true
+			err = count(field)
+		case key == "count":
+			counted = true
+			err = count(value)
+		case key == "device":
+			q.DeviceIDs = strings.Split(value, ",")
+		case key == "driver":
+			q.Driver = value
+		case key == "capabilities":
+			q.Capabilities = [][]string{append(strings.Split(value, ","), "gpu")}
+		case key == "options":
+			for _, pair := range strings.Split(value, ",") {
+				name, of, _ := strings.Cut(pair, "=")
+				q.Options[name] = of
+			}
+		default:
+			err = fmt.Errorf("unknown option %q%s", key, didYouMean(key, []string{"count", "device", "driver", "capabilities", "options"}, ""))
+		}
+		if err != nil {
+			return q, err
+		}
+	}
+	if len(q.DeviceIDs) > 0 {
+		if counted {
+			return q, errors.New("say count or device, not both")
+		}
+		q.Count = 0
+	}
+	return q, nil
 }
 
 // isDeviceName recognises vendor.com/class=name.

@@ -189,10 +189,10 @@ func (f *storageFlags) add(fs *pflag.FlagSet) {
 	fs.Var(&f.tmpfs, "tmpfs", "Directory in memory, PATH[:OPTIONS]")
 	fs.Var(&f.storageOpts, "storage-opt", "Option of the file system, NAME=value")
 	fs.BoolVar(&f.readOnly, "read-only", false, "Make its root file system read-only")
-	fs.Var(&f.devices, "device", "Device of the host, /dev/NODE[:/dev/NODE][:rwm]")
+	fs.Var(&f.devices, "device", "Device of the host, /dev/NODE[:/dev/NODE][:rwm], or VENDOR/CLASS=NAME")
 	f.deviceRules.check = checkDeviceRule
 	fs.Var(&f.deviceRules, "device-cgroup-rule", "Devices that it may use, 'TYPE MAJOR:MINOR rwm'")
-	fs.StringVar(&f.gpus, "gpus", "", "Not offered: pass device nodes with --device")
+	fs.StringVar(&f.gpus, "gpus", "", "Graphics processors, all, a number or device=N[,N]")
 	fs.BoolVar(&f.apiSocket, "use-api-socket", false, "Not offered: mount the socket with -v")
 }
 

@@ -129,6 +129,10 @@ busybox --help -x
 --ulimit nofile=1024:2048 --ulimit core=0 --ulimit nofile=5 busybox
 --ulimit nofile=-1 busybox
 --device vendor.com/class=name busybox
+--gpus all busybox
+--gpus 2 busybox
+--gpus device=0 busybox
+--gpus "device=0,1","capabilities=compute,utility",driver=nvidia busybox
 --device-cgroup-rule=c\u00201:3\u0020rwm busybox
 --device-cgroup-rule=a\u0020*:*\u0020m busybox
 --blkio-weight 300 --blkio-weight-device /dev/sda:200 --device-read-bps /dev/sda:1mb --device-write-bps /dev/sda:1m busybox

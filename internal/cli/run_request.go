@@ -55,8 +55,6 @@ func (f *runFlags) check() error {
 		return err
 	}
 	switch {
-	case f.gpus != "":
-		return fmt.Errorf("--gpus %s: Wherry has no GPU support of its own: pass the device nodes (--device /dev/nvidia0, --device /dev/dri) and mount the driver's libraries with -v", f.gpus)
 	case f.apiSocket:
 		return errors.New("--use-api-socket: mount the engine's socket yourself where it is wanted: -v /run/wherry/wherry.sock:/var/run/docker.sock")
 	case f.none && f.onUnhealthy != "" && f.onUnhealthy != "none":
@@ -226,6 +224,13 @@ func (f *runFlags) resources() (container.Resources, error) {
 	d, err := parseDevices(f.devices.values)
 	if err != nil {
 		return container.Resources{}, err
+	}
+	if f.gpus != "" {
+		q, err := parseGPUs(f.gpus)
+		if err != nil {
+			return container.Resources{}, fmt.Errorf("--gpus %s: %w", f.gpus, err)
+		}
+		d.requests = append(d.requests, q)
 	}
 	return container.Resources{
 		Memory: f.memory.bytes, MemorySwap: f.swap.bytes, MemoryReservation: f.reservation.bytes, MemorySwappiness: &f.swappiness,

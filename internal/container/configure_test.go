@@ -17,6 +17,8 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
+
+	"wherry.dev/wherry/internal/settings"
 )
 
 // checked runs the checks of a creation on a configuration.
@@ -52,58 +54,58 @@ func TestRefusals(t *testing.T) {
 		c container.Config
 		h container.HostConfig
 	}{
-		"needs to be an absolute path":      {c: container.Config{WorkingDir: "relative"}},
-		"a name is needed before =":         {c: container.Config{Env: []string{"=x"}}},
-		"argument with a zero byte":         {c: container.Config{Cmd: []string{"a\x00b"}}},
-		"has a zero byte":                   {c: container.Config{Env: []string{"A=\x00"}}},
-		"did you mean TERM":                 {c: container.Config{StopSignal: "TERMM"}},
-		"stop timeout -5":                   {c: container.Config{StopTimeout: &zero}},
-		"63 is the most":                    {c: container.Config{Hostname: strings.Repeat("x", 64)}},
-		"only letters, digits":              {c: container.Config{Hostname: "a b"}},
-		"Interval in Healthcheck":           {c: container.Config{Healthcheck: &container.HealthConfig{Interval: time.Microsecond}}},
-		"Retries in Healthcheck":            {c: container.Config{Healthcheck: &container.HealthConfig{Retries: -1}}},
-		"use CMD, CMD-SHELL or NONE":        {c: container.Config{Healthcheck: &container.HealthConfig{Test: []string{"RUN", "x"}}}},
-		"invalid IPC mode":                  {h: container.HostConfig{IpcMode: "shared"}},
-		"invalid PID mode":                  {h: container.HostConfig{PidMode: "mine"}},
-		"invalid UTS mode":                  {h: container.HostConfig{UTSMode: "mine"}},
-		"invalid userns mode":               {h: container.HostConfig{UsernsMode: "mine"}},
-		"invalid cgroup namespace mode":     {h: container.HostConfig{CgroupnsMode: "mine"}},
-		"port publishing and the container": {h: container.HostConfig{NetworkMode: "container:x", PortBindings: network.PortMap{network.MustParsePort("80/tcp"): nil}}},
-		"dns and the network mode":          {h: container.HostConfig{NetworkMode: "container:x", DNS: []netip.Addr{netip.MustParseAddr("1.1.1.1")}}},
-		"--storage-opt is not supported":    {h: container.HostConfig{StorageOpt: map[string]string{"size": "1g"}}},
-		"unknown or invalid runtime":        {h: container.HostConfig{Runtime: "kata"}},
-		"SHM size":                          {h: container.HostConfig{ShmSize: -1}},
-		"oom score adj":                     {h: container.HostConfig{OomScoreAdj: 1001}},
-		"write NAME:ADDRESS":                {h: container.HostConfig{ExtraHosts: []string{"name"}}},
-		"no device driver":                  {h: limits(container.Resources{DeviceRequests: []container.DeviceRequest{{Driver: "nvidia"}}})},
-		"choose --rm or --restart":          {h: container.HostConfig{AutoRemove: true, RestartPolicy: container.RestartPolicy{Name: "always"}}},
-		"invalid restart policy":            {h: container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "sometimes"}}},
-		"did you mean nofile":               {h: limits(container.Resources{Ulimits: []*units.Ulimit{{Name: "nofil"}}})},
-		"less than or equal to the hard":    {h: limits(container.Resources{Ulimits: []*units.Ulimit{{Name: "nofile", Soft: 2, Hard: 1}}})},
-		"not in a separate namespace":       {h: container.HostConfig{Sysctls: map[string]string{"vm.swappiness": "1"}}},
-		"host's network: it would":          {h: container.HostConfig{NetworkMode: "host", Sysctls: map[string]string{"net.ipv4.ip_forward": "1"}}},
-		"use --domainname or --hostname":    {h: container.HostConfig{Sysctls: map[string]string{"kernel.hostname": "x"}}},
-		"NET_ADMIN":                         {h: container.HostConfig{CapAdd: []string{"NET_ADMN"}}},
-		"are the engine's own":              {h: container.HostConfig{Annotations: map[string]string{"dev.wherry.root.nosuid": "false"}}},
-		"did you mean seccomp":              {h: container.HostConfig{SecurityOpt: []string{"secomp=unconfined"}}},
-		"a host port is a number":           {h: container.HostConfig{PortBindings: network.PortMap{network.MustParsePort("80/tcp"): {{HostPort: "99999"}}}}},
-		"Minimum memory limit":              {h: limits(container.Resources{Memory: 1024})},
-		"set the Memory limit":              {h: limits(container.Resources{MemorySwap: 1 << 30})},
-		"larger than memory limit":          {h: limits(container.Resources{Memory: 1 << 30, MemorySwap: 1 << 29})},
-		"swappiness range":                  {h: limits(container.Resources{MemorySwappiness: &twenty})},
-		"reservation allowed":               {h: limits(container.Resources{MemoryReservation: 1})},
-		"only 2 CPUs available":             {h: limits(container.Resources{NanoCPUs: 3e9})},
-		"CPU Period cannot both":            {h: limits(container.Resources{NanoCPUs: 1e9, CPUPeriod: 1000})},
-		"CPU Quota cannot both":             {h: limits(container.Resources{NanoCPUs: 1e9, CPUQuota: 1000})},
-		"period can not be less":            {h: limits(container.Resources{CPUPeriod: 1})},
-		"quota can not be less":             {h: limits(container.Resources{CPUQuota: 1})},
-		"CPU shares":                        {h: limits(container.Resources{CPUShares: -1})},
-		"blkio weight":                      {h: limits(container.Resources{BlkioWeight: 1})},
-		"hold its limits":                   {h: container.HostConfig{SecurityOpt: []string{"writable-cgroups=true"}}},
-		"writable-cgroups is true or false": {h: container.HostConfig{SecurityOpt: []string{"writable-cgroups=1"}}},
-		"write it as 0-2":                   {h: limits(container.Resources{CpusetCpus: "a-b"})},
-		"Requested CPUs are not available":  {h: limits(container.Resources{CpusetCpus: "0-9"})},
-		"c 10:200 rwm":                      {h: limits(container.Resources{DeviceCgroupRules: []string{"x"}})},
+		"needs to be an absolute path":              {c: container.Config{WorkingDir: "relative"}},
+		"a name is needed before =":                 {c: container.Config{Env: []string{"=x"}}},
+		"argument with a zero byte":                 {c: container.Config{Cmd: []string{"a\x00b"}}},
+		"has a zero byte":                           {c: container.Config{Env: []string{"A=\x00"}}},
+		"did you mean TERM":                         {c: container.Config{StopSignal: "TERMM"}},
+		"stop timeout -5":                           {c: container.Config{StopTimeout: &zero}},
+		"63 is the most":                            {c: container.Config{Hostname: strings.Repeat("x", 64)}},
+		"only letters, digits":                      {c: container.Config{Hostname: "a b"}},
+		"Interval in Healthcheck":                   {c: container.Config{Healthcheck: &container.HealthConfig{Interval: time.Microsecond}}},
+		"Retries in Healthcheck":                    {c: container.Config{Healthcheck: &container.HealthConfig{Retries: -1}}},
+		"use CMD, CMD-SHELL or NONE":                {c: container.Config{Healthcheck: &container.HealthConfig{Test: []string{"RUN", "x"}}}},
+		"invalid IPC mode":                          {h: container.HostConfig{IpcMode: "shared"}},
+		"invalid PID mode":                          {h: container.HostConfig{PidMode: "mine"}},
+		"invalid UTS mode":                          {h: container.HostConfig{UTSMode: "mine"}},
+		"invalid userns mode":                       {h: container.HostConfig{UsernsMode: "mine"}},
+		"invalid cgroup namespace mode":             {h: container.HostConfig{CgroupnsMode: "mine"}},
+		"port publishing and the container":         {h: container.HostConfig{NetworkMode: "container:x", PortBindings: network.PortMap{network.MustParsePort("80/tcp"): nil}}},
+		"dns and the network mode":                  {h: container.HostConfig{NetworkMode: "container:x", DNS: []netip.Addr{netip.MustParseAddr("1.1.1.1")}}},
+		"--storage-opt is not supported":            {h: container.HostConfig{StorageOpt: map[string]string{"size": "1g"}}},
+		"unknown or invalid runtime":                {h: container.HostConfig{Runtime: "kata"}},
+		"SHM size":                                  {h: container.HostConfig{ShmSize: -1}},
+		"oom score adj":                             {h: container.HostConfig{OomScoreAdj: 1001}},
+		"write NAME:ADDRESS":                        {h: container.HostConfig{ExtraHosts: []string{"name"}}},
+		"could not select device driver \"nvidia\"": {h: limits(container.Resources{DeviceRequests: []container.DeviceRequest{{Driver: "nvidia"}}})},
+		"choose --rm or --restart":                  {h: container.HostConfig{AutoRemove: true, RestartPolicy: container.RestartPolicy{Name: "always"}}},
+		"invalid restart policy":                    {h: container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "sometimes"}}},
+		"did you mean nofile":                       {h: limits(container.Resources{Ulimits: []*units.Ulimit{{Name: "nofil"}}})},
+		"less than or equal to the hard":            {h: limits(container.Resources{Ulimits: []*units.Ulimit{{Name: "nofile", Soft: 2, Hard: 1}}})},
+		"not in a separate namespace":               {h: container.HostConfig{Sysctls: map[string]string{"vm.swappiness": "1"}}},
+		"host's network: it would":                  {h: container.HostConfig{NetworkMode: "host", Sysctls: map[string]string{"net.ipv4.ip_forward": "1"}}},
+		"use --domainname or --hostname":            {h: container.HostConfig{Sysctls: map[string]string{"kernel.hostname": "x"}}},
+		"NET_ADMIN":                                 {h: container.HostConfig{CapAdd: []string{"NET_ADMN"}}},
+		"are the engine's own":                      {h: container.HostConfig{Annotations: map[string]string{"dev.wherry.root.nosuid": "false"}}},
+		"did you mean seccomp":                      {h: container.HostConfig{SecurityOpt: []string{"secomp=unconfined"}}},
+		"a host port is a number":                   {h: container.HostConfig{PortBindings: network.PortMap{network.MustParsePort("80/tcp"): {{HostPort: "99999"}}}}},
+		"Minimum memory limit":                      {h: limits(container.Resources{Memory: 1024})},
+		"set the Memory limit":                      {h: limits(container.Resources{MemorySwap: 1 << 30})},
+		"larger than memory limit":                  {h: limits(container.Resources{Memory: 1 << 30, MemorySwap: 1 << 29})},
+		"swappiness range":                          {h: limits(container.Resources{MemorySwappiness: &twenty})},
+		"reservation allowed":                       {h: limits(container.Resources{MemoryReservation: 1})},
+		"only 2 CPUs available":                     {h: limits(container.Resources{NanoCPUs: 3e9})},
+		"CPU Period cannot both":                    {h: limits(container.Resources{NanoCPUs: 1e9, CPUPeriod: 1000})},
+		"CPU Quota cannot both":                     {h: limits(container.Resources{NanoCPUs: 1e9, CPUQuota: 1000})},
+		"period can not be less":                    {h: limits(container.Resources{CPUPeriod: 1})},
+		"quota can not be less":                     {h: limits(container.Resources{CPUQuota: 1})},
+		"CPU shares":                                {h: limits(container.Resources{CPUShares: -1})},
+		"blkio weight":                              {h: limits(container.Resources{BlkioWeight: 1})},
+		"hold its limits":                           {h: container.HostConfig{SecurityOpt: []string{"writable-cgroups=true"}}},
+		"writable-cgroups is true or false":         {h: container.HostConfig{SecurityOpt: []string{"writable-cgroups=1"}}},
+		"write it as 0-2":                           {h: limits(container.Resources{CpusetCpus: "a-b"})},
+		"Requested CPUs are not available":          {h: limits(container.Resources{CpusetCpus: "0-9"})},
+		"c 10:200 rwm":                              {h: limits(container.Resources{DeviceCgroupRules: []string{"x"}})},
 	} {
 		err := checked(row.c, row.h)
 		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), want) {
@@ -306,4 +308,24 @@ func FuzzParseBind(f *testing.F) {
 			t.Errorf("%q: %+v", s, m)
 		}
 	})
+}
+
+// TestSettings: what the engine's settings say holds for containers that do not say it.
+func TestSettings(t *testing.T) {
+	set := settings.Containers{IpcMode: "shareable", CgroupnsMode: "host", ShmSize: "1g", Init: true, Ulimits: []string{"nofile=100:200", "core=0"},
+		LogDriver: "local", LogOpts: []string{"max-size=1m", "max-file=2"}}
+	plain := container.HostConfig{}
+	fillIn(&plain, &set)
+	if plain.IpcMode != "shareable" || plain.CgroupnsMode != "host" || plain.ShmSize != 1<<30 || plain.Init == nil || !*plain.Init || len(plain.Ulimits) != 2 ||
+		plain.LogConfig.Type != "local" || plain.LogConfig.Config["max-size"] != "1m" {
+		t.Errorf("nothing said: %+v", plain)
+	}
+	no := false
+	own := container.HostConfig{IpcMode: "private", CgroupnsMode: "private", ShmSize: 1 << 20, Init: &no, LogConfig: container.LogConfig{Type: "json-file"},
+		Resources: container.Resources{Ulimits: []*container.Ulimit{{Name: "nofile", Soft: 5, Hard: 5}}}}
+	fillIn(&own, &set)
+	if own.IpcMode != "private" || own.CgroupnsMode != "private" || own.ShmSize != 1<<20 || *own.Init || own.LogConfig.Type != "json-file" || len(own.LogConfig.Config) != 0 ||
+		len(own.Ulimits) != 2 || own.Ulimits[0].Hard != 5 || own.Ulimits[1].Name != "core" {
+		t.Errorf("all said: %+v", own)
+	}
 }

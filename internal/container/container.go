@@ -25,6 +25,7 @@ import (
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/sandbox"
 	"wherry.dev/wherry/internal/secret"
+	"wherry.dev/wherry/internal/settings"
 	"wherry.dev/wherry/internal/spec"
 	"wherry.dev/wherry/internal/task"
 	"wherry.dev/wherry/internal/volume"
@@ -42,6 +43,7 @@ type Options struct {
 	Networks     *networks.Service
 	Volumes      *volume.Service
 	Secrets      *secret.Service // nil: there are none
+	Settings     settings.Containers
 	Configs      *secret.Service // nil: there are none
 	Events       *event.Bus
 	// Log is told what a person should know and no call returns: damaged records, clean-ups that did not work. nil: nobody.

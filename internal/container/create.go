@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -96,6 +97,8 @@ func (n *creating) configure(context.Context) error {
 	if n.q.HostConfig != nil {
 		h = *n.q.HostConfig
 	}
+	h.LogConfig.Config = maps.Clone(h.LogConfig.Config)
+	fillIn(&h, &n.s.o.Settings)
 	n.r.HostConfig = withDefaults(&h)
 	n.s.index.joinByID(n.r.HostConfig)
 	v := validation{config: n.r.Config, exposed: n.q.Config.ExposedPorts, host: n.r.HostConfig, cpus: n.s.host.cpus, v2: n.s.host.v2}

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/moby/moby/api/types/blkiodev"
@@ -12,6 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/cdi"
 	"wherry.dev/wherry/internal/spec"
 )
 
@@ -48,6 +50,38 @@ func devicesOf(h *container.HostConfig) (devices []specs.LinuxDevice, rules []sp
 		rules = append(rules, r)
 	}
 	return devices, rules, nil
+}
+
+// deviceDriver is who resolves a request for devices: "cdi", or "gpu" for what --gpus asks for.
+func deviceDriver(q *container.DeviceRequest) (string, error) {
+	gpu := slices.ContainsFunc(q.Capabilities, func(all []string) bool { return slices.Contains(all, "gpu") })
+	switch {
+	case q.Driver == "cdi":
+		return "cdi", nil
+	case gpu && (q.Driver == "" || q.Driver == "nvidia" || q.Driver == "amd"):
+		return "gpu", nil
+	}
+	return "", invalid("could not select device driver %q with capabilities: %v: there is cdi (--device VENDOR.COM/CLASS=NAME), and for graphics processors nvidia and amd, which are found by CDI, too", q.Driver, q.Capabilities)
+}
+
+// deviceEdits are what the devices add that are asked for by name. Files that describe them may change between two starts.
+func deviceEdits(h *container.HostConfig, dirs cdi.Dirs, user specs.User) (spec.Edits, error) {
+	var names []string
+	for i := range h.DeviceRequests {
+		q := &h.DeviceRequests[i]
+		driver, err := deviceDriver(q)
+		if err != nil {
+			return spec.Edits{}, err
+		}
+		ids := q.DeviceIDs
+		if driver == "gpu" {
+			if ids, err = dirs.GPUs(q.Driver, q.Count, q.DeviceIDs); err != nil {
+				return spec.Edits{}, err
+			}
+		}
+		names = append(names, ids...)
+	}
+	return dirs.Edits(names, user)
 }
 
 // devicesAt is one device, or all below a folder.

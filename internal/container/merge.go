@@ -10,6 +10,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 
+	"wherry.dev/wherry/internal/settings"
 	"wherry.dev/wherry/internal/spec"
 )
 
@@ -124,6 +125,35 @@ func mergeHealth(image, user *container.HealthConfig) *container.HealthConfig {
 		h.Retries = image.Retries
 	}
 	return &h
+}
+
+// fillIn puts the engine's settings where a configuration says nothing. What a container is made with stays, whatever the settings say later.
+func fillIn(h *container.HostConfig, set *settings.Containers) {
+	if h.ShmSize == 0 {
+		h.ShmSize = set.Shm()
+	}
+	if h.IpcMode == "" {
+		h.IpcMode = container.IpcMode(set.IpcMode)
+	}
+	if h.CgroupnsMode == "" && set.CgroupnsMode == "host" { // withDefaults has more to say about private ones
+		h.CgroupnsMode = container.CgroupnsModeHost
+	}
+	if h.Init == nil && set.Init {
+		on := true
+		h.Init = &on
+	}
+	if h.LogConfig.Type == "" {
+		h.LogConfig.Type = set.LogDriver
+		options := set.LogOptions()
+		maps.Copy(options, h.LogConfig.Config)
+		h.LogConfig.Config = options
+	}
+	h.Ulimits = slices.Clone(h.Ulimits)
+	for _, u := range set.Limits() {
+		if !slices.ContainsFunc(h.Ulimits, func(own *container.Ulimit) bool { return own != nil && own.Name == u.Name }) {
+			h.Ulimits = append(h.Ulimits, u)
+		}
+	}
 }
 
 // withDefaults fills in what Docker's inspect shows where nothing was asked for.

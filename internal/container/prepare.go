@@ -89,6 +89,9 @@ func (n *starting) findDevices(context.Context) (err error) {
 	if n.input.Devices, n.input.DeviceRules, err = devicesOf(n.r.HostConfig); err != nil {
 		return err
 	}
+	if n.input.Edits, err = deviceEdits(n.r.HostConfig, n.s.o.Settings.CDISpecDirs, n.who.user); err != nil {
+		return err
+	}
 	n.input.BlockIO, err = blockIO(&n.r.HostConfig.Resources)
 	return err
 }

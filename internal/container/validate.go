@@ -104,8 +104,11 @@ func (v *validation) modes() error {
 		return invalid("invalid isolation %q: Linux has only default", h.Isolation)
 	case h.ShmSize < 0:
 		return invalid("SHM size can not be less than 0")
-	case len(h.DeviceRequests) > 0:
-		return invalid("could not select device driver %q with capabilities: %v: no device driver is set up on this engine", h.DeviceRequests[0].Driver, h.DeviceRequests[0].Capabilities)
+	}
+	for i := range h.DeviceRequests {
+		if _, err := deviceDriver(&h.DeviceRequests[i]); err != nil {
+			return err
+		}
 	}
 	if h.OomScoreAdj < -1000 || h.OomScoreAdj > 1000 {
 		return invalid("Invalid value %d, range for oom score adj is [-1000, 1000]", h.OomScoreAdj)

@@ -9,6 +9,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/sysprog"
 )
 
@@ -86,7 +87,7 @@ func (s *start) openPipes() error {
 		return err
 	}
 	s.held.keep(s.fromParent)
-	if s.o.Gate == nil && !s.awaitsMounts() {
+	if !awaitsReady(s) && !s.awaitsMounts() {
 		return nil
 	}
 	if s.fromChild, s.toParent, err = os.Pipe(); err != nil {
@@ -200,7 +201,7 @@ func (s *start) attachAt() string {
 	if s.o.Rootfs == nil {
 		return s.rootPath()
 	}
-	return os.TempDir()
+	return rootfs.AttachedAt
 }
 
 // order lists a bundle's mounts in the order of the configuration: kernels list them by their age (6.8 and later), and the child's own are
@@ -293,6 +294,12 @@ func (w *writer) names() error {
 	return nil
 }
 
+// awaitsReady says that the child is waited for until all is in place: who opens another's gate could not say what went wrong before, and hooks
+// of the start join its namespaces.
+func awaitsReady(s *start) bool {
+	return s.o.Gate != nil || s.spec.Hooks != nil && len(s.spec.Hooks.StartContainer) > 0
+}
+
 // isKept: a child that stands at a gate of the caller's outlives this process, so it is let there when the caller has noted it. One with a listener
 // has to go on before.
 func (s *start) isKept() bool { return s.o.Gate != nil && s.filter.listener == nil }
@@ -309,11 +316,11 @@ func (w *writer) streams() error {
 	}
 	_ = unix.SetNonblock(descriptor(gate), false)
 	w.nameTerminal(w.pp)
-	if s.o.Gate != nil {
+	if awaitsReady(s) {
 		w.Call("say that all is ready", unix.SYS_WRITE, descriptor(s.toParent), w.String("r"), 1)
-		if s.isKept() {
-			writeAwait(w.Program, "wait until it is noted", descriptor(s.fromParent))
-		}
+	}
+	if s.isKept() {
+		writeAwait(w.Program, "wait until it is noted", descriptor(s.fromParent))
 	}
 	w.pp.gate = writeStreams(w.Program, w.pp, gate)
 	return nil

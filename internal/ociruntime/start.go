@@ -315,10 +315,9 @@ func (s *start) cloneChild(context.Context) (err error) {
 	return nil
 }
 
-// awaitPrepared waits until the child stands at a gate that another process opens: that one could not say what went wrong before. A seccomp
-// listener is sent while it stands there.
+// awaitPrepared waits until the child stands at its gate. A seccomp listener is sent while it stands there.
 func (s *start) awaitPrepared(context.Context) error {
-	if s.o.Gate != nil {
+	if awaitsReady(s) {
 		if err := s.awaitChild(); err != nil {
 			return err
 		}

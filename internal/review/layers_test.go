@@ -20,7 +20,7 @@ upper:      verify metrics tracing
 upper:      monitor files < disk
 service:    container
 services:   sandbox volume secret image network/dns network/firewall < network
-mechanisms: task compare
+mechanisms: task compare cdi
 mechanisms: snapshot
 mechanisms: registry < trust
 runtime:    ociruntime shim

@@ -52,6 +52,9 @@ func (m IDMap) UserNamespace() (*os.File, error) {
 	return sysprog.UserNamespace(maps, maps)
 }
 
+// AttachedAt is where a Rootfs lies in the container's mount namespace until the pivot: hooks of the creation find it there.
+const AttachedAt = "/tmp"
+
 // Rootfs names the directories of an overlay. It is plain data: it goes over the wire to the shim.
 type Rootfs struct {
 	Lower    []string `json:"lower"`              // absolute paths, topmost layer first

@@ -26,16 +26,17 @@ const Path = "/etc/wherry/wherry.toml"
 
 // Settings is the whole file.
 type Settings struct {
-	Engine   Engine   `toml:"engine"`
-	TLS      TLS      `toml:"tls"`
-	Audit    Audit    `toml:"audit"`
-	Metrics  Metrics  `toml:"metrics"`
-	Traces   Traces   `toml:"traces"`
-	Store    Store    `toml:"store"`
-	CleanUp  CleanUp  `toml:"clean-up"`
-	Registry Registry `toml:"registry"`
-	Network  Network  `toml:"network"`
-	Builds   Builds   `toml:"builds"`
+	Engine     Engine     `toml:"engine"`
+	TLS        TLS        `toml:"tls"`
+	Audit      Audit      `toml:"audit"`
+	Metrics    Metrics    `toml:"metrics"`
+	Traces     Traces     `toml:"traces"`
+	Store      Store      `toml:"store"`
+	CleanUp    CleanUp    `toml:"clean-up"`
+	Registry   Registry   `toml:"registry"`
+	Network    Network    `toml:"network"`
+	Containers Containers `toml:"containers"`
+	Builds     Builds     `toml:"builds"`
 }
 
 // Engine is what the engine's flags say; a flag wins over the file.
@@ -107,6 +108,18 @@ type Network struct {
 	Publish string   `toml:"publish" of:"all loopback" comment:"where a published port is reached that names no address (-p 8080:80): all of the host's addresses, or loopback, 127.0.0.1, only; an address in -p always wins"`
 }
 
+// Containers is what holds for containers that do not say otherwise.
+type Containers struct {
+	IpcMode      string   `toml:"ipc-mode" of:"private shareable" comment:"--ipc: private, an IPC namespace and /dev/shm that nobody else joins, or shareable, which --ipc container:NAME joins"`
+	CgroupnsMode string   `toml:"cgroupns-mode" of:"private host" comment:"--cgroupns: what a container sees of control groups, its own or the host's"`
+	ShmSize      string   `toml:"shm-size" comment:"--shm-size: how large /dev/shm may get, with k, m or g of 1024"`
+	Init         bool     `toml:"init" comment:"--init: a small first process that reaps others and hands signals on"`
+	Ulimits      []string `toml:"ulimits" comment:"--ulimit, NAME=SOFT[:HARD] each; one that a container has of the same name takes its place"`
+	LogDriver    string   `toml:"log-driver" of:"json-file local none" comment:"--log-driver"`
+	LogOpts      []string `toml:"log-opts" comment:"--log-opt, NAME=VALUE each, for containers that name no log driver of their own: \"max-size=10m\""`
+	CDISpecDirs  []string `toml:"cdi-spec-dirs" comment:"where vendors describe the devices that --device VENDOR.COM/CLASS=NAME gives; none: there are none"`
+}
+
 // Builds is how images are built.
 type Builds struct {
 	Dates    string   `toml:"dates" of:"fixed kept" comment:"of files that a build makes or copies: fixed, all the same, so that the same sources make the same image whenever they are built; kept, as they are"`
@@ -129,7 +142,9 @@ func Default() Settings {
 		CleanUp:  CleanUp{Measure: "file-system", High: Percent(85), Low: Percent(70), MinAge: Day, Every: Hour / 4, OnFullDisk: true, Keep: []string{}},
 		Registry: Registry{Insecure: []string{}},
 		Network:  Network{Pools: []string{}, Publish: "all"},
-		Builds:   Builds{Dates: "fixed", CacheMax: Percent(10), CacheAge: 30 * Day, Entitlements: []string{"network.host"}, Frontends: "all"},
+		Containers: Containers{IpcMode: "private", CgroupnsMode: "private", ShmSize: "64m", Ulimits: []string{}, LogDriver: "json-file", LogOpts: []string{},
+			CDISpecDirs: []string{"/etc/cdi", "/var/run/cdi"}},
+		Builds: Builds{Dates: "fixed", CacheMax: Percent(10), CacheAge: 30 * Day, Entitlements: []string{"network.host"}, Frontends: "all"},
 	}
 }
 
@@ -187,6 +202,9 @@ func (s *Settings) check() (key, wrong string) {
 		return "audit.max-size", fmt.Sprintf("it is %s: give bytes, a megabyte at least", s.Audit.MaxSize)
 	case c.Every < Minute:
 		return "clean-up.every", fmt.Sprintf("%s: a minute is the least", c.Every)
+	}
+	if key, wrong := s.Containers.check(); wrong != "" {
+		return key, wrong
 	}
 	for _, word := range s.Builds.Entitlements {
 		if words := Entitlements(); !slices.Contains(words, word) {

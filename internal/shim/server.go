@@ -29,7 +29,7 @@ type Runtime interface {
 // Container is one that this process has created.
 type Container interface {
 	Process
-	Start() error
+	Start(ctx context.Context) error // the hooks of the start, and the program
 	Exec(ctx context.Context, p *specs.Process, s Streams) (Process, error)
 	Cgroup() *cgroup.Group
 	Warnings() []string
@@ -228,7 +228,7 @@ func (s *Server) do(ctx context.Context, c *Conn, r Request, files []*os.File) (
 	case MethodCreate:
 		return s.create(ctx, r.Env)
 	case MethodStart:
-		return resp, nil, s.start()
+		return resp, nil, s.start(ctx)
 	case MethodState:
 		return s.state(), nil, nil
 	case MethodKill:
@@ -305,7 +305,7 @@ func (s *Server) create(ctx context.Context, env []string) (Response, *os.File, 
 	return Response{Pid: c.Pid(), Warnings: c.Warnings()}, nil, nil
 }
 
-func (s *Server) start() error {
+func (s *Server) start(ctx context.Context) error {
 	s.mu.Lock()
 	c := s.life.container
 	if c == nil || s.life.starting != nil {
@@ -315,7 +315,7 @@ func (s *Server) start() error {
 	s.life.starting = make(chan struct{})
 	s.mu.Unlock()
 	defer close(s.life.starting)
-	if err := c.Start(); err != nil {
+	if err := c.Start(ctx); err != nil {
 		return err
 	}
 	s.mu.Lock()

@@ -100,6 +100,7 @@ func (b *builder) mounts() ([]specs.Mount, error) {
 	for _, m := range b.in.Secrets { // their files have the container's own ids already
 		list = append(list, specs.Mount{Type: "bind", Source: m.Source, Destination: m.Destination, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec", "rprivate"}})
 	}
+	list = b.editMounts(list)
 	if b.opts.Strict {
 		for i := range list {
 			list[i].Options = append(slices.DeleteFunc(list[i].Options, func(o string) bool { return o == "suid" }), "nosuid", "rnosuid")

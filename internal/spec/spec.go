@@ -54,6 +54,7 @@ type Input struct {
 	Devices     []specs.LinuxDevice // besides the default ones
 	DeviceRules []specs.LinuxDeviceCgroup
 	BlockIO     *specs.LinuxBlockIO
+	Edits       Edits // of devices that vendors describe
 	// MaxRlimits are the engine's own hard limits: what lies above cannot be given.
 	MaxRlimits map[string]uint64
 }
@@ -81,8 +82,9 @@ func Build(in Input) (*specs.Spec, error) {
 	s.Linux.CgroupsPath = in.CgroupPath
 	s.Linux.Resources = Resources(&b.h.Resources, in.BlockIO)
 	s.Linux.Resources.Devices = b.deviceRules()
-	s.Linux.Devices = in.Devices
+	s.Linux.Devices = slices.Clone(in.Devices)
 	s.Linux.Sysctl = maps.Clone(b.h.Sysctls)
+	b.in.Edits.edit(s)
 	b.masks(s.Linux)
 	s.Linux.RootfsPropagation = b.rootPropagation()
 	if s.Linux.Seccomp, err = b.seccomp(s); err != nil {
@@ -133,7 +135,7 @@ func (b *builder) process() (*specs.Process, error) {
 	adj := b.h.OomScoreAdj
 	p := &specs.Process{
 		Terminal: b.in.Config.Tty, User: b.in.User, Args: args, Cwd: Cwd(b.in.Config.WorkingDir),
-		Env:             MergeEnv(MergeEnv(b.in.Env, b.in.Config.Env), b.in.SecretEnv),
+		Env:             MergeEnv(MergeEnv(b.in.Env, b.in.Config.Env), slices.Concat(b.in.Edits.Env, b.in.SecretEnv)),
 		Capabilities:    CapabilitySets(caps, b.in.User.UID),
 		NoNewPrivileges: b.opts.NoNewPrivileges || b.opts.Strict,
 		Rlimits:         b.rlimits(),
@@ -263,7 +265,7 @@ func (b *builder) deviceRules() []specs.LinuxDeviceCgroup {
 	for _, d := range [][2]int64{{1, 3}, {1, 5}, {1, 7}, {1, 8}, {1, 9}, {5, 0}, {5, 1}, {5, 2}, {136, -1}} {
 		allow("c", d[0], d[1], "rwm")
 	}
-	return append(rules, b.in.DeviceRules...)
+	return slices.Concat(rules, b.in.DeviceRules, b.in.Edits.Rules)
 }
 
 // ParseDeviceRule reads "c 1:3 rwm".

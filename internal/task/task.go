@@ -155,12 +155,24 @@ func (o *CreateOptions) written() *specs.Spec {
 	return &out
 }
 
+// writeConfig writes the configuration for people, other runtimes and hooks. These look for the root file system where it says, which is true
+// in the container's mount namespace until the pivot.
+func (o *CreateOptions) writeConfig() error {
+	spec := o.written()
+	if spec.Hooks != nil && spec.Root != nil {
+		out, root := *spec, *spec.Root
+		root.Path, out.Root = rootfs.AttachedAt, &root
+		spec = &out
+	}
+	return shim.WriteJSON(filepath.Join(o.Dir, shim.ConfigFile), spec)
+}
+
 // Finish waits until the container is made. After an error nothing is left of it.
 func (c *Creation) Finish(ctx context.Context) (*Task, error) {
 	t := c.t
 	wake := time.AfterFunc(wakeAfter, func() { _ = unix.Kill(c.shim, unix.SIGCONT) })
 	defer wake.Stop()
-	err := shim.WriteJSON(filepath.Join(c.o.Dir, shim.ConfigFile), c.o.written()) // only now, beside the shim's work, which does not read it
+	err := c.o.writeConfig() // only now, beside the shim's work, which does not read it
 	if err == nil {
 		var resp shim.Response
 		resp, _, err = c.call.await(ctx, t)
@@ -227,6 +239,11 @@ func writeDir(o CreateOptions, config shim.Config) error {
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return err
+	}
+	if o.Spec.Hooks != nil { // which read it while the container is made
+		if err := o.writeConfig(); err != nil {
+			return err
+		}
 	}
 	return shim.WriteJSON(filepath.Join(o.Dir, shim.TaskFile), config)
 }

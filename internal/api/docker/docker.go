@@ -28,6 +28,7 @@ import (
 	"wherry.dev/wherry/internal/monitor"
 	"wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/secret"
+	"wherry.dev/wherry/internal/settings"
 	"wherry.dev/wherry/internal/tracing"
 	"wherry.dev/wherry/internal/volume"
 )
@@ -62,6 +63,7 @@ type About struct {
 	Access       *access.Rules // who may ask; nil: root, the engine's user and containers
 	AuditReads   bool          // also requests that change nothing are written down
 	Debug        bool          // the log has details
+	Containers   settings.Containers
 }
 
 // Server answers HTTP requests. The zero value is not usable: see New.

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/netip"
@@ -14,6 +15,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/cdi"
 	containers "wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/disk"
 	images "wherry.dev/wherry/internal/image"
@@ -89,11 +91,11 @@ func (s *systemRoutes) info(w http.ResponseWriter, r *http.Request) error {
 	info := system.Info{
 		ID: s.about.ID, Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
 		Plugins: system.PluginsInfo{
-			Volume: []string{"local"}, Network: []string{"bridge", "host", "ipvlan", "macvlan", "null"}, Log: []string{"local"},
+			Volume: []string{"local"}, Network: []string{"bridge", "host", "ipvlan", "macvlan", "null"}, Log: []string{"json-file", "local"},
 		},
 		MemoryLimit: true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true,
 		IPv4Forwarding: true, NFd: openFiles(), NGoroutines: runtime.NumGoroutine(), NEventsListener: s.Events.Subscribers(),
-		SystemTime: time.Now().Format(time.RFC3339Nano), LoggingDriver: "local", CgroupDriver: "cgroupfs", CgroupVersion: cgroupVersion(),
+		SystemTime: time.Now().Format(time.RFC3339Nano), LoggingDriver: cmp.Or(s.about.Containers.LogDriver, "json-file"), CgroupDriver: "cgroupfs", CgroupVersion: cgroupVersion(),
 		KernelVersion: release, OSType: runtime.GOOS, Architecture: machine, NCPU: runtime.NumCPU(), MemTotal: memoryTotal(),
 		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: s.registries(), GenericResources: []swarm.GenericResource{},
 		DockerRootDir: s.about.Root, HTTPProxy: withoutPassword(os.Getenv("HTTP_PROXY")), HTTPSProxy: withoutPassword(os.Getenv("HTTPS_PROXY")),
@@ -101,14 +103,24 @@ func (s *systemRoutes) info(w http.ResponseWriter, r *http.Request) error {
 		Runtimes: map[string]system.RuntimeWithStatus{"oar": {Runtime: system.Runtime{Path: "oar"}}}, DefaultRuntime: "oar", Debug: s.about.Debug,
 		Swarm: swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive}, LiveRestoreEnabled: true,
 		SecurityOptions: []string{"name=seccomp,profile=builtin", "name=userns", "name=cgroupns"},
-		FirewallBackend: &system.FirewallInfo{Driver: "nftables"}, CDISpecDirs: []string{}, Warnings: []string{},
+		FirewallBackend: &system.FirewallInfo{Driver: "nftables"}, CDISpecDirs: orEmpty(s.about.Containers.CDISpecDirs), Warnings: []string{},
 	}
+	s.devices(&info)
 	info.Name, _ = os.Hostname()
 	info.OperatingSystem, info.OSVersion = operatingSystem()
 	if err := s.count(r.Context(), &info); err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, shapeInfo(clientVersion(r.Context()), info))
+}
+
+// devices fills in what descriptions of vendors are found.
+func (s *systemRoutes) devices(info *system.Info) {
+	names, warnings := cdi.Dirs(s.about.Containers.CDISpecDirs).Devices()
+	for _, name := range names {
+		info.DiscoveredDevices = append(info.DiscoveredDevices, system.DeviceInfo{Source: "cdi", ID: name})
+	}
+	info.Warnings = append(info.Warnings, warnings...)
 }
 
 // count fills in how many containers and images there are.
