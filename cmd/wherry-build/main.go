@@ -4,6 +4,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
+	"log"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -21,6 +23,7 @@ func main() {
 	}
 	debug.SetGCPercent(400) // it lives for one command
 	threads.Calm()
+	log.SetOutput(io.Discard) // libraries tell of broken connections there; what a person is to know is an error
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // who asks twice is not kept waiting
 	os.Exit(buildclient.Main(ctx, os.Args[1:]))

@@ -146,7 +146,7 @@ func (e *engine) building() (end func(), err error) {
 
 // whileBuilding goes about builds of clients that speak BuildKit's protocol.
 func (e *engine) whileBuilding(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
-	defer func() { err = explainRights(err, e.settings) }()
+	defer func() { err = explainScanner(explainRights(err, e.settings), req) }()
 	if info.FullMethod != controlapi.Control_Solve_FullMethodName {
 		return next(ctx, req)
 	}

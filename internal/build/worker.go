@@ -21,6 +21,7 @@ import (
 	"github.com/moby/buildkit/worker/base"
 
 	"wherry.dev/wherry/internal/image"
+	"wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/ref"
 )
 
@@ -44,6 +45,18 @@ func (b *Builder) extend(w *base.Worker) (*builderWorker, error) {
 	w.HTTPSource = hs
 	writer, err := imageexporter.NewImageWriter(imageexporter.WriterOpt{Snapshotter: w.Snapshotter, ContentStore: w.WorkerOpt.ContentStore, Applier: w.Applier, Differ: w.Differ})
 	return &builderWorker{Worker: w, images: src, b: b, writer: writer}, err
+}
+
+// gatewayLabel is where clients look for the address that host-gateway means.
+const gatewayLabel = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
+
+// Labels are what clients are told of the worker.
+func (w *builderWorker) Labels() map[string]string {
+	out := maps.Clone(w.Worker.Labels())
+	if a := network.HostGateway(w.b.o.Networks); a.IsValid() {
+		out[gatewayLabel] = a.String()
+	}
+	return out
 }
 
 // mobyExporter is what clients of Docker call the image store.

@@ -59,3 +59,15 @@ func hostLine(s *state, h *holding) string {
 	}
 	return a.String() + "\t" + strings.Join(names, " ") + "\n"
 }
+
+// HostGateway is the address at which containers of the default network reach the host: what host-gateway means there. It is invalid where
+// there is none.
+func HostGateway(s *Service) netip.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.state.find("bridge")
+	if err != nil {
+		return netip.Addr{}
+	}
+	return n.gateway()
+}
