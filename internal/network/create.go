@@ -233,8 +233,7 @@ func (d *definition) readAddresses(ipam *network.IPAM) error {
 		}
 	}
 	d.IPAM.Config = slices.Clone(ipam.Config)
-	slices.SortStableFunc(d.IPAM.Config, func(a, b network.IPAMConfig) int { return a.Subnet.Addr().BitLen() - b.Subnet.Addr().BitLen() }) // as Docker: IPv4 first
-	d.IPAM.Options = maps.Clone(ipam.Options)                                                                                              // none at all stays that: clients compare
+	d.IPAM.Options = maps.Clone(ipam.Options) // none at all stays that: clients compare
 	return nil
 }
 
@@ -256,7 +255,6 @@ func (s *state) completeAddresses(d *definition) error {
 			if c.Subnet, err = s.freeSubnet(six, c.Subnet.Bits()); err != nil {
 				return fmt.Errorf("choose addresses for the network %s: %w", d.Name, err)
 			}
-			continue
 		}
 		for _, other := range d.IPAM.Config[:i] {
 			if other.Subnet.Overlaps(c.Subnet) {
@@ -281,6 +279,7 @@ func (s *state) completeAddresses(d *definition) error {
 		d.IPAM.Config = append(d.IPAM.Config, network.IPAMConfig{Subnet: subnet, Gateway: subnet.Addr().Next()})
 		d.Chosen = d.Chosen || !row.six
 	}
+	slices.SortStableFunc(d.IPAM.Config, func(a, b network.IPAMConfig) int { return a.Subnet.Addr().BitLen() - b.Subnet.Addr().BitLen() }) // as Docker: IPv4 first
 	return nil
 }
 

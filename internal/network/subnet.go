@@ -97,7 +97,10 @@ func (s *state) freeSubnet(six bool, bits int) (netip.Prefix, error) {
 	}
 	if six && len(ranges) == 0 {
 		p, err := freeUnique(taken)
-		if bits > p.Bits() {
+		switch {
+		case bits > 0 && bits < uniqueBits:
+			return p, invalid("there are no unique local addresses for a subnet of /%d: /%d is the largest; or give the subnet", bits, uniqueBits)
+		case bits > 0:
 			p = netip.PrefixFrom(p.Addr(), bits)
 		}
 		return p, err
@@ -120,6 +123,9 @@ func (s *state) freeSubnet(six bool, bits int) (netip.Prefix, error) {
 	}
 	return netip.Prefix{}, fmt.Errorf("all predefined address pools have been fully subnetted or are in use by the host: remove networks or give a subnet: %w", errdefs.ErrResourceExhausted)
 }
+
+// uniqueBits begin a unique local address of somebody's own.
+const uniqueBits = 48
 
 // freeUnique makes a unique local /64 by chance (RFC 4193).
 func freeUnique(taken []netip.Prefix) (netip.Prefix, error) {

@@ -111,6 +111,21 @@ func TestSizesOfSubnets(t *testing.T) {
 	if !four.Addr().Is4() || four.Bits() != 26 || four.Addr().IsUnspecified() || other.Bits() != 120 || !netip.MustParsePrefix("fd00::/8").Contains(other.Addr()) {
 		t.Errorf("chosen: %s, %s", four, other)
 	}
+	large := withSubnets("large", "bridge", "::/56")
+	large.EnableIPv6 = &six
+	mustCreate(t, s, large)
+	if n, err := s.Inspect(t.Context(), "large"); err != nil || n.IPAM.Config[1].Subnet.Bits() != 56 {
+		t.Errorf("larger than usual: %+v, %v", n.IPAM.Config, err)
+	}
+	twice := withSubnets("twice", "macvlan", "0.0.0.0/26", "0.0.0.0/26")
+	if _, err := s.Create(t.Context(), twice); !errdefs.IsPermissionDenied(err) {
+		t.Errorf("the same one twice: %v", err)
+	}
+	large = withSubnets("too-large", "bridge", "::/40")
+	large.EnableIPv6 = &six
+	if _, err := s.Create(t.Context(), large); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("larger than there are any: %v", err)
+	}
 	r = withSubnets("pair", "bridge", "10.51.0.0/31")
 	r.Internal, r.Options = true, map[string]string{"com.docker.network.bridge.gateway_mode_ipv4": "isolated"}
 	mustCreate(t, s, r)
