@@ -216,3 +216,16 @@ func TestSeveralImagesRoundTrip(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNamesInArchivesAreBounded: they stay in memory until the archive ends, and compress to next to nothing.
+func TestNamesInArchivesAreBounded(t *testing.T) {
+	s := open(t)
+	var files []file
+	for i := range 40 {
+		files = append(files, file{name: strings.Repeat(string(rune('A'+i)), 900<<10), kind: tar.TypeSymlink, link: "x"})
+	}
+	_, err := loaded(t, s, gzipped(t, tarOf(t, files...)), TransferOptions{})
+	if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "32 MiB") {
+		t.Errorf("%.300v", err)
+	}
+}

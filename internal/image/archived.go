@@ -23,8 +23,12 @@ import (
 	"wherry.dev/wherry/internal/registry"
 )
 
-// maxArchived is how many files an archive of images may have.
-const maxArchived = 100_000
+// What an archive of images may have: so many files, and bytes of all their names and of what links name, which stay in memory. A name may have a
+// million of them.
+const (
+	maxArchived = 100_000
+	maxNames    = 32 << 20
+)
 
 // archived is an archive of images that is being read: an OCI layout, or a docker-archive. Its files go into the content store as they
 // come, and what their names mean is found out at the end. Names and links mean other entries of the archive, nothing else.
@@ -44,7 +48,7 @@ func newArchived(s *blobs) *archived {
 // read reads a tar and gives the images in it, each by its manifest or index, with its name as an annotation.
 func (a *archived) read(ctx context.Context, r io.Reader) ([]ocispec.Descriptor, error) {
 	t := tar.NewReader(r)
-	for n := 0; ; n++ {
+	for n, names := 0, 0; ; n++ {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
 			break
@@ -55,8 +59,11 @@ func (a *archived) read(ctx context.Context, r io.Reader) ([]ocispec.Descriptor,
 		if n == maxArchived {
 			return nil, fmt.Errorf("it has more than %d files", maxArchived)
 		}
+		if names += len(h.Name) + len(h.Linkname); names > maxNames {
+			return nil, fmt.Errorf("the names of its files have more than %d MiB", maxNames>>20)
+		}
 		if err := a.entry(ctx, h, t); err != nil {
-			return nil, fmt.Errorf("%q: %w", h.Name, err)
+			return nil, fmt.Errorf("%.300q: %w", h.Name, err)
 		}
 	}
 	switch {
