@@ -124,7 +124,7 @@ func (s *state) join(h *holding, n *lan, settings *network.EndpointSettings) (er
 		if e.Interface, err = h.interfaceOn(n, settings); err != nil {
 			return err
 		}
-		if err := address(e, n); err != nil {
+		if err := address(e, n, h.withoutSix(e)); err != nil {
 			return err
 		}
 		if n.Driver == driverBridge {
@@ -136,8 +136,24 @@ func (s *state) join(h *holding, n *lan, settings *network.EndpointSettings) (er
 	return nil
 }
 
+// withoutSix says that a setting of the kernel leaves an endpoint's interface without IPv6: the container's, or one of its own, which wins.
+func (h *holding) withoutSix(e *endpoint) bool {
+	settings, _ := endpointSysctls(e.Asked.DriverOpts["com.docker.network.endpoint.sysctls"], e.Interface)
+	for _, set := range slices.Backward(settings) {
+		if set[0] == "net/ipv6/conf/"+e.Interface+"/disable_ipv6" {
+			return set[1] != "0"
+		}
+	}
+	for _, of := range []string{e.Interface, "all", "default"} {
+		if v, ok := h.Request.Sysctls["net.ipv6.conf."+of+".disable_ipv6"]; ok {
+			return v != "0"
+		}
+	}
+	return false
+}
+
 // address gives an endpoint its addresses: those it asks for, or free ones.
-func address(e *endpoint, n *lan) (err error) {
+func address(e *endpoint, n *lan, withoutSix bool) (err error) {
 	want := network.EndpointIPAMConfig{}
 	if e.Asked.IPAMConfig != nil && !e.Hidden { // who has it now keeps it until it goes
 		want = *e.Asked.IPAMConfig
@@ -150,6 +166,9 @@ func address(e *endpoint, n *lan) (err error) {
 		want netip.Addr
 		at   *netip.Addr
 	}{{n.v4, want.IPv4Address, &e.V4}, {n.v6, want.IPv6Address, &e.V6}} {
+		if row.at == &e.V6 && withoutSix {
+			continue
+		}
 		if row.pool == nil {
 			if row.want.IsValid() {
 				return invalid("network %s has no subnet of the family of %s", n.Name, row.want)
@@ -229,6 +248,7 @@ func (h *holding) chooseWayOut(networks map[string]*lan) {
 		if n == nil || !n.plumbed() || n.leadsNowhere() {
 			continue
 		}
+		e.Direct4, e.Direct6 = n.gatewayMode(false) == modeRouted, n.gatewayMode(true) == modeRouted
 		if e.V4.IsValid() && better(e, best4) {
 			best4 = e
 		}

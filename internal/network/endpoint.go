@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"crypto/rand"
 	"net/netip"
 	"os"
@@ -30,6 +31,8 @@ type endpoint struct {
 type ways struct {
 	Default4 bool         `json:",omitempty"` // the way out is through this one
 	Default6 bool         `json:",omitempty"`
+	Direct4  bool         `json:",omitempty"` // the network is routed
+	Direct6  bool         `json:",omitempty"`
 	Hidden   bool         `json:",omitempty"` // nobody finds it by a name
 	Spare    []netip.Addr `json:",omitempty"` // addresses that it had before its static ones, and still answers at
 }
@@ -52,15 +55,21 @@ type holding struct {
 // leadsOut says that packets to everywhere else take this endpoint.
 func (e *endpoint) leadsOut() bool { return e.Default4 || e.Default6 }
 
-// wayOut is the endpoint through which the container's ports are published, nil where there is none. On macvlan and ipvlan nothing is
-// published: others reach the container itself.
-func (h *holding) wayOut() *endpoint {
-	for _, e := range h.Endpoints {
-		if e.leadsOut() && e.End != "" {
-			return e
+// exits are the endpoints through which the container's ports are published on IPv4 and on IPv6, nil where there is none. On macvlan and
+// ipvlan nothing is published: others reach the container itself.
+func (h *holding) exits() (out [2]*endpoint) {
+	for i, e := range h.ways() {
+		if e != nil && e.End != "" {
+			out[i] = e
 		}
 	}
-	return nil
+	return out
+}
+
+// wayOut is one of them.
+func (h *holding) wayOut() *endpoint {
+	x := h.exits()
+	return cmp.Or(x[0], x[1])
 }
 
 // ways are the endpoints of the default routes: of IPv4 and of IPv6.
@@ -76,15 +85,35 @@ func (h *holding) ways() (out [2]*endpoint) {
 	return out
 }
 
-// published are the reservations that lead somewhere: to an address that the container has now.
+// published are the reservations that lead somewhere, to an address that the container has now, and what is open beside them: ports are
+// reached at the container's own addresses on all of its routed networks, also where it is published through another one.
 func (h *holding) published() []*reservation {
-	var out []*reservation
+	var out, beside []*reservation
 	for _, r := range h.Reserved {
 		if slices.ContainsFunc(h.Endpoints, func(e *endpoint) bool { return e.V4 == r.To.Addr() || e.V6 == r.To.Addr() }) {
 			out = append(out, r)
 		}
 	}
-	return out
+	for _, e := range h.Endpoints {
+		for _, r := range out {
+			a := e.direct(r.Host.Addr().Is6())
+			if a.IsValid() && a != r.To.Addr() && !r.Host.Addr().IsLoopback() {
+				beside = append(beside, &reservation{Host: netip.AddrPortFrom(r.Host.Addr(), 0), Proto: r.Proto, To: addrPort(a, r.To.Port()), Direct: true})
+			}
+		}
+	}
+	return append(out, beside...)
+}
+
+// direct is an endpoint's address of a family where its network is routed.
+func (e *endpoint) direct(six bool) netip.Addr {
+	switch {
+	case six && e.Direct6:
+		return e.V6
+	case !six && e.Direct4:
+		return e.V4
+	}
+	return netip.Addr{}
 }
 
 func (h *holding) remove(e *endpoint) {
@@ -118,10 +147,10 @@ func (e *endpoint) settings(n *lan, containerID string) *network.EndpointSetting
 		return out
 	}
 	out.MacAddress = e.MAC
-	if p := n.v4.of(e.V4); p != nil {
+	if p := n.v4.of(e.V4); p != nil && e.V4.IsValid() {
 		out.IPAddress, out.IPPrefixLen, out.Gateway = e.V4, p.subnet.Bits(), p.gateway
 	}
-	if p := n.v6.of(e.V6); p != nil {
+	if p := n.v6.of(e.V6); p != nil && e.V6.IsValid() {
 		out.GlobalIPv6Address, out.GlobalIPv6PrefixLen, out.IPv6Gateway = e.V6, p.subnet.Bits(), p.gateway
 	}
 	if n.leadsNowhere() {

@@ -129,8 +129,10 @@ func (x *explaining) container(p Published) (l Listener, err error) {
 	bridge := ""
 	if h != nil {
 		ns = h.ns
-		if e := h.wayOut(); e != nil && x.s.networks[e.NetworkID] != nil {
-			bridge = x.s.networks[e.NetworkID].Bridge
+		for _, e := range h.Endpoints {
+			if n := x.s.networks[e.NetworkID]; n != nil && (e.V4 == to.Addr() || e.V6 == to.Addr()) {
+				bridge = n.Bridge
+			}
 		}
 	}
 	x.s.mu.Unlock()

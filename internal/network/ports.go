@@ -199,12 +199,14 @@ func firewallPorts(reserved []*reservation) []firewall.Port {
 
 // directPorts are those that are reached at containers' own addresses; one that is published twice is one.
 func directPorts(reserved []*reservation) (out []firewall.Port) {
+	seen := map[firewall.Port]bool{}
 	for _, r := range reserved {
 		if !r.To.IsValid() || !r.Direct && !r.Trusted {
 			continue
 		}
 		p := firewall.Port{Direct: true, Proto: r.number(), First: r.To.Port(), To: netip.AddrPortFrom(r.To.Addr(), 0)}
-		if !slices.Contains(out, p) {
+		if !seen[p] {
+			seen[p] = true
 			out = append(out, p)
 		}
 	}

@@ -28,10 +28,29 @@ type wish struct {
 // dynamic says that the host's port is not named.
 func (w wish) dynamic() bool { return w.first != w.last || w.first == 0 }
 
-// publishing finds the host's ports of a container that is published through the endpoint e on n; e is nil where no network leads out.
+// exit is where packets of one family to published ports go: a container's address on a network; nowhere where n is nil.
+type exit struct {
+	to netip.Addr
+	n  *lan
+}
+
+// exits are those of IPv4 and of IPv6. The caller holds the lock.
+func exits(s *state, h *holding) (out [2]exit) {
+	for i, e := range h.exits() {
+		if e == nil {
+			continue
+		}
+		out[i] = exit{e.V4, s.networks[e.NetworkID]}
+		if i == 1 {
+			out[i].to = e.V6
+		}
+	}
+	return out
+}
+
+// publishing finds the host's ports of a container. A port is published through the network that leads out, for each family its own.
 type publishing struct {
-	e        *endpoint
-	n        *lan
+	via      [2]exit
 	loopback bool // a port without an address is for this machine only
 
 	have []*reservation // what the container has already, and keeps where it wants it still
@@ -80,7 +99,7 @@ func (p *publishing) wishes(wanted map[network.Port][]network.PortBinding) ([]wi
 			if w.first, w.last, err = hostRange(b.HostPort); err != nil {
 				return nil, err
 			}
-			if p.e == nil {
+			if p.via[0].n == nil && p.via[1].n == nil {
 				continue // a network without a way out publishes nothing
 			}
 			if w.hosts, err = p.hostAddresses(b.HostIP); err != nil {
@@ -99,7 +118,14 @@ func (p *publishing) wishes(wanted map[network.Port][]network.PortBinding) ([]wi
 // reserve finds and reserves the ports of all wishes, or none. What the container has already it keeps; what it has and wants no more is closed
 // meanwhile, for what it wants may be the same port at another address, and is what is left of p.have.
 func (p *publishing) reserve(wishes []wish) error {
-	missing := slices.DeleteFunc(slices.Clone(wishes), p.keep)
+	k := keeping{p: p, had: map[network.Port][]*reservation{}, kept: map[*reservation]bool{}}
+	for _, r := range p.have {
+		if port, ok := network.PortFrom(r.To.Port(), r.Proto); ok {
+			k.had[port] = append(k.had[port], r)
+		}
+	}
+	missing := slices.DeleteFunc(slices.Clone(wishes), k.keep)
+	p.have = slices.DeleteFunc(p.have, func(r *reservation) bool { return k.kept[r] })
 	for _, r := range p.have {
 		r.close()
 	}
@@ -118,32 +144,74 @@ func (p *publishing) reserve(wishes []wish) error {
 	return nil
 }
 
-// keep moves what fulfils a wish from have to got.
-func (p *publishing) keep(w wish) bool {
-	fits := func(r *reservation, host netip.Addr) bool {
-		return r.Proto == w.port.Proto() && r.To.Port() == w.port.Num() && r.Host.Addr() == host && (w.first == 0 || r.Host.Port() >= w.first && r.Host.Port() <= w.last)
-	}
-	for _, first := range p.have {
-		if !fits(first, w.hosts[0]) {
-			continue
+// keeping looks for wishes that are fulfilled already.
+type keeping struct {
+	p    *publishing
+	had  map[network.Port][]*reservation // by the container's port
+	kept map[*reservation]bool
+}
+
+// keep notes what fulfils a wish. Where it has a number on some of the wish's addresses it gets the same one on the others, if it can.
+func (k keeping) keep(w wish) bool {
+	first := -1
+	for i := range w.hosts {
+		if k.fits(w, w.hosts[i], 0) != nil {
+			first = i
+			break
 		}
-		kept := []*reservation{first}
-		for _, host := range w.hosts[1:] {
-			for _, r := range p.have {
-				if fits(r, host) && r.Host.Port() == first.Host.Port() {
-					kept = append(kept, r)
-					break
-				}
+	}
+	if first < 0 {
+		return false
+	}
+	number := k.fits(w, w.hosts[first], 0).Host.Port()
+	var kept, made []*reservation
+	for _, host := range w.hosts {
+		r := k.fits(w, host, number)
+		if r == nil {
+			var err error
+			if r, err = k.p.one(w, host, number); err != nil {
+				closeAll(made)
+				return false
 			}
+			if r == nil {
+				continue
+			}
+			made = append(made, r)
 		}
-		if len(kept) < len(w.hosts) {
-			continue
-		}
-		p.got = append(p.got, kept...)
-		p.have = slices.DeleteFunc(p.have, func(r *reservation) bool { return slices.Contains(kept, r) })
-		return true
+		kept = append(kept, r)
 	}
-	return false
+	for _, r := range kept {
+		k.kept[r] = true
+	}
+	k.p.got, k.p.made = append(k.p.got, kept...), append(k.p.made, made...)
+	return true
+}
+
+// fits is what the container has of a wish on one of its addresses, with a number or, 0, any.
+func (k keeping) fits(w wish, host netip.Addr, number uint16) *reservation {
+	for _, r := range k.had[w.port] {
+		at := r.Host.Port()
+		fits := r.Direct || (w.first == 0 || at >= w.first && at <= w.last) && (number == 0 || at == number)
+		if fits && r.Host.Addr() == host && r.Direct == k.p.routed(host.Is6()) && !k.kept[r] {
+			return r
+		}
+	}
+	return nil
+}
+
+func (p *publishing) routed(six bool) bool {
+	n := p.via[familyIndex(six)].n
+	return n != nil && n.gatewayMode(six) == modeRouted
+}
+
+// trusts says that published ports are reached at containers' own addresses from some links.
+func (n *lan) trusts() bool { return n.option("bridge.trusted_host_interfaces") != "" }
+
+func familyIndex(six bool) int {
+	if six {
+		return 1
+	}
+	return 0
 }
 
 // find reserves a number that is free on all of a wish's addresses.
@@ -171,26 +239,38 @@ func (p *publishing) find(w wish) ([]*reservation, error) {
 // tryReserve reserves one number on all addresses, or none. 0 is any, the same on all.
 func tryReserve(w wish, number uint16, p *publishing) (out []*reservation, err error) {
 	for _, host := range w.hosts {
-		to := p.e.V4
-		if host.Is6() {
-			to = p.e.V6
-		}
-		if p.n.gatewayMode(host.Is6()) == modeRouted {
-			if !host.IsLoopback() { // the host reaches the container anyway
-				out = append(out, &reservation{Host: netip.AddrPortFrom(host, 0), Proto: w.port.Proto(), To: netip.AddrPortFrom(to, w.port.Num()), Direct: true})
-			}
-			continue
-		}
-		r := &reservation{Host: netip.AddrPortFrom(host, number), Proto: w.port.Proto(), To: netip.AddrPortFrom(to, w.port.Num())}
-		if err := r.bind(); err != nil {
+		r, err := p.one(w, host, number)
+		if err != nil {
 			closeAll(out)
 			return nil, err
 		}
-		r.Trusted = p.n.option("bridge.trusted_host_interfaces") != "" && !host.IsLoopback()
+		if r == nil {
+			continue
+		}
 		out = append(out, r)
-		number = r.Host.Port()
+		if !r.Direct {
+			number = r.Host.Port()
+		}
 	}
 	return out, nil
+}
+
+// one reserves a number on one address; nil where nothing is to be reserved.
+func (p *publishing) one(w wish, host netip.Addr, number uint16) (*reservation, error) {
+	via := p.via[familyIndex(host.Is6())]
+	r := &reservation{Host: netip.AddrPortFrom(host, number), Proto: w.port.Proto(), To: netip.AddrPortFrom(via.to, w.port.Num())}
+	if p.routed(host.Is6()) {
+		if host.IsLoopback() {
+			return nil, nil // the host reaches the container anyway
+		}
+		r.Host, r.Direct = netip.AddrPortFrom(host, 0), true
+		return r, nil
+	}
+	if err := r.bind(); err != nil {
+		return nil, err
+	}
+	r.Trusted = via.n.trusts() && !host.IsLoopback()
+	return r, nil
 }
 
 // shown is a container's ports as inspect shows them.
@@ -227,33 +307,37 @@ func hostRange(s string) (first, last uint16, err error) {
 // hostAddresses are those on which a port is published. Without an address it is what the network says, then what the settings say.
 func (p *publishing) hostAddresses(asked netip.Addr) ([]netip.Addr, error) {
 	asked = asked.Unmap()
-	e, n := p.e, p.n
+	four, six := p.via[0].n, p.via[1].n
 	if asked.IsValid() {
-		if asked.Is6() && !e.V6.IsValid() || asked.Is4() && !e.V4.IsValid() {
-			return nil, invalid("host address %s: the network %s has no addresses of that family", asked, n.Name)
+		if asked.Is6() && six == nil || asked.Is4() && four == nil {
+			return nil, invalid("host address %s: the network %s has no addresses of that family", asked, cmp.Or(four, six).Name)
 		}
 		if asked == netip.IPv6Loopback() {
 			return nil, invalid("host address ::1: IPv6 has no way to route loopback addresses, nobody would reach the port: publish it on 127.0.0.1")
 		}
 		return []netip.Addr{asked}, nil
 	}
-	binding, err := netip.ParseAddr(n.option("bridge.host_binding_ipv4"))
-	said := err == nil && !(n.predefined() && binding.IsUnspecified()) // the default network's own option is everybody's default
-	if p.loopback && !said {
-		if !e.V4.IsValid() {
-			return nil, invalid("the engine's setting network.publish is loopback, and IPv6, which is all that the network %s has, cannot route loopback addresses: name the host's address", n.Name)
+	var binding netip.Addr
+	if four != nil {
+		a, err := netip.ParseAddr(four.option("bridge.host_binding_ipv4"))
+		if err == nil && !(four.predefined() && a.IsUnspecified()) { // the default network's own option is everybody's default
+			binding = a
+		}
+	}
+	if p.loopback && !binding.IsValid() {
+		if four == nil {
+			return nil, invalid("the engine's setting network.publish is loopback, and IPv6, which is all that the network %s has, cannot route loopback addresses: name the host's address", six.Name)
 		}
 		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, nil
 	}
 	var out []netip.Addr
-	if e.V4.IsValid() {
-		all := netip.IPv4Unspecified()
-		if said {
-			all = binding
-		}
-		out = append(out, all)
+	switch {
+	case binding.IsValid():
+		out = append(out, binding)
+	case four != nil:
+		out = append(out, netip.IPv4Unspecified())
 	}
-	if e.V6.IsValid() {
+	if six != nil {
 		out = append(out, netip.IPv6Unspecified())
 	}
 	return out, nil

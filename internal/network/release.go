@@ -33,6 +33,7 @@ func (s *Service) Release(ctx context.Context, containerID string) error {
 	}
 	var left []*lan
 	var jobs []job
+	published := firewallPorts(h.published())
 	for _, e := range h.Endpoints {
 		if n := s.detach(containerID, e); n != nil {
 			left = append(left, n)
@@ -41,7 +42,7 @@ func (s *Service) Release(ctx context.Context, containerID string) error {
 	}
 	s.mu.Unlock()
 	s.resolvers.Stop(containerID)
-	err := s.fire.RemovePorts(firewallPorts(h.Reserved))
+	err := s.fire.RemovePorts(published)
 	h.closePorts()
 	err = errors.Join(err, h.forget(s.o.live()))
 	if h.ns != nil {
@@ -120,11 +121,10 @@ func (s *Service) Disconnect(ctx context.Context, nameOrID, containerID string, 
 		s.mu.Unlock()
 		return err
 	}
-	wasOut := h.wayOut() == e
+	before := s.pathsOf(h)
 	h.remove(e)
 	s.detach(containerID, e)
 	h.chooseWayOut(s.networks)
-	out := h.wayOut()
 	attached := h.attached
 	s.mu.Unlock()
 	if !attached {
@@ -132,8 +132,9 @@ func (s *Service) Disconnect(ctx context.Context, nameOrID, containerID string, 
 		return nil
 	}
 	errs := []error{h.write(s.o.live())}
-	if wasOut {
-		errs = append(errs, s.movePorts(h, out))
+	// It is off the network, whatever becomes of the others: what a user has done to his interfaces is his.
+	if err := s.republish(h, before); err != nil {
+		s.log(fmt.Errorf("ports of container %s, which left the network %s: %w", h.Request.Name, n.Name, err))
 	}
 	if n.stacked() {
 		errs = append(errs, s.unstack(h.ns, e.Interface))
@@ -141,31 +142,11 @@ func (s *Service) Disconnect(ctx context.Context, nameOrID, containerID string, 
 		errs = append(errs, link.Delete(s.host, 0, e.End))
 	}
 	s.later.add(job{then: s.unplug(nil, e, n).then})
-	errs = append(errs, s.reroute(h.ns, s.waysOut(h)))
+	if err := s.reroute(h.ns, s.waysOut(h)); err != nil {
+		s.log(fmt.Errorf("routes of container %s, which left the network %s: %w", h.Request.Name, n.Name, err))
+	}
 	s.publish(events.ActionDisconnect, n, containerID)
 	return errors.Join(errs...)
-}
-
-// movePorts sends the published ports through another endpoint; without one they are closed but stay reserved.
-func (s *Service) movePorts(h *holding, to *endpoint) error {
-	err := s.fire.RemovePorts(firewallPorts(h.Reserved))
-	if to == nil {
-		return err
-	}
-	var ports []*reservation
-	s.mu.Lock()
-	for _, r := range h.Reserved {
-		a := to.V4
-		if r.Host.Addr().Is6() {
-			a = to.V6
-		}
-		r.To = addrPort(a, r.To.Port())
-		if a.IsValid() {
-			ports = append(ports, r)
-		}
-	}
-	s.mu.Unlock()
-	return errors.Join(err, s.fire.AddPorts(firewallPorts(ports)), h.write(s.o.live()))
 }
 
 // Connect puts a container on one more network: into its namespace where it runs, else among what Attach will plumb.
@@ -187,6 +168,7 @@ func (s *Service) Connect(ctx context.Context, nameOrID string, r AllocateReques
 			err = h.pin(netns)
 		}
 	}
+	before := s.pathsOf(h)
 	if err == nil {
 		err = s.join(h, n, settings)
 	}
@@ -196,9 +178,7 @@ func (s *Service) Connect(ctx context.Context, nameOrID string, r AllocateReques
 	}
 	s.holdings[r.ContainerID] = h
 	e := n.endpoints[r.ContainerID]
-	before, waysBefore := h.wayOut(), h.ways()
 	h.chooseWayOut(s.networks)
-	moved := moves{ports: h.wayOut() != before, routes: h.ways() != waysBefore}
 	out := e.settings(n, r.ContainerID)
 	plugs := s.plugs([]*endpoint{e})
 	attached := h.attached
@@ -206,23 +186,22 @@ func (s *Service) Connect(ctx context.Context, nameOrID string, r AllocateReques
 	if !attached {
 		return out, nil
 	}
-	if err := s.connectLive(ctx, h, plugs, moved); err != nil {
+	if err := s.connectLive(ctx, h, plugs, before); err != nil {
 		s.mu.Lock()
+		failed := s.pathsOf(h)
 		h.remove(e)
 		s.detach(r.ContainerID, e)
 		h.chooseWayOut(s.networks)
 		s.mu.Unlock()
 		s.later.add(s.unplug(h.ns, e, n))
+		err = errors.Join(err, s.republish(h, failed))
 		return nil, errors.Join(fmt.Errorf("connect container %s to network %s: %w", r.Name, n.Name, err), h.write(s.o.live()))
 	}
 	s.publish(events.ActionConnect, n, r.ContainerID)
 	return out, nil
 }
 
-// moves says what another network changes of those that were there.
-type moves struct{ ports, routes bool }
-
-func (s *Service) connectLive(ctx context.Context, h *holding, plugs []plug, moved moves) error {
+func (s *Service) connectLive(ctx context.Context, h *holding, plugs []plug, before paths) error {
 	if err := h.write(s.o.live()); err != nil {
 		return err
 	}
@@ -241,12 +220,11 @@ func (s *Service) connectLive(ctx context.Context, h *holding, plugs []plug, mov
 	if err != nil {
 		return err
 	}
-	var errs []error
-	if moved.ports {
-		errs = append(errs, s.movePorts(h, h.wayOut()))
+	if err := s.republish(h, before); err != nil {
+		return err
 	}
-	if moved.routes {
-		errs = append(errs, s.reroute(h.ns, s.waysOut(h)))
+	if before.ways == h.ways() {
+		return nil
 	}
-	return errors.Join(errs...)
+	return s.reroute(h.ns, s.waysOut(h))
 }

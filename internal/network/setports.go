@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
@@ -13,11 +14,7 @@ import (
 func publishingOf(s *Service, h *holding) *publishing {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := &publishing{e: h.wayOut(), loopback: s.o.Publish == PublishLoopback, have: append([]*reservation(nil), h.Reserved...)}
-	if p.e != nil {
-		p.n = s.networks[p.e.NetworkID]
-	}
-	return p
+	return &publishing{via: exits(&s.state, h), loopback: s.o.Publish == PublishLoopback, have: slices.Clone(h.Reserved)}
 }
 
 // reservePorts chooses and reserves the host's ports of a container that is about to start.

@@ -41,7 +41,7 @@ func TakeOver(s *Service, from string, want PortsRequest) error {
 	}
 	s.mu.Lock()
 	gone := flowsOf(old.Reserved)
-	old.Reserved, old.Ports = nil, old.Request.published().shown(nil)
+	old.Reserved, old.Ports, old.Request.Understudy = nil, old.Request.published().shown(nil), true
 	h.Reserved, h.Ports, h.Turn = p.got, wanted.shown(p.got), time.Now().UnixNano()
 	h.Request.Ports, h.Request.PublishAll, h.Request.Exposed, h.Request.Understudy = want.Ports, want.PublishAll, want.Exposed, false
 	after := firewallPorts(h.published())
@@ -70,12 +70,8 @@ func TakeOver(s *Service, from string, want PortsRequest) error {
 func (p *publishing) take(reserved []*reservation) (moved []*reservation) {
 	for _, r := range reserved {
 		m := *r
-		if p.e != nil {
-			a := p.e.V4
-			if r.Host.Addr().Is6() {
-				a = p.e.V6
-			}
-			m.To = addrPort(a, r.To.Port())
+		if via := p.via[familyIndex(r.Host.Addr().Is6())]; via.n != nil {
+			m.To = addrPort(via.to, r.To.Port())
 		}
 		moved = append(moved, &m)
 	}

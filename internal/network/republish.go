@@ -1,0 +1,60 @@
+package network
+
+import (
+	"wherry.dev/wherry/internal/network/firewall"
+)
+
+// paths are what a change of a container's networks may change of the others: its default routes, and how it is published.
+type paths struct {
+	ways      [2]*endpoint
+	exits     [2]exit
+	published []firewall.Port
+}
+
+// pathsOf is asked before a change. The caller holds the lock.
+func (s *state) pathsOf(h *holding) paths {
+	if h == nil {
+		return paths{}
+	}
+	return paths{ways: h.ways(), exits: exits(s, h), published: firewallPorts(h.published())}
+}
+
+// republish sends a running container's ports the ways that it has now: those of a family that has got its first way out are reserved, and those of
+// one that has lost its last are given back. After an error they are where they were before.
+func (s *Service) republish(h *holding, before paths) error {
+	p := publishingOf(s, h)
+	if before.exits != p.via && !h.Request.Understudy {
+		if err := s.reserveAnew(h, p); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	after := firewallPorts(h.published())
+	s.mu.Unlock()
+	if err := s.fire.ChangePorts(before.published, after); err != nil {
+		return err
+	}
+	return h.write(s.o.live())
+}
+
+// reserveAnew decides about all ports of a holding again; numbers that it has stay.
+func (s *Service) reserveAnew(h *holding, p *publishing) error {
+	want := h.Request.published()
+	wishes, err := p.wishes(want.wanted())
+	if err == nil {
+		err = p.reserve(wishes)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		return explainPorts(&s.state, err, h.wayOut())
+	}
+	for _, r := range p.got {
+		if via := p.via[familyIndex(r.Host.Addr().Is6())]; via.n != nil {
+			r.To = addrPort(via.to, r.To.Port())
+			r.Trusted = !r.Direct && via.n.trusts() && !r.Host.Addr().IsLoopback()
+		}
+	}
+	h.Reserved, h.Ports = p.got, want.shown(p.got)
+	return nil
+}
