@@ -382,3 +382,14 @@ func requestedNetworks(mode container.NetworkMode, cfg *network.NetworkingConfig
 	}
 	return out, nil
 }
+
+// mainNetwork is the key of the network that the mode names, by its name or by its id.
+func (r *Record) mainNetwork() string {
+	mode := string(r.HostConfig.NetworkMode)
+	if r.Networks[mode] == nil && len(r.Networks) == 1 {
+		for name := range r.Networks {
+			return name
+		}
+	}
+	return mode
+}

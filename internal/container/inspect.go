@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
 
 	"wherry.dev/wherry/internal/sandbox"
@@ -18,7 +19,8 @@ const driver = "overlayfs"
 // Inspection is what Docker's inspect shows and what Wherry knows besides.
 type Inspection struct {
 	container.InspectResponse
-	Wherry Extras
+	Wherry   Extras
+	AskedMAC network.HardwareAddr `json:"-"` // of the network of its mode
 }
 
 // Extras are what Docker has no field for.
@@ -59,6 +61,9 @@ func (s *Service) Inspect(ctx context.Context, id string) (Inspection, error) {
 		}},
 		NetworkSettings: &container.NetworkSettings{},
 	}}
+	if e := r.Networks[r.mainNetwork()]; e != nil {
+		out.AskedMAC = e.MacAddress
+	}
 	n := out.NetworkSettings
 	n.Networks, n.Ports = s.connections(r)
 	if r.Status.Alive() {

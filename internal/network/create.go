@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,7 +53,7 @@ func (s *Service) Create(ctx context.Context, r network.CreateRequest) (network.
 	}
 	if err := s.build(ctx, n); err != nil {
 		s.mu.Lock()
-		delete(s.networks, d.ID)
+		unlist(&s.state, n)
 		s.mu.Unlock()
 		return network.CreateResponse{}, err
 	}
@@ -193,14 +192,14 @@ func (s *state) enlist(d *definition, ipam *network.IPAM) (*lan, error) {
 		return nil, err
 	}
 	if d.ConfigOnly {
-		n, err := newLan(d)
+		n, err := newLan(d, nil)
 		s.networks[d.ID] = n
 		return n, err
 	}
 	if err := s.completeAddresses(d); err != nil {
 		return nil, err
 	}
-	n, err := newLan(d)
+	n, err := newLan(d, neighbours(s, d))
 	if err != nil {
 		return nil, err
 	}
@@ -211,7 +210,7 @@ func (s *state) enlist(d *definition, ipam *network.IPAM) (*lan, error) {
 			}
 		}
 	}
-	s.networks[d.ID] = n
+	list(s, n)
 	return n, nil
 }
 
@@ -264,7 +263,7 @@ func (s *state) completeAddresses(d *definition) error {
 		if !d.addressed(c.Subnet.Addr()) {
 			continue
 		}
-		if err := s.checkSubnet(d, c.Subnet); err != nil {
+		if err := s.checkSubnet(d, *c); err != nil {
 			return err
 		}
 	}
@@ -284,7 +283,8 @@ func (s *state) completeAddresses(d *definition) error {
 }
 
 // checkSubnet refuses what another network or the host has already.
-func (s *state) checkSubnet(d *definition, subnet netip.Prefix) error {
+func (s *state) checkSubnet(d *definition, asked network.IPAMConfig) error {
+	subnet := asked.Subnet
 	if a := subnet.Addr(); a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() {
 		return invalid("network %s: subnet %s is none that a network can have", d.Name, subnet)
 	}
@@ -293,7 +293,7 @@ func (s *state) checkSubnet(d *definition, subnet netip.Prefix) error {
 			continue
 		}
 		for _, c := range n.IPAM.Config {
-			if c.Subnet.Overlaps(subnet) {
+			if c.Subnet.Overlaps(subnet) && !mayShare(d, n.definition, asked, c) {
 				return fmt.Errorf("network %s: invalid pool request: Pool overlaps with other one on this address space: subnet %s and %s of network %s: %w", d.Name, subnet, c.Subnet, n.Name, errdefs.ErrPermissionDenied)
 			}
 		}

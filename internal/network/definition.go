@@ -146,7 +146,7 @@ func decodeDefinition(name string, b []byte) (*definition, error) {
 	case d.Bridge == "" || len(d.Bridge) > 15:
 		return nil, fmt.Errorf("%q is no name of a link", d.Bridge)
 	}
-	if _, _, err := poolsOf(&d); err != nil {
+	if _, _, err := poolsOf(&d, nil); err != nil {
 		return nil, err
 	}
 	return &d, nil
@@ -168,10 +168,10 @@ func (s *Service) load() error {
 			return fmt.Errorf("there is another network %s", d.Name)
 		}
 		seen[d.Name] = true
-		n, err := newLan(d)
+		n, err := newLan(d, neighbours(&s.state, d))
 		if err == nil {
 			n.built = true
-			s.networks[d.ID] = n
+			list(&s.state, n)
 		}
 		return err
 	})
@@ -210,7 +210,7 @@ func (s *Service) addPredefined(name, driver string) error {
 		}
 		d.IPAM.Config = []network.IPAMConfig{{Subnet: subnet, Gateway: subnet.Addr().Next()}}
 	}
-	n, err := newLan(d)
+	n, err := newLan(d, neighbours(&s.state, d))
 	if err != nil {
 		return err
 	}
@@ -234,13 +234,13 @@ type lan struct {
 	named     map[string][]*endpoint // by name and alias, in lower case
 }
 
-func newLan(d *definition) (*lan, error) {
+func newLan(d *definition, beside besides) (*lan, error) {
 	n := &lan{definition: d, endpoints: map[string]*endpoint{}, named: map[string][]*endpoint{}, annexes: map[int]int{}}
 	if d.ConfigOnly {
 		return n, nil
 	}
 	var err error
-	n.v4, n.v6, err = poolsOf(d)
+	n.v4, n.v6, err = poolsOf(d, beside)
 	return n, err
 }
 

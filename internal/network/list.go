@@ -79,8 +79,16 @@ func (n *lan) inspect() network.Inspect {
 }
 
 func (p *pool) status() network.SubnetStatus {
-	used, within := uint64(len(p.used)), uint64(0)
-	for a := range p.used {
+	taken := maps.Clone(p.used)
+	for _, q := range p.beside {
+		for a := range q.used {
+			if p.subnet.Contains(a) {
+				taken[a] = true
+			}
+		}
+	}
+	used, within := uint64(len(taken)), uint64(0)
+	for a := range taken {
 		if p.within.Contains(a) {
 			within++
 		}

@@ -17,10 +17,14 @@ type pool struct {
 	used    map[netip.Addr]bool
 	low     netip.Addr // below it nothing is free
 	next    *pool      // another subnet of the family, which macvlan and ipvlan may have; the first one stands for all
+	beside  []*pool    // of other networks behind the same links, with addresses in common: what one of them has none of the others gives out
 }
 
+// besides finds the pools of other networks that have addresses in common with a subnet; nil finds none.
+type besides func(netip.Prefix) []*pool
+
 // poolsOf makes the pools of a network: of the families that it has.
-func poolsOf(d *definition) (v4, v6 *pool, err error) {
+func poolsOf(d *definition, beside besides) (v4, v6 *pool, err error) {
 	for _, c := range d.IPAM.Config {
 		at := &v4
 		if c.Subnet.Addr().Is6() {
@@ -29,7 +33,7 @@ func poolsOf(d *definition) (v4, v6 *pool, err error) {
 		if c.Subnet.IsValid() && !d.addressed(c.Subnet.Addr()) {
 			continue
 		}
-		p, err := newPool(c, d.needsGateway(c.Subnet.Addr().Is6()))
+		p, err := newPool(c, d.needsGateway(c.Subnet.Addr().Is6()), beside)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -61,7 +65,7 @@ func (d *definition) needsGateway(six bool) bool {
 }
 
 // newPool makes the pool of a subnet; where a gateway is needed and none is named it is the first free address.
-func newPool(c network.IPAMConfig, gateway bool) (*pool, error) {
+func newPool(c network.IPAMConfig, gateway bool, beside besides) (*pool, error) {
 	if !c.Subnet.IsValid() {
 		return nil, invalid("a network's addresses need a subnet")
 	}
@@ -77,6 +81,9 @@ func newPool(c network.IPAMConfig, gateway bool) (*pool, error) {
 		}
 	}
 	p.low = p.within.Addr()
+	if beside != nil {
+		p.beside = beside(p.subnet)
+	}
 	if room > 1 { // a subnet of two addresses has just those (RFC 3021, RFC 6164)
 		p.used[p.subnet.Addr()] = true
 		if p.subnet.Addr().Is4() {
@@ -141,14 +148,14 @@ func (p *pool) takeOwn(want netip.Addr) (netip.Addr, error) {
 		switch {
 		case !p.subnet.Contains(want):
 			return netip.Addr{}, invalid("address %s is not part of subnet %s", want, p.subnet)
-		case p.used[want]:
+		case p.taken(want):
 			return netip.Addr{}, fmt.Errorf("address %s: Address already in use: %w", want, errdefs.ErrConflict)
 		}
 		p.used[want] = true
 		return want, nil
 	}
 	for a := p.low; p.within.Contains(a); a = a.Next() {
-		if !p.used[a] {
+		if !p.taken(a) {
 			p.used[a] = true
 			p.low = a.Next()
 			return a, nil
@@ -165,9 +172,27 @@ func (p *pool) give(a netip.Addr) {
 	}
 	p = p.of(a)
 	delete(p.used, a)
+	p.lower(a)
+	for _, q := range p.beside {
+		q.lower(a)
+	}
+}
+
+// lower notes that an address is free.
+func (p *pool) lower(a netip.Addr) {
 	if p.within.Contains(a) && a.Less(p.low) {
 		p.low = a
 	}
+}
+
+// taken says that somebody has an address.
+func (p *pool) taken(a netip.Addr) bool {
+	for _, q := range p.beside {
+		if q.used[a] {
+			return true
+		}
+	}
+	return p.used[a]
 }
 
 func (p *pool) prefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, p.of(a).subnet.Bits()) }

@@ -145,7 +145,7 @@ func (s *state) publisher(host netip.AddrPort, proto network.IPProtocol) string 
 	for id, h := range s.holdings {
 		for _, r := range h.Reserved {
 			all := r.Host.Addr().IsUnspecified() || host.Addr().IsUnspecified()
-			if r.Proto == proto && r.Host.Port() == host.Port() && (all || r.Host.Addr() == host.Addr()) {
+			if r.Proto == proto && r.Host.Port() == host.Port() && r.Host.Addr().Is4() == host.Addr().Is4() && (all || r.Host.Addr() == host.Addr()) {
 				return "container " + cmp.Or(h.Request.Name, id)
 			}
 		}

@@ -203,7 +203,7 @@ func FuzzDefinition(f *testing.F) {
 	f.Add([]byte(`{"Name":"a","Id":"x","Driver":"bridge","Bridge":"b","IPAM":{"Config":[{"Subnet":"10.0.0.0/24","Gateway":"10.0.0.1"}]}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if d, err := decodeDefinition(strings.Repeat("0", 64), b); err == nil {
-			if _, err := newLan(d); err != nil {
+			if _, err := newLan(d, nil); err != nil {
 				t.Errorf("what was accepted makes no network: %v", err)
 			}
 		}

@@ -121,7 +121,7 @@ func (s *Service) Disconnect(ctx context.Context, nameOrID, containerID string, 
 		s.mu.Unlock()
 		return err
 	}
-	before := s.pathsOf(h)
+	before := pathsOf(&s.state, h)
 	h.remove(e)
 	s.detach(containerID, e)
 	h.chooseWayOut(s.networks)
@@ -168,7 +168,7 @@ func (s *Service) Connect(ctx context.Context, nameOrID string, r AllocateReques
 			err = h.pin(netns)
 		}
 	}
-	before := s.pathsOf(h)
+	before := pathsOf(&s.state, h)
 	if err == nil {
 		err = s.join(h, n, settings)
 	}
@@ -188,7 +188,7 @@ func (s *Service) Connect(ctx context.Context, nameOrID string, r AllocateReques
 	}
 	if err := s.connectLive(ctx, h, plugs, before); err != nil {
 		s.mu.Lock()
-		failed := s.pathsOf(h)
+		failed := pathsOf(&s.state, h)
 		h.remove(e)
 		s.detach(r.ContainerID, e)
 		h.chooseWayOut(s.networks)

@@ -27,7 +27,7 @@ func (s *Service) demolish(ctx context.Context, n *lan) error {
 		return fmt.Errorf("remove the definition of network %s: %w", n.Name, err)
 	}
 	s.mu.Lock()
-	delete(s.networks, n.ID)
+	unlist(&s.state, n)
 	s.mu.Unlock()
 	s.publish(events.ActionDestroy, n, "")
 	return s.unbuild(n)

@@ -12,7 +12,7 @@ type paths struct {
 }
 
 // pathsOf is asked before a change. The caller holds the lock.
-func (s *state) pathsOf(h *holding) paths {
+func pathsOf(s *state, h *holding) paths {
 	if h == nil {
 		return paths{}
 	}
@@ -24,7 +24,7 @@ func (s *state) pathsOf(h *holding) paths {
 func (s *Service) republish(h *holding, before paths) error {
 	p := publishingOf(s, h)
 	if before.exits != p.via && !h.Request.Understudy {
-		if err := s.reserveAnew(h, p); err != nil {
+		if err := reserveAnew(s, h, p); err != nil {
 			return err
 		}
 	}
@@ -38,7 +38,7 @@ func (s *Service) republish(h *holding, before paths) error {
 }
 
 // reserveAnew decides about all ports of a holding again; numbers that it has stay.
-func (s *Service) reserveAnew(h *holding, p *publishing) error {
+func reserveAnew(s *Service, h *holding, p *publishing) error {
 	want := h.Request.published()
 	wishes, err := p.wishes(want.wanted())
 	if err == nil {

@@ -118,7 +118,7 @@ func move(s *Service, n *lan) (moved bool, err error) {
 	if err == nil {
 		configs := slices.DeleteFunc(slices.Clone(n.IPAM.Config), func(c network.IPAMConfig) bool { return c.Subnet.Addr().Is4() })
 		n.IPAM.Config = append([]network.IPAMConfig{{Subnet: subnet, Gateway: subnet.Addr().Next()}}, configs...)
-		n.v4, n.v6, err = poolsOf(n.definition)
+		n.v4, n.v6, err = poolsOf(n.definition, nil)
 	}
 	s.mu.Unlock()
 	if err != nil {

@@ -30,6 +30,14 @@ func TestCreateRequestShapes(t *testing.T) {
 	if e == nil || e.MacAddress.String() != "02:42:ac:11:00:09" {
 		t.Errorf("the MAC address of old clients is lost: %+v", e)
 	}
+	b, err = decodeCreate(t, `{"Image":"busybox","MacAddress":"02:42:ac:11:00:09",
+		"HostConfig":{"NetworkMode":"0123456789ab"},"NetworkingConfig":{"EndpointsConfig":{"net1":{"IPAMConfig":{"IPv4Address":"10.0.0.9"}}}}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all := b.request().NetworkingConfig.EndpointsConfig; len(all) != 1 || all["net1"].MacAddress.String() != "02:42:ac:11:00:09" {
+		t.Errorf("a network by its id and its name is two: %+v", all)
+	}
 	if len(r.HostConfig.PortBindings) != 2 {
 		t.Errorf("ports %v", r.HostConfig.PortBindings)
 	}

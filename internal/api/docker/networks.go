@@ -68,6 +68,9 @@ func (n *networkRoutes) create(w http.ResponseWriter, r *http.Request) error {
 	if req.Scope == "swarm" || req.Ingress {
 		return invalid("network %s: this engine has no swarm mode", req.Name)
 	}
+	if clientVersion(r.Context()) < 1048 {
+		req.EnableIPv4 = nil // it was always on
+	}
 	note(r.Context(), "driver", req.Driver)
 	if err := limitsOf(r.Context(), n.containers).network(&req); err != nil {
 		return err

@@ -79,6 +79,10 @@ func (b *createBody) request() container.CreateRequest {
 		r.NetworkingConfig.EndpointsConfig = map[string]*network.EndpointSettings{}
 	}
 	e := r.NetworkingConfig.EndpointsConfig[name]
+	if e == nil && r.HostConfig.NetworkMode.IsUserDefined() && len(r.NetworkingConfig.EndpointsConfig) == 1 {
+		for _, e = range r.NetworkingConfig.EndpointsConfig { // one of the two is the network's id, and the other its name
+		}
+	}
 	if e == nil {
 		e = &network.EndpointSettings{}
 		r.NetworkingConfig.EndpointsConfig[name] = e
@@ -94,6 +98,13 @@ type containerInspect struct {
 	containers.Inspection
 	GraphDriver     *graphDriver     `json:",omitempty"`
 	NetworkSettings *networkSettings `json:",omitempty"`
+	Config          *inspectConfig   `json:",omitempty"`
+}
+
+// inspectConfig has the hardware address that the container asks for, which is among those of its networks since 1.44.
+type inspectConfig struct {
+	*container.Config
+	MacAddress string `json:",omitempty"`
 }
 
 type graphDriver struct {
@@ -127,6 +138,12 @@ func shapeContainer(v apiVersion, c containers.Inspection) containerInspect {
 	out := containerInspect{Inspection: c}
 	if v < 1048 {
 		out.ImageManifestDescriptor = nil
+	}
+	if c.Config != nil {
+		out.Config = &inspectConfig{Config: c.Config}
+		if !v.without(1044) {
+			out.Config.MacAddress = c.AskedMAC.String()
+		}
 	}
 	if v.without(1052) {
 		out.Inspection.GraphDriver = nil

@@ -60,6 +60,13 @@ func TestContainerShape(t *testing.T) {
 	if g := out["GraphDriver"].(map[string]any); g["Name"] != "overlayfs" {
 		t.Errorf("graph driver %v", g)
 	}
+	asked := containers.Inspection{InspectResponse: in, AskedMAC: network.HardwareAddr{2, 0, 0, 0, 0, 9}}
+	asked.InspectResponse.Config = &container.Config{Image: "busybox"}
+	for v, want := range map[apiVersion]any{1043: "02:00:00:00:00:09", 1044: nil} {
+		if c := asMap(t, shapeContainer(v, asked))["Config"].(map[string]any); c["MacAddress"] != want || c["Image"] != "busybox" {
+			t.Errorf("%v: configuration %v", v, c)
+		}
+	}
 	if out := asMap(t, shapeContainer(1051, containers.Inspection{})); out["NetworkSettings"] != nil {
 		t.Errorf("no settings: %v", out["NetworkSettings"])
 	}
