@@ -4,6 +4,14 @@ import "io"
 
 const bufferSize = 512 << 10
 
+// Taker is a file that takes full buffers over, to write them while the next one is filled.
+type Taker interface {
+	// Buffer is an empty one, whose capacity is a multiple of a page.
+	Buffer() []byte
+	// Take has a buffer written at an offset, some time, and returns one to go on with. The error may be that of an earlier one.
+	Take(p []byte, at int64) ([]byte, error)
+}
+
 // out writes a file from its first page on, in large pieces.
 type out struct {
 	f   io.WriterAt
@@ -11,7 +19,15 @@ type out struct {
 	buf []byte
 }
 
-func newOut(f io.WriterAt) *out { return &out{f: f, at: page, buf: make([]byte, 0, bufferSize)} }
+func newOut(f io.WriterAt) *out {
+	o := &out{f: f, at: page}
+	if t, ok := f.(Taker); ok {
+		o.buf = t.Buffer()
+	} else {
+		o.buf = make([]byte, 0, bufferSize)
+	}
+	return o
+}
 
 func (o *out) write(p []byte) error {
 	for len(p) > 0 {
@@ -59,7 +75,13 @@ func (o *out) flush() error {
 	if len(o.buf) == 0 {
 		return nil
 	}
-	_, err := o.f.WriteAt(o.buf, int64(o.at)-int64(len(o.buf)))
+	at := int64(o.at) - int64(len(o.buf))
+	if t, ok := o.f.(Taker); ok {
+		next, err := t.Take(o.buf, at)
+		o.buf = next[:0]
+		return err
+	}
+	_, err := o.f.WriteAt(o.buf, at)
 	o.buf = o.buf[:0]
 	return err
 }

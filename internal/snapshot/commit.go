@@ -171,6 +171,7 @@ func (s *Snapshotter) convert(ctx context.Context, id string) (err error) {
 	}
 	defer changes.Close()
 	out := NewFile(f)
+	defer out.Close() // before the file
 	w := erofs.NewWriter(out, erofs.Options{Kept: s.kept, Maker: ofDirectory})
 	if err := fromDirectory(ctx, w, changes); err != nil {
 		return err

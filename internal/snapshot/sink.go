@@ -350,4 +350,7 @@ func (i *Image) Finish() error {
 }
 
 // Close gives the file up, after Settle or instead of it.
-func (i *Image) Close() error { return i.f.Close() }
+func (i *Image) Close() error {
+	i.out.Close()
+	return i.f.Close()
+}
