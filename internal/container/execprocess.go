@@ -78,7 +78,7 @@ func (e *execution) describe(s *Service, size *[2]uint) (*specs.Process, error) 
 	if err != nil {
 		return nil, err
 	}
-	p.Env = spec.MergeEnv(spec.MergeEnv(spec.MergeEnv(append(own, "HOME="+home), r.Config.Env), secrets), q.Env)
+	p.Env = spec.MergeEnv(spec.MergeEnv(spec.MergeEnv(append(append(own, "HOME="+home), linkEnv(s, r)...), r.Config.Env), secrets), q.Env)
 	return p, nil
 }
 

@@ -6,8 +6,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
+
+	"wherry.dev/wherry/internal/access"
+	networks "wherry.dev/wherry/internal/network"
 )
 
 // Link is another container that one on the default bridge knows by an alias. It is held by its id: it may be renamed, and its name given to
@@ -33,6 +37,44 @@ func (n *creating) links(context.Context) error {
 			alias = name
 		}
 		n.r.Links = append(n.r.Links, Link{ID: c.id, Alias: alias})
+	}
+	return nil
+}
+
+// Unlink takes a link away, `rm --link PARENT/ALIAS`; the container that it leads to stays.
+func Unlink(ctx context.Context, s *Service, parent, alias string) error {
+	c, err := s.index.find(parent)
+	if err != nil {
+		return err
+	}
+	if scope := access.ScopeOf(ctx); scope.Limited && c.record().Owner != scope.Owner { // the way here may have led by the link itself
+		return noSuchContainer(parent)
+	}
+	if alias == "" {
+		return fail(errdefs.ErrConflict, "Conflict, cannot remove the default link name of the container: write CONTAINER/ALIAS, as inspect shows links (HostConfig.Links)")
+	}
+	c.op.Lock()
+	defer c.op.Unlock()
+	at := func(l Link) bool { return l.Alias == alias }
+	r, err := c.change(true, func(r *Record) error {
+		if !slices.ContainsFunc(r.Links, at) {
+			return fail(errdefs.ErrNotFound, "No such container: %s/%s: container %s has no link of that name", parent, alias, r.Name)
+		}
+		r.Links = slices.DeleteFunc(slices.Clone(r.Links), at)
+		h := *r.HostConfig
+		h.Links = nil // they are in Links
+		if len(r.Links) > 0 {
+			h.Links = r.askedLinks()
+		}
+		r.HostConfig = &h
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if r.bridged() && r.Status.Alive() {
+		networks.Unlink(s.o.Networks, c.id, alias)
+		s.log((life{s, c}).rewriteFiles())
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -74,6 +75,51 @@ func TestLinks(t *testing.T) {
 	hosts, err := os.ReadFile(sandbox.FilesIn(e.o.etcDir(follows)).Hosts)
 	if want := about.NetworkSettings.Networks["bridge"].IPAddress.String() + "\talias fred old"; err != nil || !strings.Contains(string(hosts), want) {
 		t.Errorf("not %q: %s, %v", want, hosts, err)
+	}
+}
+
+// TestLinkEnvironment: ports, ranges of them, and the other's variables, for the program and for execs.
+func TestLinkEnvironment(t *testing.T) {
+	to := &Record{Config: &container.Config{Env: []string{"PATH=/bin", "MODE=fast", "EMPTY="}, ExposedPorts: network.PortSet{}}}
+	for _, p := range []string{"8081/tcp", "53/udp", "8080/tcp", "53/tcp", "8082/tcp"} {
+		to.Config.ExposedPorts[network.MustParsePort(p)] = struct{}{}
+	}
+	got := linkVariables("/web/my-db", netip.MustParseAddr("172.17.0.2"), to)
+	for _, want := range []string{
+		"MY_DB_PORT=tcp://172.17.0.2:53", "MY_DB_PORT_53_TCP=tcp://172.17.0.2:53", "MY_DB_PORT_53_UDP_PROTO=udp", "MY_DB_PORT_8080_TCP_START=tcp://172.17.0.2:8080",
+		"MY_DB_PORT_8080_TCP_PORT_END=8082", "MY_DB_PORT_8081_TCP_ADDR=172.17.0.2", "MY_DB_NAME=/web/my-db", "MY_DB_ENV_MODE=fast", "MY_DB_ENV_EMPTY=",
+	} {
+		if !slices.Contains(got, want) {
+			t.Errorf("%s is not in %q", want, got)
+		}
+	}
+	if n := len(got); n != 1+5*4+4+1+2 {
+		t.Errorf("%d variables: %q", n, got)
+	}
+	e := newEngine(t)
+	h := container.HostConfig{NetworkMode: "bridge"}
+	e.run(request{name: "db", cmd: sh("sleep 3600"), c: container.Config{Env: []string{"KIND=pg"}}, h: h})
+	h.Links = []string{"db:store", "db:other"}
+	app := e.run(request{name: "app", cmd: sh("echo $STORE_NAME $STORE_ENV_KIND; sleep 3600"), c: container.Config{Env: []string{"OTHER_NAME=mine"}}, h: h})
+	e.eventually("the program's variables", func() bool { return strings.Contains(e.output(app), "/app/store pg") })
+	if got := e.exec(app, container.ExecCreateRequest{Cmd: sh("echo $STORE_NAME $OTHER_NAME")}, nil); got.out != "/app/store mine\n" {
+		t.Errorf("an exec's: %+v", got)
+	}
+	if err := Unlink(t.Context(), e.Service, "app", "store"); err != nil {
+		t.Fatal(err)
+	}
+	hosts, err := os.ReadFile(sandbox.FilesIn(e.o.etcDir(app)).Hosts)
+	if err != nil || strings.Contains(string(hosts), "store") || !strings.Contains(string(hosts), "other") {
+		t.Errorf("%s, %v", hosts, err)
+	}
+	e.again()
+	for alias, class := range map[string]func(error) bool{"store": errdefs.IsNotFound, "": errdefs.IsConflict} {
+		if err := Unlink(t.Context(), e.Service, "app", alias); !class(err) {
+			t.Errorf("unlink %q: %v", alias, err)
+		}
+	}
+	if about, err := e.Inspect(t.Context(), app); err != nil || !slices.Equal(about.HostConfig.Links, []string{"/db:/app/other"}) {
+		t.Errorf("links %v, %v", about.HostConfig.Links, err)
 	}
 }
 

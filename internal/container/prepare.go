@@ -302,6 +302,7 @@ func (n *starting) build(context.Context) (err error) {
 	if !slices.ContainsFunc(n.r.Config.Env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }) {
 		in.Env = append(in.Env, "HOME="+n.who.home)
 	}
+	in.Env = append(in.Env, linkEnv(n.s, n.r)...)
 	n.spec, err = spec.Build(*in)
 	return err
 }

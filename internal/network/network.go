@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/containerd/errdefs"
@@ -113,6 +114,27 @@ func (s *Service) Rename(containerID, name string) {
 		if err := h.write(s.o.live()); err != nil {
 			s.log(err)
 		}
+	}
+}
+
+// Unlink has a container on the default bridge know nobody by an alias any more.
+func Unlink(s *Service, containerID, alias string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.holdings[containerID]
+	if h == nil {
+		return
+	}
+	for _, e := range h.Endpoints {
+		if n := s.networks[e.NetworkID]; n == nil || n.Name != network.NetworkBridge {
+			continue
+		}
+		asked := e.Asked.Copy()
+		asked.Links = slices.DeleteFunc(asked.Links, func(l string) bool { _, a := parseLink(l); return a == alias })
+		e.Asked = asked
+	}
+	if h.attached {
+		s.log(h.write(s.o.live()))
 	}
 }
 

@@ -295,17 +295,24 @@ func (c *containerRoutes) wait(w http.ResponseWriter, r *http.Request) error {
 }
 
 // unlink answers `rm --link CONTAINER/ALIAS`.
-func (c *containerRoutes) unlink(_ http.ResponseWriter, r *http.Request) error {
+func (c *containerRoutes) unlink(w http.ResponseWriter, r *http.Request) error {
 	if !queryOf(r).yes("link") {
 		return classed(errdefs.ErrNotFound, "No such container: %s/%s", r.PathValue("id"), r.PathValue("alias"))
 	}
-	return classed(errdefs.ErrNotImplemented, "a link lasts as long as its container: use a network, where names come and go (network connect --alias)")
+	if err := containers.Unlink(r.Context(), c.s, r.PathValue("id"), r.PathValue("alias")); err != nil {
+		return err
+	}
+	return noContent(w)
 }
 
 func (c *containerRoutes) remove(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
 	if q.yes("link") {
-		return classed(errdefs.ErrNotImplemented, "links between containers are not kept: use a network and its names")
+		parent, alias, _ := strings.Cut(strings.TrimPrefix(r.PathValue("id"), "/"), "/") // with %2F
+		if err := containers.Unlink(r.Context(), c.s, parent, alias); err != nil {
+			return err
+		}
+		return noContent(w)
 	}
 	err := c.s.Remove(r.Context(), r.PathValue("id"), containers.RemoveOptions{Force: q.yes("force"), Volumes: q.yes("v")})
 	if err != nil {
