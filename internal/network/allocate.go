@@ -117,7 +117,7 @@ func (s *state) join(h *holding, n *lan, settings *network.EndpointSettings) (er
 		}
 	}
 	e := &endpoint{
-		ID: newID(), NetworkID: n.ID, Network: n.Name, Name: h.Request.Name, Hostname: h.Request.Hostname, Asked: settings.Copy(), Aliases: slices.Clone(settings.Aliases),
+		ID: s.newEndpointID(), NetworkID: n.ID, Network: n.Name, Name: h.Request.Name, Hostname: h.Request.Hostname, Asked: settings.Copy(), Aliases: slices.Clone(settings.Aliases),
 		ways: ways{Hidden: h.Request.Understudy},
 	}
 	if n.plumbed() {
@@ -150,6 +150,23 @@ func (h *holding) withoutSix(e *endpoint) bool {
 		}
 	}
 	return false
+}
+
+// newEndpointID is an id whose beginning no other endpoint has: the host's end is called by it. The caller holds the lock.
+func (s *state) newEndpointID() (id string) {
+	for range 100 {
+		id = newID()
+		taken := false
+		for _, n := range s.networks {
+			for _, e := range n.endpoints {
+				taken = taken || strings.HasPrefix(e.ID, id[:s.names.digits])
+			}
+		}
+		if !taken {
+			break
+		}
+	}
+	return id
 }
 
 // address gives an endpoint its addresses: those it asks for, or free ones.

@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -169,5 +170,22 @@ func TestDamagedDefinitionIsSetAside(t *testing.T) {
 	}
 	if aside, _ := filepath.Glob(path + ".damaged-*"); len(aside) != 1 {
 		t.Errorf("set aside: %v", aside)
+	}
+}
+
+// TestEndsHaveNamesOfTheirOwn: a link's name has room for a few digits of chance only, and a thousand containers have as many links.
+func TestEndsHaveNamesOfTheirOwn(t *testing.T) {
+	s := open(t)
+	s.names.digits = 1
+	ends := map[string]bool{}
+	for i := range 14 { // of 16
+		id := newID()
+		if _, err := s.Allocate(t.Context(), AllocateRequest{ContainerID: id, Name: fmt.Sprint("c", i), Networks: map[string]*network.EndpointSettings{"bridge": {}}}); err != nil {
+			t.Fatal(err)
+		}
+		ends[s.holdings[id].Endpoints[0].End] = true
+	}
+	if len(ends) != 14 {
+		t.Errorf("14 containers have %d ends", len(ends))
 	}
 }
