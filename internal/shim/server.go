@@ -208,7 +208,9 @@ func (s *Server) answer(ctx context.Context, c *Conn, r Request, files []*os.Fil
 		}
 	}
 	if give != nil {
-		_ = c.Send(resp, give)
+		if sent := c.Send(resp, give); sent != nil { // it has been closed meanwhile; who asked waits for an answer
+			_ = c.Send(Response{N: r.N, Error: fmt.Sprintf("pass on a stream: %v", sent)})
+		}
 		if r.Method == MethodExec {
 			give.Close() // the outlet has its own
 		}

@@ -139,3 +139,22 @@ func TestOutlastsAShortage(t *testing.T) {
 	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 	ask(t, NewConn(c.(*net.UnixConn)), Request{N: 1, Method: MethodState})
 }
+
+// TestAStreamThatIsGone: who asks for the container's input at the moment when it is closed gets an answer.
+func TestAStreamThatIsGone(t *testing.T) {
+	ours, theirs := pair(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	w.Close()
+	s := NewServer(t.TempDir(), refusing{})
+	s.life.stdin = w
+	_ = ours.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = s.answer(t.Context(), NewConn(theirs), Request{N: 7, Method: MethodStdin}, nil)
+	var resp Response
+	if files, err := NewConn(ours).Receive(&resp); err != nil || resp.N != 7 || resp.Error == "" || len(files) != 0 {
+		t.Errorf("%+v, %v", resp, err)
+	}
+}
