@@ -99,14 +99,7 @@ func (b *Builder) start(ctx context.Context) (*engine, error) {
 	return e, nil
 }
 
-// started is the engine where it runs.
-func (b *Builder) started() *engine {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.engine
-}
-
-// Used says whether anything was ever built here.
+// used says whether anything was ever built here.
 func (b *Builder) used() bool {
 	_, err := os.Stat(filepath.Join(b.root(), metadataFile))
 	return err == nil

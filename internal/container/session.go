@@ -111,7 +111,7 @@ func (n *session) wait(ctx context.Context) {
 	code, err := n.process.Wait(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
-			return // the engine closes: its next life does not know this exec
+			return // the engine closes: its next life finds the exec again
 		}
 		code = 137 // the container has ended, and its shim with it
 	}

@@ -48,13 +48,6 @@ func owner(key string) string {
 	return id
 }
 
-// userOf names a container that uses an image, "" for none.
-func (c *claims) userOf(id digest.Digest) string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.userLocked(use{id: id})
-}
-
 // userLocked names one that uses an image, or a platform of it when there is a manifest.
 func (c *claims) userLocked(of use) string {
 	for container, u := range c.of {
