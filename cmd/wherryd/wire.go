@@ -225,7 +225,7 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 		return s, shut, fmt.Errorf("empty the engine's directory of temporary files: %w", err)
 	}
 	builder, err := build.New(ctx, build.Options{Root: o.root, State: o.state, Images: s.Images, Containers: s.Containers, Networks: s.Networks, Events: s.Events,
-		Settings: o.set.Builds, Insecure: o.insecure, Log: func(err error) { log.Warn(err.Error()) }, Busy: new(spender).spend})
+		Settings: o.set.Builds, CDI: o.set.Containers.CDISpecDirs, Insecure: o.insecure, Log: func(err error) { log.Warn(err.Error()) }, Busy: new(spender).spend})
 	if err != nil {
 		return s, shut, err
 	}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"wherry.dev/wherry/internal/cdi"
 	"wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/image"
@@ -37,6 +38,7 @@ type Options struct {
 	Networks    *network.Service
 	Events      *event.Bus
 	Settings    settings.Builds
+	CDI         cdi.Dirs             // where devices are described that steps may ask for
 	Insecure    []string             // registries, as package registry has them
 	Log         func(error)          // what went wrong behind the calls; nil: nobody is told
 	Busy        func() (idle func()) // is called when a build begins, and what it returns when it is over; nil: nobody is told

@@ -20,6 +20,9 @@ func explainRights(err error, s settings.Builds) error {
 	if err == nil || strings.Contains(err.Error(), rightsHint) {
 		return err
 	}
+	if strings.Contains(err.Error(), "requested by the build but not allowed") {
+		return fmt.Errorf("%w: "+rightsHint+" (--allow device=NAME, or --allow device for all) and the engine's settings (builds.entitlements) have to", err)
+	}
 	for _, right := range settings.Entitlements() {
 		if !strings.Contains(err.Error(), right+" is not allowed") {
 			continue

@@ -99,6 +99,9 @@ func (s *step) make(ctx context.Context, root executor.Mount, mounts []executor.
 	if s.input.User, home, err = container.FindIn(layers, s.process.Meta.User, ids); err != nil {
 		return err
 	}
+	if s.input.Edits, err = s.deviceEdits(); err != nil {
+		return err
+	}
 	s.input.Env = []string{"HOME=" + home}
 	if dates := s.x.b.o.dates(); dates != "" { // programs that know it write no other date either, and Python's compiled files stay valid
 		s.input.Env = append(s.input.Env, "SOURCE_DATE_EPOCH="+dates)
@@ -158,6 +161,19 @@ func (s *step) configure(ids rootfs.IDMap) (err error) {
 	}
 	s.input.Devices, s.input.DeviceRules, err = container.Devices(h)
 	return err
+}
+
+// deviceEdits are what devices add that vendors describe. BuildKit has seen to it that the client allows them.
+func (s *step) deviceEdits() (spec.Edits, error) {
+	devices := s.x.b.devices()
+	if len(s.process.Meta.CDIDevices) == 0 || devices == nil {
+		return spec.Edits{}, nil
+	}
+	names, err := devices.FindDevices(s.process.Meta.CDIDevices...)
+	if err != nil {
+		return spec.Edits{}, err
+	}
+	return s.x.b.o.CDI.Edits(names, s.input.User)
 }
 
 func networkMode(m pb.NetMode) dockercontainer.NetworkMode {

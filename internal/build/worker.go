@@ -16,6 +16,7 @@ import (
 	imageexporter "github.com/moby/buildkit/exporter/containerimage"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver/llbsolver/cdidevices"
 	httpsource "github.com/moby/buildkit/source/http"
 	"github.com/moby/buildkit/util/progress"
 	"github.com/moby/buildkit/worker/base"
@@ -57,6 +58,17 @@ func (w *builderWorker) Labels() map[string]string {
 		out[gatewayLabel] = a.String()
 	}
 	return out
+}
+
+// CDIManager knows the devices that are described now; nil: there can be none.
+func (w *builderWorker) CDIManager() *cdidevices.Manager { return w.b.devices() }
+
+func (b *Builder) devices() *cdidevices.Manager {
+	cache := b.o.CDI.Cache()
+	if cache == nil {
+		return nil
+	}
+	return cdidevices.NewManager(cache, nil)
 }
 
 // mobyExporter is what clients of Docker call the image store.

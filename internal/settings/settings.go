@@ -126,12 +126,12 @@ type Builds struct {
 	CacheMax Amount   `toml:"cache-max" comment:"most that the build cache takes: percent of the file system, or bytes"`
 	CacheAge Duration `toml:"cache-age" comment:"what builds have not used for so long goes from the cache"`
 
-	Entitlements []string `toml:"entitlements" comment:"what a build may have that its client allows it (--allow): network.host, the host's network; security.insecure, steps with all rights, which are as good as root's on the host"`
+	Entitlements []string `toml:"entitlements" comment:"what a build may have that its client allows it (--allow): network.host, the host's network; device, devices that cdi-spec-dirs describe; security.insecure, steps with all rights, which are as good as root's on the host"`
 	Frontends    string   `toml:"frontends" of:"all own" comment:"which a # syntax= line may name: all, also programs of images, which run as sandboxed steps and write the build; own, docker/dockerfile only, which is linked in"`
 }
 
 // Entitlements are what builds.entitlements can name.
-func Entitlements() []string { return []string{"network.host", "security.insecure"} }
+func Entitlements() []string { return []string{"network.host", "device", "security.insecure"} }
 
 // Default is what holds without a file.
 func Default() Settings {
@@ -144,7 +144,7 @@ func Default() Settings {
 		Network:  Network{Pools: []string{}, Publish: "all"},
 		Containers: Containers{IpcMode: "private", CgroupnsMode: "private", ShmSize: "64m", Ulimits: []string{}, LogDriver: "json-file", LogOpts: []string{},
 			CDISpecDirs: []string{"/etc/cdi", "/var/run/cdi"}},
-		Builds: Builds{Dates: "fixed", CacheMax: Percent(10), CacheAge: 30 * Day, Entitlements: []string{"network.host"}, Frontends: "all"},
+		Builds: Builds{Dates: "fixed", CacheMax: Percent(10), CacheAge: 30 * Day, Entitlements: []string{"network.host", "device"}, Frontends: "all"},
 	}
 }
 

@@ -60,7 +60,7 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"[clean-up]\nlow = \"90%\"", "w.toml:2: clean-up.low: 90% is more than clean-up.high, 85%"},
 		{"[clean-up]\nlow = \"90GB\"", "w.toml: clean-up.high: it is 85%, and clean-up.low is 90GB: give both in percent, or both in bytes"},
 		{"[clean-up]\nevery = \"1s\"", "w.toml:2: clean-up.every: 1s: a minute is the least"},
-		{"[builds]\nentitlements = [\"security.secure\"]", `w.toml:2: builds.entitlements: "security.secure" is none of network.host, security.insecure`},
+		{"[builds]\nentitlements = [\"security.secure\"]", `w.toml:2: builds.entitlements: "security.secure" is none of network.host, device, security.insecure`},
 		{"[containers]\nshm-size = \"lots\"", `w.toml:2: containers.shm-size: "lots" is no size`},
 		{"[containers]\nulimits = [\"nofile\"]", `w.toml:2: containers.ulimits: "nofile"`},
 		{"[containers]\nlog-opts = [\"max-size\"]", `w.toml:2: containers.log-opts: "max-size": write`},
