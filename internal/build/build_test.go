@@ -35,7 +35,6 @@ func TestWhatNoStepIsGiven(t *testing.T) {
 		"security.insecure":         {SecurityMode: pb.SecurityMode_INSECURE},
 		"invalid security mode 7":   {SecurityMode: 7},
 		"network mode 9":            {NetMode: 9},
-		"devices":                   {CDIDevices: []*pb.CDIDevice{{Name: "vendor.com/gpu=0"}}},
 		"a proxy that records what": {Proxy: &network.ProxyConfig{}},
 	} {
 		if err := allowedStep(&m, settings.Default().Builds); err == nil || !strings.Contains(err.Error(), name) {

@@ -161,9 +161,18 @@ func (p *legacyProgress) explain(err error) error {
 	failed := &stepFailed{error: err, code: int(exit.ExitCode)}
 	_, rest, ok := strings.Cut(err.Error(), `process "`)
 	if quoted, quotedErr := strconv.QuotedPrefix(`"` + rest); ok && quotedErr == nil {
-		if command, err := strconv.Unquote(quoted); err == nil {
-			failed.error = fmt.Errorf("The command '%s' returned a non-zero code: %d", command, failed.code) //nolint:staticcheck // Docker's words
+		if command, wrong := strconv.Unquote(quoted); wrong == nil {
+			failed.error = fmt.Errorf("The command '%s' returned a non-zero code: %d%s", command, failed.code, whyNot(err)) //nolint:staticcheck // Docker's words
 		}
 	}
 	return failed
+}
+
+// whyNot is why a step's program was not run, or who ended it: what is said of it besides its exit status.
+func whyNot(err error) string {
+	_, said, ok := strings.Cut(err.Error(), "did not complete successfully: ")
+	if !ok || strings.HasPrefix(said, "exit code: ") {
+		return ""
+	}
+	return ": " + said
 }

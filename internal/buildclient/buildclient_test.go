@@ -28,7 +28,7 @@ func write(t *testing.T, path, text string) {
 
 // TestExcerpt: the line is shown, and the caret is below the word that the message names.
 func TestExcerpt(t *testing.T) {
-	const file = "FROM busybox\n\nCOPY --foo=bar a /\nRNU ls\nRUN true && \\\n\tfalse\n"
+	const file = "FROM busybox\n\nCOPY --foo=bar a /\nRNU ls\nRUN true && \\\n\tfalse\ncopy --from=n f /f\n"
 	for _, row := range []struct {
 		first, last int32
 		message     string
@@ -37,6 +37,7 @@ func TestExcerpt(t *testing.T) {
 		{3, 3, "unknown flag: --foo (did you mean from?)", ">   3 | COPY --foo=bar a /\n      |      ^^^^^\n"},
 		{4, 4, "unknown instruction: RNU (did you mean RUN?)", ">   4 | RNU ls\n      | ^^^\n"},
 		{3, 3, `"/a": not found`, ">   3 | COPY --foo=bar a /\n      |                ^\n"},
+		{7, 7, `"/f" is not there`, ">   7 | copy --from=n f /f\n      |               ^"},
 		{5, 6, "exit status 1", ">   5 | RUN true && \\\n>   6 |     false\n      |     ^"},
 	} {
 		s := &solver.Source{Info: &pb.SourceInfo{Filename: "Dockerfile", Data: []byte(file)},

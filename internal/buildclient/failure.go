@@ -30,15 +30,19 @@ func (j *job) failure(ctx context.Context, err error) error {
 	case errors.As(err, &exit) && exit.ExitCode != gatewaypb.UnknownExitStatus && failed != nil:
 		code = int(exit.ExitCode)
 		j.printTail(failed)
-		fmt.Fprintf(&text, "%s: exit status %d", failed.Name, code)
+		fmt.Fprintf(&text, "%s: exit status %d%s", failed.Name, code, whyNot(err))
 	case failed != nil && isNotFound(err):
 		name, _ := notFound(err.Error())
 		fmt.Fprintf(&text, `%s: "/%s" is not there`, failed.Name, name)
 	default:
 		text.WriteString(plain(err).Error())
 	}
+	about := text.String()
+	if exit != nil {
+		about = "" // the whole command: what is quoted in it is no name
+	}
 	for _, s := range solver.Sources(err) {
-		if e := excerpt(s, text.String()); e != "" {
+		if e := excerpt(s, about); e != "" {
 			text.WriteString("\n" + e)
 		}
 	}
@@ -56,6 +60,15 @@ func (j *job) printTail(s *step) {
 	lines := bytes.Split(bytes.TrimRight(s.tail, "\n"), []byte("\n"))
 	lines = lines[max(0, len(lines)-10):]
 	fmt.Fprintf(j.c.Err, "%s\n", bytes.Join(lines, []byte("\n")))
+}
+
+// whyNot is why a step's program was not run, or who ended it: what the engine says besides its exit status.
+func whyNot(err error) string {
+	_, said, ok := strings.Cut(err.Error(), "did not complete successfully: ")
+	if !ok || strings.HasPrefix(said, "exit code: ") {
+		return ""
+	}
+	return ": " + said
 }
 
 // plain is an error without the words that the ways it came by put before it.
@@ -136,12 +149,23 @@ func pointAt(line, message string) (at, width int) {
 			words = append(words, "--"+strings.TrimLeft(word, "-"), word)
 		}
 	}
+	line = sourcesOf(line)
 	for _, w := range words {
 		if at := wordIn(line, w); at >= 0 {
 			return at, len(w)
 		}
 	}
 	return -1, 0
+}
+
+// sourcesOf is a line without where it copies to: that is made, and never missing.
+func sourcesOf(line string) string {
+	trimmed := strings.TrimRight(line, " ")
+	fields := strings.Fields(trimmed)
+	if len(fields) < 3 || !strings.EqualFold(fields[0], "COPY") && !strings.EqualFold(fields[0], "ADD") || strings.HasSuffix(trimmed, `\`) {
+		return line
+	}
+	return trimmed[:strings.LastIndex(trimmed, " ")]
 }
 
 // wordIn finds text in a line, rather as a word of its own than inside another one.

@@ -34,7 +34,7 @@ func elfProblem(files view, head []byte) (string, why.Cause) {
 		machine = machineName(binary.BigEndian.Uint16(head[18:]))
 	}
 	if machine != runtime.GOARCH && !(machine == "386" && runtime.GOARCH == "amd64") {
-		return fmt.Sprintf("it is a program for %s, this machine is %s: use an image for this platform", machine, runtime.GOARCH), why.WrongArchitecture
+		return fmt.Sprintf("it is a program for %s, this machine is %s: use an image for this platform, or have an emulator run it (binfmt_misc: on Debian, install qemu-user-static and binfmt-support)", machine, runtime.GOARCH), why.WrongArchitecture
 	}
 	loader := interpreterOf(head, wide)
 	if loader == "" {

@@ -28,6 +28,12 @@ if [ ! -e "$out/vmlinuz" ]; then
 fi
 release=$(cat "$out/release")
 
+# The emulator of its programs for the machine of this architecture, out of the package that has one for each.
+if [ ! -e "$out/qemu-aarch64-static" ]; then
+  (cd "$work" && apt-get download -q -o APT::Sandbox::User=root qemu-user-static >/dev/null && dpkg --fsys-tarfile qemu-user-static_*.deb | tar -xf - ./usr/bin/qemu-aarch64-static)
+  install -m 755 "$work/usr/bin/qemu-aarch64-static" "$out/qemu-aarch64-static.new" && mv "$out/qemu-aarch64-static.new" "$out/qemu-aarch64-static"
+fi
+
 mkdir -p boot-fs/{bin,m,dev,proc,root} disk/{bin,sbin,dev,proc,sys,run,tmp,root,srv,etc,usr/bin,var/lib,var/log,"lib/modules/$release"} base/{bin,etc,root,proc,sys,dev,tmp}
 cp "$out/busybox" boot-fs/bin/busybox
 find "$out/modules" -name '*.ko' | grep -E '/(virtio[a-z_]*|ext4|jbd2|mbcache|crc16|crc32c_generic|libcrc32c)\.ko$' | xargs -I{} cp {} boot-fs/m/

@@ -119,7 +119,7 @@ func (b board) boot(t *testing.T, dir, more string, drives ...string) *machine {
 	_ = os.Remove(socket)
 	m.cmd = exec.Command(b.qemu[0], append(b.qemu[1:], "-smp", "2", "-m", "1024",
 		"-nodefaults", "-display", "none", "-no-reboot", "-kernel", filepath.Join(b.files, "vmlinuz"), "-initrd", filepath.Join(b.files, "initrd"),
-		"-append", "console="+b.console+" quiet panic=-1 mitigations=off nokaslr "+more,
+		"-append", "console="+b.console+" quiet panic=-1 mitigations=off nokaslr no_timer_check "+more,
 		"-serial", "file:"+filepath.Join(dir, "console"), "-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
 		"-chardev", "socket,id=agent,path="+socket+",server=on,wait=off", "-device", "virtserialport,chardev=agent,name=agent")...)
 	for _, d := range drives {
