@@ -1,6 +1,7 @@
 package container
 
 import (
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -106,10 +107,13 @@ func (c *Container) next() <-chan struct{} {
 type index struct {
 	mu    sync.RWMutex // guards what follows
 	byID  map[string]*Container
-	names map[string]string // name to id
+	names map[string]string     // name to id
+	links map[string]*Container // those that are linked to others, by id: every start asks for them
 }
 
-func newIndex() *index { return &index{byID: map[string]*Container{}, names: map[string]string{}} }
+func newIndex() *index {
+	return &index{byID: map[string]*Container{}, names: map[string]string{}, links: map[string]*Container{}}
+}
 
 // reserve takes a name for a container.
 func (x *index) reserve(name, id string) error {
@@ -134,12 +138,16 @@ func (x *index) add(c *Container) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.byID[c.id] = c
+	if len(c.record().Links) > 0 {
+		x.links[c.id] = c
+	}
 }
 
 func (x *index) remove(c *Container) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.byID, c.id)
+	delete(x.links, c.id)
 	for name, id := range x.names {
 		if id == c.id {
 			delete(x.names, name)
@@ -184,6 +192,30 @@ func (x *index) named(name string) (*Container, error) {
 		return nil, invalid("No such container: %s: the namespaces or volumes of that one were asked for", name)
 	}
 	return c, err
+}
+
+// linkers are the containers that are linked to one.
+func (x *index) linkers(id string) (out []*Container) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, c := range x.links {
+		if slices.ContainsFunc(c.record().Links, func(l Link) bool { return l.ID == id }) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// sharers are the other containers that have a container's ids.
+func (x *index) sharers(r *Record) (out []*Container) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, c := range x.byID {
+		if c.id != r.ID && c.record().IDMap == r.IDMap {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // all are the containers, newest first.

@@ -161,10 +161,7 @@ func (x *index) linkable(r *Record) error {
 
 // moveLinks has those that are linked to a container linked to the one that takes its place, from their next start on.
 func (x *index) moveLinks(from, to *Container) error {
-	for _, c := range x.all() {
-		if !slices.ContainsFunc(c.record().Links, func(l Link) bool { return l.ID == from.id }) {
-			continue
-		}
+	for _, c := range x.linkers(from.id) {
 		_, err := c.change(true, func(r *Record) error {
 			r.Links = slices.Clone(r.Links)
 			for i := range r.Links {
@@ -183,9 +180,8 @@ func (x *index) moveLinks(from, to *Container) error {
 
 // relink tells those that are linked to a container which address it has now.
 func relink(s *Service, id string) {
-	for _, c := range s.index.all() {
-		r := c.record()
-		if r.Status.Alive() && slices.ContainsFunc(r.Links, func(l Link) bool { return l.ID == id }) {
+	for _, c := range s.index.linkers(id) {
+		if c.record().Status.Alive() {
 			s.log((life{s, c}).rewriteFiles())
 		}
 	}

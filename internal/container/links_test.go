@@ -187,3 +187,18 @@ func TestLinksFollowReplacement(t *testing.T) {
 		t.Errorf("the new one is not in /etc/hosts: exit %d", code)
 	}
 }
+
+// TestLinkersAreIndexed: a start asks the index who is linked to it, not all containers.
+func TestLinkersAreIndexed(t *testing.T) {
+	x := newIndex()
+	linked := newContainer(&Record{ID: "b", Links: []Link{{ID: "a", Alias: "db"}}}, "", "")
+	x.add(newContainer(&Record{ID: "a"}, "", ""))
+	x.add(linked)
+	if got := x.linkers("a"); len(got) != 1 || got[0] != linked || len(x.linkers("b")) != 0 || len(x.links) != 1 {
+		t.Errorf("linked to a: %v of %v", got, x.links)
+	}
+	x.remove(linked)
+	if got := x.linkers("a"); len(got) != 0 || len(x.links) != 0 {
+		t.Errorf("removed: %v of %v", got, x.links)
+	}
+}

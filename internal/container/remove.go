@@ -200,10 +200,7 @@ func (l life) giveRange(r *Record) {
 	if !r.OwnRange {
 		return
 	}
-	for _, other := range s.index.all() {
-		if other.id == r.ID || other.record().IDMap != r.IDMap {
-			continue
-		}
+	for _, other := range s.index.sharers(r) {
 		if _, err := other.change(true, func(r *Record) error {
 			if r.Status == Removing { // its folder is going: nothing may be written there
 				return busy(r, "being removed")

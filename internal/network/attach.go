@@ -67,7 +67,10 @@ func (s *Service) Attach(ctx context.Context, containerID string, netns *os.File
 		return err
 	}
 	if f := flowsOf(h.Reserved); len(f) > 0 {
-		s.later.add(job{run: f.forget})
+		s.mu.Lock()
+		own := h.addresses()
+		s.mu.Unlock()
+		s.later.add(job{run: func() error { return f.forget(func(a netip.Addr) bool { return !own(a) }) }})
 	}
 	for _, p := range plugs {
 		s.publish(events.ActionConnect, p.n, containerID)

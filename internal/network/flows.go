@@ -25,13 +25,13 @@ func flowsOf(reserved []*reservation) flows {
 	return out
 }
 
-// forget makes the kernel decide anew about packets to the ports.
-func (f flows) forget() error {
+// forget makes the kernel decide anew about packets to the ports: those that go where of says, or wherever they go where it is nil.
+func (f flows) forget(of func(netip.Addr) bool) error {
 	own, err := net.InterfaceAddrs()
 	if err != nil {
 		return fmt.Errorf("list the host's addresses: %w", err)
 	}
-	match := toPorts{ports: f, own: map[netip.Addr]bool{}}
+	match := toPorts{ports: f, own: map[netip.Addr]bool{}, of: of}
 	for _, a := range own {
 		if p, err := netip.ParsePrefix(a.String()); err == nil {
 			match.own[p.Addr()] = true
@@ -50,6 +50,7 @@ func (f flows) forget() error {
 type toPorts struct {
 	ports flows
 	own   map[netip.Addr]bool
+	of    func(netip.Addr) bool // where it goes: to a container, or to the host itself
 }
 
 func (m toPorts) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
@@ -58,5 +59,21 @@ func (m toPorts) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	}
 	to, ok := netip.AddrFromSlice(flow.Forward.DstIP)
 	to = to.Unmap()
-	return ok && (to.IsLoopback() || m.own[to])
+	if !ok || !to.IsLoopback() && !m.own[to] {
+		return false
+	}
+	at, _ := netip.AddrFromSlice(flow.Reverse.SrcIP)
+	return m.of == nil || m.of(at.Unmap())
+}
+
+// addresses tells a container's own addresses. The caller holds the lock.
+func (h *holding) addresses() func(netip.Addr) bool {
+	own := map[netip.Addr]bool{}
+	for _, e := range h.Endpoints {
+		own[e.V4], own[e.V6] = true, true
+		for _, a := range e.Spare {
+			own[a] = true
+		}
+	}
+	return func(a netip.Addr) bool { return own[a] }
 }

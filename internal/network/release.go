@@ -33,7 +33,7 @@ func (s *Service) Release(ctx context.Context, containerID string) error {
 	}
 	var left []*lan
 	var jobs []job
-	published := firewallPorts(h.published())
+	published, own := firewallPorts(h.published()), h.addresses()
 	for _, e := range h.Endpoints {
 		if n := s.detach(containerID, e); n != nil {
 			left = append(left, n)
@@ -51,7 +51,7 @@ func (s *Service) Release(ctx context.Context, containerID string) error {
 	f := flowsOf(h.Reserved)
 	maps.Copy(f, h.Gave)
 	if len(f) > 0 {
-		jobs = append(jobs, job{run: f.forget})
+		jobs = append(jobs, job{run: func() error { return f.forget(own) }})
 	}
 	s.later.add(jobs...)
 	for _, n := range left {

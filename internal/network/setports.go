@@ -93,7 +93,7 @@ func SetPorts(s *Service, q PortsRequest) (network.PortMap, error) {
 		return nil, err
 	}
 	if f := flowsOf(append(p.have, p.made...)); len(f) > 0 {
-		s.later.add(job{run: f.forget})
+		s.later.add(job{run: func() error { return f.forget(nil) }})
 	}
 	return shown, h.write(s.o.live())
 }

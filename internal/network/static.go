@@ -1,9 +1,11 @@
 package network
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	"github.com/vishvananda/netlink"
@@ -11,15 +13,15 @@ import (
 	"wherry.dev/wherry/internal/network/link"
 )
 
-// moving is an address that an interface gets beside those that it has.
+// moving is what an interface gets: an address beside those that it has, or, where at is not valid, the hardware address.
 type moving struct {
 	name string // of the interface
 	mac  net.HardwareAddr
 	at   netip.Prefix
 }
 
-// TakeStatic gives a running container the addresses that it asks for and that another one had until now. Those that it has stay its own
-// until it ends, for connections that are there.
+// TakeStatic gives a running container the addresses that it asks for and that another one had until now, hardware addresses too. Those that
+// it has stay its own until it ends, for connections that are there.
 func TakeStatic(s *Service, containerID string) error {
 	s.mu.Lock()
 	h := s.holdings[containerID]
@@ -61,18 +63,35 @@ func TakeStatic(s *Service, containerID string) error {
 func (h *holding) wantsOthers() bool {
 	for _, e := range h.Endpoints {
 		c := e.Asked.IPAMConfig
-		if c != nil && (c.IPv4Address.IsValid() && c.IPv4Address != e.V4 || c.IPv6Address.IsValid() && c.IPv6Address != e.V6) {
+		if e.wantsMAC() || c != nil && (c.IPv4Address.IsValid() && c.IPv4Address != e.V4 || c.IPv6Address.IsValid() && c.IPv6Address != e.V6) {
 			return true
 		}
 	}
 	return false
 }
 
+// wantsMAC says that an endpoint asks for a hardware address that it has not.
+func (e *endpoint) wantsMAC() bool {
+	return len(e.Asked.MacAddress) > 0 && len(e.MAC) > 0 && !bytes.Equal(e.MAC, e.Asked.MacAddress)
+}
+
 // takeStatic reserves the addresses and sends published ports to them. The caller holds the lock.
 func takeStatic(s *state, h *holding) (moves []moving, err error) {
 	for _, e := range h.Endpoints {
 		n, c := s.networks[e.NetworkID], e.Asked.IPAMConfig
-		if n == nil || c == nil {
+		if n == nil {
+			continue
+		}
+		if e.wantsMAC() {
+			e.MAC = slices.Clone(e.Asked.MacAddress)
+			moves = append(moves, moving{name: e.Interface, mac: net.HardwareAddr(e.MAC)})
+			for p := range n.pools() { // everybody is told where they are now
+				if a := e.addressIn(p); a.IsValid() {
+					moves = append(moves, moving{e.Interface, net.HardwareAddr(e.MAC), p.prefix(a)})
+				}
+			}
+		}
+		if c == nil {
 			continue
 		}
 		for _, row := range []struct {
@@ -105,11 +124,27 @@ func (m moving) add() error {
 	if err != nil {
 		return fmt.Errorf("find the interface %s: %w", m.name, err)
 	}
+	if !m.at.IsValid() {
+		if err := netlink.LinkSetHardwareAddr(l, m.mac); err != nil {
+			return fmt.Errorf("give %s the hardware address %s: %w", m.name, m.mac, err)
+		}
+		return nil
+	}
 	address := &net.IPNet{IP: m.at.Addr().AsSlice(), Mask: net.CIDRMask(m.at.Bits(), m.at.Addr().BitLen())}
-	if err := netlink.AddrAdd(l, &netlink.Addr{IPNet: address}); err != nil {
+	if err := netlink.AddrReplace(l, &netlink.Addr{IPNet: address}); err != nil {
 		return fmt.Errorf("add the address %s to %s: %w", m.at, m.name, err)
 	}
 	return link.Announce(l.Attrs().Index, m.at.Addr(), m.mac)
+}
+
+// addressIn is an endpoint's address of a subnet.
+func (e *endpoint) addressIn(p *pool) netip.Addr {
+	for _, a := range []netip.Addr{e.V4, e.V6} {
+		if p.subnet.Contains(a) {
+			return a
+		}
+	}
+	return netip.Addr{}
 }
 
 // poolOf is the pool of an address's family.

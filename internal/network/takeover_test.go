@@ -1,0 +1,87 @@
+package network
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/moby/moby/api/types/network"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// sender sends datagrams from one port to 127.0.0.1:28053, and says which container the kernel sends them to.
+func sender(t *testing.T) (send func(), at func() string) {
+	t.Helper()
+	c, err := net.Dial("udp4", "127.0.0.1:28053")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	own := uint16(c.LocalAddr().(*net.UDPAddr).Port)
+	send = func() { c.Write([]byte("x")) } // nobody listens: an error is of the datagram before
+	return send, func() string {
+		list, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range list {
+			if f.Forward.Protocol == unix.IPPROTO_UDP && f.Forward.SrcPort == own && f.Forward.DstPort == 28053 {
+				return f.Reverse.SrcIP.String()
+			}
+		}
+		return ""
+	}
+}
+
+// TestSendersOfReplaced: who sends to a replaced container's UDP port goes on reaching it until it ends, new senders reach the new one; those are not
+// torn from it when the old one goes. Fixed addresses are the new one's then.
+func TestSendersOfReplaced(t *testing.T) {
+	s := open(t)
+	mustCreate(t, s, network.CreateRequest{Name: "one", IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: netip.MustParsePrefix("10.7.0.0/24")}}}})
+	fixed := map[string]*network.EndpointSettings{"one": {MacAddress: network.HardwareAddr{2, 0, 0, 0, 0, 9}, IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr("10.7.0.9")}}}
+	a, b, far := newBox(t), newBox(t), newBox(t)
+	a.attach(s, AllocateRequest{Networks: fixed, Ports: portMap("|28053|53/udp")})
+	far.attach(s, AllocateRequest{Networks: map[string]*network.EndpointSettings{"one": {}}})
+	defer far.release(s)
+	late := b.attach(s, AllocateRequest{Networks: fixed, Ports: portMap("|28053|53/udp"), Understudy: true}).Networks["one"].IPAddress.String()
+	defer b.release(s)
+	s.later.drain()
+	sendOld, old := sender(t)
+	sendNew, new := sender(t)
+	sendOld()
+	if err := TakeOver(s, a.id, PortsRequest{ContainerID: b.id, Ports: portMap("|28053|53/udp")}); err != nil {
+		t.Fatal(err)
+	}
+	s.later.drain()
+	sendOld()
+	sendNew()
+	if got := old() + " " + new(); got != "10.7.0.9 "+late {
+		t.Errorf("after the switch the senders reach %s, not the old one and %s", got, late)
+	}
+	far.run("busybox", "ping", "-c1", "-W1", "10.7.0.9")
+	a.release(s)
+	s.later.drain()
+	if got := old() + " " + new(); got != " "+late {
+		t.Errorf("when the old one has gone: %q", got)
+	}
+	sendOld()
+	if got := old(); got != late {
+		t.Errorf("the next datagram goes to %q", got)
+	}
+	if err := TakeStatic(s, b.id); err != nil {
+		t.Fatal(err)
+	}
+	if out := b.mustRun("ip", "addr", "show", "eth0"); !strings.Contains(out, "02:00:00:00:00:09") || !strings.Contains(out, "10.7.0.9/24") || !strings.Contains(out, late+"/24") {
+		t.Errorf("addresses: %s", out)
+	}
+	if e, _, _ := s.Endpoints(b.id); e["one"].MacAddress.String() != "02:00:00:00:00:09" || e["one"].IPAddress.String() != "10.7.0.9" {
+		t.Errorf("inspect: %+v", e["one"])
+	}
+	for _, address := range []string{"10.7.0.9", late} {
+		if out, err := far.run("busybox", "ping", "-c1", "-W2", address); err != nil {
+			t.Errorf("a neighbour pings %s: %v: %s", address, err, out)
+		}
+	}
+}
