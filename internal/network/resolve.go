@@ -3,7 +3,9 @@ package network
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -168,7 +170,7 @@ func (v view) Reverse(containerID string, a netip.Addr) (name string, own bool) 
 				return other.dnsNames(id)[0] + "." + n.Name, true
 			}
 		}
-		return "", true
+		return "", !n.stacked() || n.leadsNowhere() // behind a parent there are others, whom servers there know
 	}
 	return "", false
 }
@@ -206,4 +208,42 @@ func (v view) Upstream(containerID string) []netip.AddrPort {
 		}
 	}
 	return out
+}
+
+// Dial asks servers from the host. A server that a container names itself, and that the host does not reach, is asked from inside: it is behind
+// a link that containers have and the host has not.
+func (v view) Dial(ctx context.Context, containerID, proto string, server netip.AddrPort) (conn net.Conn, err error) {
+	var d net.Dialer
+	v.s.mu.Lock()
+	ns := v.from(containerID, server.Addr())
+	v.s.mu.Unlock()
+	if ns == nil {
+		return d.DialContext(ctx, proto, server.String())
+	}
+	err = link.Inside(ns, v.s.home, func() (err error) {
+		conn, err = d.DialContext(ctx, proto, server.String())
+		return err
+	})
+	return conn, err
+}
+
+// from is the namespace from which a server is asked, nil for the host's. The caller holds the lock.
+func (v view) from(containerID string, a netip.Addr) *os.File {
+	h := v.s.holdings[containerID]
+	if h == nil || len(h.Request.DNS) == 0 {
+		return nil
+	}
+	via := h.ways()[familyIndex(a.Is6())]
+	for _, e := range h.Endpoints {
+		if n := v.s.networks[e.NetworkID]; n != nil && n.covers(a) {
+			via = e
+		}
+	}
+	if via == nil {
+		return nil
+	}
+	if n := v.s.networks[via.NetworkID]; n == nil || n.hostIsOn(a.Is6()) {
+		return nil
+	}
+	return h.ns
 }

@@ -3,6 +3,7 @@ package network
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"slices"
@@ -313,4 +314,57 @@ func TestFloodOfQuestions(t *testing.T) {
 		}
 	}
 	conn.Close()
+}
+
+// TestServerBesideTheHost: a name server on a macvlan network, which the host does not reach, is asked from inside the container that names it.
+func TestServerBesideTheHost(t *testing.T) {
+	outside(t)
+	withResolvers(t, "nameserver 192.0.2.99\n") // nobody
+	s := open(t)
+	subnet := network.IPAMConfig{Subnet: netip.MustParsePrefix("192.0.2.0/24"), Gateway: netip.MustParseAddr("192.0.2.9")}
+	mustCreate(t, s, network.CreateRequest{Name: "lan", Driver: "macvlan", Options: map[string]string{"parent": "uplink0"}, IPAM: &network.IPAM{Config: []network.IPAMConfig{subnet}}})
+	at, a := newBox(t), newBox(t)
+	address := at.attach(s, onNetwork("lan", network.EndpointSettings{})).Networks["lan"].IPAddress.String()
+	var packets net.PacketConn
+	var stream net.Listener
+	err := link.Inside(at.netns, s.home, func() (err error) {
+		if packets, err = net.ListenPacket("udp", address+":53"); err == nil {
+			stream, err = net.Listen("tcp", address+":53")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		r := new(dns.Msg).SetReply(q)
+		switch q.Question[0].Qtype {
+		case dns.TypeA:
+			r.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 9}, A: net.IPv4(203, 0, 113, 9)}}
+		case dns.TypePTR:
+			r.Answer = []dns.RR{&dns.PTR{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypePTR, Class: dns.ClassINET, Ttl: 9}, Ptr: "printer.lan."}}
+		}
+		w.WriteMsg(r)
+	})
+	for _, server := range []*dns.Server{{PacketConn: packets, Handler: handler}, {Listener: stream, Handler: handler}} {
+		done := make(chan error, 1)
+		go func() { done <- server.ActivateAndServe() }()
+		t.Cleanup(func() { server.Shutdown(); <-done })
+	}
+	r := onNetwork("lan", network.EndpointSettings{})
+	r.DNS = []string{address}
+	a.attach(s, r)
+	defer func() { a.release(s); at.release(s) }()
+	for _, proto := range []string{"udp", "tcp"} {
+		if got, err := a.ask(proto, "web.lan", dns.TypeA); err != nil || len(got.Answer) != 1 {
+			t.Errorf("%s: %v, %v", proto, got, err)
+		}
+	}
+	// Who has an address of the LAN without being a container is known there.
+	if got, err := a.ask("udp", "200.2.0.192.in-addr.arpa", dns.TypePTR); err != nil || len(got.Answer) != 1 || !strings.Contains(got.Answer[0].String(), "printer.lan.") {
+		t.Errorf("a machine of the LAN: %v, %v", got, err)
+	}
+	if got, err := a.ask("udp", "2.2.0.192.in-addr.arpa", dns.TypePTR); err != nil || len(got.Answer) != 1 || !strings.Contains(got.Answer[0].String(), ".lan.") || strings.Contains(got.Answer[0].String(), "printer") {
+		t.Errorf("a container: %v, %v", got, err)
+	}
 }

@@ -27,6 +27,8 @@ type Names interface {
 	Reverse(container string, a netip.Addr) (name string, own bool)
 	// Upstream are the servers that know the rest; none where the container has no way out.
 	Upstream(container string) []netip.AddrPort
+	// Dial connects to one of them, from where it is reached.
+	Dial(ctx context.Context, container, network string, server netip.AddrPort) (net.Conn, error)
 }
 
 const (

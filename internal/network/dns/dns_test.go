@@ -1,6 +1,8 @@
 package dns
 
 import (
+	"context"
+	"net"
 	"net/netip"
 	"testing"
 
@@ -28,6 +30,10 @@ func (book) Reverse(_ string, a netip.Addr) (string, bool) {
 }
 
 func (book) Upstream(string) []netip.AddrPort { return nil }
+
+func (book) Dial(ctx context.Context, _, network string, server netip.AddrPort) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, network, server.String())
+}
 
 func testResolver() *resolver { return &resolver{s: New(book{}), container: "c"} }
 

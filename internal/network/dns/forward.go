@@ -2,6 +2,7 @@ package dns
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -24,7 +25,7 @@ func (r *resolver) forward(ctx context.Context, q *dns.Msg, network string) *dns
 	var last *dns.Msg
 	for i, server := range servers {
 		left, _ := ctx.Deadline()
-		a := r.s.ask(ctx, q, network, server, time.Until(left)/time.Duration(len(servers)-i))
+		a := r.ask(ctx, q, network, server, time.Until(left)/time.Duration(len(servers)-i))
 		if a == nil {
 			continue
 		}
@@ -43,22 +44,35 @@ func (r *resolver) forward(ctx context.Context, q *dns.Msg, network string) *dns
 }
 
 // ask asks one server under a number of its own, so that an answer cannot be guessed by who asked; nil where none comes.
-func (s *Server) ask(ctx context.Context, q *dns.Msg, network string, server netip.AddrPort, patience time.Duration) *dns.Msg {
+func (r *resolver) ask(ctx context.Context, q *dns.Msg, network string, server netip.AddrPort, patience time.Duration) *dns.Msg {
 	copied := q.Copy()
 	copied.Id = dns.Id()
 	client := dns.Client{Net: network, Timeout: patience, UDPSize: dns.DefaultMsgSize}
 	if o := q.IsEdns0(); o != nil {
 		client.UDPSize = max(o.UDPSize(), dns.MinMsgSize)
 	}
-	a, _, err := client.ExchangeContext(ctx, copied, server.String())
+	a, err := exchange(ctx, &client, copied, func(ctx context.Context) (net.Conn, error) { return r.s.names.Dial(ctx, r.container, network, server) })
 	if err != nil && context.Cause(ctx) != context.Canceled {
-		s.silent.note(server)
+		r.s.silent.note(server)
 	}
 	if err != nil || !a.Response || len(a.Question) != 1 || !same(a.Question[0], q.Question[0]) {
 		return nil
 	}
-	s.silent.forget(server)
+	r.s.silent.forget(server)
 	return a
+}
+
+// exchange sends a question and waits for its answer; an answer under another number is somebody else's.
+func exchange(ctx context.Context, client *dns.Client, q *dns.Msg, dial func(context.Context) (net.Conn, error)) (*dns.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, client.Timeout)
+	defer cancel()
+	conn, err := dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	a, _, err := client.ExchangeWithConnContext(ctx, q, &dns.Conn{Conn: conn, UDPSize: client.UDPSize})
+	return a, err
 }
 
 // same says that a question came back; some servers change the case of names.

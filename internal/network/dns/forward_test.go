@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"strings"
@@ -17,6 +18,9 @@ type world struct{ servers []netip.AddrPort }
 func (world) Lookup(string, string) ([]netip.Addr, bool)   { return nil, false }
 func (world) Reverse(string, netip.Addr) (string, bool)    { return "", false }
 func (w world) Upstream(container string) []netip.AddrPort { return w.servers }
+func (world) Dial(ctx context.Context, _, network string, server netip.AddrPort) (net.Conn, error) {
+	return book{}.Dial(ctx, "", network, server)
+}
 
 // server answers packets with what reply makes of them, nothing for nil.
 func server(t testing.TB, reply func(q []byte) []byte) (at netip.AddrPort, asked *atomic.Int32) {
