@@ -51,7 +51,7 @@ func (d *definition) checkStacked(names names) error {
 	if d.Bridge == "lo" {
 		return invalid("loopback interface is not a valid %s parent link", d.Driver)
 	}
-	if err := checkMTU(d.option("driver.mtu")); err != nil {
+	if err := errors.Join(checkMTU(d.option("driver.mtu")), d.checkAnnouncements()); err != nil {
 		return err
 	}
 	if d.Driver == driverMacvlan {

@@ -1,8 +1,11 @@
 package network
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 
 	"github.com/containerd/errdefs"
@@ -94,7 +97,35 @@ func (k *kernel) plumb(h *holding, plugs []plug) error {
 		}
 		interfaces = append(interfaces, p.inner)
 	}
-	return link.Configure(inside, interfaces)
+	if err := link.Configure(inside, interfaces); err != nil {
+		return err
+	}
+	return announce(inside, plugs)
+}
+
+// announce tells neighbours of addresses that another interface may have had under another hardware address. The usual one follows from the IPv4
+// address, so that neighbours know it already.
+func announce(inside *link.Conn, plugs []plug) error {
+	for _, p := range plugs {
+		e := p.e
+		if len(e.MAC) == 0 || p.n.option("advertise_addr_nmsgs") == "0" {
+			continue
+		}
+		usual := bytes.Equal(e.MAC, macOf(e.V4, e.V6))
+		for _, a := range []netip.Addr{e.V4, e.V6} {
+			if !a.IsValid() || usual && (a.Is4() || !e.V4.IsValid()) {
+				continue
+			}
+			index, err := inside.Index(e.Interface)
+			if err == nil {
+				err = link.Announce(index, a, net.HardwareAddr(e.MAC))
+			}
+			if err != nil && !errors.Is(err, unix.ENETDOWN) && !errors.Is(err, unix.ENETUNREACH) && !errors.Is(err, unix.EADDRNOTAVAIL) { // a parent that is down
+				return fmt.Errorf("network %s: %w", p.n.Name, err)
+			}
+		}
+	}
+	return nil
 }
 
 // addInterface makes a plug's interface.

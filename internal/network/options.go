@@ -37,7 +37,21 @@ func (d *definition) checkOptions() error {
 			return invalid("com.docker.network.bridge.trusted_host_interfaces: %q is no name of a link: it is a list with colons between", name)
 		}
 	}
-	return errors.Join(checkMTU(d.option("driver.mtu")), d.checkGateways())
+	return errors.Join(checkMTU(d.option("driver.mtu")), d.checkAnnouncements(), d.checkGateways())
+}
+
+// checkAnnouncements reads how often addresses are announced. Once is enough here, so that only "not at all" makes a difference.
+func (d *definition) checkAnnouncements() error {
+	for _, row := range []struct {
+		option      string
+		least, most int
+	}{{"advertise_addr_nmsgs", 0, 3}, {"advertise_addr_ms", 100, 2000}} {
+		v := d.option(row.option)
+		if n, err := strconv.Atoi(v); v != "" && (err != nil || n < row.least || n > row.most) {
+			return invalid("com.docker.network.%s: %q is no number in the range %d to %d", row.option, v, row.least, row.most)
+		}
+	}
+	return nil
 }
 
 // checkGateways reads what is said of the way out of each family.

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -82,6 +83,50 @@ func TestSendersOfReplaced(t *testing.T) {
 	for _, address := range []string{"10.7.0.9", late} {
 		if out, err := far.run("busybox", "ping", "-c1", "-W2", address); err != nil {
 			t.Errorf("a neighbour pings %s: %v: %s", address, err, out)
+		}
+	}
+}
+
+// TestAddressesAreAnnounced: neighbours know at once that an address has another hardware address now.
+func TestAddressesAreAnnounced(t *testing.T) {
+	s := open(t)
+	for name, options := range map[string]map[string]string{"one": nil, "quiet": bridgeOptions("advertise_addr_nmsgs=0")} {
+		mustCreate(t, s, network.CreateRequest{Name: name, EnableIPv6: new(true), Options: options})
+		far := newBox(t)
+		far.attach(s, onNetwork(name, network.EndpointSettings{}))
+		defer far.release(s)
+		var known string
+		var at *network.EndpointSettings
+		for i := range byte(2) {
+			a := newBox(t)
+			at = a.attach(s, onNetwork(name, network.EndpointSettings{MacAddress: network.HardwareAddr{2, 0, 0, 0, 1, i}})).Networks[name]
+			if i == 0 {
+				far.mustRun("busybox", "ping", "-c1", "-W5", at.IPAddress.String())
+				far.mustRun("busybox", "ping6", "-c1", "-W5", at.GlobalIPv6Address.String())
+			}
+			if i == 1 && options == nil {
+				eventually(t, func() error { // packets within a machine take a moment, too
+					if known := far.mustRun("ip", "neigh", "show", "dev", "eth0"); strings.Count(known, "02:00:00:00:01:01") != 2 {
+						return fmt.Errorf("the neighbour knows %s", known)
+					}
+					return nil
+				})
+			}
+			known = far.mustRun("ip", "neigh", "show", "dev", "eth0")
+			a.release(s)
+			s.later.drain()
+		}
+		for _, a := range []netip.Addr{at.IPAddress, at.GlobalIPv6Address} {
+			want := a.String() + " lladdr 02:00:00:00:01:01"
+			if strings.Contains(known, want) != (options == nil) {
+				t.Errorf("%s: of %s the neighbour knows: %s", name, a, known)
+			}
+		}
+	}
+	for option, v := range map[string]string{"advertise_addr_nmsgs": "4", "advertise_addr_ms": "99"} {
+		_, err := s.Create(t.Context(), network.CreateRequest{Name: "x", Options: map[string]string{"com.docker.network." + option: v}})
+		if err == nil || !strings.Contains(err.Error(), "in the range") {
+			t.Errorf("%s=%s: %v", option, v, err)
 		}
 	}
 }
