@@ -10,7 +10,9 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"wherry.dev/wherry/internal/image"
 	"wherry.dev/wherry/internal/spec"
 )
 
@@ -161,23 +163,33 @@ func matchExit(values []string) ([]func(candidate) bool, error) {
 
 // matchAncestor finds containers of an image, and of images that were made on top of it. An image that is not there has none.
 func (s listing) matchAncestor(ctx context.Context, values []string) []func(candidate) bool {
-	var layers [][]digest.Digest
+	var bases []*image.Image
 	var ids []digest.Digest
 	for _, v := range values {
 		if img, err := s.o.Images.Resolve(ctx, v, nil); err == nil {
-			ids = append(ids, img.ID)
-			layers = append(layers, img.Config.RootFS.DiffIDs)
+			ids, bases = append(ids, img.ID), append(bases, img)
 		}
 	}
 	return []func(candidate) bool{func(k candidate) bool {
 		if slices.Contains(ids, k.r.Image.ID) || slices.Contains(values, k.r.Config.Image) {
 			return true
 		}
-		have := k.r.Image.Config.RootFS.DiffIDs
-		return slices.ContainsFunc(layers, func(l []digest.Digest) bool {
-			return len(l) > 0 && len(have) > len(l) && slices.Equal(have[:len(l)], l)
-		})
+		return slices.ContainsFunc(bases, func(base *image.Image) bool { return isMadeOn(&k.r.Image, base) })
 	}}
+}
+
+// isMadeOn says whether an image goes on where a base ends: with layers, or with steps that have none.
+func isMadeOn(img, base *image.Image) bool {
+	layers, steps := base.Config.RootFS.DiffIDs, base.Config.History
+	mine, done := img.Config.RootFS.DiffIDs, img.Config.History
+	if len(layers) == 0 || len(mine) < len(layers) || !slices.Equal(mine[:len(layers)], layers) {
+		return false
+	}
+	return len(mine) > len(layers) || len(steps) > 0 && len(done) > len(steps) && slices.EqualFunc(done[:len(steps)], steps, sameStep)
+}
+
+func sameStep(a, b ocispec.History) bool {
+	return a.CreatedBy == b.CreatedBy && a.Comment == b.Comment && a.EmptyLayer == b.EmptyLayer && (a.Created == b.Created || a.Created != nil && b.Created != nil && a.Created.Equal(*b.Created))
 }
 
 func (s listing) matchAge(name string, values []string) ([]func(candidate) bool, error) {

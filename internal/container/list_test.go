@@ -11,9 +11,46 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"wherry.dev/wherry/internal/image"
 )
+
+// TestWhatIsMadeOnAnImage: more layers, or more steps without one; not what shares only its beginning.
+func TestWhatIsMadeOnAnImage(t *testing.T) {
+	made := func(layers string, steps ...string) *image.Image {
+		img := &image.Image{}
+		for _, l := range layers {
+			img.Config.RootFS.DiffIDs = append(img.Config.RootFS.DiffIDs, digest.FromString(string(l)))
+		}
+		for _, s := range steps {
+			at := time.Unix(1000, 0)
+			img.Config.History = append(img.Config.History, ocispec.History{CreatedBy: s, Created: &at})
+		}
+		return img
+	}
+	base := made("ab", "one", "two")
+	for _, row := range []struct {
+		what string
+		img  *image.Image
+		want bool
+	}{
+		{"itself", made("ab", "one", "two"), false},
+		{"a layer more", made("abc", "one", "two", "three"), true},
+		{"a label more", made("ab", "one", "two", "LABEL a=b"), true},
+		{"other steps", made("ab", "one", "2", "LABEL a=b"), false},
+		{"a layer less", made("a", "one", "two", "three"), false},
+		{"other layers", made("acb", "one", "two", "three"), false},
+	} {
+		if got := isMadeOn(row.img, base); got != row.want {
+			t.Errorf("%s: %v", row.what, got)
+		}
+	}
+	if isMadeOn(made("ab", "x"), made("ab")) || isMadeOn(base, made("")) {
+		t.Error("an image that tells of no steps, or has no layers, is no base of its equals")
+	}
+}
 
 // listed are the names of a list, sorted.
 func (e *engine) listed(o ListOptions) []string {

@@ -106,7 +106,7 @@ type Compacted struct {
 // be made again from what they are unpacked to. What needs such a blob later has it again, byte for byte.
 func Compact(ctx context.Context, s *Service) (Compacted, error) {
 	ctx = in(ctx)
-	unlock, err := s.pulls.lock(ctx, "compaction")
+	unlock, err := s.transfers.lock(ctx, "compaction")
 	if err != nil {
 		return Compacted{}, err
 	}
@@ -220,7 +220,7 @@ func (c *compaction) one(ctx context.Context, id digest.Digest) (gone bool, err 
 
 // dropUnheld drops a layer's blob, unless an operation other than ctx's holds it or fetches it: then it stays for the next compaction.
 func dropUnheld(ctx context.Context, s *Service, id digest.Digest) (gone bool, err error) {
-	unlock, free := s.pulls.try(id.String())
+	unlock, free := s.transfers.try(id.String())
 	if !free {
 		return false, nil
 	}

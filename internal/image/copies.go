@@ -203,7 +203,7 @@ func (c *sending) referrer(ctx context.Context, subject digest.Digest, r ocispec
 
 // refer makes manifests known as referrers. Of all that do so for a subject here, one goes on at a time.
 func (c *sending) refer(ctx context.Context, subject digest.Digest, list ...ocispec.Descriptor) error {
-	unlock, err := c.s.pulls.lock(ctx, "referrers of "+subject.String()+" in "+c.dest.Name())
+	unlock, err := c.s.transfers.lock(ctx, "referrers of "+subject.String()+" in "+c.dest.Name())
 	if err != nil {
 		return err
 	}

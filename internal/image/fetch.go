@@ -26,7 +26,7 @@ func (p *pull) blobInto(ctx context.Context, into content.Ingester, d ocispec.De
 		return fmt.Errorf("digest %q: %w: %w", d.Digest, err, errdefs.ErrInvalidArgument)
 	}
 	d.URLs, d.Data = nil, nil
-	unlock, err := p.s.pulls.lock(ctx, d.Digest.String())
+	unlock, err := p.s.transfers.lock(ctx, d.Digest.String())
 	if err != nil {
 		return err
 	}

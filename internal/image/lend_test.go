@@ -1,6 +1,7 @@
 package image
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"wherry.dev/wherry/internal/ref"
 	"wherry.dev/wherry/internal/registry"
 )
 
@@ -64,6 +66,24 @@ func TestPushHasLayersLent(t *testing.T) {
 		if err := s.Push(t.Context(), target, TransferOptions{Progress: statuses(&said)}); err != nil || !slices.Contains(said, "Mounted from team/base") {
 			t.Errorf("%s: %v %q", what, err, said)
 		}
+	}
+	for i := range 5 { // repositories that have lost it meanwhile do not keep others from lending it
+		gone, err := ref.Parse(fmt.Sprintf("%s/a/gone%d:1", host, i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err := a.images.Get(in(t.Context()), host+"/team/base:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := (origins{a.store}).note(in(t.Context()), gone, img.Target); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var said []string
+	err := errors.Join(a.Tag(t.Context(), host+"/team/base:1", host+"/team/late:1"), a.Push(t.Context(), host+"/team/late:1", TransferOptions{Progress: statuses(&said)}))
+	if err != nil || !strings.Contains(strings.Join(said, " "), "Mounted from team/") {
+		t.Errorf("behind others: %v %q", err, said)
 	}
 	if n := sent.Load() - before; n != 0 {
 		t.Errorf("%d blobs were sent", n)

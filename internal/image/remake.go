@@ -282,7 +282,7 @@ func remake(ctx context.Context, s *Service, d ocispec.Descriptor) error {
 	if !ok {
 		return fmt.Errorf("layer %s is unpacked nowhere: %w", d.Digest, errdefs.ErrNotFound)
 	}
-	unlock, err := s.pulls.lock(ctx, d.Digest.String())
+	unlock, err := s.transfers.lock(ctx, d.Digest.String())
 	if err != nil {
 		return err
 	}

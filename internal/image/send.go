@@ -149,7 +149,12 @@ func (t *sending) blob(ctx context.Context, from *pull, d ocispec.Descriptor) er
 			}
 		}
 	}
+	unlock, err := t.s.transfers.lock(ctx, t.dest.Name()+"@"+d.Digest.String()) // who comes second finds it there
+	if err != nil {
+		return err
+	}
 	how, err := t.to.Blob(ctx, up)
+	unlock()
 	switch {
 	case err != nil:
 		return err

@@ -76,16 +76,23 @@ func (s origins) below(ctx context.Context, d ocispec.Descriptor) []ocispec.Desc
 }
 
 // lenders finds the repositories of r's registry that may have a blob: those that it is known to come from, and those of images here that
-// have it too. That something was tagged and never pushed costs one question in vain.
+// have it too; first those of which both is true. That something was tagged and never pushed costs one question in vain.
 func (s origins) lenders(ctx context.Context, r ref.Reference) func(digest.Digest) []string {
 	neighbours := sync.OnceValue(func() map[digest.Digest][]string { return s.neighbours(ctx, r) })
 	return func(d digest.Digest) []string {
-		out := slices.DeleteFunc(s.of(ctx, r.Domain, d), func(repo string) bool { return repo == r.Path })
-		for _, repo := range neighbours()[d] {
-			if !slices.Contains(out, repo) {
-				out = append(out, repo)
+		noted, named := s.of(ctx, r.Domain, d), neighbours()[d]
+		var out []string
+		add := func(from []string, other []string, both bool) {
+			for _, repo := range from {
+				if repo != r.Path && slices.Contains(other, repo) == both {
+					out = append(out, repo)
+				}
 			}
 		}
+		slices.Reverse(noted) // what was noted last is the likeliest to be there still
+		add(noted, named, true)
+		add(noted, named, false)
+		add(named, noted, false)
 		return out
 	}
 }

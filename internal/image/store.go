@@ -54,7 +54,7 @@ type Service struct {
 	builtIn    *builtIn
 	gate       *gate
 	events     *event.Bus
-	pulls      keyedLock // by blob: one downloads, others wait
+	transfers  keyedLock // by blob: one downloads, others wait; by repository and blob: one uploads
 	pins       *pins
 	uses       *uses
 	dropBlobs  bool

@@ -149,6 +149,9 @@ func (a *authorizer) AddResponses(_ context.Context, responses []*http.Response)
 			continue
 		}
 		_, known := a.asked[host]
+		if c.Scheme == auth.BasicAuth && a.creds == nil && a.withheld == "" && a.isHome(last.Request.URL) {
+			return &refusedError{"no basic auth credentials"}
+		}
 		if refused > 2 || c.Scheme == auth.BasicAuth && (known && refused > 1 || a.creds == nil || !a.isHome(last.Request.URL)) {
 			return a.denied()
 		}
@@ -176,6 +179,12 @@ type withheldError struct{ why string }
 
 func (e *withheldError) Error() string { return e.why + ": they were not sent" }
 func (e *withheldError) Unwrap() error { return docker.ErrInvalidAuthorization }
+
+// refusedError says who refuses, and why.
+type refusedError struct{ why string }
+
+func (e *refusedError) Error() string { return e.why }
+func (e *refusedError) Unwrap() error { return docker.ErrInvalidAuthorization }
 
 // bearer finds or fetches a token for the scopes of a request.
 func (a *authorizer) bearer(ctx context.Context, at *url.URL, c auth.Challenge) (string, error) {
@@ -262,12 +271,20 @@ func (a *authorizer) exchange(req *http.Request, r tokenRequest) (string, error)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
+		why := fmt.Sprintf("token service %s answers %s", r.realm.Host, strings.TrimSpace(clip(resp.Status)))
+		if said := newStatusError(resp).Said; said != "" {
+			why += " (" + said + ")"
+		}
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusBadRequest {
-			return "", fmt.Errorf("token service %s answers %s: %w", r.realm.Host, resp.Status, a.denied())
+		switch resp.StatusCode {
+		case http.StatusUnauthorized, http.StatusForbidden, http.StatusBadRequest:
+			if a.withheld != "" {
+				return "", fmt.Errorf("%s: %w", why, a.denied())
+			}
+			return "", &refusedError{why}
 		}
-		return "", fmt.Errorf("token service %s answers %s: %w", r.realm.Host, resp.Status, errdefs.ErrUnavailable)
+		return "", fmt.Errorf("%s: %w", why, errdefs.ErrUnavailable)
 	}
 	var answer struct {
 		Token        string `json:"token"`

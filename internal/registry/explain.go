@@ -37,6 +37,8 @@ func Explain(what, host string, err error) error {
 		text = fmt.Sprintf("%s: %s access denied: the registry refuses this login, or none was given: run `wherry login %s`", what, verb, host)
 		if held := (*withheldError)(nil); errors.As(err, &held) {
 			text = fmt.Sprintf("%s: %s access denied: %s", what, verb, held)
+		} else if refused := (*refusedError)(nil); errors.As(err, &refused) {
+			text += fmt.Sprintf(" (%s)", refused)
 		} else if said := (*StatusError)(nil); errors.As(err, &said) && said.Said != "" {
 			text += fmt.Sprintf(" (it says: %s)", said.Said)
 		}

@@ -39,7 +39,7 @@ func (p *Pool) Login(ctx context.Context, a registry.AuthConfig) (registry.AuthR
 		if held := (*withheldError)(nil); errors.As(err, &held) {
 			return registry.AuthResponse{}, fmt.Errorf("login to %s: %w: %w", domain, held, errdefs.ErrUnauthenticated)
 		}
-		return registry.AuthResponse{}, fmt.Errorf("login to %s: unauthorized: incorrect username or password: %w", domain, errdefs.ErrUnauthenticated)
+		return registry.AuthResponse{}, fmt.Errorf("login to %s: unauthorized: incorrect username or password (401 Unauthorized): %w", domain, errdefs.ErrUnauthenticated)
 	}
 	if statusOf(err) == http.StatusNotFound {
 		return registry.AuthResponse{}, fmt.Errorf("login to %s: this is no registry: it has no %s: %w", domain, at.Path, errdefs.ErrInvalidArgument)

@@ -303,6 +303,10 @@ func realServer(t *testing.T, k *keys, host string, tokens bool) {
 		return img.push(t.Context(), quick(Options{HostDirs: []string{dirs}}).Client(t.Context(), parsed(t, host+"/"+name), auth), from...)
 	}
 	certs := k.certs(t, host, true)
+	refusal := "(no basic auth credentials)"
+	if tokens {
+		refusal = "access denied"
+	}
 	for what, row := range map[string]struct {
 		dirs string
 		auth *registry.AuthConfig
@@ -310,7 +314,7 @@ func realServer(t *testing.T, k *keys, host string, tokens bool) {
 	}{
 		"an unknown authority":    {t.TempDir(), &me, "not trusted"},
 		"no client's certificate": {k.certs(t, host, false), &me, "client's certificate"},
-		"no login":                {certs, nil, "access denied"},
+		"no login":                {certs, nil, refusal},
 		"a wrong password":        {certs, &registry.AuthConfig{Username: "me", Password: "no", ServerAddress: host}, "access denied"},
 	} {
 		_, err := push("team/base:1", row.dirs, row.auth)

@@ -215,14 +215,23 @@ func (s *session) begin(ctx context.Context) error {
 		drain(resp)
 		if resp.StatusCode == http.StatusCreated && sameDigest(resp, s.Digest) == nil {
 			s.mounted = from
+			if s.at != nil {
+				s.cancel(ctx, s.at)
+			}
 			return nil
 		}
-		if resp.StatusCode == http.StatusAccepted {
-			s.lenders = nil // it lends nothing, and has begun an upload instead
-			return s.next(resp)
+		if resp.StatusCode == http.StatusAccepted && s.at == nil { // this one lends nothing: an upload has begun instead
+			err = s.next(resp)
+		} else if resp.StatusCode == http.StatusAccepted {
+			s.drop(ctx, resp)
+		}
+		if err != nil {
+			return err
 		}
 	}
-	s.lenders = nil
+	if s.lenders = nil; s.at != nil {
+		return nil
+	}
 	r := e.at(http.MethodPost, "blobs", "uploads")
 	r.url.Path += "/"
 	r.scope = e.scope("pull,push")
@@ -232,6 +241,21 @@ func (s *session) begin(ctx context.Context) error {
 	}
 	drain(resp)
 	return s.next(resp)
+}
+
+// drop gives an upload up that an answer has begun.
+func (s *session) drop(ctx context.Context, resp *http.Response) {
+	if at, err := s.p.to.location(resp); err == nil {
+		s.cancel(ctx, at)
+	}
+}
+
+// cancel does so, if the registry lets it: else it forgets the upload by itself.
+func (s *session) cancel(ctx context.Context, at *url.URL) {
+	e, where := s.p.to, *at
+	if resp, err := e.do(ctx, request{method: http.MethodDelete, url: &where, header: http.Header{}, scope: e.scope("pull,push")}); err == nil {
+		drain(resp)
+	}
 }
 
 // next takes the place of what is next from an answer.

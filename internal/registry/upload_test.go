@@ -166,7 +166,11 @@ func TestBlobsAreLent(t *testing.T) {
 	if err := img.pull(t.Context(), pool.Client(t.Context(), parsed(t, host+"/team/app:1"), nil)); err != nil {
 		t.Error(err)
 	}
-	how, err = img.push(t.Context(), pool.Client(t.Context(), parsed(t, host+"/team/other:1"), nil), "team/none", "team/base")
+	how, err = img.push(t.Context(), pool.Client(t.Context(), parsed(t, host+"/team/third:1"), nil), "team/none", "team/neither", "team/base")
+	if err != nil || how.Mounted != "team/base" || log.count("DELETE /v2/team/third/blobs/uploads/") != 2 { // what others have begun is given up
+		t.Errorf("%+v %v\n%s", how, err, log.all())
+	}
+	how, err = img.push(t.Context(), pool.Client(t.Context(), parsed(t, host+"/team/other:1"), nil), "team/none", "team/neither")
 	if err != nil || how.Mounted != "" || how.Existed {
 		t.Errorf("%+v %v", how, err)
 	}

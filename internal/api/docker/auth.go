@@ -9,9 +9,14 @@ import (
 	"github.com/moby/moby/api/types/registry"
 )
 
-// registryAuth reads X-Registry-Auth: base64url of a JSON object. Nil means anonymous.
+// registryAuth reads X-Registry-Auth: base64url of a JSON object. Nil means anonymous. A push had to have the header once, so scripts give it
+// anything: what is no base64 of JSON is no login either, as with Docker.
 func registryAuth(r *http.Request) (*registry.AuthConfig, error) {
-	return parseAuth(r.Header.Get(registry.AuthHeader))
+	header := r.Header.Get(registry.AuthHeader)
+	if raw, err := decodeBase64(header); err != nil || !json.Valid(raw) {
+		return nil, nil
+	}
+	return parseAuth(header)
 }
 
 func parseAuth(header string) (*registry.AuthConfig, error) {

@@ -222,6 +222,11 @@ func TestPlatform(t *testing.T) {
 }
 
 func TestRegistryAuth(t *testing.T) {
+	for _, anything := range []string{"{}", "x", "bm90IEpTT04", "%%%", ""} { // what scripts send because something had to be sent
+		if got, err := registryAuth(&http.Request{Header: http.Header{"X-Registry-Auth": {anything}}}); err != nil || got != nil {
+			t.Errorf("%q: %v %v", anything, got, err)
+		}
+	}
 	plain := `{"username":"u","password":"p/+=","serveraddress":"r:5000"}`
 	want := registry.AuthConfig{Username: "u", Password: "p/+=", ServerAddress: "r:5000"}
 	joined := base64.StdEncoding.EncodeToString([]byte("u:p/+="))
