@@ -2,7 +2,6 @@ package build
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -19,7 +18,7 @@ import (
 var errConflict, errInvalid = errdefs.ErrConflict, errdefs.ErrInvalidArgument
 
 // frontendAttrs is a request in the words of BuildKit's Dockerfile frontend.
-func (b *Builder) frontendAttrs(q docker.BuildRequest) (map[string]string, error) {
+func (b *Builder) frontendAttrs(ctx context.Context, q docker.BuildRequest) (map[string]string, error) {
 	attrs := map[string]string{}
 	set := func(key, value string) {
 		if value != "" {
@@ -48,12 +47,8 @@ func (b *Builder) frontendAttrs(q docker.BuildRequest) (map[string]string, error
 	if q.Remote != "" && q.Remote != docker.ClientSession {
 		attrs["context"] = q.Remote
 	}
-	switch q.Network {
-	case "", "default", "bridge":
-	case "host", "none":
-		attrs["force-network-mode"] = q.Network
-	default:
-		return nil, fmt.Errorf("network mode %q is not for builds: there are default, none and host: %w", q.Network, errdefs.ErrInvalidArgument)
+	if err := b.network(ctx, q.Network, attrs); err != nil {
+		return nil, err
 	}
 	hosts := make([]string, 0, len(q.ExtraHosts))
 	for _, h := range q.ExtraHosts {

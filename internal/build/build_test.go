@@ -205,7 +205,7 @@ func TestLoginsAreForTheirRegistry(t *testing.T) {
 
 func TestRequestsBecomeAttributes(t *testing.T) {
 	one := "1"
-	got, err := (&Builder{}).frontendAttrs(docker.BuildRequest{Dockerfile: "d/f", Target: "t", Args: map[string]*string{"A": &one, "UNSET": nil}, Labels: map[string]string{"l": "v"},
+	got, err := (&Builder{}).frontendAttrs(t.Context(), docker.BuildRequest{Dockerfile: "d/f", Target: "t", Args: map[string]*string{"A": &one, "UNSET": nil}, Labels: map[string]string{"l": "v"},
 		NoCache: true, Pull: true, Network: "none", Memory: 7, ExtraHosts: []string{"h:10.0.0.1"}, Remote: "https://x/y.git"})
 	if err != nil {
 		t.Fatal(err)
@@ -220,7 +220,7 @@ func TestRequestsBecomeAttributes(t *testing.T) {
 	if len(got) != len(want) {
 		t.Errorf("%v", got)
 	}
-	if _, err := (&Builder{}).frontendAttrs(docker.BuildRequest{Network: "container:x"}); err == nil {
+	if _, err := (&Builder{}).frontendAttrs(t.Context(), docker.BuildRequest{Network: "container:x"}); err == nil {
 		t.Error("a network of a container's is taken")
 	}
 }

@@ -30,7 +30,7 @@ func (b *Builder) Build(ctx context.Context, q docker.BuildRequest, say func(doc
 		return "", err
 	}
 	defer done()
-	attrs, err := b.frontendAttrs(q)
+	attrs, err := b.frontendAttrs(ctx, q)
 	if err != nil {
 		return "", err
 	}

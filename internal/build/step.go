@@ -146,7 +146,8 @@ func (s *step) configure(ids rootfs.IDMap) (err error) {
 	if hostname == "" {
 		hostname = "buildkitsandbox" // the same on every machine, as the same build is to come out on each
 	}
-	h := &dockercontainer.HostConfig{NetworkMode: networkMode(m.NetMode), ReadonlyRootfs: m.ReadonlyRootFS || s.root.Upper == "", Privileged: s.insecure()}
+	mode, parent := placeOf(m)
+	h := &dockercontainer.HostConfig{NetworkMode: mode, ReadonlyRootfs: m.ReadonlyRootFS || s.root.Upper == "", Privileged: s.insecure()}
 	if r := m.LinuxResources; r != nil {
 		h.Memory, h.MemorySwap = r.Memory, r.MemorySwap
 		h.CPUShares, h.CPUPeriod, h.CPUQuota, h.CpusetCpus, h.CpusetMems = int64(r.CpuShares), int64(r.CpuPeriod), r.CpuQuota, r.CpusetCpus, r.CpusetMems
@@ -156,7 +157,7 @@ func (s *step) configure(ids rootfs.IDMap) (err error) {
 	}
 	s.input = spec.Input{
 		ID: s.id, HostConfig: container.Defaults(h), Hostname: hostname, Base: ids.Base, Size: ids.Size, Oar: s.x.ground.Oar,
-		CgroupPath: s.x.ground.Cgroup(m.CgroupParent, s.id), MaxRlimits: s.x.ground.MaxRlimits,
+		CgroupPath: s.x.ground.Cgroup(parent, s.id), MaxRlimits: s.x.ground.MaxRlimits,
 		Config: &dockercontainer.Config{Hostname: hostname, Cmd: m.Args, Env: m.Env, WorkingDir: m.Cwd, Tty: m.Tty, OpenStdin: s.process.Stdin != nil},
 	}
 	s.input.Devices, s.input.DeviceRules, err = container.Devices(h)
