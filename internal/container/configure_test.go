@@ -312,19 +312,19 @@ func FuzzParseBind(f *testing.F) {
 
 // TestSettings: what the engine's settings say holds for containers that do not say it.
 func TestSettings(t *testing.T) {
-	set := settings.Containers{IpcMode: "shareable", CgroupnsMode: "host", ShmSize: "1g", Init: true, Ulimits: []string{"nofile=100:200", "core=0"},
+	set := settings.Containers{IpcMode: "shareable", CgroupnsMode: "host", ShmSize: "1g", Init: true, Ulimits: []string{"nofile=100:200", "core=0"}, NoNewPrivs: true,
 		LogDriver: "local", LogOpts: []string{"max-size=1m", "max-file=2"}}
 	plain := container.HostConfig{}
 	fillIn(&plain, &set)
-	if plain.IpcMode != "shareable" || plain.CgroupnsMode != "host" || plain.ShmSize != 1<<30 || plain.Init == nil || !*plain.Init || len(plain.Ulimits) != 2 ||
+	if plain.IpcMode != "shareable" || plain.CgroupnsMode != "host" || plain.ShmSize != 1<<30 || plain.Init == nil || !*plain.Init || len(plain.Ulimits) != 2 || !slices.Equal(plain.SecurityOpt, []string{"no-new-privileges"}) ||
 		plain.LogConfig.Type != "local" || plain.LogConfig.Config["max-size"] != "1m" {
 		t.Errorf("nothing said: %+v", plain)
 	}
 	no := false
-	own := container.HostConfig{IpcMode: "private", CgroupnsMode: "private", ShmSize: 1 << 20, Init: &no, LogConfig: container.LogConfig{Type: "json-file"},
+	own := container.HostConfig{IpcMode: "private", CgroupnsMode: "private", ShmSize: 1 << 20, Init: &no, LogConfig: container.LogConfig{Type: "json-file"}, SecurityOpt: []string{"no-new-privileges=false"},
 		Resources: container.Resources{Ulimits: []*container.Ulimit{{Name: "nofile", Soft: 5, Hard: 5}}}}
 	fillIn(&own, &set)
-	if own.IpcMode != "private" || own.CgroupnsMode != "private" || own.ShmSize != 1<<20 || *own.Init || own.LogConfig.Type != "json-file" || len(own.LogConfig.Config) != 0 ||
+	if own.IpcMode != "private" || own.CgroupnsMode != "private" || own.ShmSize != 1<<20 || *own.Init || own.LogConfig.Type != "json-file" || len(own.LogConfig.Config) != 0 || len(own.SecurityOpt) != 1 ||
 		len(own.Ulimits) != 2 || own.Ulimits[0].Hard != 5 || own.Ulimits[1].Name != "core" {
 		t.Errorf("all said: %+v", own)
 	}

@@ -148,6 +148,10 @@ func fillIn(h *container.HostConfig, set *settings.Containers) {
 		maps.Copy(options, h.LogConfig.Config)
 		h.LogConfig.Config = options
 	}
+	said := func(o string) bool { return strings.HasPrefix(o, "no-new-privileges") }
+	if set.NoNewPrivs && !slices.ContainsFunc(h.SecurityOpt, said) {
+		h.SecurityOpt = append(slices.Clone(h.SecurityOpt), "no-new-privileges")
+	}
 	h.Ulimits = slices.Clone(h.Ulimits)
 	for _, u := range set.Limits() {
 		if !slices.ContainsFunc(h.Ulimits, func(own *container.Ulimit) bool { return own != nil && own.Name == u.Name }) {
