@@ -19,14 +19,17 @@ const maxText = 512 // of a name or comment with its end; compress/gzip has the 
 
 // readHeader skips what a member has before its blocks. It returns io.EOF where no member begins.
 func (z *Reader) readHeader() error {
-	sum := crc32.NewIEEE()
 	var head [10]byte
-	if n, err := z.readFull(head[:]); err != nil {
-		if n > 0 {
-			return noEOF(err)
-		}
+	n, err := z.readFull(head[:])
+	switch {
+	case n > 0 && z.after && head == [10]byte{}: // members may be padded with zeros, as tapes want it: gzip passes over them
+		return z.zeros(err)
+	case err != nil && n > 0:
+		return noEOF(err)
+	case err != nil:
 		return err
 	}
+	sum := crc32.NewIEEE()
 	if head[0] != 0x1f || head[1] != 0x8b || head[2] != 8 {
 		return gzip.ErrHeader
 	}
@@ -47,6 +50,18 @@ func (z *Reader) readHeader() error {
 	z.crc, z.size, z.next = 0, 0, blocks
 	z.begin()
 	return nil
+}
+
+// zeros reads to the end, where nothing but zeros may come.
+func (z *Reader) zeros(err error) error {
+	for ; err == nil; err = z.more() {
+		for ; z.input.pos < z.input.end; z.input.pos++ {
+			if z.input.buf[z.input.pos] != 0 {
+				return gzip.ErrHeader
+			}
+		}
+	}
+	return err
 }
 
 func (z *Reader) skipFields(flags byte, sum io.Writer) error {

@@ -15,10 +15,11 @@ import (
 // Reader gives the content of a gzip stream, which may have several members.
 type Reader struct {
 	decoder
-	crc  uint32
-	size uint32
-	next step
-	err  error
+	crc   uint32
+	size  uint32
+	next  step
+	after bool // a member has ended
+	err   error
 }
 
 // step is what follows in a member once all that was decoded has been handed on.
@@ -43,6 +44,7 @@ func NewReader(r io.Reader) (*Reader, error) {
 func (z *Reader) Reset(r io.Reader) error {
 	z.input = input{src: r, buf: z.input.buf}
 	z.window = window{buf: z.window.buf}
+	z.after = false
 	z.err = z.readHeader()
 	return z.err
 }
@@ -109,7 +111,7 @@ func (z *Reader) advance() error {
 	case header:
 		return z.readHeader()
 	case trailer:
-		z.next = header
+		z.next, z.after = header, true
 		return noEOF(z.readTrailer())
 	}
 	err := z.decode()

@@ -230,7 +230,7 @@ func (m *machine) want(output, script string) {
 // eventually repeats the script until it succeeds.
 func (m *machine) eventually(script string) string {
 	m.t.Helper()
-	return m.run("i=0; while ! out=$(" + script + " 2>&1); do i=$((i+1)); [ $i -lt 300 ] || { echo \"$out\"; exit 1; }; usleep 100000; done; echo \"$out\"")
+	return m.run("i=0; while ! out=$(" + script + " 2>&1); do i=$((i+1)); [ $i -lt 300 ] || { echo \"$out\"; exit 1; }; sleep 0.1; done; echo \"$out\"")
 }
 
 // log is what the engine wrote last. A machine that answers nothing else answers this neither: no patience for it.
