@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -160,9 +161,9 @@ func (x *index) linkable(r *Record) error {
 }
 
 // moveLinks has those that are linked to a container linked to the one that takes its place, from their next start on.
-func (x *index) moveLinks(from, to *Container) error {
+func (x *index) moveLinks(from, to *Container) (err error) {
 	for _, c := range x.linkers(from.id) {
-		_, err := c.change(true, func(r *Record) error {
+		_, failed := c.change(true, func(r *Record) error {
 			r.Links = slices.Clone(r.Links)
 			for i := range r.Links {
 				if r.Links[i].ID == from.id {
@@ -171,11 +172,11 @@ func (x *index) moveLinks(from, to *Container) error {
 			}
 			return nil
 		})
-		if err != nil {
-			return fmt.Errorf("link container %s to the one in the place of %s: %w", c.record().Name, from.record().Name, err)
+		if failed != nil && !c.isGone() {
+			err = errors.Join(err, fmt.Errorf("link container %s to the one in the place of %s: %w", c.record().Name, from.record().Name, failed))
 		}
 	}
-	return nil
+	return err
 }
 
 // relink tells those that are linked to a container which address it has now.

@@ -263,7 +263,8 @@ func (n *replacing) swapNames(from, to *Container, aside string) error {
 		}
 		n.s.publish(r, events.ActionRename, "oldName", "/"+before)
 	}
-	return x.moveLinks(from, to)
+	n.s.log(x.moveLinks(from, to)) // which is no reason to take the change back
+	return nil
 }
 
 // finish lets the old one's connections end, and removes it. It ends with ctx when the engine closes: its next life goes on.
