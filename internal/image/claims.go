@@ -26,7 +26,7 @@ func (c *claims) take(container string, u use) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.going[use{id: u.id}]+c.going[u] > 0 {
-		return fmt.Errorf("image %s is being removed: %w", u.id, errdefs.ErrNotFound)
+		return fmt.Errorf("No such image: %s: it is being removed: %w", u.id, errdefs.ErrNotFound) //nolint:staticcheck // words by which clients pull it again
 	}
 	c.of[container] = u
 	return nil
@@ -117,7 +117,7 @@ func (s *Service) Acquire(ctx context.Context, id digest.Digest, manifest digest
 	// Its record is what counts: a pull that is under way may have its manifest here again. From now on the record stays.
 	if _, err := s.byID(in(ctx), id.String()); err != nil {
 		s.drop(containerID)
-		return fmt.Errorf("image %s has been removed: %w", id, err)
+		return fmt.Errorf("No such image: %s: it has been removed: %w", id, err) //nolint:staticcheck // words by which clients pull it again
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package ociruntime
 
 import (
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -84,6 +85,27 @@ func TestSchedulerOfOneExec(t *testing.T) {
 	_, _, err = b.exec(c, &specs.Process{Args: []string{"true"}, Scheduler: &specs.Scheduler{Policy: specs.SchedISO}})
 	if err == nil || !strings.Contains(err.Error(), "SCHED_ISO") {
 		t.Errorf("a policy that the kernel does not have: %v", err)
+	}
+}
+
+// TestRefusedExecKeepsNoTerminal: a shim lives long, and is asked by anybody who may exec.
+func TestRefusedExecKeepsNoTerminal(t *testing.T) {
+	b := newBox(t)
+	c := b.sleeper()
+	terminals := func() (n int) {
+		links, err := filepath.Glob("/proc/self/fd/*")
+		must(t, err)
+		for _, link := range links {
+			if to, err := os.Readlink(link); err == nil && strings.HasSuffix(to, "ptmx") {
+				n++
+			}
+		}
+		return n
+	}
+	before := terminals()
+	_, err := c.Exec(t.Context(), ExecOptions{Process: &specs.Process{Args: []string{"true"}, Cwd: "/", Terminal: true, Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NONE"}}}})
+	if now := terminals(); err == nil || now != before {
+		t.Errorf("%d terminals, before the exec %d; %v", now, before, err)
 	}
 }
 

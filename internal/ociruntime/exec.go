@@ -42,10 +42,12 @@ type Process struct {
 func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
 	e := &exec{c: c, o: o, filter: c.filter}
 	defer e.close()
-	if err := e.prepare(); err != nil {
-		return nil, err
+	err := e.prepare()
+	if err == nil {
+		err = e.write()
 	}
-	if err := e.write(); err != nil {
+	if err != nil {
+		e.closeConsole()
 		return nil, err
 	}
 	return e.run()
