@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 // arrivals are the layers of a pull that may be on their way. They feed the unpacking: what has come of a layer is read from the file that it
@@ -94,6 +95,7 @@ type arrival struct {
 	changed chan struct{} // closed when something of it has, and then another
 	file    *os.File      // what has come; nil until the download begins
 	size    int64         // of that
+	handed  int64         // up to where the kernel has been told to write it to the disk
 	lost    bool          // what had come was not the layer's content, and has gone
 	ended   bool
 	err     error
@@ -158,8 +160,30 @@ type arriving struct {
 
 func (w *arriving) Write(b []byte) (int, error) {
 	n, err := w.Writer.Write(b)
-	w.to.change(func() { w.to.size += int64(n) })
+	var file *os.File
+	var from, size int64
+	w.to.change(func() {
+		w.to.size += int64(n)
+		if w.to.size-w.to.handed >= stride {
+			file, from, size = w.to.file, w.to.handed, w.to.size
+			w.to.handed = size
+		}
+	})
+	if file != nil {
+		advise(file, func(fd int) error { return unix.SyncFileRange(fd, from, size-from, unix.SYNC_FILE_RANGE_WRITE) }) // begins only
+	}
 	return n, err
+}
+
+// stride is how much of a download is handed to the disk at a time, and dropped from the page cache when it has been unpacked: nobody reads it
+// again for long, and its pages are there for what comes next.
+const stride = 4 << 20
+
+// advise tells the kernel of a file what nothing depends on. The file may be closed meanwhile.
+func advise(f *os.File, fn func(fd int) error) {
+	if c, err := f.SyscallConn(); err == nil {
+		_ = c.Control(func(fd uintptr) { _ = fn(int(fd)) })
+	}
 }
 
 func (w *arriving) Truncate(size int64) error {
@@ -235,6 +259,7 @@ type coming struct {
 	done   <-chan struct{}
 	cancel context.CancelFunc
 	at     int64
+	kept   int64 // from where on it is in the page cache
 }
 
 func (c *coming) Read(b []byte) (int, error) {
@@ -251,6 +276,10 @@ func (c *coming) Read(b []byte) (int, error) {
 			c.at += int64(n)
 			if n > 0 {
 				err = nil
+			}
+			if c.at-c.kept >= stride {
+				advise(c.file, func(fd int) error { return unix.Fadvise(fd, c.kept, c.at-c.kept, unix.FADV_DONTNEED) }) // what is not yet on the disk stays
+				c.kept = c.at
 			}
 			return n, err
 		case ended && err != nil:
