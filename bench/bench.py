@@ -36,7 +36,7 @@ def call(argv, check=True):
 
 
 def row(test, engine, walls, unit="ms"):
-    print(f"{test:<28} {engine:<10} n={len(walls):<3} {min(walls):9.1f} {statistics.median(walls):9.1f} {max(walls):9.1f} {unit}", flush=True)
+    print(f"{test:<28} {engine:<11} n={len(walls):<3} {min(walls):9.1f} {statistics.median(walls):9.1f} {max(walls):9.1f} {unit}", flush=True)
 
 
 def turns(test, engines, n, argv, after=None):
@@ -209,6 +209,15 @@ def t_small(n):
     turns("ps -q, none running", ENGINES, n, lambda e: ENGINES[e] + ["ps", "-q"])
 
 
+# containerd is dockerd's own, asked by ctr; Wherry with directories is a second engine.
+CTR = ["ctr", "--address", "/run/docker-exec/containerd/containerd.sock", "--namespace", "bench", "images"]
+PULLERS = ENGINES | {"wherry dirs": ["wherry", "-H", f"unix://{RUN}/wherryd-dirs.sock"], "containerd": CTR}
+
+
+def pull(e, image):
+    return CTR + ["pull", "--plain-http", image] if e == "containerd" else PULLERS[e] + ["pull", "-q", image]
+
+
 def t_pull(n):
     """Every pull is of a copy that nobody has seen; what was pulled is removed when all pulls have been timed."""
     n = max(3, n // 4)
@@ -217,23 +226,24 @@ def t_pull(n):
     for form in layers.PACK:
         name = f"pull {form}, {made.size(form) >> 20} MB"
         row(f"{name}: limit", "(2 cores)", [timed(made.limit, form, P + "/data") for _ in range(n)], "s")
-        engines = [e for e in ENGINES if (e, form) != ("docker", "zstd")]  # Debian's Docker, 20.10, reads no zstd
+        engines = [e for e in PULLERS if (e, form) != ("docker", "zstd")]  # Debian's Docker, 20.10, reads no zstd
         walls, used = {e: [] for e in engines}, {e: [] for e in engines}
         for i in range(n):
             for e in engines:
-                image = made.push("127.0.0.1:5000", f"bench/{form}-{e}", str(i), form)
+                image = made.push("127.0.0.1:5000", f"bench/{form}-{e.replace(' ', '-')}", str(i), form)
                 sp.run(["sync"])
                 time.sleep(PAUSE)
                 before = cpu(e)
-                walls[e].append(call(ENGINES[e] + ["pull", "-q", image])[0] / 1e3)
+                walls[e].append(call(pull(e, image))[0] / 1e3)
                 used[e].append(cpu(e) - before)
                 pulled.append((e, image))
         for e in engines:
             row(name, e, walls[e], "s")
         for e in engines:
             row(f"{name}: CPU", e, used[e], "s")
-    for e in ENGINES:
-        row("rmi of such an image", e, [call(ENGINES[e] + ["rmi", "-f", image])[0] for by, image in pulled if by == e])
+    for e in PULLERS:
+        gone = CTR + ["rm", "--sync"] if e == "containerd" else PULLERS[e] + ["rmi", "-f"]
+        row("rmi of such an image", e, [call(gone + [image])[0] for by, image in pulled if by == e])
 
 
 def t_build(n):
@@ -299,7 +309,7 @@ def cpu(engine):
     """Seconds of processor time of an engine's processes, and of the commands that were called."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     total = children.ru_utime + children.ru_stime
-    root = {"wherry": "wherryd", "docker": "dockerd"}.get(engine)
+    root = {"wherry": "wherryd", "wherry dirs": "wherryd-dirs", "docker": "dockerd", "containerd": "dockerd"}.get(engine)
     if not root:
         return total
     stats = {}

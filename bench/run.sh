@@ -10,6 +10,7 @@ export P=${P:-/var/tmp/wherry-bench} IMAGES=$root/.cache/images PYTHONDONTWRITEB
 [ -x "$root/bin/wherryd" ] || { echo "no binaries: run make build first" >&2; exit 1; }
 [ -f "$root/.cache/images/busybox-1.tar" ] || { echo "no test images: run make images first" >&2; exit 1; }
 case " $* " in *" build "*) builds=yes ;; *) builds= ;; esac
+case " $* " in *" pull "*) dirs=yes ;; *[a-z]*) dirs= ;; *) dirs=yes ;; esac
 case " $* " in *" compose "*) plugins=yes ;; *) plugins=$builds ;; esac
 [ -n "${WHERRY_BENCH:-}" ] || { "$here/peers.sh"; [ -z "$plugins" ] || "$root/test/clients/build.sh" "$root/.cache/clients" ${builds:+buildkitd}; exec env WHERRY_BENCH=1 unshare --mount --net --propagation private "$0" "$@"; }
 
@@ -53,6 +54,7 @@ ready() { for _ in $(seq 300); do "$@" >/dev/null 2>&1 && return; sleep 0.1; don
 up registry docker-registry serve "$run/registry.yml"
 # crun refuses a hybrid host whose cgroup2 tree has a controller: the peers (and oar, called directly) see none here, wherryd does.
 up wherryd unshare --mount --propagation private wherryd --root "$P/data/wherry" --state /run/wherry --host "unix://$run/wherry.sock" --cgroup-parent /wherry-bench
+[ -z "$dirs" ] || up wherryd-dirs unshare --mount --propagation private wherryd --layers overlay --root "$P/data/wherry-dirs" --state /run/wherry-dirs --host "unix://$run/wherryd-dirs.sock" --cgroup-parent /wherry-bench-dirs
 sleep 0.5; [ ! -d /sys/fs/cgroup/unified ] || mount -t tmpfs none /sys/fs/cgroup/unified
 up dockerd dockerd --data-root "$P/data/docker" --exec-root /run/docker-exec --pidfile /run/dockerd.pid -H "unix://$run/docker.sock" \
   --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent /docker-bench
@@ -67,6 +69,7 @@ if [ -n "$builds" ]; then
 fi
 ready curl -fs http://127.0.0.1:5000/v2/
 ready wherry -H "unix://$run/wherry.sock" version
+[ -z "$dirs" ] || ready wherry -H "unix://$run/wherryd-dirs.sock" version
 ready docker -H "unix://$run/docker.sock" info
 for image in busybox-1 python-1; do
   [ -f "$root/.cache/images/$image.tar" ] || continue
