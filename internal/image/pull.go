@@ -53,6 +53,9 @@ func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) erro
 	if err != nil {
 		return err
 	}
+	if r.Name() == "docker.io/library/scratch" {
+		return fmt.Errorf("'scratch' is a reserved name: in FROM lines it stands for no image at all: %w", errdefs.ErrInvalidArgument)
+	}
 	if isHello(name) && s.builtIn.stands(in(ctx)) {
 		img, err := s.lookup(in(ctx), name)
 		if err == nil {

@@ -126,6 +126,13 @@ func TestLayersOfNoBytes(t *testing.T) {
 	}
 }
 
+// TestScratchIsNoImage: nobody is asked for it.
+func TestScratchIsNoImage(t *testing.T) {
+	if err := open(t).Pull(t.Context(), "scratch", TransferOptions{}); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "reserved") {
+		t.Error(err)
+	}
+}
+
 func zeros(n int64) io.Reader {
 	head := make([]byte, 512)
 	copy(head, "zeros")
