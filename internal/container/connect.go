@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"errors"
 	"maps"
 
 	"github.com/containerd/errdefs"
@@ -151,4 +152,36 @@ func (l life) rewriteFiles() error {
 	}
 	content := sandbox.Content{Hosts: a.Hosts, ResolvConf: a.ResolvConf, Hostname: l.c.record().Config.Hostname}
 	return sandbox.FilesIn(l.s.o.etcDir(l.c.id)).Write(content)
+}
+
+// settleNetworks mends what an engine left that was killed while it put a container on a network or took it off: nobody has heard that it is done.
+// A network that the container was being put on it leaves again; one that it was leaving it has left.
+func settleNetworks(ctx context.Context, l life) error {
+	l.c.op.Lock()
+	defer l.c.op.Unlock()
+	r := l.c.record()
+	has, _, ok := l.s.o.Networks.Endpoints(l.c.id)
+	if !ok || !r.Status.Alive() || !r.bridged() || r.HostConfig.NetworkMode.IsNone() {
+		return nil
+	}
+	var errs []error
+	missing := maps.Clone(r.Networks)
+	for name, e := range has {
+		key := networkKey(r, network.Inspect{Network: network.Network{Name: name, ID: e.NetworkID}})
+		if _, ok := missing[key]; !ok {
+			errs = append(errs, l.disconnect(ctx, name))
+		}
+		delete(missing, key)
+	}
+	for key := range missing {
+		if _, err := l.s.o.Networks.Inspect(ctx, key); err != nil {
+			continue // the network is gone: the next start says so
+		}
+		_, err := l.c.change(true, func(r *Record) error {
+			r.Networks = withNetwork(r.Networks, key, nil)
+			return nil
+		})
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }

@@ -140,3 +140,49 @@ func TestPorts(t *testing.T) {
 		t.Error("the port has two owners")
 	}
 }
+
+// TestConnectCutShort: the engine is killed after a container's network was changed and before that was written down. The next life makes one of the two.
+func TestConnectCutShort(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	for _, name := range []string{"blue", "green"} {
+		if _, err := e.nets.Create(ctx, network.CreateRequest{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id := e.run(request{name: "between", cmd: sh("sleep 3600"), h: container.HostConfig{NetworkMode: "green"}})
+	if err := e.ConnectNetwork(ctx, id, "bridge", nil); err != nil {
+		t.Fatal(err)
+	}
+	c, err := e.index.find(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tk, r, err := c.running()
+	if err != nil {
+		t.Fatal(err)
+	}
+	netns, err := tk.Namespace("net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer netns.Close()
+	if _, err := e.nets.Connect(ctx, "blue", r.allocateRequest(), nil, netns); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.nets.Disconnect(ctx, "bridge", id, netns); err != nil {
+		t.Fatal(err)
+	}
+	e.again()
+	e.eventually("the container is on green alone", func() bool {
+		has, _, _ := e.nets.Endpoints(id)
+		r := e.rec(id)
+		return len(has) == 1 && has["green"] != nil && len(r.Networks) == 1 && r.Networks["green"] != nil
+	})
+	if got := interfacesOf(t, e.rec(id).Pid); got != "lo eth0" {
+		t.Errorf("interfaces: %q", got)
+	}
+	if err := e.ConnectNetwork(ctx, id, "blue", nil); err != nil {
+		t.Errorf("once more: %v", err)
+	}
+}

@@ -149,6 +149,7 @@ const patience = 500 * time.Millisecond
 // recoverAll finds out, for all containers at once, what became of their processes, then does what policies want.
 func (s *Service) recoverAll(ctx context.Context) {
 	all := s.index.all()
+	discarded, _ := filepath.Glob(filepath.Join(s.o.containersDir(), "*"+discardedSuffix)) // by earlier lives: nobody else deletes them
 	known := make([]chan struct{}, len(all))
 	for i, c := range all {
 		done := make(chan struct{})
@@ -175,7 +176,7 @@ func (s *Service) recoverAll(ctx context.Context) {
 	if err := s.o.Networks.Retain(ctx, live); err != nil {
 		s.log(fmt.Errorf("release the networks of containers that are gone: %w", err))
 	}
-	s.lives.run(ctx, func(ctx context.Context) { sweep(ctx, s) })
+	s.lives.run(ctx, func(ctx context.Context) { sweep(ctx, s, discarded) })
 	close(s.opened)
 	news, party := s.index.parties(all)
 	for i := len(all) - 1; i >= 0; i-- { // oldest first
@@ -214,8 +215,7 @@ func (s *Service) recoverAll(ctx context.Context) {
 
 // sweep ends what lies in the state directory of containers that are not there any more: somebody has taken their folders away. What
 // belongs to a container that was set aside stays as it is. It also deletes what an earlier life has discarded.
-func sweep(ctx context.Context, s *Service) {
-	discarded, _ := filepath.Glob(filepath.Join(s.o.containersDir(), "*"+discardedSuffix))
+func sweep(ctx context.Context, s *Service, discarded []string) {
 	for _, dir := range discarded {
 		s.log(rootfs.RemoveTree(dir))
 	}
@@ -272,6 +272,7 @@ func (l life) goOn(ctx context.Context, t *task.Task) {
 	if l.endedMeanwhile(ctx, t) {
 		return
 	}
+	l.s.log(settleNetworks(ctx, l))
 	if r := l.c.record(); r.Status == Paused {
 		l.s.log(l.freeze(ctx, r)) // the record is written after the freezing, and before the thawing is
 	}
