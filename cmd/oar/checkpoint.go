@@ -125,11 +125,13 @@ func checkpointable(c *record) error {
 	return nil
 }
 
+// keepsNoNewPrivileges is the first version of criu that brings no_new_privs back.
+const keepsNoNewPrivileges = 31900
+
 // keepsPrivileges refuses what could be written and not be read again: a version of criu that forgets no_new_privs.
 func keepsPrivileges(ctx context.Context, c *record, program string) error {
-	const first = 31900
 	version, err := criu.Version(ctx, program)
-	if err != nil || version >= first || !c.spec.Process.NoNewPrivileges {
+	if err != nil || version >= keepsNoNewPrivileges || !c.spec.Process.NoNewPrivileges {
 		return err
 	}
 	return fmt.Errorf("criu %d.%d does not bring no_new_privs back, which the configuration sets (process.noNewPrivileges): 3.19 and later do",

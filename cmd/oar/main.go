@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+
+	"wherry.dev/wherry/internal/criu"
 )
 
 // exitCode ends the process with a container's exit code and no message.
@@ -17,6 +19,9 @@ func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 func main() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(1) // a command does one thing after another; to wake a second thread for each costs more than it gains
+	}
+	if hook := os.Getenv(criu.HookVariable); hook != "" {
+		os.Exit(criu.Hooked(hook))
 	}
 	r := &store{}
 	args, err := r.parse(os.Args[1:])

@@ -99,6 +99,14 @@ func readStreams(images string) (list []string, err error) {
 	if err := json.Unmarshal(b, &list); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Name(), err)
 	}
+	if err := checkStreams(list); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return list[:min(3, len(list))], nil
+}
+
+// checkStreams refuses what is no name of a stream.
+func checkStreams(list []string) error {
 	for _, name := range list {
 		inside, file := strings.CutPrefix(name, "file[")
 		if !file {
@@ -106,10 +114,10 @@ func readStreams(images string) (list []string, err error) {
 		}
 		digits, ok := strings.CutSuffix(inside, "]")
 		if name != "" && (inside == name || !ok || strings.Trim(digits, "0123456789abcdef:") != "") {
-			return nil, fmt.Errorf("%s: %q is no name of a stream", f.Name(), name)
+			return fmt.Errorf("%q is no name of a stream", name)
 		}
 	}
-	return list[:min(3, len(list))], nil
+	return nil
 }
 
 // restoreRecord makes the processes and lets them go on. All is undone when an error is returned.
@@ -204,20 +212,8 @@ func restoreOptions(c *record, o restoration) (r criu.RestoreOptions, err error)
 	if r.External, err = external(c, nil, restoredMount); err != nil {
 		return r, err
 	}
-	if dir, ok := c.group.Dir(); ok {
-		if r.Group, err = os.Open(dir); err != nil {
-			return r, err
-		}
-	}
-	if r.Entries, err = c.group.Entries(); err != nil {
+	if err := placeInGroup(&r, c.group); err != nil {
 		return r, err
-	}
-	for controller := range c.group.Dirs() {
-		if controller == "" {
-			r.Roots = append(r.Roots, c.group.Path())
-		} else {
-			r.Roots = append(r.Roots, controller+":"+c.group.Path())
-		}
 	}
 	for i, name := range o.streams {
 		if name != "" && !slices.ContainsFunc(r.Inherit, func(i criu.Inherited) bool { return i.Name == name }) {
@@ -258,11 +254,7 @@ const externalNetwork = "external-network"
 
 // closeFiles closes what was opened for criu, but this process's streams.
 func closeFiles(r criu.RestoreOptions) {
-	for _, f := range append(r.Entries, r.Group) {
-		if f != nil {
-			f.Close()
-		}
-	}
+	closeGroup(r)
 	for _, i := range r.Inherit {
 		if i.Name == externalNetwork {
 			i.File.Close()

@@ -146,7 +146,7 @@ func (b builtin) Create(ctx context.Context, c shim.Config, s shim.Streams) (shi
 	if err != nil {
 		return nil, err
 	}
-	return container{made, c.Spec.Hooks, b.dir, process{made.Pid(), made.Pidfd(), made.Console()}}, nil
+	return container{made, c.Spec.Hooks, b.dir, process{made.Pid(), made.Pidfd(), made.Console()}, c}, nil
 }
 
 type process struct {
@@ -189,6 +189,7 @@ type container struct {
 	hooks *specs.Hooks
 	dir   string
 	process
+	config shim.Config
 }
 
 func (c container) Pid() int          { return c.process.pid }

@@ -39,6 +39,10 @@ type Options struct {
 	Cgroups        string
 	Empty          []string // kinds of namespaces that are left empty ("network")
 	External       []string // what the container shares with the host, in criu's words
+
+	Hook *Hook // nil: criu is not interrupted
+
+	shown string // the work's folder, for people; empty: as it is
 }
 
 // DumpOptions say what Dump does with a running container.
@@ -88,7 +92,7 @@ func Dump(ctx context.Context, o DumpOptions) error {
 		cmd.ExtraFiles = []*os.File{o.Status}
 		cmd.Args = append(cmd.Args, "--status-fd", "3")
 	}
-	return run(cmd, o.Options, verb)
+	return run(ctx, cmd, o.Options, verb)
 }
 
 func cutLast(s, sep string) (before, after string, ok bool) {
@@ -116,6 +120,9 @@ func flagsOf(o Options) []string {
 	}
 	for _, e := range o.External {
 		args = append(args, "--external", e)
+	}
+	if o.Hook != nil {
+		args = append(args, "--action-script", o.Hook.Program)
 	}
 	return args
 }
@@ -184,12 +191,19 @@ func parseVersion(text string) (int, error) {
 }
 
 // run waits for criu, and says of its log what it is about.
-func run(cmd *exec.Cmd, o Options, verb string) error {
+func run(ctx context.Context, cmd *exec.Cmd, o Options, verb string) error {
 	log := filepath.Join(o.work(), verb+".log")
 	if err := os.Remove(log); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
+	hooked, err := o.Hook.serve(ctx, cmd)
+	if err != nil {
+		return err
+	}
 	said, err := cmd.CombinedOutput()
+	if failed := hooked(); failed != nil {
+		return failed
+	}
 	if err == nil {
 		return nil
 	}
@@ -200,6 +214,9 @@ func run(cmd *exec.Cmd, o Options, verb string) error {
 	}
 	if len(reasons) == 0 {
 		reasons = errorsOf(bytes.NewReader(said))
+	}
+	if o.shown != "" {
+		log = filepath.Join(o.shown, verb+".log")
 	}
 	if len(reasons) == 0 {
 		return fmt.Errorf("criu %s: %w: %s (its log is %s)", verb, err, bytes.TrimSpace(said), log)

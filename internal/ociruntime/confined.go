@@ -22,7 +22,7 @@ func Confined(o OpenOptions) error {
 		return err
 	}
 	want := capabilitySets(o.Spec.Process.Capabilities)
-	f, err := filterOf(o.Spec, nil, o.State)
+	f, err := filterOf(o.Spec, o.Filter, o.State)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ type OpenOptions struct {
 	Pid    int
 	Pidfd  *os.File // of the init process, and surely its: the Container closes it
 	Cgroup *cgroup.Group
+	Filter []byte // the compiled seccomp profile; nil: Spec.Linux.Seccomp is compiled
 	// RootPath is the root file system on the host; Confined alone looks there.
 	RootPath string
 	// OOMScoreAdj is given to processes whose configuration says none.
@@ -36,7 +37,7 @@ func Open(o OpenOptions) (*Container, error) {
 	if o.Spec.Linux == nil {
 		o.Spec.Linux = &specs.Linux{}
 	}
-	filter, err := filterOf(o.Spec, nil, o.State)
+	filter, err := filterOf(o.Spec, o.Filter, o.State)
 	if err != nil {
 		return nil, err
 	}

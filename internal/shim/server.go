@@ -24,6 +24,8 @@ type Streams [3]*os.File
 // Runtime creates containers in this process.
 type Runtime interface {
 	Create(ctx context.Context, c Config, s Streams) (Container, error)
+	// Restore makes the container of a checkpoint's folder. Its first process is there and has its namespaces; Start makes the rest.
+	Restore(ctx context.Context, c Config, s Streams, from Restore) (Container, error)
 }
 
 // Container is one that this process has created.
@@ -31,6 +33,7 @@ type Container interface {
 	Process
 	Start(ctx context.Context) error // the hooks of the start, and the program
 	Exec(ctx context.Context, p *specs.Process, s Streams) (Process, error)
+	Checkpoint(ctx context.Context, c Checkpoint, pipes Pipes) error
 	Cgroup() *cgroup.Group
 	Warnings() []string
 }
@@ -228,7 +231,7 @@ func (s *Server) answer(ctx context.Context, c *Conn, r Request, files []*os.Fil
 func (s *Server) do(ctx context.Context, c *Conn, r Request, files []*os.File) (resp Response, give *os.File, err error) {
 	switch r.Method {
 	case MethodCreate:
-		return s.create(ctx, r.Env)
+		return s.create(ctx, r)
 	case MethodStart:
 		return resp, nil, s.start(ctx)
 	case MethodState:
@@ -264,13 +267,15 @@ func (s *Server) do(ctx context.Context, c *Conn, r Request, files []*os.File) (
 		return s.execs.ask(r)
 	case MethodExecWait:
 		return s.execs.ask(r)
+	case MethodCheckpoint:
+		return resp, nil, s.checkpoint(context.WithoutCancel(ctx), r)
 	case MethodDelete:
 		return resp, nil, s.delete(ctx)
 	}
 	return resp, nil, fmt.Errorf("the shim knows no method %q", r.Method)
 }
 
-func (s *Server) create(ctx context.Context, env []string) (Response, *os.File, error) {
+func (s *Server) create(ctx context.Context, r Request) (Response, *os.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.life.container != nil || s.life.exit != nil {
@@ -280,7 +285,7 @@ func (s *Server) create(ctx context.Context, env []string) (Response, *os.File, 
 	if spec == nil || spec.Process == nil || len(spec.Process.Args) == 0 {
 		return Response{}, nil, errors.New("the task has no process to run")
 	}
-	spec.Process.Env = append(spec.Process.Env, env...)
+	spec.Process.Env = append(spec.Process.Env, r.Env...)
 	log, err := logs.Create(s.config.Log.Dir, s.config.Log.MaxSize, s.config.Log.MaxFiles)
 	if err != nil {
 		return Response{}, nil, fmt.Errorf("open the log: %w", err)
@@ -291,7 +296,12 @@ func (s *Server) create(ctx context.Context, env []string) (Response, *os.File, 
 		out.close()
 		return Response{}, nil, err
 	}
-	c, err := s.runtime.Create(ctx, s.config, streams)
+	var c Container
+	if r.Restore == nil {
+		c, err = s.runtime.Create(ctx, s.config, streams)
+	} else {
+		c, err = s.runtime.Restore(ctx, s.config, streams, *r.Restore)
+	}
 	streams.Close()
 	if err != nil {
 		out.close()

@@ -20,6 +20,10 @@ func (refusing) Create(context.Context, Config, Streams) (Container, error) {
 	return nil, errors.New("no container today")
 }
 
+func (refusing) Restore(context.Context, Config, Streams, Restore) (Container, error) {
+	return nil, errors.New("this runtime creates nothing")
+}
+
 // serve runs a server with one client and says when it ended.
 func serve(t *testing.T) (address *net.UnixAddr, first *Conn, ended chan error) {
 	t.Helper()

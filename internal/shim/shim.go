@@ -97,8 +97,10 @@ func Name(dir string) string {
 }
 
 // Environment is a shim's: the Go runtime's settings. A shim allocates little and lives long: its memory is collected early; two
-// processors are enough to copy output.
-func Environment() []string { return []string{"GOMAXPROCS=2", "GOGC=60", "GOMEMLIMIT=24MiB"} }
+// processors are enough to copy output. The path is criu's.
+func Environment() []string {
+	return []string{"GOMAXPROCS=2", "GOGC=60", "GOMEMLIMIT=24MiB", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+}
 
 // Exit is how a container's first process ended.
 type Exit struct {
@@ -135,6 +137,7 @@ type Exit struct {
 //	  {5, execWait} ───────────────────────▶
 //	  ◀──────────── {5, exit}                 the exec has ended
 //	  ◀──────────── {3, exit}                 the container has ended, output complete, exit.json written
+//	  {8, checkpoint} ─────────────────────▶  written to disk; it ends then, or goes on
 //	  {6, delete} ─────────────────────────▶  cgroup removed, the shim ends
 const (
 	MethodCreate     = "create"
@@ -150,6 +153,7 @@ const (
 	MethodExecs      = "execs"
 	MethodExecWait   = "execWait"
 	MethodExecKill   = "execKill"
+	MethodCheckpoint = "checkpoint"
 	MethodDelete     = "delete"
 )
 
@@ -166,6 +170,9 @@ type Request struct {
 	Env     []string       `json:"env,omitempty"`     // of create: what the process's environment has besides, and no disk
 	Streams int            `json:"streams,omitempty"` // bit i: stream i's descriptor travels along
 	Kills   uint64         `json:"kills,omitempty"`
+	Restore *Restore       `json:"restore,omitempty"` // of create: the checkpoint that it goes on from
+	// Checkpoint is what checkpoint makes.
+	Checkpoint *Checkpoint `json:"checkpoint,omitempty"`
 	// Note is what an engine's next life gets to know of an exec, in words of the engine; none: it is not told of it.
 	Note json.RawMessage `json:"note,omitempty"`
 }

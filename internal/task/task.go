@@ -43,6 +43,7 @@ type CreateOptions struct {
 	Hidden  []string // entries of the process's environment that are not written to Dir
 	Stdin   bool     // keep an open stdin pipe (docker's OpenStdin); terminal comes from Spec.Process.Terminal
 	Log     LogOptions
+	Restore *shim.Restore // the checkpoint that it goes on from; nil: the program begins
 }
 
 // LogOptions say where output goes and how much of it is kept.
@@ -137,7 +138,7 @@ func Begin(ctx context.Context, o CreateOptions) (*Creation, error) {
 		return nil, fmt.Errorf("start the shim of container %s: %w", o.ID, err)
 	}
 	c := &Creation{Net: p.net, o: o, t: t, shim: p.pid}
-	if c.call, err = t.send(shim.Request{Method: shim.MethodCreate, Env: o.Hidden}); err != nil {
+	if c.call, err = t.send(shim.Request{Method: shim.MethodCreate, Env: o.Hidden, Restore: o.Restore}); err != nil {
 		c.Abort(ctx)
 		return nil, err
 	}
@@ -276,7 +277,11 @@ func (t *Task) spawn(ctx context.Context, o CreateOptions) (*shimProcess, error)
 		return nil, err
 	}
 	defer complaints.Close()
-	p, err := o.Shims.adopt(o.Spec, shim.Adoption{Dir: t.dir}, socket, complaints)
+	spec := o.Spec
+	if o.Restore != nil {
+		spec = &specs.Spec{} // which nothing that was made ahead fits: who restores makes all namespaces
+	}
+	p, err := o.Shims.adopt(spec, shim.Adoption{Dir: t.dir}, socket, complaints)
 	if err != nil {
 		return nil, err
 	}
