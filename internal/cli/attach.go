@@ -88,14 +88,20 @@ func (r *runner) join(ctx context.Context, id string, config *container.Config) 
 func startCommand(app *App) *cobra.Command {
 	cmd := &cobra.Command{Use: "start [OPTIONS] CONTAINER...", Args: atLeast(1)}
 	var attach, interactive, waits bool
-	var keys string
+	var keys, checkpoint, dir string
+	cmd.Flags().StringVar(&checkpoint, "checkpoint", "", "Go on from this checkpoint instead of beginning anew")
+	checkpointDirFlag(cmd, &dir)
 	cmd.Flags().BoolVar(&waits, "wait-healthy", false, "Come back when their health checks say that they are well, or why not")
 	cmd.Flags().BoolVarP(&attach, "attach", "a", false, "Attach its output and pass signals on")
 	cmd.Flags().BoolVarP(&interactive, "interactive", "i", false, "Attach its input")
 	cmd.Flags().StringVar(&keys, "detach-keys", "", "Keys that leave it running (default ctrl-p,ctrl-q)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		query, err := checkpointQuery(checkpoint, dir, len(args), attach || interactive)
+		if err != nil {
+			return err
+		}
 		if !attach && !interactive {
-			err := postNames(cmd.Context(), app, args, "start", nil)
+			err := postNames(cmd.Context(), app, args, "start", query)
 			if err != nil || !waits {
 				return err
 			}
@@ -110,6 +116,26 @@ func startCommand(app *App) *cobra.Command {
 		return startAttached(cmd.Context(), app, args[0], keys, interactive)
 	}
 	return cmd
+}
+
+// checkpointQuery says which checkpoint a start goes on from.
+func checkpointQuery(name, dir string, containers int, attached bool) (url.Values, error) {
+	switch {
+	case name == "" && dir == "":
+		return nil, nil
+	case name == "":
+		return nil, errors.New("--checkpoint-dir says where a checkpoint is, and --checkpoint which one: give both")
+	case containers > 1:
+		return nil, errors.New("a checkpoint is one container's: start the others without --checkpoint")
+	case attached:
+		return nil, errors.New("--checkpoint and -a or -i contradict each other: attach it when it runs (wherry attach)")
+	}
+	dir, err := hostDir(dir)
+	query := url.Values{"checkpoint": {name}}
+	if dir != "" {
+		query.Set("checkpoint-dir", dir)
+	}
+	return query, err
 }
 
 func startAttached(ctx context.Context, app *App, name, keys string, input bool) error {

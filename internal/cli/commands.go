@@ -30,13 +30,14 @@ func nouns() [][2]string {
 		{"volume", "Manage volumes"}, {"secret", "Manage secrets: values that only containers see"}, {"config", "Manage configs: files that containers are given"}, {"builder", "Look after what builds leave for the next ones"}, {"artifact", "Manage artifacts: files that registries keep"},
 		{"policy", "See which images may be pulled and run"},
 		{"manifest", "Manage lists of manifests: images for several platforms"}, {"context", "Give engines names, and choose the one that commands speak to"}, {"system", "Look at the engine and tidy up"},
+		{"checkpoint", "Write running containers to disk, to go on later"},
 		{"audit", "See who did what through the engine"},
 		{"store", "Look for damage in what is kept of images"},
 	}
 }
 
 func commands() []command {
-	return slices.Concat(runCommands(), buildCommands(), lifeCommands(), replaceCommands(), portsCommands(), lookCommands(), fileCommands(),
+	return slices.Concat(runCommands(), buildCommands(), lifeCommands(), replaceCommands(), checkpointCommands(), portsCommands(), lookCommands(), fileCommands(),
 		imageCommands(), manifestCommands(), artifactCommands(), policyCommands(), networkCommands(), volumeCommands(), systemCommands(),
 		storeCommands(), auditCommands(), contextCommands(), secretCommands())
 }
@@ -98,8 +99,6 @@ func notHere(word string) string {
 		return "this engine takes no plugins"
 	case "trust":
 		return "Docker's content trust is not used; which signatures images need stands in a policy file, see wherry policy --help"
-	case "checkpoint":
-		return "containers cannot be frozen to disk yet"
 	}
 	return ""
 }

@@ -49,7 +49,7 @@ func (n *starting) layers(context.Context) error {
 	found := *n.r
 	found.Image.Lower = lower
 	n.r = &found
-	if n.again && n.r.fresh() {
+	if n.again && n.r.fresh() && n.o.from == nil {
 		return freshLayer(n.c.dir, n.r)
 	}
 	if n.volatile() {
@@ -229,7 +229,14 @@ func (n *starting) allocate(ctx context.Context) error {
 	if err := n.s.index.linkable(n.r); err != nil {
 		return err
 	}
-	a, err := n.s.o.Networks.Allocate(ctx, n.r.allocateRequest())
+	q := n.r.allocateRequest()
+	if n.o.from != nil {
+		q.Networks = n.o.from.sameAddresses(q.Networks)
+	}
+	a, err := n.s.o.Networks.Allocate(ctx, q)
+	if err != nil && n.o.from != nil { // somebody has them now: what listens on all addresses does not mind
+		a, err = n.s.o.Networks.Allocate(ctx, n.r.allocateRequest())
+	}
 	if err != nil {
 		return err
 	}

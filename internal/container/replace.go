@@ -173,7 +173,7 @@ func (n *replacing) ready(ctx context.Context) error {
 		return nil
 	}
 	n.listened = slices.DeleteFunc(n.old.listening(), func(p uint16) bool { return !declared(n.old.record(), p) })
-	if err := (life{n.s, n.new}).startByUser(ctx); err != nil {
+	if err := (life{n.s, n.new}).startByUser(ctx, startOptions{}); err != nil {
 		return err
 	}
 	n.tell("started it")
@@ -350,7 +350,7 @@ func (n *replacing) revert(ctx context.Context, why error) error {
 		errs = append(errs, fmt.Errorf("remove the new container: %w", err))
 	}
 	if note := r.Replaces; note != nil && !note.Live && note.AutoStart {
-		errs = append(errs, (life{n.s, n.old}).startByUser(ctx))
+		errs = append(errs, (life{n.s, n.old}).startByUser(ctx, startOptions{}))
 	}
 	if err := errors.Join(errs[1:]...); err != nil {
 		return fmt.Errorf("%w; and then: %v", why, err)

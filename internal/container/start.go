@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"wherry.dev/wherry/internal/sandbox"
+	"wherry.dev/wherry/internal/shim"
 	"wherry.dev/wherry/internal/spec"
 	"wherry.dev/wherry/internal/task"
 	"wherry.dev/wherry/internal/why"
@@ -34,10 +35,10 @@ func (s *Service) Start(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return life{s, c}.startByUser(ctx)
+	return life{s, c}.startByUser(ctx, startOptions{})
 }
 
-func (l life) startByUser(ctx context.Context) error {
+func (l life) startByUser(ctx context.Context, o startOptions) error {
 	l.c.op.Lock()
 	defer l.c.op.Unlock()
 	r := l.c.record()
@@ -52,7 +53,7 @@ func (l life) startByUser(ctx context.Context) error {
 		return fail(errdefs.ErrConflict, "container is marked for removal and cannot be started")
 	}
 	waiting := l.c.cancelRestart()
-	err := l.start(ctx, startOptions{})
+	err := l.start(ctx, o)
 	if err == nil {
 		return nil
 	}
@@ -66,7 +67,10 @@ func (l life) startByUser(ctx context.Context) error {
 }
 
 // startOptions of start; the zero value is a start that the user asked for.
-type startOptions struct{ byPolicy bool }
+type startOptions struct {
+	byPolicy bool
+	from     *checkpointed // nil: the program begins
+}
 
 // starting collects what the steps of one start make.
 type starting struct {
@@ -176,7 +180,11 @@ func (n *starting) release() {
 func (n *starting) begin(ctx context.Context) (err error) {
 	root := n.r.rootfs(n.c.dir)
 	root.Volatile, root.ReadOnly = n.volatile(), false // read-only once the places of mounts are made: the spec says so
-	n.making, err = task.Begin(ctx, task.CreateOptions{Shims: n.s.shims, Dir: n.c.taskDir, ID: n.r.ID, Spec: n.spec, Rootfs: &root, Filters: &n.s.filters,
+	var restore *shim.Restore
+	if n.o.from != nil {
+		restore = &shim.Restore{Dir: n.o.from.dir, Criu: n.o.from.criu}
+	}
+	n.making, err = task.Begin(ctx, task.CreateOptions{Restore: restore, Shims: n.s.shims, Dir: n.c.taskDir, ID: n.r.ID, Spec: n.spec, Rootfs: &root, Filters: &n.s.filters,
 		Stdin: n.r.Config.OpenStdin, Log: n.r.Log, Hidden: n.input.SecretEnv})
 	if err == nil {
 		n.onUndo(n.unmake)
@@ -253,7 +261,7 @@ func (n *starting) record(ctx context.Context) error {
 		r.Cgroup, r.Image.Lower = n.input.CgroupPath, n.r.Image.Lower
 		r.ExitCode, r.Error, r.OOMKilled, r.OOMVictim, r.Stopped = 0, "", false, "", false
 		r.RestartCount, r.Restarted, r.Health = 0, "", nil
-		if n.again {
+		if n.again && n.o.from == nil {
 			r.Restarted = r.layerWord()
 		}
 		if n.o.byPolicy {
@@ -266,9 +274,12 @@ func (n *starting) record(ctx context.Context) error {
 		c.mu.Unlock()
 		return err
 	}
-	if n.again {
+	switch {
+	case n.o.from != nil:
+		n.s.publish(r, events.ActionStart, "checkpoint", n.o.from.name)
+	case n.again:
 		n.s.publish(r, events.ActionStart, "restart", r.layerWord())
-	} else {
+	default:
 		n.s.publish(r, events.ActionStart)
 	}
 	n.s.lives.run(ctx, func(ctx context.Context) { n.watch(ctx, t) })

@@ -271,7 +271,7 @@ func (s *Service) Restart(ctx context.Context, id string, o StopOptions) error {
 	c.setKept(true)
 	_, err = l.stop(asking(ctx, why.AskRestart), o)
 	if err == nil || errdefs.IsNotModified(err) {
-		err = l.startByUser(ctx)
+		err = l.startByUser(ctx, startOptions{})
 	}
 	c.setKept(false)
 	if err != nil && !errdefs.IsNotModified(err) {

@@ -9,7 +9,7 @@ work=$(mktemp -d "$out/tools.XXXXXX"); trap 'rm -rf "$work"' EXIT
 mkdir -p "$work"/t/{bin,tests,programs,images}
 cd "$repo"
 export CGO_ENABLED=0
-cp bin/{oar,wherry,wherryd} "$work/t/bin/"; cp .cache/images/busybox-1.tar "$work/t/images/"; cp -r dist "$work/t/"
+cp bin/{oar,wherry,wherryd} "$(command -v docker)" "$work/t/bin/"; cp .cache/images/busybox-1.tar "$work/t/images/"; cp -r dist "$work/t/"
 go build -trimpath -ldflags '-s -w' -o "$work/t/agent" ./test/vm/agent
 for package in internal/{cgroup,systemd,sysprog,seccomp,ociruntime,network,signals} cmd/oar; do
   name=$(basename $package); mkdir "$work/t/tests/$name"

@@ -2,14 +2,11 @@ package docker
 
 import (
 	"net/http"
-	"os/exec"
 
-	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/checkpoint"
-)
 
-// The engine keeps no checkpoints: criu's command line cannot make a user namespace with what is in it again, nor hand the output of what it
-// restores to a shim. What can be done is `oar checkpoint`, for bundles without a user namespace.
+	containers "wherry.dev/wherry/internal/container"
+)
 
 func (c *containerRoutes) addCheckpoints(add adder) {
 	add("GET /containers/{id}/checkpoints", c.checkpoints)
@@ -17,49 +14,69 @@ func (c *containerRoutes) addCheckpoints(add adder) {
 	add("DELETE /containers/{id}/checkpoints/{name}", c.removeCheckpoint)
 }
 
-func (c *containerRoutes) checkpoints(w http.ResponseWriter, r *http.Request) error {
-	if _, err := c.s.Terminal(r.PathValue("id")); err != nil {
-		return err
+// checkpointDir refuses a folder of the host's to who may not reach it.
+func (c *containerRoutes) checkpointDir(r *http.Request, dir string) error {
+	if l := limitsOf(r.Context(), c.s); l != nil && dir != "" {
+		return l.v.no("--checkpoint-dir %s is a path of the host", dir)
 	}
-	return writeJSON(w, http.StatusOK, []checkpoint.Summary{})
+	return nil
 }
 
-// checkpoint refuses with what is missing first: the container, its running, the program, what the program cannot do.
+func (c *containerRoutes) checkpoints(w http.ResponseWriter, r *http.Request) error {
+	dir := queryOf(r).Get("dir")
+	if err := c.checkpointDir(r, dir); err != nil {
+		return err
+	}
+	names, err := containers.Checkpoints(c.s, r.PathValue("id"), dir)
+	if err != nil {
+		return err
+	}
+	list := []checkpoint.Summary{}
+	for _, name := range names {
+		list = append(list, checkpoint.Summary{Name: name})
+	}
+	return writeJSON(w, http.StatusOK, list)
+}
+
 func (c *containerRoutes) checkpoint(w http.ResponseWriter, r *http.Request) error {
 	var req checkpoint.CreateRequest
 	if err := decodeBody(w, r, &req); err != nil {
 		return err
 	}
-	id := r.PathValue("id")
-	about, err := c.s.Inspect(r.Context(), id)
-	if err != nil {
+	if err := c.checkpointDir(r, req.CheckpointDir); err != nil {
 		return err
 	}
-	if err := checkName(req.CheckpointID); err != nil || req.CheckpointID == "" {
-		return invalid("invalid checkpoint name %q: it has letters, digits and _.- only", req.CheckpointID)
+	o := containers.CheckpointOptions{Name: req.CheckpointID, Dir: req.CheckpointDir, LeaveRunning: !req.Exit}
+	if err := containers.MakeCheckpoint(r.Context(), c.s, r.PathValue("id"), o); err != nil {
+		return err
 	}
-	if !about.State.Running {
-		return classed(errdefs.ErrConflict, "container %s is not running", id)
-	}
-	if _, err := exec.LookPath("criu"); err != nil {
-		return classed(errdefs.ErrNotImplemented, "checkpoint of container %s: the program criu is not on this machine: install the package criu", id)
-	}
-	if about.Wherry.UserNamespace != "" {
-		return classed(errdefs.ErrNotImplemented, "checkpoint of container %s: it has a user namespace of its own, whose device nodes criu cannot make again; "+
-			"oar checkpoint takes bundles without one", id)
-	}
-	return classed(errdefs.ErrNotImplemented, "checkpoint of container %s: criu cannot give what it restores back to the shim that holds the container's output; "+
-		"oar checkpoint and oar restore do without one", id)
+	w.WriteHeader(http.StatusCreated)
+	return nil
 }
 
 func (c *containerRoutes) removeCheckpoint(w http.ResponseWriter, r *http.Request) error {
-	id, name := r.PathValue("id"), r.PathValue("name")
-	if _, err := c.s.Terminal(id); err != nil {
+	o := containers.CheckpointOptions{Name: r.PathValue("name"), Dir: queryOf(r).Get("dir")}
+	if err := c.checkpointDir(r, o.Dir); err != nil {
 		return err
 	}
-	return noCheckpoint(id, name)
+	if err := containers.RemoveCheckpoint(c.s, r.PathValue("id"), o); err != nil {
+		return err
+	}
+	return noContent(w)
 }
 
-func noCheckpoint(id, name string) error {
-	return classed(errdefs.ErrNotFound, "checkpoint %s does not exist for container %s", name, id)
+// startFrom starts a container from a checkpoint on.
+func (c *containerRoutes) startFrom(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	o := containers.CheckpointOptions{Name: q.Get("checkpoint"), Dir: q.Get("checkpoint-dir")}
+	if checkName(o.Name) != nil {
+		return invalid("invalid checkpoint ID %q", o.Name)
+	}
+	if err := c.checkpointDir(r, o.Dir); err != nil {
+		return err
+	}
+	if err := containers.StartFrom(r.Context(), c.s, r.PathValue("id"), o); err != nil {
+		return err
+	}
+	return noContent(w)
 }

@@ -157,14 +157,8 @@ func (c *containerRoutes) start(w http.ResponseWriter, r *http.Request) error {
 	if r.ContentLength > 7 || r.ContentLength == -1 && r.Body != http.NoBody {
 		return invalid("starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24")
 	}
-	if name := queryOf(r).Get("checkpoint"); name != "" {
-		if checkName(name) != nil {
-			return invalid("invalid checkpoint ID %q", name)
-		}
-		if _, err := c.s.Terminal(r.PathValue("id")); err != nil {
-			return err
-		}
-		return noCheckpoint(r.PathValue("id"), name)
+	if queryOf(r).Get("checkpoint") != "" {
+		return c.startFrom(w, r)
 	}
 	if err := c.s.Start(r.Context(), r.PathValue("id")); err != nil {
 		return err

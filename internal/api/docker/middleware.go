@@ -88,7 +88,7 @@ func (s *Server) middleware(next http.Handler) http.Handler {
 		w := &response{ResponseWriter: rw, patience: s.patience}
 		h := w.Header()
 		h.Set("Api-Version", version.API)
-		h.Set("Docker-Experimental", "false")
+		h.Set("Docker-Experimental", "true")
 		h.Set("Ostype", "linux")
 		h.Set("Server", server)
 		began := time.Now()

@@ -25,7 +25,7 @@ func TestSystemRoutes(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Body.Close()
-	for name, want := range map[string]string{"Api-Version": "1.56", "Ostype": "linux", "Docker-Experimental": "false", "Builder-Version": "2"} {
+	for name, want := range map[string]string{"Api-Version": "1.56", "Ostype": "linux", "Docker-Experimental": "true", "Builder-Version": "2"} {
 		if got := r.Header.Get(name); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}

@@ -76,7 +76,7 @@ func (s *systemRoutes) version(w http.ResponseWriter, r *http.Request) error {
 	newest := newestFor(r.UserAgent())
 	details := map[string]string{
 		"ApiVersion": newest, "MinAPIVersion": version.MinAPI, "Arch": runtime.GOARCH, "Os": runtime.GOOS,
-		"GitCommit": version.Version, "GoVersion": runtime.Version(), "KernelVersion": release, "Experimental": "false",
+		"GitCommit": version.Version, "GoVersion": runtime.Version(), "KernelVersion": release, "Experimental": "true",
 	}
 	return writeJSON(w, http.StatusOK, system.VersionResponse{
 		Platform:   system.PlatformInfo{Name: "Wherry"},
@@ -102,7 +102,7 @@ func (s *systemRoutes) info(w http.ResponseWriter, r *http.Request) error {
 		NoProxy: os.Getenv("NO_PROXY"), Labels: []string{}, ServerVersion: version.Version,
 		Runtimes: map[string]system.RuntimeWithStatus{"oar": {Runtime: system.Runtime{Path: "oar"}}}, DefaultRuntime: "oar", Debug: s.about.Debug,
 		Swarm: swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive}, LiveRestoreEnabled: true,
-		SecurityOptions: []string{"name=seccomp,profile=builtin", "name=userns", "name=cgroupns"},
+		SecurityOptions: []string{"name=seccomp,profile=builtin", "name=userns", "name=cgroupns"}, ExperimentalBuild: true, // checkpoints
 		FirewallBackend: &system.FirewallInfo{Driver: "nftables"}, CDISpecDirs: orEmpty(s.about.Containers.CDISpecDirs), Warnings: []string{},
 	}
 	s.devices(&info)

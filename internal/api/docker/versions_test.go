@@ -3,7 +3,6 @@ package docker_test
 import (
 	"fmt"
 	"net/url"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -147,26 +146,5 @@ func TestRequestsOfEachVersion(t *testing.T) {
 		if _, rest, ok := strings.Cut(body, `"Id":"`); ok {
 			e.call(t, "DELETE", "/containers/"+rest[:64], "")
 		}
-	}
-}
-
-// TestCheckpointsSayWhatIsMissing: criu where it is not on the machine, and else what it cannot do.
-func TestCheckpointsSayWhatIsMissing(t *testing.T) {
-	e := start(t)
-	ids := map[string]string{"user namespace": e.create(t, `"Cmd":["sleep","100"]`), "shim": e.create(t, `"Cmd":["sleep","100"],"HostConfig":{"UsernsMode":"host"}`)}
-	for why, id := range ids {
-		e.want(t, 204, "POST", "/containers/"+id+"/start", "", nil)
-		if _, err := exec.LookPath("criu"); err != nil {
-			why = "install the package criu"
-		}
-		if status, body := e.call(t, "POST", "/containers/"+id+"/checkpoints", `{"CheckpointID":"one"}`); status != 501 || !strings.Contains(body, why) {
-			t.Errorf("%d %s, want %q", status, body, why)
-		}
-		t.Run("without criu", func(t *testing.T) {
-			t.Setenv("PATH", t.TempDir())
-			if status, body := e.call(t, "POST", "/containers/"+id+"/checkpoints", `{"CheckpointID":"one"}`); status != 501 || !strings.Contains(body, "install the package criu") {
-				t.Errorf("%d %s", status, body)
-			}
-		})
 	}
 }
