@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
@@ -176,7 +177,7 @@ func checkpoint(ctx context.Context, l life, o CheckpointOptions) error {
 	if !o.LeaveRunning {
 		l.noteStopped(nil)
 	}
-	if err := task.Checkpoint(ctx, t, task.CheckpointOptions{Dir: dir, Into: into, LeaveRunning: o.LeaveRunning, Criu: program}); err != nil {
+	if err := dumped(ctx, l, t, task.CheckpointOptions{Dir: dir, Into: into, LeaveRunning: o.LeaveRunning, Criu: program}); err != nil {
 		if !o.LeaveRunning {
 			l.c.settle(func(n *Record) { n.Stopped = r.Stopped })
 		}
@@ -189,6 +190,26 @@ func checkpoint(ctx context.Context, l life, o CheckpointOptions) error {
 		return nil
 	}
 	return endCheckpointed(ctx, l, t)
+}
+
+// connected is in criu's words where there are TCP connections.
+const connected = "tcp-established"
+
+// dumped has the shim do it, while no health check is under way: its connections would be in the way, and those that it has left end soon.
+func dumped(ctx context.Context, l life, t *task.Task, o task.CheckpointOptions) error {
+	const tries, wait = 5, 100 * time.Millisecond
+	limited, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	awaitNoProbe(limited, l)
+	err := task.Checkpoint(ctx, t, o)
+	for i := 1; i < tries && err != nil && strings.Contains(err.Error(), connected); i++ {
+		time.Sleep(wait)
+		err = task.Checkpoint(ctx, t, o)
+	}
+	if err != nil || o.LeaveRunning {
+		l.startHealth(ctx)
+	}
+	return err
 }
 
 // endCheckpointed waits for the end of what criu has ended.
@@ -273,6 +294,9 @@ func checkpointFailure(r *Record, text string) error {
 		if strings.Contains(text, word) {
 			return fail(errdefs.ErrNotImplemented, "checkpoint of container %s: %s", r.Name, text)
 		}
+	}
+	if strings.Contains(text, connected) {
+		return fail(errdefs.ErrConflict, "checkpoint of container %s, which goes on: it has TCP connections, whose other ends would not wait: end them first (%s)", r.Name, text)
 	}
 	return fmt.Errorf("checkpoint of container %s, which goes on: %s", r.Name, text)
 }

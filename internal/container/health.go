@@ -26,6 +26,7 @@ const (
 // health is a container's health check. Container.mu guards it; state is replaced, never written to.
 type health struct {
 	stop   context.CancelFunc // nil until it is run
+	done   chan struct{}      // closed when it is run no more
 	state  container.Health
 	paused bool // the container was frozen since the last probe began, which then says nothing
 }
@@ -124,7 +125,10 @@ func (l life) startHealth(ctx context.Context) {
 	}
 	h := l.c.health
 	ctx, h.stop = context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	h.done = done
 	ok := l.s.lives.run(ctx, func(life context.Context) {
+		defer close(done)
 		defer h.stop()
 		defer context.AfterFunc(life, h.stop)()
 		if l.checkHealth(ctx, h, prober{life: l, check: k, task: t}) {
@@ -133,6 +137,25 @@ func (l life) startHealth(ctx context.Context) {
 	})
 	if !ok {
 		h.stop()
+		close(done)
+	}
+}
+
+// awaitNoProbe ends the checks, and a probe that is under way, and waits for that.
+func awaitNoProbe(ctx context.Context, l life) {
+	l.stopHealth()
+	l.c.mu.Lock()
+	var done chan struct{}
+	if l.c.health != nil {
+		done = l.c.health.done
+	}
+	l.c.mu.Unlock()
+	if done == nil {
+		return
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
 	}
 }
 

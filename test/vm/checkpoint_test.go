@@ -52,7 +52,7 @@ func servesOn(m *machine) {
 	m.run("wherry run -d --name web -p 8080:80 -m 64m --tmpfs /data --read-only --restart always --health-cmd 'wget -q -O /dev/null http://127.0.0.1/x' --health-interval 1s busybox:1 httpd -f -p 80 -h /data")
 	m.want("here", "wherry exec web sh -c 'echo here >/data/x'; curl -sf http://127.0.0.1:8080/x")
 	address := m.run("wherry inspect -f '{{.NetworkSettings.Networks.bridge.IPAddress}} {{.NetworkSettings.Networks.bridge.MacAddress}}' web")
-	m.run("docker checkpoint create web w; wherry run --rm busybox:1 true")
+	m.run("docker checkpoint create web w && wherry run --rm busybox:1 true")
 	m.want("exited", "wherry inspect -f '{{.State.Status}}' web")
 	m.run("docker start --checkpoint w web")
 	m.want(address, "wherry inspect -f '{{.NetworkSettings.Networks.bridge.IPAddress}} {{.NetworkSettings.Networks.bridge.MacAddress}}' web")
@@ -117,7 +117,7 @@ func checkpointsRefused(m *machine) {
 		m.run("wherry rm -f no")
 	}
 	m.run("wherry run -d --name talks busybox:1 sh -c 'nc -l -p 7 -e cat & sleep 1; sleep 1000 | nc 127.0.0.1 7'; sleep 2")
-	if out, code := m.try("wherry checkpoint create talks t"); code == 0 || !strings.Contains(out, "which goes on") || !strings.Contains(out, "tcp") {
+	if out, code := m.try("wherry checkpoint create talks t"); code == 0 || !strings.Contains(out, "which goes on") || !strings.Contains(out, "it has TCP connections") {
 		m.t.Errorf("a connection: %d, %s", code, out)
 	}
 	m.want("running", "test -s /var/lib/wherry/containers/*/checkpoint.log; wherry inspect -f '{{.State.Status}}' talks")
