@@ -91,6 +91,7 @@ func (b *Builder) open(ctx context.Context) (e *engine, err error) {
 		return e, errors.Join(err, history.Close(), cache.Close())
 	}
 	hosts, ground := b.o.registryHosts(ctx), image.GroundOf(b.o.Images)
+	spans, traced, stopTraces := traces(ctx)
 	e.control, err = control.NewController(control.Opt{
 		SessionManager: e.sessions, WorkerController: workers, Frontends: frontends,
 		CacheManager: solver.NewCacheManager(ctx, "local", touchedKeys{cache, e.data}, worker.NewCacheResultStorage(workers)),
@@ -108,13 +109,13 @@ func (b *Builder) open(ctx context.Context) (e *engine, err error) {
 			_, err := e.history.collect(ctx)
 			return errors.Join(err, e.worker.GarbageCollect(ctx))
 		},
-		GracefulStop: ctx.Done(),
+		GracefulStop: ctx.Done(), TraceCollector: spans,
 	})
 	if err != nil {
 		return e, errors.Join(err, history.Close(), cache.Close())
 	}
-	e.closers = append(closers{e.data.close, e.history.Close, e.control.Close}, e.data.stop) // control closes the worker, and with it all that was opened
-	e.grpc = grpc.NewServer(grpc.ChainUnaryInterceptor(grpcerrors.UnaryServerInterceptor, e.whileBuilding), grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
+	e.closers = append(closers{e.data.close, e.history.Close, e.control.Close, stopTraces}, e.data.stop) // control closes the worker, and with it all that was opened
+	e.grpc = grpc.NewServer(traced, grpc.ChainUnaryInterceptor(grpcerrors.UnaryServerInterceptor, e.whileBuilding), grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
 	e.control.Register(e.grpc)
 	e.closers = append(e.closers, func() error { e.grpc.Stop(); return nil }, func() error { e.stop(errClosing); return nil })
