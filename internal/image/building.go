@@ -68,15 +68,26 @@ func Base(ctx context.Context, s *Service, name string, o BaseOptions) (ocispec.
 			return ocispec.Descriptor{}, err
 		}
 	}
-	if err := s.Pull(ctx, r.String(), t); err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	d, err := baseHere(ctx, s, r.String(), o.Platform)
-	if errdefs.IsNotFound(err) && o.Platform != nil {
-		// It is there for one platform only. Scripts and data are the same on each; the build says that it is another's.
-		if only := s.soleFor(ctx, r.String()); only != nil {
-			return baseHere(ctx, s, r.String(), only)
+	return pullBase(ctx, s, r.String(), t)
+}
+
+// pullBase pulls an image and finds it then; once more where somebody takes its name away in between.
+func pullBase(ctx context.Context, s *Service, name string, t TransferOptions) (d ocispec.Descriptor, err error) {
+	for range 3 {
+		if err := s.Pull(ctx, name, t); err != nil {
+			return d, err
 		}
+		if d, err = baseHere(ctx, s, name, t.Platform); !errdefs.IsNotFound(err) {
+			return d, err
+		}
+		if _, gone := s.find(in(ctx), name); errdefs.IsNotFound(gone) {
+			continue
+		}
+		// It is there for one platform only. Scripts and data are the same on each; the build says that it is another's.
+		if only := s.soleFor(ctx, name); only != nil && t.Platform != nil {
+			return baseHere(ctx, s, name, only)
+		}
+		break
 	}
 	return d, err
 }

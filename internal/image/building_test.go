@@ -185,3 +185,26 @@ func TestTheHistoryOfBuildsStays(t *testing.T) {
 		t.Errorf("%q %v", got, err)
 	}
 }
+
+// TestBaseThatIsTakenAway: somebody removes the image in the moment between its pull for a build and the build's look at it.
+func TestBaseThatIsTakenAway(t *testing.T) {
+	host := realRegistry(t, nil)
+	a, s := open(t), open(t)
+	name := host + "/team/base:1"
+	made := imported(t, a, name, file1("below", "b"))
+	if err := a.Push(t.Context(), name, TransferOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	removed := false
+	d, err := Base(t.Context(), s, name, BaseOptions{Progress: func(p Progress) {
+		if strings.HasPrefix(p.Status, "Status: ") && !removed {
+			removed = true
+			if _, err := s.Remove(t.Context(), name, RemoveOptions{Force: true}); err != nil {
+				t.Error(err)
+			}
+		}
+	}})
+	if err != nil || d.Digest != made.Manifest.Digest || !removed {
+		t.Errorf("%s, %v, removed %t; want %s", d.Digest, err, removed, made.Manifest.Digest)
+	}
+}
