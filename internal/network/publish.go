@@ -273,17 +273,20 @@ func (p *publishing) one(w wish, host netip.Addr, number uint16) (*reservation, 
 	return r, nil
 }
 
-// shown is a container's ports as inspect shows them.
+// shown is a container's ports as inspect shows them: those of the host first.
 func (p published) shown(reserved []*reservation) network.PortMap {
 	out := network.PortMap{}
 	for port := range p.wanted() {
 		out[port] = nil
 	}
-	for _, r := range reserved {
-		port, ok := network.PortFrom(r.To.Port(), r.Proto)
-		if ok {
+	for _, direct := range []bool{false, true} {
+		for _, r := range reserved {
+			port, ok := network.PortFrom(r.To.Port(), r.Proto)
+			if !ok || r.Direct != direct {
+				continue
+			}
 			b := network.PortBinding{HostIP: r.Host.Addr()}
-			if !r.Direct {
+			if !direct {
 				b.HostPort = strconv.Itoa(int(r.Host.Port()))
 			}
 			out[port] = append(out[port], b)

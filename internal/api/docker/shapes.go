@@ -101,7 +101,7 @@ type containerInspect struct {
 	Config          *inspectConfig   `json:",omitempty"`
 }
 
-// inspectConfig has the hardware address that the container asks for, which is among those of its networks since 1.44.
+// inspectConfig has the hardware address that the container asks for, which is with its networks since 1.44, and here until 1.52.
 type inspectConfig struct {
 	*container.Config
 	MacAddress string `json:",omitempty"`
@@ -141,7 +141,7 @@ func shapeContainer(v apiVersion, c containers.Inspection) containerInspect {
 	}
 	if c.Config != nil {
 		out.Config = &inspectConfig{Config: c.Config}
-		if !v.without(1044) {
+		if !v.without(1052) {
 			out.Config.MacAddress = c.AskedMAC.String()
 		}
 	}

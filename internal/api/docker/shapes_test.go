@@ -62,7 +62,7 @@ func TestContainerShape(t *testing.T) {
 	}
 	asked := containers.Inspection{InspectResponse: in, AskedMAC: network.HardwareAddr{2, 0, 0, 0, 0, 9}}
 	asked.InspectResponse.Config = &container.Config{Image: "busybox"}
-	for v, want := range map[apiVersion]any{1043: "02:00:00:00:00:09", 1044: nil} {
+	for v, want := range map[apiVersion]any{1043: "02:00:00:00:00:09", 1051: "02:00:00:00:00:09", 1052: nil} {
 		if c := asMap(t, shapeContainer(v, asked))["Config"].(map[string]any); c["MacAddress"] != want || c["Image"] != "busybox" {
 			t.Errorf("%v: configuration %v", v, c)
 		}
