@@ -227,7 +227,7 @@ func (s *start) runInside(ctx context.Context, h specs.Hook, std Stdio) error {
 	if all != 0 {
 		p.Call("join the container's namespaces", unix.SYS_SETNS, s.process.Pidfd, all)
 	}
-	dir, entries, err := openGroup(s.group, &s.held)
+	dir, entries, err := openGroup(s.grouping.group, &s.held)
 	if err != nil {
 		return err
 	}

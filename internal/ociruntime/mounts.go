@@ -41,7 +41,7 @@ type layout struct {
 	bundle string
 	spec   *specs.Spec
 	ns     *namespaces
-	group  *cgroup.Group
+	group  func() (*cgroup.Group, error)
 	held   *held
 
 	root         *os.File // the detached root file system
@@ -304,10 +304,11 @@ func (l *layout) sysMount(a *attachment, o mountOptions) (err error) {
 
 // cgroupMounts shows the container its own control group, by binds of its directories, at the place of the spec's cgroup mount.
 func (l *layout) cgroupMounts(at string, o mountOptions) error {
-	if l.group == nil || !cgroup.Exists(l.group) {
-		return nil
+	group, err := l.group()
+	if err != nil || group == nil || !cgroup.Exists(group) {
+		return nil // of the error the step tells that waits for the group
 	}
-	dirs := l.group.Dirs()
+	dirs := group.Dirs()
 	if dir, ok := dirs[""]; ok && len(dirs) == 1 { // pure cgroup v2
 		source, err := rootfs.Bind(dir, rootfs.BindOptions{Set: o.set})
 		if err != nil {

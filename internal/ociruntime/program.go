@@ -108,7 +108,7 @@ func (w *writer) raise() error {
 func (w *writer) clone() error {
 	s := w.s
 	flags := s.ns.create&^(unix.CLONE_NEWUSER|unix.CLONE_NEWCGROUP|unix.CLONE_NEWTIME) | s.ns.forkFlags()
-	dir, entries, err := openGroup(s.group, &s.held)
+	dir, entries, err := openGroup(s.grouping.group, &s.held)
 	if err != nil {
 		return err
 	}

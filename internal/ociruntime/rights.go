@@ -103,12 +103,12 @@ func (r rights) lessThan(limits []rlimit) (warnings []string) {
 	return warnings
 }
 
-// makeDelegatedGroup makes the control group where that is permitted, or none.
-func (s *start) makeDelegatedGroup(path string) error {
+// makeDelegated makes the control group where that is permitted, or none.
+func (g *grouping) makeDelegated(path string, limits *specs.LinuxResources) error {
 	var missing, err error
-	s.group, missing, err = cgroup.CreateDelegated(path, s.spec.Linux.Resources)
+	g.group, missing, err = cgroup.CreateDelegated(path, limits)
 	if missing != nil {
-		s.layout.warnings = append(s.layout.warnings, fmt.Sprintf("linux.resources: the container runs without these limits: %v", missing))
+		g.warnings = append(g.warnings, fmt.Sprintf("linux.resources: the container runs without these limits: %v", missing))
 	}
 	return err
 }

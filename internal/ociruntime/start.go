@@ -17,12 +17,12 @@ import (
 
 // start collects what the steps of one Create make.
 type start struct {
-	o      CreateOptions
-	spec   *specs.Spec
-	held   held // what the child needs until it is ready
-	ns     namespaces
-	layout layout
-	group  *cgroup.Group
+	o        CreateOptions
+	spec     *specs.Spec
+	held     held // what the child needs until it is ready
+	ns       namespaces
+	layout   layout
+	grouping *grouping // whole from awaitGroup on
 
 	pipes
 	attributes attributes
@@ -83,11 +83,12 @@ func steps() []step {
 		{"check the configuration", (*start).check},
 		{"open the namespaces to join", (*start).openNamespaces},
 		{"make the user namespace", (*start).makeUserNamespace},
-		{"make the control group", (*start).makeGroup},
+		{"begin the control group", (*start).beginGroup},
 		{"make the class of service", makeClass},
 		{"mount the root file system, detached", (*start).openRoot},
 		{"open the terminal", (*start).openTerminal},
 		{"prepare the mounts, detached", (*start).prepareMounts},
+		{"make the control group", (*start).awaitGroup},
 		{"write the child's program", (*start).writeProgram},
 		{"clone the child", (*start).cloneChild},
 		{"wait until the mounts are made", awaitMounts},
@@ -149,7 +150,7 @@ func Create(ctx context.Context, o CreateOptions) (*Container, error) {
 
 // finish closes what only the start needed.
 func (s *start) finish() *Container {
-	c := &Container{spec: s.spec, process: s.process, program: s.program, console: s.layout.console, devpts: s.layout.devpts, cgroup: s.group,
+	c := &Container{spec: s.spec, process: s.process, program: s.program, console: s.layout.console, devpts: s.layout.devpts, cgroup: s.grouping.group,
 		ids: s.ns.ids, execs: s.execs, told: report{warnings: s.layout.warnings, clock: s.clock}, files: s.layout.view(s.spec.Process, s.execs), userns: s.ns.user, filter: s.filter, oomScore: s.o.OOMScoreAdj}
 	s.held.close()
 	c.pidfd = s.pidfd
@@ -172,10 +173,12 @@ func (s *start) undo(ctx context.Context) {
 	if class := s.attributes.class; class != nil {
 		_ = class.Undo()
 	}
-	if s.group != nil && s.o.Cgroup == nil {
-		_ = s.group.Kill()
-		_ = s.group.WaitEmpty(ctx)
-		_ = s.group.Delete()
+	if s.grouping != nil && s.o.Cgroup == nil {
+		if group, _ := s.layout.group(); group != nil {
+			_ = group.Kill()
+			_ = group.WaitEmpty(ctx)
+			_ = group.Delete()
+		}
 	}
 	s.held.close()
 	for _, f := range []*os.File{s.layout.root, s.ns.user, s.layout.console, s.layout.devpts, s.toChild, s.fromChild} {
@@ -241,24 +244,22 @@ func (s *start) makeUserNamespace(context.Context) error {
 	return s.ns.makeUser(s.spec.Linux)
 }
 
-func (s *start) makeGroup(context.Context) error {
-	if err := findGroup(s); err != nil || s.group == nil || s.spec.Annotations[LowPortsAnnotation] != "true" {
-		return err
-	}
-	for _, m := range s.spec.Linux.UIDMappings {
-		if m.ContainerID != 0 {
-			continue
-		}
-		if err := s.group.AllowLowPorts(m.HostID); err != nil {
-			s.layout.warnings = append(s.layout.warnings, fmt.Sprintf("ports below 1024 cannot be bound: %v", err))
-		}
-	}
-	return nil
+// grouping is a control group that is made while the mounts are prepared: it takes the kernel as long as those.
+type grouping struct {
+	done     chan struct{} // closed when what follows is there
+	group    *cgroup.Group
+	warnings []string
+	err      error
 }
 
-func findGroup(s *start) error {
-	if s.o.Cgroup != nil {
-		s.group = s.o.Cgroup
+func (s *start) beginGroup(context.Context) error {
+	g := &grouping{done: make(chan struct{}), group: s.o.Cgroup}
+	s.grouping, s.layout.group = g, func() (*cgroup.Group, error) {
+		<-g.done
+		return g.group, g.err
+	}
+	if g.group != nil {
+		close(g.done)
 		return nil
 	}
 	path := s.spec.Linux.CgroupsPath
@@ -266,16 +267,39 @@ func findGroup(s *start) error {
 		path = "/oar/" + s.o.ID
 	}
 	path = filepath.Clean("/" + path) // a relative one begins at the root of the hierarchies
-	var err error
-	s.group, err = cgroup.Create(path, s.spec.Linux.Resources)
-	if err != nil && s.o.LimitsOptional && cgroup.Refused(err) {
-		return s.makeDelegatedGroup(path)
+	go func() {                       // awaitGroup or undo waits for it
+		defer close(g.done)
+		g.err = g.make(path, s.spec, s.o.LimitsOptional)
+	}()
+	return nil
+}
+
+func (g *grouping) make(path string, spec *specs.Spec, optional bool) (err error) {
+	g.group, err = cgroup.Create(path, spec.Linux.Resources)
+	if err != nil && optional && cgroup.Refused(err) {
+		err = g.makeDelegated(path, spec.Linux.Resources)
 	}
+	if err != nil || g.group == nil || spec.Annotations[LowPortsAnnotation] != "true" {
+		return err
+	}
+	for _, m := range spec.Linux.UIDMappings {
+		if m.ContainerID != 0 {
+			continue
+		}
+		if err := g.group.AllowLowPorts(m.HostID); err != nil {
+			g.warnings = append(g.warnings, fmt.Sprintf("ports below 1024 cannot be bound: %v", err))
+		}
+	}
+	return nil
+}
+
+func (s *start) awaitGroup(context.Context) (err error) {
+	_, err = s.layout.group()
+	s.layout.warnings = append(s.layout.warnings, s.grouping.warnings...)
 	return err
 }
 
 func (s *start) openRoot(context.Context) (err error) {
-	s.layout.group = s.group
 	var flags uint64
 	if s.spec.Annotations[NoSuidAnnotation] == "true" {
 		flags = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
