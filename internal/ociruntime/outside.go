@@ -49,9 +49,10 @@ func MakeOutside(ctx context.Context, o CreateOptions) (*Outside, error) {
 		{"check the configuration", (*start).check},
 		{"open the namespaces to join", (*start).openNamespaces},
 		{"make the user namespace", (*start).makeUserNamespace},
-		{"make the control group", (*start).makeGroup},
+		{"begin the control group", (*start).beginGroup},
 		{"mount the root file system, detached", (*start).openRoot},
 		{"prepare the mounts, detached", (*start).prepareMounts},
+		{"make the control group", (*start).awaitGroup},
 		{"list the mounts", func(*start, context.Context) error { return out.list() }},
 	} {
 		if err := st.run(s, ctx); err != nil {
@@ -59,7 +60,7 @@ func MakeOutside(ctx context.Context, o CreateOptions) (*Outside, error) {
 			return nil, fmt.Errorf("%s: %w", st.name, err)
 		}
 	}
-	out.Root, out.Cgroup = s.layout.root, s.group
+	out.Root, out.Cgroup = s.layout.root, s.grouping.group
 	return out, nil
 }
 
