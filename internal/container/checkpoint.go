@@ -44,8 +44,8 @@ type checkpointAddresses struct {
 
 const checkpointFile = "checkpoint.json"
 
-// validCheckpoint says that a name is one folder's, and none that is being made.
-func validCheckpoint(name string) error {
+// ValidCheckpoint says that a name is one folder's, and none that is being made.
+func ValidCheckpoint(name string) error {
 	for i, r := range name {
 		plain := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
 		if !plain && (i == 0 || !strings.ContainsRune("_.-", r)) {
@@ -70,7 +70,7 @@ func (o CheckpointOptions) place(c *Container) (string, error) {
 }
 
 func (o CheckpointOptions) folder(c *Container) (string, error) {
-	if err := validCheckpoint(o.Name); err != nil {
+	if err := ValidCheckpoint(o.Name); err != nil {
 		return "", err
 	}
 	place, err := o.place(c)
@@ -97,7 +97,7 @@ func Checkpoints(s *Service, id, dir string) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if _, err := os.Lstat(filepath.Join(place, e.Name(), checkpointFile)); err == nil && validCheckpoint(e.Name()) == nil {
+		if _, err := os.Lstat(filepath.Join(place, e.Name(), checkpointFile)); err == nil && ValidCheckpoint(e.Name()) == nil {
 			names = append(names, e.Name())
 		}
 	}

@@ -69,7 +69,7 @@ func (c *containerRoutes) removeCheckpoint(w http.ResponseWriter, r *http.Reques
 func (c *containerRoutes) startFrom(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
 	o := containers.CheckpointOptions{Name: q.Get("checkpoint"), Dir: q.Get("checkpoint-dir")}
-	if checkName(o.Name) != nil {
+	if containers.ValidCheckpoint(o.Name) != nil {
 		return invalid("invalid checkpoint ID %q", o.Name)
 	}
 	if err := c.checkpointDir(r, o.Dir); err != nil {
