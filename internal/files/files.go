@@ -20,6 +20,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/mount"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
@@ -117,25 +118,60 @@ func (s *Service) open(ctx context.Context, id string) (containers.View, *root, 
 		return v, nil, err
 	}
 	defer done()
+	r, err := openWhole(&v)
+	return v, r, err
+}
+
+func openWhole(v *containers.View) (*root, error) {
 	v.Kept.Forget()
-	r, err := openRoot(&v)
+	r, err := openRoot(v)
 	if err != nil {
-		return v, nil, fmt.Errorf("open the file system of container %s: %w", v.Name, err)
+		return nil, fmt.Errorf("open the file system of container %s: %w", v.Name, err)
 	}
-	return v, r, nil
+	return r, nil
+}
+
+// find opens a container's root and looks for a path in it; both are to be closed. What a tmpfs covers is found, too, where the tmpfs does not have
+// the path: clients put files into containers that do not run yet.
+func (s *Service) find(ctx context.Context, id, name string) (v containers.View, r *root, p *place, err error) {
+	v, done, err := s.view(ctx, id)
+	if err != nil {
+		return v, nil, nil, err
+	}
+	defer done()
+	if r, err = openWhole(&v); err != nil {
+		return v, nil, nil, err
+	}
+	if p, err = r.lookup(name); err == nil {
+		return v, r, p, nil
+	}
+	r.Close()
+	if errors.Is(err, unix.ENOENT) && v.Running && covered(&v, name) {
+		if bare, e := openBare(&v); e == nil {
+			if p, e = bare.lookup(name); e == nil {
+				return v, bare, p, nil
+			}
+			bare.Close()
+		}
+	}
+	return v, nil, nil, notFound(&v, name, err)
+}
+
+// covered says that a tmpfs of the container's configuration is above a path.
+func covered(v *containers.View, name string) bool {
+	name = path.Join("/", name)
+	return slices.ContainsFunc(v.Mounts, func(m container.MountPoint) bool {
+		return m.Type == mount.TypeTmpfs && strings.HasPrefix(name, m.Destination+"/")
+	})
 }
 
 // Stat describes a path inside (GET/HEAD /containers/{id}/archive). Links to the path are followed, the path itself is not.
 func (s *Service) Stat(ctx context.Context, id, name string) (container.PathStat, error) {
-	v, r, err := s.open(ctx, id)
+	_, r, p, err := s.find(ctx, id, name)
 	if err != nil {
 		return container.PathStat{}, err
 	}
 	defer r.Close()
-	p, err := r.lookup(name)
-	if err != nil {
-		return container.PathStat{}, notFound(&v, name, err)
-	}
 	defer p.Close()
 	return p.stat(r)
 }
@@ -157,14 +193,9 @@ func notFound(v *containers.View, name string, err error) error {
 
 // Get returns path as a tar whose ids are those seen inside. The caller closes it.
 func (s *Service) Get(ctx context.Context, id, name string) (io.ReadCloser, container.PathStat, error) {
-	v, r, err := s.open(ctx, id)
+	v, r, p, err := s.find(ctx, id, name)
 	if err != nil {
 		return nil, container.PathStat{}, err
-	}
-	p, err := r.lookup(name)
-	if err != nil {
-		r.Close()
-		return nil, container.PathStat{}, notFound(&v, name, err)
 	}
 	st, err := p.stat(r)
 	if err != nil {
