@@ -77,14 +77,14 @@ func Check(ctx context.Context, s *Service, o CheckOptions) (CheckReport, error)
 	scratch := filepath.Join(s.root, scratchDir)
 	defer os.RemoveAll(scratch)
 	for _, step := range []func(context.Context) error{c.names, c.blobs, c.layers, c.database, c.containers} {
-		if err := step(ctx); err != nil {
-			return c.report, err
+		if err = step(ctx); err != nil {
+			break
 		}
 	}
 	if o.Repair && c.report.Mended > 0 {
 		s.forgetLayers()
 	}
-	return c.report, nil
+	return c.report, err
 }
 
 // scratchDir holds the copy of a layer while it is compared; what a crash leaves of it goes at the next start.
@@ -101,6 +101,7 @@ type check struct {
 	repositories map[digest.Digest][]string // references by which a blob may be fetched
 	wanted       map[digest.Digest]ocispec.Descriptor
 	seenLayers   map[string]bool
+	full         error // there is no room to unpack a layer a second time
 }
 
 func (c *check) tell(d Damage) {
@@ -253,8 +254,11 @@ func (c *check) layers(ctx context.Context) error {
 			c.seenLayers[chain] = true
 			c.o.Progress("layers", c.report.Layers, 0)
 			c.layer(ctx, chain, layerParts{m.Layers[i], diffs[:i+1]}, c.users[d.Digest])
-			if ctx.Err() != nil {
+			switch {
+			case ctx.Err() != nil:
 				return context.Cause(ctx)
+			case c.full != nil:
+				return fmt.Errorf("unpacked layers are looked at by unpacking each once more, for which the disk has no room: free some, or leave them out (--quick): %w", c.full)
 			}
 		}
 	}
@@ -379,6 +383,10 @@ func (c *check) directory(ctx context.Context, place string, parts layerParts, d
 		}
 	})
 	if err != nil && ctx.Err() != nil || err == nil && n == 0 {
+		return
+	}
+	if isFull(err) {
+		c.full = err
 		return
 	}
 	damage.What = fmt.Sprintf("has %d files that are not as its tar says", n)

@@ -31,6 +31,9 @@ func (c *check) image(ctx context.Context, file string, parts layerParts, damage
 	switch {
 	case ctx.Err() != nil || err == nil && differs == "":
 		return
+	case isFull(err):
+		c.full = err
+		return
 	case err != nil:
 		damage.What, damage.Why = "cannot be verified", err.Error()
 	default:

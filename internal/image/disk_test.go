@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"wherry.dev/wherry/internal/snapshot"
 )
 
@@ -74,6 +76,44 @@ func TestCheckReadsTheDisk(t *testing.T) {
 			_, list := checked(t, s, CheckOptions{})
 			if len(list) == 0 || list[0].Kind != row.kind {
 				t.Errorf("%+v", list)
+			}
+		})
+	}
+}
+
+// TestCheckOnAFullDisk: what cannot be looked at for want of room is not called damaged.
+func TestCheckOnAFullDisk(t *testing.T) {
+	for _, form := range []snapshot.Format{snapshot.EROFS, snapshot.Overlay} {
+		t.Run(string(form), func(t *testing.T) {
+			at, err := os.MkdirTemp("", "wherry-full-")
+			if err != nil {
+				t.Fatal(err)
+			}
+			disk := at + ".img"
+			for _, args := range [][]string{{"truncate", "-s", "32M", disk}, {"mkfs.ext4", "-q", disk}, {"mount", "-o", "loop", disk, at}} {
+				run(t, args...)
+			}
+			t.Cleanup(func() { run(t, "umount", at); run(t, "rm", "-r", disk, at) })
+			t.Setenv("TMPDIR", at)
+			s := openAs(t, form)
+			imported(t, s, "a:1", file1("noise", strings.Repeat("some text\n", 600_000)))
+			rest := filepath.Join(at, "rest")
+			var room unix.Statfs_t
+			if err := unix.Statfs(at, &room); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(rest, make([]byte, int64(room.Bavail)*room.Bsize-2<<20), 0o600); err != nil { // less is left than the layer has
+				t.Fatal(err)
+			}
+			report, err := Check(t.Context(), s, CheckOptions{Damage: func(d Damage) { t.Errorf("%+v", d) }})
+			if !isFull(err) || !strings.Contains(err.Error(), "--quick") || report.Damaged != 0 {
+				t.Errorf("%+v %v", report, err)
+			}
+			if err := os.Remove(rest); err != nil {
+				t.Fatal(err)
+			}
+			if r, list := checked(t, s, CheckOptions{}); len(list) != 0 || r.Layers != 1 {
+				t.Errorf("%+v %+v", r, list)
 			}
 		})
 	}
