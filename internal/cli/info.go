@@ -98,6 +98,12 @@ func (b *infoWriter) abilities(i system.Info) {
 	if len(i.CDISpecDirs) > 0 {
 		b.WriteString(" CDI spec directories:\n  " + strings.Join(i.CDISpecDirs, "\n  ") + "\n")
 	}
+	if len(i.DiscoveredDevices) > 0 {
+		b.WriteString(" Discovered Devices:\n")
+	}
+	for _, d := range i.DiscoveredDevices {
+		b.line("  "+d.Source, d.ID)
+	}
 	b.line(" Swarm", i.Swarm.LocalNodeState)
 	if len(i.Runtimes) > 0 {
 		b.line(" Runtimes", strings.Join(sorted(i.Runtimes), " "))
