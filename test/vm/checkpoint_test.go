@@ -86,7 +86,7 @@ func checkpointsElsewhere(m *machine) {
 }
 
 func checkpointedLife(m *machine) {
-	m.run("wherry run -d -i --name cat busybox:1 sh -c 'cat; sleep 1; exit 42'; (echo one; sleep 1) | timeout -s KILL 3 wherry attach --sig-proxy=false cat; true")
+	m.run("wherry run -d -i --name cat busybox:1 sh -c 'while read x; do echo $x; test $x = one || exit 42; done'; (echo one; sleep 1) | timeout -s KILL 3 wherry attach --sig-proxy=false cat; true")
 	m.eventually("wherry logs cat | grep one")
 	m.run("wherry checkpoint create cat c && wherry start --checkpoint c cat")
 	pid := m.run("wherry inspect -f '{{.State.Pid}}' cat")
