@@ -378,7 +378,10 @@ func (r *revival) begin(ctx context.Context, o criu.RestoreOptions) error {
 	select {
 	case pid = <-r.first:
 	case <-r.made:
-		return errors.Join(r.failed, errors.New("criu has made nothing"))
+		if r.failed == nil {
+			return errors.New("criu has made nothing")
+		}
+		return r.failed
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err == nil {

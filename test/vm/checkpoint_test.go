@@ -98,7 +98,7 @@ func checkpointedLife(m *machine) {
 	m.want("42", "wherry wait cat")
 	m.want("one two", "wherry logs cat | xargs")
 	m.run("rm /var/lib/wherry/containers/*/checkpoints/c/core-1.img")
-	if out, code := m.try("wherry start --checkpoint c cat"); code == 0 || !strings.Contains(out, "core-1.img") {
+	if out, code := m.try("wherry start --checkpoint c cat"); code == 0 || !strings.Contains(out, "criu restore: ") || !strings.Contains(out, "/checkpoints/c/restore.log") {
 		m.t.Errorf("a checkpoint that lacks something: %d, %s", code, out)
 	}
 	m.want("exited 0", "echo $(wherry inspect -f '{{.State.Status}}' cat) $(ls -d "+group("cat")+" 2>/dev/null | wc -l)")
