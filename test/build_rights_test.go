@@ -73,7 +73,7 @@ func TestInsecureSteps(t *testing.T) {
 func TestFrontendsOfImages(t *testing.T) {
 	policy := filepath.Join(t.TempDir(), "policy.toml")
 	ok(t, os.WriteFile(policy, []byte("default = \"accept\"\n[[rule]]\nscope = \""+registryAddress+"/refused\"\naction = \"reject\"\n"), 0o644))
-	b := newBuilder(t, "", "--policy", policy)
+	b := newBuilder(t, `frontends = "all"`, "--policy", policy)
 	compile := exec.Command("go", "build", "-o", filepath.Join(b.dir, "frontend"), "./test/frontend")
 	compile.Dir, compile.Env = repository(), append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := compile.CombinedOutput(); err != nil {
@@ -103,7 +103,7 @@ func TestFrontendsOfImages(t *testing.T) {
 			}
 		}
 	}
-	own := newBuilder(t, `frontends = "own"`)
+	own := newBuilder(t, "")
 	for _, client := range []string{"wherry build", "docker buildx build --load", "env DOCKER_BUILDKIT=0 docker build"} {
 		if out, err := b.build(client, "# syntax=front:1\nfile a b\n", "-t", "by:1"); err != nil {
 			t.Errorf("%s: %v\n%s", client, err, out)

@@ -30,7 +30,7 @@ func (f imageFrontend) Solve(ctx context.Context, bridge frontend.FrontendLLBBri
 	case isOwnFrontend(source):
 		return f.own.Solve(ctx, bridge, exec, opt, inputs, sid, sessions)
 	case !f.allowed:
-		return nil, fmt.Errorf("the frontend %q is a program of an image's, and the engine's settings (builds.frontends) allow only docker/dockerfile: remove the `# syntax=` line, or write docker/dockerfile:1: %w",
+		return nil, fmt.Errorf("the frontend %q is a program of an image's, and the engine's settings (builds.frontends) allow only docker/dockerfile: remove the `# syntax=` line, write docker/dockerfile:1, or set builds.frontends = \"all\", which has such programs run as sandboxed steps: %w",
 			source, errdefs.ErrPermissionDenied)
 	}
 	said := &lastWords{}

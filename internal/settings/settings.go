@@ -128,7 +128,7 @@ type Builds struct {
 	CacheAge Duration `toml:"cache-age" comment:"what builds have not used for so long goes from the cache"`
 
 	Entitlements []string `toml:"entitlements" comment:"what a build may have that its client allows it (--allow): network.host, the host's network; device, devices that cdi-spec-dirs describe; security.insecure, steps with all rights, which are as good as root's on the host"`
-	Frontends    string   `toml:"frontends" of:"all own" comment:"which a # syntax= line may name: all, also programs of images, which run as sandboxed steps and write the build; own, docker/dockerfile only, which is linked in"`
+	Frontends    string   `toml:"frontends" of:"own all" comment:"which a # syntax= line may name: own, docker/dockerfile only, which is linked in; all, also programs of images, which run as sandboxed steps and write the build"`
 }
 
 // Entitlements are what builds.entitlements can name.
@@ -145,7 +145,7 @@ func Default() Settings {
 		Network:  Network{Pools: []string{}, Publish: "all"},
 		Containers: Containers{IpcMode: "private", CgroupnsMode: "private", ShmSize: "64m", Ulimits: []string{}, LogDriver: "json-file", LogOpts: []string{},
 			CDISpecDirs: []string{"/etc/cdi", "/var/run/cdi"}},
-		Builds: Builds{Dates: "fixed", CacheMax: Percent(10), CacheAge: 30 * Day, Entitlements: []string{"network.host", "device"}, Frontends: "all"},
+		Builds: Builds{Dates: "fixed", CacheMax: Percent(10), CacheAge: 30 * Day, Entitlements: []string{"network.host", "device"}, Frontends: "own"},
 	}
 }
 
