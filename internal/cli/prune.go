@@ -108,6 +108,26 @@ func prunedImages(f filters, all bool) pruning {
 	return p
 }
 
+func prunedBuildCache(f filters, all bool) pruning {
+	p := pruning{what: "all of the build cache that nothing uses", filters: f}
+	p.run = func(ctx context.Context, c *client.Client, out io.Writer, q url.Values) (uint64, error) {
+		var r struct {
+			CachesDeleted  []string
+			SpaceReclaimed uint64
+		}
+		if all {
+			q.Set("all", "1")
+		}
+		err := c.Post(ctx, "/build/prune", q, nil, &r)
+		printPruned(out, "Deleted build cache objects:", r.CachesDeleted)
+		return r.SpaceReclaimed, err
+	}
+	if all {
+		p.what = "all of the build cache"
+	}
+	return p
+}
+
 // with is a copy of filters that has one more, unless there is one of the name.
 func with(f filters, name, value string) filters {
 	f = maps.Clone(f)
@@ -168,6 +188,9 @@ func systemPruneCommand(app *App) *cobra.Command {
 			steps = append(steps, prunedVolumes(f, false))
 		}
 		steps = append(steps, prunedImages(f, all))
+		if len(f["label"]) == 0 && len(f["label!"]) == 0 { // what is in the cache has none
+			steps = append(steps, prunedBuildCache(f, all))
+		}
 		if !force {
 			if err := confirm(app, systemQuestion(steps, f)); err != nil {
 				return err
@@ -184,7 +207,7 @@ func systemPruneCommand(app *App) *cobra.Command {
 		_, err := fmt.Fprintln(app.Out, "Total reclaimed space:", humanTotal(int64(freed)))
 		return err
 	}}
-	c.Flags().BoolVarP(&all, "all", "a", false, "Remove all images that no container uses, not only those without a name")
+	c.Flags().BoolVarP(&all, "all", "a", false, "Remove all images that no container uses, not only those without a name, and all of the build cache")
 	c.Flags().BoolVar(&volumes, "volumes", false, "Remove anonymous volumes, too")
 	c.Flags().BoolVarP(&force, "force", "f", false, "Do not ask")
 	f = filterFlag(c, "", "until=24h or label=k=v")

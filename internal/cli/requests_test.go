@@ -151,8 +151,15 @@ func TestSystemPruneAsksInOrder(t *testing.T) {
 		"/containers/prune": `{"ContainersDeleted":["c1","c2"],"SpaceReclaimed":1000}`, "/networks/prune": `{"NetworksDeleted":["n"]}`,
 		"/volumes/prune": `{"VolumesDeleted":["v"],"SpaceReclaimed":500}`,
 		"/images/prune":  `{"ImagesDeleted":[{"Untagged":"A:V1"},{"Deleted":"sha256:1"}],"SpaceReclaimed":2000000}`,
+		"/build/prune":   `{"CachesDeleted":["k"],"SpaceReclaimed":30}`,
 	}}
 	host := serveOn(t, l)
+	if out, stderr, status := wherry(t, host, "system", "prune", "-a", "-f"); status != 0 || !strings.Contains(out, "Deleted build cache objects:\nk\n") {
+		t.Errorf("exit %d, %s\n%s", status, stderr, out)
+	}
+	if asked := l.take(); len(asked) != 4 || asked[3].Path != "/build/prune" || len(asked[3].Query["all"]) != 1 {
+		t.Errorf("asked for %v", asked)
+	}
 	out, stderr, status := wherry(t, host, "system", "prune", "-a", "--volumes", "-f", "--filter", "label=x")
 	want := "Deleted Containers:\nc1\nc2\n\nDeleted Networks:\nn\n\nDeleted Volumes:\nv\n\nDeleted Images:\nuntagged: A:V1\ndeleted: sha256:1\n\n" +
 		"Total reclaimed space: 2.002MB\n"
