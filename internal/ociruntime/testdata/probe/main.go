@@ -23,12 +23,12 @@ func main() {
 // lie has itself traced by its parent and stops: waitid(2) tells the parent of that as if it were an end.
 func lie([]string) {
 	runtime.LockOSThread()
+	child, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"}, &os.ProcAttr{})
+	fmt.Println("child", child != nil, err) // before any signal stops this, also those by which Go's scheduler interrupts what takes long
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_PTRACE, syscall.PTRACE_TRACEME, 0, 0); errno != 0 {
 		fmt.Println("traceme:", errno)
 		os.Exit(3)
 	}
-	child, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"}, &os.ProcAttr{})
-	fmt.Println("child", child != nil, err)
 	_ = syscall.Kill(os.Getpid(), syscall.SIGUSR1)
 	select {}
 }
