@@ -84,7 +84,7 @@ class Containers(Case):
             sysctls={"net.ipv4.ip_local_port_range": "2000 3000"}, security_opt=["no-new-privileges"])
         host = c.attrs["HostConfig"]
         self.assertEqual((host["Memory"], host["NanoCpus"], host["PidsLimit"]), (64 << 20, 500_000_000, 50))
-        code, out = c.exec_run(["sh", "-c", "id -u; id -g; hostname; pwd; ulimit -n; cat /proc/sys/net/ipv4/ip_local_port_range; grep lighthouse /etc/hosts; touch /x"])
+        code, out = c.exec_run(["sh", "-c", "id -u; id -g; hostname; pwd; ulimit -n; cat /proc/sys/net/ipv4/ip_local_port_range; grep lighthouse /etc/hosts; exec 2>&1; touch /x"])
         text = out.decode().split("\n")
         self.assertEqual(text[:5], ["7", "8", "harbour", "/tmp", "99"])
         self.assertIn("2000\t3000", text[5])
