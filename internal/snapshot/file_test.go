@@ -33,15 +33,24 @@ func cached(t *testing.T, f *os.File, size int64) (n int) {
 	return n
 }
 
-// TestImageDataPassesTheCache: what is written of files is on the disk and not in memory, names and inodes are in both.
-func TestImageDataPassesTheCache(t *testing.T) {
+// begun is an image in a file of its own.
+func begun(t *testing.T) (*os.File, *File) {
+	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "image"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
 	out := NewFile(f)
-	defer out.Close()
+	t.Cleanup(func() {
+		out.Close()
+		f.Close()
+	})
+	return f, out
+}
+
+// TestImageDataPassesTheCache: what is written of files is on the disk and not in memory, names and inodes are in both.
+func TestImageDataPassesTheCache(t *testing.T) {
+	f, out := begun(t)
 	if !out.direct {
 		t.Fatal("the file system of the test's folder writes through the page cache only")
 	}
@@ -79,13 +88,7 @@ func TestImageDataPassesTheCache(t *testing.T) {
 
 // TestImageWithoutDirectWrites: a piece that cannot be written past the cache goes through it.
 func TestImageWithoutDirectWrites(t *testing.T) {
-	f, err := os.Create(filepath.Join(t.TempDir(), "image"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	out := NewFile(f)
-	defer out.Close()
+	f, out := begun(t)
 	odd := bytes.Repeat([]byte("x"), 700)
 	for _, at := range []int64{1, 1000} {
 		if err := out.put(odd, at); err != nil {
