@@ -88,6 +88,8 @@ func TestUnknownAndForbiddenRequests(t *testing.T) {
 		"network mode 3":           exec(func(e *pb.ExecOp) { e.Network = 3 }),
 		"network mode -1":          exec(func(e *pb.ExecOp) { e.Network = -1 }),
 		"network of the host":      exec(func(e *pb.ExecOp) { e.Network = pb.NetMode_HOST }),
+		"the host, in other words": exec(func(e *pb.ExecOp) { e.Meta.CgroupParent = "wherry-network:host:" }),
+		"nobody's network":         exec(func(e *pb.ExecOp) { e.Meta.CgroupParent = "wherry-network:container:x:" }),
 		"mount type 5":             mount(func(m *pb.Mount) { m.MountType = 5 }),
 		"cache sharing 3":          mount(func(m *pb.Mount) { m.CacheOpt.Sharing = 3 }),
 		"mount's input 99":         mount(func(m *pb.Mount) { m.Input = 99 }),

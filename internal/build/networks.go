@@ -26,23 +26,36 @@ func (b *Builder) network(ctx context.Context, name string, attrs map[string]str
 	case strings.HasPrefix(name, "container:"):
 		return fmt.Errorf("network mode %q is not for builds: there are default, none, host, and networks by their names: %w", name, errdefs.ErrInvalidArgument)
 	}
-	n, err := b.o.Networks.Inspect(ctx, name)
+	id, err := b.usersNetwork(ctx, name)
 	if err != nil {
-		return fmt.Errorf("%v: %w", err, errdefs.ErrInvalidArgument) // as for other words of the request
+		return err
 	}
-	attrs["cgroup-parent"] = onNetwork + n.ID + ":" + attrs["cgroup-parent"]
+	attrs["cgroup-parent"] = onNetwork + id + ":" + attrs["cgroup-parent"]
 	return nil
 }
 
-// placeOf is the network that a step is on, and the parent of its control group.
-func placeOf(m *executor.Meta) (mode dockercontainer.NetworkMode, parent string) {
+// usersNetwork is the id of a network that a step may be on as its user says: what is not one in the words of settings and entitlements.
+func (b *Builder) usersNetwork(ctx context.Context, name string) (id string, err error) {
+	n, err := b.o.Networks.Inspect(ctx, name)
+	if err != nil {
+		return "", fmt.Errorf("%v: %w", err, errdefs.ErrInvalidArgument) // as for other words of the request
+	}
+	if n.Driver == "host" || n.Driver == "null" {
+		return "", fmt.Errorf("network %s is that of the mode %s: name the mode: %w", name, n.Name, errdefs.ErrInvalidArgument)
+	}
+	return n.ID, nil
+}
+
+// placeOf is the network that a step is on, and the parent of its control group. The words are its maker's, who may be anybody: they lead to no mode.
+func (b *Builder) placeOf(ctx context.Context, m *executor.Meta) (mode dockercontainer.NetworkMode, parent string, err error) {
 	rest, ok := strings.CutPrefix(m.CgroupParent, onNetwork)
 	if !ok {
-		return networkMode(m.NetMode), m.CgroupParent
+		return networkMode(m.NetMode), m.CgroupParent, nil
 	}
 	id, parent, _ := strings.Cut(rest, ":")
 	if m.NetMode != pb.NetMode_UNSET { // RUN --network, of this step alone
-		return networkMode(m.NetMode), parent
+		return networkMode(m.NetMode), parent, nil
 	}
-	return dockercontainer.NetworkMode(id), parent
+	id, err = b.usersNetwork(ctx, id)
+	return dockercontainer.NetworkMode(id), parent, err
 }

@@ -83,7 +83,7 @@ func (s *step) make(ctx context.Context, root executor.Mount, mounts []executor.
 	if err := s.findRoot(ctx, root, ids); err != nil {
 		return err
 	}
-	if err := s.configure(ids); err != nil {
+	if err := s.configure(ctx, ids); err != nil {
 		return err
 	}
 	if err := s.findMounts(ctx, mounts); err != nil {
@@ -140,13 +140,16 @@ func (s *step) layers() []string {
 }
 
 // configure says what the sandbox is like: an ordinary container's.
-func (s *step) configure(ids rootfs.IDMap) (err error) {
+func (s *step) configure(ctx context.Context, ids rootfs.IDMap) (err error) {
 	m := &s.process.Meta
 	hostname := m.Hostname
 	if hostname == "" {
 		hostname = "buildkitsandbox" // the same on every machine, as the same build is to come out on each
 	}
-	mode, parent := placeOf(m)
+	mode, parent, err := s.x.b.placeOf(ctx, m)
+	if err != nil {
+		return err
+	}
 	h := &dockercontainer.HostConfig{NetworkMode: mode, ReadonlyRootfs: m.ReadonlyRootFS || s.root.Upper == "", Privileged: s.insecure()}
 	if r := m.LinuxResources; r != nil {
 		h.Memory, h.MemorySwap = r.Memory, r.MemorySwap
