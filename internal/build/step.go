@@ -169,8 +169,11 @@ func (s *step) configure(ctx context.Context, ids rootfs.IDMap) (err error) {
 
 // deviceEdits are what devices add that vendors describe. BuildKit has seen to it that the client allows them.
 func (s *step) deviceEdits() (spec.Edits, error) {
+	if len(s.process.Meta.CDIDevices) == 0 {
+		return spec.Edits{}, nil
+	}
 	devices := s.x.b.devices()
-	if len(s.process.Meta.CDIDevices) == 0 || devices == nil {
+	if devices == nil { // those that are not required are done without
 		return spec.Edits{}, nil
 	}
 	names, err := devices.FindDevices(s.process.Meta.CDIDevices...)
