@@ -235,6 +235,7 @@ func (n *starting) allocate(ctx context.Context) error {
 	}
 	a, err := n.s.o.Networks.Allocate(ctx, q)
 	if err != nil && n.o.from != nil { // somebody has them now: what listens on all addresses does not mind
+		n.s.log(fmt.Errorf("container %s goes on from a checkpoint at other addresses than it had: %w", n.r.Name, err))
 		a, err = n.s.o.Networks.Allocate(ctx, n.r.allocateRequest())
 	}
 	if err != nil {
