@@ -57,7 +57,8 @@ may = "all"
 		{"one of its other names", certificate("x", "ci.example"), Own, "a.toml:9"},
 		{"its URI", certificate("admin"), All, "a.toml:12"},
 		{"a name that only begins so", certificate("ci.example.evil"), ReadOnly, ""},
-		{"a container", &Caller{UID: ContainerIDs + 33}, None, "a.toml:15"},
+		{"a container", &Caller{UID: containerIDs + 33, Contained: true}, None, "a.toml:15"},
+		{"a person with an id as containers have", &Caller{UID: containerIDs + 33}, ReadOnly, "whom it does not name"},
 		{"a certificate named as a user", certificate("root"), ReadOnly, ""},
 	}
 	for _, row := range rows {
@@ -72,13 +73,15 @@ may = "all"
 
 func TestWithoutRules(t *testing.T) {
 	for _, rules := range []*Rules{nil, Without(-1), Without(77)} {
-		for _, c := range []*Caller{{UID: 0}, {UID: ContainerIDs}, certificate("x")} {
+		for _, c := range []*Caller{{UID: 0}, {UID: containerIDs, Contained: true}, certificate("x")} {
 			if got, _ := rules.Of(c); got != All {
 				t.Errorf("%+v: %v", c, got)
 			}
 		}
-		if got, _ := rules.Of(&Caller{UID: 1000, GID: 1000}); got != None {
-			t.Errorf("somebody: %v", got)
+		for _, uid := range []uint32{1000, containerIDs} {
+			if got, _ := rules.Of(&Caller{UID: uid, GID: uid}); got != None {
+				t.Errorf("user %d: %v", uid, got)
+			}
 		}
 	}
 	if got, _ := Without(77).Of(&Caller{UID: 1000, GID: 1000, Groups: []uint32{77}}); got != All {
@@ -95,8 +98,8 @@ func TestCallersHaveNames(t *testing.T) {
 		}
 	}
 	bare := OfCertificate(&x509.Certificate{SerialNumber: big.NewInt(255)}, "")
-	if bare.ID() != "certificate:serial ff" || bare.Engine() || bare.Contained() || bare.In(^uint32(0)) {
-		t.Errorf("%s %v %v", bare.ID(), bare.Engine(), bare.Contained())
+	if bare.ID() != "certificate:serial ff" || bare.Engine() || bare.Contained || bare.In(^uint32(0)) {
+		t.Errorf("%s %v %v", bare.ID(), bare.Engine(), bare.Contained)
 	}
 }
 
@@ -141,7 +144,7 @@ func TestRead(t *testing.T) {
 	if err != nil || len(rules.List) != 1 {
 		t.Fatalf("%+v %v", rules, err)
 	}
-	if got, _ := rules.Of(&Caller{UID: ContainerIDs}); got != None {
+	if got, _ := rules.Of(&Caller{UID: containerIDs, Contained: true}); got != None {
 		t.Errorf("with a file, whom it does not name has no right: %v", got)
 	}
 	if err := os.Chmod(path, 0o666); err != nil {

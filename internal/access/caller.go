@@ -11,15 +11,16 @@ import (
 	"strconv"
 )
 
-// ContainerIDs is where the containers' id ranges begin on the host.
-const ContainerIDs = 0x10000000
+// containerIDs is where the containers' id ranges begin on the host.
+const containerIDs = 0x10000000
 
 // Caller is who asks. Either Certificate is set, or the ids are the kernel's.
 type Caller struct {
-	UID, GID uint32
-	Groups   []uint32 // beside GID
-	PID      int32
-	Program  string // the path of its program when it connected; "" where that was not to be seen
+	UID, GID  uint32
+	Groups    []uint32 // beside GID
+	PID       int32
+	Contained bool   // it is a process of a container
+	Program   string // the path of its program when it connected; "" where that was not to be seen
 
 	Certificate *Certificate
 	Address     string // of a client that came over the network
@@ -56,11 +57,6 @@ func (c *Caller) ID() string {
 		return "certificate:" + c.Certificate.Names[0]
 	}
 	return "certificate:serial " + c.Certificate.Serial
-}
-
-// Contained says that the caller's id is one of those that containers have.
-func (c *Caller) Contained() bool {
-	return c.Certificate == nil && c.UID >= ContainerIDs && c.UID != ^uint32(0)
 }
 
 // Engine says that the caller is root on this machine, or the user that the engine runs as.

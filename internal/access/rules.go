@@ -49,7 +49,7 @@ type Rule struct {
 func (r *Rule) matches(c *Caller) bool {
 	switch {
 	case r.containers:
-		return c.Contained()
+		return c.Contained
 	case r.certificate != "":
 		return c.Certificate != nil && (c.Certificate.Name == r.certificate || slices.Contains(c.Certificate.Names, r.certificate))
 	case r.uid >= 0:
@@ -87,7 +87,7 @@ func (r *Rules) Of(c *Caller) (Right, string) {
 }
 
 func (r *Rules) builtIn(c *Caller) Right {
-	if c.Contained() || c.Certificate != nil || r != nil && r.group >= 0 && c.In(uint32(r.group)) {
+	if c.Contained || c.Certificate != nil || r != nil && r.group >= 0 && c.In(uint32(r.group)) {
 		return All
 	}
 	return None

@@ -51,7 +51,8 @@ func peerOf(c *net.UnixConn) (*access.Caller, error) {
 			asked = fmt.Errorf("ask the kernel who connects: %w", err)
 			return
 		}
-		caller = &access.Caller{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid, Program: program(cred.Pid)}
+		caller = &access.Caller{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid, Program: program(cred.Pid),
+			Contained: access.Contained(fd, cred)}
 		if cred.Uid != 0 {
 			caller.Groups, err = peerGroups(int(fd))
 			if err != nil {

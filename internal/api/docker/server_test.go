@@ -379,15 +379,37 @@ func TestPeers(t *testing.T) {
 	}
 	defer os.Chmod(e.dir, 0o700)
 	_ = open
-	for uid, want := range map[uint32]string{0: "200", 12345: "403", 0x10000000: "200", 0x0fffffff: "403"} {
-		cmd := exec.Command("curl", "-s", "-w", "\n%{http_code}", "--unix-socket", e.direct, "http://e/_ping")
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid, NoSetGroups: true}}
-		out, err := cmd.CombinedOutput()
-		if err != nil || !strings.HasSuffix(string(out), want) {
-			t.Errorf("uid %d: %q %v, want %s", uid, out, err, want)
+	ask := []string{"curl", "-s", "-w", "\n%{http_code}", "--unix-socket", e.direct, "http://e/_ping"}
+	own := append([]string{"unshare", "--user"}, ask...) // in a user namespace that the caller makes
+	rows := []struct {
+		who       string
+		uid       uint32
+		command   []string
+		container bool
+		want      string
+	}{
+		{"root", 0, ask, false, "200"},
+		{"a user", 12345, ask, false, "403"},
+		{"a user with an id of those that containers have, as directory services give them", 0x10000021, ask, false, "403"},
+		{"such a user in a namespace of its own", 0x10000021, own, false, "403"},
+		{"a container's user", 0x10000000, ask, true, "200"},
+		{"a container's user in a namespace of its own", 0x10000000, own, true, "200"},
+		{"a user in a namespace as containers have, with another id", 0x0fff0000, ask, true, "403"},
+	}
+	for _, row := range rows {
+		cmd := exec.Command(row.command[0], row.command[1:]...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: row.uid, Gid: row.uid, NoSetGroups: true}}
+		if row.container {
+			ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(row.uid), Size: 65536}}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true,
+				Credential: &syscall.Credential{}}
 		}
-		if want == "403" && !strings.Contains(string(out), fmt.Sprint("user ", uid)) {
-			t.Errorf("uid %d is not told why: %q", uid, out)
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.HasSuffix(string(out), row.want) {
+			t.Errorf("%s: %q %v, want %s", row.who, out, err, row.want)
+		}
+		if row.want == "403" && !strings.Contains(string(out), fmt.Sprint("user ", row.uid)) {
+			t.Errorf("%s is not told why: %q", row.who, out)
 		}
 	}
 }
