@@ -129,6 +129,7 @@ func (s *state) join(h *holding, n *lan, settings *network.EndpointSettings) (er
 		}
 		if n.Driver == driverBridge {
 			e.End, e.Annex = s.names.endOf(e.ID), n.place()
+			s.ends[e.End] = true
 		}
 	}
 	n.enter(id, e)
@@ -152,17 +153,10 @@ func (h *holding) withoutSix(e *endpoint) bool {
 	return false
 }
 
-// newEndpointID is an id whose beginning no other endpoint has: the host's end is called by it. The caller holds the lock.
+// newEndpointID is an id whose beginning no other link has: the host's end is called by it. The caller holds the lock.
 func (s *state) newEndpointID() (id string) {
 	for range 100 {
-		id = newID()
-		taken := false
-		for _, n := range s.networks {
-			for _, e := range n.endpoints {
-				taken = taken || strings.HasPrefix(e.ID, id[:s.names.digits])
-			}
-		}
-		if !taken {
+		if id = newID(); !s.ends[s.names.endOf(id)] {
 			break
 		}
 	}
@@ -296,6 +290,7 @@ func (s *state) leave(containerID string, e *endpoint) {
 		return
 	}
 	n.exit(containerID, e)
+	delete(s.ends, e.End)
 	n.v4.give(e.V4)
 	n.v6.give(e.V6)
 }

@@ -86,6 +86,7 @@ func (s *Service) adopt(h *holding) {
 			}
 		}
 		n.enter(id, e)
+		s.ends[e.End] = true
 		kept = append(kept, e)
 	}
 	h.Endpoints = kept

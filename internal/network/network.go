@@ -56,6 +56,7 @@ type state struct {
 	mu       sync.Mutex // guards what follows
 	networks map[string]*lan
 	holdings map[string]*holding // by container
+	ends     map[string]bool     // names of the host's ends of pairs that are there or are about to be
 	closed   bool
 }
 

@@ -177,15 +177,24 @@ func TestDamagedDefinitionIsSetAside(t *testing.T) {
 func TestEndsHaveNamesOfTheirOwn(t *testing.T) {
 	s := open(t)
 	s.names.digits = 1
-	ends := map[string]bool{}
-	for i := range 14 { // of 16
-		id := newID()
-		if _, err := s.Allocate(t.Context(), AllocateRequest{ContainerID: id, Name: fmt.Sprint("c", i), Networks: map[string]*network.EndpointSettings{"bridge": {}}}); err != nil {
-			t.Fatal(err)
+	for range 3 { // the names of those that are gone are free again
+		ends := map[string]bool{}
+		var ids []string
+		for i := range 14 { // of 16
+			id := newID()
+			if _, err := s.Allocate(t.Context(), AllocateRequest{ContainerID: id, Name: fmt.Sprint("c", i), Networks: map[string]*network.EndpointSettings{"bridge": {}}}); err != nil {
+				t.Fatal(err)
+			}
+			ends[s.holdings[id].Endpoints[0].End] = true
+			ids = append(ids, id)
 		}
-		ends[s.holdings[id].Endpoints[0].End] = true
-	}
-	if len(ends) != 14 {
-		t.Errorf("14 containers have %d ends", len(ends))
+		if len(ends) != 14 {
+			t.Errorf("14 containers have %d ends", len(ends))
+		}
+		for _, id := range ids {
+			if err := s.Release(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 // Open reads the definitions, makes the default network "bridge" (and "host", "none"), mends links and rules from the live endpoints.
 func Open(ctx context.Context, o Options) (_ *Service, err error) {
-	s := &Service{o: o, state: state{names: namesOf(o.State), poolTexts: o.Pools, networks: map[string]*lan{}, holdings: map[string]*holding{}}}
+	s := &Service{o: o, state: state{names: namesOf(o.State), poolTexts: o.Pools, networks: map[string]*lan{}, holdings: map[string]*holding{}, ends: map[string]bool{}}}
 	s.resolvers = dns.New(view{s})
 	defer func() {
 		if err != nil {

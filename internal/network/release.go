@@ -60,7 +60,7 @@ func (s *Service) Release(ctx context.Context, containerID string) error {
 	return err
 }
 
-// detach takes an endpoint off its network; its addresses stay reserved until its interface is gone. The caller holds the lock.
+// detach takes an endpoint off its network; its addresses and its link's name stay taken until its interface is gone. The caller holds the lock.
 func (s *state) detach(containerID string, e *endpoint) *lan {
 	n := s.networks[e.NetworkID]
 	if n == nil || n.endpoints[containerID] != e {
@@ -83,6 +83,7 @@ func (s *Service) unplug(ns *os.File, e *endpoint, n *lan) job {
 		for _, a := range append([]netip.Addr{e.V4, e.V6}, e.Spare...) {
 			n.giveAddress(a)
 		}
+		delete(s.ends, e.End)
 	}
 	return j
 }
