@@ -14,6 +14,7 @@ import (
 
 	"wherry.dev/wherry/internal/api/docker"
 	"wherry.dev/wherry/internal/ref"
+	"wherry.dev/wherry/internal/why"
 )
 
 // legacyProgress turns BuildKit's progress into the lines of Docker's first builder.
@@ -162,17 +163,8 @@ func (p *legacyProgress) explain(err error) error {
 	_, rest, ok := strings.Cut(err.Error(), `process "`)
 	if quoted, quotedErr := strconv.QuotedPrefix(`"` + rest); ok && quotedErr == nil {
 		if command, wrong := strconv.Unquote(quoted); wrong == nil {
-			failed.error = fmt.Errorf("The command '%s' returned a non-zero code: %d%s", command, failed.code, whyNot(err)) //nolint:staticcheck // Docker's words
+			failed.error = fmt.Errorf("The command '%s' returned a non-zero code: %d%s", command, failed.code, why.Step(err)) //nolint:staticcheck // Docker's words
 		}
 	}
 	return failed
-}
-
-// whyNot is why a step's program was not run, or who ended it: what is said of it besides its exit status.
-func whyNot(err error) string {
-	_, said, ok := strings.Cut(err.Error(), "did not complete successfully: ")
-	if !ok || strings.HasPrefix(said, "exit code: ") {
-		return ""
-	}
-	return ": " + said
 }

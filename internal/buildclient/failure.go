@@ -11,6 +11,8 @@ import (
 	solver "github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/util/grpcerrors"
 	"google.golang.org/grpc/codes"
+
+	"wherry.dev/wherry/internal/why"
 )
 
 // interrupted is the exit status of a program that was told to end by a key.
@@ -30,7 +32,7 @@ func (j *job) failure(ctx context.Context, err error) error {
 	case errors.As(err, &exit) && exit.ExitCode != gatewaypb.UnknownExitStatus && failed != nil:
 		code = int(exit.ExitCode)
 		j.printTail(failed)
-		fmt.Fprintf(&text, "%s: exit status %d%s", failed.Name, code, whyNot(err))
+		fmt.Fprintf(&text, "%s: exit status %d%s", failed.Name, code, why.Step(err))
 	case failed != nil && isNotFound(err):
 		name, _ := notFound(err.Error())
 		fmt.Fprintf(&text, `%s: "/%s" is not there`, failed.Name, name)
@@ -60,15 +62,6 @@ func (j *job) printTail(s *step) {
 	lines := bytes.Split(bytes.TrimRight(s.tail, "\n"), []byte("\n"))
 	lines = lines[max(0, len(lines)-10):]
 	fmt.Fprintf(j.c.Err, "%s\n", bytes.Join(lines, []byte("\n")))
-}
-
-// whyNot is why a step's program was not run, or who ended it: what the engine says besides its exit status.
-func whyNot(err error) string {
-	_, said, ok := strings.Cut(err.Error(), "did not complete successfully: ")
-	if !ok || strings.HasPrefix(said, "exit code: ") {
-		return ""
-	}
-	return ": " + said
 }
 
 // plain is an error without the words that the ways it came by put before it.
