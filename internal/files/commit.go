@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -61,29 +62,23 @@ func (s *Service) Commit(ctx context.Context, id string, o CommitOptions) (_ dig
 	return made, nil
 }
 
-// hold has a container's processes stand still until release. One that ends by itself meanwhile stands still.
+// hold has a container's processes stand still until release. One that ends by itself meanwhile stands still, be its end written down yet or
+// not: then a pause is a conflict, as it is for one that somebody else has just paused.
 func (s *Service) hold(ctx context.Context, v *containers.View) (release func() error, err error) {
-	if err := s.containers.Pause(ctx, v.ID); err != nil {
-		if !s.runs(ctx, v.ID) {
-			return func() error { return nil }, nil
-		}
+	err = s.containers.Pause(ctx, v.ID)
+	if errdefs.IsConflict(err) {
+		return func() error { return nil }, nil
+	}
+	if err != nil {
 		return nil, fmt.Errorf("pause container %s while it is committed: %w", v.Name, err)
 	}
 	return func() error {
-		ctx := context.WithoutCancel(ctx)
-		if err := s.containers.Unpause(ctx, v.ID); err != nil && s.runs(ctx, v.ID) {
+		err := s.containers.Unpause(context.WithoutCancel(ctx), v.ID)
+		if err != nil && !errdefs.IsConflict(err) && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("container %s stays paused: %w: docker unpause lets it go on", v.Name, err)
 		}
 		return nil
 	}, nil
-}
-
-func (s *Service) runs(ctx context.Context, id string) bool {
-	v, err := s.containers.View(ctx, id)
-	if err == nil && v.Init != nil {
-		_ = v.Init.Close()
-	}
-	return err == nil && v.Running
 }
 
 // imageConfig is a container's configuration as an image has it, with what the request says laid over.

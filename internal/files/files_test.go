@@ -78,15 +78,24 @@ func (c *one) Mounted(lower []string) ([]string, error) {
 func (c *one) Pause(context.Context, string) error {
 	c.calls = append(c.calls, "pause")
 	c.view.Running = c.view.Running && c.ends != "before"
+	if c.ends == "just before" { // and its end is not written down yet
+		return errdefs.ErrConflict
+	}
 	return c.conflict()
 }
 func (c *one) Unpause(context.Context, string) error {
 	c.calls = append(c.calls, "unpause")
 	c.view.Running = c.view.Running && c.ends != "while paused"
+	if c.ends == "removed while paused" {
+		return errdefs.ErrNotFound
+	}
 	return c.conflict()
 }
 func (c *one) conflict() error {
-	if !c.view.Running || c.ends == "never" {
+	if c.ends == "never" {
+		return errors.New("not all have within 10s")
+	}
+	if !c.view.Running {
 		return errdefs.ErrConflict
 	}
 	return nil
@@ -462,7 +471,7 @@ func TestCommit(t *testing.T) {
 // TestCommitOfWhatEnds: a container that ends as it is to be paused, or while it is, stands still; one that goes on and cannot be paused is
 // not committed.
 func TestCommitOfWhatEnds(t *testing.T) {
-	for ends, fails := range map[string]bool{"before": false, "while paused": false, "never": true} {
+	for ends, fails := range map[string]bool{"before": false, "just before": false, "while paused": false, "removed while paused": false, "never": true} {
 		s, c := newOne(t)
 		c.run()
 		c.ends = ends

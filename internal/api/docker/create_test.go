@@ -41,6 +41,10 @@ func TestCreateRequestShapes(t *testing.T) {
 	if len(r.HostConfig.PortBindings) != 2 {
 		t.Errorf("ports %v", r.HostConfig.PortBindings)
 	}
+	b, err = decodeCreate(t, `{"Image":"busybox","MacAddress":"02:42:ac:11:00:09"}`)
+	if n := b.request().NetworkingConfig; err != nil || n == nil || n.EndpointsConfig["bridge"].MacAddress.String() != "02:42:ac:11:00:09" {
+		t.Errorf("without a host configuration the MAC address is lost: %+v %v", n, err)
+	}
 	b, err = decodeCreate(t, `{"Image":"busybox","Entrypoint":null,"Cmd":null}`)
 	if r := b.request(); err != nil || r.Config.Cmd != nil || r.Config.Entrypoint != nil {
 		t.Errorf("null commands: %+v %v", r.Config, err)

@@ -65,8 +65,11 @@ func (b *createBody) request() container.CreateRequest {
 		return r
 	}
 	r.Config.Cmd, r.Config.Entrypoint = b.Cmd, b.Entrypoint
-	if len(b.MacAddress) == 0 || r.HostConfig == nil {
+	if len(b.MacAddress) == 0 {
 		return r
+	}
+	if r.HostConfig == nil {
+		r.HostConfig = &container.HostConfig{}
 	}
 	name := string(r.HostConfig.NetworkMode)
 	if name == "" || name == network.NetworkDefault {
