@@ -26,6 +26,7 @@ import (
 type imageSource struct {
 	*containerimage.Source
 	images *image.Service
+	bases  bases
 }
 
 // found is an image store of one image.
@@ -50,11 +51,21 @@ type asked struct {
 	id   *containerimage.ImageIdentifier
 	mode resolver.ResolveMode
 	sm   *session.Manager
-	g    session.Group
+	job  solver.JobContext // nil: none
 }
 
-// find pulls where it has to. An image of the store counts unless the build asks for a pull.
-func (s *imageSource) find(ctx context.Context, a asked) (_ ocispec.Descriptor, err error) {
+func (a *asked) group() session.Group {
+	if a.job == nil {
+		return nil
+	}
+	return a.job.Session()
+}
+
+// find pulls where it has to. An image of the store counts unless the build asks for a pull. What is found stays until the build is over.
+func (s *imageSource) find(ctx context.Context, a asked) (ocispec.Descriptor, error) {
+	if target, err := s.bases.get(a.id, a.job); target != nil {
+		return *target, err
+	}
 	o := image.BaseOptions{Platform: a.id.Platform, Pull: a.mode == resolver.ResolveModeForcePull}
 	pulls := false
 	o.Auth = func(domain string) (*registrytypes.AuthConfig, error) {
@@ -63,9 +74,13 @@ func (s *imageSource) find(ctx context.Context, a asked) (_ ocispec.Descriptor, 
 			done := progress.OneOff(ctx, "pull "+a.id.Reference.String())
 			defer func() { _ = done(nil) }()
 		}
-		return login(ctx, a.sm, a.g, domain)
+		return login(ctx, a.sm, a.group(), domain)
 	}
-	return image.Base(ctx, s.images, a.id.Reference.String(), o)
+	target, release, err := image.Base(ctx, s.images, a.id.Reference.String(), o)
+	if err != nil {
+		return target, err
+	}
+	return target, s.bases.keep(a.id, target, a.job, release)
 }
 
 // login asks the client for its login at a registry.
@@ -109,11 +124,7 @@ type imageStep struct {
 // CacheKey finds the image first.
 func (i *imageStep) CacheKey(ctx context.Context, job solver.JobContext, index int) (key, pin string, opts solver.CacheOpts, done bool, err error) {
 	if i.inner == nil {
-		a := asked{id: i.id, mode: i.id.ResolveMode, sm: i.sm}
-		if job != nil {
-			a.g = job.Session()
-		}
-		target, err := i.s.find(ctx, a)
+		target, err := i.s.find(ctx, asked{id: i.id, mode: i.id.ResolveMode, sm: i.sm, job: job})
 		if err != nil {
 			return "", "", nil, false, err
 		}
@@ -156,10 +167,7 @@ func (w *builderWorker) ResolveSourceMetadata(ctx context.Context, op *pb.Source
 	if opt.ImageOpt != nil {
 		query = *opt.ImageOpt
 	}
-	a := asked{id: i, sm: sm}
-	if job != nil {
-		a.g = job.Session()
-	}
+	a := asked{id: i, sm: sm, job: job}
 	if a.mode, err = resolver.ParseImageResolveMode(query.ResolveMode); err != nil {
 		return nil, err
 	}
@@ -172,7 +180,7 @@ func (w *builderWorker) ResolveSourceMetadata(ctx context.Context, op *pb.Source
 		return nil, err
 	}
 	query.ResolveMode = resolver.ResolveModePreferLocal.String()
-	resp, err := here.ResolveImageMetadata(ctx, i, &query, sm, a.g)
+	resp, err := here.ResolveImageMetadata(ctx, i, &query, sm, a.group())
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,13 +50,29 @@ type BaseOptions struct {
 	Progress func(Progress)
 }
 
+// BaseHeld is how long Base holds an image at the most.
+const BaseHeld = longestLease
+
 // Base finds an image that a build begins with, and pulls it where it is not here: through the same mirrors and the same policy as any other
-// pull.
-func Base(ctx context.Context, s *Service, name string, o BaseOptions) (ocispec.Descriptor, error) {
+// pull. It is held until release is called: whatever becomes of its name, the build has it.
+func Base(ctx context.Context, s *Service, name string, o BaseOptions) (_ ocispec.Descriptor, release func(), err error) {
 	r, err := ref.Parse(name)
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return ocispec.Descriptor{}, nil, err
 	}
+	ctx, release, err = s.leaseFor(ctx, "")
+	if err != nil {
+		return ocispec.Descriptor{}, nil, err
+	}
+	d, err := findBase(ctx, s, r, o)
+	if err != nil {
+		release()
+		return ocispec.Descriptor{}, nil, err
+	}
+	return d, release, nil
+}
+
+func findBase(ctx context.Context, s *Service, r ref.Reference, o BaseOptions) (d ocispec.Descriptor, err error) {
 	if !o.Pull {
 		d, err := baseHere(ctx, s, r.String(), o.Platform)
 		if err == nil || !errdefs.IsNotFound(err) {
@@ -110,7 +127,7 @@ func (s *Service) soleFor(ctx context.Context, name string) *ocispec.Platform {
 	return &c.Platform
 }
 
-// baseHere is the target of an image of which the platform's part is here, and may be run.
+// baseHere is the target of an image of which the platform's part is here, and may be run. The lease of ctx holds it from then on.
 func baseHere(ctx context.Context, s *Service, name string, platform *ocispec.Platform) (ocispec.Descriptor, error) {
 	img, err := s.Resolve(ctx, name, platform)
 	if err != nil {
@@ -120,7 +137,18 @@ func baseHere(ctx context.Context, s *Service, name string, platform *ocispec.Pl
 		return ocispec.Descriptor{}, err
 	}
 	found, err := s.find(in(ctx), name)
-	return found.Target, err
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if err := holdTree(ctx, s, found.Target); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if diffs := img.Config.RootFS.DiffIDs; len(diffs) > 0 {
+		if here, err := s.held.holdLayer(ctx, chainID(diffs)); !here || err != nil {
+			return ocispec.Descriptor{}, cmp.Or(err, fmt.Errorf("the layers of image %s have been removed meanwhile: %w", name, errdefs.ErrNotFound))
+		}
+	}
+	return found.Target, nil
 }
 
 // Built is what a build has written into the store.

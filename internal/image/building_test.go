@@ -196,7 +196,7 @@ func TestBaseThatIsTakenAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	removed := false
-	d, err := Base(t.Context(), s, name, BaseOptions{Progress: func(p Progress) {
+	d, release, err := Base(t.Context(), s, name, BaseOptions{Progress: func(p Progress) {
 		if strings.HasPrefix(p.Status, "Status: ") && !removed {
 			removed = true
 			if _, err := s.Remove(t.Context(), name, RemoveOptions{Force: true}); err != nil {
@@ -205,6 +205,25 @@ func TestBaseThatIsTakenAway(t *testing.T) {
 		}
 	}})
 	if err != nil || d.Digest != made.Manifest.Digest || !removed {
-		t.Errorf("%s, %v, removed %t; want %s", d.Digest, err, removed, made.Manifest.Digest)
+		t.Fatalf("%s, %v, removed %t; want %s", d.Digest, err, removed, made.Manifest.Digest)
+	}
+	// What is found stays, with its layers, until it is let go of.
+	if _, err := s.Remove(t.Context(), name, RemoveOptions{Force: true}); err != nil {
+		t.Error(err)
+	}
+	g := GroundOf(s)
+	layers := chainID(made.Config.RootFS.DiffIDs)
+	for _, row := range []struct{ held bool }{{true}, {false}} {
+		if !row.held {
+			release()
+		}
+		if _, err := g.Collect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		_, content := s.content.Info(in(t.Context()), made.Manifest.Digest)
+		_, snap := g.Snapshots.Stat(in(t.Context()), layers)
+		if (content == nil) != row.held || (snap == nil) != row.held {
+			t.Errorf("held %t: manifest: %v, layers: %v", row.held, content, snap)
+		}
 	}
 }

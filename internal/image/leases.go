@@ -78,10 +78,13 @@ func (s *held) lease(ctx context.Context) (_ context.Context, done func(), err e
 // LeasePurpose is the label of leases that says what they are for.
 const LeasePurpose = "dev.wherry/purpose"
 
+// longestLease is when leases of operations end by themselves.
+const longestLease = 24 * time.Hour
+
 // leaseFor makes a lease that endEarlier finds.
 func (s *held) leaseFor(ctx context.Context, why string) (_ context.Context, done func(), err error) {
 	ctx = in(ctx)
-	opts := []leases.Opt{leases.WithRandomID(), leases.WithExpiration(24 * time.Hour)}
+	opts := []leases.Opt{leases.WithRandomID(), leases.WithExpiration(longestLease)}
 	if why != "" {
 		opts = append(opts, leases.WithLabel(LeasePurpose, why))
 	}
