@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	"github.com/vishvananda/netlink"
@@ -100,7 +101,24 @@ func (k *kernel) plumb(h *holding, plugs []plug) error {
 	if err := link.Configure(inside, interfaces); err != nil {
 		return err
 	}
+	if err := k.noteNeighbors(plugs); err != nil {
+		return err
+	}
 	return announce(inside, plugs)
+}
+
+// noteNeighbors has the host send at once to addresses that it has asked for in vain: those of containers that have just ended.
+func (k *kernel) noteNeighbors(plugs []plug) error {
+	for _, p := range plugs {
+		if p.stack != nil || len(p.e.MAC) == 0 {
+			continue
+		}
+		addresses := slices.DeleteFunc([]netip.Addr{p.e.V4, p.e.V6}, func(a netip.Addr) bool { return !a.IsValid() })
+		if err := link.Neighbor(k.host, p.n.index, net.HardwareAddr(p.e.MAC), addresses...); err != nil {
+			return fmt.Errorf("network %s: %w", p.n.Name, err)
+		}
+	}
+	return nil
 }
 
 // announce tells neighbours of addresses that another interface may have had under another hardware address. The usual one follows from the IPv4

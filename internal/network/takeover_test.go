@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -127,6 +128,52 @@ func TestAddressesAreAnnounced(t *testing.T) {
 		_, err := s.Create(t.Context(), network.CreateRequest{Name: "x", Options: map[string]string{"com.docker.network." + option: v}})
 		if err == nil || !strings.Contains(err.Error(), "in the range") {
 			t.Errorf("%s=%s: %v", option, v, err)
+		}
+	}
+}
+
+// TestHostFindsAddressesThatComeAgain: the host has asked for an address while nobody had it, and goes on waiting for an answer.
+func TestHostFindsAddressesThatComeAgain(t *testing.T) {
+	s := open(t)
+	mustCreate(t, s, network.CreateRequest{Name: "one", EnableIPv6: new(true)})
+	n, err := s.find("one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := func(a netip.Addr) string {
+		out, err := exec.Command("ip", "neigh", "show", a.String(), "dev", n.Bridge).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return string(out)
+	}
+	a := newBox(t)
+	at := a.attach(s, onNetwork("one", network.EndpointSettings{})).Networks["one"]
+	addresses := []netip.Addr{at.IPAddress, at.GlobalIPv6Address}
+	for _, addr := range addresses {
+		if k := known(addr); k != "" {
+			t.Errorf("the host is told of %s, which it has not asked for: %s", addr, k)
+		}
+	}
+	a.release(s)
+	s.later.drain()
+	for _, addr := range addresses {
+		c, err := net.Dial("udp", netip.AddrPortFrom(addr, 9).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte("?")); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		if k := known(addr); !strings.Contains(k, "INCOMPLETE") {
+			t.Fatalf("the host does not ask for %s: %q", addr, k)
+		}
+	}
+	newBox(t).attach(s, onNetwork("one", network.EndpointSettings{IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: addresses[0], IPv6Address: addresses[1]}}))
+	for _, addr := range addresses {
+		if k := known(addr); !strings.Contains(k, at.MacAddress.String()) {
+			t.Errorf("of %s the host knows %q", addr, k)
 		}
 	}
 }

@@ -27,7 +27,7 @@ func announce4(index int, a netip.Addr, mac net.HardwareAddr) error {
 		return nil
 	}
 	protocol := binary.NativeEndian.Uint16([]byte{unix.ETH_P_ARP >> 8, unix.ETH_P_ARP & 0xff})
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(protocol))
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0) // to send only: one that receives is closed in tens of milliseconds
 	if err != nil {
 		return err
 	}
@@ -52,4 +52,21 @@ func announce6(index int, a netip.Addr, mac net.HardwareAddr) error {
 	b = append(append(b, a.AsSlice()...), 2, 1)
 	to := &unix.SockaddrInet6{ZoneId: uint32(index), Addr: netip.MustParseAddr("ff02::1").As16()}
 	return unix.Sendto(fd, append(b, mac...), 0, to)
+}
+
+// Neighbor tells the calling namespace of an address that is at a hardware address now, where it has asked for it on a link or knows another one. Who
+// asks in vain waits for three seconds, and so does whatever is sent meanwhile: all of it fails then, though the address may be there for long.
+func Neighbor(c *Conn, index int, mac net.HardwareAddr, addresses ...netip.Addr) error {
+	var requests []*Request
+	for _, a := range addresses {
+		r := newRequest("note where "+a.String()+" is", unix.RTM_NEWNEIGH, unix.NLM_F_REPLACE) // what it does not know it asks for when it wants it
+		r.b = append(r.b, family(a), 0, 0, 0)
+		r.b = binary.NativeEndian.AppendUint32(r.b, uint32(index))
+		r.b = binary.NativeEndian.AppendUint16(r.b, unix.NUD_STALE)
+		r.b = append(r.b, 0, 0)
+		r.attr(unix.NDA_DST, a.AsSlice())
+		r.attr(unix.NDA_LLADDR, mac)
+		requests = append(requests, r.Forgive(unix.ENOENT))
+	}
+	return c.Do(requests...)
 }
