@@ -88,8 +88,8 @@ func (v *verdict) add(r rule, fallback uint32) error {
 		if arg.Index > 5 {
 			return fmt.Errorf("argument %d: a system call has six", arg.Index)
 		}
-		if _, err := r.compare(arg, 0); err != nil {
-			return err
+		if _, ok := tests[arg.Op]; !ok && arg.Op != specs.OpMaskedEqual {
+			return fmt.Errorf("operator %q is unknown", arg.Op)
 		}
 		repeated = repeated || seen[arg.Index]
 		seen[arg.Index] = true
@@ -116,98 +116,10 @@ func merge(segments []segment) []segment {
 }
 
 // search finds the segment of the number in A by halves.
-func search(segments []segment) []bpf.Instruction {
+func search(g *graph, segments []segment) *node {
 	if len(segments) == 1 {
-		return decide(segments[0].verdict)
+		return decide(g, segments[0].verdict)
 	}
 	mid := len(segments) / 2
-	left, right := search(segments[:mid]), search(segments[mid:])
-	if len(left) > 255 {
-		code := []bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: segments[mid].from, SkipFalse: 1}, bpf.Jump{Skip: uint32(len(left))}}
-		return append(append(code, left...), right...)
-	}
-	code := []bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: segments[mid].from, SkipTrue: uint8(len(left))}}
-	return append(append(code, left...), right...)
-}
-
-// decide is a verdict's code; it always returns.
-func decide(v verdict) []bpf.Instruction {
-	var code []bpf.Instruction
-	for _, r := range v.rules {
-		code = append(code, r.code()...)
-	}
-	return append(code, bpf.RetConstant{Val: v.action})
-}
-
-// code returns the rule's action when all conditions hold and falls through behind itself otherwise.
-func (r rule) code() []bpf.Instruction {
-	code := []bpf.Instruction{bpf.RetConstant{Val: r.action}}
-	for i := len(r.conditions) - 1; i >= 0; i-- {
-		c, _ := r.compare(r.conditions[i], len(code))
-		code = append(c, code...)
-	}
-	return code
-}
-
-// compare falls through when the condition holds, else jumps over itself and rest more instructions. Arguments have 64 bits, BPF words 32.
-func (r rule) compare(arg specs.LinuxSeccompArg, rest int) ([]bpf.Instruction, error) {
-	if r.narrow {
-		return compareNarrow(arg, uint8(rest))
-	}
-	return compareWide(arg, uint8(rest))
-}
-
-// compareNarrow looks at the lower word only.
-func compareNarrow(arg specs.LinuxSeccompArg, rest uint8) ([]bpf.Instruction, error) {
-	load := bpf.LoadAbsolute{Off: uint32(offsetArgs + 8*arg.Index), Size: 4}
-	test := func(cond bpf.JumpTest, val uint32) []bpf.Instruction {
-		return []bpf.Instruction{load, bpf.JumpIf{Cond: cond, Val: val, SkipFalse: rest}}
-	}
-	lo := uint32(arg.Value)
-	switch arg.Op {
-	case specs.OpEqualTo:
-		return test(bpf.JumpEqual, lo), nil
-	case specs.OpNotEqual:
-		return test(bpf.JumpNotEqual, lo), nil
-	case specs.OpMaskedEqual:
-		and := bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: lo}
-		return []bpf.Instruction{load, and, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(arg.ValueTwo), SkipFalse: rest}}, nil
-	case specs.OpGreaterThan:
-		return test(bpf.JumpGreaterThan, lo), nil
-	case specs.OpGreaterEqual:
-		return test(bpf.JumpGreaterOrEqual, lo), nil
-	case specs.OpLessThan:
-		return test(bpf.JumpLessThan, lo), nil
-	case specs.OpLessEqual:
-		return test(bpf.JumpLessOrEqual, lo), nil
-	}
-	return nil, fmt.Errorf("operator %q is unknown", arg.Op)
-}
-
-func compareWide(arg specs.LinuxSeccompArg, r uint8) ([]bpf.Instruction, error) {
-	low := bpf.LoadAbsolute{Off: uint32(offsetArgs + 8*arg.Index), Size: 4}
-	high := bpf.LoadAbsolute{Off: low.Off + 4, Size: 4}
-	v, w := arg.Value, arg.ValueTwo
-	hi, lo := uint32(v>>32), uint32(v)
-	jump := func(cond bpf.JumpTest, val uint32, yes, no uint8) bpf.Instruction {
-		return bpf.JumpIf{Cond: cond, Val: val, SkipTrue: yes, SkipFalse: no}
-	}
-	switch arg.Op {
-	case specs.OpEqualTo:
-		return []bpf.Instruction{high, jump(bpf.JumpEqual, hi, 0, r+2), low, jump(bpf.JumpEqual, lo, 0, r)}, nil
-	case specs.OpNotEqual:
-		return []bpf.Instruction{high, jump(bpf.JumpEqual, hi, 0, 2), low, jump(bpf.JumpEqual, lo, r, 0)}, nil
-	case specs.OpMaskedEqual:
-		return []bpf.Instruction{high, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: hi}, jump(bpf.JumpEqual, uint32(w>>32), 0, r+3),
-			low, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: lo}, jump(bpf.JumpEqual, uint32(w), 0, r)}, nil
-	case specs.OpGreaterThan:
-		return []bpf.Instruction{high, jump(bpf.JumpGreaterThan, hi, 3, 0), jump(bpf.JumpEqual, hi, 0, r+2), low, jump(bpf.JumpGreaterThan, lo, 0, r)}, nil
-	case specs.OpGreaterEqual:
-		return []bpf.Instruction{high, jump(bpf.JumpGreaterThan, hi, 3, 0), jump(bpf.JumpEqual, hi, 0, r+2), low, jump(bpf.JumpGreaterOrEqual, lo, 0, r)}, nil
-	case specs.OpLessThan:
-		return []bpf.Instruction{high, jump(bpf.JumpGreaterThan, hi, r+3, 0), jump(bpf.JumpEqual, hi, 0, 2), low, jump(bpf.JumpGreaterOrEqual, lo, r, 0)}, nil
-	case specs.OpLessEqual:
-		return []bpf.Instruction{high, jump(bpf.JumpGreaterThan, hi, r+3, 0), jump(bpf.JumpEqual, hi, 0, 2), low, jump(bpf.JumpGreaterThan, lo, r, 0)}, nil
-	}
-	return nil, fmt.Errorf("operator %q is unknown", arg.Op)
+	return g.branch(bpf.JumpGreaterOrEqual, segments[mid].from, search(g, segments[mid:]), search(g, segments[:mid]))
 }

@@ -74,7 +74,7 @@ func Compile(p *specs.LinuxSeccomp) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	blocks := map[uint32][]bpf.Instruction{}
+	g, blocks := newGraph(), map[uint32]*node{}
 	var order []uint32
 	byAudit := map[uint32][]segment{}
 	for _, a := range wanted {
@@ -92,10 +92,9 @@ func Compile(p *specs.LinuxSeccomp) ([]byte, error) {
 			segments = append(segments, foreign(wanted)...)
 		}
 		sort.Slice(segments, func(i, j int) bool { return segments[i].from < segments[j].from })
-		code := append([]bpf.Instruction{bpf.LoadAbsolute{Off: offsetNr, Size: 4}}, search(merge(segments))...)
-		blocks[audit] = code
+		blocks[audit] = g.step(bpf.LoadAbsolute{Off: offsetNr, Size: 4}, search(g, merge(segments)))
 	}
-	return assemble(program(order, blocks))
+	return assemble(program(g, order, blocks))
 }
 
 // foreign are the numbers below the mark of x86_64 that belong to an interface which the profile does not name: they are killed, as those
@@ -110,13 +109,12 @@ func foreign(wanted []abi) (out []segment) {
 }
 
 // program selects the block of the architecture; a call from any other is killed, as libseccomp does by default.
-func program(order []uint32, blocks map[uint32][]bpf.Instruction) []bpf.Instruction {
-	code := []bpf.Instruction{bpf.LoadAbsolute{Off: offsetArch, Size: 4}}
-	for _, audit := range order {
-		code = append(code, bpf.JumpIf{Cond: bpf.JumpEqual, Val: audit, SkipTrue: 1}, bpf.Jump{Skip: uint32(len(blocks[audit]))})
-		code = append(code, blocks[audit]...)
+func program(g *graph, order []uint32, blocks map[uint32]*node) []bpf.Instruction {
+	n := g.ret(unix.SECCOMP_RET_KILL_PROCESS)
+	for _, audit := range slices.Backward(order) {
+		n = g.branch(bpf.JumpEqual, audit, blocks[audit], n)
 	}
-	return append(code, bpf.RetConstant{Val: unix.SECCOMP_RET_KILL_PROCESS})
+	return linear(g.step(bpf.LoadAbsolute{Off: offsetArch, Size: 4}, n))
 }
 
 func assemble(code []bpf.Instruction) ([]byte, error) {
