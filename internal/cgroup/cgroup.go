@@ -257,14 +257,15 @@ func (g *Group) Entries() ([]*os.File, error) {
 		if name == unified {
 			continue
 		}
-		f, err := os.OpenFile(filepath.Join(g.dirs[name], "tasks"), os.O_WRONLY, 0)
+		tasks := filepath.Join(g.dirs[name], "tasks")
+		fd, err := unix.Open(tasks, unix.O_WRONLY|unix.O_CLOEXEC, 0) // os.Open would have Go's poller watch each
 		if err != nil {
 			for _, opened := range files {
 				opened.Close()
 			}
 			return nil, fmt.Errorf("open control group %s: %w", g.path, err)
 		}
-		files = append(files, f)
+		files = append(files, os.NewFile(uintptr(fd), tasks))
 	}
 	return files, nil
 }

@@ -54,7 +54,11 @@ func (s *session) attach(ctx context.Context, h *client.Hijacked) error {
 		stop := s.followSize(ctx)
 		defer stop()
 	}
-	if s.in != nil && s.typed == nil {
+	if s.in == nil { // on this thread: another one to wake costs more than all else here
+		_ = h.CloseWrite()
+		return s.receive(h)
+	}
+	if s.typed == nil {
 		s.typed = startTyping(s)
 	}
 	over, sent, received := make(chan struct{}), make(chan error, 1), make(chan error, 1)
@@ -80,9 +84,6 @@ func (s *session) attach(ctx context.Context, h *client.Hijacked) error {
 
 // send passes on what is typed until the end of input, or until over is closed; what is typed then waits for the next connection.
 func (s *session) send(h *client.Hijacked, over <-chan struct{}) error {
-	if s.in == nil {
-		return h.CloseWrite()
-	}
 	for {
 		if s.typed.left == nil {
 			select {

@@ -11,7 +11,6 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"wherry.dev/wherry/internal/shim"
 	"wherry.dev/wherry/internal/spec"
 	"wherry.dev/wherry/internal/task"
 )
@@ -22,19 +21,10 @@ func (c *Container) accounts() accounts {
 	return accounts{open: func(name string) (*os.File, error) { return openInLayers(layers, name) }}
 }
 
-// startedAs is the first process as it was started: further ones get its confinement.
-func (c *Container) startedAs() (*specs.Process, error) {
-	p, err := shim.StartedAs(c.taskDir)
-	if err != nil {
-		return nil, fmt.Errorf("read how container %s was started: %w", c.record().Name, err)
-	}
-	return p, nil
-}
-
 // describe is the exec's process: the container's own with what was asked for.
-func (e *execution) describe(s *Service, size *[2]uint) (*specs.Process, error) {
+func (e *execution) describe(s *Service, t *task.Task, size *[2]uint) (*specs.Process, error) {
 	r, q := e.c.record(), e.request
-	p, err := e.c.startedAs()
+	p, err := t.StartedAs()
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +88,7 @@ func (e *execution) giveCapabilities(p *specs.Process) error {
 
 // begin starts an exec's process and what moves its output.
 func (e *execution) begin(ctx context.Context, s *Service, t *task.Task, o ExecStreams) (*session, error) {
-	process, err := e.describe(s, o.ConsoleSize)
+	process, err := e.describe(s, t, o.ConsoleSize)
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/moby/moby/api/types/events"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"wherry.dev/wherry/internal/shim"
 	"wherry.dev/wherry/internal/task"
 )
 
@@ -48,9 +47,9 @@ func (p *prober) probe(ctx context.Context) *container.HealthcheckResult {
 // command is what a probe executes. Its limits, user and environment are the container's.
 func (p *prober) command() (*specs.Process, error) {
 	if p.process == nil {
-		process, err := shim.StartedAs(p.c.taskDir)
+		process, err := p.task.StartedAs()
 		if err != nil {
-			return nil, fmt.Errorf("read how the container was started: %w", err)
+			return nil, err
 		}
 		process.Args, process.Terminal, process.ConsoleSize = p.check.args, false, nil
 		p.process = process

@@ -41,13 +41,13 @@ type Process struct {
 // happened, or an *ExecError.
 func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
 	e := &exec{c: c, o: o, filter: c.filter}
-	defer e.close()
 	err := e.prepare()
 	if err == nil {
 		err = e.write()
 	}
 	if err != nil {
 		e.closeConsole()
+		e.close()
 		return nil, err
 	}
 	return e.run()
@@ -292,28 +292,42 @@ func (e *exec) sendListener(pr *sysprog.Process) error {
 	return err
 }
 
+// run executes the program. What was held for it is given back beside the caller, who has somebody waiting.
 func (e *exec) run() (*Process, error) {
 	pr, err := e.program.Start(0, true)
 	if err != nil {
 		e.closeConsole()
+		e.close()
 		return nil, fmt.Errorf("enter the container: %w", err)
 	}
+	p, err := e.follow(pr)
+	if err != nil {
+		defer e.close()
+		return nil, e.failed(pr, err)
+	}
+	go func() {
+		_ = pr.Release()
+		e.close()
+	}()
+	return p, nil
+}
+
+// follow goes with the process until it executes.
+func (e *exec) follow(pr *sysprog.Process) (*Process, error) {
 	setOOMScore(pr.Pid, e.o.Process.OOMScoreAdj, e.c.oomScore)
 	if err := e.meet(pr); err != nil {
-		return nil, e.failed(pr, err)
+		return nil, err
 	}
 	if err := e.sendListener(pr); err != nil {
-		return nil, e.failed(pr, err)
+		return nil, err
 	}
 	if err := pr.Wait(markExecute); err != nil {
-		return nil, e.failed(pr, err)
+		return nil, err
 	}
 	pidfd, err := sysprog.Pollable(pr.Pidfd)
 	if err != nil {
-		return nil, e.failed(pr, err)
+		return nil, err
 	}
-	go release(pr, e.program)
-	e.program = nil
 	return &Process{Pid: pr.Pid, Pidfd: pidfd, Console: e.console}, nil
 }
 

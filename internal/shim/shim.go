@@ -7,7 +7,6 @@ package shim
 
 import (
 	"encoding/json"
-	"errors"
 	"os"
 	"path/filepath"
 	"time"
@@ -38,22 +37,6 @@ type Config struct {
 	// Spec is the OCI configuration without its seccomp profile, which is by far its longest part; Filter is the profile, compiled.
 	Spec   *specs.Spec `json:"spec"`
 	Filter []byte      `json:"filter,omitempty"`
-}
-
-// StartedAs is the first process of a task as it was started.
-func StartedAs(dir string) (*specs.Process, error) {
-	var config struct {
-		Spec struct {
-			Process *specs.Process `json:"process"`
-		} `json:"spec"`
-	}
-	if err := ReadJSON(filepath.Join(dir, TaskFile), &config); err != nil {
-		return nil, err
-	}
-	if config.Spec.Process == nil || config.Spec.Process.Capabilities == nil {
-		return nil, errors.New("the task's configuration has no process")
-	}
-	return config.Spec.Process, nil
 }
 
 // LogConfig says where output goes.

@@ -229,7 +229,11 @@ func fill(config *shim.Config, o CreateOptions) error {
 }
 
 func newTask(dir string, config shim.Config) *Task {
-	config.Spec, config.Filter = nil, nil // the shim's
+	var process *specs.Process
+	if config.Spec != nil {
+		process = config.Spec.Process
+	}
+	config.Spec, config.Filter = &specs.Spec{Process: process}, nil // the rest is the shim's
 	return &Task{dir: dir, config: config, waiting: map[uint64]chan reply{}, ended: make(chan struct{}),
 		oom: shortage{news: make(chan struct{}, 1)}}
 }
@@ -339,6 +343,16 @@ func Open(ctx context.Context, dir string) (*Task, error) {
 	}
 	t.killLost(ctx)
 	return nil, fmt.Errorf("the shim of container %s is gone: %w", config.ID, errdefs.ErrNotFound)
+}
+
+// StartedAs is a copy of the first process as it was started, without what is hidden. What it points to may only be replaced.
+func (t *Task) StartedAs() (*specs.Process, error) {
+	p := t.config.Spec.Process
+	if p == nil || p.Capabilities == nil {
+		return nil, fmt.Errorf("the configuration of container %s has no process", t.config.ID)
+	}
+	process := *p
+	return &process, nil
 }
 
 func openPidfd(pid int) (*os.File, error) {
