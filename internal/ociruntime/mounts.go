@@ -45,6 +45,7 @@ type layout struct {
 	held   *held
 
 	root         *os.File // the detached root file system
+	parts        held     // of which it was made: to be closed when nobody waits any more
 	rootReadOnly bool     // a mount of the configuration says so
 	mounts       []*attachment
 	devices      *os.File   // the /dev tmpfs

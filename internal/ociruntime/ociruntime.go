@@ -95,5 +95,6 @@ func (c *Container) Close() error {
 		}
 	}
 	c.files.close()
+	c.files.parts.close()
 	return nil
 }

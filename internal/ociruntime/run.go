@@ -49,14 +49,19 @@ func (c *Container) WaitExecuted() error {
 	c.files.root.Close()
 	c.files.root = nil
 	c.files.close()
-	go release(c.process, c.program)
+	parts := c.files.parts
+	c.files.parts = held{}
+	go func() { // nobody needs to wait for that
+		release(c.process, c.program)
+		parts.close()
+	}()
 	return nil
 }
 
 // Times are the stages of the child's program and how long each took, up to the execve; empty without CreateOptions.Measure.
 func (c *Container) Times() []sysprog.Part { return c.told.times }
 
-// release gives a program's memory back when nobody shares it any more; that takes some microseconds.
+// release gives a program's memory back when nobody shares it any more.
 func release(pr *sysprog.Process, p *sysprog.Program) {
 	_ = pr.Release()
 	_ = p.Close()

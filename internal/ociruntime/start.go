@@ -152,6 +152,7 @@ func Create(ctx context.Context, o CreateOptions) (*Container, error) {
 func (s *start) finish() *Container {
 	c := &Container{spec: s.spec, process: s.process, program: s.program, console: s.layout.console, devpts: s.layout.devpts, cgroup: s.grouping.group,
 		ids: s.ns.ids, execs: s.execs, told: report{warnings: s.layout.warnings, clock: s.clock}, files: s.layout.view(s.spec.Process, s.execs), userns: s.ns.user, filter: s.filter, oomScore: s.o.OOMScoreAdj}
+	c.files.parts = s.layout.parts
 	s.held.close()
 	c.pidfd = s.pidfd
 	if s.fromChild != nil {
@@ -181,6 +182,7 @@ func (s *start) undo(ctx context.Context) {
 		}
 	}
 	s.held.close()
+	s.layout.parts.close()
 	for _, f := range []*os.File{s.layout.root, s.ns.user, s.layout.console, s.layout.devpts, s.toChild, s.fromChild} {
 		if f != nil {
 			f.Close()
@@ -305,7 +307,7 @@ func (s *start) openRoot(context.Context) (err error) {
 		flags = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
 	}
 	if s.o.Rootfs != nil {
-		if s.layout.root, err = s.o.Rootfs.Mount(s.ns.user); err == nil && flags != 0 {
+		if s.layout.root, s.layout.parts.files, err = s.o.Rootfs.MountParts(s.ns.user); err == nil && flags != 0 {
 			err = unix.MountSetattr(descriptor(s.layout.root), "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: flags})
 		}
 		return err

@@ -14,6 +14,7 @@ import (
 // through. It is for saying why the program did not start, when the container's own mounts have gone with its process.
 type view struct {
 	root   *os.File
+	parts  held // of the root: whoever closes that closes them, when nobody waits
 	cwd    string
 	mounts []viewed
 }
@@ -76,7 +77,7 @@ func (v view) open(name string, flags uint64) (*os.File, error) {
 	return openIn(v.root, name, flags)
 }
 
-// close gives back what was kept beside the root.
+// close gives back what was kept beside the root and its parts.
 func (v *view) close() {
 	for _, m := range v.mounts {
 		m.source.Close()

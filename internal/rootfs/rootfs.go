@@ -69,44 +69,60 @@ type Rootfs struct {
 // Mount makes the overlay as a detached mount (fsopen, fsmount; fsopen(2)) and returns its descriptor. userns is a user namespace with
 // the IDMap; where it is nil and one is needed, Mount makes one.
 func (r *Rootfs) Mount(userns *os.File) (*os.File, error) {
+	root, parts, err := r.MountParts(userns)
+	closeAll(parts)
+	return root, err
+}
+
+// MountParts is Mount that leaves the clones of the layers' mounts open, which nothing needs any more. The kernel lets who closes one of them for good
+// wait for an expedited RCU grace period (fs/namespace.c, namespace_unlock): 0.05 ms on an idle machine, some milliseconds on a busy one.
+func (r *Rootfs) MountParts(userns *os.File) (root *os.File, parts []*os.File, err error) {
 	if r.IDMap.Size > 0 && userns == nil {
 		made, err := r.IDMap.UserNamespace()
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		defer made.Close()
 		userns = made
 	}
-	lower := make([]*os.File, 0, len(r.Lower))
 	defer func() {
-		for _, f := range lower {
-			f.Close()
+		if err != nil {
+			closeAll(parts)
+			parts = nil
 		}
 	}()
 	for _, path := range r.Lower {
 		f, err := Bind(path, BindOptions{UserNS: userns, Set: unix.MOUNT_ATTR_RDONLY})
 		if err != nil {
-			return nil, fmt.Errorf("layer: %w", err)
+			return nil, parts, fmt.Errorf("layer: %w", err)
 		}
-		lower = append(lower, f)
+		parts = append(parts, f)
 	}
-	if r.Upper == "" && len(lower) == 1 { // overlay wants two
-		return unix2File(unix.FcntlInt(lower[0].Fd(), unix.F_DUPFD_CLOEXEC, 3))
+	if r.Upper == "" && len(parts) == 1 { // overlay wants two
+		return parts[0], nil, nil
 	}
-	parts := make([]place, 0, len(lower)+1)
-	for i, f := range lower {
-		parts = append(parts, place{f, r.Lower[i]})
+	places := make([]place, 0, len(parts)+1)
+	for i, f := range parts {
+		places = append(places, place{f, r.Lower[i]})
 	}
 	if !r.Layer || r.Upper == "" || userns == nil {
-		return r.overlay(lower, parts)
+		root, err = r.overlay(parts, places)
+		return root, parts, err
 	}
 	view := *r
 	dir, done, err := view.mapUpper(userns)
 	if err != nil {
-		return nil, err
+		return nil, parts, err
 	}
 	defer done()
-	return view.overlay(lower, append(parts, place{dir, filepath.Dir(r.Upper)}))
+	root, err = view.overlay(parts, append(places, place{dir, filepath.Dir(r.Upper)}))
+	return root, parts, err
+}
+
+func closeAll(list []*os.File) {
+	for _, f := range list {
+		f.Close()
+	}
 }
 
 // place is a detached mount and the directory that it is of.
