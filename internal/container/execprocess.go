@@ -24,7 +24,7 @@ func (c *Container) accounts() accounts {
 // describe is the exec's process: the container's own with what was asked for.
 func (e *execution) describe(s *Service, t *task.Task, size *[2]uint) (*specs.Process, error) {
 	r, q := e.c.record(), e.request
-	p, err := t.StartedAs()
+	p, err := task.StartedAs(t)
 	if err != nil {
 		return nil, err
 	}

@@ -47,7 +47,7 @@ func (p *prober) probe(ctx context.Context) *container.HealthcheckResult {
 // command is what a probe executes. Its limits, user and environment are the container's.
 func (p *prober) command() (*specs.Process, error) {
 	if p.process == nil {
-		process, err := p.task.StartedAs()
+		process, err := task.StartedAs(p.task)
 		if err != nil {
 			return nil, err
 		}

@@ -346,7 +346,7 @@ func Open(ctx context.Context, dir string) (*Task, error) {
 }
 
 // StartedAs is a copy of the first process as it was started, without what is hidden. What it points to may only be replaced.
-func (t *Task) StartedAs() (*specs.Process, error) {
+func StartedAs(t *Task) (*specs.Process, error) {
 	p := t.config.Spec.Process
 	if p == nil || p.Capabilities == nil {
 		return nil, fmt.Errorf("the configuration of container %s has no process", t.config.ID)
