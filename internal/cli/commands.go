@@ -63,7 +63,7 @@ func choose(words []string) (name string, cmd *command, rest []string, err error
 }
 
 func unknownCommand(words []string, isNoun bool, all []command) error {
-	var names []string
+	var names, below []string // below: under which nouns the word is a command
 	for i := range all {
 		for _, n := range all[i].names() {
 			noun, verb, two := strings.Cut(n, " ")
@@ -72,6 +72,8 @@ func unknownCommand(words []string, isNoun bool, all []command) error {
 				names = append(names, verb)
 			case !isNoun && !two:
 				names = append(names, n)
+			case !isNoun && verb == words[0]:
+				below = append(below, "wherry "+n)
 			}
 		}
 	}
@@ -83,6 +85,9 @@ func unknownCommand(words []string, isNoun bool, all []command) error {
 	}
 	if why := notHere(words[0]); why != "" {
 		return fmt.Errorf("%s: %s", words[0], why)
+	}
+	if len(below) > 0 && len(below) <= 3 {
+		return fmt.Errorf("unknown command %q: did you mean %s?", words[0], strings.Join(below, " or "))
 	}
 	for _, n := range nouns() {
 		names = append(names, n[0])

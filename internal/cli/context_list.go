@@ -45,7 +45,7 @@ func contextListCommand(app *App) *cobra.Command {
 // contextRows are the default one and those of docker's configuration.
 func contextRows(choice client.Choice) ([]contextRow, error) {
 	current := client.CurrentContext(choice)
-	first := contextRow{Name: contexts.Default, Description: "The one that --host, WHERRY_HOST or DOCKER_HOST names, or this machine's"}
+	first := contextRow{Name: contexts.Default, Description: "From --host, WHERRY_HOST or DOCKER_HOST"}
 	cl, err := client.NewTLS(choice.Host, choice.TLS)
 	if err != nil {
 		first.Error = err.Error()

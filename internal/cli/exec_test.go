@@ -33,7 +33,7 @@ func TestExec(t *testing.T) {
 
 func TestExecFailures(t *testing.T) {
 	for message, code := range map[string]int{
-		`exec: "nope": executable file not found in $PATH`: 127, "exec /x: permission denied": 126, "container c is not running": 1,
+		`exec: "nope": executable file not found in $PATH`: 127, "exec /x: permission denied": 126, "container c is not running": 1, `chdir to cwd ("/x"): no such file or directory`: 126,
 	} {
 		for _, args := range [][]string{{"exec", "c", "x"}, {"exec", "-d", "c", "x"}} {
 			e := newScriptedEngine(echo)

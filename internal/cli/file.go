@@ -66,6 +66,9 @@ func commitCommand(app *App) *cobra.Command {
 			q.Set("comment", message)
 		}
 		if len(args) == 2 {
+			if err := oneTag(args[1]); err != nil {
+				return err
+			}
 			n := splitName(args[1])
 			if n.digest != "" {
 				return fmt.Errorf("commit to %s: a digest is worked out, it cannot be given: name a tag", args[1])

@@ -117,7 +117,6 @@ func (f *networkFlags) resolve() (container.NetworkMode, map[string]*network.End
 	}
 	endpoints := map[string]*network.EndpointSettings{}
 	for i, a := range list {
-		mode := container.NetworkMode(a.name)
 		userDefined := isUserDefined(a.name)
 		switch {
 		case len(list) > 1 && !userDefined:
@@ -129,7 +128,7 @@ func (f *networkFlags) resolve() (container.NetworkMode, map[string]*network.End
 		}
 		e := a.settings()
 		// A name alone says nothing about the built-in networks that the mode does not say.
-		if i == 0 && !userDefined && !a.implied && (mode.IsContainer() || a.bare()) {
+		if i == 0 && !userDefined && !a.implied && a.bare() {
 			continue
 		}
 		endpoints[a.name] = e

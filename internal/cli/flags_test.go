@@ -152,6 +152,8 @@ func TestWrongWordsAreExplained(t *testing.T) {
 		want string
 	}{
 		{"rnu busybox", 1, `unknown command "rnu": did you mean run?`},
+		{"drift", 1, `unknown command "drift": did you mean wherry image drift?`},
+		{"verify", 1, `unknown command "verify": did you mean wherry audit verify?`},
 		{"frobnicate", 1, `unknown command "frobnicate"; see wherry --help`},
 		{"container strat x", 1, `unknown command "strat" of wherry container: did you mean start?`},
 		{"network --bogus", 125, "unknown flag --bogus"},

@@ -9,12 +9,17 @@ import (
 
 	"github.com/moby/moby/api/types/image"
 	"github.com/spf13/cobra"
+
+	"wherry.dev/wherry/internal/client"
 )
 
 func tagCommand(app *App) *cobra.Command {
 	return &cobra.Command{Use: "tag IMAGE[:TAG] NEW[:TAG]", Args: exactly(2), RunE: func(cmd *cobra.Command, args []string) error {
 		c, err := app.Client()
 		if err != nil {
+			return err
+		}
+		if err := oneTag(args[1]); err != nil {
 			return err
 		}
 		n := splitName(args[1])
@@ -46,10 +51,15 @@ func rmiCommand(app *App) *cobra.Command {
 		}
 		return each(app, args, func(name string) error {
 			var done []image.DeleteResponse
-			if err := cl.Delete(cmd.Context(), imagePath(name, ""), q, &done); err != nil {
+			err := cl.Delete(cmd.Context(), imagePath(name, ""), q, &done)
+			if force && client.IsNotFound(err) {
+				printError(app.Err, err) // what is to be gone is gone
+				return nil
+			}
+			if err != nil {
 				return err
 			}
-			_, err := fmt.Fprint(app.Out, deletedText(done, "Deleted:", "Untagged:"))
+			_, err = fmt.Fprint(app.Out, deletedText(done, "Deleted:", "Untagged:"))
 			return err
 		})
 	}}

@@ -193,7 +193,7 @@ func TestErrorsAreOneLine(t *testing.T) {
 	host := serveOn(t, l)
 	rows := []struct{ args, want string }{
 		{"pull -a busybox:1", "leave"}, {"push -a busybox:1", "leave"}, {"push x@sha256:12", "tag"}, {"pull", "usage"}, {"pull busybox", "no such image"},
-		{"tag a b@sha256:12", "digest"}, {"swarm init", "no swarm mode"}, {"trust ls", "signatures"}, {"plugin ls", "no plugins"}, {"build --progress=loud .", "auto, tty, plain"}, {"build", "PATH"}, {"image build -f - -", "one of them only"}, {"build -o type=local .", "dest=DIRECTORY"}, {"build --push -o dir .", "image"},
+		{"tag a b@sha256:12", "digest"}, {"tag a b:1:2", "leave out :1 or :2"}, {"commit c b:1:2", "two tags"}, {"pull b:1:2", "two tags"}, {"push b:1:2", "two tags"}, {"swarm init", "no swarm mode"}, {"trust ls", "signatures"}, {"plugin ls", "no plugins"}, {"build --progress=loud .", "auto, tty, plain"}, {"build", "PATH"}, {"image build -f - -", "one of them only"}, {"build -o type=local .", "dest=DIRECTORY"}, {"build --push -o dir .", "image"},
 		{"load -i /nowhere/x.tar", "/nowhere/x.tar"}, {"import /nowhere/x.tar", "/nowhere/x.tar"}, {"import /tmp", "tar -C /tmp"}, {"load -i /tmp", "directory"}, {"save", "usage"},
 		{"network create --subnet x n", "10.9.0.0/24"}, {"network create --gateway 10.0.0.1 n", "--subnet"}, {"network create --ip-range 10.0.0.0/33 n", "bits"},
 		{"network create --subnet 10.0.0.0/8 --subnet 10.1.0.0/16 n", "overlaps"}, {"network create --aux-address 10.0.0.1 n", "name=address"},

@@ -273,6 +273,9 @@ func armWait(ctx context.Context, c *client.Client, id string, condition contain
 // startFailure gives the exit status that shells know: 127 for a command that is not there, 126 for one that may not be run.
 func startFailure(err error) error {
 	text := err.Error()
+	if strings.Contains(text, "chdir to cwd") { // there is no such folder, and the command may be there
+		return &exitError{126, err}
+	}
 	for _, s := range []string{"executable file not found", "no such file or directory", "command not found"} {
 		if strings.Contains(text, s) {
 			return &exitError{127, err}

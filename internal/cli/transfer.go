@@ -31,6 +31,9 @@ type pullOptions struct {
 
 // pullImage has the engine fetch an image, with the login that this user has for its registry, and prints on out how far it is.
 func pullImage(ctx context.Context, app *App, out io.Writer, name string, o pullOptions) error {
+	if err := oneTag(name); err != nil {
+		return err
+	}
 	n := splitName(name)
 	switch {
 	case name == "":
@@ -76,6 +79,14 @@ func repository(name string) string {
 		name = strings.TrimSuffix(name, ":"+n.tag)
 	}
 	return name
+}
+
+// oneTag refuses a name with two tags, such as a:1:2: the engine is sent repository and tag apart, and would take the last.
+func oneTag(name string) error {
+	if first := splitName(repository(name)).tag; first != "" {
+		return fmt.Errorf("invalid reference format: %q has two tags: leave out :%s or :%s", name, first, splitName(name).tag)
+	}
+	return nil
 }
 
 // postAndShow does a request whose answer is a stream of messages.
@@ -189,6 +200,9 @@ func pushCommand(app *App) *cobra.Command {
 	var all, quiet bool
 	var platform string
 	c := &cobra.Command{Use: "push [OPTIONS] IMAGE[:TAG]", Args: exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
+		if err := oneTag(args[0]); err != nil {
+			return err
+		}
 		n := splitName(args[0])
 		switch {
 		case n.digest != "":

@@ -41,8 +41,8 @@ type Client struct {
 	started bool
 }
 
-// New makes a client of the engine at host, unix:///path, tcp://host:port or ssh://[user@]host[:port][/path]. Without a host it is the one in WHERRY_HOST, then in DOCKER_HOST
-// where that is unix, ssh, or tcp with DOCKER_TLS_VERIFY, then the usual one, which is started when nobody listens. Nothing is dialled yet.
+// New makes a client of the engine at host, unix:///path, tcp://host:port or ssh://[user@]host[:port][/path]. Without a host it is the one in WHERRY_HOST, then in DOCKER_HOST,
+// then the usual one, which is started when nobody listens. Nothing is dialled yet.
 func New(host string) (*Client, error) { return NewTLS(host, TLS{}) }
 
 // NewTLS is New with files for tcp://.
@@ -54,6 +54,9 @@ func NewTLS(host string, files TLS) (*Client, error) {
 	}
 	var err error
 	if address, ok := tcpAddress(host); ok {
+		if source == "DOCKER_HOST" && os.Getenv("DOCKER_TLS_VERIFY") == "" { // docker's client would speak without TLS
+			return nil, fmt.Errorf("%s names the engine at %s, and engines are spoken to over TLS only: set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH, or name another one with --host or WHERRY_HOST", source, host)
+		}
 		c.secure = &secure{address: address, files: files.complete()}
 	} else if strings.HasPrefix(host, "ssh://") {
 		c.remote, err = sshAddress(host)
@@ -79,9 +82,7 @@ func namedHost(host string) (address, source string) {
 	if host = os.Getenv("WHERRY_HOST"); host != "" {
 		return host, "WHERRY_HOST"
 	}
-	host = os.Getenv("DOCKER_HOST")
-	scheme, _, _ := strings.Cut(host, "://")
-	if scheme == "unix" || scheme == "ssh" || scheme == "tcp" && os.Getenv("DOCKER_TLS_VERIFY") != "" {
+	if host = os.Getenv("DOCKER_HOST"); host != "" {
 		return host, "DOCKER_HOST"
 	}
 	return "", ""

@@ -145,6 +145,17 @@ func TestNobodyListens(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	l.Close()
+	plain := filepath.Join(dir, "plain")
+	if err := os.WriteFile(plain, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := New("unix://" + plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Get(t.Context(), "/", nil, nil); err == nil || !strings.Contains(err.Error(), "that is no socket") {
+		t.Errorf("a file: error %v", err)
+	}
 	for path, want := range map[string]string{stale: "nobody listens", filepath.Join(dir, "none"): "no such socket"} {
 		c, err := New("unix://" + path)
 		if err != nil {
@@ -347,7 +358,6 @@ func TestHosts(t *testing.T) {
 		{"unix:///a", "unix:///b", "unix:///c", "unix:///a", true},
 		{"", "unix:///b", "unix:///c", "unix:///b", true},
 		{"", "", "unix:///c", "unix:///c", true},
-		{"", "", "tcp://1.2.3.4:2375", DefaultHost, false},
 		{"/a//b", "", "", "unix:///a/b", true},
 		{DefaultHost, "", "", DefaultHost, true},
 		{"", DefaultHost, "", DefaultHost, true},

@@ -42,7 +42,9 @@ func TestWhichEngine(t *testing.T) {
 		{file: `{"currentContext":"far"}`, choice: Choice{Context: "near"}, wherry: "unix:///w.sock", host: "unix:///near.sock"},
 		{file: `{"currentContext":"far"}`, choice: Choice{Host: "/h.sock"}, context: "near", host: "unix:///h.sock"},
 		{docker: "ssh://u@d:7/s.sock", host: "ssh://u@d:7/s.sock"},
-		{docker: "tcp://d:7", host: DefaultHost},
+		{docker: "tcp://d:7", problem: "DOCKER_HOST names the engine at tcp://d:7, and engines are spoken to over TLS only"}, // not another engine
+		{docker: "npipe:////./pipe/docker_engine", problem: "unix:///absolute/path"},
+		{docker: "tcp://d:7", wherry: "unix:///w.sock", host: "unix:///w.sock"},
 		{choice: Choice{Host: "/h.sock", Context: "near"}, problem: "both name an engine"},
 		{choice: Choice{Context: "nowhere"}, problem: `no context "nowhere"`},
 		{file: `{"currentContext":"broken"}`, problem: "meta.json"},

@@ -78,8 +78,15 @@ func (c *Client) explain(err error) error {
 		return fmt.Errorf("no engine at %s: there is no such socket; start one with wherryd --host %s", c.Host(), c.Host())
 	case errors.Is(err, syscall.ECONNREFUSED) && c.secure != nil:
 		return fmt.Errorf("no engine at %s: nobody listens there; start one with wherryd --host %s --tlscacert … --tlscert … --tlskey …", c.Host(), c.Host())
+	case errors.Is(err, syscall.ECONNREFUSED) && !isSocket(c.path):
+		return fmt.Errorf("no engine at %s: that is no socket; an engine's is usually %s", c.Host(), DefaultHost)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("no engine at %s: nobody listens on that socket any more; start one with wherryd --host %s", c.Host(), c.Host())
 	}
 	return fmt.Errorf("connect to the engine at %s: %w", c.Host(), err)
+}
+
+func isSocket(path string) bool {
+	fi, err := os.Stat(path)
+	return err != nil || fi.Mode().Type() == os.ModeSocket
 }

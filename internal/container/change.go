@@ -157,7 +157,7 @@ func (s *Service) Update(_ context.Context, id string, u container.UpdateConfig)
 	if err := mergeUpdate(&h, &u); err != nil {
 		return container.UpdateResponse{}, err
 	}
-	v := validation{config: r.Config, host: &h, cpus: s.host.cpus, v2: s.host.v2}
+	v := validation{config: r.Config, host: &h, cpus: s.host.cpus, nodes: s.host.nodes, v2: s.host.v2}
 	if err := v.resources(&h.Resources); err != nil {
 		return container.UpdateResponse{}, err
 	}

@@ -26,7 +26,7 @@ func checked(c container.Config, h container.HostConfig) error {
 	if len(c.Cmd) == 0 {
 		c.Cmd = []string{"true"}
 	}
-	v := validation{config: &c, host: withDefaults(&h), cpus: 2}
+	v := validation{config: &c, host: withDefaults(&h), cpus: 2, nodes: 1}
 	return v.check()
 }
 
@@ -35,7 +35,7 @@ func TestVersionTwoDiscards(t *testing.T) {
 	for _, v2 := range []bool{false, true} {
 		swappiness, disable := int64(50), true
 		r := container.Resources{MemorySwappiness: &swappiness, OomKillDisable: &disable}
-		v := validation{config: &container.Config{Cmd: []string{"true"}}, host: withDefaults(&container.HostConfig{Resources: r}), cpus: 2, v2: v2}
+		v := validation{config: &container.Config{Cmd: []string{"true"}}, host: withDefaults(&container.HostConfig{Resources: r}), cpus: 2, nodes: 1, v2: v2}
 		if err := v.check(); err != nil {
 			t.Fatal(err)
 		}
@@ -105,7 +105,9 @@ func TestRefusals(t *testing.T) {
 		"writable-cgroups is true or false":         {h: container.HostConfig{SecurityOpt: []string{"writable-cgroups=1"}}},
 		"write it as 0-2":                           {h: limits(container.Resources{CpusetCpus: "a-b"})},
 		"Requested CPUs are not available":          {h: limits(container.Resources{CpusetCpus: "0-9"})},
-		"c 10:200 rwm":                              {h: limits(container.Resources{DeviceCgroupRules: []string{"x"}})},
+		"memory nodes are not available - requested 5, available: 0": {h: limits(container.Resources{CpusetMems: "5"})},
+		"more than the limit of 10MiB":                               {h: limits(container.Resources{Memory: 10 << 20, MemoryReservation: 20 << 20})},
+		"c 10:200 rwm":                                               {h: limits(container.Resources{DeviceCgroupRules: []string{"x"}})},
 	} {
 		err := checked(row.c, row.h)
 		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), want) {

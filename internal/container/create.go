@@ -101,7 +101,7 @@ func (n *creating) configure(context.Context) error {
 	fillIn(&h, &n.s.o.Settings)
 	n.r.HostConfig = withDefaults(&h)
 	n.s.index.joinByID(n.r.HostConfig)
-	v := validation{config: n.r.Config, exposed: n.q.Config.ExposedPorts, host: n.r.HostConfig, cpus: n.s.host.cpus, v2: n.s.host.v2}
+	v := validation{config: n.r.Config, exposed: n.q.Config.ExposedPorts, host: n.r.HostConfig, cpus: n.s.host.cpus, nodes: n.s.host.nodes, v2: n.s.host.v2}
 	if err := v.check(); err != nil {
 		return err
 	}
@@ -366,21 +366,34 @@ func requestedNetworks(mode container.NetworkMode, cfg *network.NetworkingConfig
 			out[name] = e.Copy()
 		}
 	}
-	switch {
-	case mode.IsContainer(), mode.IsNone(), mode.IsHost():
-		for name := range out {
-			if name != string(mode) {
+	if mode.IsContainer() || mode.IsNone() || mode.IsHost() {
+		for name, e := range out {
+			if name != string(mode) && !(mode.IsContainer() && container.NetworkMode(name).IsContainer()) { // by its name there, by its id here
 				return nil, fail(errdefs.ErrInvalidArgument, "conflicting options: cannot attach both user-defined and non-user-defined network-modes (%s and %s)", mode, name)
 			}
+			if what := fixed(e, mode); what != "" {
+				return nil, fail(errdefs.ErrInvalidArgument, "conflicting options: %s and the network mode %s: leave one of them out", what, mode)
+			}
 		}
-		if mode.IsContainer() {
-			return nil, nil
-		}
+	}
+	if mode.IsContainer() {
+		return nil, nil
 	}
 	if len(out) == 0 {
 		out[string(mode)] = &network.EndpointSettings{}
 	}
 	return out, nil
+}
+
+// fixed names what an endpoint asks for that it can have on networks of the engine's only.
+func fixed(e *network.EndpointSettings, mode container.NetworkMode) string {
+	switch i := e.IPAMConfig; {
+	case i != nil && (i.IPv4Address.IsValid() || i.IPv6Address.IsValid() || len(i.LinkLocalIPs) > 0):
+		return "an IP address"
+	case len(e.MacAddress) > 0 && mode.IsContainer(): // of others Docker takes it, and does nothing with it
+		return "mac-address"
+	}
+	return ""
 }
 
 // mainNetwork is the key of the network that the mode names, by its name or by its id.

@@ -127,6 +127,8 @@ func (c *Container) execable() (*task.Task, *Record, error) {
 		return nil, r, fail(errdefs.ErrConflict, "Container %s is restarting, wait until the container is running", r.ID)
 	case r.Status == Paused:
 		return nil, r, fail(errdefs.ErrConflict, "Container %s is paused, unpause the container before exec", r.ID)
+	case err != nil:
+		return nil, r, fail(errdefs.ErrConflict, "container %s is not running: start it first", r.ID)
 	}
 	return t, r, err
 }

@@ -102,7 +102,7 @@ func TestExecsThatDoNotStart(t *testing.T) {
 	for user, says := range map[string]string{
 		"nobodyhere": "unable to find user nobodyhere: no matching entries in passwd file",
 		"0:nogroup":  "unable to find group nogroup: no matching entries in group file",
-		"4294967296": "unable to find user 4294967296: no matching entries in passwd file",
+		"4294967296": "unable to find user 4294967296: uids and gids must be in range 0-2147483647",
 	} {
 		_, err := e.ExecCreate(context.Background(), id, container.ExecCreateRequest{Cmd: sh("true"), User: user})
 		if !errdefs.IsInvalidArgument(err) || err.Error() != says {

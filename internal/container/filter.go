@@ -75,7 +75,7 @@ func (s listing) filterTests(ctx context.Context, name string, values []string) 
 	case "network":
 		return []func(candidate) bool{func(k candidate) bool { return s.hasNetwork(ctx, k.r, values) }}, nil
 	case "publish", "expose":
-		return matchPorts(name, values)
+		return s.matchPorts(name, values)
 	case "isolation":
 		return []func(candidate) bool{func(k candidate) bool {
 			return slices.Contains(values, "default") || slices.Contains(values, string(k.r.HostConfig.Isolation))
@@ -232,8 +232,9 @@ func (s listing) hasNetwork(ctx context.Context, r *Record, values []string) boo
 	return false
 }
 
-// matchPorts takes PORT, PORT-PORT, each with /PROTOCOL. As in Docker, publish means the port inside.
-func matchPorts(name string, values []string) ([]func(candidate) bool, error) {
+// matchPorts takes PORT, PORT-PORT, each with /PROTOCOL. As in Docker, publish means a port of the host that is published now, and expose one
+// inside.
+func (s listing) matchPorts(name string, values []string) ([]func(candidate) bool, error) {
 	wanted := map[network.Port]bool{}
 	for _, v := range values {
 		r, err := network.ParsePortRange(v)
@@ -245,10 +246,21 @@ func matchPorts(name string, values []string) ([]func(candidate) bool, error) {
 		}
 	}
 	return []func(candidate) bool{func(k candidate) bool {
-		for p := range wanted {
-			_, published := k.r.HostConfig.PortBindings[p]
-			_, exposed := k.r.Config.ExposedPorts[p]
-			if name == "publish" && published || name == "expose" && exposed {
+		has := map[network.Port]bool{}
+		if name == "expose" {
+			for p := range k.r.Config.ExposedPorts {
+				has[p] = true
+			}
+		} else {
+			_, ports := s.connections(k.r)
+			for _, p := range portList(ports) {
+				if out, ok := network.PortFrom(p.PublicPort, network.IPProtocol(p.Type)); ok && p.PublicPort != 0 {
+					has[out] = true
+				}
+			}
+		}
+		for p := range has {
+			if wanted[p] {
 				return true
 			}
 		}

@@ -189,9 +189,6 @@ func withDefaults(h *container.HostConfig) *container.HostConfig {
 	if h.Memory > 0 && h.MemorySwap == 0 {
 		h.MemorySwap = 2 * h.Memory
 	}
-	if h.Memory > 0 && h.MemoryReservation > h.Memory {
-		h.MemoryReservation = h.Memory
-	}
 	if h.Runtime == "" {
 		h.Runtime = "oar"
 	}

@@ -43,6 +43,7 @@ func (n *creating) requestedMounts() ([]spec.Mount, error) {
 			return nil, err
 		}
 		m.ReadOnlyNonRecursive = n.q.ReadOnlyFlat
+		m.Driver = n.r.HostConfig.VolumeDriver
 		if err := n.s.o.propagate(&m); err != nil {
 			return nil, err
 		}
@@ -92,7 +93,7 @@ func (n *creating) requestedMounts() ([]spec.Mount, error) {
 		if clean == "/proc" || strings.HasPrefix(clean, "/proc/") {
 			return nil, invalid("a volume without a name, which the image may have asked for, is to cover %s: /proc is the kernel's; declare it elsewhere", clean)
 		}
-		from = append(from, spec.Mount{Type: mount.TypeVolume, Destination: clean, Anonymous: true})
+		from = append(from, spec.Mount{Type: mount.TypeVolume, Destination: clean, Anonymous: true, Driver: n.r.HostConfig.VolumeDriver})
 	}
 	for _, m := range from {
 		if !at[m.Destination] {
@@ -174,6 +175,9 @@ func bindOption(m *spec.Mount, o string) error {
 }
 
 func volumeName(name string) error {
+	if len(name) == 1 {
+		return invalid("create %s: volume name is too short, names should be at least two alphanumeric characters", name)
+	}
 	if !validName(name) {
 		return invalid(`"%s" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path`, name)
 	}

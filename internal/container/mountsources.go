@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/volume"
 	"golang.org/x/sys/unix"
@@ -86,6 +87,9 @@ func bindSource(m *spec.Mount) error {
 func (n *creating) resolveVolume(ctx context.Context, m *spec.Mount) error {
 	if m.Source == "" || m.Name == "" { // not from another container
 		v, err := n.s.o.Volumes.Create(ctx, volume.CreateRequest{Name: m.Name, Driver: m.Driver, DriverOpts: m.DriverOptions, Labels: m.VolumeLabels})
+		if errdefs.IsNotFound(err) { // clients take that for an image that has to be pulled
+			return invalid("%v", plain(err))
+		}
 		if err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,18 +27,33 @@ var errClosed = errors.New("the engine is closing")
 type host struct {
 	bootID string
 	cpus   int
+	nodes  int  // of memory
 	v2     bool // control groups of version 2 alone
 	rlimit map[string]uint64
 	mapped bool // the files of /etc can be mounted with their ids mapped: tmpfs cannot before kernel 6.3
 }
 
 func lookAround(etc string) host {
-	h := host{cpus: runtime.NumCPU(), v2: cgroup.OnlyUnified(), rlimit: hardLimits(), mapped: idsMap(etc)}
+	h := host{cpus: runtime.NumCPU(), nodes: memoryNodes(), v2: cgroup.OnlyUnified(), rlimit: hardLimits(), mapped: idsMap(etc)}
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err == nil {
 		h.bootID = strings.TrimSpace(string(b))
 	}
 	return h
+}
+
+// memoryNodes counts up to the last node that the kernel has, such as 2 for "0-1"; a kernel that knows of none has one.
+func memoryNodes() int {
+	b, err := os.ReadFile("/sys/devices/system/node/online")
+	if err != nil {
+		return 1
+	}
+	text := strings.TrimSpace(string(b))
+	last, err := strconv.Atoi(text[strings.LastIndexAny(text, ",-")+1:])
+	if err != nil {
+		return 1
+	}
+	return last + 1
 }
 
 func idsMap(dir string) bool {

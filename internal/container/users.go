@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -134,6 +135,9 @@ func group(groups [][]string, text string, readErr error) (uint32, error) {
 }
 
 func missing(kind, name, file string, readErr error) error {
+	if _, err := strconv.ParseInt(name, 10, 64); err == nil {
+		return invalid("unable to find %s %s: uids and gids must be in range 0-%d", kind, name, math.MaxInt32)
+	}
 	if readErr != nil && !errors.Is(readErr, fs.ErrNotExist) {
 		return invalid("unable to find %s %s: %v", kind, name, readErr)
 	}

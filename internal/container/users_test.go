@@ -58,7 +58,7 @@ func TestFindUser(t *testing.T) {
 			t.Errorf("%q: %+v %v, want %+v", row.text, who, err, row)
 		}
 	}
-	for text, want := range map[string]string{"nobody": "no matching entries in passwd", "root:nogroup": "no matching entries in group", "odd": "damaged", "-1": "no matching", "4294967295": "no matching"} {
+	for text, want := range map[string]string{"nobody": "no matching entries in passwd", "root:nogroup": "no matching entries in group", "odd": "damaged", "-1": "must be in range 0-2147483647", "4294967295": "must be in range", "0:4294967295": "must be in range"} {
 		if _, err := a.find(text, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}

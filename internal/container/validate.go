@@ -22,6 +22,7 @@ type validation struct {
 	host     *container.HostConfig
 	exposed  network.PortSet // asked for, without the image's
 	cpus     int
+	nodes    int  // of memory
 	v2       bool // control groups of version 2 alone
 	warnings []string
 }
@@ -73,7 +74,7 @@ func hostnameRule(name string) error {
 	}
 	for i := range len(name) {
 		if c := name[i]; !alphanumeric(c) && c != '-' && c != '.' && c != '_' {
-			return invalid("invalid hostname %q: only letters, digits, '-' and '.' are allowed", name)
+			return invalid("invalid hostname %q: only letters, digits, '-', '_' and '.' are allowed", name)
 		}
 	}
 	return nil
@@ -289,6 +290,8 @@ func (v *validation) resources(r *container.Resources) error {
 		return invalid("Invalid value: %d, valid memory swappiness range is 0-100", *r.MemorySwappiness)
 	case r.MemoryReservation != 0 && r.MemoryReservation < minMemory:
 		return invalid("Minimum memory reservation allowed is 6MB")
+	case r.Memory > 0 && r.MemoryReservation > r.Memory:
+		return invalid("Minimum memory limit can not be less than memory reservation limit, see usage: a reservation of %s is more than the limit of %s", units.BytesSize(float64(r.MemoryReservation)), units.BytesSize(float64(r.Memory)))
 	case r.NanoCPUs > 0 && r.NanoCPUs > int64(v.cpus)*1e9:
 		return invalid("range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available", v.cpus, v.cpus)
 	case r.NanoCPUs < 0 || r.NanoCPUs > 0 && r.NanoCPUs < 1e7:
@@ -306,7 +309,10 @@ func (v *validation) resources(r *container.Resources) error {
 	case r.BlkioWeight != 0 && (r.BlkioWeight < 10 || r.BlkioWeight > 1000):
 		return invalid("range of blkio weight is from 10 to 1000")
 	}
-	if err := cpuset(r.CpusetCpus, v.cpus); err != nil {
+	if err := cpuset("cpus", r.CpusetCpus, v.cpus); err != nil {
+		return err
+	}
+	if err := cpuset("mems", r.CpusetMems, v.nodes); err != nil {
 		return err
 	}
 	v.discard(r)
@@ -334,8 +340,8 @@ func (v *validation) discard(r *container.Resources) {
 	}
 }
 
-// cpuset checks a list such as "0-2,4".
-func cpuset(list string, cpus int) error {
+// cpuset checks a list such as "0-2,4" of cpus or mems, of which there are n.
+func cpuset(kind, list string, n int) error {
 	if list == "" {
 		return nil
 	}
@@ -347,13 +353,22 @@ func cpuset(list string, cpus int) error {
 		from, err1 := strconv.ParseUint(strings.TrimSpace(first), 10, 16)
 		to, err2 := strconv.ParseUint(strings.TrimSpace(last), 10, 16)
 		if err1 != nil || err2 != nil || to < from {
-			return invalid("Invalid value %s for cpuset cpus: write it as 0-2 or 0,1", list)
+			return invalid("Invalid value %s for cpuset %s: write it as 0-2 or 0,1", list, kind)
 		}
-		if int(to) >= cpus {
-			return invalid("Requested CPUs are not available - requested %s, available: 0-%d", list, cpus-1)
+		if int(to) >= n {
+			what := map[string]string{"cpus": "CPUs", "mems": "memory nodes"}[kind]
+			return invalid("Requested %s are not available - requested %s, available: %s", what, list, countTo(n))
 		}
 	}
 	return nil
+}
+
+// countTo is a list of n numbers from 0 on, as control groups write it.
+func countTo(n int) string {
+	if n <= 1 {
+		return "0"
+	}
+	return "0-" + strconv.Itoa(n-1)
 }
 
 // logOptions reads --log-driver and --log-opt. Output is always kept by the shim; "none" keeps little and shows none of it.

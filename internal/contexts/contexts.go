@@ -78,11 +78,19 @@ func CheckName(name string) error {
 	return nil
 }
 
+// missing is ErrNotExist in words.
+type missing string
+
+func (m missing) Error() string {
+	return fmt.Sprintf("there is no context %q: context ls lists them", string(m))
+}
+func (m missing) Is(target error) bool { return target == fs.ErrNotExist }
+
 // Get reads one.
 func (s Store) Get(name string) (Context, error) {
 	m, err := s.read(s.MetaDir(name))
 	if errors.Is(err, fs.ErrNotExist) {
-		return Context{}, fmt.Errorf("there is no context %q: context ls lists them: %w", name, fs.ErrNotExist)
+		return Context{}, missing(name)
 	}
 	if err != nil {
 		return Context{}, fmt.Errorf("read the context %q (%s): %w", name, filepath.Join(s.MetaDir(name), "meta.json"), err)
@@ -194,7 +202,7 @@ func write(path string, b []byte, mode fs.FileMode) error {
 // Remove deletes one.
 func (s Store) Remove(name string) error {
 	if _, err := os.Stat(s.MetaDir(name)); err != nil {
-		return fmt.Errorf("there is no context %q: %w", name, fs.ErrNotExist)
+		return missing(name)
 	}
 	return errors.Join(os.RemoveAll(s.MetaDir(name)), os.RemoveAll(s.TLSDir(name)))
 }

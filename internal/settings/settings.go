@@ -291,12 +291,41 @@ func explain(name string, err error) error {
 	line, _ := wrong.Position()
 	text := strings.TrimPrefix(strings.TrimPrefix(wrong.Error(), "toml: "), "cannot decode TOML ")
 	if len(wrong.Key()) > 0 {
+		if kind := kindOf(wrong.Key()); kind != "" && strings.Contains(text, "into struct field") {
+			text = kind
+		}
 		text = dotted(wrong.Key()) + ": " + text
 	}
 	return fmt.Errorf("%s:%d: %s", name, line, text)
 }
 
 func dotted(key toml.Key) string { return strings.Join(key, ".") }
+
+// kindOf says what value a setting has, "" for none that is known.
+func kindOf(key toml.Key) string {
+	t := reflect.TypeFor[Settings]()
+	for _, part := range key {
+		if t.Kind() != reflect.Struct {
+			return ""
+		}
+		i := slices.IndexFunc(reflect.VisibleFields(t), func(f reflect.StructField) bool { return f.Tag.Get("toml") == part })
+		if i < 0 {
+			return ""
+		}
+		t = reflect.VisibleFields(t)[i].Type
+	}
+	switch t.Kind() {
+	case reflect.Bool:
+		return "it is true or false, without quotes"
+	case reflect.String:
+		return `it is a text, in quotes`
+	case reflect.Slice:
+		return `it is a list, such as ["one", "two"]`
+	case reflect.Struct:
+		return "it is a group of settings: write [" + dotted(key) + "] on a line of its own, and its settings below"
+	}
+	return ""
+}
 
 // known lists the keys that stand where an unknown one was written.
 func known(key toml.Key) string {

@@ -169,7 +169,7 @@ func Suggest(word string, words []string) string {
 		return "did you mean " + best + "?"
 	}
 	if len(words) > 16 {
-		return "nothing like it is known"
+		return "there is none of that name, nor of a similar one"
 	}
 	return "it can be " + strings.Join(words, ", ")
 }

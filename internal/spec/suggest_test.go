@@ -11,7 +11,7 @@ func TestSuggest(t *testing.T) {
 			t.Errorf("%s: %q, want %q", word, got, want)
 		}
 	}
-	if got := Suggest("FOO", capabilityNames); got != "nothing like it is known" {
+	if got := Suggest("FOO", capabilityNames); got != "there is none of that name, nor of a similar one" {
 		t.Errorf("far from all: %q", got)
 	}
 }

@@ -22,12 +22,14 @@ func TestWordsOfDockerd(t *testing.T) {
 		return [3]string{"POST", "/containers/" + id + "/exec", `{"Cmd":["true"],"User":"` + user + `"}`}
 	}
 	for q, says := range map[[3]string]string{
-		create(`"HostConfig":{"IpcMode":"invalid"}`):              "invalid IPC mode: invalid",
-		create(`"HostConfig":{"PidMode":"container"}`):            "invalid PID mode: container",
-		create(`"HostConfig":{"UTSMode":"invalid"}`):              "invalid UTS mode: invalid",
-		create(`"HostConfig":{"Annotations":{"":"a"}}`):           "invalid Annotations: the empty string is not permitted as an annotation key",
-		create(`"HostConfig":{"Links":["nobody:db"]}`):            "could not get container for nobody: No such container: nobody",
-		{"POST", "/containers/x/start?checkpoint=../outside", ""}: `invalid checkpoint ID "../outside"`,
+		create(`"HostConfig":{"IpcMode":"invalid"}`):                                                                            "invalid IPC mode: invalid",
+		create(`"HostConfig":{"Dns":["x"]}`):                                                                                    `invalid IP address "x": unable to parse IP`,
+		{"POST", "/networks/create", `{"Name":"nn","IPAM":{"Config":[{"Subnet":"10.9.0.0/33"}]}}`}:                              `invalid subnet "10.9.0.0/33": prefix length out of range`,
+		create(`"HostConfig":{"PidMode":"container"}`):                                                                          "invalid PID mode: container",
+		create(`"HostConfig":{"UTSMode":"invalid"}`):                                                                            "invalid UTS mode: invalid",
+		create(`"HostConfig":{"Annotations":{"":"a"}}`):                                                                         "invalid Annotations: the empty string is not permitted as an annotation key",
+		create(`"HostConfig":{"Links":["nobody:db"]}`):                                                                          "could not get container for nobody: No such container: nobody",
+		{"POST", "/containers/x/start?checkpoint=../outside", ""}:                                                               `invalid checkpoint ID "../outside"`,
 		{"POST", "/v1.43/containers/create", `{"Image":"busybox:test","NetworkingConfig":{"EndpointsConfig":{"a":{},"b":{}}}}`}: "Container cannot be created with multiple network endpoints",
 		resize("w=100"):              `invalid resize height "": invalid syntax`,
 		resize("h=100&w=wide"):       `invalid resize width "wide": invalid syntax`,

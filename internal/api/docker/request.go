@@ -65,6 +65,16 @@ func readJSON(w http.ResponseWriter, r *http.Request, into any) (empty bool, err
 	return decodeJSON(http.MaxBytesReader(w, r.Body, maxBody), into)
 }
 
+// badValue says of an error of the decoder what is wrong; an address that is none is a person's mistake, not one of JSON.
+func badValue(text string) string {
+	for call, what := range map[string]string{"ParseAddr(": "invalid IP address ", "netip.ParsePrefix(": "invalid subnet "} {
+		if rest, ok := strings.CutPrefix(text, call); ok {
+			return what + strings.Replace(rest, "):", ":", 1)
+		}
+	}
+	return "invalid JSON: " + text
+}
+
 func decodeJSON(body io.Reader, into any) (empty bool, err error) {
 	d := json.NewDecoder(body)
 	if err := d.Decode(into); err != nil {
@@ -79,7 +89,7 @@ func decodeJSON(body io.Reader, into any) (empty bool, err error) {
 		case errors.Is(err, io.ErrUnexpectedEOF):
 			return false, invalid("invalid JSON: the document ends early")
 		}
-		return false, invalid("invalid JSON: %v", err)
+		return false, invalid("%s", badValue(err.Error()))
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return false, invalid("unexpected content after JSON")
