@@ -1,6 +1,6 @@
 #!/bin/bash
 # Builds the clients that the end-to-end tests drive, from source through the Go module proxy: docker's buildx and compose plugins, buildctl,
-# and programs that use testcontainers-go and Traefik's provider; and installs those of Node.js. go.mod and go.sum here and in the folders, and node's lock file, pin
+# programs that use testcontainers-go and Traefik's provider, and act; and installs those of Node.js. go.mod and go.sum here and in the folders, and node's lock file, pin
 # them; they are kept in $1 between runs. Further arguments are more programs of BuildKit's.
 set -eu
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
@@ -8,7 +8,7 @@ out=$(mkdir -p "${1:?usage: build.sh DIR [buildkitd]}" && cd "$1" && pwd); shift
 cd "$here"
 stamp=$(cat build.sh node/package-lock.json $(find . -name go.mod -o -name go.sum -o -name '*.go' | sort) | sha256sum | cut -c1-16)
 exec 9>"$out/lock"; flock 9
-[ "$(cat "$out/stamp" 2>/dev/null)" = "$stamp" ] || rm -rf "$out"/{buildx,cmd,buildctl,buildkitd,testcontainers.test,reaper,traefik,node,stamp}
+[ "$(cat "$out/stamp" 2>/dev/null)" = "$stamp" ] || rm -rf "$out"/{buildx,cmd,buildctl,buildkitd,testcontainers.test,reaper,traefik,act,node,stamp}
 packages=()
 add() { [ -x "$out/${1##*/}" ] || packages+=("$1"); }
 add github.com/docker/buildx/cmd/buildx
@@ -26,6 +26,7 @@ if [ ! -x "$out/reaper" ]; then
   CGO_ENABLED=0 nice go test -c -vet=off -buildvcs=false -trimpath -ldflags='-s -w' -o "$out/testcontainers.test" .
   CGO_ENABLED=0 nice go build -buildvcs=false -trimpath -ldflags='-s -w' -o "$out/reaper" ./reaper)
 fi
+[ -x "$out/act" ] || (cd act; CGO_ENABLED=0 nice go build -buildvcs=false -trimpath -ldflags='-s -w' -o "$out/act" github.com/nektos/act)
 [ -x "$out/traefik" ] || (cd traefik; CGO_ENABLED=0 nice go build -buildvcs=false -trimpath -ldflags='-s -w' -o "$out/traefik" .)
 # What Node.js runs, as its lock file says.
 if [ ! -d "$out/node/node_modules" ]; then
