@@ -1,6 +1,7 @@
 package network
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -196,8 +197,21 @@ func address(e *endpoint, n *lan, withoutSix bool) (err error) {
 	}
 	if e.MAC = e.Asked.MacAddress; len(e.MAC) == 0 || e.Hidden {
 		e.MAC = macOf(e.V4, e.V6)
+		if n.hasMAC(e.MAC) { // somebody asked for it
+			e.MAC = macOf(netip.Addr{}, netip.Addr{})
+		}
 	}
 	return nil
+}
+
+// hasMAC says that an endpoint has the hardware address.
+func (n *lan) hasMAC(mac network.HardwareAddr) bool {
+	for _, e := range n.endpoints {
+		if bytes.Equal(e.MAC, mac) {
+			return true
+		}
+	}
+	return false
 }
 
 // checkAsked refuses what a network cannot give an endpoint.

@@ -212,3 +212,22 @@ func TestOnlyIPv6(t *testing.T) {
 		t.Errorf("an IPv4 address: %s", out)
 	}
 }
+
+// TestAskedMACIsNotDerived: containers that take over each other's addresses can reach each other, though one keeps the hardware address that
+// the other one's address would have.
+func TestAskedMACIsNotDerived(t *testing.T) {
+	s := open(t)
+	a, b := newBox(t), newBox(t)
+	asked := network.HardwareAddr{2, 0x42, 172, 17, 0, 3} // of the second address
+	a.attach(s, onNetwork("bridge", network.EndpointSettings{MacAddress: asked}))
+	defer a.release(s)
+	got := b.attach(s, onNetwork("bridge", network.EndpointSettings{})).Networks["bridge"]
+	defer b.release(s)
+	if got.IPAddress.String() != "172.17.0.3" || len(got.MacAddress) != 6 || got.MacAddress.String() == asked.String() {
+		t.Errorf("the second container: %s at %s", got.IPAddress, got.MacAddress)
+	}
+	a.serve(8080, "a")
+	if out, err := b.get("172.17.0.2:8080"); err != nil || out != "a" {
+		t.Errorf("the first container does not answer: %q, %v", out, err)
+	}
+}

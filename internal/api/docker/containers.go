@@ -86,7 +86,7 @@ func readCreate(s *containers.Service, w http.ResponseWriter, r *http.Request) (
 	if err := checkName(out.Name); err != nil {
 		return out, err
 	}
-	req := body.request()
+	req := body.request(v)
 	if err := checkCreate(&req); err != nil { // fills in a host configuration
 		return out, err
 	}

@@ -22,7 +22,7 @@ func TestCreateRequestShapes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := b.request()
+	r := b.request(unversioned)
 	if r.Config.Image != "busybox" || !reflect.DeepEqual([]string(r.Config.Cmd), []string{"true"}) || !reflect.DeepEqual([]string(r.Config.Entrypoint), []string{"sh", "-c"}) {
 		t.Errorf("config %+v", r.Config)
 	}
@@ -35,19 +35,34 @@ func TestCreateRequestShapes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if all := b.request().NetworkingConfig.EndpointsConfig; len(all) != 1 || all["net1"].MacAddress.String() != "02:42:ac:11:00:09" {
+	if all := b.request(unversioned).NetworkingConfig.EndpointsConfig; len(all) != 1 || all["net1"].MacAddress.String() != "02:42:ac:11:00:09" {
 		t.Errorf("a network by its id and its name is two: %+v", all)
 	}
 	if len(r.HostConfig.PortBindings) != 2 {
 		t.Errorf("ports %v", r.HostConfig.PortBindings)
 	}
 	b, err = decodeCreate(t, `{"Image":"busybox","MacAddress":"02:42:ac:11:00:09"}`)
-	if n := b.request().NetworkingConfig; err != nil || n == nil || n.EndpointsConfig["bridge"].MacAddress.String() != "02:42:ac:11:00:09" {
+	if n := b.request(unversioned).NetworkingConfig; err != nil || n == nil || n.EndpointsConfig["bridge"].MacAddress.String() != "02:42:ac:11:00:09" {
 		t.Errorf("without a host configuration the MAC address is lost: %+v %v", n, err)
 	}
 	b, err = decodeCreate(t, `{"Image":"busybox","Entrypoint":null,"Cmd":null}`)
-	if r := b.request(); err != nil || r.Config.Cmd != nil || r.Config.Entrypoint != nil {
+	if r := b.request(unversioned); err != nil || r.Config.Cmd != nil || r.Config.Entrypoint != nil {
 		t.Errorf("null commands: %+v %v", r.Config, err)
+	}
+}
+
+// Until 1.44 an endpoint's MAC address was not read, and the one at the top was.
+func TestOlderEndpoint(t *testing.T) {
+	for v, want := range map[apiVersion][2]string{1043: {"", "02:42:ac:11:00:09"}, 1044: {"02:42:ac:11:00:04", "02:42:ac:11:00:04"}} {
+		for i, top := range []string{"", `"MacAddress":"02:42:ac:11:00:09",`} {
+			b, err := decodeCreate(t, `{"Image":"busybox",`+top+`"NetworkingConfig":{"EndpointsConfig":{"bridge":{"MacAddress":"02:42:ac:11:00:04"},"null":null}}}`)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := b.request(v).NetworkingConfig.EndpointsConfig["bridge"].MacAddress.String(); got != want[i] {
+				t.Errorf("%s, %s: %q, not %q", v, top, got, want[i])
+			}
+		}
 	}
 }
 
@@ -79,7 +94,7 @@ func TestCheckCreate(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", body, err)
 		}
-		r := b.request()
+		r := b.request(unversioned)
 		err = checkCreate(&r)
 		switch {
 		case names == "" && err != nil:
@@ -100,7 +115,7 @@ func FuzzCreateRequest(f *testing.F) {
 		if _, err := decodeJSON(strings.NewReader(body), &b); err != nil {
 			return
 		}
-		r := b.request()
+		r := b.request(unversioned)
 		if err := checkCreate(&r); err != nil {
 			if !errdefs.IsInvalidArgument(err) {
 				t.Fatalf("%v is no invalid argument", err)

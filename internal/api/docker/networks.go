@@ -115,6 +115,7 @@ func (n *networkRoutes) connect(w http.ResponseWriter, r *http.Request) error {
 	if req.EndpointConfig == nil {
 		req.EndpointConfig = &network.EndpointSettings{}
 	}
+	olderEndpoint(clientVersion(r.Context()), req.EndpointConfig)
 	if err := n.containers.ConnectNetwork(r.Context(), req.Container, r.PathValue("id"), req.EndpointConfig); err != nil {
 		return err
 	}

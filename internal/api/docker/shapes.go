@@ -59,8 +59,13 @@ func (w *words) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(b, (*[]string)(w))
 }
 
-func (b *createBody) request() container.CreateRequest {
+func (b *createBody) request(v apiVersion) container.CreateRequest {
 	r := b.CreateRequest
+	if r.NetworkingConfig != nil {
+		for _, e := range r.NetworkingConfig.EndpointsConfig {
+			olderEndpoint(v, e)
+		}
+	}
 	if r.Config == nil {
 		return r
 	}
@@ -94,6 +99,14 @@ func (b *createBody) request() container.CreateRequest {
 		e.MacAddress = b.MacAddress
 	}
 	return r
+}
+
+// olderEndpoint leaves out the hardware address, which was not read until 1.44: who makes a container anew of what inspect says, as Watchtower
+// does, sends the one that the old container got.
+func olderEndpoint(v apiVersion, e *network.EndpointSettings) {
+	if e != nil && v < 1044 {
+		e.MacAddress = nil
+	}
 }
 
 // containerInspect has GraphDriver and the top-level address of the default network, which 1.52 took out of NetworkSettings.
