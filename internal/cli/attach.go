@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"time"
 
@@ -101,7 +102,7 @@ func startCommand(app *App) *cobra.Command {
 			return err
 		}
 		if !attach && !interactive {
-			err := postNames(cmd.Context(), app, args, "start", query)
+			err := startNames(cmd.Context(), app, args, query)
 			if err != nil || !waits {
 				return err
 			}
@@ -116,6 +117,27 @@ func startCommand(app *App) *cobra.Command {
 		return startAttached(cmd.Context(), app, args[0], keys, interactive)
 	}
 	return cmd
+}
+
+// startNames starts containers; one that goes on from a checkpoint may not find everything as it was.
+func startNames(ctx context.Context, app *App, names []string, checkpoint url.Values) error {
+	if checkpoint == nil {
+		return postNames(ctx, app, names, "start", nil)
+	}
+	c, err := app.Client()
+	if err != nil {
+		return err
+	}
+	return each(app, names, func(name string) error {
+		res, err := c.Stream(ctx, client.Request{Method: http.MethodPost, Path: containerPath(name, "/start"), Query: checkpoint})
+		if err != nil {
+			return err
+		}
+		res.Body.Close()
+		printWarnings(app, res.Header["Wherry-Warning"])
+		_, err = fmt.Fprintln(app.Out, name)
+		return err
+	})
 }
 
 // checkpointQuery says which checkpoint a start goes on from.

@@ -33,18 +33,24 @@ const maxAsks = 8
 
 // note remembers that a signal is sent, and why.
 func (n *stopping) note(ctx context.Context, signal int) {
-	a := why.Ask{Signal: signal, At: time.Now().UTC()}
+	a := why.Ask{Signal: signal}
 	a.For, _ = ctx.Value(reasonKey{}).(string)
+	if signal != sigkill {
+		a.Handled = handles(n.task.Pid(), signal)
+	}
+	noteAsk(ctx, n.c, a)
+}
+
+// noteAsk remembers what a client wants of a container now.
+func noteAsk(ctx context.Context, c *Container, a why.Ask) {
+	a.At = time.Now().UTC()
 	if who, ok := ctx.Value(askerKey{}).(func() why.Client); ok && a.For != why.AskUnhealthy {
 		client := who()
 		a.By = &client
 	}
-	if signal != sigkill {
-		a.Handled = handles(n.task.Pid(), signal)
-	}
-	n.c.mu.Lock()
-	defer n.c.mu.Unlock()
-	p := &n.c.past
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := &c.past
 	if len(p.asks) == maxAsks {
 		p.asks = append(p.asks[:0:0], p.asks[1:]...)
 	}

@@ -6,19 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
-	"github.com/moby/moby/api/types/network"
 
+	networks "wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/task"
+	"wherry.dev/wherry/internal/why"
 )
 
 // A checkpoint is a folder with a container's processes: <Root>/containers/<id>/checkpoints/<name>, or <dir>/<name> where its maker has named
@@ -34,12 +37,7 @@ type CheckpointOptions struct {
 // checkpointRecord is what the engine keeps beside the processes.
 type checkpointRecord struct {
 	ID       string // of the container
-	Networks map[string]checkpointAddresses
-}
-
-type checkpointAddresses struct {
-	IPv4, IPv6 netip.Addr
-	MAC        network.HardwareAddr
+	Networks map[string]networks.Had
 }
 
 const checkpointFile = "checkpoint.json"
@@ -189,6 +187,7 @@ func checkpoint(ctx context.Context, l life, o CheckpointOptions) error {
 	if o.LeaveRunning {
 		return nil
 	}
+	noteAsk(ctx, l.c, why.Ask{For: why.AskDump, Checkpoint: o.Name, Dir: o.Dir})
 	return endCheckpointed(ctx, l, t)
 }
 
@@ -258,10 +257,10 @@ func beginCheckpoint(l life, into string) (dir string, err error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", err
 	}
-	record := checkpointRecord{ID: l.c.id, Networks: map[string]checkpointAddresses{}}
-	if networks, _, ok := l.s.o.Networks.Endpoints(l.c.id); ok {
-		for name, e := range networks {
-			record.Networks[name] = checkpointAddresses{IPv4: e.IPAddress, IPv6: e.GlobalIPv6Address, MAC: e.MacAddress}
+	record := checkpointRecord{ID: l.c.id, Networks: map[string]networks.Had{}}
+	if endpoints, _, ok := l.s.o.Networks.Endpoints(l.c.id); ok {
+		for name, e := range endpoints {
+			record.Networks[name] = networks.Had{IPv4: e.IPAddress, IPv6: e.GlobalIPv6Address, MAC: e.MacAddress}
 		}
 	}
 	b, err := json.Marshal(record)
@@ -301,53 +300,51 @@ func checkpointFailure(r *Record, text string) error {
 	return fmt.Errorf("checkpoint of container %s, which goes on: %s", r.Name, text)
 }
 
-// StartFrom runs a container from a checkpoint on. errdefs.ErrNotModified when it runs already.
-func StartFrom(ctx context.Context, s *Service, id string, o CheckpointOptions) error {
+// StartFrom runs a container from a checkpoint on. errdefs.ErrNotModified when it runs already. The warnings say what is another than it was.
+func StartFrom(ctx context.Context, s *Service, id string, o CheckpointOptions) (warnings []string, err error) {
 	c, err := s.index.find(id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	dir, err := o.folder(c)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r, err := readCheckpoint(c, o.Name, dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if r.ID != c.id {
-		return fail(errdefs.ErrConflict, "checkpoint %s in %s is of another container, %s: what it has open would not be there", o.Name, dir, r.ID)
+		return nil, fail(errdefs.ErrConflict, "checkpoint %s in %s is of another container, %s: what it has open would not be there", o.Name, dir, r.ID)
 	}
 	program, err := findCriu()
 	if err != nil {
-		return fail(errdefs.ErrNotImplemented, "start of container %s from checkpoint %s: %v", c.record().Name, o.Name, err)
+		return nil, fail(errdefs.ErrNotImplemented, "start of container %s from checkpoint %s: %v", c.record().Name, o.Name, err)
 	}
-	return life{s, c}.startByUser(ctx, startOptions{from: &checkpointed{o.Name, dir, program, r}})
+	from := &checkpointed{name: o.Name, dir: dir, criu: program, checkpointRecord: r}
+	err = life{s, c}.startByUser(ctx, startOptions{from: from})
+	return from.warnings, err
 }
 
 // checkpointed is a checkpoint that a start goes on from.
 type checkpointed struct {
 	name, dir, criu string
 	checkpointRecord
+	warnings []string // what could not be as it was
 }
 
-// sameAddresses asks for the addresses that the container had.
-func (f *checkpointed) sameAddresses(have map[string]*network.EndpointSettings) map[string]*network.EndpointSettings {
-	for name, a := range f.Networks {
-		e, ok := have[name]
-		if !ok {
+// compare warns where somebody has an address that the container had: what listens on all of its addresses does not mind.
+func (f *checkpointed) compare(r *Record, a *networks.Allocation) {
+	for _, name := range slices.Sorted(maps.Keys(f.Networks)) {
+		had, have := f.Networks[name], a.Networks[name]
+		if have == nil {
 			continue
 		}
-		if e == nil {
-			e = &network.EndpointSettings{}
+		for _, row := range [][2]netip.Addr{{had.IPv4, have.IPAddress}, {had.IPv6, have.GlobalIPv6Address}} {
+			if row[0].IsValid() && row[0] != row[1] {
+				f.warnings = append(f.warnings, fmt.Sprintf("container %s goes on from checkpoint %s at another address than it had: somebody has %s on the network %s, and it is %s now",
+					r.Name, f.name, row[0], name, row[1]))
+			}
 		}
-		e = e.Copy()
-		e.IPAMConfig = e.IPAMConfig.Copy()
-		if e.IPAMConfig == nil {
-			e.IPAMConfig = &network.EndpointIPAMConfig{}
-		}
-		e.IPAMConfig.IPv4Address, e.IPAMConfig.IPv6Address, e.MacAddress = a.IPv4, a.IPv6, a.MAC
-		have = withNetwork(have, name, e)
 	}
-	return have
 }

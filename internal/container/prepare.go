@@ -231,17 +231,16 @@ func (n *starting) allocate(ctx context.Context) error {
 	}
 	q := n.r.allocateRequest()
 	if n.o.from != nil {
-		q.Networks = n.o.from.sameAddresses(q.Networks)
+		q.Had = n.o.from.Networks
 	}
 	a, err := n.s.o.Networks.Allocate(ctx, q)
-	if err != nil && n.o.from != nil { // somebody has them now: what listens on all addresses does not mind
-		n.s.log(fmt.Errorf("container %s goes on from a checkpoint at other addresses than it had: %w", n.r.Name, err))
-		a, err = n.s.o.Networks.Allocate(ctx, n.r.allocateRequest())
-	}
 	if err != nil {
 		return err
 	}
 	n.onUndo(func(ctx context.Context) { n.s.log(n.s.o.Networks.Release(ctx, n.r.ID)) })
+	if n.o.from != nil {
+		n.o.from.compare(n.r, a)
+	}
 	n.content = sandbox.Content{Hosts: a.Hosts, ResolvConf: a.ResolvConf, Hostname: n.r.Config.Hostname}
 	return nil
 }

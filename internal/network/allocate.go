@@ -125,7 +125,7 @@ func (s *state) join(h *holding, n *lan, settings *network.EndpointSettings) (er
 		if e.Interface, err = h.interfaceOn(n, settings); err != nil {
 			return err
 		}
-		if err := address(e, n, h.withoutSix(e)); err != nil {
+		if err := address(e, n, h.Request.Had[n.Name], h.withoutSix(e)); err != nil {
 			return err
 		}
 		if n.Driver == driverBridge {
@@ -164,8 +164,8 @@ func (s *state) newEndpointID() (id string) {
 	return id
 }
 
-// address gives an endpoint its addresses: those it asks for, or free ones.
-func address(e *endpoint, n *lan, withoutSix bool) (err error) {
+// address gives an endpoint its addresses: those it asks for, else those it had where they are free, or any free ones.
+func address(e *endpoint, n *lan, had Had, withoutSix bool) (err error) {
 	want := network.EndpointIPAMConfig{}
 	if e.Asked.IPAMConfig != nil && !e.Hidden { // who has it now keeps it until it goes
 		want = *e.Asked.IPAMConfig
@@ -174,10 +174,10 @@ func address(e *endpoint, n *lan, withoutSix bool) (err error) {
 		return invalid("user-specified IP address is supported on user-defined networks only, not on the network bridge")
 	}
 	for _, row := range []struct {
-		pool *pool
-		want netip.Addr
-		at   *netip.Addr
-	}{{n.v4, want.IPv4Address, &e.V4}, {n.v6, want.IPv6Address, &e.V6}} {
+		pool      *pool
+		want, had netip.Addr
+		at        *netip.Addr
+	}{{n.v4, want.IPv4Address, had.IPv4, &e.V4}, {n.v6, want.IPv6Address, had.IPv6, &e.V6}} {
 		if row.at == &e.V6 && withoutSix {
 			continue
 		}
@@ -187,6 +187,11 @@ func address(e *endpoint, n *lan, withoutSix bool) (err error) {
 			}
 			continue
 		}
+		if row.had.IsValid() && !row.want.IsValid() {
+			if *row.at, err = row.pool.take(row.had); err == nil {
+				continue
+			}
+		}
 		if *row.at, err = row.pool.take(row.want); err != nil {
 			n.v4.give(e.V4)
 			return fmt.Errorf("network %s: %w", n.Name, err)
@@ -195,7 +200,11 @@ func address(e *endpoint, n *lan, withoutSix bool) (err error) {
 	if n.Driver == driverIpvlan { // the parent's is everybody's
 		return nil
 	}
-	if e.MAC = e.Asked.MacAddress; len(e.MAC) == 0 || e.Hidden {
+	switch e.MAC = e.Asked.MacAddress; {
+	case len(e.MAC) > 0 && !e.Hidden:
+	case len(had.MAC) > 0 && e.V4 == had.IPv4 && e.V6 == had.IPv6:
+		e.MAC = had.MAC
+	default:
 		e.MAC = macOf(e.V4, e.V6)
 		if n.hasMAC(e.MAC) { // somebody asked for it
 			e.MAC = macOf(netip.Addr{}, netip.Addr{})

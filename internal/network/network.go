@@ -74,6 +74,7 @@ func (s *Service) log(err error) {
 type AllocateRequest struct {
 	ContainerID, Name, Hostname string
 	Networks                    map[string]*network.EndpointSettings // by network name or id; the container's request
+	Had                         map[string]Had                       // by network name: what it had, and gets again where nobody has it; Networks win
 	First                       string                               // the one of Networks that gets the first interface; "": the first by name
 	Ports                       network.PortMap                      // -p; host port 0 or empty: any free one
 	PublishAll                  bool
@@ -84,6 +85,12 @@ type AllocateRequest struct {
 	Sysctls                     map[string]string // the container's own: the runtime sets them, here they only win over the usual ones
 	Scope                       access.Scope      // how far the container reaches: networks of others may be out of it
 	Understudy                  bool              // another container has the ports, names and static addresses until TakeOver: it is found by nobody
+}
+
+// Had are a container's addresses on a network in an earlier life.
+type Had struct {
+	IPv4, IPv6 netip.Addr
+	MAC        network.HardwareAddr
 }
 
 // Allocation is what a container gets. Networks and Ports have Docker's inspect shapes, completely filled in.

@@ -14,7 +14,7 @@ type rule func(*Evidence) (Verdict, bool)
 // rules in the order in which they are tried: what is certain stands before what is likely.
 func rules() []rule {
 	return []rule{
-		notStarted, rebooted, lost, unhealthy, hostShortOfMemory, shortOfMemory, asked, forbidden, limited, shortOfProcesses, crashed, signalled,
+		notStarted, rebooted, lost, checkpointed, unhealthy, hostShortOfMemory, shortOfMemory, asked, forbidden, limited, shortOfProcesses, crashed, signalled,
 		finished, childShortOfMemory, innerDeath, diskFull, shells, failed,
 	}
 }
@@ -76,6 +76,21 @@ func lost(e *Evidence) (Verdict, bool) {
 	return Verdict{Cause: Lost, Summary: "its supervisor, the process \"oar\" beside it, was killed, and the engine ended what was left of the container",
 		Facts:  []string{"nobody was there to see how its program ended: the exit code 137 is the engine's"},
 		Advice: "look for who kills processes named oar: an out-of-memory killer of the host (dmesg), or a script; what ran was not at fault"}, e.Lost
+}
+
+// checkpointed is an end that belongs to a checkpoint: its processes are on the disk.
+func checkpointed(e *Evidence) (Verdict, bool) {
+	a := e.lastAsk()
+	if a == nil || a.For != AskDump {
+		return Verdict{}, false
+	}
+	start, at := "wherry start --checkpoint "+a.Checkpoint, a.At.UTC().Format(time.RFC3339)
+	if a.Dir != "" {
+		start += " --checkpoint-dir " + a.Dir
+	}
+	return Verdict{Cause: Checkpointed, Summary: fmt.Sprintf("%s had it written into the checkpoint %s, and it ended with that", a.By.text(), a.Checkpoint),
+		Facts:  []string{fmt.Sprintf("the checkpoint was whole at %s", at)},
+		Advice: start + " and its name has it go on from there; wherry start alone begins it anew"}, true
 }
 
 func unhealthy(e *Evidence) (Verdict, bool) {

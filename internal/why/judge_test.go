@@ -41,6 +41,9 @@ func TestJudge(t *testing.T) {
 		{"stop without time", with(killed, func(e *Evidence) { e.Asks = stop[1:] }), Stopped, "-t 0"},
 		{"a signal that does not end, before", with(ended(1, 0), func(e *Evidence) { e.Asks = []Ask{{For: AskKill, Signal: int(unix.SIGHUP), By: docker}} }), Failed, "exit code 1"},
 		{"rm -f", with(killed, func(e *Evidence) { e.Asks = []Ask{{For: AskRemove, Signal: kill, By: docker}} }), Removed, "rm -f"},
+		{"checkpoint", with(killed, func(e *Evidence) {
+			e.Asks = append(stop[:1:1], Ask{For: AskDump, At: at, By: docker, Checkpoint: "before"})
+		}), Checkpointed, "docker (pid 7, user 0) had it written into the checkpoint before"},
 		{"unhealthy", with(killed, func(e *Evidence) {
 			e.Asks = []Ask{{For: AskUnhealthy, Signal: kill}}
 			e.Health = &Health{Status: "unhealthy", Streak: 3, Code: 1, Output: "no answer\nmore"}
@@ -100,6 +103,15 @@ func TestSize(t *testing.T) {
 	for n, want := range map[uint64]string{0: "0 bytes", 1023: "1023 bytes", 24 << 20: "24 MiB", 3 << 29: "1.5 GiB"} {
 		if got := size(n); got != want {
 			t.Errorf("%d: %s, not %s", n, got, want)
+		}
+	}
+}
+
+func TestCheckpointsAreStartedAgain(t *testing.T) {
+	for dir, want := range map[string]string{"": "wherry start --checkpoint before and its name", "/srv/c": "wherry start --checkpoint before --checkpoint-dir /srv/c and its name"} {
+		v := Judge(Evidence{Asks: []Ask{{For: AskDump, Checkpoint: "before", Dir: dir}}})
+		if !strings.HasPrefix(v.Advice, want) {
+			t.Errorf("%q: %s", dir, v.Advice)
 		}
 	}
 }

@@ -51,6 +51,7 @@ const (
 	AskKill      = "kill"
 	AskRestart   = "restart"
 	AskRemove    = "rm -f"
+	AskDump      = "checkpoint"   // it has been written into one, and ends
 	AskUnhealthy = "on-unhealthy" // of the engine itself
 )
 
@@ -61,6 +62,9 @@ type Ask struct {
 	At      time.Time
 	By      *Client `json:",omitempty"` // nil: nobody, the engine did it by itself
 	Handled *bool   `json:",omitempty"` // whether the first process had a handler for it; nil: not known
+
+	Checkpoint string `json:",omitempty"` // its name
+	Dir        string `json:",omitempty"` // where it is, if not with the container
 }
 
 // Where a signal came from.
@@ -147,6 +151,8 @@ const (
 	Killed      Cause = "killed"       // a client of the engine sent a signal
 	Removed     Cause = "removed"
 	Unhealthy   Cause = "unhealthy"
+
+	Checkpointed Cause = "checkpointed"
 
 	OOM      Cause = "oom"       // the first process, by the container's limit
 	OOMChild Cause = "oom-child" // another one, and the first ended after it

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/moby/moby/api/types/checkpoint"
 
@@ -75,8 +76,15 @@ func (c *containerRoutes) startFrom(w http.ResponseWriter, r *http.Request) erro
 	if err := c.checkpointDir(r, o.Dir); err != nil {
 		return err
 	}
-	if err := containers.StartFrom(r.Context(), c.s, r.PathValue("id"), o); err != nil {
+	warnings, err := containers.StartFrom(r.Context(), c.s, r.PathValue("id"), o)
+	if err != nil {
 		return err
+	}
+	for _, text := range warnings {
+		w.Header().Add(warningHeader, strings.ReplaceAll(text, "\n", " "))
 	}
 	return noContent(w)
 }
+
+// warningHeader has what a client should know of what was done for it, where Docker's answer has no place for it.
+const warningHeader = "Wherry-Warning"
