@@ -30,6 +30,8 @@ type execs struct {
 	byID    map[string]*execution
 	ended   []string // that are kept for a later life, the oldest first
 	outlets []outlet
+	making  int           // that are being started
+	over    chan struct{} // nil: the container lives. Else no more are started; closed when none is being started any more
 }
 
 // execution is one exec, under way or ended.
@@ -60,6 +62,10 @@ func (s *Server) exec(ctx context.Context, client *Conn, r Request, files []*os.
 	case r.Process == nil || s.execs.find(r.Exec) != nil:
 		return Response{}, nil, fmt.Errorf("exec %q: no process, or its name is taken", r.Exec)
 	}
+	if !s.execs.begin() {
+		return Response{}, nil, errors.New("the container is not running")
+	}
+	defer s.execs.made()
 	var streams Streams
 	for i := range streams {
 		if r.Streams&(1<<i) != 0 && len(files) > 0 {
@@ -94,6 +100,36 @@ func (x *execs) find(id string) *execution {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.byID[id]
+}
+
+// begin notes that an exec is being started, made that it has been or could not be; false: the container is at its end.
+func (x *execs) begin() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.over != nil {
+		return false
+	}
+	x.making++
+	return true
+}
+
+func (x *execs) made() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.making--; x.making == 0 && x.over != nil {
+		close(x.over)
+	}
+}
+
+// refuse lets no more begin. What it returns is closed when none is being started any more: all there will be are in the group then, or dead.
+func (x *execs) refuse() <-chan struct{} {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.over = make(chan struct{})
+	if x.making == 0 {
+		close(x.over)
+	}
+	return x.over
 }
 
 func (x *execs) add(id string, e *execution, client *Conn, streams []*os.File) {

@@ -18,8 +18,9 @@ func (s *Server) watch(ctx context.Context) {
 	if err != nil {
 		exit.Code = 255
 	}
+	made := s.execs.refuse()
 	if g := c.Cgroup(); g != nil {
-		killAll(ctx, g)
+		killMade(ctx, g, made)
 		s.account(g, &exit)
 	}
 	s.execs.await()
@@ -74,6 +75,21 @@ func (s *Server) noteKills(g *cgroup.Group, exit *Exit) {
 	m.First = exit.Signal == int(unix.SIGKILL) && report.Pid == s.life.container.Pid()
 	for _, p := range report.Top {
 		m.Top = append(m.Top, why.Process(p))
+	}
+}
+
+// killMade ends what is left of a group, and the processes that are being put into it until made is closed: where the container has no process
+// namespace of its own, nothing else ends them with it.
+func killMade(ctx context.Context, g *cgroup.Group, made <-chan struct{}) {
+	const again = 10 * time.Millisecond
+	for {
+		select {
+		case <-made:
+			killAll(ctx, g)
+			return
+		case <-time.After(again):
+			killAll(ctx, g)
+		}
 	}
 }
 
