@@ -71,6 +71,9 @@ func TestJudge(t *testing.T) {
 		{"processes", with(ended(2, 0), func(e *Evidence) {
 			e.Processes, e.Lines = &Processes{Limit: 5, Refused: 3}, []string{"sh: can't fork"}
 		}), ProcessLimit, "limit of 5 processes"},
+		{"processes of a group above", with(ended(2, 0), func(e *Evidence) {
+			e.Processes, e.Lines = &Processes{Refused: 3}, []string{"sh: can't fork"}
+		}), ProcessLimit, "app could not make another process: the container has no limit of its own, but a group above it has"},
 		{"a shell's 127", with(ended(127, 0), func(e *Evidence) { e.Lines = []string{"sh: nosuch: not found"} }), NotFound, "nosuch"},
 		{"not started", Evidence{Ended: at, Code: 126, Failure: &Failure{Kind: WrongArchitecture, Text: "it is a program for arm64"}}, WrongArchitecture, "arm64"},
 		{"restart of the machine", with(ended(255, 0), func(e *Evidence) { e.Rebooted = true }), Rebooted, "restarted"},

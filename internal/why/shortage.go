@@ -91,6 +91,10 @@ func shortOfProcesses(e *Evidence) (Verdict, bool) {
 	v := Verdict{Cause: ProcessLimit, Summary: fmt.Sprintf("it came to its limit of %d processes, and %s could not make another one", p.Limit, e.program()),
 		Facts:  []string{e.how(), fmt.Sprintf("the kernel refused a new process or thread %s", times(int(p.Refused)))},
 		Advice: "raise --pids-limit (wherry update --pids-limit works while it runs), or find what makes so many"}
+	if p.Limit == 0 { // the kernel counts what a group above refuses, too
+		v.Summary = fmt.Sprintf("%s could not make another process: the container has no limit of its own, but a group above it has, or the machine", e.program())
+		v.Advice = "see pids.max of the control groups above it (--cgroup-parent, the engine's service: TasksMax), kernel.pid_max and kernel.threads-max, or find what makes so many"
+	}
 	if line != "" {
 		v.Summary += ": " + line
 	}
