@@ -476,7 +476,7 @@ func TestSpecAndFeatures(t *testing.T) {
 	must(t, json.Unmarshal(out, &f))
 	if l := f.Linux; f.OCIVersionMax != specs.Version || len(f.Hooks) != 6 || len(f.MountOptions) < 64 || len(l.Namespaces) != 8 || len(l.MemoryPolicy.Modes) != 7 ||
 		len(l.MemoryPolicy.Flags) != 3 || !*l.IntelRdt.Schemata || !*l.IntelRdt.Monitoring || !*l.NetDevices.Enabled || !*l.Cgroup.Rdma || !*l.MountExtensions.IDMap.Enabled ||
-		!slices.Contains(f.PotentiallyUnsafeConfigAnnotations, "org.systemd.property.") {
+		!slices.Contains(f.PotentiallyUnsafeConfigAnnotations, "org.systemd.property.") || !slices.Contains(f.PotentiallyUnsafeConfigAnnotations, keepGroupsAnnotation) {
 		t.Errorf("%s", out)
 	}
 	// What it writes runs, when there is a root file system.

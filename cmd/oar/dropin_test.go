@@ -9,7 +9,9 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -386,4 +388,66 @@ func listenOnce(t *testing.T) string {
 	must(t, err)
 	t.Cleanup(func() { l.Close() })
 	return socket
+}
+
+// TestStartSaysWhy: what only the execve finds out is start's error, and the container has stopped.
+func TestStartSaysWhy(t *testing.T) {
+	for program, want := range map[string]string{"/vol/busybox": "exec /vol/busybox: permission denied", "no-interpreter": "its interpreter /no/such is not in the image",
+		"no-program": "exec format error: it is neither a program for this machine nor a script"} {
+		h := newHost(t, func(s *specs.Spec) {
+			s.Process.Env = []string{"PATH=/sbin:/bin:/usr/bin"}
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/vol", Type: "bind", Source: "/bin", Options: []string{"rbind", "noexec"}})
+		}, program, "true")
+		must(t, os.WriteFile(filepath.Join(h.dir, "rootfs/bin/no-interpreter"), []byte("#!/no/such\n"), 0o755))
+		must(t, os.WriteFile(filepath.Join(h.dir, "rootfs/bin/no-program"), []byte("\x00\x01\x02"), 0o755))
+		h.create()
+		h.refuse(want, "start", "c")
+		h.await(specs.StateStopped)
+		h.oar("delete", "c")
+	}
+}
+
+// TestGroupsOfTheCaller stay where crun's annotation asks for it, as Podman's --group-add keep-groups does, and nowhere else.
+func TestGroupsOfTheCaller(t *testing.T) {
+	for keep, want := range map[string]string{"1": "0 1234\n", "0": "0 7\n"} {
+		h := newHost(t, func(s *specs.Spec) {
+			s.Annotations = map[string]string{"run.oci.keep_original_groups": keep}
+			s.Process.User.AdditionalGids = []uint32{7}
+			var rest []specs.LinuxNamespace
+			for _, ns := range s.Linux.Namespaces {
+				if ns.Type != specs.UserNamespace {
+					rest = append(rest, ns)
+				}
+			}
+			s.Linux.Namespaces, s.Linux.UIDMappings, s.Linux.GIDMappings = rest, nil, nil
+		}, "sh", "-c", "busybox id -G; exec sleep 1000")
+		oar := func(args ...string) string {
+			t.Helper()
+			cmd := oarAt(t, h.root, args...)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Groups: []uint32{1234}}}
+			out, err := cmd.Output()
+			must(t, err)
+			return string(out)
+		}
+		out := filepath.Join(h.dir, "groups")
+		f, err := os.Create(out)
+		must(t, err)
+		defer f.Close()
+		cmd := oarAt(t, h.root, "run", "-d", "-b", h.dir, "c")
+		cmd.Stdout, cmd.SysProcAttr = f, &syscall.SysProcAttr{Credential: &syscall.Credential{Groups: []uint32{1234}}}
+		must(t, cmd.Run())
+		if got := oar("exec", "c", "busybox", "id", "-G"); got != want {
+			t.Errorf("annotation %s: exec has the groups %q, want %q", keep, got, want)
+		}
+		var b []byte
+		for i := 0; len(b) == 0 && i < 1000; i++ {
+			time.Sleep(10 * time.Millisecond)
+			b, err = os.ReadFile(out)
+			must(t, err)
+		}
+		if string(b) != want {
+			t.Errorf("annotation %s: the first process has the groups %q, want %q", keep, b, want)
+		}
+		h.oar("delete", "-f", "c")
+	}
 }

@@ -115,7 +115,7 @@ func (r *store) execute(ctx context.Context, o *execution) error {
 		return err
 	}
 	defer inside.Close()
-	options := ociruntime.ExecOptions{Process: p, PreserveFDs: o.preserve, NoNewKeyring: c.NoNewKeyring, LineEnds: o.consoleSocket == ""}
+	options := ociruntime.ExecOptions{Process: p, PreserveFDs: o.preserve, NoNewKeyring: c.NoNewKeyring, KeepGroups: keepsGroups(c.spec), LineEnds: o.consoleSocket == ""}
 	if options.Cgroup, err = o.group(c); err != nil {
 		return err
 	}

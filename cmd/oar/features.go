@@ -24,7 +24,7 @@ func printFeatures(_ context.Context, f flags) error {
 		MountOptions: known.MountOptions,
 		Annotations:  map[string]string{"dev.wherry.oar.version": version.Version},
 		// What an annotation of a configuration may change; callers that take them from strangers leave these out.
-		PotentiallyUnsafeConfigAnnotations: append(known.Annotations, "org.systemd.property."),
+		PotentiallyUnsafeConfigAnnotations: append(known.Annotations, keepGroupsAnnotation, "org.systemd.property."),
 		Linux: &features.Linux{
 			Namespaces: known.Namespaces, Capabilities: known.Capabilities,
 			Cgroup: &features.Cgroup{V1: &yes, V2: &yes, Systemd: &yes, SystemdUser: &yes, Rdma: &yes},

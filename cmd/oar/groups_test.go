@@ -51,7 +51,9 @@ func TestExecInAGroupBelow(t *testing.T) {
 			t.Errorf("%q: the process is in %s", name, ways[name])
 		}
 	}
-	h.refuse("group nowhere inside control group", "exec", "--cgroup", "nowhere", "c", "true")
+	h.refuse("adding pid to cgroup nowhere inside control group", "exec", "--cgroup", "nowhere", "c", "true")
+	h.refuse("bad sub cgroup path", "exec", "--cgroup", "..", "c", "true")
+	h.refuse("unknown controller", "exec", "--cgroup", "nonsense:/", "c", "true")
 	h.oar("delete", "--force", "c") // with the group that was made inside
 	for _, dir := range g.Dirs() {
 		if _, err := os.Stat(dir); !os.IsNotExist(err) {

@@ -229,6 +229,11 @@ func (c *record) gate() (*os.File, error) {
 	return os.NewFile(uintptr(fd), gateFile), nil
 }
 
+// keepGroupsAnnotation with the value "1" leaves processes the supplementary groups of who calls oar. It is crun's, for Podman's --group-add keep-groups.
+const keepGroupsAnnotation = "run.oci.keep_original_groups"
+
+func keepsGroups(spec *specs.Spec) bool { return spec.Annotations[keepGroupsAnnotation] == "1" }
+
 // ociState is what hooks and callers are told.
 func (c *record) ociState(status specs.ContainerState) specs.State {
 	s := specs.State{Version: specs.Version, ID: c.ID, Status: status, Pid: c.Pid, Bundle: c.Bundle, Annotations: c.spec.Annotations}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -44,13 +45,17 @@ func (r *store) start(ctx context.Context, f flags) error {
 		return fmt.Errorf("open the gate of container %s: %w", id, err)
 	}
 	defer gate.Close()
+	root, err := os.OpenFile("/proc/"+strconv.Itoa(c.Pid)+"/root", unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err == nil {
+		defer root.Close()
+	}
 	if _, err := gate.Write([]byte{'s'}); err != nil {
 		return fmt.Errorf("open the gate of container %s: %w", id, err)
 	}
 	if err := os.Remove(filepath.Join(c.dir, gateFile)); err != nil {
 		return err
 	}
-	if err := awaitExecuted(int(gate.Fd())); err != nil {
+	if err := awaitExecuted(c.spec, gate, root); err != nil {
 		return err
 	}
 	if err := c.poststart(ctx); err != nil {
@@ -84,14 +89,25 @@ func (c *record) poststart(ctx context.Context) error {
 	return ociruntime.RunHooks(ctx, "poststart", c.spec.Hooks.Poststart, c.ociState(specs.StateRunning))
 }
 
-// awaitExecuted waits until the container's process has closed its side of the gate, which its execve does.
-func awaitExecuted(gate int) error {
+// awaitExecuted waits until the container's process has closed its side of the gate, which its execve does. When that fails the process leaves
+// in the gate why, and ends.
+func awaitExecuted(spec *specs.Spec, gate, root *os.File) error {
 	for {
-		poll := []unix.PollFd{{Fd: int32(gate)}} // only POLLERR: a pipe without readers
-		if _, err := unix.Poll(poll, -1); err != nil && err != unix.EINTR {
+		poll := []unix.PollFd{{Fd: int32(gate.Fd())}} // only POLLERR: a pipe without readers
+		_, err := unix.Poll(poll, -1)
+		if err == nil {
+			break
+		}
+		if err != unix.EINTR {
 			return err
-		} else if err == nil {
-			return nil
 		}
 	}
+	left, err := unix.Open("/proc/self/fd/"+strconv.Itoa(int(gate.Fd())), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(left)
+	told := make([]byte, unix.PathMax)
+	n, _ := unix.Read(left, told) // nothing: it was executed
+	return ociruntime.NotExecuted(spec, root, told[:max(n, 0)])
 }

@@ -319,6 +319,14 @@ func TestPidsLimitHolds(t *testing.T) {
 	}
 }
 
+// TestNoProcesses is the limit of a first process that makes no other.
+func TestNoProcesses(t *testing.T) {
+	g := group(t, &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(0))}})
+	if s, err := g.Stats(); err != nil || s.PidsLimit != 1 {
+		t.Fatalf("a limit of %d processes, %v", s.PidsLimit, err)
+	}
+}
+
 func TestOpenTakesCleanAbsolutePathsOnly(t *testing.T) {
 	for _, path := range []string{"", "/", "relative", "/a/../b", "/a//b", "/a/"} {
 		if _, err := Open(path); !errdefs.IsInvalidArgument(err) {

@@ -143,11 +143,12 @@ func number[T int64 | uint64 | uint32 | uint16](v T) string {
 	return strconv.FormatInt(int64(v), 10)
 }
 
+// pidsMax: to the kernel none and one are the same, as the first process is there; systemd knows no limit of none.
 func pidsMax(p *specs.LinuxPids) string {
 	if p.Limit == nil || *p.Limit < 0 {
 		return "max"
 	}
-	return number(*p.Limit)
+	return number(max(*p.Limit, 1))
 }
 
 // noConversion refuses a limit that this version of control groups has nothing for.

@@ -59,7 +59,7 @@ func TestWhatIsWrittenWhere(t *testing.T) {
 			HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 << 20}, {Pagesize: "1GB", Limit: 1<<64 - 1}},
 			Rdma:           map[string]specs.LinuxRdma{"mlx5_1": {HcaHandles: ptr(uint32(3)), HcaObjects: ptr(uint32(4))}},
 			Unified:        map[string]string{"memory.high": "12345", "cgroup.max.depth": "2\n"}},
-			map[string]string{"pids.max": "0", "hugetlb.2MB.max": "4194304", "hugetlb.2MB.rsvd.max": "4194304", "hugetlb.1GB.max": "18446744073709551615",
+			map[string]string{"pids.max": "1", "hugetlb.2MB.max": "4194304", "hugetlb.2MB.rsvd.max": "4194304", "hugetlb.1GB.max": "18446744073709551615",
 				"rdma.max": "mlx5_1 hca_handle=3 hca_object=4", "memory.high": "12345", "cgroup.max.depth": "2"}},
 		"v2 block I/O":      {specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{Weight: ptr(uint16(300)), ThrottleWriteIOPSDevice: held(throttle(8, 16, 77))}}, map[string]string{"io.max": "8:16 wiops=77", "io.weight": "default 2930", "io.bfq.weight": "default 300"}},
 		"v2 device weights": {specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{WeightDevice: []specs.LinuxWeightDevice{weighted(8, 0, ptr(uint16(500)), nil)}}}, map[string]string{"io.bfq.weight": "8:0 500"}},
@@ -190,7 +190,7 @@ func TestRareLimits(t *testing.T) {
 		{"memory", "memory.oom_control", "oom_kill_disable 1", specs.LinuxResources{Memory: &specs.LinuxMemory{DisableOOMKiller: ptr(true)}}},
 		{"blkio", "blkio.bfq.weight", "300", specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{Weight: ptr(uint16(300))}}},
 		{unified, "io.bfq.weight", "default 300", specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{Weight: ptr(uint16(300))}}},
-		{"pids", "pids.max", "0", specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(0))}}},
+		{"pids", "pids.max", "1", specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(0))}}},
 		{unified, "memory.high", "12288", specs.LinuxResources{Unified: map[string]string{"memory.high": "12288"}}},
 	} {
 		if dir, ok := g.dirs[row.controller]; !ok || !exists(filepath.Join(dir, row.file)) {

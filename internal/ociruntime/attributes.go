@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"strconv"
 	"strings"
 
@@ -275,7 +276,17 @@ func newMemoryPolicy(m *specs.LinuxMemoryPolicy) (*memoryPolicy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("invalid memory policy node: linux.memoryPolicy.nodes: %w", err)
 	}
+	if n := ones(nodes); n > 0 && (m.Mode == specs.MpolDefault || m.Mode == specs.MpolLocal) {
+		return nil, fmt.Errorf("linux.memoryPolicy.nodes: the mode requires 0 nodes but got %d: leave them out, or take another than %s", n, m.Mode)
+	}
 	return &memoryPolicy{name: string(m.Mode), mode: mode, nodes: nodes}, nil
+}
+
+func ones(mask []byte) (n int) {
+	for _, b := range mask {
+		n += bits.OnesCount8(b)
+	}
+	return n
 }
 
 // maskBits is how many processors or memory nodes a mask has: as many as the kernel may.

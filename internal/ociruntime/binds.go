@@ -46,7 +46,10 @@ func (l *layout) bindMount(a *attachment, m *specs.Mount, o mountOptions) (done 
 	if a.source, err = rootfs.Bind(source, rootfs.BindOptions{Recursive: o.rbind, NoFollow: o.links.sourceLink}); err != nil {
 		return false, err
 	}
-	err = setAttributes(a.source, o.attributeChange, 0) // of the mount alone, also where its tree is cloned
+	err = setAttributes(a.source, o.said(l.ns.user == nil), 0) // of the mount alone, also where its tree is cloned
+	if errors.Is(err, unix.EPERM) && l.ns.user == nil {        // what the host's root has taken away stays away
+		err = setAttributes(a.source, o.said(false), 0)
+	}
 	switch {
 	case errors.Is(err, unix.EPERM) && o.clear != 0:
 		return false, fmt.Errorf("%s is mounted on the host with less than the options ask for (suid, dev, exec or rw), which only the host's root may give: leave them out: %w", source, err)

@@ -89,7 +89,7 @@ func explain(e *ExecError, name string, tried execPaths, files view) {
 	switch {
 	case errors.Is(e.Err, unix.EACCES):
 		e.kind = why.NotExecutable
-		e.Why = "it is there but not executable, or a folder: check its mode (chmod +x) and what was given as command"
+		e.Why = "it is there but not executable, or a folder: check its mode (chmod +x), whether it is mounted noexec, and what was given as command"
 		return
 	case errors.Is(e.Err, unix.ENOEXEC):
 		e.kind = why.NotAProgram

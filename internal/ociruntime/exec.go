@@ -26,6 +26,8 @@ type ExecOptions struct {
 	PreserveFDs int
 	// NoNewKeyring leaves the program in the session keyring of its creator.
 	NoNewKeyring bool
+	// KeepGroups leaves the program the supplementary groups of this process, in place of its configuration's.
+	KeepGroups bool
 	// LineEnds leaves those that the program writes to its terminal as they are.
 	LineEnds bool
 }
@@ -217,7 +219,7 @@ func (e *exec) write() (err error) {
 		p.Call("change the root", unix.SYS_CHROOT, p.String("."))
 	}
 	pp := processProgram{process: e.o.Process, stdio: e.o.Stdio, terminal: e.slave, filter: e.filter, rlimits: limits, keyring: !e.o.NoNewKeyring, preserve: e.o.PreserveFDs}
-	pp.path, pp.noGroups = e.o.Path, e.rights.noGroups
+	pp.path, pp.noGroups = e.o.Path, e.rights.noGroups || e.o.KeepGroups
 	gate, err := e.openGate(p)
 	if err != nil {
 		return err

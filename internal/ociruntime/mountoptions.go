@@ -117,6 +117,21 @@ func (c *attributeChange) change(f attributeChange) {
 	c.set, c.clear = c.set&^f.clear|f.set, c.clear&^f.set|f.clear
 }
 
+// said is what the options of a bind change: without any, nothing; one at all says what its source's other flags are as well, as with the
+// mount command and other runtimes. In a user namespace, where the kernel locks those that take something away, only what they name.
+func (o mountOptions) said(all bool) attributeChange {
+	c := o.attributeChange
+	if c.empty() {
+		return c
+	}
+	rest := uint64(unix.MOUNT_ATTR_NOSYMFOLLOW)
+	if all {
+		rest |= unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+	}
+	c.clear |= rest &^ c.set
+	return c
+}
+
 func (c attributeChange) empty() bool { return c.set|c.clear == 0 }
 
 // on is what becomes of a mount's attributes.

@@ -101,6 +101,43 @@ func TestMountOptions(t *testing.T) {
 	}
 }
 
+// TestFlagsOfBindSources: one option at all says what the others are, unless a user namespace keeps them.
+func TestFlagsOfBindSources(t *testing.T) {
+	const flags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOSYMFOLLOW | unix.MS_NOATIME
+	source := func() string {
+		dir := tree(t, 0)
+		must(t, unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|flags, ""))
+		return dir
+	}
+	rows := []struct{ options, own, users string }{ // seen without and with a user namespace
+		{"", "ro nosuid nodev noexec nosymfollow noatime", "ro nosuid nodev noexec nosymfollow noatime"},
+		{"rprivate", "ro nosuid nodev noexec nosymfollow noatime", "ro nosuid nodev noexec nosymfollow noatime"},
+		{"rw", "rw -nosuid -nodev -noexec -nosymfollow noatime", "rw nosuid nodev noexec -nosymfollow noatime"},
+		{"nosuid,exec", "rw nosuid -nodev -noexec -nosymfollow noatime", "ro nosuid nodev -noexec -nosymfollow noatime"},
+		{"ro,nosymfollow", "ro -nosuid -nodev -noexec nosymfollow noatime", "ro nosuid nodev noexec nosymfollow noatime"},
+		{"rro", "ro nosuid nodev noexec nosymfollow noatime", "ro nosuid nodev noexec nosymfollow noatime"},
+	}
+	for _, users := range []bool{false, true} {
+		b := newBox(t, "cat", "/proc/self/mountinfo")
+		if !users {
+			b.hostUsers()
+		}
+		for i, row := range rows {
+			b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: fmt.Sprint("/bind", i), Source: source(), Options: append([]string{"rbind"}, strings.Split(row.options, ",")...)})
+		}
+		out, _, err := b.run()
+		must(t, err)
+		for i, row := range rows {
+			mount, _ := mountedAs(out, fmt.Sprint("/bind", i))
+			for _, w := range strings.Fields(map[bool]string{false: row.own, true: row.users}[users]) {
+				if word, not := strings.CutPrefix(w, "-"); slices.Contains(mount, word) == not || len(mount) == 0 {
+					t.Errorf("%q, user namespace %v: mounted with %v, want %q", row.options, users, mount, w)
+				}
+			}
+		}
+	}
+}
+
 // TestPropagationOptions by the optional fields of the mount table.
 func TestPropagationOptions(t *testing.T) {
 	b := newBox(t, "cat", "/proc/self/mountinfo").hostUsers()

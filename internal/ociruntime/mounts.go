@@ -256,6 +256,13 @@ func (l *layout) newFilesystem(fstype string, data []string, o mountOptions) (*o
 	if err := unix.FsconfigSetString(fs, "source", source); err != nil {
 		return nil, err
 	}
+	var layers held
+	defer layers.close()
+	if fstype == "overlay" {
+		if data, err = layOverlay(fs, data, &layers); err != nil {
+			return nil, err
+		}
+	}
 	if err := configure(fs, data); err != nil {
 		return nil, fmt.Errorf("file system %q: %w", fstype, err)
 	}

@@ -29,7 +29,7 @@ type CreateOptions struct {
 	// LimitsOptional has the container made without control group and limits where this process may make none.
 	LimitsOptional bool
 	// Gate is read for the byte that starts the program, a pipe of Create's own where it is nil (then use Container.Start). Until Keep is
-	// called the process ends with this one.
+	// called the process ends with this one. One that can be written to as well is told why no program was executed (NotExecuted).
 	Gate *os.File
 	// OOMScoreAdj is given to processes whose configuration says none. This process's own may differ: it guards itself.
 	OOMScoreAdj int
@@ -37,6 +37,8 @@ type CreateOptions struct {
 	PreserveFDs int
 	// NoNewKeyring leaves the program in the session keyring of its creator.
 	NoNewKeyring bool
+	// KeepGroups leaves the program the supplementary groups of this process, in place of the configuration's.
+	KeepGroups bool
 	// NoPivot moves the root file system over the host's instead of pivoting, for hosts that run from their initial RAM disk.
 	NoPivot bool
 	// Ready are namespaces to use in place of new ones, for the range of ids of Spec; Create takes them over.

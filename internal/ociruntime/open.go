@@ -1,6 +1,7 @@
 package ociruntime
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -80,6 +81,29 @@ func openDevpts(root string) *os.File {
 		return nil
 	}
 	return f
+}
+
+// NotExecuted reads what a container's process has left in its caller's gate when it was opened: an *ExecError where no program was executed,
+// nil where one was. root is the container's, for words about what is wrong with the program; nil: fewer of them.
+func NotExecuted(spec *specs.Spec, root *os.File, told []byte) error {
+	if len(told) < 8 || len(told)%8 != 0 {
+		return nil
+	}
+	proc := spec.Process
+	tried := execPaths{paths: candidates(proc)}
+	e := &ExecError{Path: proc.Args[0], Code: 127, Err: unix.ENOENT}
+	name := e.Path
+	for i, path := range tried.paths {
+		if len(told) < 8*(i+1) {
+			break
+		}
+		errno := unix.Errno(binary.NativeEndian.Uint64(told[8*i:]))
+		if errno != 0 && errno != unix.ENOENT && errno != unix.ENOTDIR {
+			e.Code, e.Err, name = 126, errno, path
+		}
+	}
+	explain(e, name, tried, view{root: root, cwd: proc.Cwd})
+	return e
 }
 
 // CheckProgram says, of a container at its caller's gate, why the program surely cannot be executed: an *ExecError where no file with a mode to execute is found.

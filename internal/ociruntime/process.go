@@ -23,7 +23,8 @@ type processProgram struct {
 	rlimits  []rlimit
 	keyring  bool
 	preserve int
-	noGroups bool // the kernel permits no change of groups
+	noGroups bool // the kernel permits no change of groups, or the caller's are to stay
+	tells    bool // whoever opened the gate is told why nothing was executed (NotExecuted)
 }
 
 // execPaths are where a program was looked for, and why each try failed.
@@ -156,6 +157,11 @@ func writeExecute(p *sysprog.Program, pp processProgram) execPaths {
 		e.paths = candidates(proc)
 	}
 	p.Mark(markExecute)
+	if pp.tells && len(e.paths) <= mostTold {
+		writeTelling(p, pp.gate, e.paths, [2]uintptr{argv, envp})
+		p.Fail("execute "+proc.Args[0], int(unix.ENOENT))
+		return e
+	}
 	for _, name := range e.paths {
 		op := p.Call("execute "+name, unix.SYS_EXECVE, p.String(name), argv, envp)
 		p.Tolerate(op, 0, unix.ENOENT, unix.ENOTDIR, unix.EACCES)
@@ -163,6 +169,28 @@ func writeExecute(p *sysprog.Program, pp processProgram) execPaths {
 	}
 	p.Fail("execute "+proc.Args[0], int(unix.ENOENT))
 	return e
+}
+
+// mostTold is how many error numbers are told: what goes into a pipe that nobody reads yet.
+const mostTold = 512
+
+// writeTelling tries the paths as writeExecute does, and leaves in the gate why each was not executed. What is found and is no program ends
+// the search.
+func writeTelling(p *sysprog.Program, gate int, paths []string, vectors [2]uintptr) {
+	why := p.Bytes(make([]byte, 8*len(paths)))
+	for i, name := range paths {
+		op := p.Call("execute "+name, unix.SYS_EXECVE, p.String(name), vectors[0], vectors[1])
+		p.Store(op, sysprog.Word(why+uintptr(8*i)))
+		left := len(paths) - 1 - i
+		if left == 0 {
+			p.Tolerate(op, 0, unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ENOEXEC, unix.EPERM, unix.E2BIG, unix.ENOMEM, unix.EINVAL, unix.EIO, unix.ELOOP, unix.ENAMETOOLONG, unix.ETXTBSY)
+			continue
+		}
+		p.Tolerate(op, 0, unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ENOEXEC)
+		p.JumpIfEqual(sysprog.Word(why+uintptr(8*i)), int(unix.ENOEXEC), 2*left-1)
+	}
+	tell := p.Call("tell why nothing was executed", unix.SYS_WRITE, gate, why, 8*len(paths))
+	p.Tolerate(tell, 0, unix.EPERM, unix.EACCES, unix.ENOSYS, unix.EBADF, unix.EPIPE, unix.EAGAIN)
 }
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -50,7 +50,7 @@ func (s *start) writeProgram(context.Context) error {
 	}
 	w := &writer{Program: s.program, s: s, none: s.program.String("")}
 	w.pp = processProgram{process: s.ownEnvironment(), terminal: s.layout.slave, filter: s.filter, keyring: !s.o.NoNewKeyring, preserve: s.o.PreserveFDs}
-	w.pp.noGroups = s.ns.rights.noGroups
+	w.pp.noGroups, w.pp.tells = s.ns.rights.noGroups || s.o.KeepGroups, s.o.Gate != nil
 	if w.pp.stdio, err = s.stdio(); err != nil {
 		return err
 	}
