@@ -42,9 +42,6 @@ func (r *store) kill(_ context.Context, f flags) error {
 		return c.killAll(signal, all)
 	}
 	pidfd, alive := c.process()
-	if !alive && unreaped(c) {
-		return nil // to the kernel it is there until somebody has taken its end
-	}
 	if !alive {
 		return c.notRunning()
 	}
@@ -65,15 +62,6 @@ func endsByDefault(signal unix.Signal) bool {
 		return false
 	}
 	return true
-}
-
-// unreaped says that the first process has ended and nobody has waited for it yet.
-func unreaped(c *record) bool {
-	if c.Pid == 0 {
-		return false
-	}
-	started, err := startTime(c.Pid)
-	return err == nil && started == c.Started
 }
 
 // notRunning has words that callers look for.
