@@ -108,17 +108,19 @@ func edits(from *specs.Spec) (spec.Edits, error) {
 var classes = []struct{ driver, class string }{{"nvidia", "nvidia.com/gpu"}, {"amd", "amd.com/gpu"}}
 
 // GPUs are the names of what --gpus asks for: all where count is -1, as many as it says, or the ones of ids. Driver may be "" for whichever there
-// are. ErrInvalidArgument where there are none.
+// are. ErrInvalidArgument where there are none, or fewer.
 func (d Dirs) GPUs(driver string, count int, ids []string) ([]string, error) {
 	known, _ := d.Devices()
 	for _, c := range classes {
-		of := slices.ContainsFunc(known, func(name string) bool { return strings.HasPrefix(name, c.class+"=") })
-		if !of || driver != "" && driver != c.driver {
+		of := slices.DeleteFunc(slices.Clone(known), func(name string) bool { return !strings.HasPrefix(name, c.class+"=") })
+		if len(of) == 0 || driver != "" && driver != c.driver {
 			continue
 		}
 		switch {
 		case count < 0:
 			ids = []string{"all"}
+		case len(ids) == 0 && count > len(of):
+			return nil, fmt.Errorf("could not select device driver %q: %d devices are asked for, and there are no more than %s: %w", driver, count, strings.Join(of, ", "), errdefs.ErrInvalidArgument)
 		case len(ids) == 0:
 			for i := range count {
 				ids = append(ids, strconv.Itoa(i))

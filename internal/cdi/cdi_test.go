@@ -94,7 +94,7 @@ func TestWhatIsNotThere(t *testing.T) {
 }
 
 func TestGPUs(t *testing.T) {
-	amd := write(t, "amd.json", `{"cdiVersion": "0.6.0", "kind": "amd.com/gpu", "devices": [{"name": "0", "containerEdits": {"env": ["A=B"]}}]}`)
+	amd := write(t, "amd.json", `{"cdiVersion": "0.6.0", "kind": "amd.com/gpu", "devices": [{"name": "0", "containerEdits": {"env": ["A=B"]}}, {"name": "1", "containerEdits": {"env": ["A=C"]}}]}`)
 	for _, row := range []struct {
 		driver string
 		count  int
@@ -109,6 +109,9 @@ func TestGPUs(t *testing.T) {
 	}
 	if _, err := amd.GPUs("nvidia", -1, nil); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), `"nvidia"`) {
 		t.Errorf("another's: %v", err)
+	}
+	if _, err := amd.GPUs("", 1<<40, nil); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "no more than amd.com/gpu=0, amd.com/gpu=1") {
+		t.Errorf("more than there are: %v", err)
 	}
 }
 
