@@ -76,7 +76,7 @@ func SetPorts(s *Service, q PortsRequest) (network.PortMap, error) {
 		return nil, explainPorts(&s.state, err, nil)
 	}
 	s.mu.Lock()
-	old := h.Reserved
+	old, shownBefore, asked := h.Reserved, h.Ports, h.Request.published()
 	h.Reserved, h.Ports = p.got, want.shown(p.got)
 	h.Request.Ports, h.Request.PublishAll, h.Request.Exposed = q.Ports, q.PublishAll, q.Exposed
 	after := firewallPorts(h.published())
@@ -86,7 +86,8 @@ func SetPorts(s *Service, q PortsRequest) (network.PortMap, error) {
 		closeAll(p.made)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		h.Reserved = old // their sockets may be closed; the rules are there
+		h.Reserved, h.Ports = old, shownBefore // their sockets may be closed; the rules are there
+		h.Request.Ports, h.Request.PublishAll, h.Request.Exposed = asked.Ports, asked.All, asked.Exposed
 		for _, r := range p.have {
 			_ = r.bind()
 		}

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
+
+	"wherry.dev/wherry/internal/network/firewall"
 )
 
 func TestPublishOnLoopback(t *testing.T) {
@@ -127,4 +130,47 @@ func closed(t *testing.T, s *Service) Options {
 		t.Fatal(err)
 	}
 	return s.o
+}
+
+// TestPortsThatTheKernelRefuses: a change that does not come about is not shown as one that did.
+func TestPortsThatTheKernelRefuses(t *testing.T) {
+	s := open(t)
+	a := newBox(t)
+	a.attach(s, AllocateRequest{Ports: portMap("127.0.0.1|28090|8080/tcp")})
+	table := func() *firewall.Table {
+		f, err := firewall.Open(s.names.table + "-x")
+		if err == nil {
+			err = f.Swap()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	dispossessed := table()
+	if err := dispossessed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	owner := table() // from now on the kernel lets nobody else change it
+	defer func() {
+		if err := errors.Join(owner.Delete(), owner.Close()); err != nil {
+			t.Error(err)
+		}
+	}()
+	mine := s.fire
+	s.fire = dispossessed
+	_, err := SetPorts(s, PortsRequest{ContainerID: a.id, Ports: portMap("127.0.0.1|28091|8080/tcp")})
+	s.fire = mine
+	if err == nil {
+		t.Fatal("somebody else's table was changed")
+	}
+	live, _ := s.Live(a.id)
+	if got := fmt.Sprint(live.Ports[network.MustParsePort("8080/tcp")]); got != "[{127.0.0.1 28090}]" {
+		t.Errorf("after %v: %s", err, got)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if got := fmt.Sprint(s.holdings[a.id].Request.Ports); !strings.Contains(got, "28090") {
+		t.Errorf("after %v it asks for %s", err, got)
+	}
 }
