@@ -201,12 +201,11 @@ func address(e *endpoint, n *lan, had Had, withoutSix bool) (err error) {
 		return nil
 	}
 	switch e.MAC = e.Asked.MacAddress; {
-	case len(e.MAC) > 0 && !e.Hidden:
-	case len(had.MAC) > 0 && e.V4 == had.IPv4 && e.V6 == had.IPv6:
+	case len(e.MAC) > 0 && !e.Hidden && !(n.hasMAC(e.MAC) && n.derives(e.MAC)):
+	case len(had.MAC) > 0 && e.V4 == had.IPv4 && e.V6 == had.IPv6 && !n.hasMAC(had.MAC):
 		e.MAC = had.MAC
 	default:
-		e.MAC = macOf(e.V4, e.V6)
-		if n.hasMAC(e.MAC) { // somebody asked for it
+		if e.MAC = macOf(e.V4, e.V6); n.hasMAC(e.MAC) { // somebody asked for it
 			e.MAC = macOf(netip.Addr{}, netip.Addr{})
 		}
 	}
@@ -221,6 +220,16 @@ func (n *lan) hasMAC(mac network.HardwareAddr) bool {
 		}
 	}
 	return false
+}
+
+// derives says that a hardware address is that of an IP address of the network. Who asks for one has it from what inspect said of a container
+// in its place, and whoever has the IP address now may have it too.
+func (n *lan) derives(mac network.HardwareAddr) bool {
+	if n.v4 == nil || len(mac) != 6 {
+		return false
+	}
+	a := netip.AddrFrom4([4]byte(mac[2:]))
+	return n.v4.of(a).subnet.Contains(a) && bytes.Equal(mac, macOf(a, netip.Addr{}))
 }
 
 // checkAsked refuses what a network cannot give an endpoint.

@@ -213,21 +213,42 @@ func TestOnlyIPv6(t *testing.T) {
 	}
 }
 
-// TestAskedMACIsNotDerived: containers that take over each other's addresses can reach each other, though one keeps the hardware address that
-// the other one's address would have.
-func TestAskedMACIsNotDerived(t *testing.T) {
-	s := open(t)
-	a, b := newBox(t), newBox(t)
-	asked := network.HardwareAddr{2, 0x42, 172, 17, 0, 3} // of the second address
-	a.attach(s, onNetwork("bridge", network.EndpointSettings{MacAddress: asked}))
-	defer a.release(s)
-	got := b.attach(s, onNetwork("bridge", network.EndpointSettings{})).Networks["bridge"]
-	defer b.release(s)
-	if got.IPAddress.String() != "172.17.0.3" || len(got.MacAddress) != 6 || got.MacAddress.String() == asked.String() {
-		t.Errorf("the second container: %s at %s", got.IPAddress, got.MacAddress)
-	}
-	a.serve(8080, "a")
-	if out, err := b.get("172.17.0.2:8080"); err != nil || out != "a" {
-		t.Errorf("the first container does not answer: %q, %v", out, err)
+// TestAskedMACs: containers that take over each other's IP addresses can reach each other, though one asks for the hardware address that the
+// other one's IP address has or would have.
+func TestAskedMACs(t *testing.T) {
+	second := network.HardwareAddr{2, 0x42, 172, 17, 0, 3} // of the second IP address
+	mine := network.HardwareAddr{2, 0, 0, 0, 0, 9}
+	for _, r := range []struct{ first, second, third, others network.HardwareAddr }{
+		{first: second},                             // the second one gets another
+		{third: second},                             // is the second one's, so the third one gets its own
+		{second: second, third: second},             // they asked for the same
+		{first: mine, others: mine, second: second}, // nobody has it
+	} {
+		t.Run("", func(t *testing.T) {
+			s := open(t)
+			taken := map[string]bool{}
+			attach := func(mac network.HardwareAddr) (*box, *network.EndpointSettings) {
+				b := newBox(t)
+				e := b.attach(s, onNetwork("bridge", network.EndpointSettings{MacAddress: mac})).Networks["bridge"]
+				t.Cleanup(func() { b.release(s) })
+				if len(e.MacAddress) != 6 || taken[e.MacAddress.String()] {
+					t.Errorf("%v: %s is at %q, where another one is", r, e.IPAddress, e.MacAddress)
+				}
+				taken[e.MacAddress.String()] = true
+				return b, e
+			}
+			a, at := attach(r.first)
+			b, _ := attach(r.second)
+			c, _ := attach(r.third)
+			if r.others != nil && at.MacAddress.String() != r.others.String() {
+				t.Errorf("asked for %s, got %s", r.others, at.MacAddress)
+			}
+			a.serve(8080, "a")
+			for _, other := range []*box{b, c} {
+				if out, err := other.get(at.IPAddress.String() + ":8080"); err != nil || out != "a" {
+					t.Errorf("%v: the first container does not answer: %q, %v", r, out, err)
+				}
+			}
+		})
 	}
 }
