@@ -52,7 +52,16 @@ func idMap() string {
 	if err != nil || len(f) < 3 {
 		return "unknown"
 	}
-	return fmt.Sprintf("%s to %s+%s here are %s… on the host", f[0], f[0], f[2], f[1])
+	return idRange(f)
+}
+
+// idRange says what a line of uid_map does: its fields are the first id here, the first one on the host, and how many there are.
+func idRange(fields []string) string {
+	var n [3]int64
+	for i := range n {
+		n[i], _ = strconv.ParseInt(fields[i], 10, 64)
+	}
+	return fmt.Sprintf("%d to %d here are %d to %d on the host", n[0], n[0]+n[2]-1, n[1], n[1]+n[2]-1)
 }
 
 func limit(paths ...string) string {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/moby/moby/api/types/image"
@@ -35,7 +36,7 @@ func printImageTree(w io.Writer, list []image.Summary, whole bool) error {
 			size = humanSize(content)
 		}
 		used := ""
-		if i.Containers > 0 {
+		if i.Containers > 0 || slices.ContainsFunc(children, inUse) {
 			used = "yes"
 		}
 		fmt.Fprintf(&b, "%s\t%s\t%s\t%s\t%s\n", cmp.Or(strings.Join(names, ", "), "<none>"), id(i.ID), humanSize(i.Size), size, used)
@@ -51,7 +52,7 @@ func printImageTree(w io.Writer, list []image.Summary, whole bool) error {
 				platform += " (not here)"
 			}
 			used := ""
-			if m.ImageData != nil && len(m.ImageData.Containers) > 0 {
+			if inUse(m) {
 				used = "yes"
 			}
 			fmt.Fprintf(&b, "%s%s\t%s\t%s\t%s\t%s\n", branch, platform, id(m.ID), humanSize(m.Size.Total), humanSize(m.Size.Content), used)
@@ -59,4 +60,8 @@ func printImageTree(w io.Writer, list []image.Summary, whole bool) error {
 	}
 	_, err := w.Write(alignColumns([]byte(b.String())))
 	return err
+}
+
+func inUse(m image.ManifestSummary) bool {
+	return m.ImageData != nil && len(m.ImageData.Containers) > 0
 }

@@ -232,7 +232,7 @@ that no rule matches, (local) for those that were built, loaded or imported on t
 func policyShowCommand(app *App) *cobra.Command {
 	var file, format string
 	c := &cobra.Command{Use: "show [OPTIONS]", Args: between(0, 0), Long: policyShowHelp, RunE: func(cmd *cobra.Command, _ []string) error {
-		rows, err := layout{table: `{{.Scope}}\t{{.Action}}\t{{.Signers}}\t{{.Line}}`}.parseRows(format, false)
+		rows, err := layout{table: `{{.Scope}}\t{{.Action}}\t{{.Signers}}\t{{if .Line}}{{.Line}}{{else}}-{{end}}`}.parseRows(format, false)
 		if err != nil {
 			return err
 		}

@@ -38,9 +38,9 @@ func compactCommand(app *App) *cobra.Command {
 		if err := cl.Post(cmd.Context(), "/wherry/store/compact", nil, nil, &done); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(app.Out, "%d layers are kept unpacked only from now on; %s freed\n", done.Layers, humanTotal(done.Freed))
+		_, err = fmt.Fprintf(app.Out, "%s kept unpacked only from now on; %s freed\n", plural(int(done.Layers), "layer is", "layers are"), humanTotal(done.Freed))
 		if err == nil && done.Kept > 0 {
-			_, err = fmt.Fprintf(app.Out, "%d layers stay as they came, too: no registry is known to have them and they cannot be made again, they are not unpacked, or something under way needs them\n", done.Kept)
+			_, err = fmt.Fprintf(app.Out, "%s as they came, too: no registry is known to have them and they cannot be made again, they are not unpacked, or something under way needs them\n", plural(int(done.Kept), "layer stays", "layers stay"))
 		}
 		return err
 	}}
