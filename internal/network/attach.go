@@ -16,13 +16,12 @@ import (
 
 // plug is an endpoint on its way into a namespace.
 type plug struct {
-	e        *endpoint
-	n        *lan
-	pair     link.Pair
-	stack    *link.Stacked // instead of a pair
-	inner    link.Interface
-	six      bool
-	isolated bool
+	e     *endpoint
+	n     *lan
+	pair  link.Pair
+	stack *link.Stacked // instead of a pair
+	inner link.Interface
+	six   bool
 }
 
 // Attach plumbs an allocated container's interfaces, routes, DNS and ports into its network namespace.

@@ -52,7 +52,7 @@ func (c child) Pid() int               { return c.Process.Pid }
 func (c child) Console() *os.File      { return nil }
 func (c child) Kill(unix.Signal) error { return c.Process.Kill() }
 func (c child) Reap() (code, sig int, err error) {
-	err = c.Wait()
+	_ = c.Wait() // that a signal ends it is no error here
 	if status, ok := c.ProcessState.Sys().(interface{ Signal() unix.Signal }); ok {
 		sig = int(status.Signal())
 	}
