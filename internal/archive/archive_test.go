@@ -351,3 +351,33 @@ func TestStreamEndsWithItsReader(t *testing.T) {
 	}
 	must(t, s.Close())
 }
+
+// TestStreamEndsWithItsContext: in the middle of a file, too. A program makes one of 8 TiB in a moment, and who has it read may leave.
+func TestStreamEndsWithItsContext(t *testing.T) {
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "holes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(8 << 40); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	closed := false
+	s := Stream(ctx, func(ctx context.Context, w io.Writer) error {
+		_, err := io.Copy(w, f)
+		return err
+	}, func() { closed = true })
+	if _, err := io.CopyN(io.Discard, s, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	gone := errors.New("the client has gone")
+	cancel(gone)
+	if _, err := io.Copy(io.Discard, s); !errors.Is(err, gone) {
+		t.Errorf("%v", err)
+	}
+	if s.Close(); !closed {
+		t.Error("the file is still being read")
+	}
+}

@@ -173,14 +173,15 @@ func (zeros) Read(p []byte) (int, error) {
 }
 
 // Stream runs write with the writing end of a pipe in a goroutine of its own, and returns the reading end. Its Close ends the write and
-// waits for it; done is called after that.
+// waits for it; done is called after that. The end of ctx ends both ends, also in the middle of a file: one with holes may have any size.
 func Stream(ctx context.Context, write func(context.Context, io.Writer) error, done func()) io.ReadCloser {
 	ctx, cancel := context.WithCancel(ctx)
 	r, w := io.Pipe()
 	s := &stream{PipeReader: r, cancel: cancel, ended: make(chan struct{})}
-	go func() { // ends when r is closed or read to its end; Close waits for it
+	go func() { // ends when r is closed or read to its end, or with ctx; Close waits for it
 		defer close(s.ended)
 		defer done()
+		defer context.AfterFunc(ctx, func() { w.CloseWithError(context.Cause(ctx)) })()
 		w.CloseWithError(write(ctx, w))
 	}()
 	return s

@@ -11,8 +11,10 @@ import (
 	"testing"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 
 	"wherry.dev/wherry/internal/mountinfo"
+	"wherry.dev/wherry/internal/spec"
 )
 
 // TestSocketIsRenewed: a container with the engine's socket has the one of the engine's next life too, and its root owns it.
@@ -90,5 +92,25 @@ func TestDockersSocketIsTheEngines(t *testing.T) {
 		if got := new(Options).socketFor(source); got != source {
 			t.Errorf("%s, by an engine with no socket: %s", source, got)
 		}
+	}
+}
+
+// TestManyMountsAreListed: ten times the mounts are ten times the work of ps, not a hundred times: everybody else's list waits for it.
+func TestManyMountsAreListed(t *testing.T) {
+	work := func(n int) float64 {
+		r := Record{HostConfig: &container.HostConfig{Tmpfs: map[string]string{}}}
+		for i := range n {
+			at := fmt.Sprintf("/t%d", i)
+			r.HostConfig.Tmpfs["/"+at] = ""
+			r.Mounts = append(r.Mounts, spec.Mount{Type: mount.TypeTmpfs, Destination: at})
+		}
+		r.Mounts = append(r.Mounts, spec.Mount{Type: mount.TypeTmpfs, Destination: "/by-mount"})
+		if shown := r.shown(); len(shown) != 1 || shown[0].Destination != "/by-mount" {
+			t.Fatalf("%v", shown)
+		}
+		return testing.AllocsPerRun(1, func() { r.shown() })
+	}
+	if few, many := work(100), work(1000); many > 20*few {
+		t.Errorf("%v for 100, %v for 1000", few, many)
 	}
 }

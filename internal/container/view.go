@@ -57,17 +57,13 @@ func (r *Record) points() []container.MountPoint {
 
 // shown are the mounts as inspect has them: those of --tmpfs stand in the host configuration alone, as in Docker.
 func (r *Record) shown() []container.MountPoint {
-	return slices.DeleteFunc(r.points(), func(p container.MountPoint) bool { return p.Type == mount.TypeTmpfs && r.tmpfsFlag(p.Destination) })
-}
-
-// tmpfsFlag says that a destination is one of --tmpfs.
-func (r *Record) tmpfsFlag(destination string) bool {
+	flags := make(map[string]bool, len(r.HostConfig.Tmpfs))
 	for asked := range r.HostConfig.Tmpfs {
-		if clean, err := spec.Clean(asked); err == nil && clean == destination {
-			return true
+		if clean, err := spec.Clean(asked); err == nil {
+			flags[clean] = true
 		}
 	}
-	return false
+	return slices.DeleteFunc(r.points(), func(p container.MountPoint) bool { return p.Type == mount.TypeTmpfs && flags[p.Destination] })
 }
 
 // connections are a container's networks and published ports: those that it has while it runs, those that it asks for otherwise.
