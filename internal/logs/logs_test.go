@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func readAll(t *testing.T, dir string, o ReadOptions) string {
@@ -480,4 +483,74 @@ func TestLastFrameBeforeRotation(t *testing.T) {
 	if want := "two|three, which makes it full|four"; strings.Join(got, "|") != want {
 		t.Errorf("%q", got)
 	}
+}
+
+// TestFollowersShareWhatIsScarce: clients that have stopped reading hold a bounded number of descriptors together, and not the last of a disk;
+// they are told that output is gone, and who reads loses nothing.
+func TestFollowersShareWhatIsScarce(t *testing.T) {
+	t.Run("descriptors", func(t *testing.T) {
+		var watcher Watcher
+		last := followAll(t, &watcher, t.TempDir(), 1100, func() { watcher.most.Store(40) }) // more than the writer keeps for who is behind
+		if n := watcher.pinned.Load(); n > 40+2*fewPinned {
+			t.Errorf("%d segments are held", n)
+		}
+		for {
+			if _, err := last.Next(t.Context()); errors.Is(err, ErrLost) {
+				break
+			} else if err != nil {
+				t.Fatalf("who did not read is told %v", err)
+			}
+		}
+	})
+	t.Run("disk", func(t *testing.T) {
+		dir := t.TempDir()
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+		if err := os.WriteFile(filepath.Join(dir, "filling"), make([]byte, 15<<20+512<<10), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var watcher Watcher
+		followAll(t, &watcher, filepath.Join(dir, "logs"), 60, func() {})
+		if n := watcher.pinned.Load(); n > 3*fewPinned {
+			t.Errorf("%d segments are held", n)
+		}
+	})
+}
+
+// followAll writes lines into segments of their own, while one follower reads and two do not; it returns the last of these.
+func followAll(t *testing.T, watcher *Watcher, dir string, lines int, limit func()) *Reader {
+	t.Helper()
+	var followers []*Reader
+	for range 3 {
+		r, err := Open(dir, ReadOptions{Follow: watcher})
+		if err != nil {
+			t.Fatal(err)
+		}
+		followers = append(followers, r)
+	}
+	t.Cleanup(func() {
+		for _, r := range followers {
+			r.Close()
+		}
+		if n := watcher.pinned.Load(); n != 0 {
+			t.Errorf("%d segments are held by nobody", n)
+		}
+		watcher.Close()
+	})
+	limit()
+	w := writer(t, dir, 1, 1)
+	for range lines {
+		if err := w.Append(Stdout, time.Now(), []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if e, err := followers[0].Next(t.Context()); err != nil || string(e.Data) != "x" {
+			t.Fatalf("who reads at once gets %q, %v", e.Data, err)
+		}
+	}
+	if err := w.End(); err != nil {
+		t.Fatal(err)
+	}
+	return followers[2]
 }

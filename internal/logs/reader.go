@@ -47,6 +47,9 @@ type Reader struct {
 // what follows for a while.
 const maxPinned = 2048
 
+// fewPinned is how many segments a follower holds open where descriptors or the disk get scarce.
+const fewPinned = 8
+
 // ErrLost says that a reader was so slow that output is gone.
 var ErrLost = errors.New("output was printed faster than it was read, and some of it is gone")
 
@@ -106,7 +109,7 @@ func (r *Reader) openNew() error {
 		if n <= r.newest {
 			continue
 		}
-		if len(r.files) >= maxPinned {
+		if len(r.files) >= maxPinned || r.o.Follow != nil && len(r.files) >= fewPinned && r.o.Follow.scarce(r.dir) {
 			return nil
 		}
 		if r.newest != 0 && n != r.newest+1 {
@@ -121,6 +124,7 @@ func (r *Reader) openNew() error {
 			return err
 		}
 		if r.o.Follow != nil {
+			r.o.Follow.pinned.Add(1)
 			r.hold(f.file)
 		}
 		r.files, r.newest = append(r.files, f), n
@@ -196,6 +200,9 @@ func (r *Reader) leave() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.files[0].Close()
+	if r.o.Follow != nil {
+		r.o.Follow.pinned.Add(-1)
+	}
 	r.files, r.buf = r.files[1:], nil
 }
 
@@ -408,6 +415,7 @@ func (r *Reader) Pin() error { return r.openNew() }
 func (r *Reader) Close() error {
 	if r.o.Follow != nil {
 		r.o.Follow.drop(r)
+		r.o.Follow.pinned.Add(-int64(len(r.files)))
 	}
 	for _, f := range r.files {
 		f.Close()

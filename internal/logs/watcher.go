@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +15,9 @@ import (
 // Watcher tells followers that their folders have changed. One serves them all: the kernel gives each user a hundred or so inotify
 // instances. The zero value is ready; the first follower opens it. Safe for many goroutines.
 type Watcher struct {
+	pinned atomic.Int64 // segments that its readers hold open
+	most   atomic.Int64 // so many may be held before it gets scarce
+
 	mu      sync.Mutex // guards what follows
 	closed  bool
 	inotify *os.File
@@ -55,9 +59,25 @@ func (w *Watcher) open() error {
 	if err != nil {
 		return fmt.Errorf("watch for output: %w", err)
 	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("read the limit of open files: %w", err)
+	}
+	w.most.Store(int64(min(limit.Cur, 1<<20) / 4))
 	w.inotify, w.done, w.watches = os.NewFile(uintptr(fd), "inotify"), make(chan struct{}), map[int32]map[*Reader]struct{}{}
 	go w.read(w.inotify, w.done)
 	return nil
+}
+
+// scarce says that readers who are far behind may hold no more: together they have a quarter of the process's descriptors, or they keep the last
+// twentieth of a disk. Clients that stopped reading are not to stop the engine, nor to fill a disk by what containers print.
+func (w *Watcher) scarce(dir string) bool {
+	if w.pinned.Load() >= w.most.Load() {
+		return true
+	}
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && st.Bavail < st.Blocks/20
 }
 
 // control gives a descriptor without making it block, as os.File.Fd would.
