@@ -41,7 +41,13 @@ func (s *Service) Create(ctx context.Context, r network.CreateRequest) (network.
 	if err != nil {
 		return network.CreateResponse{}, err
 	}
-	d.Owner = access.ScopeOf(ctx).Owner
+	scope := access.ScopeOf(ctx)
+	d.Owner = scope.Owner
+	if scope.Limited {
+		if err := ownSubnets(&s.state, d.Name, r.IPAM); err != nil {
+			return network.CreateResponse{}, err
+		}
+	}
 	n, err := s.enlist(d, r.IPAM)
 	if errdefs.IsPermissionDenied(err) {
 		// What is in the way may be a bridge whose network is gone: it goes a moment later.

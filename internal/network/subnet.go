@@ -4,10 +4,12 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/network"
 	"github.com/vishvananda/netlink"
 )
 
@@ -42,6 +44,32 @@ func poolRanges(texts []string, six bool) ([]poolRange, error) {
 		return defaultPools(), nil
 	}
 	return out, nil
+}
+
+// ownSubnets refuses subnets that a caller with limits may not choose. What the host sends to an address of a network goes to that network, so
+// who may take any could answer for the host's resolvers, registries and metadata service.
+func ownSubnets(s *state, name string, ipam *network.IPAM) error {
+	if ipam == nil {
+		return nil
+	}
+	for _, c := range ipam.Config {
+		if !c.Subnet.IsValid() || c.Subnet.Addr().IsUnspecified() && c.Subnet.Bits() > 0 { // the engine chooses
+			continue
+		}
+		ranges, err := poolRanges(s.poolTexts, c.Subnet.Addr().Is6())
+		if err != nil {
+			return err
+		}
+		in := func(r poolRange) bool { return r.whole.Bits() <= c.Subnet.Bits() && r.whole.Contains(c.Subnet.Addr()) }
+		if !slices.ContainsFunc(ranges, in) {
+			return fmt.Errorf("network %s: subnet %s is not of the engine's address pools, and you may use those: leave the subnet away, or have it added to the setting network.pools: %w",
+				name, c.Subnet, errdefs.ErrPermissionDenied)
+		}
+		if at := slices.IndexFunc(s.conf.behind().servers, func(a netip.Addr) bool { return c.Subnet.Contains(a.WithZone("")) }); at >= 0 {
+			return fmt.Errorf("network %s: subnet %s has the address of a name server that the host asks: choose another subnet: %w", name, c.Subnet, errdefs.ErrPermissionDenied)
+		}
+	}
+	return nil
 }
 
 func parsePool(text string) (r poolRange, err error) {

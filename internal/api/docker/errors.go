@@ -78,10 +78,21 @@ func message(err error) string {
 		errdefs.ErrAborted, errdefs.ErrInternal,
 	} {
 		if short, ok := strings.CutSuffix(text, ": "+class.Error()); ok && errors.Is(err, class) {
-			return short
+			return clipped(short)
 		}
 	}
-	return text
+	return clipped(text)
+}
+
+// longestMessage is how much of an error is told: an image's user may have a name of megabytes.
+const longestMessage = 8 << 10
+
+func clipped(text string) string {
+	if len(text) <= longestMessage {
+		return text
+	}
+	const half = longestMessage / 2
+	return strings.ToValidUTF8(text[:half], "") + " … " + strings.ToValidUTF8(text[len(text)-half:], "")
 }
 
 // classError is a message with a class whose own text is not shown.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/registry"
@@ -283,5 +284,13 @@ func TestCheckName(t *testing.T) {
 		if err := checkName(name); (err == nil) != ok {
 			t.Errorf("%q: %v", name, err)
 		}
+	}
+}
+
+// TestLongErrorsAreClipped: names of images and containers are in errors, and may have any length. Beginning and end say what is wrong.
+func TestLongErrorsAreClipped(t *testing.T) {
+	got := message(fmt.Errorf("find user %sé: no such user: %w", strings.Repeat("é", 1<<20), errdefs.ErrNotFound))
+	if len(got) > longestMessage+10 || !strings.HasPrefix(got, "find user é") || !strings.HasSuffix(got, "é: no such user") || !utf8.ValidString(got) {
+		t.Errorf("%d bytes, %.30q … %q", len(got), got, got[max(0, len(got)-30):])
 	}
 }
