@@ -83,8 +83,7 @@ func writeRows[T any](w io.Writer, f rowFormat, rows []T) error {
 	if f.table {
 		text = alignColumns(text)
 	}
-	_, err := w.Write(text)
-	return err
+	return writeFormatted(w, f.text, text)
 }
 
 // rowJSON is the template function json of listings. A whole row has <, > and & escaped, a part of one has not: that is what Docker's

@@ -77,8 +77,7 @@ func (i *inspection) flush() error {
 		if i.lines.Len() == 0 {
 			i.lines.WriteByte('\n')
 		}
-		_, err := i.lines.WriteTo(i.out)
-		return err
+		return writeFormatted(i.out, i.format, i.lines.Bytes())
 	}
 	list := append([]byte{'['}, bytes.Join(i.raw, []byte{','})...)
 	list = append(list, ']')
@@ -93,8 +92,7 @@ func (i *inspection) flush() error {
 		return fmt.Errorf("read the engine's answer: %w", err)
 	}
 	out.WriteByte('\n')
-	_, err = out.WriteTo(i.out)
-	return err
+	return writeFormatted(i.out, i.format, out.Bytes())
 }
 
 // inspectAll fetches and prints several objects: first those that are there, then an error for each that is not.

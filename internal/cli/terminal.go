@@ -22,6 +22,16 @@ func terminal(stream any) (fd int, ok bool) {
 	return int(f.Fd()), true
 }
 
+// writeFormatted writes what a format made. On a terminal nothing in it moves the cursor: labels, names and descriptions are the words of images, registries
+// and containers. A format that has control characters itself is one whose user wants them.
+func writeFormatted(w io.Writer, format string, text []byte) error {
+	if _, ok := terminal(w); ok && printable(format) == format {
+		text = []byte(printable(string(text)))
+	}
+	_, err := w.Write(text)
+	return err
+}
+
 // ask prints a question and reads a line.
 func ask(app *App, question string) (string, error) {
 	fmt.Fprint(app.Out, question)

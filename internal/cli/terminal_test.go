@@ -111,3 +111,44 @@ func TestTerminalsAreKnown(t *testing.T) {
 		}
 	}
 }
+
+// TestFormatsMoveNoCursor: labels and the like are words of strangers. What is read by programs, and formats that have control characters
+// themselves, stay as they are.
+func TestFormatsMoveNoCursor(t *testing.T) {
+	const label = "a\x1b]0;title\a\x1b[2J\u009b31mb"
+	rows := []struct{ Labels string }{{label}}
+	inspected := `{"Labels":"a\u001b]0;title\u0007\u001b[2J` + "\u009b" + `31mb"}`
+	for format, want := range map[string]string{"{{.Labels}}": "a]0;title[2J31mb\r\n", "\x1b[1m{{.Labels}}": "\x1b[1m" + label + "\r\n"} {
+		person, program := openTerminal(t)
+		printed := func(what string, print func(out *os.File) error) {
+			t.Helper()
+			if err := print(program); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, 1000)
+			n, err := person.Read(got)
+			if err != nil || string(got[:n]) != want {
+				t.Errorf("%s %q: %q, %v", what, format, got[:n], err)
+			}
+		}
+		f, err := layout{}.parseRows(format, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		printed("list", func(out *os.File) error { return writeRows(out, f, rows) })
+		printed("inspect", func(out *os.File) error {
+			i, err := newInspection(out, format)
+			if err != nil {
+				return err
+			}
+			if err := i.add([]byte(inspected), &struct{ Labels string }{}); err != nil {
+				return err
+			}
+			return i.flush()
+		})
+		var out bytes.Buffer
+		if err := writeRows(&out, f, rows); err != nil || !strings.Contains(out.String(), label) {
+			t.Errorf("for a program: %q, %v", out.String(), err)
+		}
+	}
+}
