@@ -114,7 +114,7 @@ func (p *Pool) endpoint(s *settings, r ref.Reference, creds *registry.AuthConfig
 	if err != nil {
 		return nil, err
 	}
-	others := settings{tls: tlsSettings{authorities: s.tls.authorities}}
+	others := settings{host: s.host, tls: tlsSettings{authorities: s.tls.authorities}} // no connections of other registries: they may go elsewhere
 	away, err := p.transport(&others)
 	if err != nil {
 		return nil, err
@@ -136,7 +136,7 @@ func (p *Pool) endpoint(s *settings, r ref.Reference, creds *registry.AuthConfig
 	if s.mirror {
 		answer = min(answer, 20*time.Second) // there is somebody else to ask
 	}
-	way := &route{home: home, away: away, loose: loose, plain: p.plain}
+	way := &route{home: home, away: away, loose: loose, plain: p.plain, proxy: p.proxy, host: s.host}
 	transport := patient{answering{way, answer, p.o.Patience}, p.o.Pause, tries}
 	e.auth = newAuthorizer(s.host, plain, creds, transport)
 	e.auth.header = s.header
@@ -164,6 +164,8 @@ type route struct {
 	home, away, loose http.RoundTripper
 	isHome            func(*url.URL) bool
 	plain             func(host string) bool
+	proxy             func(*http.Request) (*url.URL, error)
+	host              string // the registry's
 }
 
 func (w *route) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -171,9 +173,9 @@ func (w *route) RoundTrip(r *http.Request) (*http.Response, error) {
 	case w.isHome(r.URL):
 		return w.home.RoundTrip(r)
 	case w.plain(r.URL.Host):
-		return w.loose.RoundTrip(r)
+		return w.loose.RoundTrip(w.elsewhere(r))
 	}
-	return w.away.RoundTrip(r)
+	return w.away.RoundTrip(w.elsewhere(r))
 }
 
 // able lists the endpoints that may be asked for something.

@@ -81,7 +81,7 @@ func (p *Pool) newTransport(s *settings) (*http.Transport, error) {
 	return &http.Transport{
 		Proxy:                  p.proxy,
 		OnProxyConnectResponse: tunnelled,
-		DialContext:            (&net.Dialer{Timeout: dial, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:            (&net.Dialer{Timeout: dial, KeepAlive: 30 * time.Second, ControlContext: refuseInward}).DialContext,
 		TLSClientConfig:        config,
 		TLSHandshakeTimeout:    15 * time.Second,
 		ExpectContinueTimeout:  time.Second,
