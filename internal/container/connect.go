@@ -151,7 +151,7 @@ func (l life) rewriteFiles() error {
 		return nil
 	}
 	content := sandbox.Content{Hosts: a.Hosts, ResolvConf: a.ResolvConf, Hostname: l.c.record().Config.Hostname}
-	return sandbox.FilesIn(l.s.o.etcDir(l.c.id)).Write(content)
+	return writeEtc(l.s, sandbox.FilesIn(l.s.o.etcDir(l.c.id)), content)
 }
 
 // settleNetworks mends what an engine left that was killed while it put a container on a network or took it off: nobody has heard that it is done.

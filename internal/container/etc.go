@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/sandbox"
 )
 
 // etcSize is how much all containers together may put into the files of /etc that the engine writes for them.
@@ -39,6 +41,39 @@ func (o *Options) unmountEtc() {
 	if apart, err := onMountOfItsOwn(o.etcDir("")); err == nil && apart {
 		_ = unix.Unmount(o.etcDir(""), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	}
+}
+
+// writeEtc writes a container's files of /etc. Where others have filled the file system, the largest of their files are emptied: nobody's start waits
+// for who did that.
+func writeEtc(s *Service, files sandbox.Files, content sandbox.Content) error {
+	err := files.Write(content)
+	for try := 0; errors.Is(err, unix.ENOSPC) && try < 20; try++ { // they may go on writing
+		emptied, failed := emptyLargest(s.o.etcDir(""))
+		if failed != nil || emptied == "" {
+			break
+		}
+		s.log(fmt.Errorf("%s is emptied: its container had filled the file system of such files, which others need for their start", emptied))
+		err = files.Write(content)
+	}
+	return s.o.noRoom(err)
+}
+
+// tooLarge is more than anybody's /etc/hosts has.
+const tooLarge = 1 << 20
+
+// emptyLargest empties the largest of the containers' files; "" where none is too large. Containers have the files alone: no link leads elsewhere.
+func emptyLargest(dir string) (string, error) {
+	names, err := filepath.Glob(filepath.Join(dir, "*", "*"))
+	largest, size := "", int64(tooLarge)
+	for _, name := range names {
+		if fi, err := os.Lstat(name); err == nil && fi.Mode().IsRegular() && fi.Size() > size {
+			largest, size = name, fi.Size()
+		}
+	}
+	if err != nil || largest == "" {
+		return "", err
+	}
+	return largest, os.Truncate(largest, 0)
 }
 
 // noRoom says what to do where containers have filled the file system.

@@ -275,7 +275,7 @@ func (n *starting) writeFiles(context.Context) error {
 
 // writeOwn writes the container's files; where a mount cannot map their ids, they belong to the container's root on the disk.
 func (n *starting) writeOwn(files sandbox.Files, content sandbox.Content) error {
-	err := n.s.o.noRoom(files.Write(content))
+	err := writeEtc(n.s, files, content)
 	if err != nil || n.s.host.mapped || n.r.IDMap.Size == 0 {
 		return err
 	}
