@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -35,17 +36,26 @@ func (p *pull) expect(ctx context.Context, manifest ocispec.Descriptor, layers [
 		}
 		one := &arrival{store: p.s.blobs, layer: l, changed: make(chan struct{})}
 		a.byKey[l.Digest], a.inOrder = one, append(a.inOrder, one)
-		if one.unpacked = unpacked[l.Digest]; one.unpacked {
-			one.old = true
-			p.o.say(short(l), "Already exists")
-		} else if _, err := p.s.content.Info(ctx, l.Digest); err == nil {
-			one.old = true
-			p.o.say(short(l), "Already exists")
+		one.unpacked = unpacked[l.Digest]
+		_, err := p.s.content.Info(ctx, l.Digest)
+		one.old = one.unpacked || err == nil
+	}
+	a.announce()
+	return a
+}
+
+// announce tells of the layers, unless all are here: then a pull tells of none, as dockerd's does.
+func (a *arrivals) announce() {
+	if !slices.ContainsFunc(a.inOrder, func(one *arrival) bool { return !one.old }) {
+		return
+	}
+	for _, one := range a.inOrder {
+		if one.old {
+			a.p.o.say(short(one.layer), "Already exists")
 		} else {
-			p.o.say(short(l), "Pulling fs layer")
+			a.p.o.say(short(one.layer), "Pulling fs layer")
 		}
 	}
-	return a
 }
 
 func (a *arrivals) close() {

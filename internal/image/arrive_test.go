@@ -296,6 +296,30 @@ func TestProgressIsDockers(t *testing.T) {
 	}
 }
 
+// TestProgressTellsWhatIsHere: a layer that is here is told of beside others, and an image that is here has no such lines.
+func TestProgressTellsWhatIsHere(t *testing.T) {
+	s := openAs(t, snapshot.Overlay)
+	a, b := layer(t, file1("a", "a")).Bytes(), layer(t, file1("b", "b")).Bytes()
+	one, both := newSeveral(ocispec.MediaTypeImageLayer, asIs, a).start(t), newSeveral(ocispec.MediaTypeImageLayer, asIs, a, b).start(t)
+	for _, r := range []struct {
+		name string
+		want []string
+	}{{one, []string{"Pulling fs layer"}}, {one, nil}, {both, []string{"Already exists", "Pulling fs layer"}}, {both, nil}} {
+		var mu sync.Mutex
+		var said []string
+		err := s.Pull(t.Context(), r.name, TransferOptions{Progress: func(p Progress) {
+			mu.Lock()
+			defer mu.Unlock()
+			if p.Status == "Already exists" || p.Status == "Pulling fs layer" {
+				said = append(said, p.Status)
+			}
+		}})
+		if err != nil || !slices.Equal(said, r.want) {
+			t.Errorf("%s: %q, not %q; %v", r.name, said, r.want, err)
+		}
+	}
+}
+
 // TestNothingStaysOfACutOffPull: when an engine that was killed in the middle of a pull has pulled the image after all, its removal frees
 // everything.
 func TestNothingStaysOfACutOffPull(t *testing.T) {
