@@ -244,8 +244,12 @@ func sweep(ctx context.Context, s *Service, discarded []string) {
 			}
 			s.log(fmt.Errorf("container %s is gone without having been removed: what it left in %s is taken away", e.Name(), dir))
 			path := filepath.Join(dir, e.Name())
-			if t, err := task.Open(ctx, path); err == nil {
+			switch t, err := task.Open(ctx, path); {
+			case err == nil:
 				s.log(t.Delete(ctx))
+			case !errdefs.IsNotFound(err): // the next life tries again
+				s.log(err)
+				continue
 			}
 			s.log(removeSharedMemory(s.o.sharedMemory(e.Name())))
 			s.log(os.RemoveAll(path))
@@ -260,8 +264,12 @@ func (l life) reattach(ctx context.Context) {
 	if _, err := os.Stat(c.taskDir); err != nil && !r.Status.Alive() {
 		return
 	}
-	t, err := task.Open(ctx, c.taskDir)
+	t, err := l.findTask(ctx, r)
 	switch {
+	case ctx.Err() != nil:
+		if t != nil {
+			s.log(t.Close()) // the engine closes: its next life finds it
+		}
 	case err == nil && r.Status.Alive():
 		l.goOn(ctx, t)
 	case err == nil:
@@ -269,12 +277,34 @@ func (l life) reattach(ctx context.Context) {
 		// the exit and taking the task away.
 		s.log(t.Delete(ctx))
 	case r.Status.Alive():
-		if !errdefs.IsNotFound(err) {
-			s.log(fmt.Errorf("task of container %s: %w", r.Name, err))
-		}
 		l.lost(ctx)
+	case !errdefs.IsNotFound(err):
+		s.log(fmt.Errorf("task of container %s: %w", r.Name, err)) // the next start, or the removal, sees to it
 	default:
 		s.log(os.RemoveAll(c.taskDir))
+	}
+}
+
+// askAgain is after how long a shim is asked again that could not be.
+const askAgain = time.Second
+
+// findTask opens a container's task. Of one that ran it does not end before it is known what became of it, or ctx ends: an engine that lacks
+// descriptors or memory knows nothing of the shim, and must not take it for dead.
+func (l life) findTask(ctx context.Context, r *Record) (*task.Task, error) {
+	said := ""
+	for {
+		t, err := task.Open(ctx, l.c.taskDir)
+		if err == nil || errdefs.IsNotFound(err) || !r.Status.Alive() || ctx.Err() != nil {
+			return t, err
+		}
+		if err.Error() != said {
+			said = err.Error()
+			l.s.log(fmt.Errorf("what became of container %s is not known yet: %w", r.Name, err))
+		}
+		select {
+		case <-time.After(askAgain):
+		case <-ctx.Done():
+		}
 	}
 }
 

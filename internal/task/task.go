@@ -304,14 +304,15 @@ func (t *Task) connect(ctx context.Context, dir *os.File) error {
 	return nil
 }
 
-// Open finds the shim of an earlier engine's life again. errdefs.ErrNotFound where the shim is gone and left no exit status; a task whose
-// shim is gone but that left its exit status opens, and Wait returns at once.
+// Open finds the shim of an earlier engine's life again. errdefs.ErrNotFound where the shim is gone and left no exit status: what it has left
+// is ended then. A task whose shim is gone but that left its exit status opens, and Wait returns at once. After any other error nothing is
+// known, and nothing was touched: the shim was not asked (this process lacks descriptors or memory), or ctx ended before it answered.
 func Open(ctx context.Context, dir string) (*Task, error) {
 	var config shim.Config
-	if err := shim.ReadJSON(filepath.Join(dir, shim.TaskFile), &config); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("task in %s: %w", dir, errdefs.ErrNotFound)
-		}
+	switch err := shim.ReadJSON(filepath.Join(dir, shim.TaskFile), &config); {
+	case errors.Is(err, fs.ErrNotExist) || shim.Damaged(err):
+		return nil, fmt.Errorf("task in %s: %w: %w", dir, err, errdefs.ErrNotFound)
+	case err != nil:
 		return nil, fmt.Errorf("task in %s: %w", dir, err)
 	}
 	t := newTask(dir, config)
@@ -320,26 +321,20 @@ func Open(ctx context.Context, dir string) (*Task, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if err := t.connect(ctx, f); err == nil {
-		resp, _, err := t.call(ctx, shim.Request{Method: shim.MethodState})
-		if err == nil && resp.Pid > 0 {
-			t.pid, t.started, t.oom.told = resp.Pid, resp.Started, resp.Noted
-			if t.pidfd, err = openPidfd(t.pid); err != nil && resp.Exit == nil {
-				t.pidfd = nil
-			}
-			go t.watch(context.WithoutCancel(ctx))
-			return t, nil
-		}
-		if err == nil { // its engine was killed before the shim had made anything: it must not do so after we have looked
-			_, _, _ = t.call(ctx, shim.Request{Method: shim.MethodDelete})
-		}
-		t.conn.Close()
+	switch err := t.recognize(ctx, f); {
+	case err == nil:
+		return t, nil
+	case !errors.Is(err, errGone):
+		return nil, fmt.Errorf("ask the shim of container %s: %w", config.ID, err)
 	}
 	var exit shim.Exit
-	if err := shim.ReadJSON(filepath.Join(dir, shim.ExitFile), &exit); err == nil {
+	switch err := shim.ReadJSON(filepath.Join(dir, shim.ExitFile), &exit); {
+	case err == nil:
 		t.started = exit.Started
 		t.endAs(exit)
 		return t, nil
+	case !errors.Is(err, fs.ErrNotExist) && !shim.Damaged(err):
+		return nil, fmt.Errorf("how container %s ended: %w", config.ID, err)
 	}
 	t.killLost(ctx)
 	return nil, fmt.Errorf("the shim of container %s is gone: %w", config.ID, errdefs.ErrNotFound)
@@ -353,6 +348,31 @@ func StartedAs(t *Task) (*specs.Process, error) {
 	}
 	process := *p
 	return &process, nil
+}
+
+// recognize asks the shim what it has. errGone where nobody listens any more, or where there is nothing that it has made.
+func (t *Task) recognize(ctx context.Context, dir *os.File) error {
+	err := t.connect(ctx, dir)
+	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %w", errGone, err)
+	}
+	if err != nil {
+		return err
+	}
+	resp, _, err := t.call(ctx, shim.Request{Method: shim.MethodState})
+	if err == nil && resp.Pid > 0 {
+		t.pid, t.started, t.oom.told = resp.Pid, resp.Started, resp.Noted
+		t.pidfd, err = openPidfd(t.pid)
+		if err == nil || resp.Exit != nil || errors.Is(err, unix.ESRCH) { // it may have ended since, which watch hears of
+			go t.watch(context.WithoutCancel(ctx))
+			return nil
+		}
+	} else if err == nil { // its engine was killed before the shim had made anything: it must not do so after we have looked
+		_, _, _ = t.call(ctx, shim.Request{Method: shim.MethodDelete})
+		err = errGone
+	}
+	_ = t.Close()
+	return err
 }
 
 func openPidfd(pid int) (*os.File, error) {

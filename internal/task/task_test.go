@@ -1,6 +1,7 @@
 package task
 
 import (
+	"context"
 	"io"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"wherry.dev/wherry/internal/logs"
@@ -249,6 +251,72 @@ func TestShimDies(t *testing.T) {
 		t.Fatal("the container's process still lives")
 	}
 	if err := tk.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestShimNotAsked: an engine that could not ask a shim, or went before that answered, has learnt nothing of it, and ends nothing.
+func TestShimNotAsked(t *testing.T) {
+	o := options(t, oar(t), "unasked", "sleep", "1000")
+	tk := create(t, o)
+	if err := tk.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pid, shim := tk.Pid(), parent(t, tk.Pid())
+	if err := tk.Close(); err != nil {
+		t.Fatal(err)
+	}
+	unanswered := func(t *testing.T) error {
+		if err := syscall.Kill(shim, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = syscall.Kill(shim, syscall.SIGCONT) }()
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, err := Open(ctx, o.Dir)
+		return err
+	}
+	without := func(spare int) func(t *testing.T) error {
+		return func(t *testing.T) error {
+			entries, err := os.ReadDir("/proc/self/fd")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var had syscall.Rlimit
+			if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &had); err != nil {
+				t.Fatal(err)
+			}
+			last, err := strconv.Atoi(entries[len(entries)-2].Name()) // the last one was the folder's
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: uint64(last + 1 + spare), Max: had.Max}); err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &had); err != nil {
+					t.Error(err)
+				}
+			}()
+			_, err = Open(t.Context(), o.Dir)
+			return err
+		}
+	}
+	for name, open := range map[string]func(*testing.T) error{"stopped": unanswered, "no descriptor": without(0), "one descriptor": without(1), "two descriptors": without(2)} {
+		t.Run(name, func(t *testing.T) {
+			if err := open(t); err == nil || errdefs.IsNotFound(err) {
+				t.Errorf("opened: %v", err)
+			}
+			if err := syscall.Kill(pid, 0); err != nil {
+				t.Fatalf("the container's process: %v", err)
+			}
+		})
+	}
+	again, err := Open(t.Context(), o.Dir)
+	if err != nil || again.Pid() != pid {
+		t.Fatalf("then: %v", err)
+	}
+	if err := again.Delete(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
