@@ -161,7 +161,10 @@ func (o *options) openAudit(log *slog.Logger) (*audit.Log, error) {
 		return nil, err
 	}
 	_, err = l.Append(audit.Record{Event: "engine started", With: map[string]string{"version": version.Version, "pid": strconv.Itoa(os.Getpid())}})
-	return l, err
+	if err != nil { // the disk is full: what makes room needs an engine
+		log.Error("the engine's start is missing in the audit log", "error", err)
+	}
+	return l, nil
 }
 
 // reread takes the rules of access from their file again at each SIGHUP. What cannot be read changes nothing, nor does a file that is gone:

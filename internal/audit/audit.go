@@ -101,8 +101,9 @@ type Log struct {
 	head   headRecord
 	headAt *os.File
 	failed uint64
-	lost   int  // records that could not be written, since the last one that could
-	dirty  bool // something is not on the disk
+	owed   *Record // of damage; nil: it is written
+	lost   int     // records that could not be written, since the last one that could
+	dirty  bool    // something is not on the disk
 }
 
 const (
@@ -142,6 +143,11 @@ func (l *Log) Append(r Record) (uint64, error) {
 	if l.file == nil {
 		return 0, errors.New("the audit log is closed")
 	}
+	if err := l.tellOwed(); err != nil {
+		l.lost++
+		l.failed++
+		return 0, err
+	}
 	if l.lost > 0 {
 		lost := Record{Event: "lost", With: map[string]string{"records": fmt.Sprint(l.lost)}}
 		if err := l.append(&lost); err != nil {
@@ -164,6 +170,18 @@ func (l *Log) Counts() (records, lost uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.head.Seq, l.failed
+}
+
+// tellOwed writes what was found when the log was opened, and could not be written then.
+func (l *Log) tellOwed() error {
+	if l.owed == nil {
+		return nil
+	}
+	err := l.append(l.owed)
+	if err == nil {
+		l.owed = nil
+	}
+	return err
 }
 
 func (l *Log) append(r *Record) error {

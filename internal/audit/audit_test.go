@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func open(t *testing.T, dir string, o Options) *Log {
@@ -140,6 +142,63 @@ func TestHead(t *testing.T) {
 		if want := name == "set back"; r.OK != want || r.Problem != "" {
 			t.Errorf("%s: %+v", name, r)
 		}
+	}
+}
+
+// TestOpenedOnAFullDisk: an engine starts on a full disk, too; what was wrong with the end of the log is told by the first record for which
+// there is room.
+func TestOpenedOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	path, fill := filepath.Join(dir, firstFile), filepath.Join(dir, "fill")
+	l := open(t, dir, Options{})
+	for range 100 { // up to the end of a block: the next record needs one more
+		if l.size%4096 > 4096-200 {
+			break
+		}
+		add(t, l, 1)
+	}
+	records := l.head.Seq
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	head, err := os.OpenFile(filepath.Join(dir, headName), os.O_WRONLY, 0)
+	if err == nil {
+		_, err = head.Write(bytes.Repeat([]byte("x"), 256))
+		head.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(fill)
+	for block := make([]byte, 4096); err == nil; {
+		_, err = f.Write(block)
+	}
+	f.Close()
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	l = open(t, dir, Options{})
+	if _, err := l.Append(Record{Event: "engine started"}); !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+	add(t, l, 1)
+	if r := verify(t, l); r.Problem != "" || r.Records != records+3 || len(r.Told) != 1 {
+		t.Errorf("%d records, then %+v", records, r)
+	}
+	b, err := os.ReadFile(path)
+	if told := bytes.Index(b, []byte(`"event":"damage"`)); err != nil || told < 0 || bytes.Index(b, []byte(`"event":"lost"`)) < told {
+		t.Errorf("%v: %s", err, b)
 	}
 }
 

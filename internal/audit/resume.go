@@ -100,7 +100,11 @@ func (l *Log) join(head headRecord, headErr error, found lastRecord) error {
 	for what, text := range with {
 		l.o.Log(fmt.Errorf("the audit log in %s was damaged since it was last written: %s: %s", l.o.Dir, what, text))
 	}
-	return l.append(&Record{Event: "damage", With: with})
+	l.owed = &Record{Event: "damage", With: with}
+	if err := l.tellOwed(); err != nil { // a full disk keeps no engine from starting: the next record that can be written tells it first
+		l.o.Log(err)
+	}
+	return nil
 }
 
 func readHead(f *os.File) (h headRecord, err error) {

@@ -259,53 +259,100 @@ func sweep(ctx context.Context, s *Service, discarded []string) {
 
 // reattach finds a container's task, or what it left.
 func (l life) reattach(ctx context.Context) {
-	c, s := l.c, l.s
-	r := c.record()
-	if _, err := os.Stat(c.taskDir); err != nil && !r.Status.Alive() {
+	r := l.c.record()
+	if !r.Status.Alive() {
+		if t := cutOff(ctx, l); t != nil {
+			l.goOn(ctx, t)
+			relink(l.s, l.c.id)
+		}
 		return
 	}
-	t, err := l.findTask(ctx, r)
+	t, err := findTask(ctx, l)
 	switch {
-	case ctx.Err() != nil:
-		if t != nil {
-			s.log(t.Close()) // the engine closes: its next life finds it
-		}
-	case err == nil && r.Status.Alive():
+	case err == nil && ctx.Err() == nil:
 		l.goOn(ctx, t)
 	case err == nil:
-		// The engine was killed between making the task and recording the start (nobody was told that it runs), or between recording
-		// the exit and taking the task away.
-		s.log(t.Delete(ctx))
-	case r.Status.Alive():
+		l.s.log(t.Close())
+	case ctx.Err() == nil:
 		l.lost(ctx)
-	case !errdefs.IsNotFound(err):
-		s.log(fmt.Errorf("task of container %s: %w", r.Name, err)) // the next start, or the removal, sees to it
-	default:
-		s.log(os.RemoveAll(c.taskDir))
 	}
 }
 
 // askAgain is after how long a shim is asked again that could not be.
 const askAgain = time.Second
 
-// findTask opens a container's task. Of one that ran it does not end before it is known what became of it, or ctx ends: an engine that lacks
-// descriptors or memory knows nothing of the shim, and must not take it for dead.
-func (l life) findTask(ctx context.Context, r *Record) (*task.Task, error) {
+// findTask opens the task of a container that ran. errdefs.ErrNotFound where it is gone; otherwise it does not come back before it is known
+// what became of it, or ctx ends: an engine that lacks descriptors or memory knows nothing of a shim, and must not take it for dead.
+func findTask(ctx context.Context, l life) (*task.Task, error) {
 	said := ""
 	for {
 		t, err := task.Open(ctx, l.c.taskDir)
-		if err == nil || errdefs.IsNotFound(err) || !r.Status.Alive() || ctx.Err() != nil {
+		if err == nil || errdefs.IsNotFound(err) || ctx.Err() != nil {
 			return t, err
 		}
 		if err.Error() != said {
 			said = err.Error()
-			l.s.log(fmt.Errorf("what became of container %s is not known yet: %w", r.Name, err))
+			l.s.log(fmt.Errorf("what became of container %s is not known yet: %w", l.c.record().Name, err))
 		}
 		select {
 		case <-time.After(askAgain):
 		case <-ctx.Done():
 		}
 	}
+}
+
+// cutOff looks for the task of a container that is not recorded as running, and records the start of one whose program was executed right
+// before the engine was killed: nobody was told, but it runs, or has run, and how it ends counts. Any other task is taken away: the engine
+// was killed before the program began, or between recording the exit and taking the task away. Nobody starts the container meanwhile.
+func cutOff(ctx context.Context, l life) *task.Task {
+	c, s := l.c, l.s
+	c.op.Lock()
+	defer c.op.Unlock()
+	if _, err := os.Stat(c.taskDir); err != nil {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	t, err := task.Open(limited, c.taskDir)
+	switch {
+	case ctx.Err() != nil:
+		if err == nil {
+			s.log(t.Close())
+		}
+	case errdefs.IsNotFound(err):
+		s.log(os.RemoveAll(c.taskDir))
+	case err != nil:
+		s.log(fmt.Errorf("task of container %s: %w", c.record().Name, err)) // the next start, or the removal, sees to it
+	case recordCutOff(limited, l, t):
+		return t
+	default:
+		s.log(t.Delete(limited))
+	}
+	return nil
+}
+
+// recordCutOff records a start that the engine's last life has made and not recorded; false: there is none. The caller holds op.
+func recordCutOff(ctx context.Context, l life, t *task.Task) bool {
+	n := &starting{life: l, r: l.c.record(), task: t}
+	n.again, n.o.byPolicy = n.r.HasRun, n.r.Status == Restarting
+	select {
+	case <-l.s.opened: // too late: its network has been taken away
+		return false
+	default:
+	}
+	var err error
+	if n.began, n.input.CgroupPath, err = task.Origin(t); err != nil || !t.Started() || !n.began.After(n.r.StartedAt) {
+		return false
+	}
+	if lower, err := l.s.o.Images.Mounted(n.r.Image.Lower); err == nil {
+		found := *n.r
+		found.Image.Lower = lower
+		n.r = &found
+	}
+	if err = n.recordStart(); err != nil {
+		l.s.log(fmt.Errorf("record the start of container %s, which was cut off: %w", n.r.Name, err))
+	}
+	return err == nil
 }
 
 // goOn watches a task that was found again, or records its end.

@@ -180,23 +180,18 @@ func TestShimKilledLater(t *testing.T) {
 // TestEngineKilledWhileStarting: kill -9 right after each step of a start: the next life has the container running with its shim, or not at all.
 func TestEngineKilledWhileStarting(t *testing.T) {
 	e := newEngine(t)
+	runs := 0
 	for i, step := range startSteps()[5:] {
 		id := e.create(request{name: fmt.Sprint("step", i), cmd: sh("sleep 3600"), h: container.HostConfig{NetworkMode: "bridge"}})
-		e.close()
-		victim := exec.Command("/proc/self/exe")
-		victim.Env = append(os.Environ(), victimVariable+"="+strings.Join([]string{e.o.Root, e.o.State, e.o.Oar, e.o.CgroupParent, "0", id, step.name}, "\n"))
-		victim.Stderr = os.Stderr
-		if err := victim.Run(); err == nil || victim.ProcessState.Sys().(interface{ Signaled() bool }).Signaled() == false {
-			t.Fatalf("%s: the victim was not killed: %v", step.name, err)
-		}
-		e.open()
+		e.killedAfter(step.name, id)
 		t.Logf("killed after %q", step.name)
 		e.checkAll()
 		r := e.rec(id)
 		if r.Status == Running {
-			if shimOf(id) == 0 || step.name != "record the start" {
+			if shimOf(id) == 0 || step.name != "record the start" && step.name != "execute the program" {
 				t.Errorf("after %q it runs, with shim %d", step.name, shimOf(id))
 			}
+			runs++
 			continue
 		}
 		if r.Status != Created {
@@ -205,7 +200,46 @@ func TestEngineKilledWhileStarting(t *testing.T) {
 		e.nothingLives(id)
 		e.start(id) // and can be
 	}
+	if runs != 2 { // what was executed runs, whoever was told of it
+		t.Errorf("it runs after %d steps", runs)
+	}
 	if out, _ := exec.Command("ip", "-o", "link", "show", "type", "veth").Output(); strings.Count(string(out), "\n") != len(startSteps()[5:]) {
 		t.Errorf("there are these interfaces:\n%s", out)
+	}
+}
+
+// killedAfter has an engine start a container that is killed right after a step, and then opens the next one.
+func (e *engine) killedAfter(step, id string) {
+	e.t.Helper()
+	e.close()
+	victim := exec.Command("/proc/self/exe")
+	victim.Env = append(os.Environ(), victimVariable+"="+strings.Join([]string{e.o.Root, e.o.State, e.o.Oar, e.o.CgroupParent, "0", id, step}, "\n"))
+	victim.Stderr = os.Stderr
+	if err := victim.Run(); err == nil || victim.ProcessState.Sys().(interface{ Signaled() bool }).Signaled() == false {
+		e.t.Fatalf("%s: the victim was not killed: %v", step, err)
+	}
+	e.open()
+}
+
+// TestUnrecordedStart: what was executed right before the engine was killed has run, and how it ended is known, the second time too.
+func TestUnrecordedStart(t *testing.T) {
+	e := newEngine(t)
+	id := e.create(request{name: "short", cmd: sh("echo begun; exit 7")})
+	for i := range 2 {
+		before := e.rec(id)
+		e.killedAfter("execute the program", id)
+		e.eventually("its end is known", func() bool { return e.rec(id).Status == Exited })
+		r := e.rec(id)
+		if r.ExitCode != 7 || r.Error != "" || !r.StartedAt.After(before.FinishedAt) || !r.FinishedAt.After(r.StartedAt) {
+			t.Errorf("%d %q, from %s to %s", r.ExitCode, r.Error, r.StartedAt, r.FinishedAt)
+		}
+		if out := e.output(id); out != strings.Repeat("begun\n", i+1) {
+			t.Errorf("it printed %q", out)
+		}
+		e.nothingLives(id)
+	}
+	e.again()
+	if r := e.rec(id); r.Status != Exited || r.ExitCode != 7 {
+		t.Errorf("then it is %s, %d", r.Status, r.ExitCode)
 	}
 }

@@ -249,8 +249,20 @@ func (n *starting) execute(ctx context.Context) error {
 	return n.task.Start(ctx)
 }
 
-// record makes the start known. A container with a restart policy is on the disk as started before anyone is told.
+// record makes the start known.
 func (n *starting) record(ctx context.Context) error {
+	t := n.task
+	if err := n.recordStart(); err != nil {
+		return err
+	}
+	n.s.lives.run(ctx, func(ctx context.Context) { n.watch(ctx, t) })
+	n.startHealth(ctx)
+	relink(n.s, n.c.id)
+	return nil
+}
+
+// recordStart writes the start down and tells it. A container with a restart policy is on the disk as started before anyone is told.
+func (n *starting) recordStart() error {
 	c, t := n.c, n.task
 	c.mu.Lock()
 	c.task = t
@@ -282,9 +294,6 @@ func (n *starting) record(ctx context.Context) error {
 	default:
 		n.s.publish(r, events.ActionStart)
 	}
-	n.s.lives.run(ctx, func(ctx context.Context) { n.watch(ctx, t) })
-	n.startHealth(ctx)
-	relink(n.s, c.id)
 	return nil
 }
 

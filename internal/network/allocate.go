@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
@@ -25,7 +27,24 @@ func (s *Service) Allocate(ctx context.Context, r AllocateRequest) (*Allocation,
 		s.later.drain()
 		a, err = s.allocate(r)
 	}
+	for try := 0; try < portTries && heldByNobody(err); try++ {
+		time.Sleep(portPause)
+		a, err = s.allocate(r)
+	}
 	return a, err
+}
+
+// A port that was given back may be held for a moment still, by a child of this process that has not come to executing its program (the kernel
+// closes descriptors last; on a busy machine that takes some hundred milliseconds). No list of the kernel's shows such a socket.
+const (
+	portTries = 50
+	portPause = 20 * time.Millisecond
+)
+
+// heldByNobody says that a port is not free, and no container and no process is seen to have it.
+func heldByNobody(err error) bool {
+	taken := new(portTaken)
+	return errors.As(err, &taken) && taken.who == ""
 }
 
 func (s *Service) allocate(r AllocateRequest) (*Allocation, error) {

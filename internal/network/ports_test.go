@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
+	"golang.org/x/sys/unix"
 )
 
 func (s *Service) tryPorts(t *testing.T, ports network.PortMap) (*Allocation, string, error) {
@@ -72,6 +73,35 @@ func TestPortConflicts(t *testing.T) {
 		t.Errorf("after the release: %v", err)
 	} else {
 		l.Close()
+	}
+}
+
+// TestPortHeldByAFork: a socket that a child of the engine has for a moment longer, and that nothing lists, is waited for.
+func TestPortHeldByAFork(t *testing.T) {
+	s := open(t)
+	ports := portMap("|28085|80/tcp")
+	_, id, err := s.tryPorts(t, ports)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied, err := unix.Dup(s.holdings[id].Reserved[0].fd) // as a fork does
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Release(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := net.Listen("tcp4", ":28085"); err == nil {
+		l.Close()
+		t.Error("the copy does not hold the port")
+	}
+	closed := make(chan error, 1)
+	time.AfterFunc(3*portPause, func() { closed <- unix.Close(copied) })
+	if _, _, err := s.tryPorts(t, ports); err != nil {
+		t.Error(err)
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
 	}
 }
 

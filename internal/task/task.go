@@ -321,7 +321,7 @@ func Open(ctx context.Context, dir string) (*Task, error) {
 		return nil, err
 	}
 	defer f.Close()
-	switch err := t.recognize(ctx, f); {
+	switch err := recognize(ctx, t, f); {
 	case err == nil:
 		return t, nil
 	case !errors.Is(err, errGone):
@@ -351,7 +351,7 @@ func StartedAs(t *Task) (*specs.Process, error) {
 }
 
 // recognize asks the shim what it has. errGone where nobody listens any more, or where there is nothing that it has made.
-func (t *Task) recognize(ctx context.Context, dir *os.File) error {
+func recognize(ctx context.Context, t *Task, dir *os.File) error {
 	err := t.connect(ctx, dir)
 	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %w", errGone, err)
@@ -464,6 +464,15 @@ func (t *Task) Started() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.started
+}
+
+// Origin says when a task was made, right before its program could begin, and in which control group.
+func Origin(t *Task) (made time.Time, cgroup string, err error) {
+	st, err := os.Stat(filepath.Join(t.dir, shim.TaskFile))
+	if err != nil {
+		return made, "", err
+	}
+	return st.ModTime(), t.config.Cgroup, nil
 }
 
 // Close drops the engine's connection only.
