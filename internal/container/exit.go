@@ -57,7 +57,7 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 		next, wait = Restarting, c.nextBackoff(exit.At.Sub(before.StartedAt))
 	}
 	settleHealth(c, next == Restarting)
-	r := c.settleAndTell(func(r *Record) {
+	r, unwritten := c.settleAndTell(func(r *Record) {
 		r.Status, r.Pid, r.ExitCode, r.FinishedAt = next, 0, exit.Code, exit.At.UTC()
 		r.OOMKilled, r.OOMVictim, r.Health = exit.OOMKilled, exit.OOMVictim, c.healthState()
 		if exit.Lost {
@@ -65,7 +65,14 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 		}
 	}, func(r *Record) { tellEnd(s, r, exit) })
 	c.answerExit(exited(r))
-	if t != nil {
+	if exit.OutputLost > 0 {
+		s.log(fmt.Errorf("%d bytes of what container %s printed last are missing in its log, which could not be written", exit.OutputLost, r.Name))
+	}
+	switch {
+	case t == nil:
+	case unwritten != nil: // its folder says how it has ended, to an engine's next life
+		s.log(errors.Join(unwritten, t.Close()))
+	default:
 		s.log(t.Delete(ctx))
 	}
 	s.log(removeSharedMemory(s.o.sharedMemory(c.id)))
@@ -212,21 +219,28 @@ func (l life) restartByPolicy(ctx context.Context) {
 
 // settle changes the record for what has happened already: in memory also where the disk does not take it. Of a container with --rm it is
 // in memory only: an engine that finds its record removes it in any case.
-func (c *Container) settle(fn func(*Record)) *Record { return c.settleAndTell(fn, nil) }
+func (c *Container) settle(fn func(*Record)) *Record {
+	r, _ := c.settleAndTell(fn, nil)
+	return r
+}
 
-// settleAndTell is settle with what is to be published of it (see set).
-func (c *Container) settleAndTell(fn, tell func(*Record)) *Record {
+// settleAndTell is settle with what is to be published of it (see set). The error is that of writing the record.
+func (c *Container) settleAndTell(fn, tell func(*Record)) (*Record, error) {
 	c.disk.Lock()
 	defer c.disk.Unlock()
 	next := *c.rec.Load()
 	fn(&next)
+	var err error
 	if !next.HostConfig.AutoRemove {
-		if err := next.write(c.dir, false); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err = next.write(c.dir, false); errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+		if err != nil {
 			next.Error = err.Error()
 		}
 	}
 	c.set(&next, tell)
-	return &next
+	return &next, err
 }
 
 func (c *Container) isGone() bool {

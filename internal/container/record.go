@@ -94,11 +94,13 @@ func (r *Record) write(dir string, durable bool) error {
 		return fmt.Errorf("encode the record of container %s: %w", r.ID, err)
 	}
 	path := filepath.Join(dir, recordFile)
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("write the record of container %s: %w", r.ID, err)
 	}
-	_, err = f.Write(b)
+	if _, err = f.Write(b); err == nil {
+		err = f.Truncate(int64(len(b))) // afterwards: the blocks that it has are its own on a full disk, too
+	}
 	if err == nil && durable {
 		err = f.Sync()
 	}

@@ -364,6 +364,33 @@ func TestFullDisk(t *testing.T) {
 	e.run(request{name: "new", cmd: sh("true")}) // and the name is free
 }
 
+// TestUnwrittenEnd: how a container has ended is known to the next life also where its record could not be written.
+func TestUnwrittenEnd(t *testing.T) {
+	e := newEngine(t)
+	id := e.run(request{name: "ends", cmd: sh("trap 'exit 5' TERM; echo ready; while :; do sleep 0.01; done")})
+	e.eventually("it is ready", func() bool { return e.output(id) == "ready\n" })
+	next := filepath.Join(e.o.Root, "containers", id, recordFile+".new")
+	if err := errors.Join(os.RemoveAll(next), os.Mkdir(next, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Stop(context.Background(), id, StopOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if r := e.rec(id); r.Status != Exited || r.ExitCode != 5 || r.Error == "" {
+		t.Errorf("%s %d %q", r.Status, r.ExitCode, r.Error)
+	}
+	e.close()
+	if err := os.Remove(next); err != nil {
+		t.Fatal(err)
+	}
+	e.open()
+	if r := e.rec(id); r.Status != Exited || r.ExitCode != 5 || r.Error != "" {
+		t.Errorf("in the next life: %s %d %q", r.Status, r.ExitCode, r.Error)
+	}
+	e.nothingLives(id)
+	e.start(id)
+}
+
 // TestDiscardedFolders: the files of a container with --rm are deleted, also where the engine is killed as soon as it has said so.
 func TestDiscardedFolders(t *testing.T) {
 	e := newEngine(t)

@@ -211,10 +211,26 @@ func (w *Writer) Append(s Stream, t time.Time, p []byte) error {
 
 // AppendFrame writes one entry without copying: the first HeaderSize bytes of frame are room for its header.
 func (w *Writer) AppendFrame(s Stream, t time.Time, frame []byte) error {
+	head(frame, s, t)
+	return w.write(frame)
+}
+
+// AppendTold is AppendFrame behind an entry of its own that says what is missing before it. Both are written, or none.
+func (w *Writer) AppendTold(told Entry, s Stream, t time.Time, frame []byte) error {
+	both := append(make([]byte, HeaderSize, HeaderSize+len(told.Data)+len(frame)), told.Data...)
+	head(both, told.Stream, told.Time)
+	head(frame, s, t)
+	return w.write(append(both, frame...))
+}
+
+func head(frame []byte, s Stream, t time.Time) {
 	clear(frame[:HeaderSize])
 	frame[0], frame[1] = byte(s), magic
 	binary.NativeEndian.PutUint32(frame[4:], uint32(len(frame)-HeaderSize))
 	binary.NativeEndian.PutUint64(frame[8:], uint64(t.UnixNano()))
+}
+
+func (w *Writer) write(frames []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.size >= w.maxSize {
@@ -222,7 +238,7 @@ func (w *Writer) AppendFrame(s Stream, t time.Time, frame []byte) error {
 			return err
 		}
 	}
-	n, err := w.file.Write(frame)
+	n, err := w.file.Write(frames)
 	if err != nil && n > 0 {
 		_ = w.file.Truncate(w.size) // a full disk: no torn frame in the middle
 		return err

@@ -1,6 +1,8 @@
 package shim
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"time"
@@ -12,12 +14,19 @@ import (
 
 // output moves what the container prints to its log.
 type output struct {
-	log    *logs.Writer
-	stdin  *os.File
-	pumps  sync.WaitGroup
-	pipes  []pipe
-	lostMu sync.Mutex
-	lost   int64 // bytes that a full disk has cost
+	log   *logs.Writer
+	stdin *os.File
+	pumps sync.WaitGroup
+	pipes []pipe
+	lost  missing
+}
+
+// missing is output that could not be written to the log, a full disk's for example, and of which the log does not tell yet.
+type missing struct {
+	mu    sync.Mutex // guards what follows
+	bytes int64
+	since time.Time
+	err   error
 }
 
 type pipe struct {
@@ -86,12 +95,7 @@ func (o *output) copy(p pipe) {
 	for {
 		n, err := p.from.Read(frame[logs.HeaderSize:])
 		if n > 0 {
-			now := time.Now()
-			if err := o.log.AppendFrame(p.stream, now, frame[:logs.HeaderSize+n]); err != nil {
-				o.lostMu.Lock()
-				o.lost += int64(n)
-				o.lostMu.Unlock()
-			}
+			o.append(&p, time.Now(), frame[:logs.HeaderSize+n])
 		}
 		if err != nil {
 			return
@@ -102,6 +106,54 @@ func (o *output) copy(p pipe) {
 			pace.Waited(time.Now())
 		}
 	}
+}
+
+// append writes a frame to the log. Nobody waits for a disk to have room: what has none is lost, and the next frame that is written says so.
+func (o *output) append(p *pipe, t time.Time, frame []byte) {
+	o.lost.mu.Lock()
+	defer o.lost.mu.Unlock()
+	var err error
+	if o.lost.bytes == 0 {
+		err = o.log.AppendFrame(p.stream, t, frame)
+	} else {
+		told, text := o.lost.notice(p.terminal)
+		err = o.log.AppendTold(logs.Entry{Stream: told, Time: t, Data: []byte(text)}, p.stream, t, frame)
+	}
+	if err == nil {
+		o.lost.bytes = 0
+		return
+	}
+	if o.lost.bytes == 0 {
+		o.lost.since, o.lost.err = t, err
+	}
+	o.lost.bytes += int64(len(frame) - logs.HeaderSize)
+}
+
+// notice is what the log says in the place of what is missing. The caller holds mu.
+func (m *missing) notice(terminal bool) (logs.Stream, string) {
+	why := m.err
+	if failed := new(os.PathError); errors.As(why, &failed) {
+		why = failed.Err
+	}
+	text := fmt.Sprintf("wherry: %d bytes of output are missing here, from %s on: the log could not be written: %v", m.bytes, m.since.UTC().Format(time.RFC3339), why)
+	if terminal {
+		return logs.Stdout, "\r\n" + text + "\r\n"
+	}
+	return logs.Stderr, text + "\n"
+}
+
+// untold tries once more to have the log say what is missing at its end, and returns how many bytes are and it does not.
+func (o *output) untold() int64 {
+	o.lost.mu.Lock()
+	defer o.lost.mu.Unlock()
+	if o.lost.bytes == 0 {
+		return 0
+	}
+	told, text := o.lost.notice(len(o.pipes) == 1)
+	if o.log.Append(told, time.Now(), []byte(text)) == nil {
+		o.lost.bytes = 0
+	}
+	return o.lost.bytes
 }
 
 // widen gives the pipe of a program that prints without a pause more room. Where the kernel gives none the program waits now and then.
@@ -122,13 +174,15 @@ const (
 	wideRoom = 512 << 10
 )
 
-// finish reads what is left, for a bounded time, and marks the log's end.
-func (o *output) finish() {
+// finish reads what is left, for a bounded time, and marks the log's end. It returns how many bytes the log lacks without saying so.
+func (o *output) finish() int64 {
 	for _, p := range o.pipes {
 		_ = p.from.SetReadDeadline(time.Now().Add(drain))
 	}
 	o.pumps.Wait()
+	n := o.untold()
 	o.close()
+	return n
 }
 
 func (o *output) close() {

@@ -82,6 +82,7 @@ type life struct {
 	starting  chan struct{} // nil: nobody has said start; closed when it has worked or not
 	started   bool
 	exit      *Exit
+	unwritten bool // the end is not in exit.json yet
 }
 
 // NewServer serves the task in a folder.
@@ -171,7 +172,7 @@ func (s *Server) client(ctx context.Context, c *Conn) {
 func (s *Server) count(change int) {
 	s.mu.Lock()
 	s.clients += change
-	over := s.clients == 0 && (s.life.container == nil || s.hasEnded())
+	over := s.clients == 0 && (s.life.container == nil || s.hasEnded() && !s.life.unwritten)
 	s.mu.Unlock()
 	if over {
 		s.end()

@@ -100,6 +100,8 @@ type Exit struct {
 	Memory    *why.Memory    `json:"memory,omitempty"`    // of an end that is not a plain one
 	Processes *why.Processes `json:"processes,omitempty"` // where the limit was in the way
 
+	OutputLost int64 `json:"outputLost,omitempty"` // bytes of output that the log lacks, and does not tell of
+
 	Execs []ExecState `json:"execs,omitempty"` // that an engine's next life wants to know
 }
 

@@ -2,6 +2,8 @@ package shim
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,13 +26,13 @@ func (s *Server) watch(ctx context.Context) {
 		s.account(g, &exit)
 	}
 	s.execs.await()
-	s.life.output.finish()
+	exit.OutputLost = s.life.output.finish()
 	exit.Started = s.hasStarted()
 	lasting := exit
 	lasting.Execs = s.execs.states()
-	_ = WriteJSON(s.path(ExitFile), lasting)
+	err = WriteJSON(s.path(ExitFile), lasting)
 	s.mu.Lock()
-	s.life.exit = &exit
+	s.life.exit, s.life.unwritten = &exit, err != nil
 	if s.oom.watch != nil {
 		s.oom.watch.Close()
 	}
@@ -39,6 +41,31 @@ func (s *Server) watch(ctx context.Context) {
 		_ = g.Delete()
 	}
 	close(s.ended)
+	s.count(0)
+	if err != nil {
+		s.writeLater(lasting)
+	}
+}
+
+// writeAgain is after how long an exit status is tried again that could not be written.
+const writeAgain = time.Second
+
+// writeLater keeps the shim until its exit status is on the disk, or whoever knows it has taken the folder away: it is nowhere else when no
+// engine runs.
+func (s *Server) writeLater(e Exit) {
+	for {
+		select {
+		case <-s.quit:
+			return
+		case <-time.After(writeAgain):
+		}
+		if err := WriteJSON(s.path(ExitFile), e); err == nil || errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	s.mu.Lock()
+	s.life.unwritten = false
+	s.mu.Unlock()
 	s.count(0)
 }
 

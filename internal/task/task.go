@@ -55,15 +55,16 @@ type LogOptions struct {
 
 // Exit is how a container's init process ended.
 type Exit struct {
-	Code      int // 128+n for signal n
-	Signal    int
-	At        time.Time
-	OOMKilled bool
-	OOMVictim string // name of the process that was killed last for want of memory, as far as the kernel says
-	OOMUntold bool   // not all kills were told by Follow, in any engine's life
-	Started   bool
-	Memory    *why.Memory    // of an end that is not a plain one
-	Processes *why.Processes // where the limit was in the way
+	Code       int // 128+n for signal n
+	Signal     int
+	At         time.Time
+	OOMKilled  bool
+	OOMVictim  string // name of the process that was killed last for want of memory, as far as the kernel says
+	OOMUntold  bool   // not all kills were told by Follow, in any engine's life
+	Started    bool
+	Memory     *why.Memory    // of an end that is not a plain one
+	Processes  *why.Processes // where the limit was in the way
+	OutputLost int64          // bytes of output that the log lacks, and does not tell of
 	// Lost says that the shim died before the exit was seen: the container was killed through its cgroup and Code is 137.
 	Lost bool
 }
@@ -385,7 +386,7 @@ func openPidfd(pid int) (*os.File, error) {
 
 func fromShim(e shim.Exit) *Exit {
 	return &Exit{Code: e.Code, Signal: e.Signal, At: e.At, OOMKilled: e.OOMKilled, OOMVictim: e.OOMVictim, Started: e.Started,
-		Memory: e.Memory, Processes: e.Processes}
+		Memory: e.Memory, Processes: e.Processes, OutputLost: e.OutputLost}
 }
 
 // killLost ends what a dead shim has left.

@@ -2,6 +2,7 @@ package task
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -318,6 +319,88 @@ func TestShimNotAsked(t *testing.T) {
 	}
 	if err := again.Delete(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestExitOnAFullDisk: an exit status that there is no room for is kept by the shim until there is.
+func TestExitOnAFullDisk(t *testing.T) {
+	o := options(t, oar(t), "full", "sh", "-c", "read x; exit 7")
+	o.Stdin = true
+	small := filepath.Dir(o.Dir) + "/small"
+	if err := os.Mkdir(small, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=256k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(small, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	o.Dir = filepath.Join(small, "task")
+	tk := create(t, o)
+	if err := tk.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	in, err := tk.Stdin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tk.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fill, err := os.Create(filepath.Join(small, "fill"))
+	for block := make([]byte, 4096); err == nil; {
+		_, err = fill.Write(block)
+	}
+	fill.Close()
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	if _, err := in.WriteString("\n"); err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+	path := "/proc/" + itoa(tk.Pid())
+	for wait := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(path); err != nil {
+			break
+		}
+		if time.Now().After(wait) {
+			t.Fatal("the container does not end")
+		}
+	}
+	again, err := Open(t.Context(), o.Dir) // asks the shim
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := again.Wait(t.Context()); err != nil || exit.Code != 7 || exit.Lost {
+		t.Errorf("%v %+v", err, exit)
+	}
+	if err := again.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(fill.Name()); err != nil {
+		t.Fatal(err)
+	}
+	for wait := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(filepath.Join(o.Dir, "exit.json")); err == nil {
+			break
+		}
+		if time.Now().After(wait) {
+			t.Fatal("with room the exit status is not written")
+		}
+	}
+	last, err := Open(t.Context(), o.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := last.Wait(t.Context()); err != nil || exit.Code != 7 || exit.Lost {
+		t.Errorf("with room: %v %+v", err, exit)
+	}
+	if err := last.Delete(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
