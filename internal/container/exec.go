@@ -217,7 +217,7 @@ const dying = time.Second
 func over(t *task.Task) bool {
 	f, err := t.Pidfd()
 	if err != nil {
-		return true
+		return errdefs.IsFailedPrecondition(err) // otherwise this process has no descriptor left, which says nothing of the container
 	}
 	defer f.Close()
 	p := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}

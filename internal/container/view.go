@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
@@ -31,8 +32,10 @@ func (s *Service) View(ctx context.Context, id string) (View, error) {
 		v.Kept = keptNow(c, r)
 		return v, nil
 	}
-	if v.Init, err = t.Pidfd(); err != nil {
+	if v.Init, err = t.Pidfd(); errdefs.IsFailedPrecondition(err) {
 		return v, nil
+	} else if err != nil { // it runs, whatever this process lacks: who took it for stopped would mount its files a second time
+		return View{}, fmt.Errorf("look at container %s, which runs: %w", r.Name, err)
 	}
 	if v.Cgroup, err = cgroup.Open(s.o.cgroupPath(r)); err != nil {
 		v.Init.Close()
