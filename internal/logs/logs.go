@@ -187,7 +187,7 @@ func (w *Writer) waits() bool {
 	if w.pin == nil {
 		at, err := openSource(w.dir, w.oldest)
 		if err != nil {
-			return false
+			return !errors.Is(err, os.ErrNotExist)
 		}
 		w.pin = at.file
 	}

@@ -165,16 +165,16 @@ type source struct {
 	z    *gzip.Reader
 }
 
-// openSource opens a segment in whichever form it has: it may change from one to the other between two looks.
+// openSource opens a segment in whichever form it has: it may change from one to the other between two looks. fs.ErrNotExist: it has neither.
 func openSource(dir string, number int) (*source, error) {
 	var err error
 	for range 3 {
 		var f *os.File
-		if f, err = os.Open(segment(dir, number)); err == nil {
-			return &source{file: f}, nil
+		if f, err = os.Open(segment(dir, number)); !errors.Is(err, fs.ErrNotExist) {
+			return &source{file: f}, err
 		}
-		if f, err = os.Open(packed(dir, number)); err == nil {
-			return &source{file: f, gz: true}, nil
+		if f, err = os.Open(packed(dir, number)); !errors.Is(err, fs.ErrNotExist) {
+			return &source{file: f, gz: true}, err
 		}
 	}
 	return nil, err

@@ -267,3 +267,23 @@ func FuzzDamagedSegments(f *testing.F) {
 		}
 	})
 }
+
+// TestUnreadableSegment: what cannot be opened is an error, and not output that is not there.
+func TestUnreadableSegment(t *testing.T) {
+	dir := t.TempDir()
+	w, err := Create(dir, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.Append(Stdout, time.Now(), []byte("printed\n")), w.End()); err != nil {
+		t.Fatal(err)
+	}
+	first := segment(dir, 1)
+	if err := errors.Join(os.Remove(first), os.Symlink(first, first)); err != nil { // a loop
+		t.Fatal(err)
+	}
+	if r, err := Open(dir, ReadOptions{}); !errors.Is(err, unix.ELOOP) {
+		t.Errorf("opened: %v", err)
+		r.Close()
+	}
+}
