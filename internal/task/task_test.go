@@ -272,6 +272,11 @@ func TestShimNotAsked(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = syscall.Kill(shim, syscall.SIGCONT) }()
+		for wait := time.Now().Add(20 * time.Second); !stopped(t, shim); time.Sleep(time.Millisecond) {
+			if time.Now().After(wait) {
+				t.Fatal("the shim does not stop")
+			}
+		}
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		_, err := Open(ctx, o.Dir)
@@ -320,6 +325,22 @@ func TestShimNotAsked(t *testing.T) {
 	if err := again.Delete(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// stopped says that all threads of a process have come to a stop.
+func stopped(t *testing.T, pid int) bool {
+	t.Helper()
+	files, err := filepath.Glob("/proc/" + itoa(pid) + "/task/*/stat")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("the threads of %d: %v", pid, err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil || !strings.HasPrefix(string(b[strings.LastIndexByte(string(b), ')')+1:]), " T") {
+			return false
+		}
+	}
+	return true
 }
 
 // TestExitOnAFullDisk: an exit status that there is no room for is kept by the shim until there is.
