@@ -335,7 +335,7 @@ func TestKillReachesOtherProcesses(t *testing.T) {
 	}
 }
 
-// TestHooks: all six, in order, where they belong, with the state on their input and nothing but what they name in their environment.
+// TestHooks: all six, in order, where they belong, with the state on their input and nothing in their environment.
 func TestHooks(t *testing.T) {
 	trace := filepath.Join(t.TempDir(), "trace")
 	say := func(name, file, more string) []specs.Hook {

@@ -113,7 +113,7 @@ func (c *record) make(ctx context.Context, o creation) (*ociruntime.Container, e
 		return nil, err
 	}
 	o.announceSockets(c.spec.Process)
-	options := ociruntime.CreateOptions{ID: c.ID, Bundle: c.Bundle, Spec: withHooks(c.spec), PreserveFDs: o.preserve, NoNewKeyring: o.noNewKeyring, KeepGroups: keepsGroups(c.spec), Trace: o.trace,
+	options := ociruntime.CreateOptions{ID: c.ID, Bundle: c.Bundle, Spec: c.spec, PreserveFDs: o.preserve, NoNewKeyring: o.noNewKeyring, KeepGroups: keepsGroups(c.spec), Trace: o.trace,
 		LimitsOptional: o.limitless, NoPivot: o.noPivot, Measure: o.measure}
 	if o.gate {
 		gate, err := c.makeGate()

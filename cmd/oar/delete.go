@@ -96,7 +96,7 @@ func (c *record) destroy(ctx context.Context) error {
 		return err
 	}
 	if c.spec.Hooks != nil {
-		if err := ociruntime.RunHooks(ctx, "poststop", inheriting(c.spec.Hooks.Poststop), c.ociState(specs.StateStopped)); err != nil {
+		if err := ociruntime.RunHooks(ctx, "poststop", c.spec.Hooks.Poststop, c.ociState(specs.StateStopped)); err != nil {
 			c.warn("%v", err)
 		}
 	}

@@ -180,10 +180,10 @@ func letGo(ctx context.Context, c *record, o restoration, pidfd *os.File) (err e
 		return fmt.Errorf("the images are not of this configuration's container, which was ended: %w", err)
 	}
 	if h := c.spec.Hooks; h != nil {
-		if err := ociruntime.RunHooks(ctx, "prestart", inheriting(h.Prestart), c.ociState(specs.StateCreated)); err != nil { //nolint:staticcheck // deprecated, not gone
+		if err := ociruntime.RunHooks(ctx, "prestart", h.Prestart, c.ociState(specs.StateCreated)); err != nil { //nolint:staticcheck // deprecated, not gone
 			return err
 		}
-		if err := ociruntime.RunHooks(ctx, "createRuntime", inheriting(h.CreateRuntime), c.ociState(specs.StateCreating)); err != nil {
+		if err := ociruntime.RunHooks(ctx, "createRuntime", h.CreateRuntime, c.ociState(specs.StateCreating)); err != nil {
 			return err
 		}
 	}

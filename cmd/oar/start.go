@@ -86,7 +86,7 @@ func (c *record) poststart(ctx context.Context) error {
 	if c.spec.Hooks == nil {
 		return nil
 	}
-	return ociruntime.RunHooks(ctx, "poststart", inheriting(c.spec.Hooks.Poststart), c.ociState(specs.StateRunning))
+	return ociruntime.RunHooks(ctx, "poststart", c.spec.Hooks.Poststart, c.ociState(specs.StateRunning))
 }
 
 // awaitExecuted waits until the container's process has closed its side of the gate, which its execve does. When that fails the process leaves

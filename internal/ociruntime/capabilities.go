@@ -62,6 +62,9 @@ func capabilityWarnings(c *specs.LinuxCapabilities) (warnings []string) {
 	if len(unknown) > 0 {
 		warnings = append(warnings, fmt.Sprintf("unknown capabilities are left out: %s", strings.Join(unknown, ", ")))
 	}
+	if len(c.Inheritable) == 0 { // the steps of Podman's builds name ambient ones, none of which can be: nobody has asked for them
+		return warnings
+	}
 	raised := capabilitySets(c).ambient
 	var refused []string
 	for _, name := range c.Ambient {
