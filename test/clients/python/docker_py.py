@@ -5,6 +5,7 @@ import os
 import socket
 import tarfile
 import threading
+import time
 import unittest
 
 import docker
@@ -68,6 +69,10 @@ class Containers(Case):
         self.assertEqual(self.client.containers.get("docker-py-renamed").id, c.id)
         c.update(mem_limit="64m", memswap_limit="64m", cpu_shares=512)
         c.restart(timeout=0)
+        for _ in range(100):  # a program that has just begun has no arguments to be seen for a moment
+            if "[sleep]" not in str(c.top()["Processes"]):
+                break
+            time.sleep(0.05)
         self.assertIn("sleep 300", str(c.top()["Processes"]))
         c.stop(timeout=0)
         self.assertEqual(c.wait()["StatusCode"], 137)
