@@ -80,7 +80,7 @@ func TestFilters(t *testing.T) {
 	web := network.MustParsePort("80/tcp")
 	e.create(request{name: "made", c: container.Config{Labels: map[string]string{"a": "1", "b": "2"}, ExposedPorts: network.PortSet{web: {}}}})
 	e.exitOf(request{name: "ended", cmd: sh("exit 3"), c: container.Config{Labels: map[string]string{"a": "2"}}})
-	up := e.run(request{name: "up", cmd: sh("sleep 1000"), h: container.HostConfig{Binds: []string{"vol:/data", "/tmp:/host"}, PortBindings: network.PortMap{web: {{HostPort: "8080"}}}}})
+	up := e.run(request{name: "up", cmd: sh("sleep 1000"), h: container.HostConfig{NetworkMode: "bridge", Binds: []string{"vol:/data", "/tmp:/host"}, PortBindings: network.PortMap{web: {{HostPort: "8080"}}}}})
 	frozen := e.run(request{name: "frozen", cmd: sh("sleep 1000"), h: container.HostConfig{NetworkMode: "host", Annotations: map[string]string{"tier": "front"}}})
 	if err := e.Pause(context.Background(), frozen); err != nil {
 		t.Fatal(err)
