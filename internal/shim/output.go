@@ -14,11 +14,12 @@ import (
 
 // output moves what the container prints to its log.
 type output struct {
-	log   *logs.Writer
-	stdin *os.File
-	pumps sync.WaitGroup
-	pipes []pipe
-	lost  missing
+	log    *logs.Writer
+	stdin  *os.File
+	pipes  []*pipe
+	arrive *arrivals     // nil: nothing is read
+	over   chan struct{} // closed when all has been read, or reading was given up
+	lost   missing
 }
 
 // missing is output that could not be written to the log, a full disk's for example, and of which the log does not tell yet.
@@ -34,6 +35,7 @@ type pipe struct {
 	stream   logs.Stream
 	terminal bool
 	wide     bool
+	pace     logs.Pace
 }
 
 // drain is how long output is still read after all processes of the container are dead: only descriptors passed elsewhere last longer.
@@ -49,21 +51,28 @@ func (o *output) open(terminal, stdin bool) (s Streams, err error) {
 			return s, err
 		}
 	}
-	var out, errs *os.File
-	if out, s[1], err = os.Pipe(); err == nil {
-		errs, s[2], err = os.Pipe()
-	}
-	if err != nil {
-		s.Close()
-		return s, err
-	}
-	o.pipes = []pipe{{from: out, stream: logs.Stdout}, {from: errs, stream: logs.Stderr}}
-	for _, f := range s { // the process's ends become what programs expect, ours stay as the poller wants them
-		if f != nil {
-			_ = f.Fd()
+	for _, stream := range []logs.Stream{logs.Stdout, logs.Stderr} {
+		p := &pipe{stream: stream}
+		if p.from, s[len(o.pipes)+1], err = makePipe(); err != nil {
+			s.Close()
+			return s, err
 		}
+		o.pipes = append(o.pipes, p)
+	}
+	if s[0] != nil { // the process's end becomes what programs expect, ours stays as the poller wants it
+		_ = s[0].Fd()
 	}
 	return s, nil
+}
+
+// makePipe makes one whose read side does not block and is not known to Go's poller, which would be woken by each write for nobody.
+func makePipe() (r, w *os.File, err error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, nil, os.NewSyscallError("pipe2", err)
+	}
+	r, w = os.NewFile(uintptr(fds[0]), "output"), os.NewFile(uintptr(fds[1]), "output")
+	return r, w, unix.SetNonblock(fds[0], true)
 }
 
 // Close closes the process's ends, as far as they are there.
@@ -76,36 +85,60 @@ func (s Streams) Close() {
 }
 
 func (o *output) pump(from *os.File, stream logs.Stream) {
-	o.pipes = append(o.pipes, pipe{from: from, stream: stream, terminal: true})
+	o.pipes = append(o.pipes, &pipe{from: from, stream: stream, terminal: true})
 }
 
-func (o *output) run() {
-	for _, p := range o.pipes {
-		o.pumps.Add(1)
-		go func() {
-			defer o.pumps.Done()
-			o.copy(p)
-		}()
+// run begins to read.
+func (o *output) run() (err error) {
+	if o.arrive, err = newArrivals(o.pipes); err != nil {
+		return fmt.Errorf("watch the container's output: %w", err)
 	}
+	o.over = make(chan struct{})
+	go func() { // ends with the output, or by finish
+		defer close(o.over)
+		o.copy()
+	}()
+	return nil
 }
 
-func (o *output) copy(p pipe) {
+// copy moves output to the log in the order in which it was written, as far as that is to be known: of what waits in two pipes the one that was
+// written to first comes first.
+func (o *output) copy() {
 	frame := make([]byte, logs.HeaderSize+logs.MaxData)
-	var pace logs.Pace
 	for {
-		n, err := p.from.Read(frame[logs.HeaderSize:])
-		if n > 0 {
-			o.append(&p, time.Now(), frame[:logs.HeaderSize+n])
-		}
-		if err != nil {
+		i, ok := o.arrive.next()
+		if !ok {
 			return
 		}
-		if n > 0 && !p.terminal && pace.Fast(time.Now()) && n < logs.MaxData {
+		p := o.pipes[i]
+		n, err := p.read(frame[logs.HeaderSize:])
+		switch {
+		case err == unix.EAGAIN: // what was announced has been read already
+			continue
+		case err != nil || n == 0:
+			o.arrive.end(i)
+			continue
+		}
+		o.append(p, time.Now(), frame[:logs.HeaderSize+n])
+		if p.terminal || n == logs.MaxData || o.arrive.hung[i] {
+			o.arrive.again(i)
+		}
+		if !p.terminal && p.pace.Fast(time.Now()) && n < logs.MaxData {
 			p.widen()
 			_ = unix.Nanosleep(&unix.Timespec{Nsec: gather.Nanoseconds()}, nil) // the scheduler's own timers are coarser
-			pace.Waited(time.Now())
+			p.pace.Waited(time.Now())
 		}
 	}
+}
+
+func (p *pipe) read(into []byte) (n int, err error) {
+	fd, err := descriptor(p.from)
+	for err == nil || err == unix.EINTR {
+		if n, err = unix.Read(fd, into); err == nil {
+			break
+		}
+	}
+	return n, err
 }
 
 // append writes a frame to the log. Nobody waits for a disk to have room: what has none is lost, and the next frame that is written says so.
@@ -176,10 +209,10 @@ const (
 
 // finish reads what is left, for a bounded time, and marks the log's end. It returns how many bytes the log lacks without saying so.
 func (o *output) finish() int64 {
-	for _, p := range o.pipes {
-		_ = p.from.SetReadDeadline(time.Now().Add(drain))
+	if o.arrive != nil {
+		o.arrive.giveUp(time.Now().Add(drain))
+		<-o.over
 	}
-	o.pumps.Wait()
 	n := o.untold()
 	o.close()
 	return n
@@ -188,6 +221,9 @@ func (o *output) finish() int64 {
 func (o *output) close() {
 	for _, p := range o.pipes {
 		p.from.Close()
+	}
+	if o.arrive != nil {
+		o.arrive.events.Close()
 	}
 	if o.stdin != nil {
 		o.stdin.Close()

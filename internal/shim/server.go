@@ -313,8 +313,11 @@ func (s *Server) create(ctx context.Context, r Request) (Response, *os.File, err
 		s.life.stdin = console
 		out.pump(console, logs.Stdout)
 	}
-	out.run()
+	err = out.run()
 	go s.watch(context.WithoutCancel(ctx))
+	if err != nil {
+		return Response{}, nil, err // whoever asked has it ended
+	}
 	return Response{Pid: c.Pid(), Warnings: c.Warnings()}, nil, nil
 }
 

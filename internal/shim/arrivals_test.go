@@ -1,0 +1,155 @@
+package shim
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"wherry.dev/wherry/internal/logs"
+)
+
+// twoPipes are a program's standard output and error; the ends that it writes to are closed with the test.
+func twoPipes(t *testing.T, o *output) (out, errs *os.File) {
+	t.Helper()
+	s, err := o.open(false, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s[1], s[2]
+}
+
+func write(t *testing.T, f *os.File, text string) {
+	t.Helper()
+	if _, err := io.WriteString(f, text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestArrivalsKeepTheOrder: of two pipes that both wait to be read, the one that was written to first comes first, whichever it is and
+// whatever came before.
+func TestArrivalsKeepTheOrder(t *testing.T) {
+	o := &output{}
+	out, errs := twoPipes(t, o)
+	a, err := newArrivals(o.pipes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.events.Close()
+	take := func() string {
+		a.giveUp(time.Now().Add(10 * time.Second))
+		for {
+			i, ok := a.next()
+			if !ok {
+				t.Fatal("nothing is announced")
+			}
+			b := make([]byte, 64)
+			n, err := o.pipes[i].read(b)
+			if a.hung[i] && n > 0 {
+				a.again(i)
+			}
+			if err == nil {
+				return string(b[:n])
+			}
+		}
+	}
+	for i := range 100 {
+		first, second := out, errs
+		if i%3 == 0 {
+			first, second = errs, out
+		}
+		write(t, first, "first")
+		write(t, second, "second")
+		if i%2 == 0 {
+			write(t, first, "+")
+		}
+		got := take() + " " + take()
+		if want := [2]string{"first+ second", "first second"}[i%2]; got != want {
+			t.Fatalf("round %d: %q, not %q", i, got, want)
+		}
+	}
+	out.Close()
+	write(t, errs, "last")
+	errs.Close()
+	if got := take() + take() + take(); got != "last" {
+		t.Errorf("at the end: %q", got)
+	}
+	a.end(0)
+	a.end(1)
+	if _, ok := a.next(); ok {
+		t.Error("there is more than all")
+	}
+}
+
+// TestOutputOfTwoStreams: what floods one of them keeps nobody from the other, and all that was written before both were closed is in the log.
+func TestOutputOfTwoStreams(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	log, err := logs.Create(dir, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &output{log: log}
+	out, errs := twoPipes(t, o)
+	if err := o.run(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 500 {
+		write(t, []*os.File{out, errs}[i%2], fmt.Sprintln("line", i))
+	}
+	flood, done := strings.Repeat("x", 1<<20), make(chan error)
+	go func() {
+		_, err := io.WriteString(out, flood)
+		done <- err
+	}()
+	write(t, errs, "in between")
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	out.Close()
+	errs.Close()
+	if n := o.finish(); n != 0 {
+		t.Errorf("%d bytes are missing", n)
+	}
+	r, err := logs.Open(dir, logs.ReadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var text [3]strings.Builder
+	for {
+		e, err := r.Next(t.Context())
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text[e.Stream].Write(e.Data)
+	}
+	if got := text[logs.Stdout].String(); !strings.HasSuffix(got, flood) || strings.Count(got, "line") != 250 {
+		t.Errorf("stdout has %d bytes", len(got))
+	}
+	if got := text[logs.Stderr].String(); !strings.HasSuffix(got, "in between") || strings.Count(got, "line") != 250 {
+		t.Errorf("stderr has %d bytes", len(got))
+	}
+}
+
+// TestOutputIsGivenUp: what is passed elsewhere may be held for ever; the end of the container does not wait for it.
+func TestOutputIsGivenUp(t *testing.T) {
+	log, err := logs.Create(filepath.Join(t.TempDir(), "log"), 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &output{log: log}
+	twoPipes(t, o)
+	if err := o.run(); err != nil {
+		t.Fatal(err)
+	}
+	o.arrive.giveUp(time.Now())
+	<-o.over
+	o.close()
+}
