@@ -103,6 +103,7 @@ func prepareNamespaces(dir string) error {
 	for _, args := range [][]string{
 		{"ip", "link", "set", "lo", "up"},
 		{"mount", "-t", "tmpfs", "-o", "mode=1777", "tmp", "/tmp"},
+		{"mount", "-t", "tmpfs", "-o", "mode=1777", "shm", "/dev/shm"}, // where Podman leaves its locks
 		{"sysctl", "-qw", "net.ipv4.ip_forward=1"},
 		// An uplink with a default route, as any machine has one: traffic to it goes nowhere.
 		{"ip", "link", "add", "uplink0", "type", "veth", "peer", "name", "uplink1"},
