@@ -2,9 +2,11 @@ package signals
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,6 +31,16 @@ func start(t *testing.T, w *Watch, script string) (*exec.Cmd, func()) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+	// The kernel closes what is close-on-exec, for which Start waits, before a program has its name.
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", cmd.Process.Pid))
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("it is called %q, %v", name, err)
+		}
+		if string(name) == "sh\n" {
+			break
+		}
 	}
 	if err := w.Add(cmd.Process.Pid, 0); err != nil {
 		t.Fatal(err)
