@@ -114,26 +114,11 @@ func TestOutputOfTwoStreams(t *testing.T) {
 	if n := o.finish(); n != 0 {
 		t.Errorf("%d bytes are missing", n)
 	}
-	r, err := logs.Open(dir, logs.ReadOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	var text [3]strings.Builder
-	for {
-		e, err := r.Next(t.Context())
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		text[e.Stream].Write(e.Data)
-	}
-	if got := text[logs.Stdout].String(); !strings.HasSuffix(got, flood) || strings.Count(got, "line") != 250 {
+	text := logged(t, dir)
+	if got := text[logs.Stdout]; !strings.HasSuffix(got, flood) || strings.Count(got, "line") != 250 {
 		t.Errorf("stdout has %d bytes", len(got))
 	}
-	if got := text[logs.Stderr].String(); !strings.HasSuffix(got, "in between") || strings.Count(got, "line") != 250 {
+	if got := text[logs.Stderr]; !strings.HasSuffix(got, "in between") || strings.Count(got, "line") != 250 {
 		t.Errorf("stderr has %d bytes", len(got))
 	}
 }

@@ -43,6 +43,26 @@ func smallDisk(t *testing.T) (dir string, fill func() (empty func())) {
 	}
 }
 
+// logged is what stands in a log, by stream.
+func logged(t *testing.T, dir string) (streams [3]string) {
+	t.Helper()
+	r, err := logs.Open(dir, logs.ReadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for {
+		e, err := r.Next(t.Context())
+		if err == io.EOF {
+			return streams
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		streams[e.Stream] += string(e.Data)
+	}
+}
+
 // TestMissingOutputIsTold: a full disk costs output, and the log says how much in its place, once; or the end of the container does.
 func TestMissingOutputIsTold(t *testing.T) {
 	dir, fill := smallDisk(t)
@@ -74,22 +94,7 @@ func TestMissingOutputIsTold(t *testing.T) {
 	}
 	empty()
 	o.close()
-	r, err := logs.Open(filepath.Join(dir, "log"), logs.ReadOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	var streams [3]string
-	for {
-		e, err := r.Next(t.Context())
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		streams[e.Stream] += string(e.Data)
-	}
+	streams := logged(t, filepath.Join(dir, "log"))
 	if out := strings.TrimRight(streams[logs.Stdout], "."); out != "first\nthen\nafter\n" {
 		t.Errorf("stdout: %q", streams[logs.Stdout])
 	}
