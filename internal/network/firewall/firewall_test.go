@@ -203,6 +203,28 @@ func TestChangesByOthersAreNoticed(t *testing.T) {
 	}
 }
 
+// TestWatchEndsWithItsClose: wherever it is when it is closed.
+func TestWatchEndsWithItsClose(t *testing.T) {
+	table := open(t, "mine")
+	for i := range 200 {
+		w, err := table.Watch()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error)
+		go func() { ended <- w.Next() }()
+		if i%2 == 0 {
+			time.Sleep(time.Duration(i) * time.Microsecond)
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-ended; !errors.Is(err, os.ErrClosed) {
+			t.Fatalf("round %d: %v", i, err)
+		}
+	}
+}
+
 // TestOthersCannotFlush: the table is its owner's, and the next engine's after that one's end.
 func TestOthersCannotFlush(t *testing.T) {
 	first, err := Open("mine")

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -12,8 +13,9 @@ import (
 
 // Watch tells when somebody else changed the table, and when notices were lost.
 type Watch struct {
-	t    *Table
-	conn *netlink.Conn
+	t      *Table
+	conn   *netlink.Conn
+	closed atomic.Bool // what a receive says that is interrupted by Close depends on where it is
 }
 
 // Watch subscribes to the kernel's notices.
@@ -26,8 +28,11 @@ func (t *Table) Watch() (*Watch, error) {
 	return &Watch{t: t, conn: c}, nil
 }
 
-// Close makes Next return an error.
-func (w *Watch) Close() error { return w.conn.Close() }
+// Close makes Next return os.ErrClosed.
+func (w *Watch) Close() error {
+	w.closed.Store(true)
+	return w.conn.Close()
+}
 
 // Next waits for a change by somebody else.
 func (w *Watch) Next() error {
@@ -37,7 +42,7 @@ func (w *Watch) Next() error {
 		case errors.Is(err, unix.ENOBUFS):
 			return nil
 		case err != nil:
-			if errors.Is(err, os.ErrClosed) || errors.Is(err, unix.EBADF) {
+			if w.closed.Load() {
 				return os.ErrClosed
 			}
 			return fmt.Errorf("read changes of nftables: %w", err)
