@@ -327,7 +327,7 @@ func TestRootlessCreatorIsKilled(t *testing.T) {
 	}
 
 	// Killed when the container's process stands at the gate, and is not noted.
-	u.traced("delay_enter=1500000")
+	u.traced("delay_enter=5000000") // long enough to be seen and killed before the second of them, on a machine that is emulated too
 	cmd := u.command(t.Context(), "--root", u.root, "create", "-b", u.dir, "c")
 	must(t, cmd.Start())
 	creator := 0
