@@ -7,6 +7,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/bpf"
 )
 
 // attachDeviceProgram compiles device rules to a BPF program of type cgroup_device and attaches it to the group (bpf(2),
@@ -18,7 +20,7 @@ func attachDeviceProgram(g *Group, rules []specs.LinuxDeviceCgroup) error {
 		return err
 	}
 	defer dir.Close()
-	prog, err := loadProgram(unix.BPF_PROG_TYPE_CGROUP_DEVICE, 0, deviceProgram(rules))
+	prog, err := bpf.Load(unix.BPF_PROG_TYPE_CGROUP_DEVICE, 0, deviceProgram(rules))
 	if err != nil {
 		return fmt.Errorf("load the device rules of control group %s: %w", g.path, err)
 	}

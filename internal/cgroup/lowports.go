@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/bpf"
 )
 
 // Return values of a program at bind(2) (linux/bpf.h): bit 0 allows it, bit 1 asks for no CAP_NET_BIND_SERVICE.
@@ -33,7 +35,7 @@ func (g *Group) AllowLowPorts(user uint32) error {
 	}
 	defer dir.Close()
 	for _, at := range []uint32{unix.BPF_CGROUP_INET4_BIND, unix.BPF_CGROUP_INET6_BIND} {
-		program, err := loadProgram(unix.BPF_PROG_TYPE_CGROUP_SOCK_ADDR, at, lowPortsProgram(user))
+		program, err := bpf.Load(unix.BPF_PROG_TYPE_CGROUP_SOCK_ADDR, at, lowPortsProgram(user))
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EACCES) {
 			err = errors.Join(err, errors.ErrUnsupported)
 		}

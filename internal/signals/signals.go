@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/bpf"
 )
 
 // Watch sees signals. The zero value sees none.
@@ -63,7 +65,7 @@ func Open() (*Watch, error) {
 	if w.table, err = makeTable(8, len(value{})*slotSize, maxEntries); err != nil {
 		return nil, fmt.Errorf("watch signals: make a BPF map: %w", err)
 	}
-	if w.program, err = loadProgram(layout.program(w.table)); err == nil {
+	if w.program, err = bpf.Load(unix.BPF_PROG_TYPE_RAW_TRACEPOINT, 0, layout.program(w.table)); err == nil {
 		w.link, err = attach(w.program, "signal_generate")
 	}
 	if err != nil {
