@@ -79,8 +79,14 @@ func (k *kernel) plumb(h *holding, plugs []plug) error {
 	var interfaces []link.Interface
 	for _, p := range plugs {
 		p.pair.Namespace = h.ns
-		if !h.ownSix() {
+		own := h.ownSix()
+		if !own {
 			if err := k.setSix(p.six); err != nil {
+				return err
+			}
+		}
+		if p.six || own {
+			if err := k.setRouters(p.stack != nil); err != nil {
 				return err
 			}
 		}
@@ -176,6 +182,20 @@ func (k *kernel) setSix(on bool) error {
 	}
 	err := k.sysctls.Set("net/ipv6/conf/default/disable_ipv6", value)
 	if errors.Is(err, unix.ENOENT) && !on { // a kernel without IPv6
+		return nil
+	}
+	return err
+}
+
+// setRouters decides whether the next interface of the calling thread's namespace listens to routers that announce themselves. On a bridge of the
+// engine's only other containers do; a network of the host's has its own.
+func (k *kernel) setRouters(listen bool) error {
+	value := "0"
+	if listen {
+		value = "1"
+	}
+	err := k.sysctls.Set("net/ipv6/conf/default/accept_ra", value)
+	if errors.Is(err, unix.ENOENT) { // a kernel without IPv6
 		return nil
 	}
 	return err

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
+	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/network/link"
 )
@@ -86,6 +87,80 @@ func TestNetworksAreApart(t *testing.T) {
 	}
 	if got, err := b.get("192.0.2.9"); err != nil || got != "far" {
 		t.Errorf("out of a user-defined network: %q, %v", got, err)
+	}
+}
+
+// TestNoContainerIsARouter: what a container announces (RFC 4861, 4.2; CVE-2020-10749, CVE-2020-13401) gives neither the host nor its neighbours a route.
+func TestNoContainerIsARouter(t *testing.T) {
+	s := open(t)
+	yes := true
+	mustCreate(t, s, network.CreateRequest{Name: "six", EnableIPv6: &yes})
+	mustCreate(t, s, network.CreateRequest{Name: "four"})
+	on := func(name string, sysctls map[string]string) AllocateRequest {
+		return AllocateRequest{Networks: map[string]*network.EndpointSettings{name: {}}, Sysctls: sysctls}
+	}
+	liar, neighbour, router := newBox(t), newBox(t), newBox(t)
+	liar.attach(s, on("six", nil))
+	addresses := neighbour.attach(s, on("six", nil)).Networks["six"]
+	defer liar.release(s)
+	defer neighbour.release(s)
+	const routes = "ip -6 route show default; ip -6 route show table all type unicast 2001:db8:bad::/64"
+	host := func() string {
+		out, err := exec.Command("sh", "-c", routes).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return string(out)
+	}
+	hostBefore, neighbourBefore := host(), neighbour.mustRun("sh", "-c", routes)
+	if !strings.Contains(neighbourBefore, "via "+addresses.IPv6Gateway.String()) {
+		t.Fatalf("the neighbour's routes: %q", neighbourBefore)
+	}
+	liar.announceRouter()
+	// What was sent before has been heard when these are answered.
+	liar.mustRun("busybox", "ping", "-c1", "-W5", addresses.IPv6Gateway.String())
+	liar.mustRun("busybox", "ping", "-c1", "-W5", addresses.GlobalIPv6Address.String())
+	if now := host(); now != hostBefore {
+		t.Errorf("the host's routes were %q and are\n%s", hostBefore, now)
+	}
+	if now := neighbour.mustRun("sh", "-c", routes); now != neighbourBefore {
+		t.Errorf("the neighbour's routes were %q and are\n%s", neighbourBefore, now)
+	}
+	// Who asks for IPv6 where the network has none hears no routers either.
+	router.attach(s, on("four", map[string]string{"net.ipv6.conf.all.disable_ipv6": "0"}))
+	defer router.release(s)
+	if out := router.mustRun("cat", "/proc/sys/net/ipv6/conf/eth0/accept_ra"); out != "0\n" {
+		t.Errorf("accept_ra %q", out)
+	}
+}
+
+// announceRouter sends a router advertisement to all nodes of the network: a default route, and a prefix for addresses.
+func (b *box) announceRouter() {
+	b.t.Helper()
+	message := []byte{134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0, // the router is one for 1800 s
+		3, 4, 64, 0xc0, 0, 0, 0x07, 0x08, 0, 0, 0x07, 0x08, 0, 0, 0, 0, 0x20, 0x01, 0x0d, 0xb8, 0x0b, 0xad, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer home.Close()
+	err = link.Inside(b.netns, home, func() error {
+		eth0, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMPV6)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, 255); err != nil {
+			return err
+		}
+		return unix.Sendto(fd, message, 0, &unix.SockaddrInet6{Addr: [16]byte{0: 0xff, 1: 2, 15: 1}, ZoneId: uint32(eth0.Index)})
+	})
+	if err != nil {
+		b.t.Fatal(err)
 	}
 }
 

@@ -47,6 +47,10 @@ func (b Bridge) Ensure(c *Conn) (int, error) {
 		return 0, err
 	}
 	if b.six() {
+		// No container is a router for the host, whatever it announces. Set while the bridge is down: an announcement that was heard stays.
+		if err := SetSysctl("net/ipv6/conf/"+b.Name+"/accept_ra", "0"); err != nil {
+			return 0, err
+		}
 		// Nobody else has the bridge's address, and until the kernel has made sure of that it does not look for neighbours.
 		if err := SetSysctl("net/ipv6/conf/"+b.Name+"/accept_dad", "0"); err != nil {
 			return 0, err
