@@ -52,6 +52,15 @@ func TestExcerpt(t *testing.T) {
 	}
 }
 
+// TestLastLines: of a quiet build's failed step its last lines are shown, and nothing where it has printed nothing.
+func TestLastLines(t *testing.T) {
+	for tail, want := range map[string]string{"": "", "\n": "", "a\nb\n": "a\nb\n", strings.Repeat("x\n", 9) + "y\nz": strings.Repeat("x\n", 8) + "y\nz\n"} {
+		if got := lastLines([]byte(tail)); got != want {
+			t.Errorf("of %q: %q", tail, got)
+		}
+	}
+}
+
 // TestMissing: of a file that is not in the context people are told why.
 func TestMissing(t *testing.T) {
 	dir := t.TempDir()

@@ -59,9 +59,17 @@ func (j *job) printTail(s *step) {
 	if mode := j.o.ProgressMode(); mode != "quiet" && mode != "rawjson" {
 		return
 	}
-	lines := bytes.Split(bytes.TrimRight(s.tail, "\n"), []byte("\n"))
-	lines = lines[max(0, len(lines)-10):]
-	fmt.Fprintf(j.c.Err, "%s\n", bytes.Join(lines, []byte("\n")))
+	fmt.Fprint(j.c.Err, lastLines(s.tail))
+}
+
+// lastLines are ten at most, "" of a program that has printed nothing.
+func lastLines(tail []byte) string {
+	tail = bytes.TrimRight(tail, "\n")
+	if len(tail) == 0 {
+		return ""
+	}
+	lines := bytes.Split(tail, []byte("\n"))
+	return string(bytes.Join(lines[max(0, len(lines)-10):], []byte("\n"))) + "\n"
 }
 
 // plain is an error without the words that the ways it came by put before it.

@@ -34,7 +34,7 @@ func checked(c container.Config, h container.HostConfig) error {
 func TestVersionTwoDiscards(t *testing.T) {
 	for _, v2 := range []bool{false, true} {
 		swappiness, disable := int64(50), true
-		r := container.Resources{MemorySwappiness: &swappiness, OomKillDisable: &disable}
+		r := container.Resources{Memory: 64 << 20, MemorySwappiness: &swappiness, OomKillDisable: &disable}
 		v := validation{config: &container.Config{Cmd: []string{"true"}}, host: withDefaults(&container.HostConfig{Resources: r}), cpus: 2, nodes: 1, v2: v2}
 		if err := v.check(); err != nil {
 			t.Fatal(err)
@@ -42,6 +42,18 @@ func TestVersionTwoDiscards(t *testing.T) {
 		kept := v.host.MemorySwappiness != nil && v.host.OomKillDisable != nil
 		if kept == v2 || (len(v.warnings) == 2) != v2 {
 			t.Errorf("version 2 alone: %v; kept %v, warnings %q", v2, kept, v.warnings)
+		}
+	}
+}
+
+// TestNoKillerNoLimit: a container that the kernel may not kill for want of memory, and that may take all of it, is worth a word.
+func TestNoKillerNoLimit(t *testing.T) {
+	disable := true
+	for memory, want := range map[int64]int{0: 1, 64 << 20: 0} {
+		h := container.HostConfig{Resources: container.Resources{Memory: memory, OomKillDisable: &disable}}
+		v := validation{config: &container.Config{Cmd: []string{"true"}}, host: withDefaults(&h), cpus: 2, nodes: 1}
+		if err := v.check(); err != nil || len(v.warnings) != want || v.host.OomKillDisable == nil {
+			t.Errorf("a limit of %d: %q, %v", memory, v.warnings, err)
 		}
 	}
 }

@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/volume"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/mountinfo"
 	"wherry.dev/wherry/internal/spec"
 )
 
@@ -22,6 +25,7 @@ func (o *Options) propagate(m *spec.Mount) error {
 	if m.Type != mount.TypeBind {
 		return nil
 	}
+	m.Asked = m.Propagation != ""
 	switch within := isBelow(m.Source, o.Root); {
 	case m.Propagation == mount.PropagationRSlave || m.Propagation == mount.PropagationRShared:
 	case !within && !isBelow(o.Root, m.Source) && !isBelow(o.State, m.Source):
@@ -32,6 +36,45 @@ func (o *Options) propagate(m *spec.Mount) error {
 		return invalid(`invalid mount config: must use either propagation mode "rslave" or "rshared" when mount source is within the daemon root, daemon root: %q, bind mount source: %q, propagation: %q`, o.Root, m.Source, m.Propagation)
 	}
 	return nil
+}
+
+// reaches says that mounts get through a bind in the directions that were asked for. The kernel would let them get through none, and say nothing.
+func reaches(m *spec.Mount) error {
+	var want []string
+	word := "shared"
+	switch m.Propagation {
+	case mount.PropagationShared, mount.PropagationRShared:
+		want = []string{"shared:"}
+	case mount.PropagationSlave, mount.PropagationRSlave:
+		want, word = []string{"shared:", "master:"}, "shared or slave"
+	}
+	if want == nil || !m.Asked {
+		return nil
+	}
+	at, err := mountOf(m.Source)
+	if err != nil {
+		return fmt.Errorf("look at the mount of %s: %w", m.Source, err)
+	}
+	for _, kind := range want {
+		if slices.ContainsFunc(at.Peers, func(p string) bool { return strings.HasPrefix(p, kind) }) {
+			return nil
+		}
+	}
+	return invalid("path %s is mounted on %s but it is not a %s mount: make it one (mount --make-rshared %[2]s), or leave %[4]s out and see no mounts that come later",
+		m.Source, at.At, word, m.Propagation)
+}
+
+// mountOf is the mount that a path leads to.
+func mountOf(name string) (mountinfo.Mount, error) {
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, name, 0, unix.STATX_MNT_ID, &st); err != nil {
+		return mountinfo.Mount{}, err
+	}
+	list, err := mountinfo.Own()
+	if i := slices.IndexFunc(list, func(m mountinfo.Mount) bool { return m.ID == st.Mnt_id }); i >= 0 {
+		return list[i], nil
+	}
+	return mountinfo.Mount{}, cmp.Or(err, errors.New("it is in no table of this process"))
 }
 
 // isBelow says that a clean path is another one or lies below it.

@@ -39,6 +39,61 @@ func TestEnginesOwnMounts(t *testing.T) {
 	}
 }
 
+// TestMountsThatDoNotReach: a bind that is to share mounts needs a source that does, or else nothing would come through and nobody would say so.
+func TestMountsThatDoNotReach(t *testing.T) {
+	e := newEngine(t)
+	kinds := map[string]uintptr{"private": unix.MS_PRIVATE, "shared": unix.MS_SHARED, "slave": unix.MS_SLAVE}
+	at := map[string]string{}
+	for kind, flag := range kinds {
+		dir := t.TempDir()
+		for _, flags := range []uintptr{0, flag} {
+			if err := unix.Mount("tmpfs", dir, "tmpfs", flags, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		defer unix.Unmount(dir, unix.MNT_DETACH)
+		if kind == "slave" { // of a peer that is still there
+			peer := t.TempDir()
+			for _, step := range []func() error{
+				func() error { return unix.Mount("", dir, "", unix.MS_SHARED, "") },
+				func() error { return unix.Mount(dir, peer, "", unix.MS_BIND, "") },
+				func() error { return unix.Mount("", dir, "", unix.MS_SLAVE, "") },
+			} {
+				if err := step(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			defer unix.Unmount(peer, unix.MNT_DETACH)
+		}
+		at[kind] = filepath.Join(dir, "part")
+		if err := os.Mkdir(at[kind], 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, row := range []struct {
+		kind string
+		p    mount.Propagation
+		want string
+	}{
+		{"private", "rshared", "is not a shared mount"}, {"private", "shared", "is not a shared mount"}, {"private", "rslave", "is not a shared or slave mount"},
+		{"private", "slave", "is not a shared or slave mount"}, {"private", "rprivate", ""}, {"private", "", ""},
+		{"slave", "rshared", "is not a shared mount"}, {"slave", "rslave", ""}, {"shared", "rshared", ""}, {"shared", "slave", ""},
+	} {
+		id := e.create(request{cmd: sh("true"), h: container.HostConfig{Mounts: []mount.Mount{
+			{Type: mount.TypeBind, Source: at[row.kind], Target: "/m", BindOptions: &mount.BindOptions{Propagation: row.p}}}}})
+		err := e.Start(context.Background(), id)
+		if row.want == "" {
+			if err != nil {
+				t.Errorf("%s of a %s mount: %v", row.p, row.kind, err)
+			}
+			continue
+		}
+		if err == nil || !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "path "+at[row.kind]+" is mounted on "+filepath.Dir(at[row.kind])) || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s of a %s mount: %v", row.p, row.kind, err)
+		}
+	}
+}
+
 // TestReadOnlyFlat: for older clients "ro" leaves what is mounted below a folder alone; --tmpfs shows in the host configuration alone, and a
 // working directory without its last slash.
 func TestReadOnlyFlat(t *testing.T) {

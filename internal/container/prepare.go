@@ -113,6 +113,9 @@ func (n *starting) findMounts(ctx context.Context) error {
 				return err
 			}
 		}
+		if err := reaches(m); err != nil {
+			return err
+		}
 		if m.Type == mount.TypeImage {
 			if err := n.showImage(m); err != nil {
 				return err

@@ -10,6 +10,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 
+	"wherry.dev/wherry/internal/settings"
 	"wherry.dev/wherry/internal/spec"
 	"wherry.dev/wherry/internal/task"
 )
@@ -325,9 +326,12 @@ func (v *validation) resources(r *container.Resources) error {
 }
 
 // discard takes out what control groups of version 2 do not have, with a warning in Docker's words: a compose file that runs on one machine
-// runs on the next.
+// runs on the next. Where they have it, its danger is told.
 func (v *validation) discard(r *container.Resources) {
 	if !v.v2 {
+		if r.OomKillDisable != nil && *r.OomKillDisable && r.Memory == 0 {
+			v.warnings = append(v.warnings, "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.")
+		}
 		return
 	}
 	if r.MemorySwappiness != nil && *r.MemorySwappiness != -1 {
@@ -379,28 +383,11 @@ func logOptions(c container.LogConfig, dir string) (task.LogOptions, error) {
 	default:
 		return o, invalid("error looking up logging plugin %s: plugin %q not found: there are json-file, local, none", c.Type, c.Type)
 	}
-	for key, value := range c.Config {
-		switch key {
-		case "max-size":
-			n, err := units.RAMInBytes(value)
-			if err != nil || n <= 0 && value != "-1" {
-				return o, invalid("invalid log opt max-size=%s: write a size such as 10m", value)
-			}
-			if n < 0 {
-				n = 1 << 50
-			}
-			o.MaxSize = n
-		case "max-file":
-			n, err := strconv.Atoi(value)
-			if err != nil || n < 1 {
-				return o, invalid("invalid log opt max-file=%s: a number from 1 is needed", value)
-			}
-			o.MaxFiles = n
-		case "compress", "mode", "max-buffer-size", "labels", "labels-regex", "env", "env-regex", "tag", "cache-disabled":
-		default:
-			return o, invalid("unknown log opt '%s' for %s log driver", key, c.Type)
-		}
+	limit, err := settings.LogLimits(c.Type, c.Config)
+	if err != nil {
+		return o, invalid("%v", err)
 	}
+	o.MaxSize, o.MaxFiles = limit.Size, limit.Files
 	if c.Type == "none" {
 		o.MaxSize, o.MaxFiles = 1<<20, 2
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -46,6 +47,15 @@ func TestLists(t *testing.T) {
 	name := host + "/team/list:1"
 	if err := l.Create(t.Context(), name, false); err != nil {
 		t.Fatal(err)
+	}
+	made, err := s.List(t.Context(), ListOptions{})
+	if err != nil || len(made) != 2 {
+		t.Fatalf("%+v, %v", made, err)
+	}
+	for _, sum := range made {
+		if sum.ID != amd.ID.String() && time.Since(time.Unix(sum.Created, 0)) > time.Hour {
+			t.Errorf("a list that has just been made is of %s", time.Unix(sum.Created, 0))
+		}
 	}
 	if err := l.Create(t.Context(), name, false); !errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), "--amend") {
 		t.Errorf("twice: %v", err)

@@ -22,7 +22,7 @@ type entry struct {
 	target  ocispec.Descriptor
 	names   []string
 	updated time.Time
-	created time.Time
+	created time.Time // as its configuration says; with none here, updated
 	labels  map[string]string
 
 	artifact bool // not an image
@@ -113,8 +113,8 @@ func (s *store) entries(ctx context.Context) ([]*entry, error) {
 				e.created = *loaded.Config.Created
 			}
 			e.labels = loaded.Config.Config.Labels
-		} else {
-			e.artifact = s.isArtifact(ctx, e.target)
+		} else if e.artifact = s.isArtifact(ctx, e.target); !e.artifact { // a list of manifests that are elsewhere
+			e.created = e.updated
 		}
 	}
 	sort.SliceStable(out, func(i, j int) bool { return out[i].created.After(out[j].created) })

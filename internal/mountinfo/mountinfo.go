@@ -19,6 +19,7 @@ type Mount struct {
 	Type    string
 	Source  string
 	Options []string // of the file system, which other mounts of it have too
+	Peers   []string // whom it shares mounts with: shared:N, master:N; none: it is private
 }
 
 // Own is the table of this process, lowest mounts first.
@@ -43,7 +44,7 @@ func Parse(text string) (list []Mount, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("a line of mountinfo has an unknown form: %q", line)
 		}
-		m := Mount{ID: id, Part: unescape(f[3]), At: unescape(f[4]), Flags: strings.Split(f[5], ","), Type: kind[0], Source: unescape(kind[1])}
+		m := Mount{ID: id, Part: unescape(f[3]), At: unescape(f[4]), Flags: strings.Split(f[5], ","), Type: kind[0], Source: unescape(kind[1]), Peers: f[6:]}
 		for _, o := range strings.Split(kind[len(kind)-1], ",") {
 			m.Options = append(m.Options, unescape(o))
 		}

@@ -24,7 +24,7 @@ func TestParse(t *testing.T) {
 	if m := list[0]; m.ID != 68 || m.At != `/a b\` || m.Part != "/root/k" || m.Type != "ext4" || m.Source != "/dev/vda" || m.Flags[1] != "relatime" || !slices.Equal(m.Options, []string{"rw"}) {
 		t.Errorf("%+v", m)
 	}
-	if m := list[1]; m.Source != "" || !slices.Equal(m.Options, []string{"rw", "size=4k", "lowerdir=/c,d"}) {
+	if m := list[1]; m.Source != "" || !slices.Equal(m.Peers, []string{"shared:3", "master:1"}) || len(list[2].Peers) > 0 || !slices.Equal(m.Options, []string{"rw", "size=4k", "lowerdir=/c,d"}) {
 		t.Errorf("a mount without a source: %+v", m)
 	}
 	if m := list[2]; m.At != "/form\ffeed\u00a0x" || m.Flags[0] != "ro" {

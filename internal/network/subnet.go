@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
 	"github.com/vishvananda/netlink"
+
+	"wherry.dev/wherry/internal/settings"
 )
 
 // defaultPools are the ranges from which networks get subnets when nobody names one, with the size of each subnet: Docker's.
@@ -32,10 +32,11 @@ type poolRange struct {
 func poolRanges(texts []string, six bool) ([]poolRange, error) {
 	var out []poolRange
 	for _, text := range texts {
-		r, err := parsePool(text)
+		p, err := settings.ParsePool(text)
 		if err != nil {
-			return nil, err
+			return nil, invalid("setting network.pools: %v", err)
 		}
+		r := poolRange{p.Whole, p.Bits}
 		if r.whole.Addr().Is6() == six {
 			out = append(out, r)
 		}
@@ -70,31 +71,6 @@ func ownSubnets(s *state, name string, ipam *network.IPAM) error {
 		}
 	}
 	return nil
-}
-
-func parsePool(text string) (r poolRange, err error) {
-	bad := func() (poolRange, error) {
-		return poolRange{}, invalid("setting network.pools: %q is no range of addresses: it has to look like base=10.200.0.0/16,size=24, where a subnet of that size is a part of the base", text)
-	}
-	for part := range strings.SplitSeq(text, ",") {
-		key, value, _ := strings.Cut(strings.TrimSpace(part), "=")
-		switch key {
-		case "base":
-			r.whole, err = netip.ParsePrefix(value)
-		case "size":
-			r.bits, err = strconv.Atoi(value)
-		default:
-			return bad()
-		}
-		if err != nil {
-			return bad()
-		}
-	}
-	room := r.whole.Addr().BitLen() - r.bits
-	if !r.whole.IsValid() || r.whole != r.whole.Masked() || r.bits < r.whole.Bits() || room < 2 || r.whole.Addr().IsLoopback() || r.whole.Addr().IsMulticast() {
-		return bad()
-	}
-	return r, nil
 }
 
 // freeSubnet finds a subnet that neither a network of this engine, nor a route or address of the host, nor a resolver has; bits is its size,

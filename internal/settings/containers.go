@@ -3,6 +3,7 @@ package settings
 import (
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/docker/go-units"
@@ -38,6 +39,36 @@ func (c *Containers) LogOptions() map[string]string {
 	return out
 }
 
+// LogLimit is what is kept of a container's output; zero: the default.
+type LogLimit struct {
+	Size  int64 // of a file, in bytes
+	Files int
+}
+
+// LogLimits reads a log's options. Those of Docker's that mean nothing here are let pass.
+func LogLimits(driver string, options map[string]string) (l LogLimit, err error) {
+	for name, value := range options {
+		switch name {
+		case "max-size":
+			l.Size, err = units.RAMInBytes(value)
+			if err != nil || l.Size <= 0 && value != "-1" {
+				return l, fmt.Errorf("invalid log opt max-size=%s: write a size such as 10m", value)
+			}
+			if l.Size < 0 {
+				l.Size = 1 << 50
+			}
+		case "max-file":
+			if l.Files, err = strconv.Atoi(value); err != nil || l.Files < 1 {
+				return l, fmt.Errorf("invalid log opt max-file=%s: a number from 1 is needed", value)
+			}
+		case "compress", "mode", "max-buffer-size", "labels", "labels-regex", "env", "env-regex", "tag", "cache-disabled":
+		default:
+			return l, fmt.Errorf("unknown log opt '%s' for %s log driver", name, driver)
+		}
+	}
+	return l, nil
+}
+
 func (c *Containers) check() (key, wrong string) {
 	if n, err := units.RAMInBytes(c.ShmSize); err != nil || n < 1 {
 		return "containers.shm-size", fmt.Sprintf("%q is no size, such as \"64m\" or \"1g\"", c.ShmSize)
@@ -48,8 +79,12 @@ func (c *Containers) check() (key, wrong string) {
 		}
 	}
 	for _, text := range c.LogOpts {
-		if name, value, ok := strings.Cut(text, "="); !ok || name == "" || value == "" {
+		name, value, ok := strings.Cut(text, "=")
+		if !ok || name == "" || value == "" {
 			return "containers.log-opts", fmt.Sprintf("%q: write \"max-size=10m\"", text)
+		}
+		if _, err := LogLimits(c.LogDriver, map[string]string{name: value}); err != nil {
+			return "containers.log-opts", err.Error()
 		}
 	}
 	for _, dir := range c.CDISpecDirs {

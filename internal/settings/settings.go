@@ -204,8 +204,10 @@ func (s *Settings) check() (key, wrong string) {
 	case c.Every < Minute:
 		return "clean-up.every", fmt.Sprintf("%s: a minute is the least", c.Every)
 	}
-	if key, wrong := s.Containers.check(); wrong != "" {
-		return key, wrong
+	for _, check := range []func() (key, wrong string){s.Containers.check, s.Network.check, s.Registry.check} {
+		if key, wrong := check(); wrong != "" {
+			return key, wrong
+		}
 	}
 	for _, word := range s.Builds.Entitlements {
 		if words := Entitlements(); !slices.Contains(words, word) {

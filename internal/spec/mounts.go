@@ -24,8 +24,9 @@ type Mount struct {
 	Mode        string            `json:"mode,omitempty"` // as given to -v
 	ReadOnly    bool              `json:"readOnly,omitempty"`
 	Propagation mount.Propagation `json:"propagation,omitempty"`
-	Options     []string          `json:"options,omitempty"` // of a tmpfs
-	Subpath     string            `json:"subpath,omitempty"` // of a volume or image
+	Asked       bool              `json:"propagationAsked,omitempty"` // Propagation is what the user said
+	Options     []string          `json:"options,omitempty"`          // of a tmpfs
+	Subpath     string            `json:"subpath,omitempty"`          // of a volume or image
 	Anonymous   bool              `json:"anonymous,omitempty"`
 	NoCopy      bool              `json:"noCopy,omitempty"`
 
