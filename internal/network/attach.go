@@ -22,6 +22,8 @@ type plug struct {
 	stack *link.Stacked // instead of a pair
 	inner link.Interface
 	six   bool
+
+	sought bool // others on the network may have asked for its addresses in vain
 }
 
 // Attach plumbs an allocated container's interfaces, routes, DNS and ports into its network namespace.
@@ -71,6 +73,7 @@ func (s *Service) Attach(ctx context.Context, containerID string, netns *os.File
 		s.mu.Unlock()
 		s.later.add(job{run: func() error { return f.forget(func(a netip.Addr) bool { return !own(a) }) }})
 	}
+	s.tellSeekers(h.ns, plugs)
 	for _, p := range plugs {
 		s.publish(events.ActionConnect, p.n, containerID)
 	}
@@ -115,7 +118,7 @@ func (s *state) plugs(endpoints []*endpoint) []plug {
 		if n == nil || !n.plumbed() {
 			continue
 		}
-		p := plug{e: e, n: n, six: e.V6.IsValid(), inner: link.Interface{Name: e.Interface}}
+		p := plug{e: e, n: n, six: e.V6.IsValid(), inner: link.Interface{Name: e.Interface}, sought: n.sought(e)}
 		if n.stacked() {
 			p.stack = n.stack(e)
 		}
@@ -140,6 +143,16 @@ func (s *state) plugs(endpoints []*endpoint) []plug {
 		out = append(out, p)
 	}
 	return out
+}
+
+// sought says that others on the network may be asking for an endpoint's addresses: somebody had them lately, or they are written down somewhere.
+// The caller holds the lock.
+func (n *lan) sought(e *endpoint) bool {
+	if len(n.endpoints) < 2 {
+		return false
+	}
+	asked := e.Asked != nil && e.Asked.IPAMConfig != nil && (e.Asked.IPAMConfig.IPv4Address.IsValid() || e.Asked.IPAMConfig.IPv6Address.IsValid())
+	return asked || n.v4.hadLately(e.V4) || n.v6.hadLately(e.V6)
 }
 
 func zeroOf(a netip.Addr) netip.Addr {

@@ -131,25 +131,63 @@ func (k *kernel) noteNeighbors(plugs []plug) error {
 // address, so that neighbours know it already.
 func announce(inside *link.Conn, plugs []plug) error {
 	for _, p := range plugs {
-		e := p.e
-		if len(e.MAC) == 0 || p.n.option("advertise_addr_nmsgs") == "0" {
-			continue
-		}
-		usual := bytes.Equal(e.MAC, macOf(e.V4, e.V6))
-		for _, a := range []netip.Addr{e.V4, e.V6} {
-			if !a.IsValid() || usual && (a.Is4() || !e.V4.IsValid()) {
-				continue
-			}
-			index, err := inside.Index(e.Interface)
-			if err == nil {
-				err = link.Announce(index, a, net.HardwareAddr(e.MAC))
-			}
-			if err != nil && !errors.Is(err, unix.ENETDOWN) && !errors.Is(err, unix.ENETUNREACH) && !errors.Is(err, unix.EADDRNOTAVAIL) { // a parent that is down
-				return fmt.Errorf("network %s: %w", p.n.Name, err)
-			}
+		if err := p.announce(inside, func(a netip.Addr) bool { return !p.known(a) }); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// known says that an address is always at the same hardware address.
+func (p plug) known(a netip.Addr) bool {
+	return bytes.Equal(p.e.MAC, macOf(p.e.V4, p.e.V6)) && (a.Is4() || !p.e.V4.IsValid())
+}
+
+func (p plug) announce(inside *link.Conn, which func(netip.Addr) bool) error {
+	e := p.e
+	if len(e.MAC) == 0 || p.n.option("advertise_addr_nmsgs") == "0" {
+		return nil
+	}
+	for _, a := range []netip.Addr{e.V4, e.V6} {
+		if !a.IsValid() || !which(a) {
+			continue
+		}
+		index, err := inside.Index(e.Interface)
+		if err == nil {
+			err = link.Announce(index, a, net.HardwareAddr(e.MAC))
+		}
+		if err != nil && !errors.Is(err, unix.ENETDOWN) && !errors.Is(err, unix.ENETUNREACH) && !errors.Is(err, unix.EADDRNOTAVAIL) { // a parent that is down
+			return fmt.Errorf("network %s: %w", p.n.Name, err)
+		}
+	}
+	return nil
+}
+
+// tellSeekers announces, behind the start, addresses for which others on the network may be asking in vain: a neighbour that asks hears of it up to a
+// second later, or fails, where it has asked for the third time.
+func (k *kernel) tellSeekers(ns *os.File, plugs []plug) {
+	plugs = slices.DeleteFunc(slices.Clone(plugs), func(p plug) bool { return !p.sought })
+	if len(plugs) == 0 {
+		return
+	}
+	k.later.add(job{run: func() error {
+		err := link.Inside(ns, k.home, func() error {
+			inside, err := link.Dial()
+			if err != nil {
+				return err
+			}
+			defer inside.Close()
+			var errs []error
+			for _, p := range plugs {
+				errs = append(errs, p.announce(inside, p.known))
+			}
+			return errors.Join(errs...)
+		})
+		if errors.Is(err, unix.ENODEV) { // it has left the network meanwhile
+			return nil
+		}
+		return err
+	}})
 }
 
 // addInterface makes a plug's interface.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
@@ -15,9 +16,10 @@ type pool struct {
 	within  netip.Prefix // what is given out without being asked for by name: the subnet or a part of it
 	gateway netip.Addr
 	used    map[netip.Addr]bool
-	low     netip.Addr // below it nothing is free
-	next    *pool      // another subnet of the family, which macvlan and ipvlan may have; the first one stands for all
-	beside  []*pool    // of other networks behind the same links, with addresses in common: what one of them has none of the others gives out
+	low     netip.Addr               // below it nothing is free
+	next    *pool                    // another subnet of the family, which macvlan and ipvlan may have; the first one stands for all
+	given   map[netip.Addr]time.Time // back lately
+	beside  []*pool                  // of other networks behind the same links, with addresses in common: what one of them has none of the others gives out
 }
 
 // besides finds the pools of other networks that have addresses in common with a subnet; nil finds none.
@@ -69,7 +71,7 @@ func newPool(c network.IPAMConfig, gateway bool, beside besides) (*pool, error) 
 	if !c.Subnet.IsValid() {
 		return nil, invalid("a network's addresses need a subnet")
 	}
-	p := &pool{subnet: c.Subnet.Masked(), within: c.Subnet.Masked(), gateway: c.Gateway, used: map[netip.Addr]bool{}}
+	p := &pool{subnet: c.Subnet.Masked(), within: c.Subnet.Masked(), gateway: c.Gateway, used: map[netip.Addr]bool{}, given: map[netip.Addr]time.Time{}}
 	room := p.subnet.Addr().BitLen() - p.subnet.Bits()
 	if room < 1 {
 		return nil, invalid("subnet %s has no room for a gateway and a container", p.subnet)
@@ -172,10 +174,28 @@ func (p *pool) give(a netip.Addr) {
 	}
 	p = p.of(a)
 	delete(p.used, a)
+	if len(p.given) >= remembered {
+		clear(p.given)
+	}
+	p.given[a] = time.Now()
 	p.lower(a)
 	for _, q := range p.beside {
 		q.lower(a)
 	}
+}
+
+const (
+	lately     = time.Minute
+	remembered = 1024 // addresses
+)
+
+// hadLately says that an address was somebody's until a moment ago.
+func (p *pool) hadLately(a netip.Addr) bool {
+	if p == nil || !a.IsValid() {
+		return false
+	}
+	at, ok := p.of(a).given[a]
+	return ok && time.Since(at) < lately
 }
 
 // lower notes that an address is free.

@@ -221,6 +221,7 @@ func (s *Service) connectLive(ctx context.Context, h *holding, plugs []plug, bef
 	if err != nil {
 		return err
 	}
+	s.tellSeekers(h.ns, plugs)
 	if err := s.republish(h, before); err != nil {
 		return err
 	}

@@ -177,3 +177,55 @@ func TestHostFindsAddressesThatComeAgain(t *testing.T) {
 		}
 	}
 }
+
+// TestSeekersAreTold: a container that asks for an address while nobody has it learns at once where it is when somebody gets it: it has asked for the last time.
+func TestSeekersAreTold(t *testing.T) {
+	s := open(t)
+	mustCreate(t, s, network.CreateRequest{Name: "four"})
+	mustCreate(t, s, network.CreateRequest{Name: "six", EnableIPv4: new(false), EnableIPv6: new(true)})
+	for name, family := range map[string]string{"four": "ipv4", "six": "ipv6"} {
+		seeker := newBox(t)
+		seeker.attach(s, onNetwork(name, network.EndpointSettings{}))
+		defer seeker.release(s)
+		for key, value := range map[string]string{"retrans_time_ms": "600000", "mcast_solicit": "1"} {
+			seeker.mustRun("busybox", "sysctl", "-w", "net."+family+".neigh.eth0."+key+"="+value)
+		}
+		a := newBox(t)
+		at := a.attach(s, onNetwork(name, network.EndpointSettings{})).Networks[name]
+		address, ping := at.IPAddress, "ping"
+		if !address.IsValid() {
+			address, ping = at.GlobalIPv6Address, "ping6"
+		}
+		seek := func() string {
+			seeker.run("busybox", ping, "-c1", "-W1", address.String())
+			return seeker.mustRun("ip", "neigh", "show", address.String(), "dev", "eth0")
+		}
+		for i, settings := range []network.EndpointSettings{
+			{}, // the address that another one had
+			{IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: at.IPAddress, IPv6Address: at.GlobalIPv6Address}},
+		} {
+			a.release(s)
+			s.later.drain()
+			seeker.mustRun("ip", "neigh", "flush", "dev", "eth0")
+			if k := seek(); !strings.Contains(k, "INCOMPLETE") {
+				t.Fatalf("%s: the container does not ask for %s: %q", name, address, k)
+			}
+			if i > 0 { // who asks for an address is announced however long nobody has had it
+				for p := range s.networks[at.NetworkID].pools() {
+					clear(p.given)
+				}
+			}
+			a = newBox(t)
+			if again := a.attach(s, onNetwork(name, settings)).Networks[name]; again.IPAddress != at.IPAddress || again.GlobalIPv6Address != at.GlobalIPv6Address {
+				t.Fatalf("%s: %v has other addresses than %v", name, again, at)
+			}
+			eventually(t, func() error {
+				if k := seeker.mustRun("ip", "neigh", "show", address.String(), "dev", "eth0"); !strings.Contains(k, at.MacAddress.String()) {
+					return fmt.Errorf("%s: of %s the container knows %q", name, address, k)
+				}
+				return nil
+			})
+		}
+		a.release(s)
+	}
+}

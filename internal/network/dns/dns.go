@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 )
 
 // Names is what the resolver asks about a container.
@@ -32,10 +33,12 @@ type Names interface {
 }
 
 const (
-	questionsAtOnce   = 128 // of one container to servers upstream; more are dropped, and asked again by their client
-	connectionsAtOnce = 16
+	questionsAtOnce   = 256              // of one container to servers upstream; more wait
+	questionsWaiting  = 2048             // more are dropped, and asked again by their client
+	connectionsAtOnce = 128              // of one container
 	idle              = 10 * time.Second // of a connection
 	ttl               = 5                // seconds for which a container's address may be remembered
+	received          = 2 << 20          // bytes of questions that the kernel keeps until they are read: some thousand
 )
 
 // Server holds the resolvers of all containers. Safe for many goroutines.
@@ -63,7 +66,8 @@ type resolver struct {
 	udp       *net.UDPConn
 	tcp       *net.TCPListener
 	end       context.CancelFunc
-	questions chan struct{} // as many as may be answered at once
+	waiting   chan question // to servers upstream
+	asking    chan struct{} // as many as they are asked at once
 
 	mu    sync.Mutex // guards conns
 	conns map[net.Conn]struct{}
@@ -90,13 +94,34 @@ func (s *Server) Start(ctx context.Context, container string) error {
 	return nil
 }
 
+func newResolver() *resolver {
+	return &resolver{
+		waiting: make(chan question, questionsWaiting), asking: make(chan struct{}, questionsAtOnce),
+		conns: map[net.Conn]struct{}{}, end: func() {},
+	}
+}
+
+// enlarge gives a socket room for a burst of questions: what finds none is lost, and its client asks again seconds later.
+func enlarge(c *net.UDPConn) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, received) != nil { // beyond the host's limit; without root up to it
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, received)
+		}
+	})
+}
+
 // open makes the sockets and the rules that lead to them.
 func open() (r *resolver, closer func() error, err error) {
-	r = &resolver{questions: make(chan struct{}, questionsAtOnce), conns: map[net.Conn]struct{}{}, end: func() {}}
+	r = newResolver()
 	at := net.IPv4(127, 0, 0, 11)
 	if r.udp, err = net.ListenUDP("udp4", &net.UDPAddr{IP: at}); err != nil {
 		return nil, nil, err
 	}
+	enlarge(r.udp)
 	if r.tcp, err = net.ListenTCP("tcp4", &net.TCPAddr{IP: at}); err != nil {
 		r.udp.Close()
 		return nil, nil, err
@@ -170,14 +195,51 @@ func (r *resolver) serveUDP(ctx context.Context) {
 			continue
 		}
 		select {
-		case r.questions <- struct{}{}:
+		case r.waiting <- question{q: &q, from: from, until: time.Now().Add(r.s.patience / 2)}:
 		default:
 			continue
 		}
-		r.s.wg.Go(func() {
-			defer func() { <-r.questions }()
-			r.send(&q, r.forward(ctx, &q, "udp"), from)
-		})
+		select {
+		case r.asking <- struct{}{}:
+			r.s.wg.Go(func() { r.askAll(ctx) })
+		default: // who asks now takes it when he is done
+		}
+	}
+}
+
+// question is one that came in a packet. Who asked has given up soon after until.
+type question struct {
+	q     *dns.Msg
+	from  netip.AddrPort
+	until time.Time
+}
+
+// askAll asks servers upstream what waits, until nothing does. A question that comes while its place is still taken is seen after that.
+func (r *resolver) askAll(ctx context.Context) {
+	for {
+		r.askWaiting(ctx)
+		<-r.asking
+		if len(r.waiting) == 0 || ctx.Err() != nil {
+			return
+		}
+		select {
+		case r.asking <- struct{}{}:
+		default:
+			return
+		}
+	}
+}
+
+func (r *resolver) askWaiting(ctx context.Context) {
+	for ctx.Err() == nil {
+		select {
+		case w := <-r.waiting:
+			if time.Now().Before(w.until) {
+				r.send(w.q, r.forward(ctx, w.q, "udp"), w.from)
+			}
+		default:
+			return
+		}
 	}
 }
 
