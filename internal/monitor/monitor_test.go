@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -120,6 +121,45 @@ func TestTop(t *testing.T) {
 	c.view.Running = false
 	if _, err := s.Top(t.Context(), "c", ""); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "is not running") {
 		t.Errorf("of a stopped container: %v", err)
+	}
+}
+
+// TestTopShowsNobodyElse: no choice of columns has another process of the host taken for one of the container's.
+func TestTopShowsNobodyElse(t *testing.T) {
+	s, c, cmd := run(t, "sleep 1000; :")
+	waitFor(t, func() bool { pids, err := c.view.Cgroup.Procs(); return err == nil && len(pids) == 2 })
+	other := exec.Command("sleep", "7777")
+	must(t, other.Start())
+	t.Cleanup(func() { _, _ = other.Process.Kill(), other.Wait() })
+	pid := strconv.Itoa(cmd.Process.Pid)
+	for _, args := range []string{
+		"-eo ppid=PID,args --sort=pid", "-eo etimes=PID --sort=pid -o args", "--forest -eo args,pid,args", "-eo lstart,stat,stat,stat,pid,args --sort=pid",
+		"--sort=pid --format=ppid=PID -o args", "axk pid -o lstart,pid,args", "-N -eo comm,pid,args", "-q " + strconv.Itoa(other.Process.Pid) + " -o ppid=PID -o args",
+		"-q " + strconv.Itoa(os.Getpid()) + " -o comm,pid,args",
+	} {
+		if top, err := s.Top(t.Context(), "c", args); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s: %q, %v", args, top.Processes, err)
+		}
+	}
+	for _, args := range []string{"-ef --sort=-rss", "aux --sort=-pcpu", "-eo pid,lstart,args --sort=pid", "-eo user,pid,args --forest", "axjf", "-eLf --sort=pid"} {
+		top, err := s.Top(t.Context(), "c", args)
+		must(t, err)
+		text := fmt.Sprint(top.Processes)
+		if len(top.Processes) != 2 || strings.Contains(text, "7777") || !strings.Contains(text, pid) {
+			t.Errorf("%s: %q", args, top.Processes)
+		}
+	}
+}
+
+func TestReveals(t *testing.T) {
+	for args, want := range map[string]bool{
+		"": false, "-ef": false, "aux": false, "-eo pid,etime,args": false, "-o pid,user,time": false, "aux --sort=-rss": false, "--sort=etime -fA": false,
+		"e": true, "axe": true, "auxeww": true, "-axeww": true, "-efaux": true, "-ef aux": true, "-o pid,environ": true, "-eo environ": true, "--format=pid,environ": true, "-C o axe": true,
+		"-eo pid e": true, "-C -o axe": true, "-A e": true,
+	} {
+		if got := Reveals(args); got != want {
+			t.Errorf("%q: %v", args, got)
+		}
 	}
 }
 

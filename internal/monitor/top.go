@@ -37,7 +37,7 @@ func (s *Service) Top(ctx context.Context, id, psArgs string) (container.TopResp
 	if len(args) == 0 {
 		args = []string{"-ef"}
 	}
-	out, err := ps(ctx, args, pids)
+	out, only, err := ps(ctx, args, pids)
 	if (errors.Is(err, exec.ErrNotFound) || errors.Is(err, unix.EAGAIN)) && slices.Equal(args, []string{"-ef"}) {
 		return builtin(&v, pids)
 	}
@@ -48,28 +48,72 @@ func (s *Service) Top(ctx context.Context, id, psArgs string) (container.TopResp
 	if err != nil {
 		return top, err
 	}
+	if !only {
+		if err := certain(args, top.Titles); err != nil {
+			return container.TopResponse{}, err
+		}
+	}
 	inside(&top, v.Rootfs.IDMap, ownFormat(args))
 	return top, nil
 }
 
 // ps runs the host's, at first for the container's processes only, which some arguments exclude.
-func ps(ctx context.Context, args []string, pids []int) (string, error) {
+func ps(ctx context.Context, args []string, pids []int) (out string, only bool, err error) {
 	path, err := exec.LookPath("ps")
 	if err != nil {
-		return "", fmt.Errorf("top needs the program ps on the host: install procps: %w: %w", exec.ErrNotFound, errdefs.ErrFailedPrecondition)
+		return "", false, fmt.Errorf("top needs the program ps on the host: install procps: %w: %w", exec.ErrNotFound, errdefs.ErrFailedPrecondition)
 	}
 	list := make([]string, len(pids))
 	for i, pid := range pids {
 		list[i] = strconv.Itoa(pid)
 	}
-	out, err := output(ctx, path, append(slices.Clone(args), "-q", strings.Join(list, ",")))
+	out, err = output(ctx, path, append(slices.Clone(args), "-q", strings.Join(list, ",")))
+	only = err == nil && !slices.ContainsFunc(args, func(a string) bool { return strings.Contains(a, "q") })
 	if err != nil {
 		out, err = output(ctx, path, args)
 	}
 	if err != nil {
-		return "", fmt.Errorf("ps %s: %w: %w", strings.Join(args, " "), err, errdefs.ErrInvalidArgument)
+		return "", false, fmt.Errorf("ps %s: %w: %w", strings.Join(args, " "), err, errdefs.ErrInvalidArgument)
 	}
-	return out, nil
+	return out, only, nil
+}
+
+// oneWord are the titles of ps's columns that hold one word, and are no other column's.
+const oneWord = " F S UID USER RUID RUSER EUID EUSER GID GROUP PPID PGID PGRP SID SESS STAT NI PRI %CPU %MEM VSZ RSS SZ C CLS LWP NLWP PSR TT TTY TIME ELAPSED "
+
+// certain says whether a table of all the host's processes shows for sure which are the container's. A column in front of their numbers that holds
+// several words, or one with the title of another, would have other processes taken for them: by the year in which they were started.
+func certain(args, titles []string) error {
+	for _, a := range args {
+		if i := strings.IndexByte(a, '='); i >= 0 && strings.HasPrefix(a, "--") {
+			a = a[i+1:]
+		}
+		if strings.Contains(a, "=") {
+			return fmt.Errorf("ps %s: a column with another title may go for another one: leave out %s, or what sorts: %w", strings.Join(args, " "), a, errdefs.ErrInvalidArgument)
+		}
+	}
+	for _, title := range titles[:slices.Index(titles, "PID")] {
+		if !strings.Contains(oneWord, " "+title+" ") {
+			return fmt.Errorf("ps %s: the column %s may hold several words: have pid in front of it: %w", strings.Join(args, " "), title, errdefs.ErrInvalidArgument)
+		}
+	}
+	return nil
+}
+
+// Reveals says whether these arguments may have ps show the environment of processes. It does for BSD's option e, for which it also takes -e where the
+// rest makes no sense otherwise, and for a column.
+func Reveals(psArgs string) bool {
+	args := strings.Fields(psArgs)
+	if len(args) == 1 && args[0] == "-ef" || len(args) == 2 && args[0] == "-eo" && !strings.Contains(args[1], "env") {
+		return false
+	}
+	for i, a := range args {
+		word := strings.HasPrefix(a, "--") || i == 1 && args[0] == "-o"
+		if strings.Contains(a, "env") || !word && strings.Contains(a, "e") {
+			return true
+		}
+	}
+	return false
 }
 
 func output(ctx context.Context, path string, args []string) (string, error) {

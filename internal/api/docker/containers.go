@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 
+	"wherry.dev/wherry/internal/access"
 	containers "wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/files"
 	"wherry.dev/wherry/internal/monitor"
@@ -363,7 +364,11 @@ func side(q query, name, word string) (uint16, error) {
 }
 
 func (c *containerRoutes) top(w http.ResponseWriter, r *http.Request) error {
-	out, err := c.monitor.Top(r.Context(), r.PathValue("id"), queryOf(r).Get("ps_args"))
+	args := queryOf(r).Get("ps_args")
+	if v := visitOf(r.Context()); v != nil && v.may == access.ReadOnly && monitor.Reveals(args) {
+		return v.no("ps %s may show environments, which may hold secrets; -ef and -eo COLUMNS do not", args)
+	}
+	out, err := c.monitor.Top(r.Context(), r.PathValue("id"), args)
 	if err != nil {
 		return err
 	}

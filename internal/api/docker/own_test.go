@@ -450,6 +450,7 @@ func TestReadOnlyAndAll(t *testing.T) {
 		{reader, "GET", "/containers/" + bobs + "/json", 200}, {reader, "GET", "/containers/json", 200}, {reader, "GET", "/containers/" + bobs + "/logs?stdout=1", 200},
 		{reader, "GET", "/system/df", 200}, {reader, "GET", "/images/json", 200}, {reader, "HEAD", "/_ping", 200}, {reader, "GET", "/volumes", 200}, {reader, "GET", "/swarm", 503},
 		{reader, "GET", "/images/busybox:test/json", 200}, {reader, "GET", "/images/busybox:test/get", 403},
+		{reader, "GET", "/containers/" + bobs + "/top?ps_args=axeww", 403}, {reader, "GET", "/containers/" + bobs + "/top?ps_args=-ef", 200},
 		{reader, "POST", "/containers/" + bobs + "/stop", 403}, {reader, "DELETE", "/containers/" + bobs, 403}, {reader, "POST", "/containers/" + bobs + "/exec", 403},
 		{reader, "GET", "/containers/" + bobs + "/attach/ws?stdin=1&stream=1", 403}, {reader, "POST", "/containers/" + bobs + "/attach?stream=1", 403},
 		{reader, "GET", "/containers/" + bobs + "/archive?path=/etc/passwd", 403}, {reader, "GET", "/containers/" + bobs + "/export", 403}, {reader, "POST", "/auth", 403},
