@@ -135,7 +135,7 @@ func (s *Service) Inspect(ctx context.Context, name string, platform *ocispec.Pl
 	c := img.Config
 	out := image.InspectResponse{ID: img.ID.String(), RepoTags: tags, RepoDigests: digests, Author: c.Author, Config: &c.Config,
 		Architecture: c.Architecture, Variant: c.Variant, Os: c.OS, OsVersion: c.OSVersion, Descriptor: &e.target,
-		Metadata: image.Metadata{LastTagTime: e.updated}, Manifests: s.manifestSummaries(ctx, e.target, s.usersOf)}
+		Metadata: image.Metadata{LastTagTime: e.tagged}, Manifests: s.manifestSummaries(ctx, e.target, s.usersOf)}
 	out.Identity = s.gate.identity(ctx, img.ID)
 	out.Size = total(s.parts(ctx, e.target))
 	if c.Created != nil {

@@ -20,6 +20,7 @@ import (
 const (
 	labelPulled = "dev.wherry.pulled"
 	labelPushed = "dev.wherry.pushed"
+	labelNamed  = "dev.wherry.named" // when it got what it names, where a note has been made of it since: a note changes the store's own time
 )
 
 // Meaning is what a reference means, here or at its registry.
@@ -151,9 +152,17 @@ func (s *store) mark(ctx context.Context, img images.Image, label string) error 
 
 // noteKnown is for a caller that holds naming.
 func noteKnown(ctx context.Context, names images.Store, img images.Image, label string) error {
-	img.Labels = map[string]string{label: now()}
-	if _, err := names.Update(ctx, img, "labels."+label); err != nil {
+	img.Labels = map[string]string{label: now(), labelNamed: named(img).UTC().Format(time.RFC3339Nano)}
+	if _, err := names.Update(ctx, img, "labels."+label, "labels."+labelNamed); err != nil {
 		return fmt.Errorf("note where %s is known: %w", img.Name, err)
 	}
 	return nil
+}
+
+// named is when a name got what it means.
+func named(img images.Image) time.Time {
+	if at, err := time.Parse(time.RFC3339Nano, img.Labels[labelNamed]); err == nil {
+		return at
+	}
+	return img.UpdatedAt
 }

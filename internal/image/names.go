@@ -21,7 +21,8 @@ import (
 type entry struct {
 	target  ocispec.Descriptor
 	names   []string
-	updated time.Time
+	updated time.Time // when a name was last given or noted to be known
+	tagged  time.Time // when one was last given
 	created time.Time // as its configuration says; with none here, updated
 	labels  map[string]string
 
@@ -125,6 +126,9 @@ func (e *entry) add(img images.Image) {
 	e.names = append(e.names, img.Name)
 	if img.UpdatedAt.After(e.updated) {
 		e.updated = img.UpdatedAt
+	}
+	if at := named(img); at.After(e.tagged) {
+		e.tagged = at
 	}
 }
 
