@@ -18,7 +18,7 @@ type Report struct {
 	First   uint64 // number of the oldest record
 	Last    uint64 // of the newest whole one that follows from it
 	Hash    string // of the newest
-	File    string `json:",omitempty"` // where the first broken line is
+	File    string `json:",omitempty"` // where the first broken line is; "": none is broken, and what was expected is not kept any more
 	Line    int    `json:",omitempty"`
 	Problem string `json:",omitempty"`
 	// Told are damages that the engine found when it started, and wrote down: the chain goes on behind them.
@@ -182,6 +182,6 @@ func (c *chain) end() {
 	case c.expect.Seq > c.seq:
 		c.wrong(c.where, c.line, "record %d, which was expected, is missing: the last is %d", c.expect.Seq, c.seq)
 	case c.expect.Seq != 0 && c.expect.Seq < c.First:
-		c.wrong(c.where, c.line, "record %d, which was expected, is older than what is kept: the first is %d", c.expect.Seq, c.First)
+		c.broken = fmt.Errorf("record %d, which was expected, has gone with the oldest ones (audit.max-size): the log begins with %d, and nothing in it is wrong; expect a newer one", c.expect.Seq, c.First)
 	}
 }

@@ -138,6 +138,36 @@ func (r *auditRecord) who() string {
 	return "wherryd"
 }
 
+// auditReport is what the engine says of its log.
+type auditReport struct {
+	OK                   bool
+	Records, First, Last uint64
+	Hash, File, Problem  string
+	Line                 int
+	Told                 []string
+}
+
+// print says of a whole log how it can be checked against root, who could write all of it anew.
+func (r *auditReport) print(w io.Writer, expect string) error {
+	for _, told := range r.Told {
+		fmt.Fprintln(w, "damage that the engine found when it started:", printable(told))
+	}
+	switch {
+	case r.Problem != "" && r.File == "":
+		return fmt.Errorf("the audit log cannot be checked against --expect %s: %s", expect, r.Problem)
+	case r.Problem != "":
+		return fmt.Errorf("the audit log is not what was written: %s:%d: %s", r.File, r.Line, r.Problem)
+	case !r.OK:
+		return errors.New("the audit log was damaged while the engine did not run; what was written since is whole")
+	}
+	text := fmt.Sprintf("%d records, %d to %d, are what was written: none was changed, none is missing", r.Records, r.First, r.Last)
+	if expect != "" {
+		text += "; " + expect + " is among them"
+	}
+	_, err := fmt.Fprintf(w, "%s\nroot could have written all of them anew. To be sure of them later, keep this line on another machine:\n    wherry audit verify --expect %d:%s\n", text, r.Last, r.Hash)
+	return err
+}
+
 func auditVerifyCommand(app *App) *cobra.Command {
 	var expect string
 	c := &cobra.Command{Use: "verify [OPTIONS]", RunE: func(cmd *cobra.Command, _ []string) error {
@@ -149,27 +179,11 @@ func auditVerifyCommand(app *App) *cobra.Command {
 		if expect != "" {
 			q.Set("expect", expect)
 		}
-		var r struct {
-			OK                   bool
-			Records, First, Last uint64
-			Hash, File, Problem  string
-			Line                 int
-			Told                 []string
-		}
+		var r auditReport
 		if err := cl.Get(cmd.Context(), "/wherry/audit/verify", q, &r); err != nil {
 			return err
 		}
-		for _, told := range r.Told {
-			fmt.Fprintln(app.Out, "damage that the engine found when it started:", printable(told))
-		}
-		switch {
-		case r.Problem != "":
-			return fmt.Errorf("the audit log is not what was written: %s:%d: %s", r.File, r.Line, r.Problem)
-		case !r.OK:
-			return errors.New("the audit log was damaged while the engine did not run; what was written since is whole")
-		}
-		_, err = fmt.Fprintf(app.Out, "%d records, %d to %d, are what was written\nthe last: %d:%s\n", r.Records, r.First, r.Last, r.Last, r.Hash)
-		return err
+		return r.print(app.Out, expect)
 	}}
 	c.Flags().StringVar(&expect, "expect", "", "Check that this record is in the log: NUMBER:HASH as an earlier verify printed it, and kept somewhere else")
 	return c

@@ -495,3 +495,37 @@ func TestExecTooLargeForItsShim(t *testing.T) {
 		t.Errorf("afterwards: %+v", got)
 	}
 }
+
+// written notes what is written by whom, in its order.
+type written struct {
+	mu   *sync.Mutex
+	all  *strings.Builder
+	name string
+}
+
+func (w written) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.all.WriteString(w.name)
+	return len(p), nil
+}
+
+// TestExecOutputKeepsItsOrder: of two lines that a program prints at once, the first comes first, whichever stream it is for.
+func TestExecOutputKeepsItsOrder(t *testing.T) {
+	e := newEngine(t)
+	id := e.run(request{name: "box", cmd: []string{"sleep", "1000"}})
+	for i := range 60 {
+		cmd, want := sh("echo out; echo err >&2"), "OE"
+		if i%2 == 1 {
+			cmd, want = sh("echo err >&2; echo out"), "EO"
+		}
+		x, err := e.ExecCreate(context.Background(), id, container.ExecCreateRequest{Cmd: cmd, AttachStdout: true, AttachStderr: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		mu, all := &sync.Mutex{}, &strings.Builder{}
+		if err := e.ExecStart(context.Background(), x, ExecStreams{Stdout: written{mu, all, "O"}, Stderr: written{mu, all, "E"}}); err != nil || all.String() != want {
+			t.Fatalf("round %d: %q, not %q; %v", i, all, want, err)
+		}
+	}
+}

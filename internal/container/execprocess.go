@@ -92,7 +92,7 @@ func (e *execution) begin(ctx context.Context, s *Service, t *task.Task, o ExecS
 	if err != nil {
 		return nil, err
 	}
-	n := &session{s: s, e: e, waited: make(chan struct{})}
+	n := &session{s: s, e: e, waited: make(chan struct{}), drained: make(chan struct{})}
 	theirs, err := n.open(o)
 	defer closeFiles(theirs[:])
 	if err != nil {

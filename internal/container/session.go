@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/ready"
 	"wherry.dev/wherry/internal/task"
 )
 
@@ -29,20 +30,21 @@ type session struct {
 	in      io.Reader // the client's input
 	stdin   *os.File  // the process's; the terminal with one
 	outlets []*outlet
+	ready   *ready.List   // which of the outlets, where they are pipes; nil: there are none, or a terminal
 	waited  chan struct{} // closed when the process has exited, or the engine closes
+	drained chan struct{} // closed when the process's own output has been passed on
 }
 
 // outlet moves one stream of a process to the client for as long as there is one, and to nowhere afterwards: a process never waits for a
 // client that has gone.
 type outlet struct {
-	from    *os.File
-	to      io.Writer
-	gone    atomic.Bool
-	drained chan struct{} // closed when the process's own output has been passed on
+	from *os.File
+	to   io.Writer
+	gone atomic.Bool
 }
 
 func newOutlet(from *os.File, to io.Writer) *outlet {
-	o := &outlet{from: from, to: to, drained: make(chan struct{})}
+	o := &outlet{from: from, to: to}
 	o.gone.Store(to == nil)
 	return o
 }
@@ -72,17 +74,22 @@ func (n *session) open(o ExecStreams) (theirs [3]*os.File, err error) {
 	if q.AttachStderr && !o.Detach {
 		to[2] = o.Stderr
 	}
+	var pipes []*os.File
 	for i := 1; i <= 2; i++ {
 		if to[i] == nil {
 			continue
 		}
 		var from *os.File
-		if from, theirs[i], err = os.Pipe(); err != nil {
+		if from, theirs[i], err = ready.Pipe(); err != nil {
 			return theirs, err
 		}
 		n.outlets = append(n.outlets, newOutlet(from, to[i]))
+		pipes = append(pipes, from)
 	}
-	return theirs, nil
+	if len(pipes) > 0 {
+		n.ready, err = ready.New(pipes...)
+	}
+	return theirs, err
 }
 
 // close gives up streams whose process does not run.
@@ -93,14 +100,22 @@ func (n *session) close() {
 	for _, o := range n.outlets {
 		o.from.Close()
 	}
+	if n.ready != nil {
+		n.ready.Close()
+	}
 }
 
 // run starts what follows the process to its end; false: the service is closed.
 func (n *session) run(ctx context.Context) bool {
-	for _, o := range n.outlets {
-		if !n.s.lives.run(ctx, o.run) {
-			return false
-		}
+	move := func(context.Context) { close(n.drained) }
+	switch {
+	case n.ready != nil:
+		move = n.move
+	case len(n.outlets) > 0:
+		move = n.moveTerminal
+	}
+	if !n.s.lives.run(ctx, move) {
+		return false
 	}
 	return n.s.lives.run(ctx, n.wait)
 }
@@ -115,9 +130,7 @@ func (n *session) wait(ctx context.Context) {
 		}
 		code = 137 // the container has ended, and its shim with it
 	}
-	for _, o := range n.outlets {
-		_ = o.from.SetReadDeadline(time.Now().Add(execDrain))
-	}
+	n.giveUp(time.Now().Add(execDrain))
 	n.e.end(n.s, code)
 }
 
@@ -129,10 +142,7 @@ func (n *session) serve(ctx context.Context) error {
 		typed = make(chan error, 1)
 		go func() { typed <- n.feed() }() // ends with the client's connection, which the caller closes
 	}
-	ends := []chan struct{}{n.waited}
-	for _, o := range n.outlets {
-		ends = append(ends, o.drained)
-	}
+	ends := []chan struct{}{n.waited, n.drained}
 	for len(ends) > 0 {
 		select {
 		case <-ends[0]:
@@ -171,9 +181,76 @@ func (n *session) letGo() {
 	}
 }
 
-// run moves output until the stream's end, or until the process has exited and the drain is over. Then a process that was left behind is
-// read from for as long as it lives: it is not ended by SIGPIPE.
-func (o *outlet) run(ctx context.Context) {
+// giveUp ends the reading of output at that time; the zero time: not at all.
+func (n *session) giveUp(at time.Time) {
+	if n.ready != nil {
+		n.ready.GiveUp(at)
+		return
+	}
+	for _, o := range n.outlets {
+		_ = o.from.SetReadDeadline(at)
+	}
+}
+
+// move passes on what comes through the pipes, in the order of the writes as far as that is to be known, until their end, or until the process has
+// exited and the drain is over. Then a process that was left behind is read from for as long as it lives: it is not ended by SIGPIPE.
+func (n *session) move(ctx context.Context) {
+	stop := context.AfterFunc(ctx, n.ready.Close)
+	defer func() {
+		stop()
+		n.ready.Close()
+		for _, o := range n.outlets {
+			o.from.Close()
+		}
+	}()
+	buf := make([]byte, 32<<10)
+	n.pass(buf, n.ready.Next)
+	held := n.ready.Left()
+	if held { // what a slow client has kept in the pipes past the deadline
+		total := 0
+		n.pass(buf, func() (int, bool) {
+			if total++; total > len(n.outlets)*maxPipe/len(buf) {
+				return 0, false
+			}
+			return n.ready.Now()
+		})
+	}
+	close(n.drained)
+	if held {
+		for _, o := range n.outlets {
+			o.gone.Store(true)
+		}
+		n.giveUp(time.Time{})
+		n.pass(buf, n.ready.Next)
+	}
+}
+
+// pass moves output for as long as next names an outlet.
+func (n *session) pass(buf []byte, next func() (int, bool)) {
+	for {
+		i, ok := next()
+		if !ok {
+			return
+		}
+		o := n.outlets[i]
+		count, err := ready.Read(o.from, buf)
+		switch {
+		case err == unix.EAGAIN: // what was announced has been read already
+			continue
+		case err != nil || count == 0:
+			n.ready.End(i)
+			continue
+		}
+		o.write(buf[:count])
+		if count == len(buf) || n.ready.Hung(i) {
+			n.ready.Again(i)
+		}
+	}
+}
+
+// moveTerminal is move of what comes from the one outlet that a terminal is.
+func (n *session) moveTerminal(ctx context.Context) {
+	o := n.outlets[0]
 	defer o.from.Close()
 	stop := context.AfterFunc(ctx, func() { o.from.Close() })
 	defer stop()
@@ -183,9 +260,9 @@ func (o *outlet) run(ctx context.Context) {
 	if held {
 		o.rest(buf)
 	}
-	close(o.drained)
+	close(n.drained)
 	if held {
-		_ = o.from.SetReadDeadline(time.Time{})
+		n.giveUp(time.Time{})
 		_, _ = io.Copy(io.Discard, o.from)
 	}
 }
@@ -201,7 +278,7 @@ func (o *outlet) pass(buf []byte) error {
 	}
 }
 
-// rest moves what is in the pipe: a slow client has kept it there past the deadline.
+// rest moves what is in the terminal: a slow client has kept it there past the deadline.
 func (o *outlet) rest(buf []byte) {
 	raw, err := o.from.SyscallConn()
 	if err != nil {

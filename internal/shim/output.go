@@ -10,16 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/logs"
+	"wherry.dev/wherry/internal/ready"
 )
 
 // output moves what the container prints to its log.
 type output struct {
-	log    *logs.Writer
-	stdin  *os.File
-	pipes  []*pipe
-	arrive *arrivals     // nil: nothing is read
-	over   chan struct{} // closed when all has been read, or reading was given up
-	lost   missing
+	log   *logs.Writer
+	stdin *os.File
+	pipes []*pipe
+	ready *ready.List   // nil: nothing is read
+	over  chan struct{} // closed when all has been read, or reading was given up
+	lost  missing
 }
 
 // missing is output that could not be written to the log, a full disk's for example, and of which the log does not tell yet.
@@ -53,7 +54,7 @@ func (o *output) open(terminal, stdin bool) (s Streams, err error) {
 	}
 	for _, stream := range []logs.Stream{logs.Stdout, logs.Stderr} {
 		p := &pipe{stream: stream}
-		if p.from, s[len(o.pipes)+1], err = makePipe(); err != nil {
+		if p.from, s[len(o.pipes)+1], err = ready.Pipe(); err != nil {
 			s.Close()
 			return s, err
 		}
@@ -63,16 +64,6 @@ func (o *output) open(terminal, stdin bool) (s Streams, err error) {
 		_ = s[0].Fd()
 	}
 	return s, nil
-}
-
-// makePipe makes one whose read side does not block and is not known to Go's poller, which would be woken by each write for nobody.
-func makePipe() (r, w *os.File, err error) {
-	var fds [2]int
-	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
-		return nil, nil, os.NewSyscallError("pipe2", err)
-	}
-	r, w = os.NewFile(uintptr(fds[0]), "output"), os.NewFile(uintptr(fds[1]), "output")
-	return r, w, unix.SetNonblock(fds[0], true)
 }
 
 // Close closes the process's ends, as far as they are there.
@@ -90,7 +81,11 @@ func (o *output) pump(from *os.File, stream logs.Stream) {
 
 // run begins to read.
 func (o *output) run() (err error) {
-	if o.arrive, err = newArrivals(o.pipes); err != nil {
+	files := make([]*os.File, len(o.pipes))
+	for i, p := range o.pipes {
+		files[i] = p.from
+	}
+	if o.ready, err = ready.New(files...); err != nil {
 		return fmt.Errorf("watch the container's output: %w", err)
 	}
 	o.over = make(chan struct{})
@@ -106,22 +101,22 @@ func (o *output) run() (err error) {
 func (o *output) copy() {
 	frame := make([]byte, logs.HeaderSize+logs.MaxData)
 	for {
-		i, ok := o.arrive.next()
+		i, ok := o.ready.Next()
 		if !ok {
 			return
 		}
 		p := o.pipes[i]
-		n, err := p.read(frame[logs.HeaderSize:])
+		n, err := ready.Read(p.from, frame[logs.HeaderSize:])
 		switch {
 		case err == unix.EAGAIN: // what was announced has been read already
 			continue
 		case err != nil || n == 0:
-			o.arrive.end(i)
+			o.ready.End(i)
 			continue
 		}
 		o.append(p, time.Now(), frame[:logs.HeaderSize+n])
-		if p.terminal || n == logs.MaxData || o.arrive.hung[i] {
-			o.arrive.again(i)
+		if p.terminal || n == logs.MaxData || o.ready.Hung(i) {
+			o.ready.Again(i)
 		}
 		if !p.terminal && p.pace.Fast(time.Now()) && n < logs.MaxData {
 			p.widen()
@@ -129,16 +124,6 @@ func (o *output) copy() {
 			p.pace.Waited(time.Now())
 		}
 	}
-}
-
-func (p *pipe) read(into []byte) (n int, err error) {
-	fd, err := descriptor(p.from)
-	for err == nil || err == unix.EINTR {
-		if n, err = unix.Read(fd, into); err == nil {
-			break
-		}
-	}
-	return n, err
 }
 
 // append writes a frame to the log. Nobody waits for a disk to have room: what has none is lost, and the next frame that is written says so.
@@ -209,8 +194,8 @@ const (
 
 // finish reads what is left, for a bounded time, and marks the log's end. It returns how many bytes the log lacks without saying so.
 func (o *output) finish() int64 {
-	if o.arrive != nil {
-		o.arrive.giveUp(time.Now().Add(drain))
+	if o.ready != nil {
+		o.ready.GiveUp(time.Now().Add(drain))
 		<-o.over
 	}
 	n := o.untold()
@@ -222,8 +207,8 @@ func (o *output) close() {
 	for _, p := range o.pipes {
 		p.from.Close()
 	}
-	if o.arrive != nil {
-		o.arrive.events.Close()
+	if o.ready != nil {
+		o.ready.Close()
 	}
 	if o.stdin != nil {
 		o.stdin.Close()

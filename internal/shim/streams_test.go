@@ -30,61 +30,6 @@ func write(t *testing.T, f *os.File, text string) {
 	}
 }
 
-// TestArrivalsKeepTheOrder: of two pipes that both wait to be read, the one that was written to first comes first, whichever it is and
-// whatever came before.
-func TestArrivalsKeepTheOrder(t *testing.T) {
-	o := &output{}
-	out, errs := twoPipes(t, o)
-	a, err := newArrivals(o.pipes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.events.Close()
-	take := func() string {
-		a.giveUp(time.Now().Add(10 * time.Second))
-		for {
-			i, ok := a.next()
-			if !ok {
-				t.Fatal("nothing is announced")
-			}
-			b := make([]byte, 64)
-			n, err := o.pipes[i].read(b)
-			if a.hung[i] && n > 0 {
-				a.again(i)
-			}
-			if err == nil {
-				return string(b[:n])
-			}
-		}
-	}
-	for i := range 100 {
-		first, second := out, errs
-		if i%3 == 0 {
-			first, second = errs, out
-		}
-		write(t, first, "first")
-		write(t, second, "second")
-		if i%2 == 0 {
-			write(t, first, "+")
-		}
-		got := take() + " " + take()
-		if want := [2]string{"first+ second", "first second"}[i%2]; got != want {
-			t.Fatalf("round %d: %q, not %q", i, got, want)
-		}
-	}
-	out.Close()
-	write(t, errs, "last")
-	errs.Close()
-	if got := take() + take() + take(); got != "last" {
-		t.Errorf("at the end: %q", got)
-	}
-	a.end(0)
-	a.end(1)
-	if _, ok := a.next(); ok {
-		t.Error("there is more than all")
-	}
-}
-
 // TestOutputOfTwoStreams: what floods one of them keeps nobody from the other, and all that was written before both were closed is in the log.
 func TestOutputOfTwoStreams(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "log")
@@ -134,7 +79,7 @@ func TestOutputIsGivenUp(t *testing.T) {
 	if err := o.run(); err != nil {
 		t.Fatal(err)
 	}
-	o.arrive.giveUp(time.Now())
+	o.ready.GiveUp(time.Now())
 	<-o.over
 	o.close()
 }
