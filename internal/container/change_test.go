@@ -152,6 +152,33 @@ func TestWaitConditions(t *testing.T) {
 	}
 }
 
+// TestWaitForWhatHasRemovedItself: Ansible starts a container and waits for it then, when a short one is gone.
+func TestWaitForWhatHasRemovedItself(t *testing.T) {
+	e := newEngine(t)
+	id := e.create(request{name: "brief", cmd: sh("exit 4"), h: container.HostConfig{AutoRemove: true}})
+	removed := e.arm(id, container.WaitConditionRemoved)
+	e.start(id)
+	e.take(removed)
+	if code := e.take(e.arm(id, container.WaitConditionNotRunning)); code != 4 {
+		t.Errorf("it ended with %d", code)
+	}
+	for _, row := range []struct {
+		id        string
+		condition container.WaitCondition
+	}{{"brief", container.WaitConditionNotRunning}, {id[:12], container.WaitConditionNotRunning}, {id, container.WaitConditionNextExit}} {
+		if _, err := e.Wait(t.Context(), row.id, row.condition); !errdefs.IsNotFound(err) {
+			t.Errorf("%v: %v", row, err)
+		}
+	}
+	other := e.create(request{cmd: sh("exit 4")})
+	if err := e.Remove(t.Context(), other, RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Wait(t.Context(), other, container.WaitConditionNotRunning); !errdefs.IsNotFound(err) {
+		t.Errorf("removed by somebody: %v", err)
+	}
+}
+
 func TestHealth(t *testing.T) {
 	e := newEngine(t)
 	ctx := context.Background()

@@ -151,11 +151,14 @@ type grave struct {
 	deaths []why.Evidence
 }
 
-const gravesKept = 64
+const (
+	gravesKept   = 64
+	disposedTold = time.Minute // how long those who wait are told how a container that removed itself has ended
+)
 
 func (g *graves) add(r *Record, deaths []why.Evidence) {
 	bare := &Record{ID: r.ID, Name: r.Name, Status: Removing, StartedAt: r.StartedAt, FinishedAt: r.FinishedAt, ExitCode: r.ExitCode, HasRun: r.HasRun,
-		Config: &container.Config{Entrypoint: r.Config.Entrypoint, Cmd: r.Config.Cmd}, HostConfig: &container.HostConfig{}}
+		Config: &container.Config{Entrypoint: r.Config.Entrypoint, Cmd: r.Config.Cmd}, HostConfig: &container.HostConfig{AutoRemove: r.HostConfig.AutoRemove}}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.list = append(g.list[max(0, len(g.list)-gravesKept+1):], grave{bare, deaths})
@@ -172,4 +175,13 @@ func (g *graves) find(name string) (grave, bool) {
 		}
 	}
 	return grave{}, false
+}
+
+// disposed finds a container that has removed itself just now, by its whole id: a name may be another one's.
+func (g *graves) disposed(id string) (*Record, bool) {
+	found, ok := g.find(id)
+	if !ok || found.record.ID != id || !found.record.HostConfig.AutoRemove || time.Since(found.record.FinishedAt) > disposedTold {
+		return nil, false
+	}
+	return found.record, true
 }

@@ -111,9 +111,9 @@ func TestPlainEndIsNotWrittenDown(t *testing.T) {
 func TestGraves(t *testing.T) {
 	var g graves
 	for range gravesKept + 5 {
-		g.add(&Record{ID: newID(), Name: "old", Config: &container.Config{}}, nil)
+		g.add(&Record{ID: newID(), Name: "old", Config: &container.Config{}, HostConfig: &container.HostConfig{}}, nil)
 	}
-	last := &Record{ID: newID(), Name: "last", Config: &container.Config{}}
+	last := &Record{ID: newID(), Name: "last", Config: &container.Config{}, HostConfig: &container.HostConfig{}}
 	g.add(last, nil)
 	if len(g.list) != gravesKept {
 		t.Errorf("%d are kept", len(g.list))

@@ -101,8 +101,8 @@ func (l life) removeNow(ctx context.Context, o RemoveOptions) error {
 		c.audience.answer(container.WaitResponse{StatusCode: int64(r.ExitCode), Error: &container.WaitExitError{Message: err.Error()}}, anyone)
 		return err
 	}
+	s.graves.add(r, deathsOf(c)) // first: who does not find it any more finds this
 	s.index.remove(c)
-	s.graves.add(r, deathsOf(c))
 	c.mu.Lock()
 	close(c.gone)
 	close(c.changed)

@@ -27,13 +27,18 @@ func exited(r *Record) container.WaitResponse {
 	return container.WaitResponse{StatusCode: int64(r.ExitCode)}
 }
 
-// Wait's channel yields one answer. It is armed when Wait returns (so: wait, then start).
+// Wait's channel yields one answer. It is armed when Wait returns (so: wait, then start). Who starts first and then waits for a container that
+// removes itself, as Ansible does, is answered also when it is gone by then.
 func (s *Service) Wait(ctx context.Context, id string, condition container.WaitCondition) (<-chan container.WaitResponse, error) {
+	w := waiter{removal: condition == container.WaitConditionRemoved, answer: make(chan container.WaitResponse, 1)}
 	c, err := s.index.find(id)
 	if err != nil {
+		if r, ok := s.graves.disposed(id); ok && condition != container.WaitConditionNextExit {
+			w.answer <- exited(r)
+			return w.answer, nil
+		}
 		return nil, err
 	}
-	w := waiter{removal: condition == container.WaitConditionRemoved, answer: make(chan container.WaitResponse, 1)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w.after = c.past.exits
