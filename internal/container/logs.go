@@ -64,11 +64,9 @@ func (s *Service) Logs(ctx context.Context, id string, o LogsOptions, stdout, st
 		p.to[logs.Stderr] = stderr
 	}
 	if o.Tail >= 0 {
-		lines, err := reader.Lines()
-		if err != nil {
+		if p.skip, err = reader.Last(o.Tail); err != nil {
 			return fmt.Errorf("read the output of container %s: %w", r.Name, err)
 		}
-		p.skip = max(0, lines-o.Tail)
 	}
 	err = p.print(reading, reader)
 	if ctx.Err() != nil {

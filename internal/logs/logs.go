@@ -5,7 +5,8 @@
 //	0        1         4              8                     16
 //	stream   0xf3 …    length (u32)   time (ns, i64)        data
 //
-// in the machine's byte order; complete segments are compressed (00000001.log.gz). Stream 0 marks the end of one life of the container. One Writer appends (the shim); any number of Readers
+// in the machine's byte order; complete segments are compressed (00000001.log.gz). Stream 0 marks the end of one life of the container. Frames without
+// data at the beginning of a segment are of the streams whose last line goes on in it. One Writer appends (the shim); any number of Readers
 // read, also while it is written, and hold the segments that they have yet to read open: rotation never takes them away, and no reader
 // ever slows the writer. A reader that follows has a shared lock on the newest segment that it has open, and the writer leaves what is
 // newer until the reader has opened it too. A torn last frame, after a power cut, ends a segment.
@@ -69,7 +70,8 @@ type Writer struct {
 	oldest int
 	pin    *os.File // a segment that a follower is at; nil when none is known
 	size   int64
-	packer *packer // nil until there is something to compress
+	open   [Stderr + 1]bool // the stream's last line has no end yet
+	packer *packer          // nil until there is something to compress
 }
 
 // Create continues a folder of segments, or begins one; zero limits are 20 MiB and 5 segments.
@@ -238,13 +240,38 @@ func (w *Writer) write(frames []byte) error {
 			return err
 		}
 	}
-	n, err := w.file.Write(frames)
+	whole := frames
+	if w.size == 0 {
+		whole = append(w.unfinished(), frames...)
+	}
+	n, err := w.file.Write(whole)
 	if err != nil && n > 0 {
 		_ = w.file.Truncate(w.size) // a full disk: no torn frame in the middle
+	}
+	if err != nil {
 		return err
 	}
 	w.size += int64(n)
-	return err
+	for len(frames) > 0 {
+		h, _ := parseHeader(frames)
+		if next := HeaderSize + h.length; h.length > 0 {
+			w.open[h.stream] = frames[next-1] != '\n'
+		}
+		frames = frames[HeaderSize+h.length:]
+	}
+	return nil
+}
+
+// unfinished are empty frames: a segment begins with one of each stream that goes on in the middle of a line.
+func (w *Writer) unfinished() (frames []byte) {
+	for _, s := range []Stream{Stdout, Stderr} {
+		if w.open[s] {
+			frame := make([]byte, HeaderSize)
+			head(frame, s, time.Now())
+			frames = append(frames, frame...)
+		}
+	}
+	return frames
 }
 
 // End marks that no output follows in this life of the container; followers then finish. A later Create continues the directory.

@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -237,24 +240,82 @@ func TestSplitterKeepsStreamsApart(t *testing.T) {
 	}
 }
 
-func TestLinesAreCountedAsTheyAreHandedOut(t *testing.T) {
-	dir := t.TempDir()
-	w := writer(t, dir, 30, 9) // a few segments
-	for _, e := range []Entry{{Stdout, time.Now(), []byte("he")}, {Stderr, time.Now(), []byte("x\ny")}, {Stdout, time.Now(), []byte("llo\n\n")}} {
-		if err := w.Append(e.Stream, e.Time, e.Data); err != nil {
-			t.Fatal(err)
-		}
-	}
+// lastLines is how a reader of the last n lines prints them, and in how many segments it looked for them.
+func lastLines(t *testing.T, dir string, n int) (lines []string, segments int) {
+	t.Helper()
 	r, err := Open(dir, ReadOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if n, err := r.Lines(); n != 4 || err != nil {
-		t.Fatalf("%d lines, %v", n, err)
+	skip, err := r.Last(n)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if e, err := r.Next(t.Context()); err != nil || string(e.Data) != "he" {
-		t.Fatalf("after counting, reading begins with %q, %v", e.Data, err)
+	segments = r.segments()
+	var split Splitter
+	keep := func(l Line) error {
+		if skip--; skip < 0 {
+			lines = append(lines, fmt.Sprintf("%d %s", l.Stream, l.Text))
+		}
+		return nil
+	}
+	for {
+		e, err := r.Next(t.Context())
+		if err == io.EOF {
+			break
+		}
+		if err == nil {
+			err = split.Add(e, keep)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = split.Flush(keep)
+	return lines, segments
+}
+
+// TestLastLines are whole wherever their segments begin and end, and those before them are not read.
+func TestLastLines(t *testing.T) {
+	for seed := range uint64(40) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		dir := t.TempDir()
+		w := writer(t, dir, 20+rng.Int64N(200), 1000)
+		often := 1 + rng.IntN(40) // of so many entries one is on stderr
+		for i := range 300 {
+			stream := Stdout
+			if rng.IntN(often) == 0 {
+				stream = Stderr
+			}
+			text := fmt.Sprintf("%d", i)
+			for rng.IntN(2) == 0 {
+				text += fmt.Sprintf("\n%d.", rng.IntN(10))
+			}
+			if rng.IntN(3) > 0 {
+				text += "\n"
+			}
+			if err := w.Append(stream, time.Now(), []byte(text)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		last := []byte("the last") // is unfinished, or not
+		if seed%2 == 0 {
+			last = append(last, '\n')
+		}
+		if err := errors.Join(w.Append(Stderr, time.Now(), []byte("\n")), w.Append(Stdout, time.Now(), last)); err != nil {
+			t.Fatal(err)
+		}
+		all, of := lastLines(t, dir, math.MaxInt)
+		for _, n := range []int{0, 1, 2, 3, 10, 100, len(all) - 1, len(all), len(all) + 1} {
+			got, looked := lastLines(t, dir, n)
+			if want := all[len(all)-min(n, len(all)):]; !slices.Equal(got, want) {
+				t.Fatalf("seed %d: the last %d of %d lines are %q, want %q", seed, n, len(all), got, want)
+			}
+			if n <= 10 && often <= 3 && looked > of/2 {
+				t.Errorf("seed %d: for the last %d lines %d segments of %d were read", seed, n, looked, of)
+			}
+		}
 	}
 }
 
@@ -273,7 +334,7 @@ func FuzzSegment(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer r.Close()
-		if n, err := r.Lines(); err != nil || n > len(b) {
+		if n, err := r.Last(0); err != nil || n > len(b) {
 			t.Fatalf("%d lines of %d bytes, %v", n, len(b), err)
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -206,31 +207,96 @@ func (r *Reader) leave() {
 	r.files, r.buf = r.files[1:], nil
 }
 
-// Lines counts the lines that are there, as a Splitter hands them out; unfinished ones count. It is called before Next.
-func (r *Reader) Lines() (int, error) {
+// Last goes on to the segment that the last n lines begin in, or one before it, and says how many lines there are before them, as a Splitter
+// hands them out; unfinished ones count. It is called before Next. It takes as long as those segments are large, however many there are.
+func (r *Reader) Last(n int) (skip int, err error) {
+	r.mu.Lock()
+	files := slices.Clone(r.files)
+	r.mu.Unlock()
+	var t tally
+	at := len(files)
+	for at > 0 && !t.whole(n) {
+		at--
+		if err := t.before(files[at]); err != nil {
+			return 0, err
+		}
+		if err := files[at].rewind(); err != nil {
+			return 0, err
+		}
+	}
+	for range at {
+		r.leave()
+	}
+	return max(0, t.lines()-n), nil
+}
+
+// tally counts lines of segments, from the last one to earlier ones.
+type tally struct {
+	ended   int // lines that end there
+	streams [Stderr + 1]struct {
+		any       bool
+		open      int  // 1: its last line has no end
+		first     int  // lines before the end of its first one
+		continued bool // its first line begins in an earlier segment
+	}
+}
+
+func (t *tally) lines() int { return t.ended + t.streams[Stdout].open + t.streams[Stderr].open }
+
+// whole says that the last n lines are there, each from its beginning.
+func (t *tally) whole(n int) bool {
+	skip := t.lines() - n
+	for _, s := range t.streams {
+		if s.continued && !(s.any && s.first < skip) {
+			return false
+		}
+	}
+	return skip >= 0 && t.lines() > 0
+}
+
+// before adds the segment that is before those that were added.
+func (t *tally) before(f *source) error {
 	var split Splitter
-	lines := 0
-	count := func(Line) error {
-		lines++
+	var s tally
+	count := func(l Line) error {
+		if of := &s.streams[l.Stream]; !of.any {
+			of.any, of.first = true, s.ended
+		}
+		s.ended++
 		return nil
 	}
-	r.mu.Lock()
-	files := r.files
-	r.mu.Unlock()
-	for _, f := range files {
-		err := scan(f, func(h header, data []byte) {
-			if h.stream != end {
-				_ = split.Add(Entry{Stream: h.stream, Data: data}, count)
-			}
-		})
-		if err != nil {
-			return 0, err
+	begun := false
+	err := scan(f, func(h header, data []byte) {
+		switch {
+		case h.stream == end:
+		case len(data) > 0:
+			begun = true
+			_ = split.Add(Entry{Stream: h.stream, Data: data}, count)
+		case !begun:
+			s.streams[h.stream].continued = true
 		}
-		if err := f.rewind(); err != nil {
-			return 0, err
+	})
+	if err != nil {
+		return err
+	}
+	for _, stream := range []Stream{Stdout, Stderr} {
+		of, later := &s.streams[stream], &t.streams[stream]
+		switch {
+		case later.any: // what is unfinished here ends there
+			of.open = later.open
+			if !of.any {
+				of.any, of.first = true, s.ended+later.first
+			}
+		case len(split.partial[stream]) > 0:
+			of.open = 1
+			if !of.any {
+				of.any, of.first = true, s.ended+t.lines()
+			}
 		}
 	}
-	return lines, split.Flush(count)
+	s.ended += t.ended
+	*t = s
+	return nil
 }
 
 type header struct {
