@@ -2,104 +2,17 @@ package container
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/blkiodev"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
-	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/spec"
 )
-
-// freezeLimit is how long all processes of a container may take to stand still.
-const freezeLimit = 10 * time.Second
-
-// Pause freezes all processes of a container.
-func (s *Service) Pause(ctx context.Context, id string) error {
-	c, err := s.index.find(id)
-	if err != nil {
-		return err
-	}
-	c.op.Lock()
-	defer c.op.Unlock()
-	r := c.record()
-	switch {
-	case r.Status == Paused:
-		return fail(errdefs.ErrConflict, "Container %s is already paused", r.Name)
-	case r.Status == Restarting:
-		return fail(errdefs.ErrConflict, "Container %s is restarting, wait until the container is running", r.Name)
-	case !r.Status.Alive():
-		return notRunning(r)
-	}
-	pauseHealth(c)
-	if err := (life{s, c}).freeze(ctx, r); err != nil {
-		return err
-	}
-	pauseHealth(c) // also a probe that began meanwhile
-	r, err = c.become(Paused, false, nil)
-	if err != nil {
-		return err
-	}
-	s.publish(r, events.ActionPause)
-	return nil
-}
-
-func (l life) freeze(ctx context.Context, r *Record) error {
-	g, err := cgroup.Open(l.s.o.cgroupPath(r))
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), freezeLimit, fmt.Errorf("not all have within %s", freezeLimit))
-	defer cancel()
-	err = g.Freeze(ctx)
-	if err != nil && isGone(g) {
-		return notRunning(r) // it has just ended
-	}
-	if err != nil {
-		return fmt.Errorf("pause container %s: %w", r.Name, err)
-	}
-	return nil
-}
-
-// isGone says that the control group has been removed, as it is when a container ends.
-func isGone(g *cgroup.Group) bool {
-	_, err := g.Populated()
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV)
-}
-
-// Unpause lets them go on.
-func (s *Service) Unpause(ctx context.Context, id string) error {
-	c, err := s.index.find(id)
-	if err != nil {
-		return err
-	}
-	c.op.Lock()
-	defer c.op.Unlock()
-	r := c.record()
-	if r.Status != Paused {
-		return fail(errdefs.ErrConflict, "Container %s is not paused", r.Name)
-	}
-	g, err := cgroup.Open(s.o.cgroupPath(r))
-	if err != nil {
-		return err
-	}
-	if err := g.Thaw(ctx); err != nil && !isGone(g) {
-		return fmt.Errorf("unpause container %s: %w", r.Name, err)
-	}
-	r, err = c.become(Running, false, nil)
-	if err != nil {
-		return err
-	}
-	s.publish(r, events.ActionUnPause)
-	return nil
-}
 
 // Rename gives a container another name.
 func (s *Service) Rename(_ context.Context, id, name string) error {

@@ -366,9 +366,7 @@ func (l life) goOn(ctx context.Context, t *task.Task) {
 		return
 	}
 	l.s.log(settleNetworks(ctx, l))
-	if r := l.c.record(); r.Status == Paused {
-		l.s.log(l.freeze(ctx, r)) // the record is written after the freezing, and before the thawing is
-	}
+	l.s.log(l.settlePause(ctx))
 	l.s.lives.run(ctx, func(ctx context.Context) { l.watch(ctx, t) })
 	l.startHealth(ctx)
 	l.s.log(renewSocket(l.s, t, l.c.record())) // at last: what is mounted may be far away and not answer

@@ -48,6 +48,7 @@ type Record struct {
 	FinishedAt   time.Time
 	RestartCount int    `json:",omitempty"`
 	Stopped      bool   `json:",omitempty"` // by the user: policies let it be
+	Held         bool   `json:",omitempty"` // it is paused for something that the engine does, not by the user
 	HasRun       bool   `json:",omitempty"` // the writable layer may hold something
 	Restarted    string `json:",omitempty"` // the writable layer of the last start that was not the first: "kept" or "fresh"
 	Cgroup       string `json:",omitempty"` // of the last start

@@ -35,7 +35,7 @@ import (
 // Containers is what this package asks of the containers.
 type Containers interface {
 	View(ctx context.Context, id string) (containers.View, error)
-	Pause(ctx context.Context, id string) error
+	Hold(ctx context.Context, id string) error
 	Unpause(ctx context.Context, id string) error
 }
 
