@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
@@ -80,9 +79,9 @@ func (s *loading) all(ctx context.Context, r io.Reader) error {
 	list, err := a.read(ctx, plain)
 	switch {
 	case err == nil:
-	case errors.Is(err, syscall.ENOSPC):
+	case isFull(err):
 		return s.explainFull(err)
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, isReadOnly(err):
 		return err
 	default:
 		return fmt.Errorf("the archive is neither of `docker save` nor an OCI layout, or not whole: %w: %w", err, errdefs.ErrInvalidArgument)

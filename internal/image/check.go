@@ -101,7 +101,7 @@ type check struct {
 	repositories map[digest.Digest][]string // references by which a blob may be fetched
 	wanted       map[digest.Digest]ocispec.Descriptor
 	seenLayers   map[string]bool
-	full         error // there is no room to unpack a layer a second time
+	full         error // the disk does not take a layer a second time
 }
 
 func (c *check) tell(d Damage) {
@@ -258,7 +258,7 @@ func (c *check) layers(ctx context.Context) error {
 			case ctx.Err() != nil:
 				return context.Cause(ctx)
 			case c.full != nil:
-				return fmt.Errorf("unpacked layers are looked at by unpacking each once more, for which the disk has no room: free some, or leave them out (--quick): %w", c.full)
+				return fmt.Errorf("unpacked layers are looked at by unpacking each once more, and the disk takes no more: make room, or leave them out (--quick): %w", c.full)
 			}
 		}
 	}
@@ -292,6 +292,10 @@ func (c *check) layer(ctx context.Context, chain string, parts layerParts, users
 	c.report.Layers++
 	damage := Damage{Kind: "layer", ID: chain, Users: users}
 	place, err := c.stored(ctx, chain)
+	if takesNoMore(err) {
+		c.full = err
+		return
+	}
 	if err != nil {
 		damage.What = "cannot be found: " + err.Error()
 		c.tell(damage)
@@ -385,7 +389,7 @@ func (c *check) directory(ctx context.Context, place string, parts layerParts, d
 	if err != nil && ctx.Err() != nil || err == nil && n == 0 {
 		return
 	}
-	if isFull(err) {
+	if takesNoMore(err) {
 		c.full = err
 		return
 	}
@@ -449,7 +453,10 @@ func (c *check) database(ctx context.Context) error {
 		return fmt.Errorf("list layers: %w", err)
 	}
 	for _, chain := range chains {
-		if _, err := c.s.where(ctx, digest.Digest(chain)); err != nil && !errdefs.IsNotFound(err) {
+		switch _, err := c.s.where(ctx, digest.Digest(chain)); {
+		case takesNoMore(err): // which says nothing of the layer
+			return err
+		case err != nil && !errdefs.IsNotFound(err):
 			c.tell(Damage{Kind: "layer", ID: chain, What: "is noted and cannot be found: " + err.Error()})
 		}
 	}

@@ -31,7 +31,7 @@ func (c *check) image(ctx context.Context, file string, parts layerParts, damage
 	switch {
 	case ctx.Err() != nil || err == nil && differs == "":
 		return
-	case isFull(err):
+	case takesNoMore(err):
 		c.full = err
 		return
 	case err != nil:

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/snapshot"
@@ -123,5 +124,33 @@ func run(t *testing.T, args ...string) {
 	t.Helper()
 	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v: %s", strings.Join(args, " "), err, out)
+	}
+}
+
+// TestReadOnlyDisk: a store whose file system has become read-only says so, and blames neither what is sent nor what it has.
+func TestReadOnlyDisk(t *testing.T) {
+	at, err := os.MkdirTemp("", "wherry-disk-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := at + ".img"
+	for _, args := range [][]string{{"truncate", "-s", "32M", disk}, {"mkfs.ext4", "-q", disk}, {"mount", "-o", "loop,errors=remount-ro", disk, at}} {
+		run(t, args...)
+	}
+	t.Cleanup(func() { run(t, "umount", at); run(t, "rm", "-r", disk, at) })
+	t.Setenv("TMPDIR", at)
+	s := openAs(t, snapshot.Overlay)
+	t.Cleanup(func() { run(t, "umount", "-l", at); run(t, "mount", "-t", "tmpfs", "none", at) }) // first of all: what is there cannot be removed
+	imported(t, s, "a:1", file1("noise", strings.Repeat("some text\n", 600)))
+	run(t, "sync", "-f", at)
+	run(t, "mount", "-o", "remount,abort", at) // as after an error of the disk
+	if _, err := loaded(t, s, legacy(t, "team/app:1"), TransferOptions{}); !isReadOnly(err) || errdefs.IsInvalidArgument(err) {
+		t.Errorf("load: %v", err)
+	}
+	for _, quick := range []bool{true, false} {
+		report, err := Check(t.Context(), s, CheckOptions{Quick: quick, Damage: func(d Damage) { t.Errorf("%+v", d) }})
+		if report.Damaged != 0 || !isReadOnly(err) {
+			t.Errorf("check, quick %t: %+v %v", quick, report, err)
+		}
 	}
 }

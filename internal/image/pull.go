@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -69,7 +68,7 @@ func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) erro
 		return s.pullAllTags(ctx, c, o)
 	}
 	err = s.pullOnce(ctx, c, o)
-	if errors.Is(err, syscall.ENOSPC) && s.makeRoom != nil && s.makeRoom(ctx) {
+	if isFull(err) && s.makeRoom != nil && s.makeRoom(ctx) {
 		o.say("", "The disk was full; images that were not used for long have been removed")
 		err = s.pullOnce(ctx, c, o)
 	}
@@ -106,7 +105,7 @@ func (s *Service) pullOnce(ctx context.Context, c *registry.Client, o TransferOp
 		err = s.endEarlier(held, why)
 	}
 	done()
-	if errors.Is(err, syscall.ENOSPC) {
+	if isFull(err) {
 		err = errors.Join(err, s.sweep(context.WithoutCancel(ctx))) // what is half here needs its room more than its resumption
 	}
 	return err

@@ -209,6 +209,11 @@ func (n *notCome) Unwrap() error { return n.error }
 
 func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
+// isReadOnly says that the store's file system takes nothing more, as the kernel has it after errors of the disk.
+func isReadOnly(err error) bool { return errors.Is(err, unix.EROFS) }
+
+func takesNoMore(err error) bool { return isFull(err) || isReadOnly(err) }
+
 func (u *unpacking) prepare(ctx context.Context, p *part) (sink, error) {
 	snaps := u.l.st.snaps
 	form := "any"
