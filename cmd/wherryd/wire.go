@@ -53,15 +53,7 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 		return errors.New("wherryd needs root, since it makes mounts, network links and control groups: run it with sudo, or as a system service")
 	}
 	for _, dir := range []string{o.root, o.state} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return err
-		}
-		if err := os.Chmod(dir, 0o700); err != nil {
-			return err
-		}
-	}
-	for _, dir := range []string{o.root, o.state} {
-		lock, err := acquire(dir)
+		lock, err := prepare(dir)
 		if err != nil {
 			return err
 		}

@@ -24,6 +24,7 @@ type plug struct {
 	six   bool
 
 	sought bool // others on the network may have asked for its addresses in vain
+	gone   bool // no process was found that is in its network namespace
 }
 
 // Attach plumbs an allocated container's interfaces, routes, DNS and ports into its network namespace.

@@ -270,7 +270,9 @@ func (k *kernel) replug(plugs []plug, names names, owned map[string]bool) error 
 			continue
 		}
 		owned[p.pair.Host] = true
-		if err := p.pair.Replug(k.host); err != nil {
+		switch err := p.pair.Replug(k.host); {
+		case err == nil, p.gone && errors.Is(err, unix.ENODEV): // its container has ended while no engine ran
+		default:
 			errs = append(errs, fmt.Errorf("mend the interface of container %s: %w", p.e.Name, err))
 		}
 	}

@@ -44,7 +44,10 @@ func (s *Service) mend(ctx context.Context) error {
 	}
 	var plugs []plug
 	for _, h := range s.holdings {
-		plugs = append(plugs, s.plugs(h.Endpoints)...)
+		for _, p := range s.plugs(h.Endpoints) {
+			p.gone = h.ns == nil
+			plugs = append(plugs, p)
+		}
 	}
 	s.log(raiseAnnexes(s, plugs))
 	s.log(s.replug(plugs, s.names, s.ownLinks()))

@@ -3,6 +3,7 @@ package network
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -131,6 +132,34 @@ func TestAnotherLifeOfTheEngine(t *testing.T) {
 	check("after the bridge was deleted")
 	a.release(third)
 	c.release(third)
+}
+
+// TestEndsWhileNoEngineRuns: that the interface of a container has gone with it is nothing to be told of.
+func TestEndsWhileNoEngineRuns(t *testing.T) {
+	s := open(t)
+	a := newBox(t)
+	a.attach(s, AllocateRequest{})
+	end := s.holdings[a.id].Endpoints[0].End
+	s.Close()
+	if err := errors.Join(unix.Kill(a.pid, unix.SIGKILL), a.netns.Close()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if _, err := net.InterfaceByName(end); err == nil {
+			return fmt.Errorf("%s is still there", end)
+		}
+		return nil
+	})
+	var told []string
+	o := s.o
+	o.Log = func(err error) { told = append(told, err.Error()) }
+	again := reopen(t, o)
+	if len(told) > 0 {
+		t.Errorf("told: %q", told)
+	}
+	if err := again.Retain(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestEnginesBesideEachOther(t *testing.T) {
