@@ -212,7 +212,7 @@ func TestAttachEnds(t *testing.T) {
 	if err := <-a.done; !errors.Is(err, context.Canceled) {
 		t.Errorf("a client that left: %v", err)
 	}
-	if err := e.Pause(context.Background(), left); err != nil {
+	if err := e.Pause(context.Background(), left, PauseOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := e.Attach(context.Background(), left, AttachOptions{Stream: true}); !errdefs.IsConflict(err) {

@@ -133,7 +133,7 @@ func TestExecWantsARunningContainer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Pause(ctx, id); err != nil {
+	if err := e.Pause(ctx, id, PauseOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := e.ExecCreate(ctx, id, q); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "paused") {

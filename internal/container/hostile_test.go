@@ -308,7 +308,7 @@ func TestStoppedPeers(t *testing.T) {
 	chatty := e.run(request{name: "chatty", cmd: sh("while ! test -e /tmp/go; do sleep 0.02; done; seq 100000; exit 7")})
 	steady := e.run(request{name: "steady", cmd: sh("sleep 3600")})
 	paused := e.run(request{name: "paused", cmd: sh("sleep 3600")})
-	if err := e.Pause(ctx, paused); err != nil {
+	if err := e.Pause(ctx, paused, PauseOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	shim := shimOf(stuck)

@@ -182,10 +182,10 @@ func TestStopAndKill(t *testing.T) {
 		t.Error(err)
 	}
 	e.eventually("ready for the third time", func() bool { return strings.Count(e.output(id), "ready") == 3 })
-	if err := e.Pause(ctx, id); err != nil {
+	if err := e.Pause(ctx, id, PauseOptions{}); err != nil {
 		t.Error(err)
 	}
-	if err := e.Pause(ctx, id); !errdefs.IsConflict(err) || e.rec(id).Status != Paused {
+	if err := e.Pause(ctx, id, PauseOptions{}); !errdefs.IsConflict(err) || e.rec(id).Status != Paused {
 		t.Errorf("pause twice: %v", err)
 	}
 	if err := e.Start(ctx, id); !errdefs.IsConflict(err) {
@@ -207,7 +207,7 @@ func TestStopAndKill(t *testing.T) {
 		t.Errorf("events %q, want %q", got, want)
 	}
 	e.start(id)
-	if err := e.Pause(ctx, id); err != nil {
+	if err := e.Pause(ctx, id, PauseOptions{}); err != nil {
 		t.Error(err)
 	}
 	if err := e.Remove(ctx, id, RemoveOptions{Force: true}); err != nil {

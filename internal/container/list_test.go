@@ -82,7 +82,7 @@ func TestFilters(t *testing.T) {
 	e.exitOf(request{name: "ended", cmd: sh("exit 3"), c: container.Config{Labels: map[string]string{"a": "2"}}})
 	up := e.run(request{name: "up", cmd: sh("sleep 1000"), h: container.HostConfig{NetworkMode: "bridge", Binds: []string{"vol:/data", "/tmp:/host"}, PortBindings: network.PortMap{web: {{HostPort: "8080"}}}}})
 	frozen := e.run(request{name: "frozen", cmd: sh("sleep 1000"), h: container.HostConfig{NetworkMode: "host", Annotations: map[string]string{"tier": "front"}}})
-	if err := e.Pause(context.Background(), frozen); err != nil {
+	if err := e.Pause(context.Background(), frozen, PauseOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	e.run(request{name: "checked", cmd: sh("sleep 1000"), c: container.Config{Healthcheck: &container.HealthConfig{Test: []string{"CMD", "true"}, Interval: time.Hour}}})

@@ -366,7 +366,7 @@ func (l life) goOn(ctx context.Context, t *task.Task) {
 		return
 	}
 	l.s.log(settleNetworks(ctx, l))
-	l.s.log(l.settlePause(ctx))
+	l.s.log(settlePause(ctx, l))
 	l.s.lives.run(ctx, func(ctx context.Context) { l.watch(ctx, t) })
 	l.startHealth(ctx)
 	l.s.log(renewSocket(l.s, t, l.c.record())) // at last: what is mounted may be far away and not answer

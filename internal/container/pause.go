@@ -17,17 +17,14 @@ import (
 // freezeLimit is how long all processes of a container may take to stand still.
 const freezeLimit = 10 * time.Second
 
+// PauseOptions of Pause.
+type PauseOptions struct {
+	// Held: it is for something that the engine does meanwhile. The engine's end ends it too, as nobody has asked for it.
+	Held bool
+}
+
 // Pause freezes all processes of a container.
-func (s *Service) Pause(ctx context.Context, id string) error {
-	return s.pause(ctx, id, func(r *Record) { r.Held = false })
-}
-
-// Hold is a pause for something that the engine itself does meanwhile. Unpause ends it; so does the engine's end, which nobody has asked for.
-func (s *Service) Hold(ctx context.Context, id string) error {
-	return s.pause(ctx, id, func(r *Record) { r.Held = true })
-}
-
-func (s *Service) pause(ctx context.Context, id string, note func(*Record)) error {
+func (s *Service) Pause(ctx context.Context, id string, o PauseOptions) error {
 	c, err := s.index.find(id)
 	if err != nil {
 		return err
@@ -49,9 +46,9 @@ func (s *Service) pause(ctx context.Context, id string, note func(*Record)) erro
 		return err
 	}
 	pauseHealth(c) // also a probe that began meanwhile
-	paused, err := c.become(Paused, false, note)
+	paused, err := c.become(Paused, false, func(r *Record) { r.Held = o.Held })
 	if err != nil { // a full disk, or one that is read-only
-		return errors.Join(err, l.thaw(context.WithoutCancel(ctx), r))
+		return errors.Join(err, thaw(context.WithoutCancel(ctx), l, r))
 	}
 	s.publish(paused, events.ActionPause)
 	return nil
@@ -74,7 +71,7 @@ func (l life) freeze(ctx context.Context, r *Record) error {
 	return nil
 }
 
-func (l life) thaw(ctx context.Context, r *Record) error {
+func thaw(ctx context.Context, l life, r *Record) error {
 	g, err := cgroup.Open(l.s.o.cgroupPath(r))
 	if err != nil {
 		return err
@@ -104,16 +101,16 @@ func (s *Service) Unpause(ctx context.Context, id string) error {
 		return fail(errdefs.ErrConflict, "Container %s is not paused", r.Name)
 	}
 	l := life{s, c}
-	if err := l.thaw(ctx, r); err != nil {
+	if err := thaw(ctx, l, r); err != nil {
 		return err
 	}
-	s.publish(l.noteGoingOn(), events.ActionUnPause)
+	s.publish(noteGoingOn(l), events.ActionUnPause)
 	return nil
 }
 
 // noteGoingOn records that a container does not stand still any more, in memory also where the disk does not take it: the engine's next life
 // sees that its processes run.
-func (l life) noteGoingOn() *Record {
+func noteGoingOn(l life) *Record {
 	note := func(r *Record) { r.Status, r.Held = Running, false }
 	r, err := l.c.become(Running, false, note)
 	if err == nil {
@@ -126,7 +123,7 @@ func (l life) noteGoingOn() *Record {
 // settlePause has a container that was found again stand still as its record says, or go on. An engine that pauses freezes first and records
 // then, and one that unpauses, or stops what is paused, thaws first: what it was cut off between the two has not been told to anybody. What
 // stands still without a record of that goes on, and so does what does not stand still any more, and what stood still for the engine.
-func (l life) settlePause(ctx context.Context) error {
+func settlePause(ctx context.Context, l life) error {
 	l.c.op.Lock()
 	defer l.c.op.Unlock()
 	r := l.c.record()
@@ -136,13 +133,13 @@ func (l life) settlePause(ctx context.Context) error {
 	}
 	frozen := cgroup.Frozen(g)
 	if frozen && (r.Status != Paused || r.Held) {
-		if err := l.thaw(ctx, r); err != nil {
+		if err := thaw(ctx, l, r); err != nil {
 			return err
 		}
 		frozen = false
 	}
 	if r.Status == Paused && !frozen {
-		l.noteGoingOn()
+		noteGoingOn(l)
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func TestPausesThatWereCutOff(t *testing.T) {
 	paused, held := e.run(request{name: "paused", cmd: sh(ticking)}), e.run(request{name: "held", cmd: sh(ticking)})
 	unnoted, thawed := e.run(request{name: "unnoted", cmd: sh(ticking)}), e.run(request{name: "thawed", cmd: sh(ticking)})
 	again := e.run(request{name: "again", cmd: sh(ticking)})
-	for _, err := range []error{e.Pause(ctx, paused), e.Hold(ctx, held), e.Pause(ctx, thawed), e.Hold(ctx, again), e.Unpause(ctx, again), e.Pause(ctx, again)} {
+	for _, err := range []error{e.Pause(ctx, paused, PauseOptions{}), e.Pause(ctx, held, PauseOptions{Held: true}), e.Pause(ctx, thawed, PauseOptions{}), e.Pause(ctx, again, PauseOptions{Held: true}), e.Unpause(ctx, again), e.Pause(ctx, again, PauseOptions{})} {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,14 +87,14 @@ func TestPausesThatCannotBeRecorded(t *testing.T) {
 		}
 	}
 	obstruct()
-	if err := e.Pause(ctx, id); err == nil || e.rec(id).Status != Running {
+	if err := e.Pause(ctx, id, PauseOptions{}); err == nil || e.rec(id).Status != Running {
 		t.Fatalf("%v, %s", err, e.rec(id).Status)
 	}
 	goesOn(e, id)
 	if err := os.Remove(obstacle); err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Pause(ctx, id); err != nil {
+	if err := e.Pause(ctx, id, PauseOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	obstruct()

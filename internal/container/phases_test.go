@@ -144,7 +144,7 @@ func TestShimKilledLater(t *testing.T) {
 	}
 
 	frozen := begin("frozen", "sleep 3600", container.HostConfig{})
-	if err := e.Pause(ctx, frozen); err != nil {
+	if err := e.Pause(ctx, frozen, PauseOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	kill(frozen)
@@ -161,7 +161,7 @@ func TestShimKilledLater(t *testing.T) {
 	// And while no engine is there: the next one ends what has no supervisor.
 	alone, policy := begin("alone", "sleep 3600", container.HostConfig{}), begin("policy", "sleep 3600", restarting("unless-stopped", 0))
 	paused := begin("paused", "sleep 3600", container.HostConfig{})
-	if err := e.Pause(ctx, paused); err != nil {
+	if err := e.Pause(ctx, paused, PauseOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	disposable := begin("disposable", "sleep 3600", container.HostConfig{AutoRemove: true})

@@ -28,7 +28,7 @@ func TestEverythingAtOnce(t *testing.T) {
 		{"kill", func(id string) error { return e.Kill(ctx, id, "KILL") }},
 		{"term", func(id string) error { return e.Kill(ctx, id, "TERM") }},
 		{"restart", func(id string) error { return e.Restart(ctx, id, StopOptions{Timeout: &now}) }},
-		{"pause", func(id string) error { return e.Pause(ctx, id) }},
+		{"pause", func(id string) error { return e.Pause(ctx, id, PauseOptions{}) }},
 		{"unpause", func(id string) error { return e.Unpause(ctx, id) }},
 		{"update", func(id string) error {
 			_, err := e.Update(ctx, id, container.UpdateConfig{Resources: container.Resources{Memory: 64 << 20}})

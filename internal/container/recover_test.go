@@ -29,7 +29,7 @@ func TestNextLife(t *testing.T) {
 	runs := e.run(request{name: "runs", cmd: sh("sleep 3600")})
 	ends := e.run(request{name: "ends", cmd: sh("sleep 0.3; exit 42")})
 	frozen := e.run(request{name: "frozen", cmd: sh("sleep 3600")})
-	if err := e.Pause(ctx, frozen); err != nil {
+	if err := e.Pause(ctx, frozen, PauseOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	always := e.run(request{name: "always", cmd: sh("sleep 0.2; exit 3"), h: restarting("always", 0)})

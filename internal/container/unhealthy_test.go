@@ -114,7 +114,7 @@ func TestPausedIsNotProbed(t *testing.T) {
 	id := e.run(request{cmd: sh("sleep 3600"), c: container.Config{Healthcheck: check}})
 	c, _ := e.index.find(id)
 	e.eventually("healthy", func() bool { return c.healthState().Status == container.Healthy })
-	if err := e.Pause(context.Background(), id); err != nil {
+	if err := e.Pause(context.Background(), id, PauseOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	before := len(e.happened(id))

@@ -65,7 +65,7 @@ func (s *Service) Commit(ctx context.Context, id string, o CommitOptions) (_ dig
 // hold has a container's processes stand still until release. One that ends by itself meanwhile stands still, be its end written down yet or
 // not: then a pause is a conflict, as it is for one that somebody else has just paused.
 func (s *Service) hold(ctx context.Context, v *containers.View) (release func() error, err error) {
-	err = s.containers.Hold(ctx, v.ID)
+	err = s.containers.Pause(ctx, v.ID, containers.PauseOptions{Held: true})
 	if errdefs.IsConflict(err) {
 		return func() error { return nil }, nil
 	}

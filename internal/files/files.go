@@ -35,7 +35,7 @@ import (
 // Containers is what this package asks of the containers.
 type Containers interface {
 	View(ctx context.Context, id string) (containers.View, error)
-	Hold(ctx context.Context, id string) error
+	Pause(ctx context.Context, id string, o containers.PauseOptions) error
 	Unpause(ctx context.Context, id string) error
 }
 

@@ -75,7 +75,7 @@ func (c *one) Mounted(lower []string) ([]string, error) {
 	}
 	return out, nil
 }
-func (c *one) Hold(context.Context, string) error {
+func (c *one) Pause(context.Context, string, containers.PauseOptions) error {
 	c.calls = append(c.calls, "pause")
 	c.view.Running = c.view.Running && c.ends != "before"
 	if c.ends == "just before" { // and its end is not written down yet

@@ -213,7 +213,7 @@ func (c *containerRoutes) kill(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (c *containerRoutes) pause(w http.ResponseWriter, r *http.Request) error {
-	if err := c.s.Pause(r.Context(), r.PathValue("id")); err != nil {
+	if err := c.s.Pause(r.Context(), r.PathValue("id"), containers.PauseOptions{}); err != nil {
 		return err
 	}
 	return noContent(w)
