@@ -1,6 +1,7 @@
 package container
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -61,6 +62,10 @@ func TestNoKillerNoLimit(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	limits := func(r container.Resources) container.HostConfig { return container.HostConfig{Resources: r} }
 	low, twenty := int64(-1), int64(200)
+	volumes := map[string]struct{}{}
+	for i := range 2000 {
+		volumes[fmt.Sprint("/", i)] = struct{}{}
+	}
 	zero := -5
 	for want, row := range map[string]struct {
 		c container.Config
@@ -68,6 +73,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		"needs to be an absolute path":              {c: container.Config{WorkingDir: "relative"}},
 		"a name is needed before =":                 {c: container.Config{Env: []string{"=x"}}},
+		"1024 are the most":                         {c: container.Config{Volumes: volumes}},
 		"argument with a zero byte":                 {c: container.Config{Cmd: []string{"a\x00b"}}},
 		"has a zero byte":                           {c: container.Config{Env: []string{"A=\x00"}}},
 		"did you mean TERM":                         {c: container.Config{StopSignal: "TERMM"}},
@@ -177,6 +183,34 @@ func TestMerge(t *testing.T) {
 	}
 	if img.Config.Labels["l"] != "image" || len(img.Config.Env) != 3 {
 		t.Error("the image's configuration was written to")
+	}
+}
+
+// TestExposedPortsAreBounded: of a few lines in an image's configuration no millions of ports are made.
+func TestExposedPortsAreBounded(t *testing.T) {
+	all := map[string]struct{}{"1-65535/tcp": {}, "1-65535/udp": {}, "1-65535/SCTP": {}}
+	if got := exposed(all, nil); len(got) != 3*65535 {
+		t.Errorf("%d ports", len(got))
+	}
+	for i := range 1000 {
+		all[fmt.Sprintf("1-65535/p%d", i)] = struct{}{}
+	}
+	if got := exposed(all, nil); len(got) != 3*65535 {
+		t.Errorf("%d ports of made-up protocols, too", len(got)-3*65535)
+	}
+	all = map[string]struct{}{}
+	for i := range 1000 {
+		all[fmt.Sprintf("%d-65535", i+1)] = struct{}{}
+	}
+	if got := exposed(all, nil); len(got) > maxExposed {
+		t.Errorf("%d ports", len(got))
+	}
+	counted := 0
+	for range exposed(map[string]struct{}{"80": {}, "81-82/udp": {}, "80/icmp": {}}, network.PortSet{network.MustParsePort("80"): {}}) {
+		counted++
+	}
+	if counted != 3 {
+		t.Errorf("%d ports, not three", counted)
 	}
 }
 

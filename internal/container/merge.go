@@ -57,13 +57,13 @@ func merge(user *container.Config, img *dockerspec.DockerOCIImage) *container.Co
 // imageEnv lays the user's variables over the image's. The user's come first, as Docker shows them; one without "=" unsets it.
 func imageEnv(image, user []string) []string {
 	out := slices.Clone(user)
-	for _, kv := range image {
+	taken := make(map[string]bool, len(user))
+	for _, kv := range user {
 		key, _, _ := strings.Cut(kv, "=")
-		taken := slices.ContainsFunc(user, func(u string) bool {
-			k, _, _ := strings.Cut(u, "=")
-			return k == key
-		})
-		if !taken {
+		taken[key] = true
+	}
+	for _, kv := range image {
+		if key, _, _ := strings.Cut(kv, "="); !taken[key] {
 			out = append(out, kv)
 		}
 	}
@@ -80,12 +80,19 @@ func union[M ~map[K]V, K comparable, V any](under, over M) M {
 	return out
 }
 
+// maxExposed bounds the ports that an image exposes, counted as often as they stand there: all of three protocols are fewer.
+const maxExposed = 256 << 10
+
 func exposed(image map[string]struct{}, user network.PortSet) network.PortSet {
 	out := network.PortSet{}
+	left := maxExposed
 	for text := range image {
 		r, err := network.ParsePortRange(text)
-		if err != nil {
+		if err != nil || !slices.Contains([]network.IPProtocol{network.TCP, network.UDP, network.SCTP}, r.Proto()) {
 			continue // an image's nonsense does not keep it from running
+		}
+		if left -= int(r.End()-r.Start()) + 1; left < 0 {
+			break
 		}
 		for p := range r.All() {
 			out[p] = struct{}{}

@@ -29,7 +29,7 @@ type validation struct {
 }
 
 func (v *validation) check() error {
-	for _, step := range []func() error{v.command, v.modes, v.restart, v.health, v.unhealthy, v.ulimits, v.sysctls, v.security, v.ports} {
+	for _, step := range []func() error{v.command, v.modes, v.restart, v.health, v.unhealthy, v.mounts, v.ulimits, v.sysctls, v.security, v.ports} {
 		if err := step(); err != nil {
 			return plain(err)
 		}
@@ -180,6 +180,16 @@ func (v *validation) health() error {
 	}
 	if len(h.Test) > 0 && !slices.Contains([]string{"NONE", "CMD", "CMD-SHELL"}, h.Test[0]) {
 		return invalid("the health check's test begins with %q: use CMD, CMD-SHELL or NONE", h.Test[0])
+	}
+	return nil
+}
+
+// maxMounts is more than what one start can mount, and few enough that neither a request nor an image's volumes keep the engine or the kernel busy for minutes.
+const maxMounts = 1024
+
+func (v *validation) mounts() error {
+	if n := len(v.host.Binds) + len(v.host.Mounts) + len(v.host.Tmpfs) + len(v.config.Volumes); n > maxMounts {
+		return invalid("the container would have %d mounts (%d of them volumes without a name, which the image may have asked for): %d are the most", n, len(v.config.Volumes), maxMounts)
 	}
 	return nil
 }
