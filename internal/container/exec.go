@@ -183,15 +183,16 @@ func (s *Service) ExecStart(ctx context.Context, execID string, o ExecStreams) e
 	if err != nil {
 		return err
 	}
-	if err := e.claim(); err != nil {
-		return err
-	}
-	s.execs.setRunning(e, true)
-	s.publish(r, events.Action(string(events.ActionExecStart)+": "+e.command()), "execID", e.id)
 	started := o.Started
 	if started == nil {
 		started = func() {}
 	}
+	if err := e.claim(); err != nil {
+		started() // as with dockerd, who attaches is told in the stream: docker compose starts what it is attached to once more
+		return err
+	}
+	s.execs.setRunning(e, true)
+	s.publish(r, events.Action(string(events.ActionExecStart)+": "+e.command()), "execID", e.id)
 	running, err := e.begin(ctx, s, t, o)
 	if err != nil {
 		var failed *startFailure

@@ -173,6 +173,37 @@ func TestExecStream(t *testing.T) {
 	wg.Wait()
 }
 
+// TestExecIsStartedOnce: docker compose watch attaches to an exec and starts it once more; as with dockerd, that is an answer with a line in it.
+func TestExecIsStartedOnce(t *testing.T) {
+	e := start(t)
+	id := e.create(t, `"Cmd":["sleep","1000"]`)
+	e.want(t, 204, "POST", "/containers/"+id+"/start", "", nil)
+	var x struct {
+		ID string `json:"Id"`
+	}
+	e.want(t, 201, "POST", "/containers/"+id+"/exec", `{"AttachStdin":true,"AttachStdout":true,"Cmd":["sh","-c","cat; exit 3"]}`, &x)
+	c, br, _ := e.upgrade(t, "/exec/"+x.ID+"/start", `{}`)
+	again := func(body, want string, code int) {
+		t.Helper()
+		if status, said := e.call(t, "POST", "/exec/"+x.ID+"/start", body); status != code || !strings.Contains(said, want) {
+			t.Errorf("%s: %d %q", body, status, said)
+		}
+	}
+	again(`{}`, "is already running\r\n", 200)
+	again(`{"Detach":true}`, "is already running", 409)
+	_, _ = io.WriteString(c, "typed")
+	_ = c.CloseWrite()
+	var out bytes.Buffer
+	if _, err := stdcopy.StdCopy(&out, io.Discard, br); err != nil || out.String() != "typed" {
+		t.Errorf("%q %v", &out, err)
+	}
+	again(`{}`, "has already run\r\n", 200)
+	var about struct{ ExitCode int }
+	if e.want(t, 200, "GET", "/exec/"+x.ID+"/json", "", &about); about.ExitCode != 3 {
+		t.Errorf("it ended with %d", about.ExitCode)
+	}
+}
+
 // TestAttachSocket: attach as browsers do it.
 // TestWaitComesAfterWhatIsRead: an event loop that finds output and the answer to wait at once may take the answer first, so that is not
 // sent before the output was read.
