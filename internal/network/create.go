@@ -37,6 +37,9 @@ func (s *Service) Create(ctx context.Context, r network.CreateRequest) (network.
 	if err != nil {
 		return network.CreateResponse{}, err
 	}
+	if bridged(r) {
+		s.defaults.addTo(&r)
+	}
 	d, err := newDefinition(s.names, r)
 	if err != nil {
 		return network.CreateResponse{}, err

@@ -38,6 +38,7 @@ type definition struct {
 	Chosen  bool   `json:",omitempty"` // the engine chose the subnet of IPv4
 	Adopted bool   `json:",omitempty"` // the link was there before the network and stays when it goes
 	Owner   string `json:",omitempty"` // who made it, as access.Caller.ID names them
+	Fixed   bool   `json:",omitempty"` // of the default network: its addresses are those of the setting network.bridge
 }
 
 func (d *definition) predefined() bool {
@@ -199,16 +200,10 @@ func (s *Service) addPredefined(name, driver string) error {
 	}}
 	if driver == driverBridge {
 		d.Bridge = s.names.bridge
-		d.Options = map[string]string{
-			"com.docker.network.bridge.default_bridge": "true", "com.docker.network.bridge.enable_icc": "true",
-			"com.docker.network.bridge.enable_ip_masquerade": "true", "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
-			"com.docker.network.bridge.name": d.Bridge, "com.docker.network.driver.mtu": "1500",
+		var err error
+		if d, err = tuned(&s.state, d); err != nil {
+			return err
 		}
-		subnet, err := s.freeSubnet(false, 0)
-		if err != nil {
-			return fmt.Errorf("choose addresses for the network bridge: %w", err)
-		}
-		d.IPAM.Config = []network.IPAMConfig{{Subnet: subnet, Gateway: subnet.Addr().Next()}}
 	}
 	n, err := newLan(d, neighbours(&s.state, d))
 	if err != nil {

@@ -14,9 +14,10 @@ import (
 func (s *state) files(h *holding) (hosts, resolv []byte) {
 	r := h.Request
 	driver := h.exclusiveDriver(s.networks)
+	said := resolvConf{addresses(r.DNS), r.DNSSearch, r.DNSOptions}.over(s.conf.said)
 	base := sandbox.HostNetwork{
 		None: driver != driverHost, ExtraHosts: s.extraHosts(h),
-		DNS: addresses(r.DNS), DNSSearch: r.DNSSearch, DNSOptions: r.DNSOptions,
+		DNS: said.servers, DNSSearch: said.search, DNSOptions: said.options,
 	}
 	c := base.Content()
 	if driver != "" {

@@ -34,6 +34,9 @@ type Options struct {
 
 	Pools   []string // ranges from which networks get subnets, each "base=10.200.0.0/16,size=24"; none: Docker's
 	Publish string   // where ports without an address are published: PublishAll, which "" is too, or PublishLoopback
+
+	Defaults  Defaults
+	Resolvers Resolvers
 }
 
 // Service owns the networks, their bridges and the engine's nftables table.
@@ -51,6 +54,7 @@ type Service struct {
 type state struct {
 	names     names // of links and of the table
 	poolTexts []string
+	defaults  defaults
 	conf      hostConf
 
 	mu       sync.Mutex // guards what follows

@@ -20,7 +20,7 @@ func Open(ctx context.Context, o Options) (_ *Service, err error) {
 			err = errors.Join(err, s.shut())
 		}
 	}()
-	if _, err := poolRanges(o.Pools, false); err != nil {
+	if err := readSettings(s); err != nil {
 		return nil, err
 	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
@@ -42,6 +42,9 @@ func Open(ctx context.Context, o Options) (_ *Service, err error) {
 	if err := s.readHoldings(); err != nil {
 		return nil, err
 	}
+	if err := tuneDefault(s); err != nil {
+		return nil, err
+	}
 	s.findNamespaces()
 	if err := s.forward(filepath.Join(o.live(), "still"), s.bootID); err != nil {
 		return nil, err
@@ -57,6 +60,18 @@ func Open(ctx context.Context, o Options) (_ *Service, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// readSettings reads what is said in words.
+func readSettings(s *Service) (err error) {
+	if _, err := poolRanges(s.o.Pools, false); err != nil {
+		return err
+	}
+	if s.defaults, err = s.o.Defaults.read(); err != nil {
+		return err
+	}
+	s.conf.said = s.o.Resolvers.read()
+	return nil
 }
 
 // Close stops DNS and watchers; links and rules stay, running containers keep their network. Where no container runs nothing stays but the

@@ -313,7 +313,7 @@ func (p *publishing) hostAddresses(asked netip.Addr) ([]netip.Addr, error) {
 	four, six := p.via[0].n, p.via[1].n
 	if asked.IsValid() {
 		if asked.Is6() && six == nil || asked.Is4() && four == nil {
-			return nil, invalid("host address %s: the network %s has no addresses of that family", asked, cmp.Or(four, six).Name)
+			return nil, invalid("host address %s: the network %s has no addresses of that family, and no process stands between: use a network with --ipv6, or the engine's setting network.ipv6, or an address of the other family", asked, cmp.Or(four, six).Name)
 		}
 		if asked == netip.IPv6Loopback() {
 			return nil, invalid("host address ::1: IPv6 has no way to route loopback addresses, nobody would reach the port: publish it on 127.0.0.1")

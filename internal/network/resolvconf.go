@@ -51,8 +51,31 @@ func (r resolvConf) format() []byte {
 	return []byte(b.String())
 }
 
+// Resolvers are the servers and words of resolv.conf for containers that name none; of what is empty the host's hold.
+type Resolvers struct{ Servers, Search, Options []string }
+
+func (r Resolvers) read() resolvConf {
+	return resolvConf{servers: addresses(r.Servers), search: r.Search, options: r.Options}
+}
+
+// over is another file with what r says in its place.
+func (r resolvConf) over(other resolvConf) resolvConf {
+	if len(r.servers) > 0 {
+		other.servers = r.servers
+	}
+	if len(r.search) > 0 {
+		other.search = r.search
+	}
+	if len(r.options) > 0 {
+		other.options = r.options
+	}
+	return other
+}
+
 // hostConf knows the host's resolvers, and reads its file again when it has changed. Safe for many goroutines.
 type hostConf struct {
+	said resolvConf // by the settings, in place of the file
+
 	mu     sync.Mutex // guards what follows
 	stamp  fileStamp
 	parsed resolvConf
@@ -67,8 +90,10 @@ type fileStamp struct {
 
 const hostResolvConf = "/etc/resolv.conf"
 
-// read is the host's own file; a host without it has no resolvers.
-func (h *hostConf) read() resolvConf {
+// read is the host's own file, under what the settings say; a host without it has no other resolvers.
+func (h *hostConf) read() resolvConf { return h.said.over(h.file()) }
+
+func (h *hostConf) file() resolvConf {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var st unix.Stat_t

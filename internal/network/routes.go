@@ -139,4 +139,4 @@ func move(s *Service, n *lan) (moved bool, err error) {
 }
 
 // yields says that the network's IPv4 addresses were nobody's wish.
-func (d *definition) yields() bool { return d.Chosen || d.Name == network.NetworkBridge }
+func (d *definition) yields() bool { return d.Chosen || d.Name == network.NetworkBridge && !d.Fixed }

@@ -3,6 +3,7 @@ package settings
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -43,7 +44,42 @@ func (n *Network) check() (key, wrong string) {
 			return "network.pools", err.Error()
 		}
 	}
+	var families []bool
+	for _, text := range n.Bridge {
+		p, err := ParseBridge(text)
+		if err != nil {
+			return "network.bridge", err.Error()
+		}
+		if six := p.Addr().Is6(); slices.Contains(families, six) {
+			return "network.bridge", fmt.Sprintf("%s is the second of its family: a bridge has one subnet of each", text)
+		}
+		families = append(families, p.Addr().Is6())
+	}
+	for _, text := range n.Options {
+		if name, _, ok := strings.Cut(text, "="); !ok || !strings.HasPrefix(name, optionPrefix) || name == optionPrefix+"bridge.name" {
+			return "network.options", fmt.Sprintf("%q is no option that all bridge networks could have: write \"com.docker.network.driver.mtu=1450\"", text)
+		}
+	}
+	for _, text := range n.DNS {
+		if _, err := netip.ParseAddr(text); err != nil {
+			return "network.dns", fmt.Sprintf("%q is no address", text)
+		}
+	}
 	return "", ""
+}
+
+const optionPrefix = "com.docker.network."
+
+// ParseBridge reads one of Network.Bridge: an address of the host's with the size of its subnet. Where the subnet itself is said it is the first address.
+func ParseBridge(text string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(text)
+	if a := p.Addr(); err != nil || a.BitLen()-p.Bits() < 2 || a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() || a.Zone() != "" {
+		return p, fmt.Errorf("%q is no address with the size of its subnet: write \"10.5.0.1/24\"", text)
+	}
+	if p == p.Masked() {
+		p = netip.PrefixFrom(p.Addr().Next(), p.Bits())
+	}
+	return p, nil
 }
 
 // check wants hosts that an image's name can have.

@@ -106,6 +106,13 @@ type Registry struct {
 type Network struct {
 	Pools   []string `toml:"pools" comment:"ranges from which networks get their addresses, each \"base=10.200.0.0/16,size=24\"; none: 172.17.0.0/12 in parts of 65,536 addresses, then 192.168.0.0/16 in parts of 4,096; of IPv6 a part of fd00::/8"`
 	Publish string   `toml:"publish" of:"all loopback" comment:"where a published port is reached that names no address (-p 8080:80): all of the host's addresses, or loopback, 127.0.0.1, only; an address in -p always wins"`
+	IPv6    bool     `toml:"ipv6" comment:"the default network bridge, and networks that do not say (--ipv6), have IPv6 beside IPv4"`
+	Bridge  []string `toml:"bridge" comment:"the host's address on the default network bridge, with the size of its subnet, \"10.5.0.1/24\", one of each family; none: a part of pools"`
+	Options []string `toml:"options" comment:"options of the default network bridge and of bridge networks that do not name them: \"com.docker.network.driver.mtu=1450\""`
+
+	DNS        []string `toml:"dns" comment:"--dns of containers that do not say: servers that are asked for names; none: the host's"`
+	DNSSearch  []string `toml:"dns-search" comment:"--dns-search; none: the host's"`
+	DNSOptions []string `toml:"dns-options" comment:"--dns-option; none: the host's"`
 }
 
 // Containers is what holds for containers that do not say otherwise.
@@ -142,7 +149,7 @@ func Default() Settings {
 		Store:    Store{Layers: "auto", KeepBlobs: true},
 		CleanUp:  CleanUp{Measure: "file-system", High: Percent(85), Low: Percent(70), MinAge: Day, Every: Hour / 4, OnFullDisk: true, Keep: []string{}},
 		Registry: Registry{Insecure: []string{}},
-		Network:  Network{Pools: []string{}, Publish: "all"},
+		Network:  Network{Pools: []string{}, Publish: "all", Bridge: []string{}, Options: []string{}, DNS: []string{}, DNSSearch: []string{}, DNSOptions: []string{}},
 		Containers: Containers{IpcMode: "private", CgroupnsMode: "private", ShmSize: "64m", Ulimits: []string{}, LogDriver: "json-file", LogOpts: []string{},
 			CDISpecDirs: []string{"/etc/cdi", "/var/run/cdi"}},
 		Builds: Builds{Dates: "fixed", CacheMax: Percent(10), CacheAge: 30 * Day, Entitlements: []string{"network.host", "device"}, Frontends: "own"},
