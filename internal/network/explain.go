@@ -151,6 +151,11 @@ func (x *explaining) container(p Published) (l Listener, err error) {
 	l.Reach, err = x.reach(p.Address, l.Listens, func(from hostLink) ([]firewall.Judgement, error) {
 		return firewall.Judge(x.s.names.table, firewall.Packet{Forward: true, Mapped: true, In: from.name, Out: bridge, Proto: number(x.proto), To: to})
 	})
+	for i, from := range x.links {
+		if r := &l.Reach[1+i]; r.Can != reachNo && !forwards(from.name, to.Addr().Is6()) {
+			r.Can, r.Why = reachNo, fmt.Sprintf("the host does not forward packets that come by %s (sysctl %s)", from.name, forwardKey(from.name, to.Addr().Is6()))
+		}
+	}
 	if !l.Listens {
 		for i := range l.Reach {
 			l.Reach[i].Can, l.Reach[i].Why = reachNo, fmt.Sprintf("nothing listens at %s in the container", to)

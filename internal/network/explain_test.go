@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/network"
+
+	"wherry.dev/wherry/internal/network/link"
 )
 
 // TestExplanationsAreTrue holds what is said of who reaches a port against connections from another host, this one, and neighbours.
@@ -86,6 +88,10 @@ func TestExplanationsAreTrue(t *testing.T) {
 	check("behind zones", 28080)
 	nft(t, "insert rule ip filter FORWARD ct status dnat accept")
 	check("with what is published let through", 28080)
+	if err := link.SetSysctl("net/ipv4/conf/uplink0/forwarding", "0"); err != nil {
+		t.Fatal(err)
+	}
+	check("where nothing is forwarded that comes from there", 28080)
 	list, err := ExplainPort(s, 28084, network.TCP)
 	if err != nil || len(list) != 1 || list[0].Published != nil || !list[0].Listens {
 		t.Errorf("a process of the host: %+v, %v", list, err)

@@ -23,6 +23,16 @@ func readSysctl(key string) string {
 	return strings.TrimSpace(string(b))
 }
 
+// forwardKey is the setting by which the kernel decides whether packets that come by a link go on to another one: of IPv6 it is one for all links.
+func forwardKey(link string, six bool) string {
+	if six {
+		return forward6
+	}
+	return "net/ipv4/conf/" + link + "/forwarding"
+}
+
+func forwards(link string, six bool) bool { return readSysctl(forwardKey(link, six)) != "0" }
+
 // forward makes the host forward IPv4. Where it did not before, the links that it has at that moment are noted: the host is not to become
 // a router between them only because it runs containers.
 func (k *kernel) forward(note, bootID string) error {
