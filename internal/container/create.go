@@ -98,6 +98,9 @@ func (n *creating) configure(context.Context) error {
 		h = *n.q.HostConfig
 	}
 	h.LogConfig.Config = maps.Clone(h.LogConfig.Config)
+	if want := n.q.Config.Labels[restartKey]; want != "" { // an image's label is not asked: it would throw away what others have written
+		h.Annotations = union(h.Annotations, map[string]string{restartKey: want})
+	}
 	fillIn(&h, &n.s.o.Settings)
 	n.r.HostConfig = withDefaults(&h)
 	n.s.index.joinByID(n.r.HostConfig)

@@ -10,8 +10,11 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
+
+	"wherry.dev/wherry/internal/image"
 )
 
 func sh(script string) []string { return []string{"sh", "-c", script} }
@@ -284,6 +287,12 @@ func TestBackoff(t *testing.T) {
 func TestRestartFresh(t *testing.T) {
 	e := newEngine(t)
 	fresh := container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "on-failure", MaximumRetryCount: 1}, Annotations: map[string]string{"wherry.restart": "fresh"}}
+	labelled := fresh
+	labelled.Annotations = nil
+	byLabel := e.create(request{cmd: sh("true"), h: labelled, c: container.Config{Labels: map[string]string{"wherry.restart": "fresh"}}})
+	if !e.rec(byLabel).fresh() {
+		t.Error("a label of the request is not heard")
+	}
 	id := e.run(request{cmd: sh("ls -d /mark /bin; touch /mark; pwd; exit 1"), h: fresh, c: container.Config{WorkingDir: "/work"}})
 	e.eventually("ended twice", func() bool { r := e.rec(id); return r.Status == Exited && r.RestartCount == 1 })
 	if out := e.output(id); strings.Count(out, "/mark: No such file") != 2 || strings.Count(out, "/work") != 2 {
@@ -291,6 +300,19 @@ func TestRestartFresh(t *testing.T) {
 	}
 	if got := strings.Join(e.happened(id, "restart"), " "); !strings.Contains(got, "start restart=fresh") {
 		t.Errorf("events %q", got)
+	}
+}
+
+// TestImageDoesNotThrowAway: an image has no say in whether what a container writes outlasts its restart.
+func TestImageDoesNotThrowAway(t *testing.T) {
+	img := &dockerspec.DockerOCIImage{}
+	img.Config.Labels = map[string]string{restartKey: "fresh"}
+	n := creating{s: newEngine(t).Service, q: CreateRequest{Config: &container.Config{Cmd: []string{"true"}}}, r: &Record{ID: newID()}, img: &image.Image{Config: *img}}
+	if err := n.configure(t.Context()); err != nil || n.r.fresh() {
+		t.Errorf("fresh %v, %v", n.r.fresh(), err)
+	}
+	if n.r.Config.Labels[restartKey] != "fresh" {
+		t.Error("the image's label is not shown")
 	}
 }
 

@@ -72,10 +72,11 @@ func (r *Record) command() []string {
 
 func (r *Record) short() string { return r.ID[:12] }
 
+// restartKey is of the annotation, or of the label in a request, that asks for restarts from the image's files.
+const restartKey = "wherry.restart"
+
 // fresh says that every start after the first begins with a clean writable layer.
-func (r *Record) fresh() bool {
-	return r.HostConfig.Annotations["wherry.restart"] == "fresh" || r.Config.Labels["wherry.restart"] == "fresh"
-}
+func (r *Record) fresh() bool { return r.HostConfig.Annotations[restartKey] == "fresh" }
 
 const recordFile = "config.json"
 
