@@ -53,11 +53,45 @@ func (h *host) oar(args ...string) string {
 // try runs a command with files as its streams: a container that has them as its own keeps nobody waiting.
 func (h *host) try(args ...string) (string, error) {
 	h.t.Helper()
+	return h.tryFrom(nil, args...)
+}
+
+// atTerminal is oar with a terminal to type at.
+func (h *host) atTerminal(args ...string) string {
+	h.t.Helper()
+	_, slave := openTerminal(h.t)
+	out, err := h.tryFrom(slave, args...)
+	if err != nil {
+		h.t.Fatalf("oar %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// openTerminal makes one; both sides are closed with the test.
+func openTerminal(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	must(t, err)
+	t.Cleanup(func() { master.Close() })
+	must(t, unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0))
+	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	must(t, err)
+	slave, err = os.OpenFile("/dev/pts/"+strconv.Itoa(number), os.O_RDWR|unix.O_NOCTTY, 0)
+	must(t, err)
+	t.Cleanup(func() { slave.Close() })
+	return master, slave
+}
+
+func (h *host) tryFrom(stdin *os.File, args ...string) (string, error) {
+	h.t.Helper()
 	f, err := os.CreateTemp(h.t.TempDir(), "out")
 	must(h.t, err)
 	defer f.Close()
 	cmd := oarAt(h.t, h.root, args...)
 	cmd.Stdout, cmd.Stderr = f, f
+	if cmd.SysProcAttr = (&unix.SysProcAttr{Setsid: true}); stdin != nil {
+		cmd.Stdin = stdin
+	}
 	ended := cmd.Run()
 	b, err := os.ReadFile(f.Name())
 	must(h.t, err)
@@ -460,7 +494,7 @@ func TestSpecAndFeatures(t *testing.T) {
 	}
 	s, err := readSpec(dir)
 	must(t, err)
-	if s.Version != specs.Version || len(s.Mounts) == 0 || checkSpec(s, creation{}) != nil {
+	if s.Version != specs.Version || len(s.Mounts) == 0 || checkSpec(s, creation{gate: true, consoleSocket: "x"}) != nil {
 		t.Errorf("%+v", s)
 	}
 	if out, err := oar(t, "spec", "-b", dir).CombinedOutput(); err == nil || !strings.Contains(string(out), "exists already") {

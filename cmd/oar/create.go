@@ -304,6 +304,8 @@ func checkSpec(s *specs.Spec, o creation) error {
 		return fmt.Errorf("config.json is of version %q (ociVersion) of the specification; oar knows 1.0.0 to %s", s.Version, specs.Version)
 	case s.Process.Terminal && (o.gate || o.detach) && o.consoleSocket == "":
 		return errors.New("cannot allocate tty if runc will detach without setting console socket: config.json asks for a terminal (process.terminal), name the socket that takes it with --console-socket")
+	case s.Process.Terminal && !o.gate && !o.detach && o.consoleSocket == "" && !atTerminal():
+		return errors.New("config.json asks for a terminal (process.terminal), and oar is at none whose input could go to it: run it at a terminal, name a socket that takes the container's one (--console-socket), or set process.terminal to false")
 	case (!s.Process.Terminal || !o.gate && !o.detach) && o.consoleSocket != "":
 		return errors.New("cannot use console socket if runc will not detach or allocate tty: leave --console-socket out")
 	}

@@ -151,7 +151,7 @@ func TestLogTakesWarningsAndDetails(t *testing.T) {
 // TestLineEndsOfATerminal: what a terminal's program prints comes out of run as it was printed.
 func TestLineEndsOfATerminal(t *testing.T) {
 	h := newHost(t, func(s *specs.Spec) { s.Process.Terminal = true }, "sh", "-c", "echo a; echo b")
-	if out := h.oar("run", "-b", h.dir, "c"); out != "a\nb\n" {
+	if out := h.atTerminal("run", "-b", h.dir, "c"); out != "a\nb\n" {
 		t.Errorf("run: %q", out)
 	}
 	h = newHost(t, nil, "sleep", "1000")
@@ -213,10 +213,19 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
+// TestNobodyCanType: a program that waits for input would wait for ever.
+func TestNobodyCanType(t *testing.T) {
+	h := newHost(t, func(s *specs.Spec) { s.Process.Terminal = true }, "sh")
+	h.refuse("oar is at none", "run", "-b", h.dir, "c")
+	if out := h.oar("list", "-q"); out != "" {
+		t.Errorf("left behind: %q", out)
+	}
+}
+
 // TestNameOfATerminal: a program finds its terminal by name, in run and before its start.
 func TestNameOfATerminal(t *testing.T) {
 	h := newHost(t, func(s *specs.Spec) { s.Process.Terminal = true }, "busybox", "tty")
-	if out := h.oar("run", "-b", h.dir, "c"); out != "/dev/pts/0\n" {
+	if out := h.atTerminal("run", "-b", h.dir, "c"); out != "/dev/pts/0\n" {
 		t.Errorf("%q", out)
 	}
 }
@@ -373,7 +382,7 @@ func TestMountedTwice(t *testing.T) {
 			}
 		}
 	}, "busybox", "tty")
-	if out := h.oar("run", "-b", h.dir, "c"); out != "/dev/pts/0\n" {
+	if out := h.atTerminal("run", "-b", h.dir, "c"); out != "/dev/pts/0\n" {
 		t.Errorf("%q", out)
 	}
 	h.oar("create", "-b", h.dir, "--console-socket", listenOnce(t), "d") // it waits: the program would end at once

@@ -38,6 +38,19 @@ func ownTerminal() *os.File {
 	return nil
 }
 
+// atTerminal says that somebody can type: at a stream of this process, or where it was started from.
+func atTerminal() bool {
+	if ownTerminal() != nil {
+		return true
+	}
+	f, err := os.Open("/dev/tty")
+	if err != nil {
+		return false
+	}
+	f.Close()
+	return true
+}
+
 // makeRaw has a terminal pass every byte on (termios(3), "Raw mode"), but for line ends in its output, which the container's
 // terminal leaves as they were written; no terminal is left alone.
 func makeRaw(f *os.File) (restore func()) {

@@ -389,14 +389,7 @@ func TestRootlessSharesProcesses(t *testing.T) {
 // TestRootlessInterrupts: what is typed at a terminal reaches both processes that wait for a container, and its program once.
 func TestRootlessInterrupts(t *testing.T) {
 	u := newPerson(t, nil, "sh", "-c", "trap 'echo interrupted' INT; trap 'echo asked; exit 5' TERM; sleep 1000 & echo ready; while :; do wait; done")
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	must(t, err)
-	defer master.Close()
-	must(t, unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0))
-	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	must(t, err)
-	slave, err := os.OpenFile("/dev/pts/"+strconv.Itoa(number), os.O_RDWR|unix.O_NOCTTY, 0)
-	must(t, err)
+	master, slave := openTerminal(t)
 	cmd := u.command(t.Context(), "--root", u.root, "run", "c")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = true, true
@@ -405,7 +398,7 @@ func TestRootlessInterrupts(t *testing.T) {
 	out := &lockedBuffer{}
 	go func() { _, _ = master.WriteTo(out) }()
 	out.await(t, "ready")
-	_, err = master.Write([]byte{3})
+	_, err := master.Write([]byte{3})
 	must(t, err)
 	out.await(t, "interrupted")
 	must(t, cmd.Process.Signal(unix.SIGTERM))

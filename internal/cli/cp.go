@@ -74,9 +74,19 @@ func (c *copying) stat(ctx context.Context, p string) (container.PathStat, error
 		return container.PathStat{}, errNoPath
 	}
 	if err != nil {
-		return container.PathStat{}, err
+		return container.PathStat{}, c.reason(ctx, p, err)
 	}
 	return readStat(h)
+}
+
+// reason asks once more, so that the answer has a body that says why.
+func (c *copying) reason(ctx context.Context, p string, err error) error {
+	res, told := c.client.Stream(ctx, client.Request{Path: containerPath(c.container, "/archive"), Query: url.Values{"path": {p}}})
+	if told != nil {
+		return told
+	}
+	res.Body.Close()
+	return err
 }
 
 func readStat(h http.Header) (st container.PathStat, err error) {

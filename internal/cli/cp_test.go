@@ -3,6 +3,8 @@ package cli
 import (
 	"archive/tar"
 	"bytes"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,21 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// TestCopySaysWhy: the answer that is asked for first has no body, so the reason comes with another one.
+func TestCopySaysWhy(t *testing.T) {
+	host := serveOn(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if w.WriteHeader(500); r.Method == http.MethodGet {
+			io.WriteString(w, `{"message":"the disk is full"}`)
+		}
+	}))
+	file := filepath.Join(tree(t, map[string]string{"a": "x"}), "a")
+	for _, args := range [][]string{{"cp", file, "c:/tmp/a"}, {"cp", "-L", "c:/tmp/a", t.TempDir()}} {
+		if got := runWherry(t, host, "", args...); got.code != 1 || !strings.Contains(got.stderr, "the disk is full") {
+			t.Errorf("%q: %+v", args, got)
+		}
+	}
+}
 
 // tree makes files below a new directory: names that end with / are directories, contents that begin with -> are links.
 func tree(t *testing.T, files map[string]string) string {

@@ -362,6 +362,37 @@ func TestPutRefuses(t *testing.T) {
 	})
 }
 
+// TestFullDisk: the kernel mounts a file system read-only for which it cannot make a directory; that is not what somebody has asked for.
+func TestFullDisk(t *testing.T) {
+	for _, full := range []bool{true, false} {
+		s, c := newOne(t)
+		disk := t.TempDir()
+		must(t, unix.Mount("disk", disk, "tmpfs", 0, "size=64k"))
+		defer unix.Unmount(disk, unix.MNT_DETACH)
+		c.view.Rootfs.Upper, c.view.Rootfs.Work = filepath.Join(disk, "upper"), filepath.Join(disk, "work")
+		held := filepath.Join(disk, "work/work") // is there already, and cannot go
+		must(t, os.Mkdir(c.view.Rootfs.Upper, 0o755), os.MkdirAll(held, 0o755), unix.Mount("held", held, "tmpfs", 0, ""))
+		defer unix.Unmount(held, unix.MNT_DETACH)
+		want := unix.EROFS
+		if full {
+			want = unix.ENOSPC
+			_ = os.WriteFile(filepath.Join(disk, "fill"), make([]byte, 1<<20), 0o600)
+		}
+		c.view.Binds = nil
+		err := s.Put(t.Context(), "c", "/tmp", tarOf(t, tar.Header{Name: "x"}, "x"), PutOptions{})
+		if !errors.Is(err, want) || strings.Contains(err.Error(), "marked") || errors.Is(err, errdefs.ErrPermissionDenied) {
+			t.Errorf("full: %v: %v", full, err)
+		}
+		if _, err := s.Stat(t.Context(), "c", "/etc/low"); err != nil {
+			t.Errorf("what is there: %v", err)
+		}
+		c.view.Binds = []spec.Mount{{Type: mount.TypeBind, Source: t.TempDir(), Destination: "/no/place"}}
+		if _, err := s.Stat(t.Context(), "c", "/etc/low"); !errors.Is(err, want) {
+			t.Errorf("full: %v; a volume without a place: %v", full, err)
+		}
+	}
+}
+
 func TestReadOnly(t *testing.T) {
 	s, c := newOne(t)
 	c.view.HostConfig.ReadonlyRootfs = true

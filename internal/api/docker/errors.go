@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/common"
+	"golang.org/x/sys/unix"
 )
 
 // statusOf is the whole mapping of error classes to HTTP.
@@ -78,10 +79,22 @@ func message(err error) string {
 		errdefs.ErrAborted, errdefs.ErrInternal,
 	} {
 		if short, ok := strings.CutSuffix(text, ": "+class.Error()); ok && errors.Is(err, class) {
-			return clipped(short)
+			return clipped(short + shortage(err))
 		}
 	}
-	return clipped(text)
+	return clipped(text + shortage(err))
+}
+
+// shortage says what helps where there are no descriptors left: the error itself names the file that had just its turn.
+func shortage(err error) string {
+	switch {
+	case errors.Is(err, errdefs.ErrResourceExhausted): // it says so
+	case errors.Is(err, unix.EMFILE):
+		return ": the engine has no file descriptor left: raise its limit (LimitNOFILE of its service, ulimit -n) or close connections to it, and try again"
+	case errors.Is(err, unix.ENFILE):
+		return ": this machine has no file descriptor left (fs.file-max): raise that, or end what holds them, and try again"
+	}
+	return ""
 }
 
 // longestMessage is how much of an error is told: an image's user may have a name of megabytes.

@@ -9,8 +9,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -77,6 +79,18 @@ func TestMessageHidesTheClass(t *testing.T) {
 		"user ?]0;evil?[2J?\n\tas it was": errors.New("user \x1b]0;evil\a[2J\u009b\n\tas it was"),
 	} {
 		if got := message(err); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// TestShortageIsTold: which file was the one that could not be opened any more is chance.
+func TestShortageIsTold(t *testing.T) {
+	for want, err := range map[string]error{
+		"remove container x: open a: too many open files: the engine has no file descriptor left: raise":  fmt.Errorf("remove container x: %w", &os.PathError{Op: "open", Path: "a", Err: syscall.EMFILE}),
+		"open a: too many open files in system: this machine has no file descriptor left (fs.file-max): ": &os.PathError{Op: "open", Path: "a", Err: syscall.ENFILE},
+	} {
+		if got := message(err); !strings.HasPrefix(got, want) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
