@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -235,26 +236,41 @@ func sweep(ctx context.Context, s *Service, discarded []string) {
 	for _, dir := range discarded {
 		s.log(rootfs.RemoveTree(dir))
 	}
-	for _, dir := range []string{filepath.Join(s.o.State, "tasks"), s.o.etcDir(""), s.o.sharedMemory("")} {
+	left, err := leftBehind(s.o)
+	s.log(err)
+	for _, path := range left {
+		dir, id := filepath.Split(path)
+		s.log(fmt.Errorf("container %s is gone without having been removed: what it left in %s is taken away", id, dir))
+		switch t, err := task.Open(ctx, path); {
+		case err == nil:
+			s.log(t.Delete(ctx))
+		case !errdefs.IsNotFound(err): // the next life tries again
+			s.log(err)
+			continue
+		}
+		s.log(removeSharedMemory(s.o.sharedMemory(id)))
+		s.log(os.RemoveAll(path))
+	}
+}
+
+// leftBehind are entries of the state directory whose containers have no folder. Folders are listed afterwards: a new container's is there first.
+func leftBehind(o Options) (paths []string, err error) {
+	for _, dir := range []string{filepath.Join(o.State, "tasks"), o.etcDir(""), o.sharedMemory("")} {
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
-			folders, err := filepath.Glob(filepath.Join(s.o.containersDir(), e.Name()) + "*")
-			if err != nil || len(folders) > 0 {
-				continue
-			}
-			s.log(fmt.Errorf("container %s is gone without having been removed: what it left in %s is taken away", e.Name(), dir))
-			path := filepath.Join(dir, e.Name())
-			switch t, err := task.Open(ctx, path); {
-			case err == nil:
-				s.log(t.Delete(ctx))
-			case !errdefs.IsNotFound(err): // the next life tries again
-				s.log(err)
-				continue
-			}
-			s.log(removeSharedMemory(s.o.sharedMemory(e.Name())))
-			s.log(os.RemoveAll(path))
+			paths = append(paths, filepath.Join(dir, e.Name()))
 		}
 	}
+	folders, err := os.ReadDir(o.containersDir())
+	if err != nil {
+		return nil, fmt.Errorf("look for what containers have left: %w", err)
+	}
+	known := make(map[string]bool, len(folders))
+	for _, f := range folders {
+		id, _, _ := strings.Cut(f.Name(), ".") // of one that was set aside, too
+		known[id] = true
+	}
+	return slices.DeleteFunc(paths, func(path string) bool { return known[filepath.Base(path)] }), nil
 }
 
 // reattach finds a container's task, or what it left.

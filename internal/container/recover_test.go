@@ -413,3 +413,30 @@ func TestDiscardedFolders(t *testing.T) {
 	e.open()
 	e.eventually("what an earlier life has left is deleted", func() bool { return len(left()) == 0 })
 }
+
+// TestManyLeaveLittleToLookFor: what a start looks at grows as the number of containers does, and not as its square.
+func TestManyLeaveLittleToLookFor(t *testing.T) {
+	cost := func(n int) float64 {
+		o := Options{Root: t.TempDir(), State: t.TempDir()}
+		for i := range n {
+			id := fmt.Sprintf("%064d", i)
+			for _, dir := range []string{filepath.Join(o.containersDir(), id), filepath.Join(o.State, "tasks", id), o.etcDir(id)} {
+				if err := os.MkdirAll(dir, 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		lost := filepath.Join(o.State, "tasks", "lost")
+		if err := errors.Join(os.Mkdir(lost, 0o700), os.Mkdir(filepath.Join(o.containersDir(), "kept.damaged-1"), 0o700), os.Mkdir(filepath.Join(o.State, "tasks", "kept"), 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		return testing.AllocsPerRun(1, func() {
+			if left, err := leftBehind(o); err != nil || len(left) != 1 || left[0] != lost {
+				t.Fatalf("%q, %v", left, err)
+			}
+		})
+	}
+	if few, many := cost(50), cost(500); many > 20*few {
+		t.Errorf("%.0f allocations for 50 containers, %.0f for 500", few, many)
+	}
+}
