@@ -200,7 +200,7 @@ func (s *step) connect(ctx context.Context) error {
 	for _, e := range s.process.Meta.ExtraHosts {
 		extra = append(extra, e.Host+":"+e.IP.String())
 	}
-	content := sandbox.HostNetwork{Hostname: hostname, ExtraHosts: extra}.Content()
+	content := network.WithResolvers(s.x.b.o.Networks, sandbox.HostNetwork{Hostname: hostname, ExtraHosts: extra}).Content()
 	if !mode.IsHost() {
 		q := network.AllocateRequest{ContainerID: s.id, Name: "build-" + s.id[:12], Hostname: hostname, First: string(mode), ExtraHosts: extra,
 			Networks: map[string]*dockernetwork.EndpointSettings{string(mode): {}}}

@@ -266,8 +266,8 @@ func (n *starting) writeFiles(context.Context) error {
 			return err
 		}
 	default:
-		own := sandbox.HostNetwork{Hostname: n.r.Config.Hostname, ExtraHosts: h.ExtraHosts, DNS: h.DNS,
-			DNSSearch: h.DNSSearch, DNSOptions: h.DNSOptions}
+		own := networks.WithResolvers(n.s.o.Networks, sandbox.HostNetwork{Hostname: n.r.Config.Hostname, ExtraHosts: h.ExtraHosts, DNS: h.DNS,
+			DNSSearch: h.DNSSearch, DNSOptions: h.DNSOptions})
 		if err := n.writeOwn(files, own.Content()); err != nil {
 			return err
 		}

@@ -14,11 +14,10 @@ import (
 func (s *state) files(h *holding) (hosts, resolv []byte) {
 	r := h.Request
 	driver := h.exclusiveDriver(s.networks)
-	said := resolvConf{addresses(r.DNS), r.DNSSearch, r.DNSOptions}.over(s.conf.said)
-	base := sandbox.HostNetwork{
+	base := s.conf.said.under(sandbox.HostNetwork{
 		None: driver != driverHost, ExtraHosts: s.extraHosts(h),
-		DNS: said.servers, DNSSearch: said.search, DNSOptions: said.options,
-	}
+		DNS: addresses(r.DNS), DNSSearch: r.DNSSearch, DNSOptions: r.DNSOptions,
+	})
 	c := base.Content()
 	if driver != "" {
 		return c.Hosts, c.ResolvConf
@@ -36,6 +35,17 @@ func (s *state) files(h *holding) (hosts, resolv []byte) {
 		}
 	}
 	return append(c.Hosts, b.String()...), s.resolvConf(h)
+}
+
+// WithResolvers gives the files of a container on the host's network the resolvers of the settings, where it names none.
+func WithResolvers(s *Service, n sandbox.HostNetwork) sandbox.HostNetwork {
+	return s.conf.said.under(n)
+}
+
+func (r resolvConf) under(n sandbox.HostNetwork) sandbox.HostNetwork {
+	all := resolvConf{n.DNS, n.DNSSearch, n.DNSOptions}.over(r)
+	n.DNS, n.DNSSearch, n.DNSOptions = all.servers, all.search, all.options
+	return n
 }
 
 // linkedHosts are the lines for those whom a container on the default bridge is linked to; elsewhere the resolver knows them.
