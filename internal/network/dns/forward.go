@@ -101,7 +101,8 @@ func (s *silent) forget(server netip.AddrPort) {
 	delete(s.since, server)
 }
 
-// last are the servers in their order, those that lately did not answer behind the others.
+// last are the servers in their order, those that lately did not answer behind the others. One whose time is over is tried by one question: the others do
+// not wait for it as well.
 func (s *silent) last(servers []netip.AddrPort) []netip.AddrPort {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,11 +111,15 @@ func (s *silent) last(servers []netip.AddrPort) []netip.AddrPort {
 	}
 	var first, later []netip.AddrPort
 	for _, server := range servers {
-		if at, ok := s.since[server]; ok && time.Since(at) < avoided {
+		at, ok := s.since[server]
+		if ok && time.Since(at) < avoided {
 			later = append(later, server)
-		} else {
-			first = append(first, server)
+			continue
 		}
+		if ok {
+			s.since[server] = time.Now()
+		}
+		first = append(first, server)
 	}
 	return append(first, later...)
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -86,6 +87,26 @@ func TestDeadServers(t *testing.T) {
 	r = asking(one, two)
 	if a := r.answer(t.Context(), new(dns.Msg).SetQuestion("world.example.", dns.TypeA), "udp"); a.Rcode != dns.RcodeServerFailure {
 		t.Errorf("nobody answers: %v", a)
+	}
+}
+
+// TestOneQuestionTriesAgain: when a server that did not answer may be tried again, one question waits for it, not all that come meanwhile.
+func TestOneQuestionTriesAgain(t *testing.T) {
+	dead, asked := server(t, func([]byte) []byte { return nil })
+	alive, _ := server(t, good)
+	r := asking(dead, alive)
+	r.s.silent.since = map[netip.AddrPort]time.Time{dead: time.Now().Add(-avoided)}
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			if a := r.answer(t.Context(), new(dns.Msg).SetQuestion("world.example.", dns.TypeA), "udp"); a.Rcode != dns.RcodeSuccess {
+				t.Error(a)
+			}
+		})
+	}
+	wg.Wait()
+	if n := asked.Load(); n != 1 {
+		t.Errorf("the server was tried by %d questions", n)
 	}
 }
 
