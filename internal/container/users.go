@@ -144,18 +144,17 @@ func missing(kind, name, file string, readErr error) error {
 	return invalid("unable to find %s %s: no matching entries in %s file", kind, name, file)
 }
 
-// match finds an entry by name, or by number where the text is one.
+// match finds an entry by number where the text is one, else by name. A number is never a name: the image's files would decide whom it means
+// (CVE-2016-3697).
 func match(entries [][]string, text string) []string {
+	_, err := strconv.Atoi(text)
+	number := err == nil || errors.Is(err, strconv.ErrRange)
+	id, none := parseID(text)
 	for _, e := range entries {
-		if e[0] == text {
+		if !number && e[0] == text {
 			return e
 		}
-	}
-	if _, err := parseID(text); err != nil {
-		return nil
-	}
-	for _, e := range entries {
-		if field(e, 2) == text {
+		if n, err := parseID(field(e, 2)); number && none == nil && err == nil && n == id {
 			return e
 		}
 	}

@@ -31,8 +31,8 @@ func accountsIn(layers ...string) accounts {
 	return accounts{open: func(name string) (*os.File, error) { return openInLayers(layers, name) }}
 }
 
-const passwd = "root:x:0:0:root:/root:/bin/sh\n# comment\n\nweb:x:101:102:Web:/srv/web:/bin/sh\nodd:x:103\n7:x:55:56::/home/seven:\n"
-const groups = "root:x:0:\nbin:x:1:root,web\nstaff:x:50:web\nweb:x:102:\n"
+const passwd = "root:x:0:0:root:/root:/bin/sh\n# comment\n\nweb:x:101:102:Web:/srv/web:/bin/sh\nodd:x:103\n7:x:0:0::/root:\n4294967296:x:0:0::/root:\n"
+const groups = "root:x:0:\n1:x:0:\n8:x:0:\nbin:x:1:root,web\nstaff:x:50:web\nweb:x:102:\n"
 
 func TestFindUser(t *testing.T) {
 	a := accountsIn(rootWith(t, map[string]string{"etc/passwd": passwd, "etc/group": groups}))
@@ -51,14 +51,16 @@ func TestFindUser(t *testing.T) {
 		{"web:9999", nil, 101, 9999, []uint32{9999}, "/srv/web"},
 		{"12345", nil, 12345, 0, []uint32{0}, "/"},
 		{"12345:6", []string{"staff", "77"}, 12345, 6, []uint32{6, 50, 77}, "/"},
-		{"7", nil, 55, 56, []uint32{56}, "/home/seven"}, // a name that looks like a number is a name
+		{"7", nil, 7, 0, []uint32{0}, "/"}, // an entry of that name gives nobody another number
+		{"7:1", []string{"8"}, 7, 1, []uint32{1, 8}, "/"},
+		{"0101", nil, 101, 102, []uint32{1, 50, 102}, "/srv/web"},
 	} {
 		who, err := a.find(row.text, row.extra)
 		if err != nil || who.user.UID != row.uid || who.user.GID != row.gid || who.home != row.home || !slices.Equal(who.user.AdditionalGids, row.groups) {
 			t.Errorf("%q: %+v %v, want %+v", row.text, who, err, row)
 		}
 	}
-	for text, want := range map[string]string{"nobody": "no matching entries in passwd", "root:nogroup": "no matching entries in group", "odd": "damaged", "-1": "must be in range 0-2147483647", "4294967295": "must be in range", "0:4294967295": "must be in range"} {
+	for text, want := range map[string]string{"nobody": "no matching entries in passwd", "root:nogroup": "no matching entries in group", "odd": "damaged", "-1": "must be in range 0-2147483647", "4294967295": "must be in range", "4294967296": "must be in range", "99999999999999999999": "99999999999999999999", "0:4294967295": "must be in range"} {
 		if _, err := a.find(text, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
