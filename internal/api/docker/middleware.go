@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -104,7 +105,9 @@ func (s *Server) middleware(next http.Handler) http.Handler {
 				s.log.Debug("request", "method", r.Method, "path", r.URL.Path, "status", w.status, "took", time.Since(began))
 			}
 		}()
-		v, err = s.visit(r)
+		if v, err = s.visit(r); err == nil && foreign(r) {
+			err = classed(errdefs.ErrPermissionDenied, "a page of another site asks by way of a browser: the certificate in the browser is not for it")
+		}
 		w.before = func() {
 			s.count(r, v, w, time.Since(began))
 			s.record(r, v, w)
@@ -134,6 +137,22 @@ func (s *Server) middleware(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// foreign says that a browser asks for a page that is not this engine's (https://www.w3.org/TR/fetch-metadata, RFC 6454): it shows its user's certificate to
+// whatever address a page names, and asks the user nothing.
+func foreign(r *http.Request) bool {
+	if r.TLS == nil {
+		return false // no page reaches a unix socket
+	}
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "same-origin", "none":
+		return false
+	case "":
+		origin, err := url.Parse(r.Header.Get("Origin"))
+		return err != nil || origin.String() != "" && !strings.EqualFold(origin.Host, r.Host)
+	}
+	return true
 }
 
 // count notes an answer for Prometheus.

@@ -3,15 +3,20 @@ package docker
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"wherry.dev/wherry/internal/access"
 )
 
 // serveNothing is a server without services: every call of one panics.
@@ -37,6 +42,40 @@ func serveNothing(t *testing.T, log io.Writer) (*Server, *http.Client, string) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)
 	}}}, socket
+}
+
+// TestForeignPages: a page of another site commands nothing with the certificate of who looks at it, be it by forms, scripts or web sockets.
+func TestForeignPages(t *testing.T) {
+	s := New(Services{}, About{}, slog.New(slog.DiscardHandler))
+	ca := &x509.Certificate{Subject: pkix.Name{CommonName: "me"}}
+	h := s.middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	for _, row := range []struct {
+		site, origin string
+		unix         bool
+		want         int
+	}{
+		{"", "", false, 204}, {"same-origin", "https://engine:2376", false, 204}, {"none", "", false, 204}, {"", "https://engine:2376", false, 204},
+		{"cross-site", "", false, 403}, {"same-site", "https://other.engine", false, 403}, {"", "https://evil", false, 403}, {"", "null", false, 403}, {"", "https://engine:2377", false, 403},
+		{"", "http://localhost", true, 204},
+	} {
+		r := httptest.NewRequest("POST", "https://engine:2376/v1.41/containers/x/stop", nil)
+		r.TLS.VerifiedChains = [][]*x509.Certificate{{ca}}
+		p := peer{tls: true}
+		if row.unix {
+			r.TLS, p = nil, peer{caller: &access.Caller{}}
+		}
+		if row.site != "" {
+			r.Header.Set("Sec-Fetch-Site", row.site)
+		}
+		if row.origin != "" {
+			r.Header.Set("Origin", row.origin)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, p)))
+		if w.Code != row.want {
+			t.Errorf("%+v: %d %s", row, w.Code, w.Body)
+		}
+	}
 }
 
 func TestPanicIsAnAnswer(t *testing.T) {
