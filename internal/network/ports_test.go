@@ -168,6 +168,24 @@ func TestHostBinding(t *testing.T) {
 	if err != nil || a.Ports[network.MustParsePort("80/tcp")][0].HostIP.String() != "127.0.0.1" {
 		t.Errorf("%+v, %v", a, err)
 	}
+	for name, four := range map[string]bool{"both": true, "six": false} {
+		mustCreate(t, s, network.CreateRequest{Name: name, EnableIPv4: &four, EnableIPv6: new(true), Options: map[string]string{"com.docker.network.bridge.host_binding_ipv4": "127.0.0.1"}})
+		a, err := s.Allocate(t.Context(), AllocateRequest{ContainerID: newID(), Networks: map[string]*network.EndpointSettings{name: {}}, Ports: portMap("|28081|80/tcp")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := ""
+		if four {
+			want = "127.0.0.1 "
+		}
+		got := ""
+		for _, b := range a.Ports[network.MustParsePort("80/tcp")] {
+			got += b.HostIP.String() + " "
+		}
+		if got != want { // never on [::], which is everybody's
+			t.Errorf("network %s publishes on %q, not on %q", name, got, want)
+		}
+	}
 }
 
 func TestUDPThroughLoopback(t *testing.T) {

@@ -105,6 +105,9 @@ func (p *publishing) wishes(wanted map[network.Port][]network.PortBinding) ([]wi
 			if w.hosts, err = p.hostAddresses(b.HostIP); err != nil {
 				return nil, fmt.Errorf("publish port %s: %w", port, err)
 			}
+			if len(w.hosts) == 0 {
+				continue
+			}
 			if w.dynamic() {
 				free = append(free, w)
 			} else {
@@ -340,8 +343,14 @@ func (p *publishing) hostAddresses(asked netip.Addr) ([]netip.Addr, error) {
 	case four != nil:
 		out = append(out, netip.IPv4Unspecified())
 	}
-	if six != nil {
+	if six != nil && !six.bindsFour() {
 		out = append(out, netip.IPv6Unspecified())
 	}
 	return out, nil
+}
+
+// bindsFour says that ports of the network are published on one address of IPv4, and so on none of IPv6.
+func (d *definition) bindsFour() bool {
+	a, err := netip.ParseAddr(d.option("bridge.host_binding_ipv4"))
+	return err == nil && !a.IsUnspecified()
 }
