@@ -8,6 +8,7 @@ import http.client, json, os, re, resource, socket, statistics, subprocess as sp
 import builds
 import composes
 import layers
+import usual
 
 P = os.environ["P"]
 RUN = P + "/run"
@@ -291,6 +292,53 @@ def t_compose(n):
                 row(f"{name}: {s}", e, walls[s, e])
             for e in engines:
                 row(f"{name}: {s}, CPU", e, used[s, e])
+
+
+def shell(e, line, folder):
+    """Runs a shell line for an engine; its wall time."""
+    env = os.environ | {"E": " ".join(ENGINES[e]), "O": " ".join(OPTIONS.get(e, [])), "N": e, "I": IMAGE, "F": folder}
+    began = time.perf_counter()
+    p = sp.run(["bash", "-c", line], env=env, stdin=sp.DEVNULL, stdout=sp.PIPE, stderr=LOG)
+    wall = (time.perf_counter() - began) * 1e3
+    if p.returncode:
+        print(f"!! {e}: {line}: exit code {p.returncode}", file=sys.stderr)
+    return wall, p.stdout.decode(errors="replace")
+
+
+def t_usual(n):
+    """Everyday commands, files and output."""
+    n, files = max(3, n // 4), P + "/data/usual"
+    usual.folder(files)
+    for e in ENGINES:
+        for line in usual.READY:
+            shell(e, line, files)
+    for name, line, before, after in usual.FILES + usual.OUTPUT + usual.COMMANDS:
+        walls = {e: [] for e in ENGINES}
+        for _ in range(n):
+            for e in ENGINES:
+                if before:
+                    shell(e, before, files)
+                time.sleep(PAUSE)
+                walls[e].append(shell(e, line, files)[0])
+                if after:
+                    shell(e, after, files)
+        for e in ENGINES:
+            row(name, e, walls[e])
+    for e in ENGINES:
+        shell(e, usual.DONE, files)
+
+
+def t_net(n):
+    """Throughput of one connection, in Gbit/s."""
+    n, files = max(3, n // 4), P + "/data"
+    usual.iperf(files + "/iperf.tar")
+    for e in ENGINES:
+        shell(e, "$E import $F/iperf.tar iperf:1 && $E run -d --name iperf --tmpfs /tmp -p 15201:5201 $O iperf:1 /usr/bin/iperf3 -s", files)
+        time.sleep(1)
+        address = shell(e, "$E inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' iperf", files)[1].strip()
+        for name, line in [("to a published port", "iperf3 -J -t 4 -p 15201 -c 127.0.0.1"), ("container to container", "$E run --rm --tmpfs /tmp $O iperf:1 /usr/bin/iperf3 -J -t 4 -c " + address)]:
+            row(f"network, {name}", e, [usual.gigabits(shell(e, line + "; sleep 1", files)[1]) for _ in range(n)], "Gbit/s")
+        shell(e, "$E rm -f iperf", files)
 
 
 def engine_cpu(engine):

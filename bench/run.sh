@@ -1,6 +1,6 @@
 #!/bin/bash
 # `make bench`: the same commands on Wherry, Docker and Podman, taking turns on one machine; prints the rows of docs/performance.md.
-#   bench/run.sh [-n RUNS] [TEST…]    tests: run exec api many log oci small idle pull (default: all of these) thousand reads build compose
+#   bench/run.sh [-n RUNS] [TEST…]    tests: run exec api many log oci small idle pull (default: all of these) thousand reads build compose usual net
 # The peers are Debian's own packages, unpacked below $P, never installed as services. Everything runs in a network and mount namespace of
 # its own; all of it ends with the script, the packages stay in $P for the next run.
 set -eu

@@ -12,6 +12,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/sparse"
 )
 
 // makeNew makes anything but a directory; the name must be free.
@@ -63,7 +65,6 @@ func (x *reader) makeFile(ctx context.Context, t *target) error {
 
 // content copies an entry's bytes; whole blocks of zeros become holes. A few bytes of an archive can stand for any number of zeros.
 func (x *reader) content(ctx context.Context, f *os.File, size int64) error {
-	const block = 4096
 	var at int64
 	hole := false
 	for {
@@ -71,15 +72,16 @@ func (x *reader) content(ctx context.Context, f *os.File, size int64) error {
 			return err
 		}
 		n, err := io.ReadFull(x.tar, x.buf)
-		for start := 0; start < n; start += block {
-			b := x.buf[start:min(start+block, n)]
-			hole = len(b) == block && allZero(b)
-			if !hole {
-				if _, err := f.WriteAt(b, at); err != nil {
-					return err
-				}
+		if n > 0 {
+			var failed error
+			hole, failed = sparse.Runs(x.buf[:n], func(from, to int) error {
+				_, err := f.WriteAt(x.buf[from:to], at+int64(from))
+				return err
+			})
+			if failed != nil {
+				return failed
 			}
-			at += int64(len(b))
+			at += int64(n)
 		}
 		switch {
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF) && at == size:
@@ -91,15 +93,6 @@ func (x *reader) content(ctx context.Context, f *os.File, size int64) error {
 			return badArchive(err)
 		}
 	}
-}
-
-func allZero(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // makeLink gives a second name to what the archive has put there before, or what was there.

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/sparse"
 )
 
 const permissions = 0o777
@@ -177,20 +179,13 @@ func write(fd int, b []byte) error {
 
 // copySparse leaves out blocks of zeros.
 func (d *Dir) copySparse(fd int, e *Entry, body io.Reader) error {
-	const unit = 4096
 	for at := int64(0); at < e.Size; {
 		n, err := io.ReadFull(body, d.buf[:min(e.Size-at, copySize)])
 		if err != nil {
 			return err
 		}
-		for b := d.buf[:n]; len(b) > 0; {
-			piece := b[:min(len(b), unit)]
-			if !isZero(piece) {
-				if err := writeAt(fd, piece, at+int64(n-len(b))); err != nil {
-					return err
-				}
-			}
-			b = b[len(piece):]
+		if _, err := sparse.Runs(d.buf[:n], func(from, to int) error { return writeAt(fd, d.buf[from:to], at+int64(from)) }); err != nil {
+			return err
 		}
 		at += int64(n)
 	}
@@ -209,15 +204,6 @@ func writeAt(fd int, b []byte, at int64) error {
 		b, at = b[n:], at+int64(n)
 	}
 	return nil
-}
-
-func isZero(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
 }
 
 func (d *Dir) addSpecial(at *directory, name string, e *Entry) error {

@@ -1,8 +1,6 @@
 package snapshot
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/erofs"
+	"wherry.dev/wherry/internal/sparse"
 )
 
 // File is a layer's image that is written: an erofs.Taker. The data of files goes to the disk past the page cache, as the mounted image has a
@@ -102,7 +101,7 @@ func (o *File) write(todo <-chan piece) {
 
 // put writes a piece of data. File systems that do not write past the cache say so at the first one, if they have not before.
 func (o *File) put(p []byte, at int64) error {
-	if isZero(p) {
+	if sparse.Zero(p) {
 		return nil // a hole: Finish sees to the length
 	}
 	_, err := o.f.WriteAt(p, at)
@@ -128,16 +127,6 @@ const pace = 8 << 20
 
 // WriteAt writes names and inodes.
 func (o *File) WriteAt(p []byte, at int64) (int, error) { return o.f.WriteAt(p, at) }
-
-func isZero(p []byte) bool {
-	for len(p) >= 8 {
-		if binary.NativeEndian.Uint64(p) != 0 {
-			return false
-		}
-		p = p[8:]
-	}
-	return len(bytes.Trim(p, "\x00")) == 0
-}
 
 // Close waits for what was taken. It leaves the file open, whose image is of no use without Finish.
 func (o *File) Close() {
