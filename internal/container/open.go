@@ -193,7 +193,9 @@ func (s *Service) recoverAll(ctx context.Context) {
 	if err := s.o.Networks.Retain(ctx, live); err != nil {
 		s.log(fmt.Errorf("release the networks of containers that are gone: %w", err))
 	}
-	s.lives.run(ctx, func(ctx context.Context) { sweep(ctx, s, discarded) })
+	left, err := leftBehind(s.o) // before anything new begins: the steps of builds have no folder among the containers
+	s.log(err)
+	s.lives.run(ctx, func(ctx context.Context) { sweep(ctx, s, discarded, left) })
 	close(s.opened)
 	news, party := s.index.parties(all)
 	for i := len(all) - 1; i >= 0; i-- { // oldest first
@@ -232,12 +234,10 @@ func (s *Service) recoverAll(ctx context.Context) {
 
 // sweep ends what lies in the state directory of containers that are not there any more: somebody has taken their folders away. What
 // belongs to a container that was set aside stays as it is. It also deletes what an earlier life has discarded.
-func sweep(ctx context.Context, s *Service, discarded []string) {
+func sweep(ctx context.Context, s *Service, discarded, left []string) {
 	for _, dir := range discarded {
 		s.log(rootfs.RemoveTree(dir))
 	}
-	left, err := leftBehind(s.o)
-	s.log(err)
 	for _, path := range left {
 		dir, id := filepath.Split(path)
 		s.log(fmt.Errorf("container %s is gone without having been removed: what it left in %s is taken away", id, dir))
@@ -253,7 +253,7 @@ func sweep(ctx context.Context, s *Service, discarded []string) {
 	}
 }
 
-// leftBehind are entries of the state directory whose containers have no folder. Folders are listed afterwards: a new container's is there first.
+// leftBehind are entries of the state directory whose containers have no folder.
 func leftBehind(o Options) (paths []string, err error) {
 	for _, dir := range []string{filepath.Join(o.State, "tasks"), o.etcDir(""), o.sharedMemory("")} {
 		entries, _ := os.ReadDir(dir)
@@ -378,6 +378,9 @@ func (l life) goOn(ctx context.Context, t *task.Task) {
 	l.c.mu.Unlock()
 	l.s.senders.add(l.c.id, t.Pid(), l.c.record().Cgroup)
 	l.s.log(findExecs(ctx, l, t))
+	if exists(l.c.stoppedMark()) {
+		l.c.settle(func(r *Record) { r.Stopped = true })
+	}
 	if l.endedMeanwhile(ctx, t) {
 		return
 	}

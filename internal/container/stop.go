@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -154,11 +156,16 @@ func (l life) noteStopped(more func(*Record)) *Record {
 		}
 		return nil
 	}
-	if r, err := l.c.change(!l.c.record().HostConfig.RestartPolicy.IsNone(), note); err == nil {
-		return r
+	r, err := l.c.change(!l.c.record().HostConfig.RestartPolicy.IsNone(), note)
+	if err != nil { // a full disk stops nobody from stopping
+		l.s.log(errors.Join(err, os.WriteFile(l.c.stoppedMark(), nil, 0o600)))
+		r = l.c.settle(func(r *Record) { _ = note(r) })
 	}
-	return l.c.settle(func(r *Record) { _ = note(r) }) // a full disk stops nobody from stopping
+	return r
 }
+
+// stoppedMark is there, beside what its shim knows of its end, where the user wants the container stopped and its record does not say it.
+func (c *Container) stoppedMark() string { return filepath.Join(c.taskDir, "stopped") }
 
 // signal says whether the shim has taken the signal, or the container has ended.
 func (n *stopping) signal(ctx context.Context, signal int) bool {
