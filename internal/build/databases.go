@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	"github.com/moby/buildkit/cache/metadata"
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/util/db"
 	"github.com/moby/buildkit/util/db/boltutil"
@@ -86,28 +88,41 @@ func settleLeft(root string, log func(error)) error {
 	return err
 }
 
-// lost says that there is no database, be it that there never was one.
-func (d *databases) lost() bool {
-	_, err := os.Stat(d.path(metadataFile))
-	return errors.Is(err, os.ErrNotExist)
-}
-
-// letGo frees what a build cache held that is no more.
-func letGo(ctx context.Context, g image.Ground) error {
+// letGo frees what a build cache held of which it has no record: all of it where it is begun anew, and what was made right before an engine was
+// killed. BuildKit holds first and records then, and looks for no leases at its start.
+func letGo(ctx context.Context, g image.Ground, recorded map[string]bool) error {
 	ctx = namespaces.WithNamespace(ctx, g.Namespace)
 	list, err := g.Leases.List(ctx, fmt.Sprintf("labels.%q==%s", image.LeasePurpose, image.ForBuilds))
 	if err != nil {
 		return fmt.Errorf("list what builds held: %w", err)
 	}
+	gone := false
 	for _, l := range list {
-		if err := g.Leases.Delete(ctx, l); err != nil {
+		if id, _, _ := strings.Cut(l.ID, "-"); recorded[id] { // a record has up to three: ID, ID-view and ID-variants
+			continue
+		}
+		if err := g.Leases.Delete(ctx, l); err != nil && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("let go of what build %s held: %w", l.ID, err)
 		}
+		gone = true
 	}
-	if len(list) > 0 {
+	if gone {
 		_, err = g.Collect(ctx)
 	}
 	return err
+}
+
+// recordsOf are the ids of a cache's records.
+func recordsOf(md *metadata.Store) (map[string]bool, error) {
+	all, err := md.All()
+	if err != nil {
+		return nil, fmt.Errorf("list the build cache: %w", err)
+	}
+	ids := make(map[string]bool, len(all))
+	for _, record := range all {
+		ids[record.ID()] = true
+	}
+	return ids, nil
 }
 
 func (d *databases) path(name string) string { return filepath.Join(d.root, name) }

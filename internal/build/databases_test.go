@@ -4,14 +4,18 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/moby/buildkit/cache/metadata"
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/solver/bboltcachestorage"
 	bolt "go.etcd.io/bbolt"
+
+	"wherry.dev/wherry/internal/image"
 )
 
 func newDatabases(t *testing.T, root string) *databases {
@@ -110,8 +114,8 @@ func TestPowerFailsWhileBuilding(t *testing.T) {
 					t.Errorf("%s: there %v", name, !want)
 				}
 			}
-			if d.dirty || d.lost() == c.stayed {
-				t.Errorf("dirty %v, lost %v", d.dirty, d.lost())
+			if d.dirty || isThere(d.path(metadataFile)) != c.stayed {
+				t.Errorf("dirty %v, there %v", d.dirty, isThere(d.path(metadataFile)))
 			}
 		})
 	}
@@ -198,5 +202,50 @@ func TestHistoryIsApart(t *testing.T) {
 	}
 	if list, err := h.leases.List(ctx); err != nil || len(list) != 1 {
 		t.Errorf("after that %+v: %v", list, err)
+	}
+}
+
+// TestWhatNoRecordHas: what was held for a build that was cut off before its cache had a record of it is let go of.
+func TestWhatNoRecordHas(t *testing.T) {
+	d := newDatabases(t, t.TempDir())
+	h, err := openHistory(t.Context(), d) // a store of leases
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	md, err := metadata.NewStore(d.path(metadataFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer md.Close()
+	if err := md.Update("kept", func(b *bolt.Bucket) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	g := image.Ground{Namespace: "builds", Leases: h.leases, Collect: h.collect}
+	ctx := namespaces.WithNamespace(t.Context(), g.Namespace)
+	builds := &chainLeases{h.leases}
+	for _, id := range []string{"kept", "kept-view", "kept-variants", "lost", "lost-variants", "123-temporary"} {
+		if _, err := builds.Create(ctx, leases.WithID(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := h.leases.Create(ctx, leases.WithID("another's")); err != nil {
+		t.Fatal(err)
+	}
+	recorded, err := recordsOf(md)
+	if err == nil {
+		err = letGo(t.Context(), g, recorded)
+	}
+	list, failed := h.leases.List(ctx)
+	if err := errors.Join(err, failed); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, l := range list {
+		left = append(left, l.ID)
+	}
+	slices.Sort(left)
+	if want := []string{"another's", "kept", "kept-variants", "kept-view"}; !slices.Equal(left, want) {
+		t.Errorf("%q are left, want %q", left, want)
 	}
 }

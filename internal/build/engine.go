@@ -171,17 +171,18 @@ func newFrontends(workers *worker.Controller, s settings.Builds) (map[string]fro
 // newWorker fills BuildKit's worker by hand.
 func (b *Builder) newWorker(ctx context.Context, e *engine) (*builderWorker, error) {
 	ground := image.GroundOf(b.o.Images)
-	fresh := e.data.lost()
 	md, err := metadata.NewStore(e.data.path(metadataFile))
 	if err != nil {
 		return nil, fmt.Errorf("open the build cache: %w", err)
 	}
 	e.data.lazily(md.DB())
 	e.closers = append(e.closers, md.Close)
-	if fresh {
-		if err := letGo(ctx, ground); err != nil {
-			return nil, err
-		}
+	recorded, err := recordsOf(md)
+	if err == nil {
+		err = letGo(ctx, ground, recorded)
+	}
+	if err != nil {
+		return nil, err
 	}
 	id, err := base.ID(b.root())
 	if err != nil {
