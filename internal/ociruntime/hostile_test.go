@@ -77,10 +77,11 @@ func TestDevicesOfImages(t *testing.T) {
 				makeNode(t, filepath.Join(b.image, node), unix.S_IFBLK, dev)
 			}
 			makeNode(t, filepath.Join(b.image, "memory"), unix.S_IFCHR, unix.Mkdev(1, 1))
+			makeNode(t, filepath.Join(b.image, "console"), unix.S_IFCHR, unix.Mkdev(5, 1))
 			makeNode(t, filepath.Join(b.image, "zero"), unix.S_IFCHR, unix.Mkdev(1, 5))
-			b.spec.Process.Args = []string{"sh", "-c", "for n in disk loop memory zero; do head -c 1 /$n >/dev/null && echo opened $n; done; :"}
+			b.spec.Process.Args = []string{"sh", "-c", "for n in disk loop memory console; do head -c 0 /$n && echo opened $n; done; for n in zero; do head -c 1 /$n >/dev/null && echo opened $n; done; :"}
 			out, _, err := b.run()
-			if err != nil || strings.Count(out, "not permitted") != 3 || !strings.Contains(out, "opened zero") {
+			if err != nil || strings.Count(out, "not permitted") != 4 || !strings.Contains(out, "opened zero") {
 				t.Errorf("%v %q", err, out)
 			}
 		})

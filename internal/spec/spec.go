@@ -250,7 +250,8 @@ func (b *builder) masks(l *specs.Linux) {
 }
 
 // deviceRules: everything is denied, then the default devices and the asked ones are allowed. Making nodes is allowed as in Docker; the
-// container lacks CAP_MKNOD.
+// container lacks CAP_MKNOD. Of Docker's list the console (5:1) is missing: a container's own is a terminal of devpts, and a node of that number that an
+// image brings is the machine's, to read what is typed there and to write on its screen.
 func (b *builder) deviceRules() []specs.LinuxDeviceCgroup {
 	if b.privileged() {
 		return []specs.LinuxDeviceCgroup{{Allow: true, Type: "a", Access: "rwm"}}
@@ -262,7 +263,7 @@ func (b *builder) deviceRules() []specs.LinuxDeviceCgroup {
 	}
 	allow("c", -1, -1, "m")
 	allow("b", -1, -1, "m")
-	for _, d := range [][2]int64{{1, 3}, {1, 5}, {1, 7}, {1, 8}, {1, 9}, {5, 0}, {5, 1}, {5, 2}, {136, -1}} {
+	for _, d := range [][2]int64{{1, 3}, {1, 5}, {1, 7}, {1, 8}, {1, 9}, {5, 0}, {5, 2}, {136, -1}} {
 		allow("c", d[0], d[1], "rwm")
 	}
 	return slices.Concat(rules, b.in.DeviceRules, b.in.Edits.Rules)
