@@ -353,6 +353,9 @@ func TestFailedStepsInTheFirstBuildersWords(t *testing.T) {
 			t.Errorf("%v became %v", other, got)
 		}
 	}
+	if err := p.explain(errors.New("dockerfile parse error on line 1: unknown instruction: lololol")); !errors.Is(err, errInvalid) {
+		t.Errorf("what the user has to change: %v", err)
+	}
 }
 
 func TestWritableSnapshotsAreRemembered(t *testing.T) {

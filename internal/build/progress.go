@@ -155,6 +155,9 @@ func (s *stepFailed) Unwrap() error { return s.error }
 
 // explain says of a step that failed what Docker's first builder says.
 func (p *legacyProgress) explain(err error) error {
+	if strings.HasPrefix(err.Error(), "dockerfile parse error") { // a text, since the parser's errors have no class
+		return fmt.Errorf("%v: %w", err, errInvalid)
+	}
 	var exit *gatewayapi.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode == 0 || exit.ExitCode >= gatewayapi.UnknownExitStatus {
 		return err

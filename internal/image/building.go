@@ -75,6 +75,9 @@ func Base(ctx context.Context, s *Service, name string, o BaseOptions) (_ ocispe
 func findBase(ctx context.Context, s *Service, r ref.Reference, o BaseOptions) (d ocispec.Descriptor, err error) {
 	if !o.Pull {
 		d, err := baseHere(ctx, s, r.String(), o.Platform)
+		if id := idOf(r); id != "" && errdefs.IsNotFound(err) {
+			d, err = baseHere(ctx, s, id, o.Platform)
+		}
 		if err == nil || !errdefs.IsNotFound(err) {
 			return d, err
 		}
@@ -86,6 +89,18 @@ func findBase(ctx context.Context, s *Service, r ref.Reference, o BaseOptions) (
 		}
 	}
 	return pullBase(ctx, s, r.String(), t)
+}
+
+// idOf is the image's ID that a reference may have been written as: FROM sha256:…, or the twelve digits or more that lists show; "": none.
+func idOf(r ref.Reference) string {
+	switch name, library := strings.CutPrefix(r.Name(), "docker.io/library/"); {
+	case !library || r.Digest != "":
+	case name == "sha256" && isFullID("sha256:"+r.Tag):
+		return "sha256:" + r.Tag
+	case r.Tag == "latest" && len(name) >= 12 && isID(name):
+		return name
+	}
+	return ""
 }
 
 // pullBase pulls an image and finds it then; once more where somebody takes its name away in between.

@@ -19,6 +19,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"wherry.dev/wherry/internal/ref"
 	"wherry.dev/wherry/internal/snapshot"
 )
 
@@ -226,4 +227,38 @@ func TestBaseThatIsTakenAway(t *testing.T) {
 			t.Errorf("held %t: manifest: %v, layers: %v", row.held, content, snap)
 		}
 	}
+}
+
+// TestBaseByItsID: clients of the first builder write the ID of what they have just built or pulled behind FROM.
+func TestBaseByItsID(t *testing.T) {
+	s := open(t)
+	made := imported(t, s, "base:1", file1("a", "1"))
+	hex := made.ID.Encoded()
+	for _, row := range []struct {
+		name string
+		here bool
+	}{{"sha256:" + hex, true}, {hex[:12], true}, {hex[:20], true}, {hex[:11], false}, {hex[:12] + ":other", false}, {"127.0.0.1:1/" + hex[:12], false}, {"team/" + hex[:12], false}} {
+		r, err := ref.Parse(row.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := idOf(r) != ""; got != row.here {
+			t.Errorf("%s may be an ID: %t", row.name, got)
+		}
+		if !row.here {
+			continue
+		}
+		d, release, err := Base(t.Context(), s, row.name, BaseOptions{})
+		if err != nil || d.Digest != made.Manifest.Digest {
+			t.Fatalf("%s: %s, %v", row.name, d.Digest, err)
+		}
+		release()
+	}
+	// A name that is written so is the name's.
+	named := imported(t, s, hex[:12], file1("a", "2"))
+	d, release, err := Base(t.Context(), s, hex[:12], BaseOptions{})
+	if err != nil || d.Digest != named.Manifest.Digest {
+		t.Fatalf("%s, %v", d.Digest, err)
+	}
+	release()
 }
