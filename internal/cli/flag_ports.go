@@ -88,6 +88,10 @@ func splitPort(s string) (address netip.Addr, host, inside string, err error) {
 		return address, "", inside, nil
 	}
 	rest := s[:at]
+	if a, err := netip.ParseAddr(strings.Trim(rest, "[]")); err == nil && (a.Is4() || rest[0] == '[') { // what is bare may be an address and a port
+		port, _, _ := strings.Cut(inside, "/")
+		return address, "", "", fmt.Errorf("which port of the host is it at %s? write %[1]s:%s:%s, or %[1]s::%[3]s for one that is free", rest, port, inside)
+	}
 	if at = strings.LastIndexByte(rest, ':'); at < 0 {
 		return address, rest, inside, nil
 	}

@@ -48,6 +48,8 @@ func TestBadFlagsAreExplained(t *testing.T) {
 		{[]string{"-p", "published=80"}, "target=PORT"},
 		{[]string{"-p", "taget=80"}, "did you mean target?"},
 		{[]string{"--expose", "80:90"}, "is no port"},
+		{[]string{"-p", "127.0.0.1:80"}, "write 127.0.0.1:80:80, or 127.0.0.1::80 for one that is free"},
+		{[]string{"-p", "[::1]:80/udp"}, "write [::1]:80:80/udp, or [::1]::80/udp for"},
 		{[]string{"-v", ":/b"}, "the source is empty"},
 		{[]string{"-v", "/a:"}, "the place in the container is empty"},
 		{[]string{"-v", ""}, "it is empty"},

@@ -18,8 +18,9 @@ type Container struct {
 	id, dir, taskDir string
 	rec              atomic.Pointer[Record]
 
-	op   sync.Mutex // one start, exit or removal at a time; held across I/O, never by readers
-	disk sync.Mutex // one change of the record at a time, until it is written; never taken by readers
+	op    sync.Mutex // one start, exit or removal at a time; held across I/O, never by readers
+	disk  sync.Mutex // one change of the record at a time, until it is written; never taken by readers
+	stale error      // why the record on the disk is an older one; nil: it is not. Guarded by disk
 
 	audience audience
 
@@ -53,6 +54,7 @@ func (c *Container) change(durable bool, fn func(*Record) error) (*Record, error
 	if err := next.write(c.dir, durable); err != nil {
 		return nil, err
 	}
+	c.stale = nil
 	c.set(&next, nil)
 	return &next, nil
 }

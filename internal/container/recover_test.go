@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"golang.org/x/sys/unix"
@@ -389,6 +390,51 @@ func TestUnwrittenEnd(t *testing.T) {
 	}
 	e.nothingLives(id)
 	e.start(id)
+}
+
+// TestForgottenStop: whoever stops a container hears of it where an engine's next life would start it again, for as long as that is so.
+func TestForgottenStop(t *testing.T) {
+	e := newEngine(t)
+	ctx, now := context.Background(), 0
+	for policy, told := range map[container.RestartPolicyMode]bool{"unless-stopped": true, "on-failure": true, "always": false, "no": false} {
+		for how, stop := range map[string]func(id string) error{
+			"stop": func(id string) error { return e.Stop(ctx, id, StopOptions{Timeout: &now}) },
+			"kill": func(id string) error { return e.Kill(ctx, id, "KILL") },
+		} {
+			id := e.run(request{cmd: sh("sleep 3600"), h: restarting(policy, 0)})
+			next := filepath.Join(e.o.Root, "containers", id, recordFile+".new")
+			if err := errors.Join(os.RemoveAll(next), os.Mkdir(next, 0o700)); err != nil {
+				t.Fatal(err)
+			}
+			says := func(err error) bool {
+				return err != nil && strings.Contains(err.Error(), "is stopped, and that could not be written down: its restart policy "+string(policy))
+			}
+			if err := stop(id); says(err) != told || !told && err != nil {
+				t.Errorf("%s of %s: %v", how, policy, err)
+			}
+			if r := e.rec(id); r.Status != Exited {
+				t.Errorf("%s of %s: it is %s", how, policy, r.Status)
+			}
+			if err := e.Stop(ctx, id, StopOptions{}); says(err) != told {
+				t.Errorf("%s of %s, once more: %v", how, policy, err)
+			}
+			if err := os.Remove(next); err != nil {
+				t.Fatal(err)
+			}
+			if err := e.Stop(ctx, id, StopOptions{}); !errdefs.IsNotModified(err) {
+				t.Errorf("%s of %s, written now: %v", how, policy, err)
+			}
+			if told {
+				e.again()
+				if r := e.rec(id); r.Status != Exited || !r.Stopped {
+					t.Errorf("%s of %s, in the next life: %s", how, policy, r.Status)
+				}
+			}
+			if err := e.Remove(ctx, id, RemoveOptions{Force: true}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 }
 
 // TestDiscardedFolders: the files of a container with --rm are deleted, also where the engine is killed as soon as it has said so.

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,7 +54,22 @@ func (s *Service) Stop(ctx context.Context, id string, o StopOptions) error {
 	if err == nil {
 		s.publish(r, events.ActionStop)
 	}
+	if err == nil || errdefs.IsNotModified(err) && r.Status == Exited {
+		err = cmp.Or(c.remembered(), err)
+	}
 	return err
+}
+
+// remembered is an error where the engine's next life would not know that the container was stopped, and start it.
+func (c *Container) remembered() error {
+	c.disk.Lock()
+	defer c.disk.Unlock()
+	r := c.record()
+	if p := r.HostConfig.RestartPolicy; c.stale != nil && (p.IsUnlessStopped() || p.IsOnFailure()) {
+		return plain(fmt.Errorf("container %s is stopped, and that could not be written down: its restart policy %s will start it again with the engine, unless it is stopped once more when its record can be written: %w",
+			r.Name, p.Name, c.stale))
+	}
+	return nil
 }
 
 func (l life) stop(ctx context.Context, o StopOptions) (*Record, error) {
@@ -125,7 +141,7 @@ func (l life) beginStop() (*stopping, error) {
 		c.audience.answer(exited(r), waitsForExit)
 		return nil, nil
 	case !r.Status.Alive():
-		if r.Status == Exited && !r.Stopped && !r.HostConfig.RestartPolicy.IsNone() {
+		if r.Status == Exited && !r.HostConfig.RestartPolicy.IsNone() && (!r.Stopped || c.remembered() != nil) {
 			l.noteStopped(nil)
 		}
 		return nil, fmt.Errorf("container %s is not running: %w", r.Name, errdefs.ErrNotModified)
@@ -241,7 +257,7 @@ func (l life) signalled(ctx context.Context, signal int) error {
 		case n == nil:
 			return err
 		case signal == sigkill:
-			return n.kill(ctx)
+			return cmp.Or(n.kill(ctx), l.c.remembered())
 		}
 		return n.deliver(ctx, signal)
 	}

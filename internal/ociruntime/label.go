@@ -93,6 +93,10 @@ func hint(failed *sysprog.Error) error {
 	switch {
 	case failed.Name == pivotStep && errors.Is(failed, unix.EINVAL):
 		return fmt.Errorf("%w: on a host that runs from its initial RAM disk --no-pivot is needed", failed)
+	case strings.HasPrefix(failed.Name, openSysctl) && errors.Is(failed, unix.ENOENT):
+		return fmt.Errorf("%w: the kernel has no such setting: check its name, or load the module that brings it", failed)
+	case strings.HasPrefix(failed.Name, setSysctl) && errors.Is(failed, unix.EINVAL):
+		return fmt.Errorf("%w: the kernel does not take that value", failed)
 	case !strings.HasPrefix(failed.Name, applyLabel):
 		return failed
 	case errors.Is(failed, unix.ENOENT):

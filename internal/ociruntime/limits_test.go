@@ -85,6 +85,21 @@ func TestHooks(t *testing.T) {
 	}
 }
 
+// TestWrongSysctls: what the kernel has no setting for, or takes no such value of.
+func TestWrongSysctls(t *testing.T) {
+	for want, list := range map[string]map[string]string{
+		"open sysctl net.ipv4.no_such: no such file or directory: the kernel has no such setting":    {"net.ipv4.no_such": "1"},
+		"set sysctl net.ipv4.ip_forward to x: invalid argument: the kernel does not take that value": {"net.ipv4.ip_forward": "x"},
+	} {
+		b := newBox(t, "true")
+		b.spec.Linux.Sysctl = list
+		if _, _, err := b.run(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v", list, err)
+		}
+		b.cleanup()
+	}
+}
+
 // TestFailuresLeaveNothing: whatever step a start fails at, no process, descriptor or control group stays.
 func TestFailuresLeaveNothing(t *testing.T) {
 	rows := map[string]func(*box){

@@ -76,6 +76,12 @@ func checkSysctls(sysctls map[string]string, ns *namespaces) error {
 	return nil
 }
 
+// The names of the steps that set a sysctl, without the sysctl.
+const (
+	openSysctl = "open sysctl "
+	setSysctl  = "set sysctl "
+)
+
 // sysctls are written below the child's own procfs: nothing that the configuration mounts over it gets a byte of them.
 func (w *writer) sysctls() error {
 	list := w.s.spec.Linux.Sysctl
@@ -88,8 +94,8 @@ func (w *writer) sysctls() error {
 	for key, value := range list {
 		file := "sys/" + strings.ReplaceAll(key, ".", "/")
 		how := w.Bytes(openHow(unix.O_WRONLY|unix.O_CLOEXEC, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_XDEV))
-		fd := w.Store(w.Call("open sysctl "+key, unix.SYS_OPENAT2, w.proc, w.String(file), how, openHowSize))
-		w.Call("set sysctl "+key+" to "+value, unix.SYS_WRITE, fd, w.String(value), len(value))
+		fd := w.Store(w.Call(openSysctl+key, unix.SYS_OPENAT2, w.proc, w.String(file), how, openHowSize))
+		w.Call(setSysctl+key+" to "+value, unix.SYS_WRITE, fd, w.String(value), len(value))
 		w.Call("close sysctl "+key, unix.SYS_CLOSE, fd)
 	}
 	return nil

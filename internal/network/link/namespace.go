@@ -1,6 +1,7 @@
 package link
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -42,11 +43,18 @@ func SetSysctl(key, value string) error { return setBelow(unix.AT_FDCWD, "/proc/
 
 func setBelow(dir int, prefix, key, value string) error {
 	fd, err := unix.Openat(dir, prefix+key, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("open sysctl %s: %w: the kernel has no such setting: check its name, or load the module that brings it", key, err)
+	case err != nil:
 		return fmt.Errorf("open sysctl %s: %w", key, err)
 	}
 	defer unix.Close(fd)
-	if _, err := unix.Write(fd, []byte(value)); err != nil {
+	_, err = unix.Write(fd, []byte(value))
+	switch {
+	case errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("set sysctl %s to %q: %w: the kernel does not take that value", key, value, err)
+	case err != nil:
 		return fmt.Errorf("set sysctl %s to %q: %w", key, value, err)
 	}
 	return nil
