@@ -2,6 +2,7 @@ package buildopt
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,11 @@ func (u *Usage) Register(fs *pflag.FlagSet) {
 
 // Validate refuses values that nothing could come of.
 func (u *Usage) Validate() error {
+	for _, f := range u.Filters {
+		if err := checkFilter(f); err != nil {
+			return err
+		}
+	}
 	switch u.Format {
 	case "", "table", "json":
 		return nil
@@ -73,6 +79,9 @@ func (p *Prune) Limits() (l Limits, err error) {
 			age, ok = strings.CutPrefix(f, "unused-for=")
 		}
 		if !ok {
+			if err := checkFilter(f); err != nil {
+				return l, err
+			}
 			l.Filters = append(l.Filters, engineFilter(f))
 			continue
 		}
@@ -90,6 +99,26 @@ func (u *Usage) EngineFilters() []string {
 		out[i] = engineFilter(f)
 	}
 	return out
+}
+
+// filterNames are what an entry of the cache has.
+var filterNames = [...]string{"id", "type", "description", "inuse", "mutable", "immutable", "shared", "private", "parents"}
+
+// checkFilter refuses a name that no entry has: a filter of it would fit none, or with != all.
+func checkFilter(f string) error {
+	for part := range strings.SplitSeq(f, ",") {
+		name := part
+		if end := strings.IndexAny(part, "=!~"); end >= 0 {
+			name = part[:end]
+		}
+		if !slices.Contains(filterNames[:], name) {
+			return fmt.Errorf("--filter %q: there is no %q to go by: there are until, unused-for (of prune), %s", f, name, strings.Join(filterNames[:], ", "))
+		}
+		if strings.ContainsAny(part, "\"/") { // a quoted value may have commas
+			break
+		}
+	}
+	return nil
 }
 
 // engineFilter writes key=value as key==value, and inuse=true as inuse.

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -144,6 +145,7 @@ func execute(ctx context.Context, app *App, c *cobra.Command, args []string) err
 type globals struct {
 	host, context        string
 	config               string
+	level                string // Docker's client has a log; this one has warnings, which are always said
 	tls                  client.TLS
 	debug, version, help bool
 }
@@ -154,7 +156,7 @@ func parseGlobals(args []string) (g globals, rest []string, err error) {
 	for len(args) > 0 && strings.HasPrefix(args[0], "-") && args[0] != "-" {
 		flag, value, has := strings.Cut(args[0], "=")
 		args = args[1:]
-		if !strings.HasPrefix(flag, "--") && len(flag) > 2 && (flag[1] == 'H' || flag[1] == 'c') {
+		if !strings.HasPrefix(flag, "--") && len(flag) > 2 && strings.ContainsRune("Hcl", rune(flag[1])) {
 			flag, value, has = flag[:2], flag[2:]+strings.Repeat("=", btoi(has))+value, true
 		}
 		var into *string
@@ -171,7 +173,9 @@ func parseGlobals(args []string) (g globals, rest []string, err error) {
 			into = &g.tls.Cert
 		case "--tlskey":
 			into = &g.tls.Key
-		case "--tlsverify": // there is no other way
+		case "-l", "--log-level":
+			into = &g.level
+		case "--tls", "--tlsverify": // there is no other way
 		case "-D", "--debug":
 			g.debug = true
 		case "-v", "--version":
@@ -193,6 +197,9 @@ func parseGlobals(args []string) (g globals, rest []string, err error) {
 			value, args = args[0], args[1:]
 		}
 		*into = value
+	}
+	if levels := []string{"", "debug", "info", "warn", "error", "fatal"}; !slices.Contains(levels, g.level) {
+		return g, nil, fmt.Errorf("--log-level %s: it can be %s", g.level, strings.Join(levels[1:], ", "))
 	}
 	return g, args, nil
 }

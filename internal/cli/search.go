@@ -37,7 +37,7 @@ func searchCommand(app *App) *cobra.Command {
 	var whole bool
 	var limit int
 	var f filters
-	c := &cobra.Command{Use: "search [OPTIONS] TERM", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+	c := &cobra.Command{Use: "search [OPTIONS] TERM", Args: exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
 		l := layout{table: `{{.Name}}\t{{.Description}}\t{{.StarCount}}\t{{.IsOfficial}}`}
 		t, err := l.parseRows(format, false)
 		if err != nil {

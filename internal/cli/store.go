@@ -185,7 +185,7 @@ func (d *storeDamage) text() string {
 
 func (l *storeLine) end(w io.Writer) error {
 	r := l.Report
-	fmt.Fprintf(w, "%d blobs (%s), %d unpacked layers and %d images looked at", r.Blobs, humanSize(r.Bytes), r.Layers, r.Images)
+	fmt.Fprintf(w, "%s (%s), %s and %s looked at", plural(int(r.Blobs), "blob", "blobs"), humanSize(r.Bytes), plural(int(r.Layers), "unpacked layer", "unpacked layers"), plural(int(r.Images), "image", "images"))
 	if r.Unverified > 0 {
 		fmt.Fprintf(w, "; files of %d layers could not be held against a blob", r.Unverified)
 	}

@@ -82,7 +82,7 @@ func (a *auditRoutes) verify(w http.ResponseWriter, r *http.Request) error {
 		seq, hash, ok := strings.Cut(text, ":")
 		n, err := strconv.ParseUint(seq, 10, 64)
 		if !ok || err != nil || n == 0 || len(hash) != 64 {
-			return invalid("expect=%s: give NUMBER:HASH, as an earlier check printed it", text)
+			return invalid("--expect %s: give NUMBER:HASH, as an earlier verify printed it", text)
 		}
 		expect = audit.Mark{Seq: n, Hash: hash}
 	}
