@@ -235,7 +235,7 @@ func (c *Container) settleAndTell(fn, tell func(*Record)) (*Record, error) {
 		if err = next.write(c.dir, false); errors.Is(err, os.ErrNotExist) {
 			err = nil
 		}
-		if c.stale = err; err != nil {
+		if c.disk.stale = err; err != nil {
 			next.Error = err.Error()
 		}
 	}

@@ -18,9 +18,8 @@ type Container struct {
 	id, dir, taskDir string
 	rec              atomic.Pointer[Record]
 
-	op    sync.Mutex // one start, exit or removal at a time; held across I/O, never by readers
-	disk  sync.Mutex // one change of the record at a time, until it is written; never taken by readers
-	stale error      // why the record on the disk is an older one; nil: it is not. Guarded by disk
+	op   sync.Mutex // one start, exit or removal at a time; held across I/O, never by readers
+	disk onDisk
 
 	audience audience
 
@@ -32,6 +31,12 @@ type Container struct {
 	changed chan struct{}         // closed and replaced at each change of the record
 	gone    chan struct{}         // closed when it has been removed
 	past    past                  // its ends
+}
+
+// onDisk is the record as it is on the disk.
+type onDisk struct {
+	sync.Mutex       // one change at a time, until it is written; never taken by readers
+	stale      error // why it is an older one; nil: it is not
 }
 
 func newContainer(r *Record, dir, taskDir string) *Container {
@@ -54,7 +59,7 @@ func (c *Container) change(durable bool, fn func(*Record) error) (*Record, error
 	if err := next.write(c.dir, durable); err != nil {
 		return nil, err
 	}
-	c.stale = nil
+	c.disk.stale = nil
 	c.set(&next, nil)
 	return &next, nil
 }

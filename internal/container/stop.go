@@ -65,9 +65,9 @@ func (c *Container) remembered() error {
 	c.disk.Lock()
 	defer c.disk.Unlock()
 	r := c.record()
-	if p := r.HostConfig.RestartPolicy; c.stale != nil && (p.IsUnlessStopped() || p.IsOnFailure()) {
+	if p := r.HostConfig.RestartPolicy; c.disk.stale != nil && (p.IsUnlessStopped() || p.IsOnFailure()) {
 		return plain(fmt.Errorf("container %s is stopped, and that could not be written down: its restart policy %s will start it again with the engine, unless it is stopped once more when its record can be written: %w",
-			r.Name, p.Name, c.stale))
+			r.Name, p.Name, c.disk.stale))
 	}
 	return nil
 }
