@@ -52,8 +52,18 @@ func routes(s Services, about About, srv *Server) http.Handler {
 			notFound(w, r, mux)
 			return
 		}
+		if lacksSlash(r.URL.Path, pattern) {
+			r = r.Clone(r.Context())
+			r.URL.Path += "/"
+		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// lacksSlash says that a path is a pattern's with nothing in the place of its last wildcard: clients cut off the slash before an empty name.
+func lacksSlash(path, pattern string) bool {
+	_, of, _ := strings.Cut(pattern, " ")
+	return strings.HasPrefix(of, path+"/{") && strings.HasSuffix(of, "...}")
 }
 
 // unclean says that a path is no clean one: it is another's only by what somebody makes of it.

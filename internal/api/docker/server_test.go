@@ -97,6 +97,8 @@ func TestStatusCodes(t *testing.T) {
 		{"GET", "/images/nosuch/json", "", 404, "No such image"},
 		{"GET", "/images/a/b/c/json", "", 404, "No such image"},
 		{"DELETE", "/images/nosuch", "", 404, "No such image"},
+		{"DELETE", "/images", "", 400, "blank"},
+		{"GET", "/images", "", 404, "page not found"},
 		{"POST", "/images/busybox:test/tag", "", 400, "repo"},
 		{"GET", "/images/get", "", 400, "names"},
 		{"POST", "/images/create", "", 400, "fromImage"},
