@@ -392,47 +392,35 @@ func TestUnwrittenEnd(t *testing.T) {
 	e.start(id)
 }
 
-// TestForgottenStop: whoever stops a container hears of it where an engine's next life would start it again, for as long as that is so.
+// TestForgottenStop: whoever stops a container hears of it where neither its record nor the mark beside its shim could be written and an engine's next
+// life would start it again, for as long as that is so.
 func TestForgottenStop(t *testing.T) {
 	e := newEngine(t)
-	ctx, now := context.Background(), 0
+	ctx := context.Background()
 	for policy, told := range map[container.RestartPolicyMode]bool{"unless-stopped": true, "on-failure": true, "always": false, "no": false} {
-		for how, stop := range map[string]func(id string) error{
-			"stop": func(id string) error { return e.Stop(ctx, id, StopOptions{Timeout: &now}) },
-			"kill": func(id string) error { return e.Kill(ctx, id, "KILL") },
-		} {
-			id := e.run(request{cmd: sh("sleep 3600"), h: restarting(policy, 0)})
-			next := filepath.Join(e.o.Root, "containers", id, recordFile+".new")
-			if err := errors.Join(os.RemoveAll(next), os.Mkdir(next, 0o700)); err != nil {
-				t.Fatal(err)
-			}
-			says := func(err error) bool {
-				return err != nil && strings.Contains(err.Error(), "is stopped, and that could not be written down: its restart policy "+string(policy))
-			}
-			if err := stop(id); says(err) != told || !told && err != nil {
-				t.Errorf("%s of %s: %v", how, policy, err)
-			}
-			if r := e.rec(id); r.Status != Exited {
-				t.Errorf("%s of %s: it is %s", how, policy, r.Status)
-			}
-			if err := e.Stop(ctx, id, StopOptions{}); says(err) != told {
-				t.Errorf("%s of %s, once more: %v", how, policy, err)
-			}
-			if err := os.Remove(next); err != nil {
-				t.Fatal(err)
-			}
-			if err := e.Stop(ctx, id, StopOptions{}); !errdefs.IsNotModified(err) {
-				t.Errorf("%s of %s, written now: %v", how, policy, err)
-			}
-			if told {
-				e.again()
-				if r := e.rec(id); r.Status != Exited || !r.Stopped {
-					t.Errorf("%s of %s, in the next life: %s", how, policy, r.Status)
-				}
-			}
-			if err := e.Remove(ctx, id, RemoveOptions{Force: true}); err != nil {
-				t.Error(err)
-			}
+		id := e.run(request{cmd: sh("exec sleep 3600"), h: restarting(policy, 0)})
+		if err := e.Kill(ctx, id, "KILL"); err != nil {
+			t.Fatal(err)
+		}
+		c, err := e.index.find(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.eventually("its shim has gone", func() bool { return !exists(c.taskDir) }) // and with it the place of the mark
+		next := filepath.Join(e.o.Root, "containers", id, recordFile+".new")
+		if err := errors.Join(os.RemoveAll(next), os.Mkdir(next, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		c.settle(func(*Record) {})
+		err = e.Stop(ctx, id, StopOptions{})
+		if says := err != nil && strings.Contains(err.Error(), "is stopped, and that could not be written down: its restart policy "+string(policy)); says != told {
+			t.Errorf("%s: %v", policy, err)
+		}
+		if err := os.Remove(next); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Stop(ctx, id, StopOptions{}); !errdefs.IsNotModified(err) {
+			t.Errorf("%s, written now: %v", policy, err)
 		}
 	}
 }

@@ -60,12 +60,13 @@ func (s *Service) Stop(ctx context.Context, id string, o StopOptions) error {
 	return err
 }
 
-// remembered is an error where the engine's next life would not know that the container was stopped, and start it.
+// remembered is an error where the engine's next life would not know that the container was stopped, and start it: neither its record nor the mark
+// beside its shim could be written.
 func (c *Container) remembered() error {
 	c.disk.Lock()
 	defer c.disk.Unlock()
 	r := c.record()
-	if p := r.HostConfig.RestartPolicy; c.disk.stale != nil && (p.IsUnlessStopped() || p.IsOnFailure()) {
+	if p := r.HostConfig.RestartPolicy; c.disk.stale != nil && (p.IsUnlessStopped() || p.IsOnFailure()) && !exists(c.stoppedMark()) {
 		return plain(fmt.Errorf("container %s is stopped, and that could not be written down: its restart policy %s will start it again with the engine, unless it is stopped once more when its record can be written: %w",
 			r.Name, p.Name, c.disk.stale))
 	}
