@@ -225,7 +225,8 @@ func TestHealth(t *testing.T) {
 func TestHealthOfTheDead(t *testing.T) {
 	e := newEngine(t)
 	ctx := context.Background()
-	check := &container.HealthConfig{Test: []string{"CMD-SHELL", "echo fine"}, Interval: 20 * time.Millisecond}
+	// Five probes are remembered: not so many fail between the kill and its being seen.
+	check := &container.HealthConfig{Test: []string{"CMD-SHELL", "echo fine"}, Interval: time.Second, StartPeriod: time.Minute, StartInterval: 20 * time.Millisecond}
 	id := e.run(request{cmd: sh("sleep 3600"), c: container.Config{Healthcheck: check}})
 	never := e.create(request{cmd: sh("true"), c: container.Config{Healthcheck: check}})
 	c, _ := e.index.find(id)

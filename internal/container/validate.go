@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/container"
@@ -29,7 +30,7 @@ type validation struct {
 }
 
 func (v *validation) check() error {
-	for _, step := range []func() error{v.command, v.modes, v.restart, v.health, v.unhealthy, v.mounts, v.ulimits, v.sysctls, v.security, v.ports} {
+	for _, step := range []func() error{v.command, v.names, v.modes, v.restart, v.health, v.unhealthy, v.mounts, v.ulimits, v.sysctls, v.security, v.ports} {
 		if err := step(); err != nil {
 			return plain(err)
 		}
@@ -67,6 +68,18 @@ func (v *validation) command() error {
 		return invalid("the stop timeout %d is negative: give seconds, or -1 to wait for ever", *c.StopTimeout)
 	}
 	return hostnameRule(c.Hostname)
+}
+
+// names of hosts and domains are each on a line of the container's files in /etc.
+func (v *validation) names() error {
+	for option, values := range map[string][]string{"--domainname": {v.config.Domainname}, "--dns-search": v.host.DNSSearch, "--dns-option": v.host.DNSOptions, "--add-host": v.host.ExtraHosts} {
+		for _, text := range values {
+			if strings.ContainsFunc(text, unicode.IsControl) {
+				return invalid("%s %q: it has a line break, or another character that no name has", option, text)
+			}
+		}
+	}
+	return nil
 }
 
 func hostnameRule(name string) error {
