@@ -6,7 +6,7 @@ BIG = 300_000_000
 
 # name, command, and what is done before and after each without being timed
 FILES = [
-    ("save, 160 MB", "$E save -o $F/$N.tar python:1", "", ""),
+    ("save, 160 MB", "$E save -o $F/$N.tar python:1", "rm -f $F/$N.tar", ""),
     ("load, 160 MB", "$E load -q -i $F/$N.tar", "$E rmi -f python:1", ""),
     ("cp of 5,000 files, in", "$E cp $F/tree usual:/in", "", "$E exec usual rm -rf /in"),
     ("cp of 5,000 files, out", "$E cp usual:/there $F/out", "", "rm -rf $F/out"),
