@@ -292,7 +292,8 @@ func TestHalfACPUIsHalf(t *testing.T) {
 		t.Fatal(err)
 	}
 	end := begin
-	for deadline := time.Now().Add(time.Minute); end.ThrottledPeriods < 5 && time.Now().Before(deadline); { // a busy host takes longer
+	// A second of periods, since the first and the last one may be counted though they are cut off. A busy host takes longer.
+	for deadline := time.Now().Add(time.Minute); end.ThrottledPeriods < 20 && time.Now().Before(deadline); {
 		time.Sleep(100 * time.Millisecond)
 		if end, err = g.Stats(); err != nil {
 			t.Fatal(err)
@@ -301,7 +302,7 @@ func TestHalfACPUIsHalf(t *testing.T) {
 	_ = g.Kill()
 	_ = cmd.Wait()
 	share := float64(end.CPUUsage-begin.CPUUsage) / float64(end.Time.Sub(begin.Time))
-	if share > 0.6 || end.ThrottledPeriods < 5 {
+	if share > 0.6 || end.ThrottledPeriods < 20 {
 		t.Fatalf("two loops used %.2f CPUs, throttled %d times", share, end.ThrottledPeriods)
 	}
 }
