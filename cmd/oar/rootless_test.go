@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -290,7 +291,7 @@ func waitingAt(root string) (pids []int) {
 	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
 	for _, link := range links {
 		to, err := os.Readlink(link)
-		if pid, bad := strconv.Atoi(strings.Split(link, "/")[2]); err == nil && bad == nil && strings.HasPrefix(to, root) && !slices.Contains(pids, pid) {
+		if pid, bad := strconv.Atoi(strings.Split(link, "/")[2]); err == nil && bad == nil && strings.HasPrefix(to, root) && path.Base(to) == gateFile && !slices.Contains(pids, pid) {
 			pids = append(pids, pid)
 		}
 	}
