@@ -7,7 +7,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/room"
 )
 
 // failure is an error whose text is for people, as it is, and whose class is one of errdefs'.
@@ -33,8 +34,8 @@ func plain(err error) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return fmt.Errorf("%w: the disk is full: free space, or remove what is not needed (wherry system prune)", err)
+	if room.Lacks(err) {
+		return fmt.Errorf("%w: the disk is full: "+room.Advice, err)
 	}
 	for _, class := range []error{errdefs.ErrInvalidArgument, errdefs.ErrNotFound, errdefs.ErrConflict, errdefs.ErrFailedPrecondition, errdefs.ErrUnavailable} {
 		if text, ok := strings.CutSuffix(err.Error(), ": "+class.Error()); ok && errors.Is(err, class) { // EINVAL has the words of a class too

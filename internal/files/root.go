@@ -13,6 +13,7 @@ import (
 
 	"wherry.dev/wherry/internal/archive"
 	containers "wherry.dev/wherry/internal/container"
+	"wherry.dev/wherry/internal/room"
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/spec"
 	"wherry.dev/wherry/internal/threads"
@@ -352,7 +353,7 @@ func unwritable(v *containers.View) error {
 	}
 	switch {
 	case fs.Bavail == 0 || fs.Ffree == 0:
-		return fmt.Errorf("%w: the disk of %s is full: free space, or remove what is not needed (wherry system prune)", unix.ENOSPC, v.Rootfs.Upper)
+		return fmt.Errorf("%w: the disk of %s is full: "+room.Advice, unix.ENOSPC, v.Rootfs.Upper)
 	case fs.Flags&unix.ST_RDONLY != 0:
 		return fmt.Errorf("%w: the disk of %s, which the kernel makes so when it finds it damaged (dmesg)", unix.EROFS, v.Rootfs.Upper)
 	}

@@ -16,6 +16,7 @@ import (
 
 	fslayer "wherry.dev/wherry/internal/layer"
 	"wherry.dev/wherry/internal/ref"
+	"wherry.dev/wherry/internal/room"
 )
 
 // allTags puts in the place of a repository all of its tags that are here.
@@ -79,7 +80,7 @@ func (s *loading) all(ctx context.Context, r io.Reader) error {
 	list, err := a.read(ctx, plain)
 	switch {
 	case err == nil:
-	case isFull(err):
+	case room.Lacks(err):
 		return s.explainFull(err)
 	case ctx.Err() != nil, isReadOnly(err):
 		return err

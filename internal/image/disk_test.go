@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/room"
 	"wherry.dev/wherry/internal/snapshot"
 )
 
@@ -99,15 +100,15 @@ func TestCheckOnAFullDisk(t *testing.T) {
 			s := openAs(t, form)
 			imported(t, s, "a:1", file1("noise", strings.Repeat("some text\n", 600_000)))
 			rest := filepath.Join(at, "rest")
-			var room unix.Statfs_t
-			if err := unix.Statfs(at, &room); err != nil {
+			var fs unix.Statfs_t
+			if err := unix.Statfs(at, &fs); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(rest, make([]byte, int64(room.Bavail)*room.Bsize-2<<20), 0o600); err != nil { // less is left than the layer has
+			if err := os.WriteFile(rest, make([]byte, int64(fs.Bavail)*fs.Bsize-2<<20), 0o600); err != nil { // less is left than the layer has
 				t.Fatal(err)
 			}
 			report, err := Check(t.Context(), s, CheckOptions{Damage: func(d Damage) { t.Errorf("%+v", d) }})
-			if !isFull(err) || !strings.Contains(err.Error(), "--quick") || report.Damaged != 0 {
+			if !room.Lacks(err) || !strings.Contains(err.Error(), "--quick") || report.Damaged != 0 {
 				t.Errorf("%+v %v", report, err)
 			}
 			if err := os.Remove(rest); err != nil {

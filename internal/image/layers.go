@@ -16,6 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	fslayer "wherry.dev/wherry/internal/layer"
+	"wherry.dev/wherry/internal/room"
 	"wherry.dev/wherry/internal/snapshot"
 )
 
@@ -164,7 +165,7 @@ func (l *layers) where(ctx context.Context, top digest.Digest) ([]string, error)
 
 // layerGone says what to do about a layer that cannot be had from its place.
 func (s *store) layerGone(err error) error {
-	if isFull(err) {
+	if room.Lacks(err) {
 		return s.explainFull(err)
 	}
 	return fmt.Errorf("one of its layers is gone from this disk, or damaged: run `wherry store repair`, or remove the image and pull it again: %w", err)

@@ -18,6 +18,7 @@ import (
 
 	"wherry.dev/wherry/internal/ref"
 	"wherry.dev/wherry/internal/registry"
+	"wherry.dev/wherry/internal/room"
 )
 
 // Progress is one line of Docker's JSON progress stream.
@@ -68,7 +69,7 @@ func (s *Service) Pull(ctx context.Context, name string, o TransferOptions) erro
 		return s.pullAllTags(ctx, c, o)
 	}
 	err = s.pullOnce(ctx, c, o)
-	if isFull(err) && s.makeRoom != nil && s.makeRoom(ctx) {
+	if room.Lacks(err) && s.makeRoom != nil && s.makeRoom(ctx) {
 		o.say("", "The disk was full; images that were not used for long have been removed")
 		err = s.pullOnce(ctx, c, o)
 	}
@@ -105,7 +106,7 @@ func (s *Service) pullOnce(ctx context.Context, c *registry.Client, o TransferOp
 		err = s.endEarlier(held, why)
 	}
 	done()
-	if isFull(err) {
+	if room.Lacks(err) {
 		err = errors.Join(err, s.sweep(context.WithoutCancel(ctx))) // what is half here needs its room more than its resumption
 	}
 	return err
@@ -127,7 +128,7 @@ func (s *Service) pullOne(ctx context.Context, c *registry.Client, o TransferOpt
 		switch {
 		case isRefusal(err):
 			return err
-		case isFull(err):
+		case room.Lacks(err):
 			return fmt.Errorf("pull %s: %w", r.Familiar(), s.explainFull(err))
 		case errdefs.IsNotFound(err):
 			return fmt.Errorf("pull %s: the registry has the image, but not all of its parts: %w", r.Familiar(), err)

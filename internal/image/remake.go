@@ -22,6 +22,7 @@ import (
 	"wherry.dev/wherry/internal/archive"
 	fslayer "wherry.dev/wherry/internal/layer"
 	"wherry.dev/wherry/internal/retar"
+	"wherry.dev/wherry/internal/room"
 	"wherry.dev/wherry/internal/rootfs"
 )
 
@@ -189,7 +190,7 @@ func tryRemake(ctx context.Context, s *Service, l standing) (way retar.Way, err 
 
 // unlessVain tells what will always be so from what stands in the way now.
 func unlessVain(ctx context.Context, err error) error {
-	if ctx.Err() != nil || isFull(err) {
+	if ctx.Err() != nil || room.Lacks(err) {
 		return err
 	}
 	return nil
@@ -310,7 +311,7 @@ func remake(ctx context.Context, s *Service, d ocispec.Descriptor) error {
 		return nil
 	}
 	_ = s.content.Abort(context.WithoutCancel(ctx), ref)
-	if isFull(err) || ctx.Err() != nil {
+	if room.Lacks(err) || ctx.Err() != nil {
 		return s.explainFull(err)
 	}
 	return fmt.Errorf("layer %s is kept unpacked only, and what it is unpacked to does not make it again: see `wherry store check`, and make or load the image anew: %w", d.Digest, err)

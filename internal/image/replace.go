@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/room"
 )
 
 // replaceFile writes data → sync → rename → sync. Where the disk has no room for a second file the first one is written over, if it has room
@@ -13,7 +15,7 @@ import (
 // next one's.
 func replaceFile(path string, b []byte) error {
 	err := writeBeside(path, b)
-	if isFull(err) && overwrite(path, b) == nil {
+	if room.Lacks(err) && overwrite(path, b) == nil {
 		return nil
 	}
 	return err

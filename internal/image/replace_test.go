@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/room"
 )
 
 // fullDisk has the files that were there before, and no room for another one.
@@ -41,7 +43,7 @@ func TestReplacedOnAFullDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := row.text
-		if err := replaceFile(path, row.text); (err == nil) != row.fits || err != nil && !isFull(err) {
+		if err := replaceFile(path, row.text); (err == nil) != row.fits || err != nil && !room.Lacks(err) {
 			t.Errorf("%d bytes: %v", len(row.text), err)
 		}
 		if !row.fits {
@@ -54,7 +56,7 @@ func TestReplacedOnAFullDisk(t *testing.T) {
 	if left, err := filepath.Glob(path + ".*"); err != nil || len(left) > 0 {
 		t.Errorf("%v %v", left, err)
 	}
-	if err := replaceFile(path+"2", []byte("new")); !isFull(err) {
+	if err := replaceFile(path+"2", []byte("new")); !room.Lacks(err) {
 		t.Errorf("a file that was not there: %v", err)
 	}
 }
@@ -74,7 +76,7 @@ func TestNotesOfAFullDisk(t *testing.T) {
 	}
 	u := openUses(dir)
 	u.note("sha256:x", time.Now())
-	if err := u.save(nil); !isFull(err) {
+	if err := u.save(nil); !room.Lacks(err) {
 		t.Fatalf("there was room: %v", err)
 	}
 	if err := os.Remove(filepath.Join(dir, "filler")); err != nil {

@@ -22,6 +22,7 @@ import (
 	"wherry.dev/wherry/internal/event"
 	fslayer "wherry.dev/wherry/internal/layer"
 	"wherry.dev/wherry/internal/registry"
+	"wherry.dev/wherry/internal/room"
 	"wherry.dev/wherry/internal/snapshot"
 	"wherry.dev/wherry/internal/trust"
 )
@@ -173,7 +174,7 @@ func openStore(ctx context.Context, o Options) (*store, error) {
 
 // explainFull says what to do about a full disk, once.
 func (s *store) explainFull(err error) error {
-	if said := (*fullError)(nil); !isFull(err) || errors.As(err, &said) {
+	if said := (*fullError)(nil); !room.Lacks(err) || errors.As(err, &said) {
 		return err
 	}
 	return &fullError{fmt.Errorf("the disk of %s is full: free space, or remove images with `wherry rmi`: %w", s.root, err)}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	fslayer "wherry.dev/wherry/internal/layer"
+	"wherry.dev/wherry/internal/room"
 	"wherry.dev/wherry/internal/snapshot"
 )
 
@@ -180,7 +181,7 @@ func (u *unpacking) try(ctx context.Context, p *part) (again bool, err error) {
 	if err == nil {
 		err = p.sink.Finish()
 	}
-	if err != nil && (ctx.Err() != nil || isFull(err)) {
+	if err != nil && (ctx.Err() != nil || room.Lacks(err)) {
 		return false, err
 	}
 	came := u.from.whole(ctx, p.layer)
@@ -207,12 +208,10 @@ type notCome struct{ error }
 
 func (n *notCome) Unwrap() error { return n.error }
 
-func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
-
 // isReadOnly says that the store's file system takes nothing more, as the kernel has it after errors of the disk.
 func isReadOnly(err error) bool { return errors.Is(err, unix.EROFS) }
 
-func takesNoMore(err error) bool { return isFull(err) || isReadOnly(err) }
+func takesNoMore(err error) bool { return room.Lacks(err) || isReadOnly(err) }
 
 func (u *unpacking) prepare(ctx context.Context, p *part) (sink, error) {
 	snaps := u.l.st.snaps

@@ -13,6 +13,8 @@ import (
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
+
+	"wherry.dev/wherry/internal/room"
 )
 
 // Explain turns what a registry or the network answered into one line for people.
@@ -58,7 +60,7 @@ func Explain(what, host string, err error) error {
 		return fmt.Errorf("%s: the registry speaks plain HTTP: start wherryd with --insecure-registry %s if that is meant: %w: %w", what, host, err, errdefs.ErrUnavailable)
 	case strings.Contains(text, "x509:"), strings.Contains(text, "tls:"):
 		return fmt.Errorf("%s: %s: %w: %w", what, explainTLS(err, host), err, errdefs.ErrUnavailable)
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case room.Lacks(err):
 		return fmt.Errorf("%s: the disk is full: free space, or remove images with `wherry rmi`: %w", what, err)
 	case errors.As(err, &op), errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%s: %w: %w", what, err, errdefs.ErrUnavailable)

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/room"
 	"wherry.dev/wherry/internal/rootfs"
 )
 
@@ -197,7 +198,7 @@ func (m *Mounts) mount(store, id string) error {
 	if err == nil {
 		return mountImage(m.file(store, id), path)
 	}
-	if isFull(err) && mountImage(m.file(store, id), path) == nil {
+	if room.Lacks(err) && mountImage(m.file(store, id), path) == nil {
 		return nil
 	}
 	return m.instead(store, id)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/erofs"
+	"wherry.dev/wherry/internal/room"
 	"wherry.dev/wherry/internal/rootfs"
 )
 
@@ -27,16 +28,13 @@ func (m *Mounts) choose(f Format) (Format, error) {
 		err = m.able()
 	}
 	switch {
-	case err == nil, f == EROFS && isFull(err):
+	case err == nil, f == EROFS && room.Lacks(err):
 		return EROFS, nil
 	case f == Auto:
 		return Overlay, nil
 	}
 	return "", fmt.Errorf("layers cannot be EROFS images here: %w: Linux 6.12 or later can mount them from files; with %s or %s they become directories", err, Auto, Overlay)
 }
-
-// isFull: that a probe finds no room on the disk says nothing of the kernel.
-func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // dropProbes removes what is left of a probe that an earlier life was killed in.
 func (m *Mounts) dropProbes(root string) error {

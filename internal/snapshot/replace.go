@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/erofs"
+	"wherry.dev/wherry/internal/room"
 )
 
 // IsImage says that a path is that of a layer's image.
@@ -90,7 +91,7 @@ func (m *Mounts) Replace(file, by string) error {
 	switch err := m.able(); {
 	case !isMount(path):
 		return nil
-	case err == nil, isFull(err):
+	case err == nil, room.Lacks(err):
 		return mountBeneath(file, path)
 	}
 	// Such a kernel has no mounts beneath others either.

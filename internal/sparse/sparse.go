@@ -10,15 +10,14 @@ const Block = 4096
 // so that somebody has to set the file's size.
 func Runs(p []byte, write func(from, to int) error) (hole bool, err error) {
 	for at := 0; at < len(p); {
-		from, to := skip(p, at, true), 0
+		from := skip(p, at, true)
 		if from == len(p) {
 			return true, nil
 		}
-		to = skip(p, from, false)
-		if err := write(from, to); err != nil {
+		at = skip(p, from, false)
+		if err := write(from, at); err != nil {
 			return false, err
 		}
-		at = to
 	}
 	return false, nil
 }
