@@ -93,10 +93,16 @@ func names(spec *specs.Spec, kind specs.LinuxNamespaceType) bool {
 	return false
 }
 
-// namespaceFiles are the namespaces' names in procfs, but the time namespace's, which confines nobody.
-func namespaceFiles() map[string]specs.LinuxNamespaceType {
-	return map[string]specs.LinuxNamespaceType{"mnt": specs.MountNamespace, "pid": specs.PIDNamespace, "net": specs.NetworkNamespace, "ipc": specs.IPCNamespace,
-		"uts": specs.UTSNamespace, "user": specs.UserNamespace, "cgroup": specs.CgroupNamespace}
+// namespaceFile is a kind of namespace by its name in procfs.
+type namespaceFile struct {
+	file string
+	kind specs.LinuxNamespaceType
+}
+
+// namespaceFiles are the namespaces but the time namespace, which confines nobody.
+func namespaceFiles() []namespaceFile {
+	return []namespaceFile{{"mnt", specs.MountNamespace}, {"pid", specs.PIDNamespace}, {"net", specs.NetworkNamespace}, {"ipc", specs.IPCNamespace},
+		{"uts", specs.UTSNamespace}, {"user", specs.UserNamespace}, {"cgroup", specs.CgroupNamespace}}
 }
 
 // ownNamespaces: the first process is where the configuration says, by path or in one that is not this process's.
@@ -105,21 +111,21 @@ func ownNamespaces(o OpenOptions) error {
 	for _, ns := range o.Spec.Linux.Namespaces {
 		paths[ns.Type] = ns.Path
 	}
-	for file, kind := range namespaceFiles() {
-		in, err := os.Stat(procOf(o.Pid) + "/ns/" + file)
+	for _, ns := range namespaceFiles() {
+		in, err := os.Stat(procOf(o.Pid) + "/ns/" + ns.file)
 		if err != nil {
 			return err
 		}
-		path, asked := paths[kind]
+		path, asked := paths[ns.kind]
 		if path == "" {
-			path = "/proc/self/ns/" + file
+			path = "/proc/self/ns/" + ns.file
 		}
 		there, err := os.Stat(path)
 		if err != nil {
 			return err
 		}
-		if same, want := os.SameFile(in, there), !asked || paths[kind] != ""; same != want {
-			return fmt.Errorf("it is not in the %s namespace that the configuration says", kind)
+		if same, want := os.SameFile(in, there), !asked || paths[ns.kind] != ""; same != want {
+			return fmt.Errorf("it is not in the %s namespace that the configuration says", ns.kind)
 		}
 	}
 	if !names(o.Spec, specs.UserNamespace) || paths[specs.UserNamespace] != "" {
@@ -173,13 +179,13 @@ func confinedProcess(o OpenOptions, pid int, want capSets, f filter) error {
 }
 
 func sameNamespaces(pid, first int) error {
-	for file := range namespaceFiles() {
-		a, err := os.Readlink(procOf(pid) + "/ns/" + file)
+	for _, ns := range namespaceFiles() {
+		a, err := os.Readlink(procOf(pid) + "/ns/" + ns.file)
 		if err != nil {
 			return err
 		}
-		if b, err := os.Readlink(procOf(first) + "/ns/" + file); err != nil || a != b {
-			return errors.Join(fmt.Errorf("it is not in the first process's %s namespace", file), err)
+		if b, err := os.Readlink(procOf(first) + "/ns/" + ns.file); err != nil || a != b {
+			return errors.Join(fmt.Errorf("it is not in the first process's %s namespace", ns.file), err)
 		}
 	}
 	return nil

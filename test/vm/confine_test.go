@@ -2,6 +2,7 @@ package vm
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -99,7 +100,7 @@ func doubted(m *machine) {
 		"no_new_privs":                   func(s *specs.Spec) { s.Process.NoNewPrivileges = true },
 		"/proc/version is not protected": func(s *specs.Spec) { s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, "/proc/version") },
 		"/proc/tty is not protected":     func(s *specs.Spec) { s.Linux.ReadonlyPaths = append(s.Linux.ReadonlyPaths, "/proc/tty") },
-		"the network namespace":          func(s *specs.Spec) { s.Linux.Namespaces = s.Linux.Namespaces[:4] },
+		"the network namespace":          func(s *specs.Spec) { s.Linux.Namespaces = slices.Delete(s.Linux.Namespaces, 4, 5) },
 		"lacks the option ro":            func(s *specs.Spec) { s.Mounts[len(s.Mounts)-2].Options = []string{"ro"} },
 		"the mount on /dev/shm":          func(s *specs.Spec) { s.Mounts = append(s.Mounts[:len(s.Mounts)-2], s.Mounts[len(s.Mounts)-1]) },
 	} {
