@@ -348,8 +348,9 @@ func TestRootlessCreatorIsKilled(t *testing.T) {
 	u.before = nil
 	for deadline := time.Now().Add(20 * time.Second); len(waitingAt(u.root)) > 0; time.Sleep(5 * time.Millisecond) {
 		if left := waitingAt(u.root); time.Now().After(deadline) {
-			t.Errorf("processes %v wait for ever", left)
 			for _, pid := range left {
+				doing, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/syscall")
+				t.Errorf("process %d, in the system call %s, waits for ever", pid, doing)
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}
 		}

@@ -18,8 +18,11 @@ func Mappings(users *os.File) (uids, gids []Mapping, err error) {
 	defer p.Close()
 	p.Call("join the user namespace", unix.SYS_SETNS, int(users.Fd()), unix.CLONE_NEWUSER)
 	p.Fork("clone into it", 0, -1)
-	p.Call("wait", unix.SYS_NANOSLEEP, p.words([]uint64{30, 0}), nil) // killed long before, unless this process is
-	p.Fail("wait for the maps to be read", int(unix.ETIMEDOUT))
+	self, err := awaitOpening(p)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer self.Close()
 	pr, err := p.Start(0, true)
 	if err != nil {
 		return nil, nil, fmt.Errorf("look into a user namespace: %w", err)

@@ -27,7 +27,11 @@ func UserNamespace(uids, gids []Mapping) (*os.File, error) {
 		return nil, err
 	}
 	defer p.Close()
-	awaitOpening(p)
+	self, err := awaitOpening(p)
+	if err != nil {
+		return nil, err
+	}
+	defer self.Close()
 	pr, err := p.Start(unix.CLONE_NEWUSER, false)
 	if err != nil {
 		return nil, fmt.Errorf("make a user namespace: %w", err)
@@ -52,7 +56,11 @@ func NetworkNamespace(user *os.File) (*os.File, error) {
 	defer p.Close()
 	p.Call("join the user namespace", unix.SYS_SETNS, int(user.Fd()), unix.CLONE_NEWUSER)
 	p.Fork("clone into a network namespace", unix.CLONE_NEWNET, -1)
-	awaitOpening(p)
+	self, err := awaitOpening(p)
+	if err != nil {
+		return nil, err
+	}
+	defer self.Close()
 	pr, err := p.Start(0, true)
 	if err != nil {
 		return nil, fmt.Errorf("make a network namespace: %w", err)
@@ -61,9 +69,15 @@ func NetworkNamespace(user *os.File) (*os.File, error) {
 	return os.Open("/proc/" + strconv.Itoa(pr.Pid) + "/ns/net")
 }
 
-// awaitOpening appends a sleep. The process is killed when its namespace is open. Should this process be killed before, nobody is left to do
-// so: it ends by itself.
-func awaitOpening(p *Program) {
-	p.Call("wait", unix.SYS_NANOSLEEP, p.words([]uint64{30, 0}), nil)
-	p.Fail("wait for the namespace to be opened", int(unix.ETIMEDOUT))
+// awaitOpening appends a wait. The process is killed when what it shows has been opened; should this process be killed before, nobody is
+// left to do so, and its end ends the wait. The file is closed when the program has started.
+func awaitOpening(p *Program) (*os.File, error) {
+	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return nil, fmt.Errorf("pidfd of this process: %w", err)
+	}
+	poll := uint64(uint32(self)) | unix.POLLIN<<32 // struct pollfd
+	p.Call("wait until it has been opened", unix.SYS_PPOLL, p.words([]uint64{poll}), 1, nil, nil, 8)
+	p.Fail("wait until it has been opened", int(unix.ECHILD))
+	return os.NewFile(uintptr(self), "pidfd"), nil
 }
