@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	networks "wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/sandbox"
 	"wherry.dev/wherry/internal/shim"
 	"wherry.dev/wherry/internal/spec"
@@ -245,8 +246,10 @@ func (n *starting) execute(ctx context.Context) error {
 	forgetAsks(n.c)
 	n.s.senders.add(n.c.id, n.task.Pid(), n.input.CgroupPath)
 	n.onUndo(func(context.Context) { n.s.senders.forget(n.c.id) })
+	sockets := networks.Sockets(n.s.o.Networks, n.r.ID)
+	defer closeFiles(sockets)
 	n.began = time.Now()
-	return n.task.Start(ctx)
+	return n.task.Start(ctx, sockets...)
 }
 
 // record makes the start known.

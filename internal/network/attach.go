@@ -42,6 +42,7 @@ func (s *Service) Attach(ctx context.Context, containerID string, netns *os.File
 	}
 	err := h.pin(netns)
 	h.attached = true // what is made from here on, Release takes away
+	h.Asks = s.needsResolver(h)
 	plugs := s.plugs(h.Endpoints)
 	s.mu.Unlock()
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -31,6 +32,8 @@ type Options struct {
 	State  string // live endpoints (lost at reboot): <State>/network
 	Events *event.Bus
 	Log    func(error) // what went wrong behind the calls; nil: nobody is told
+	// Kept are the sockets of a container's resolver that were given to somebody to keep in an earlier life (Sockets); nil: there are none.
+	Kept func(ctx context.Context, containerID string) ([]*os.File, error)
 
 	Pools   []string // ranges from which networks get subnets, each "base=10.200.0.0/16,size=24"; none: Docker's
 	Publish string   // where ports without an address are published: PublishAll, which "" is too, or PublishLoopback

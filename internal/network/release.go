@@ -182,6 +182,7 @@ func (s *Service) Connect(ctx context.Context, nameOrID string, r AllocateReques
 	h.chooseWayOut(s.networks)
 	out := e.settings(n, r.ContainerID)
 	plugs := s.plugs([]*endpoint{e})
+	h.Asks = h.Asks || s.needsResolver(h)
 	attached := h.attached
 	s.mu.Unlock()
 	if !attached {

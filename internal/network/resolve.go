@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/moby/moby/api/types/network"
 
@@ -70,29 +71,40 @@ func (s *state) needsResolver(h *holding) bool {
 	return len(r.servers) > 0 && len(r.reachable()) == 0
 }
 
-// startResolver opens a container's resolver where it needs one and has none. It runs on a thread in the container's namespace.
-func (s *Service) startResolver(ctx context.Context, h *holding) error {
-	s.mu.Lock()
-	needed := s.needsResolver(h)
-	s.mu.Unlock()
-	if !needed || s.resolvers.Serves(h.Request.ContainerID) {
+// startResolver opens a container's resolver where it asks for names and has none. It runs on a thread in the container's namespace.
+func (s *Service) startResolver(ctx context.Context, h *holding, kept ...*os.File) error {
+	if !h.Asks || s.resolvers.Serves(h.Request.ContainerID) {
 		return nil
 	}
-	return s.resolvers.Start(ctx, h.Request.ContainerID)
+	return s.resolvers.Start(ctx, h.Request.ContainerID, kept...)
 }
+
+// Sockets are those of a container's resolver, to be kept by somebody who lives as long as the container: questions that come while no engine runs
+// wait in them for the next one, which gets them back by Options.Kept. There are none where that is done already. The caller closes them.
+func Sockets(s *Service, containerID string) []*os.File { return s.resolvers.Sockets(containerID) }
+
+// keptLimit is how long the engine's start waits for those who have kept sockets; without them a resolver has new ones.
+const keptLimit = 500 * time.Millisecond
 
 // resumeResolvers opens the resolvers of containers that an earlier life of the engine attached.
 func (s *Service) resumeResolvers(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, keptLimit)
+	defer cancel()
 	turns := make(chan struct{}, 8)
 	var wg sync.WaitGroup
-	for _, h := range s.holdings {
-		if h.ns == nil {
+	for id, h := range s.holdings {
+		h.Asks = h.Asks || s.needsResolver(h)
+		if h.ns == nil || !h.Asks {
 			continue
 		}
 		turns <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-turns }()
-			if err := link.Inside(h.ns, s.home, func() error { return s.startResolver(ctx, h) }); err != nil {
+			var kept []*os.File
+			if s.o.Kept != nil {
+				kept, _ = s.o.Kept(limited, id) // a shim of a build that keeps none, or one that is stopped
+			}
+			if err := link.Inside(h.ns, s.home, func() error { return s.startResolver(ctx, h, kept...) }); err != nil {
 				s.log(fmt.Errorf("names for container %s: %w", h.Request.Name, err))
 			}
 		})

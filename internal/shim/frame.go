@@ -35,6 +35,17 @@ var ErrTooLarge = fmt.Errorf("more than fits a message between engine and shim, 
 
 // Send writes one frame; the files stay the caller's. After ErrTooLarge the connection is as before.
 func (c *Conn) Send(v any, files ...*os.File) error {
+	fds := make([]int, len(files))
+	for i, f := range files {
+		var err error
+		if fds[i], err = descriptor(f); err != nil {
+			return err
+		}
+	}
+	return c.send(v, fds)
+}
+
+func (c *Conn) send(v any, fds []int) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -44,13 +55,7 @@ func (c *Conn) Send(v any, files ...*os.File) error {
 	}
 	frame := append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...)
 	var rights []byte
-	if len(files) > 0 {
-		fds := make([]int, len(files))
-		for i, f := range files {
-			if fds[i], err = descriptor(f); err != nil {
-				return err
-			}
-		}
+	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
 	c.mu.Lock()

@@ -71,6 +71,7 @@ type Server struct {
 	tidy    *time.Timer // gives memory back; nil before the first
 
 	execs execs
+	kept  kept
 }
 
 // life is what the container has come to.
@@ -198,6 +199,9 @@ func (s *Server) answer(ctx context.Context, c *Conn, r Request, files []*os.Fil
 			f.Close()
 		}
 	}()
+	if r.Method == MethodKept {
+		return s.kept.give(c, Response{N: r.N})
+	}
 	resp, give, err := s.do(ctx, c, r, files)
 	resp.N = r.N
 	if err != nil {
@@ -234,7 +238,12 @@ func (s *Server) do(ctx context.Context, c *Conn, r Request, files []*os.File) (
 	case MethodCreate:
 		return s.create(ctx, r)
 	case MethodStart:
-		return resp, nil, s.start(ctx)
+		if err = s.start(ctx); err == nil && len(files) > 0 {
+			_ = s.kept.keep(files) // for want of descriptors: names are late once
+		}
+		return resp, nil, err
+	case MethodKeep:
+		return resp, nil, s.kept.keep(files)
 	case MethodState:
 		return s.state(), nil, nil
 	case MethodKill:
@@ -350,6 +359,7 @@ func (s *Server) state() Response {
 	r := Response{Started: s.life.started, Exit: s.life.exit, Noted: s.oom.told}
 	if s.life.container != nil {
 		r.Pid = s.life.container.Pid()
+		s.tidyLater() // an engine has come anew: that woke much that had been forgotten
 	}
 	return r
 }

@@ -114,7 +114,7 @@ type Exit struct {
 //	  adoption + listening socket + log ───▶
 //	  {1, create} ─────────────────────────▶  namespaces made, process waits
 //	  ◀──────────── {1, {pid}} + console
-//	  {2, start} ──────────────────────────▶  execve
+//	  {2, start} + sockets to keep ────────▶  execve
 //	  {3, wait} ───────────────────────────▶
 //	  ◀──────────── {3, oom}                  a process was killed for want of memory; the wait goes on
 //	  {7, noted, kills} ───────────────────▶  not to be told again
@@ -124,6 +124,9 @@ type Exit struct {
 //	  ◀──────────── {5, exit}                 the exec has ended
 //	  ◀──────────── {3, exit}                 the container has ended, output complete, exit.json written
 //	  {8, checkpoint} ─────────────────────▶  written to disk; it ends then, or goes on
+//	  {9, keep} + sockets ─────────────────▶  kept instead of those before
+//	  {1, kept} ───────────────────────────▶  asked by an engine's next life
+//	  ◀──────────── {1} + the sockets
 //	  {6, delete} ─────────────────────────▶  cgroup removed, the shim ends
 const (
 	MethodCreate     = "create"
@@ -140,6 +143,8 @@ const (
 	MethodExecWait   = "execWait"
 	MethodExecKill   = "execKill"
 	MethodCheckpoint = "checkpoint"
+	MethodKeep       = "keep"
+	MethodKept       = "kept"
 	MethodDelete     = "delete"
 )
 

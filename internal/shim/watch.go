@@ -26,6 +26,7 @@ func (s *Server) watch(ctx context.Context) {
 		s.account(g, &exit)
 	}
 	s.execs.await()
+	s.kept.drop()
 	exit.OutputLost = s.life.output.finish()
 	exit.Started = s.hasStarted()
 	lasting := exit

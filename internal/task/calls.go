@@ -177,9 +177,9 @@ func (t *Task) settle(e *Exit) {
 	}
 }
 
-// Start executes the user's program. Errors of execve come back as *ExecError.
-func (t *Task) Start(ctx context.Context) error {
-	_, _, err := t.call(ctx, shim.Request{Method: shim.MethodStart})
+// Start executes the user's program. Errors of execve come back as *ExecError. Sockets are kept as by Keep.
+func (t *Task) Start(ctx context.Context, sockets ...*os.File) error {
+	_, _, err := t.call(ctx, shim.Request{Method: shim.MethodStart}, sockets...)
 	if err == nil {
 		t.mu.Lock()
 		t.started = true

@@ -1,9 +1,10 @@
 // Package dns answers the questions of containers for names: of each other where they share a network, of the world through the host's
 // resolvers.
 //
-// Each container that needs it has a resolver at 127.0.0.11 port 53 of its own network namespace, as with Docker. Its two sockets belong to
-// the engine. They sit at ports that the kernel chose, and two rules in the container's namespace exchange port numbers, without tracking
-// connections: port 53 stays free for what runs inside, and neither a firewall of the host nor a network without a way out is in the way.
+// Each container that needs it has a resolver at 127.0.0.11 port 53 of its own network namespace, as with Docker. The engine makes its two
+// sockets and reads them; somebody who lives as long as the container keeps them for the engine's next life. They sit at ports that the
+// kernel chose, and two rules in the container's namespace exchange port numbers, without tracking connections: port 53 stays free for what
+// runs inside, and neither a firewall of the host nor a network without a way out is in the way.
 package dns
 
 import (
@@ -12,8 +13,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
@@ -65,6 +68,7 @@ type resolver struct {
 	container string
 	udp       *net.UDPConn
 	tcp       *net.TCPListener
+	kept      bool // Server.mu guards it: somebody keeps the sockets for the next life
 	end       context.CancelFunc
 	waiting   chan question // to servers upstream
 	asking    chan struct{} // as many as they are asked at once
@@ -73,11 +77,15 @@ type resolver struct {
 	conns map[net.Conn]struct{}
 }
 
-// Start opens a container's resolver. It must run on a thread in the container's network namespace, on which it stays.
-func (s *Server) Start(ctx context.Context, container string) error {
-	r, closer, err := open()
-	if err != nil {
-		return fmt.Errorf("open the resolver of container %s: %w", container, err)
+// Start opens a container's resolver, with the sockets of an earlier life where these were kept; it closes the files. It must run on a thread in the
+// container's network namespace.
+func (s *Server) Start(ctx context.Context, container string, kept ...*os.File) error {
+	r, closer := resume(kept), func() error { return nil }
+	if r == nil {
+		var err error
+		if r, closer, err = open(); err != nil {
+			return fmt.Errorf("open the resolver of container %s: %w", container, err)
+		}
 	}
 	r.s, r.container = s, container
 	s.mu.Lock()
@@ -114,6 +122,62 @@ func enlarge(c *net.UDPConn) {
 	})
 }
 
+// Sockets are copies of those of a container's resolver, for whoever keeps them; none where they are kept already, or there is no resolver. The caller
+// closes them.
+func (s *Server) Sockets(container string) []*os.File {
+	s.mu.Lock()
+	r := s.resolvers[container]
+	if r == nil || r.kept {
+		s.mu.Unlock()
+		return nil
+	}
+	r.kept = true
+	s.mu.Unlock()
+	udp, err := r.udp.File()
+	if err != nil {
+		return nil
+	}
+	tcp, err := r.tcp.File()
+	if err != nil {
+		udp.Close()
+		return nil
+	}
+	return []*os.File{udp, tcp}
+}
+
+// resume takes the sockets of an earlier life; nil where there are none, or the rules lead elsewhere: an engine of a build that knows nothing of
+// them ran in between.
+func resume(files []*os.File) *resolver {
+	r := newResolver()
+	r.kept = true
+	for _, f := range files {
+		if c, err := net.FilePacketConn(f); err == nil {
+			r.udp, _ = c.(*net.UDPConn)
+		} else if l, err := net.FileListener(f); err == nil {
+			r.tcp, _ = l.(*net.TCPListener)
+		}
+		f.Close()
+	}
+	if r.udp == nil && r.tcp == nil {
+		return nil
+	}
+	if r.udp != nil && r.tcp != nil && exchanged() == r.ports() {
+		return r
+	}
+	if r.udp != nil {
+		r.udp.Close()
+	}
+	if r.tcp != nil {
+		r.tcp.Close()
+	}
+	return nil
+}
+
+// ports are where a resolver's sockets sit.
+func (r *resolver) ports() ports {
+	return ports{uint16(r.udp.LocalAddr().(*net.UDPAddr).Port), uint16(r.tcp.Addr().(*net.TCPAddr).Port)}
+}
+
 // open makes the sockets and the rules that lead to them.
 func open() (r *resolver, closer func() error, err error) {
 	r = newResolver()
@@ -126,8 +190,7 @@ func open() (r *resolver, closer func() error, err error) {
 		r.udp.Close()
 		return nil, nil, err
 	}
-	closer, err = exchangePorts(uint16(r.udp.LocalAddr().(*net.UDPAddr).Port), uint16(r.tcp.Addr().(*net.TCPAddr).Port))
-	if err != nil {
+	if closer, err = exchangePorts(r.ports()); err != nil {
 		r.close()
 		return nil, nil, err
 	}
@@ -177,34 +240,64 @@ func (r *resolver) close() {
 }
 
 func (r *resolver) serveUDP(ctx context.Context) {
+	in, err := r.udp.SyscallConn()
+	if err != nil {
+		return
+	}
 	buf := make([]byte, 4096)
 	for {
-		n, from, err := r.udp.ReadFromUDPAddrPort(buf)
+		n, from, err := look(in, buf)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
 			continue
 		}
-		var q dns.Msg
-		if q.Unpack(buf[:n]) != nil || q.Response {
-			continue
-		}
-		if a := r.local(&q); a != nil { // whatever waits for servers upstream is not in its way
-			r.send(&q, a, from)
-			continue
-		}
-		select {
-		case r.waiting <- question{q: &q, from: from, until: time.Now().Add(r.s.patience / 2)}:
-		default:
-			continue
-		}
-		select {
-		case r.asking <- struct{}{}:
-			r.s.wg.Go(func() { r.askAll(ctx) })
-		default: // who asks now takes it when he is done
-		}
+		r.take(ctx, buf[:n], from)
+		drop(in) // after the answer: an engine that is killed before leaves the question to the next
 	}
+}
+
+// take answers a question, or has it wait for its turn with the servers upstream.
+func (r *resolver) take(ctx context.Context, b []byte, from netip.AddrPort) {
+	var q dns.Msg
+	if q.Unpack(b) != nil || q.Response {
+		return
+	}
+	if a := r.local(&q); a != nil { // whatever waits for servers upstream is not in its way
+		r.send(&q, a, from)
+		return
+	}
+	select {
+	case r.waiting <- question{q: &q, from: from, until: time.Now().Add(r.s.patience / 2)}:
+	default:
+		return
+	}
+	select {
+	case r.asking <- struct{}{}:
+		r.s.wg.Go(func() { r.askAll(ctx) })
+	default: // who asks now takes it when he is done
+	}
+}
+
+// look reads the next packet and leaves it in the socket; drop takes it out.
+func look(in syscall.RawConn, buf []byte) (n int, from netip.AddrPort, err error) {
+	var sa unix.Sockaddr
+	closed := in.Read(func(fd uintptr) bool {
+		n, sa, err = unix.Recvfrom(int(fd), buf, unix.MSG_PEEK)
+		return err != unix.EAGAIN
+	})
+	if closed != nil {
+		return 0, from, net.ErrClosed
+	}
+	if four, ok := sa.(*unix.SockaddrInet4); ok {
+		from = netip.AddrPortFrom(netip.AddrFrom4(four.Addr), uint16(four.Port))
+	}
+	return n, from, err
+}
+
+func drop(in syscall.RawConn) {
+	_ = in.Control(func(fd uintptr) { _, _, _ = unix.Recvfrom(int(fd), nil, unix.MSG_DONTWAIT) })
 }
 
 // question is one that came in a packet. Who asked has given up soon after until.

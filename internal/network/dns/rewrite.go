@@ -10,26 +10,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const tableName = "wherry-dns"
+const (
+	tableName = "wherry-dns"
+	chainName = "ports"
+)
+
+// ports are those of a resolver's two sockets.
+type ports struct{ udp, tcp uint16 }
 
 // exchangePorts writes, in the calling thread's namespace, the rules that lead port 53 of 127.0.0.11 to the resolver's sockets:
 //
 //	ip daddr 127.0.0.11 udp dport 53 udp dport set UDP
 //	ip saddr 127.0.0.11 udp sport UDP udp sport set 53
 //
-// and the same for TCP. They replace those of an earlier life of the engine. The caller closes what is returned, when nobody waits: that
+// and the same for TCP. They replace those of an earlier life of the engine whose sockets are gone. The caller closes what is returned, when nobody waits: that
 // waits for what other namespaces' rules are doing.
-func exchangePorts(udp, tcp uint16) (closer func() error, err error) {
+func exchangePorts(to ports) (closer func() error, err error) {
 	c, err := nftables.New(nftables.AsLasting())
 	if err != nil {
 		return nil, fmt.Errorf("open a socket to nftables: %w", err)
 	}
-	addRules(c, c.CreateTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}), udp, tcp)
+	addRules(c, c.CreateTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}), to)
 	err = c.Flush()
 	if errors.Is(err, unix.EEXIST) {
 		c.CloseLasting()
 		c.DelTable(c.AddTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}))
-		addRules(c, c.AddTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}), udp, tcp)
+		addRules(c, c.AddTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}), to)
 		err = c.Flush()
 	}
 	if err != nil {
@@ -39,15 +45,39 @@ func exchangePorts(udp, tcp uint16) (closer func() error, err error) {
 	return c.CloseLasting, nil
 }
 
-func addRules(c *nftables.Conn, t *nftables.Table, udp, tcp uint16) {
+// exchanged are the ports to which the rules in the calling thread's namespace lead; zero without such rules.
+func exchanged() (to ports) {
+	c, err := nftables.New()
+	if err != nil {
+		return to
+	}
+	t := &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}
+	rules, err := c.GetRules(t, &nftables.Chain{Table: t, Name: chainName})
+	if err != nil || len(rules) != 4 {
+		return to
+	}
+	return ports{setPort(rules[0]), setPort(rules[2])}
+}
+
+// setPort is the port that a rule puts into packets.
+func setPort(r *nftables.Rule) uint16 {
+	for _, e := range r.Exprs {
+		if i, ok := e.(*expr.Immediate); ok && len(i.Data) == 2 {
+			return binaryutil.BigEndian.Uint16(i.Data)
+		}
+	}
+	return 0
+}
+
+func addRules(c *nftables.Conn, t *nftables.Table, to ports) {
 	chain := c.AddChain(&nftables.Chain{
-		Table: t, Name: "ports", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityRaw,
+		Table: t, Name: chainName, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityRaw,
 	})
 	for _, row := range []struct {
 		proto    byte
 		port     uint16
 		checksum uint32 // where the protocol's header has it
-	}{{unix.IPPROTO_UDP, udp, 6}, {unix.IPPROTO_TCP, tcp, 16}} {
+	}{{unix.IPPROTO_UDP, to.udp, 6}, {unix.IPPROTO_TCP, to.tcp, 16}} {
 		for _, way := range []struct {
 			address, port uint32 // offsets
 			from, to      uint16
