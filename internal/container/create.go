@@ -272,7 +272,7 @@ func (n *creating) layer(context.Context) error {
 	if err := makeLayer(n.dir, n.r); err != nil {
 		return err
 	}
-	return makeWorkingDir(n.r, n.dir)
+	return makeWorkingDir(&n.s.o, n.r)
 }
 
 // layerDirs are the writable layer's directories.
@@ -313,7 +313,8 @@ func makeLayer(dir string, r *Record) error {
 }
 
 // freshLayer puts a clean writable layer in the place of the used one.
-func freshLayer(dir string, r *Record) error {
+func freshLayer(o *Options, r *Record) error {
+	dir, _ := o.dirsOf(r.ID)
 	rootfsDir := filepath.Join(dir, "rootfs")
 	old := rootfsDir + ".old"
 	if err := rootfs.RemoveTree(old); err != nil {
@@ -325,16 +326,33 @@ func freshLayer(dir string, r *Record) error {
 	if err := makeLayer(dir, r); err != nil {
 		return err
 	}
-	if err := makeWorkingDir(r, dir); err != nil {
+	if err := makeWorkingDir(o, r); err != nil {
 		return err
 	}
 	return rootfs.RemoveTree(old)
 }
 
 // rootfs is the container's root file system.
-func (r *Record) rootfs(dir string) rootfs.Rootfs {
+func (o *Options) rootfs(r *Record) rootfs.Rootfs {
+	dir, _ := o.dirsOf(r.ID)
 	upper, work := layerDirs(dir)
-	return rootfs.Rootfs{Lower: r.Image.Lower, Upper: upper, Work: work, IDMap: r.IDMap}
+	return rootfs.Rootfs{Lower: r.Image.Lower, Base: o.baseDir(), Upper: upper, Work: work, IDMap: r.IDMap}
+}
+
+// baseDir is the layer below those of images.
+func (o *Options) baseDir() string { return filepath.Join(o.Root, "base") }
+
+// makeBase makes that layer. Programs look for what is mounted in /etc/mtab (mtab(5)), which few images have.
+func (o *Options) makeBase() error {
+	etc := filepath.Join(o.baseDir(), "etc")
+	err := errors.Join(os.MkdirAll(etc, 0o755), os.Chmod(o.baseDir(), 0o755), os.Chmod(etc, 0o755)) // whatever the umask is
+	if link := os.Symlink("/proc/mounts", filepath.Join(etc, "mtab")); !errors.Is(link, os.ErrExist) {
+		err = errors.Join(err, link)
+	}
+	if err != nil {
+		return fmt.Errorf("make the layer below those of images: %w", err)
+	}
+	return nil
 }
 
 // store writes the record: from here on the container is there, also after a power cut.

@@ -172,8 +172,9 @@ func (r *Record) layers(dir string) []string {
 }
 
 // makeWorkingDir makes the working directory where the image has none: in the writable layer, owned by the container's root.
-func makeWorkingDir(r *Record, dir string) error {
-	root := r.rootfs(dir)
+func makeWorkingDir(o *Options, r *Record) error {
+	dir, _ := o.dirsOf(r.ID)
+	root := o.rootfs(r)
 	root.ReadOnly = false
 	return MakeDir(root, r.layers(dir), r.Config.WorkingDir)
 }

@@ -85,6 +85,9 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 			return nil, fmt.Errorf("make the folder of containers: %w", err)
 		}
 	}
+	if err := s.o.makeBase(); err != nil {
+		return nil, err
+	}
 	rootfs.Spread(s.o.containersDir())
 	records, damaged, err := readRecords(s.o.containersDir())
 	if err != nil {

@@ -50,7 +50,7 @@ func (n *starting) layers(context.Context) error {
 	found.Image.Lower = lower
 	n.r = &found
 	if n.again && n.r.fresh() && n.o.from == nil {
-		return freshLayer(n.c.dir, n.r)
+		return freshLayer(&n.s.o, n.r)
 	}
 	if n.volatile() {
 		// Overlay refuses a layer that was mounted without syncs, since a power cut may have spoiled it. There was none: see spent.

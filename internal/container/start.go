@@ -179,7 +179,7 @@ func (n *starting) release() {
 
 // begin gives the container to a shim, and does not wait until that has made it.
 func (n *starting) begin(ctx context.Context) (err error) {
-	root := n.r.rootfs(n.c.dir)
+	root := n.s.o.rootfs(n.r)
 	root.Volatile, root.ReadOnly = n.volatile(), false // read-only once the places of mounts are made: the spec says so
 	var restore *shim.Restore
 	if n.o.from != nil {

@@ -33,7 +33,7 @@ func openUpper(v *containers.View) (*upper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the writable layer: %w", err)
 	}
-	image := rootfs.Rootfs{Lower: v.Rootfs.Lower, IDMap: v.Rootfs.IDMap}
+	image := rootfs.Rootfs{Lower: v.Rootfs.Lower, Base: v.Rootfs.Base, IDMap: v.Rootfs.IDMap}
 	below, err := image.Mount(nil)
 	if err != nil {
 		_ = dir.Close()

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,9 +56,13 @@ func (m IDMap) UserNamespace() (*os.File, error) {
 // AttachedAt is where a Rootfs lies in the container's mount namespace until the pivot: hooks of the creation find it there.
 const AttachedAt = "/tmp"
 
+// mostLayers is how many layers the kernel stacks (OVL_MAX_STACK, fs/overlayfs/params.h).
+const mostLayers = 500
+
 // Rootfs names the directories of an overlay. It is plain data: it goes over the wire to the shim.
 type Rootfs struct {
 	Lower    []string `json:"lower"`              // absolute paths, topmost layer first
+	Base     string   `json:"base,omitempty"`     // one more layer, below them all: what every root has that has nothing else in its place
 	Upper    string   `json:"upper,omitempty"`    // empty: a read-only view of the layers
 	Work     string   `json:"work,omitempty"`     // on the same file system as Upper
 	IDMap    IDMap    `json:"idMap,omitzero"`     // layers are id-mapped into this range; Upper's files carry host ids of the range
@@ -91,7 +96,11 @@ func (r *Rootfs) MountParts(userns *os.File) (root *os.File, parts []*os.File, e
 			parts = nil
 		}
 	}()
-	for _, path := range r.Lower {
+	lower := r.Lower
+	if r.Base != "" && len(lower) < mostLayers {
+		lower = append(slices.Clip(lower), r.Base)
+	}
+	for _, path := range lower {
 		f, err := Bind(path, BindOptions{UserNS: userns, Set: unix.MOUNT_ATTR_RDONLY})
 		if err != nil {
 			return nil, parts, fmt.Errorf("layer: %w", err)
@@ -103,7 +112,7 @@ func (r *Rootfs) MountParts(userns *os.File) (root *os.File, parts []*os.File, e
 	}
 	places := make([]place, 0, len(parts)+1)
 	for i, f := range parts {
-		places = append(places, place{f, r.Lower[i]})
+		places = append(places, place{f, lower[i]})
 	}
 	if !r.Layer || r.Upper == "" || userns == nil {
 		root, err = r.overlay(parts, places)

@@ -247,3 +247,25 @@ func TestLayersOfSteps(t *testing.T) {
 		t.Error("the change is not seen")
 	}
 }
+
+func TestBaseLiesBelowAllLayers(t *testing.T) {
+	base := layers(t, map[string]string{"etc/mtab": "base", "etc/own": "base"})[0]
+	r := writable(t, layers(t, map[string]string{"etc/own": "image"}), IDMap{})
+	for i := range 2 {
+		r.Base = base
+		root := mount(t, r)
+		if mtab, own := read(t, root, "etc/mtab"), read(t, root, "etc/own"); mtab != "base" || own != "image" {
+			t.Errorf("view %d: %s, %s", i, mtab, own)
+		}
+		r.Upper, r.Work = "", "" // a view of the layers has it too
+	}
+	for len(r.Lower) < mostLayers { // as many as the kernel takes
+		dir := filepath.Join(base, "layers", strconv.Itoa(len(r.Lower)))
+		must(t, os.MkdirAll(dir, 0o755))
+		r.Lower = append(r.Lower, dir)
+	}
+	root := mount(t, r)
+	if got := read(t, root, "etc/own"); got != "image" {
+		t.Errorf("of %d layers: %s", len(r.Lower), got)
+	}
+}
