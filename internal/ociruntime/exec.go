@@ -316,7 +316,6 @@ func (e *exec) run() (*Process, error) {
 
 // follow goes with the process until it executes.
 func (e *exec) follow(pr *sysprog.Process) (*Process, error) {
-	setOOMScore(pr.Pid, e.o.Process.OOMScoreAdj, e.c.oomScore)
 	if err := e.meet(pr); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package ociruntime
 
 import (
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -82,6 +83,33 @@ func TestHooks(t *testing.T) {
 	}
 	if _, err := os.Stat(b.upper + "/ran"); err == nil {
 		t.Error("the program ran")
+	}
+}
+
+// TestOOMScoreOfExecs: a program has it from its beginning, however late this process comes to set it: what it has begun before would keep
+// this process's.
+func TestOOMScoreOfExecs(t *testing.T) {
+	b := newBox(t)
+	c := b.sleeper()
+	adj := 321
+	busy := make(chan struct{})
+	defer close(busy)
+	for range 4 * runtime.NumCPU() { // who is to set it has no processor for a while
+		go func() {
+			for {
+				select {
+				case <-busy:
+					return
+				default:
+				}
+			}
+		}()
+	}
+	for range 25 {
+		out, _, err := b.exec(c, &specs.Process{Args: []string{"cat", "/proc/self/oom_score_adj"}, OOMScoreAdj: &adj})
+		if err != nil || out != "321\n" {
+			t.Fatalf("%q, %v", out, err)
+		}
 	}
 }
 

@@ -80,12 +80,16 @@ func (c *Container) rootOf() *os.File {
 	return f
 }
 
-// setOOMScore sets what the kernel permits: without CAP_SYS_RESOURCE a value below the inherited one is refused and left.
-func setOOMScore(pid int, want *int, otherwise int) {
-	adj := otherwise
+// oomScore is what a process wants, or what those have that say nothing.
+func oomScore(want *int, otherwise int) int {
 	if want != nil {
-		adj = *want
+		return *want
 	}
+	return otherwise
+}
+
+// setOOMScore sets what the kernel permits: without CAP_SYS_RESOURCE a value below the inherited one is refused and left.
+func setOOMScore(pid, adj int) {
 	if adj == ownOOMScore() {
 		return
 	}

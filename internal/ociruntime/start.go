@@ -389,6 +389,6 @@ func (s *start) watchProcess(context.Context) (err error) {
 
 // setLimits sets what belongs to the pid from outside.
 func (s *start) setLimits(context.Context) error {
-	setOOMScore(s.process.Pid, s.spec.Process.OOMScoreAdj, s.o.OOMScoreAdj)
+	setOOMScore(s.process.Pid, oomScore(s.spec.Process.OOMScoreAdj, s.o.OOMScoreAdj))
 	return s.attributes.setByParent(s.process.Pid)
 }
