@@ -67,18 +67,26 @@ func (s *start) writeProgram(context.Context) error {
 	return nil
 }
 
-// programSize bounds the strings and structures of the program.
+// programSize bounds the strings and structures of the program, and the operations for what the configuration has lists of.
 func (s *start) programSize() int {
 	size := 96<<10 + 4*len(s.spec.Process.User.AdditionalGids)
-	for _, list := range [][]string{s.spec.Process.Args, s.spec.Process.Env, s.spec.Linux.MaskedPaths, s.spec.Linux.ReadonlyPaths} {
+	for _, list := range [][]string{s.spec.Process.Args, s.spec.Process.Env} {
 		for _, str := range list {
 			size += len(str) + 64
 		}
 	}
-	for key, value := range s.spec.Linux.Sysctl {
-		size += len(key) + len(value) + 128
+	for _, list := range [][]string{s.spec.Linux.MaskedPaths, s.spec.Linux.ReadonlyPaths} {
+		for _, name := range list {
+			size += 2*len(name) + 256 + 16*sysprog.OpSize
+		}
 	}
-	return size + len(s.spec.Process.Args[0])*64 + len(s.spec.Mounts)*512
+	for key, value := range s.spec.Linux.Sysctl {
+		size += len(key) + len(value) + 128 + 4*sysprog.OpSize
+	}
+	for _, m := range s.spec.Mounts {
+		size += 512 + (8+len(m.Options))*sysprog.OpSize
+	}
+	return size + len(s.spec.Process.Args[0])*64
 }
 
 func (s *start) openPipes() error {

@@ -106,11 +106,11 @@ func (w *writer) protectedPaths() error {
 	for _, name := range w.s.spec.Linux.ReadonlyPaths {
 		w.readOnlyPath(name)
 	}
-	var masked []string
+	masked, empty := map[string]bool{}, w.Word(0)
 	for _, name := range w.s.spec.Linux.MaskedPaths {
-		if name = path.Clean("/" + name); !slices.Contains(masked, name) {
-			masked = append(masked, name)
-			w.mask(name)
+		if name = path.Clean("/" + name); !masked[name] {
+			masked[name] = true
+			w.mask(name, empty)
 		}
 	}
 	return nil
@@ -127,17 +127,13 @@ func (w *writer) readOnlyPath(name string) {
 	w.Tolerate(open, w.Len()-int(open)-1, unix.ENOENT, unix.ENOTDIR)
 }
 
-// mask covers a directory with an empty read-only tmpfs and anything else with the container's own /dev/null.
-func (w *writer) mask(name string) {
+// mask covers a directory with an empty read-only tmpfs, the same one for all, and anything else with the container's own /dev/null. Engines
+// mask a directory for each processor: a file system each would take as long to make, and to end, as all the rest of the mounts.
+func (w *writer) mask(name string, empty sysprog.Word) {
 	dir, rest := w.protectedAt(name)
 	how := w.Bytes(openHow(unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_DIRECTORY, inRoot))
 	asDir := w.Call("find "+name, unix.SYS_OPENAT2, dir, w.String(rest), how, openHowSize)
-	at := w.Store(asDir)
-	fs := w.Store(w.Call("open a mask", unix.SYS_FSOPEN, w.String("tmpfs"), unix.FSOPEN_CLOEXEC))
-	w.Call("make a mask", unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, nil, nil, 0)
-	flags := unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
-	tree := w.Store(w.Call("mount a mask", unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, flags))
-	w.Call("mask "+name, unix.SYS_MOVE_MOUNT, tree, w.none, at, w.none, moveByDescriptors)
+	w.maskDirectory(name, w.Store(asDir), empty)
 	done := w.JumpIfEqual(w.Word(1), 1, 3) // over the three operations for a file
 	w.Tolerate(asDir, int(done)-int(asDir), unix.ENOTDIR, unix.ENOENT)
 
@@ -146,8 +142,21 @@ func (w *writer) mask(name string) {
 	file := w.Store(asFile)
 	w.Tolerate(asFile, 2, unix.ENOENT, unix.ENOTDIR)
 	devices := descriptor(w.s.layout.null)
-	empty := w.Store(w.Call("clone /dev/null", unix.SYS_OPEN_TREE, devices, w.String("null"), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW))
-	w.Call("mask "+name, unix.SYS_MOVE_MOUNT, empty, w.none, file, w.none, moveByDescriptors)
+	null := w.Store(w.Call("clone /dev/null", unix.SYS_OPEN_TREE, devices, w.String("null"), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW))
+	w.Call("mask "+name, unix.SYS_MOVE_MOUNT, null, w.none, file, w.none, moveByDescriptors)
+}
+
+// maskDirectory makes the tmpfs for the first directory that is there, and clones it for the others (only what is attached can be cloned).
+func (w *writer) maskDirectory(name string, at, empty sysprog.Word) {
+	w.JumpIfEqual(empty, 0, 3)
+	clone := w.Store(w.Call("clone the mask", unix.SYS_OPEN_TREE, empty, w.none, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH))
+	w.Call("mask "+name, unix.SYS_MOVE_MOUNT, clone, w.none, at, w.none, moveByDescriptors)
+	w.JumpIfEqual(w.Word(1), 1, 4) // over the four operations for the first
+	fs := w.Store(w.Call("open a mask", unix.SYS_FSOPEN, w.String("tmpfs"), unix.FSOPEN_CLOEXEC))
+	w.Call("make a mask", unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, nil, nil, 0)
+	flags := unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+	w.Store(w.Call("mount a mask", unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, flags), empty)
+	w.Call("mask "+name, unix.SYS_MOVE_MOUNT, empty, w.none, at, w.none, moveByDescriptors)
 }
 
 // protectedAt says below which descriptor a path to protect is resolved.

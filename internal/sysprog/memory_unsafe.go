@@ -32,19 +32,19 @@ func (p *Program) store(address uintptr, v uint64) { atomic.StoreUint64(p.at(add
 
 // put writes one word of an operation.
 func (p *Program) put(op Op, word int, v uintptr) {
-	p.store(p.header(headerSize)+uintptr(op)*opSize+uintptr(word)*8, uint64(v))
+	p.store(p.header(headerSize)+uintptr(op)*OpSize+uintptr(word)*8, uint64(v))
 }
 
 // bytes copies b to 8-byte aligned memory of the program.
 func (p *Program) bytes(b []byte) uintptr {
-	if p.used+len(b)+8 > len(p.arena) {
+	if room(p) < len(b)+7 {
 		p.fail(unix.E2BIG)
 		return 0
 	}
-	address := p.base() + uintptr(p.used)
-	copy(p.arena[p.used:], b)
-	p.used = (p.used + len(b) + 7) &^ 7
-	return address
+	at := (p.data - len(b)) &^ 7
+	p.data = at
+	copy(p.arena[at:], b)
+	return p.base() + uintptr(at)
 }
 
 func (p *Program) words(list []uint64) uintptr {

@@ -32,7 +32,7 @@ const (
 	opFail      = ^uintptr(0) - 3 // fail with error number a0
 )
 
-// The layout of the program's memory: a header, the operations, then data.
+// The layout of the program's memory: a header, the operations from there on upwards, data from the end downwards.
 const (
 	headerFailed = 0  // address of the failed operation, 0: none
 	headerErrno  = 8  // its error number
@@ -43,9 +43,11 @@ const (
 	headerSize   = 80
 
 	opWords = 11 // nr, a0…a5, store, tolerated errors, jump, indirect arguments
-	opSize  = opWords * 8
-	maxOps  = 1024
+	fewOps  = 1024
 )
+
+// OpSize is what an operation takes of its program's memory.
+const OpSize = opWords * 8
 
 // descriptorRoom is a descriptor that no program comes to: tables of descriptors double from 64.
 const descriptorRoom = 511
@@ -53,23 +55,23 @@ const descriptorRoom = 511
 // Program is an array of operations in memory that the Go heap does not know.
 type Program struct {
 	arena []byte
-	used  int
+	data  int // where it begins
 	ops   int
 	names []string
 	err   error
 	apart bool // its child has memory of its own
 }
 
-// New makes an empty program with room for data bytes of strings, filters and the like.
+// New makes an empty program with room for a thousand operations, and for data bytes more: strings, filters and the like, further operations.
 func New(data int) (*Program, error) { return newProgram(data, unix.MAP_PRIVATE) }
 
 func newProgram(data, sharing int) (*Program, error) {
-	size := (headerSize + maxOps*opSize + data + 4095) &^ 4095
+	size := (headerSize + fewOps*OpSize + data + 4095) &^ 4095
 	arena, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, sharing|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, fmt.Errorf("map %d bytes for a program of system calls: %w", size, err)
 	}
-	return &Program{arena: arena, used: headerSize + maxOps*opSize}, nil
+	return &Program{arena: arena, data: len(arena)}, nil
 }
 
 // Close gives the memory back. It may only be called when no child shares it: after Wait, or when Start failed.
@@ -157,6 +159,9 @@ func (p *Program) Tolerate(op Op, skip int, errs ...unix.Errno) {
 	p.put(op, 9, uintptr(skip+1))
 }
 
+// room is how much of a program's memory lies between its operations and its data.
+func room(p *Program) int { return p.data - headerSize - p.ops*OpSize }
+
 // Len is the number of operations so far.
 func (p *Program) Len() int { return p.ops }
 
@@ -188,8 +193,8 @@ func (p *Program) fail(err error) {
 }
 
 func (p *Program) add(name string, nr uintptr, args []any) Op {
-	if p.ops == maxOps || len(args) > 6 {
-		p.fail(fmt.Errorf("step %q: a program has at most %d operations of 6 arguments", name, maxOps))
+	if room(p) < OpSize || len(args) > 6 {
+		p.fail(fmt.Errorf("step %q: there is no room for operation %d, or it has more than 6 arguments", name, p.ops))
 		return 0
 	}
 	op := Op(p.ops)
@@ -306,7 +311,7 @@ func (p *Program) failure() error {
 	if at == 0 {
 		return errDied
 	}
-	op := int(uintptr(at)-p.base()-headerSize) / opSize
+	op := int(uintptr(at)-p.base()-headerSize) / OpSize
 	return &Error{Op: Op(op), Name: p.names[op], Errno: unix.Errno(p.load(p.header(headerErrno)))}
 }
 

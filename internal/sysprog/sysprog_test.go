@@ -186,3 +186,34 @@ func TestManyAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestManyOperations: those beyond a thousand take room of the data's, until there is none.
+func TestManyOperations(t *testing.T) {
+	const many = 3000
+	p, err := New(many*OpSize + 1<<12)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	for range many {
+		p.Call("ask for the pid", unix.SYS_GETPID)
+	}
+	execute(p, "exit 7")
+	pr, err := p.Start(0, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pr.Wait(1); err != nil {
+		t.Fatal(err)
+	}
+	if code := finish(t, pr); code != 7 {
+		t.Fatalf("exit code %d", code)
+	}
+	p = program(t)
+	for range many {
+		p.Call("ask for the pid", unix.SYS_GETPID)
+	}
+	if _, err := p.Start(0, false); err == nil || !strings.Contains(err.Error(), "no room for operation") {
+		t.Errorf("without room: %v", err)
+	}
+}
