@@ -58,6 +58,7 @@ may = "all"
 		{"its URI", certificate("admin"), All, "a.toml:12"},
 		{"a name that only begins so", certificate("ci.example.evil"), ReadOnly, ""},
 		{"a container", &Caller{UID: containerIDs + 33, Contained: true}, None, "a.toml:15"},
+		{"a container with a person's id", &Caller{UID: containerIDs + 7, GID: 200, Groups: []uint32{200}, Contained: true}, None, "a.toml:15"},
 		{"a person with an id as containers have", &Caller{UID: containerIDs + 33}, ReadOnly, "whom it does not name"},
 		{"a certificate named as a user", certificate("root"), ReadOnly, ""},
 	}
@@ -114,7 +115,6 @@ func TestMistakesHaveLines(t *testing.T) {
 		{"[[rule]]\nmay = \"all\"\ngroup = \"no-such-group\"", "a.toml:3: there is no group no-such-group"},
 		{"[[rule]]\nuid = -1\nmay = \"all\"", "a.toml:2: -1 is no id"},
 		{"[[rule]]\nuid = 0\nmay = \"own\"", "a.toml:3: root may everything"},
-		{"[[rule]]\ncontainers = true\nmay = \"own\"", "a.toml:3: ids of containers change"},
 		{"[[rule]]\ncontainers = false\nmay = \"all\"", "a.toml:2: containers: write true"},
 		{"[[rule]]\ncertificate = \"\"\nmay = \"all\"", "a.toml:2: certificate: give the name"},
 		{"[[rules]]\nuid = 1\nmay = \"all\"", "a.toml:1: rules: there is no such key"},
@@ -166,4 +166,26 @@ func FuzzParse(f *testing.F) {
 			rules.Of(&Caller{UID: 5})
 		}
 	})
+}
+
+// TestContainersOwnByTheirName: ids of one container are another's afterwards, and a person's of a directory service may be the same.
+func TestContainersOwnByTheirName(t *testing.T) {
+	rules, err := Parse("a.toml", []byte("default = \"own\"\n[[rule]]\nuid = 268435489\nmay = \"all\"\n[[rule]]\ngid = 268435489\nmay = \"all\"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := &Caller{UID: containerIDs + 33, GID: containerIDs + 33, Contained: true, Container: "8f3a"}
+	next := &Caller{UID: containerIDs + 33, GID: containerIDs + 33, Contained: true, Container: "c001"}
+	if one.ID() != "container:8f3a" || next.ID() != "container:c001" {
+		t.Errorf("%s, %s", one.ID(), next.ID())
+	}
+	if got, why := rules.Of(one); got != Own {
+		t.Errorf("a container has the right of the person with its number: %v, %s", got, why)
+	}
+	if got, why := rules.Of(&Caller{UID: containerIDs + 33, Contained: true}); got != None || !strings.Contains(why, "none of this engine's") {
+		t.Errorf("a container that nobody knows: %v, %s", got, why)
+	}
+	if got, _ := rules.Of(&Caller{UID: containerIDs + 33}); got != All {
+		t.Errorf("the person: %v", got)
+	}
 }

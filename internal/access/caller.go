@@ -20,6 +20,7 @@ type Caller struct {
 	Groups    []uint32 // beside GID
 	PID       int32
 	Contained bool   // it is a process of a container
+	Container string // the id of that container; "" where it is none of this engine's
 	Program   string // the path of its program when it connected; "" where that was not to be seen
 
 	Certificate *Certificate
@@ -46,9 +47,12 @@ func OfCertificate(c *x509.Certificate, address string) *Caller {
 		Certificate: &Certificate{Name: c.Subject.CommonName, Names: names, Serial: c.SerialNumber.Text(16)}}
 }
 
-// ID names the caller, the same in all of its requests: uid:1000, certificate:ci. What it makes belongs to this name.
+// ID names the caller, the same in all of its requests: uid:1000, certificate:ci, container:8f3a…. What it makes belongs to this name. The ids of a
+// container go to another one after it, so they do not name it.
 func (c *Caller) ID() string {
 	switch {
+	case c.Container != "":
+		return "container:" + c.Container
 	case c.Certificate == nil:
 		return "uid:" + strconv.FormatUint(uint64(c.UID), 10)
 	case c.Certificate.Name != "":

@@ -12,24 +12,32 @@ const deepest = 32
 
 // Contained says that who connected to a unix socket is a process of a container. The number of its user alone does not say so: directory services
 // give people numbers as high. A container's process is, beside that, in a user namespace that the engine's user made. People can make some of their
-// own, which are theirs. Who is not to be seen any more is nobody's.
-func Contained(socket uintptr, cred *unix.Ucred) bool {
+// own, which are theirs. Of who has such a number and is not to be seen any more nobody knows which of both it was: that is an error.
+func Contained(socket uintptr, cred *unix.Ucred) (bool, error) {
 	if cred.Uid < containerIDs || cred.Uid == ^uint32(0) {
-		return false
+		return false, nil
 	}
 	process, err := peerProcess(int(socket), int(cred.Pid))
 	if err != nil {
-		return false
+		return false, unseen(cred, err)
 	}
 	defer unix.Close(process)
 	ns, err := unix.Open(fmt.Sprintf("/proc/%d/ns/user", cred.Pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return false
+		return false, unseen(cred, err)
 	}
 	// It is still there, or at least not waited for: the number was its own all the time.
 	gone := unix.PidfdSendSignal(process, 0, nil, 0)
 	owner, below := maker(ns)
-	return gone == nil && below && int64(owner) == int64(os.Geteuid())
+	if gone != nil {
+		return false, unseen(cred, gone)
+	}
+	return below && int64(owner) == int64(os.Geteuid()), nil
+}
+
+func unseen(cred *unix.Ucred, err error) error {
+	return fmt.Errorf("process %d of user %d has connected, and is not there to be asked whether it is a container's: let the process that connects wait for the answer: %w",
+		cred.Pid, cred.Uid, err)
 }
 
 // peerProcess is the process that connected, as a pidfd. Kernels before 6.5 only tell the number that it had then.

@@ -48,8 +48,8 @@ type Rule struct {
 
 func (r *Rule) matches(c *Caller) bool {
 	switch {
-	case r.containers:
-		return c.Contained
+	case r.containers || c.Contained: // the ids of a container are nobody's, whoever else has such
+		return r.containers && c.Contained
 	case r.certificate != "":
 		return c.Certificate != nil && (c.Certificate.Name == r.certificate || slices.Contains(c.Certificate.Names, r.certificate))
 	case r.uid >= 0:
@@ -78,6 +78,14 @@ func (r *Rules) Of(c *Caller) (Right, string) {
 	case r == nil || r.File == "":
 		return r.builtIn(c), "there are no rules of access"
 	}
+	may, why := r.written(c)
+	if may == Own && c.Contained && c.Container == "" {
+		return None, "it is a process of a container that is none of this engine's, so that nothing can be its own"
+	}
+	return may, why
+}
+
+func (r *Rules) written(c *Caller) (Right, string) {
 	for i := range r.List {
 		if rule := &r.List[i]; rule.matches(c) {
 			return rule.May, fmt.Sprintf("%s:%d gives %s the right %s", r.File, rule.Line, rule.Who, rule.May)

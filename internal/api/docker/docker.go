@@ -76,6 +76,8 @@ type Server struct {
 	tracer  *tracing.Tracer
 	closing chan struct{} // closed when Close begins: long answers end
 
+	containers *container.Service // knows whose ids a container's are
+
 	patience time.Duration // with bodies of JSON
 
 	mu       sync.Mutex
@@ -87,7 +89,7 @@ type Server struct {
 
 // New builds a server; Serve starts it.
 func New(s Services, about About, log *slog.Logger) *Server {
-	srv := &Server{log: log, audit: s.Audit, metrics: s.Metrics, tracer: s.Tracer, auditReads: about.AuditReads, closing: make(chan struct{}),
+	srv := &Server{log: log, audit: s.Audit, metrics: s.Metrics, tracer: s.Tracer, containers: s.Containers, auditReads: about.AuditReads, closing: make(chan struct{}),
 		patience: time.Minute, hijacked: map[net.Conn]struct{}{}}
 	srv.access.Store(about.Access)
 	srv.http = http.Server{
@@ -95,7 +97,7 @@ func New(s Services, about About, log *slog.Logger) *Server {
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       5 * time.Minute,
 		MaxHeaderBytes:    256 << 10, // X-Registry-Config carries every registry's credentials
-		ConnContext:       withPeer,
+		ConnContext:       srv.withPeer,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	srv.http.Protocols = new(http.Protocols)

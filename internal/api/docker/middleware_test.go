@@ -134,7 +134,7 @@ func TestHijack(t *testing.T) {
 		_, err := io.Copy(stdout, st)          // begins before open
 		handled <- errors.Join(err, ctx.Err()) // the end of input is not the end of the request: output may still come
 	}))
-	server := &http.Server{Handler: h, ConnContext: withPeer}
+	server := &http.Server{Handler: h, ConnContext: s.withPeer}
 	go func() { _ = server.Serve(l) }()
 	defer server.Close()
 	c, err := net.Dial("unix", socket)

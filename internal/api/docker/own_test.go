@@ -12,9 +12,11 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,6 +24,7 @@ import (
 
 	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/api/docker"
+	"wherry.dev/wherry/internal/container"
 )
 
 // door is another server of the shared engine's services, at which the test's process is whoever the rules say: the kernel notes a thread's user id
@@ -320,6 +323,57 @@ func TestBodiesAreSeenWhole(t *testing.T) {
 		if status, body := d.raw(t, alice, row.text); status != row.want {
 			t.Errorf("%s: %d %.200s, want %d", name, status, body, row.want)
 		}
+	}
+}
+
+// TestContainersOwnAsThemselves: what a container with the socket makes is that container's, and not of who has its ids after it.
+func TestContainersOwnAsThemselves(t *testing.T) {
+	d, _, _, _ := doorFor(t)
+	d = openDoor(t, d.e, "default = \"own\"\n")
+	as := func(base int, method, path, body string) string {
+		cmd := exec.Command("curl", "-s", "-w", "\n%{http_code}", "-X", method, "-H", "Content-Type: application/json", "-d", body, "--unix-socket", d.socket, "http://e"+path)
+		ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: base, Size: 65536}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true,
+			Credential: &syscall.Credential{Uid: 33, Gid: 33}}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s %s: %v %s", method, path, err, out)
+		}
+		return string(out)
+	}
+	run := func() (id string, base int) {
+		id = d.e.create(t, `"Cmd":["sleep","1000"]`)
+		d.e.want(t, 204, "POST", "/containers/"+id+"/start", "", nil)
+		var c struct{ State struct{ Pid int } }
+		d.e.want(t, 200, "GET", "/containers/"+id+"/json", "", &c)
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/uid_map", c.State.Pid))
+		if _, scan := fmt.Sscan(string(text), new(int), &base); err != nil || scan != nil {
+			t.Fatal(err, scan)
+		}
+		return id, base
+	}
+	one, ids := run()
+	other, otherIDs := run()
+	const volume = "made-by-one"
+	if out := as(ids, "POST", "/volumes/create", `{"Name":"`+volume+`"}`); !strings.HasSuffix(out, "201") {
+		t.Fatal(out)
+	}
+	t.Cleanup(func() { d.e.call(t, "DELETE", "/volumes/"+volume, "") })
+	if out := as(ids, "GET", "/volumes/"+volume, ""); !strings.HasSuffix(out, "200") {
+		t.Errorf("one's own: %s", out)
+	}
+	if out := as(otherIDs, "GET", "/volumes/"+volume, ""); strings.HasSuffix(out, "200") {
+		t.Errorf("another container: %s", out)
+	}
+	d.e.want(t, 204, "DELETE", "/containers/"+one+"?force=1", "", nil)
+	if out := as(ids, "GET", "/volumes/"+volume, ""); !strings.HasSuffix(out, "403") || !strings.Contains(out, "none of this engine's") {
+		t.Errorf("ids that no container has: %s", out)
+	}
+	if found := container.OfUser(d.e.services.Containers, uint32(otherIDs+65535)); found != other {
+		t.Errorf("the last id of a container is of %q, not %q", found, other)
+	}
+	if found := container.OfUser(d.e.services.Containers, uint32(otherIDs+65536)); found == other {
+		t.Error("the id after a container's is taken for its own")
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/access"
+	containers "wherry.dev/wherry/internal/container"
 )
 
 type peerKey struct{}
@@ -27,11 +28,14 @@ type peer struct {
 }
 
 // withPeer reads the credentials that the kernel noted when the client connected.
-func withPeer(ctx context.Context, c net.Conn) context.Context {
+func (s *Server) withPeer(ctx context.Context, c net.Conn) context.Context {
 	p := peer{err: classed(errdefs.ErrPermissionDenied, "this connection is neither a unix socket nor TLS with a certificate: the engine cannot see who asks")}
 	switch c := c.(type) {
 	case *net.UnixConn:
 		p.caller, p.err = peerOf(c)
+		if p.err == nil && p.caller.Contained && s.containers != nil {
+			p.caller.Container = containers.OfUser(s.containers, p.caller.UID)
+		}
 	case *tls.Conn:
 		p = peer{tls: true}
 	}
@@ -51,8 +55,11 @@ func peerOf(c *net.UnixConn) (*access.Caller, error) {
 			asked = fmt.Errorf("ask the kernel who connects: %w", err)
 			return
 		}
-		caller = &access.Caller{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid, Program: program(cred.Pid),
-			Contained: access.Contained(fd, cred)}
+		caller = &access.Caller{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid, Program: program(cred.Pid)}
+		if caller.Contained, asked = access.Contained(fd, cred); asked != nil {
+			asked = classed(errdefs.ErrPermissionDenied, "%v", asked)
+			return
+		}
 		if cred.Uid != 0 {
 			caller.Groups, err = peerGroups(int(fd))
 			if err != nil {
