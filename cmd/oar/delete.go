@@ -157,21 +157,3 @@ func awaitEnd(ctx context.Context, pidfd int) error {
 	}
 	return nil
 }
-
-// stop ends a container whose start failed; it stays, stopped, to be deleted. What went wrong is added to the start's own error.
-func (c *record) stop(ctx context.Context) string {
-	if err := c.signalAll(unix.SIGKILL); err != nil {
-		return "; and " + err.Error()
-	}
-	pidfd, alive := c.process()
-	if !alive {
-		return ""
-	}
-	defer pidfd.Close()
-	ctx, cancel := context.WithTimeout(ctx, killTimeout)
-	defer cancel()
-	if err := awaitEnd(ctx, int(pidfd.Fd())); err != nil {
-		return "; and " + err.Error()
-	}
-	return ""
-}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,7 +15,7 @@ import (
 	"wherry.dev/wherry/internal/sysprog"
 )
 
-// start opens a created container's gate.
+// start opens a created container's gate. A hook that fails is its end: the container is removed (runtime-spec, "Lifecycle", 7 and 9).
 func (r *store) start(ctx context.Context, f flags) error {
 	id, err := f.id()
 	if err != nil {
@@ -38,7 +39,7 @@ func (r *store) start(ctx context.Context, f flags) error {
 		return err
 	}
 	if err := c.startHooks(ctx); err != nil {
-		return fmt.Errorf("%w%s", err, c.stop(ctx))
+		return errors.Join(err, c.destroy(context.WithoutCancel(ctx)))
 	}
 	gate, err := c.gate()
 	if err != nil {
@@ -59,7 +60,7 @@ func (r *store) start(ctx context.Context, f flags) error {
 		return err
 	}
 	if err := c.poststart(ctx); err != nil {
-		return fmt.Errorf("%w%s", err, c.stop(ctx))
+		return errors.Join(err, c.destroy(context.WithoutCancel(ctx)))
 	}
 	return nil
 }
@@ -81,7 +82,7 @@ func (c *record) startHooks(ctx context.Context) error {
 	return inside.StartHooks(ctx, c.ociState(specs.StateCreated))
 }
 
-// poststart hooks tell of the start: one that fails ends the container (runtime-spec, "Lifecycle", 9).
+// poststart hooks tell of the start.
 func (c *record) poststart(ctx context.Context) error {
 	if c.spec.Hooks == nil {
 		return nil

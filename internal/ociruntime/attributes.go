@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/bits"
 	"strconv"
@@ -117,7 +118,7 @@ func (a attributes) writeLate(p *sysprog.Program) {
 		p.Call("set the memory policy "+m.name, unix.SYS_SET_MEMPOLICY, m.mode, nodes, len(m.nodes)*8)
 	}
 	if a.scheduler != nil && !a.byParent {
-		p.Call("set the scheduler "+a.policy, unix.SYS_SCHED_SETATTR, 0, p.Bytes(schedBytes(a.scheduler)), 0)
+		p.Call(setScheduler+a.policy, unix.SYS_SCHED_SETATTR, 0, p.Bytes(schedBytes(a.scheduler)), 0)
 	}
 	if a.domain != nil {
 		p.Call("set the personality", unix.SYS_PERSONALITY, *a.domain)
@@ -138,9 +139,23 @@ func (a attributes) setByParent(pid int) error {
 		return nil
 	}
 	if err := unix.SchedSetAttr(pid, a.scheduler, 0); err != nil {
-		return fmt.Errorf("set the scheduler %s: %w", a.policy, err)
+		return refusedScheduler(fmt.Errorf("%s%s: %w", setScheduler, a.policy, err))
 	}
 	return nil
+}
+
+// setScheduler begins the name of the step that sets the scheduler.
+const setScheduler = "set the scheduler "
+
+// refusedScheduler says of a scheduler that may not be had what it takes (sched(7), sched_setattr(2)).
+func refusedScheduler(err error) error {
+	switch {
+	case !errors.Is(err, unix.EPERM):
+		return err
+	case strings.Contains(err.Error(), string(specs.SchedDeadline)):
+		return fmt.Errorf("%w: it takes CAP_SYS_NICE and all processors, so that linux.resources.cpu.cpus cannot name some", err)
+	}
+	return fmt.Errorf("%w: it takes CAP_SYS_NICE, and with control groups of version 1 time for it (linux.resources.cpu.realtimeRuntime)", err)
 }
 
 // makeClass finds or makes the class of caches and bandwidth (Intel RDT).
@@ -184,6 +199,9 @@ func schedulerFlags() map[specs.LinuxSchedulerFlag]uint64 {
 		specs.SchedFlagUtilClampMin: unix.SCHED_FLAG_UTIL_CLAMP_MIN, specs.SchedFlagUtilClampMax: unix.SCHED_FLAG_UTIL_CLAMP_MAX}
 }
 
+// leastRuntime is the shortest one that the kernel takes of SCHED_DEADLINE (kernel/sched/deadline.c, DL_SCALE), in nanoseconds.
+const leastRuntime = 1024
+
 func schedAttr(s *specs.Scheduler) (*unix.SchedAttr, error) {
 	policy, ok := schedulers()[s.Policy]
 	if !ok {
@@ -194,6 +212,10 @@ func schedAttr(s *specs.Scheduler) (*unix.SchedAttr, error) {
 	}
 	if policy != unix.SCHED_DEADLINE && s.Runtime|s.Deadline|s.Period != 0 {
 		return nil, fmt.Errorf("process.scheduler: runtime, deadline and period are SCHED_DEADLINE's, not %s's", s.Policy)
+	}
+	if policy == unix.SCHED_DEADLINE && (s.Runtime < leastRuntime || s.Runtime > s.Deadline || s.Period != 0 && s.Deadline > s.Period) {
+		return nil, fmt.Errorf("process.scheduler: SCHED_DEADLINE wants %d <= runtime <= deadline <= period, in ns (no period is one of deadline); here are runtime %d, deadline %d, period %d",
+			leastRuntime, s.Runtime, s.Deadline, s.Period)
 	}
 	if s.Priority != 0 && policy != unix.SCHED_FIFO && policy != unix.SCHED_RR {
 		return nil, fmt.Errorf("process.scheduler: a priority is SCHED_FIFO's and SCHED_RR's; %s has nice", s.Policy)

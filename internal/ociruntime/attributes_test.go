@@ -204,13 +204,38 @@ func TestExecAffinity(t *testing.T) {
 	}
 }
 
+// TestDeadlineOnSomeProcessors: the kernel's EPERM says nothing of them.
+func TestDeadlineOnSomeProcessors(t *testing.T) {
+	b := newBox(t, "true").hostUsers()
+	b.spec.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedDeadline, Runtime: 42000, Deadline: 1000000, Period: 1000000}
+	b.spec.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0"}}
+	if _, _, err := b.run(); err == nil || !strings.Contains(err.Error(), "linux.resources.cpu.cpus") {
+		t.Errorf("SCHED_DEADLINE on processor 0: %v", err)
+	}
+}
+
 // TestAttributesAreChecked before anything is made.
 func TestAttributesAreChecked(t *testing.T) {
 	for name, change := range map[string]func(*specs.Spec){
 		"SCHED_NONE":       func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: "SCHED_NONE"} },
 		"nice 20":          func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedOther, Nice: 20} },
 		"SCHED_DEADLINE's": func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedFIFO, Runtime: 1} },
-		"has nice":         func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedOther, Priority: 1} },
+		"runtime 1000, deadline 9000, period 0": func(s *specs.Spec) {
+			s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedDeadline, Runtime: 1000, Deadline: 9000}
+		},
+		"runtime <= deadline": func(s *specs.Spec) {
+			s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedDeadline, Runtime: 9000, Deadline: 8000, Period: 9000}
+		},
+		"deadline <= period": func(s *specs.Spec) {
+			s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedDeadline, Runtime: 8000, Deadline: 9000, Period: 8000}
+		},
+		`sysctl "kernel.domainname" is "a", and domainname is "b"`: func(s *specs.Spec) {
+			s.Linux.Sysctl, s.Domainname = map[string]string{"kernel.domainname": "a"}, "b"
+		},
+		`sysctl "kernel/hostname" is "a", and hostname is "box"`: func(s *specs.Spec) {
+			s.Linux.Sysctl = map[string]string{"kernel/hostname": "a"}
+		},
+		"has nice": func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedOther, Priority: 1} },
 		"SCHED_FLAG_X": func(s *specs.Spec) {
 			s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedOther, Flags: []specs.LinuxSchedulerFlag{"SCHED_FLAG_X"}}
 		},

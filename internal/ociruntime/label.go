@@ -97,6 +97,8 @@ func hint(failed *sysprog.Error) error {
 		return fmt.Errorf("%w: the kernel has no such setting: check its name, or load the module that brings it", failed)
 	case strings.HasPrefix(failed.Name, setSysctl) && errors.Is(failed, unix.EINVAL):
 		return fmt.Errorf("%w: the kernel does not take that value", failed)
+	case strings.HasPrefix(failed.Name, setScheduler):
+		return refusedScheduler(failed)
 	case !strings.HasPrefix(failed.Name, applyLabel):
 		return failed
 	case errors.Is(failed, unix.ENOENT):

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/cgroup"
@@ -71,6 +72,24 @@ func checkSysctls(sysctls map[string]string, ns *namespaces) error {
 			return fmt.Errorf("sysctl %q belongs to no namespace: it would change the whole host; set it there", key)
 		case !ns.has(kind):
 			return fmt.Errorf("sysctl %q would change the host: the container shares the namespace that it belongs to", key)
+		}
+	}
+	return nil
+}
+
+// checkNames refuses a name that a sysctl gives the container, and the configuration another.
+func checkNames(spec *specs.Spec) error {
+	for key, value := range spec.Linux.Sysctl {
+		field, given := "hostname", spec.Hostname
+		switch strings.ReplaceAll(key, "/", ".") {
+		case "kernel.hostname":
+		case "kernel.domainname":
+			field, given = "domainname", spec.Domainname
+		default:
+			continue
+		}
+		if given != "" && given != value {
+			return fmt.Errorf("sysctl %q is %q, and %s is %q: leave one of them out", key, value, field, given)
 		}
 	}
 	return nil

@@ -235,6 +235,9 @@ func (s *start) openNamespaces(context.Context) (err error) {
 	if err = checkNetDevices(s.spec.Linux.NetDevices, &s.ns); err != nil {
 		return err
 	}
+	if err = checkNames(s.spec); err != nil {
+		return err
+	}
 	return checkSysctls(s.spec.Linux.Sysctl, &s.ns)
 }
 
