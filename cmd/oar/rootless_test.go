@@ -138,7 +138,7 @@ func TestRootlessLifeCycle(t *testing.T) {
 	u := newPerson(t, func(s *specs.Spec) {
 		s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}
 		s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo hooked > /tmp/hook"}}}}
-	}, "sh", "-c", "cat /tmp/hook; trap 'exit 3' TERM; while :; do sleep 0.01; done")
+	}, "sh", "-c", "trap 'exit 3' TERM; cat /tmp/hook; > /tmp/ready; while :; do sleep 0.01; done")
 	if out := u.oar("create", "--pid-file", u.dir+"/pid", "c"); !strings.Contains(out, "without these limits") {
 		t.Errorf("a limit that cannot be had: %q", out)
 	}
@@ -150,6 +150,7 @@ func TestRootlessLifeCycle(t *testing.T) {
 	if out := u.oar("list"); !strings.Contains(out, "running") || !strings.Contains(out, " daemon") {
 		t.Errorf("list: %q", out)
 	}
+	u.oar("exec", "c", "sh", "-c", "until [ -e /tmp/ready ]; do sleep 0.01; done")
 	if out := u.oar("exec", "c", "cat", "/tmp/hook", "/proc/self/cgroup", "/proc/self/uid_map"); !strings.HasPrefix(out, "hooked\n") {
 		t.Errorf("exec: %q", out)
 	}
