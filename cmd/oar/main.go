@@ -1,4 +1,7 @@
 // Command oar is Wherry's runtime: it runs OCI bundles, stands beside containers as their shim, and is the program of the built-in image.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
 package main
 
 import (

@@ -1,4 +1,7 @@
 // Command wherry is the command line: it parses what it was told, asks the engine, and prints the answer.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
 package main
 
 import (

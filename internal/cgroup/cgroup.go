@@ -52,7 +52,7 @@ type Group struct {
 
 // hierarchies finds where the controllers are mounted.
 func hierarchies() (map[string]string, error) {
-	list, err := mountinfo.Own()
+	list, err := mountinfo.Own("cgroup", "cgroup2")
 	if err != nil {
 		return nil, err
 	}

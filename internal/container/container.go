@@ -66,6 +66,7 @@ type Service struct {
 	shims     *task.Shims
 	followers logs.Watcher // of output
 	graves    graves
+	blank     blank
 	senders   senders
 
 	etc sync.Mutex // one at a time learns of addresses and writes them to files of /etc: a later one has the last word
@@ -120,6 +121,7 @@ func (l *lives) stop() {
 // Close drops connections to the shims. Containers keep running; where none does, their common control group goes.
 func (s *Service) Close() error {
 	s.lives.stop()
+	s.log(s.dropBlank())
 	s.senders.close()
 	s.shims.Close()
 	alive := false

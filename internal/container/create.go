@@ -14,7 +14,6 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/image"
@@ -165,12 +164,14 @@ func (n *creating) name(context.Context) error {
 }
 
 // makeDir makes the container's folder. Until the record is in it, the engine's next start would take it away again.
-func (n *creating) makeDir(context.Context) error {
+func (n *creating) makeDir(ctx context.Context) error {
 	n.dir, _ = n.s.o.dirsOf(n.r.ID)
-	if err := os.Mkdir(n.dir, 0o700); err != nil {
-		return fmt.Errorf("make the folder of container %s: %w", n.r.Name, err)
-	}
 	n.onUndo(func() { _ = rootfs.RemoveTree(n.dir) })
+	if !n.s.takeBlank(ctx, n.dir) {
+		if err := makeFolder(n.dir); err != nil {
+			return fmt.Errorf("make the folder of container %s: %w", n.r.Name, err)
+		}
+	}
 	if n.r.HostConfig.AutoRemove {
 		return os.WriteFile(filepath.Join(n.dir, disposableFile), nil, 0o600)
 	}
@@ -267,49 +268,12 @@ func (n *creating) acquire(ctx context.Context) error {
 	return nil
 }
 
-// layer makes the writable layer, and the working directory in it where the image has none.
+// layer gives the writable layer to the container, and makes the working directory in it where the image has none.
 func (n *creating) layer(context.Context) error {
-	if err := makeLayer(n.dir, n.r); err != nil {
-		return err
+	if err := ownLayer(n.dir, n.r); err != nil {
+		return fmt.Errorf("own the writable layer of container %s: %w", n.r.Name, err)
 	}
 	return makeWorkingDir(&n.s.o, n.r)
-}
-
-// layerDirs are the writable layer's directories.
-func layerDirs(dir string) (upper, work string) {
-	return filepath.Join(dir, "rootfs", "upper"), filepath.Join(dir, "rootfs", "work")
-}
-
-// makeLayer makes an empty writable layer whose root looks like the image's.
-func makeLayer(dir string, r *Record) error {
-	upper, work := layerDirs(dir)
-	mode, uid, gid := uint32(0o755), 0, 0
-	if len(r.Image.Lower) > 0 {
-		var st unix.Stat_t
-		if err := unix.Stat(r.Image.Lower[0], &st); err != nil {
-			return fmt.Errorf("look at layer %s: %w", r.Image.Lower[0], err)
-		}
-		mode, uid, gid = st.Mode&0o7777, int(st.Uid), int(st.Gid)
-	}
-	if err := os.Mkdir(filepath.Dir(upper), 0o700); err != nil {
-		return err
-	}
-	for _, d := range []string{upper, work} {
-		if err := os.Mkdir(d, 0o700); err != nil {
-			return err
-		}
-		if err := os.Chown(d, r.IDMap.Host(uid), r.IDMap.Host(gid)); err != nil {
-			return fmt.Errorf("own the writable layer: %w", err)
-		}
-	}
-	marker := filepath.Join(upper, spec.MarkerPath)
-	if err := unix.Mknod(marker, unix.S_IFREG|0o755, 0); err != nil {
-		return fmt.Errorf("make %s: %w", marker, err)
-	}
-	if err := os.Chown(marker, r.IDMap.Host(0), r.IDMap.Host(0)); err != nil {
-		return fmt.Errorf("own %s: %w", marker, err)
-	}
-	return unix.Chmod(upper, mode)
 }
 
 // freshLayer puts a clean writable layer in the place of the used one.
@@ -323,7 +287,10 @@ func freshLayer(o *Options, r *Record) error {
 	if err := os.Rename(rootfsDir, old); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := makeLayer(dir, r); err != nil {
+	if err := makeLayer(dir); err != nil {
+		return err
+	}
+	if err := ownLayer(dir, r); err != nil {
 		return err
 	}
 	if err := makeWorkingDir(o, r); err != nil {

@@ -198,7 +198,10 @@ func (s *Service) recoverAll(ctx context.Context) {
 	}
 	left, err := leftBehind(s.o) // before anything new begins: the steps of builds have no folder among the containers
 	s.log(err)
-	s.lives.run(ctx, func(ctx context.Context) { sweep(ctx, s, discarded, left) })
+	s.lives.run(ctx, func(ctx context.Context) {
+		sweep(ctx, s, discarded, left)
+		s.planBlank(ctx)
+	})
 	close(s.opened)
 	news, party := s.index.parties(all)
 	for i := len(all) - 1; i >= 0; i-- { // oldest first

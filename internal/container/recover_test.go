@@ -429,7 +429,7 @@ func TestForgottenStop(t *testing.T) {
 func TestDiscardedFolders(t *testing.T) {
 	e := newEngine(t)
 	left := func() []string {
-		folders, _ := filepath.Glob(filepath.Join(e.o.Root, "containers", "*"))
+		folders, _ := filepath.Glob(filepath.Join(e.o.Root, "containers", "[^.]*"))
 		return folders
 	}
 	id := e.create(request{cmd: sh("echo x >/kept"), h: container.HostConfig{AutoRemove: true}})

@@ -147,6 +147,9 @@ func (l life) takeApart(ctx context.Context, r *Record, o RemoveOptions) error {
 // discardedSuffix ends the names of folders whose files are being deleted.
 const discardedSuffix = ".gone"
 
+// discardAfter is when that begins: who waits for the removal is told first.
+const discardAfter = 10 * time.Millisecond
+
 // discard takes a disposable container's folder out of the way; nobody waits until its files are deleted. Where the engine is killed before,
 // its next life does it (see sweep).
 func discard(ctx context.Context, s *Service, dir string) error {
@@ -154,7 +157,13 @@ func discard(ctx context.Context, s *Service, dir string) error {
 	if err := os.Rename(dir, gone); err != nil {
 		return rootfs.RemoveTree(dir)
 	}
-	if !s.lives.run(ctx, func(context.Context) { s.log(rootfs.RemoveTree(gone)) }) {
+	if !s.lives.run(ctx, func(ctx context.Context) {
+		select {
+		case <-time.After(discardAfter):
+		case <-ctx.Done():
+		}
+		s.log(rootfs.RemoveTree(gone))
+	}) {
 		return rootfs.RemoveTree(gone)
 	}
 	return nil

@@ -6,6 +6,7 @@ package mountinfo
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -22,20 +23,23 @@ type Mount struct {
 	Peers   []string // whom it shares mounts with: shared:N, master:N; none: it is private
 }
 
-// Own is the table of this process, lowest mounts first.
-func Own() ([]Mount, error) {
+// Own is the table of this process, lowest mounts first; with types only the mounts of these file systems.
+func Own(types ...string) ([]Mount, error) {
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
-	return Parse(string(text))
+	return Parse(string(text), types...)
 }
 
-// Parse reads a table's text.
-func Parse(text string) (list []Mount, err error) {
+// Parse reads a table's text, as Own does.
+func Parse(text string, types ...string) (list []Mount, err error) {
 	for line := range strings.Lines(text) {
 		// 36 35 98:0 /part /at flags,… optional… - type source options,…
 		before, after, ok := strings.Cut(line, " - ")
+		if name, _, _ := strings.Cut(after, " "); len(types) > 0 && ok && !slices.Contains(types, name) {
+			continue
+		}
 		f, kind := strings.Split(before, " "), strings.Split(strings.TrimSuffix(after, "\n"), " ") // other white space is not escaped
 		if !ok || len(f) < 6 || len(kind) < 3 {
 			return nil, fmt.Errorf("a line of mountinfo has an unknown form: %q", line)

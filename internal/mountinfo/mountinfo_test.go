@@ -15,9 +15,13 @@ import (
 )
 
 func TestParse(t *testing.T) {
-	list, err := Parse("68 40 254:0 /root/k /a\\040b\\134 rw,relatime master:1 - ext4 /dev/vda rw\n" +
+	text := "68 40 254:0 /root/k /a\\040b\\134 rw,relatime master:1 - ext4 /dev/vda rw\n" +
 		"69 40 0:9 / /t rw shared:3 master:1 - tmpfs  rw,size=4k,lowerdir=/c\\054d\n" +
-		"70 40 0:9 / /form\ffeed\u00a0x ro - tmpfs none ro\n")
+		"70 40 0:9 / /form\ffeed\u00a0x ro - tmpfs none ro\n"
+	if some, err := Parse(text, "proc", "tmpfs"); err != nil || len(some) != 2 || some[0].ID != 69 {
+		t.Errorf("those of some types: %+v, %v", some, err)
+	}
+	list, err := Parse(text)
 	if err != nil || len(list) != 3 {
 		t.Fatalf("%+v, %v", list, err)
 	}

@@ -14,14 +14,14 @@ import (
 
 // hideKernel removes the host's procfs and sysfs from the container's mount namespace.
 func hideKernel(w *writer) error {
-	list, err := mountinfo.Own()
+	list, err := mountinfo.Own("proc", "sysfs")
 	if err != nil {
 		return err
 	}
 	slices.Reverse(list) // those on top first
 	for _, m := range list {
 		_, own := within(m.At, w.s.attachAt())
-		if m.At != "/" && !own && (m.Type == "proc" || m.Type == "sysfs") {
+		if m.At != "/" && !own {
 			removeMount(w, m)
 		}
 	}

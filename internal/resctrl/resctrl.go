@@ -34,14 +34,12 @@ func At(dir string) Root { return Root{dir} }
 
 // Find finds it in this process's mount table.
 func Find() (Root, error) {
-	list, err := mountinfo.Own()
+	list, err := mountinfo.Own("resctrl")
 	if err != nil {
 		return Root{}, err
 	}
-	for _, m := range list {
-		if m.Type == "resctrl" {
-			return Root{m.At}, nil
-		}
+	if len(list) > 0 {
+		return Root{list[0].At}, nil
 	}
 	return Root{}, errors.New("no resctrl file system is mounted on this host: where processor and kernel have resource control (grep resctrl /proc/filesystems), " +
 		"mount it with: mount -t resctrl resctrl /sys/fs/resctrl")

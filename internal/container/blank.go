@@ -1,0 +1,122 @@
+package container
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/rootfs"
+	"wherry.dev/wherry/internal/spec"
+)
+
+// blank is a container's folder that is made ahead, with an empty writable layer that nobody owns yet: on a file system of some size each new
+// directory is a search for a place, and most of what a creation takes is four of them. There is one at most; who finds none makes their own.
+type blank struct {
+	ready   atomic.Bool
+	planned atomic.Bool // somebody makes it, or is about to
+}
+
+// blankName has a dot, so it is nobody's folder for those who read records.
+const blankName = ".blank"
+
+// blankAfter is when the next one is made after a creation: by then the container has its shim at work, and the engine idles.
+const blankAfter = 7 * time.Millisecond
+
+// planBlank makes one after a while, where there is none. What an earlier life has left of one goes.
+func (s *Service) planBlank(ctx context.Context) {
+	if !s.blank.planned.CompareAndSwap(false, true) {
+		return
+	}
+	s.lives.run(ctx, func(ctx context.Context) {
+		defer s.blank.planned.Store(false)
+		select {
+		case <-time.After(blankAfter):
+		case <-ctx.Done():
+			return
+		}
+		if s.blank.ready.Load() {
+			return
+		}
+		dir := filepath.Join(s.o.containersDir(), blankName)
+		err := rootfs.RemoveTree(dir)
+		if err == nil {
+			err = makeFolder(dir)
+		}
+		if err != nil { // who makes their own says it
+			_ = rootfs.RemoveTree(dir)
+			return
+		}
+		s.blank.ready.Store(true)
+	})
+}
+
+// takeBlank renames it to dir. False: there was none.
+func (s *Service) takeBlank(ctx context.Context, dir string) bool {
+	had := s.blank.ready.Swap(false) && os.Rename(filepath.Join(s.o.containersDir(), blankName), dir) == nil
+	s.planBlank(ctx)
+	return had
+}
+
+// dropBlank is for the engine's end.
+func (s *Service) dropBlank() error {
+	s.blank.ready.Store(false)
+	return rootfs.RemoveTree(filepath.Join(s.o.containersDir(), blankName))
+}
+
+// makeFolder makes a container's folder with an empty writable layer, which belongs to nobody yet.
+func makeFolder(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	return makeLayer(dir)
+}
+
+// layerDirs are the writable layer's directories.
+func layerDirs(dir string) (upper, work string) {
+	return filepath.Join(dir, "rootfs", "upper"), filepath.Join(dir, "rootfs", "work")
+}
+
+// layerMarker is a file of the writable layer that says to programs where they run.
+func layerMarker(dir string) string {
+	upper, _ := layerDirs(dir)
+	return filepath.Join(upper, spec.MarkerPath)
+}
+
+func makeLayer(dir string) error {
+	upper, work := layerDirs(dir)
+	for _, d := range []string{filepath.Dir(upper), upper, work} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			return err
+		}
+	}
+	if err := unix.Mknod(layerMarker(dir), unix.S_IFREG|0o755, 0); err != nil {
+		return &os.PathError{Op: "mknod", Path: layerMarker(dir), Err: err}
+	}
+	return nil
+}
+
+// ownLayer gives an empty writable layer to a container: its root looks like the image's.
+func ownLayer(dir string, r *Record) error {
+	upper, work := layerDirs(dir)
+	mode, uid, gid := uint32(0o755), 0, 0
+	if len(r.Image.Lower) > 0 {
+		var st unix.Stat_t
+		if err := unix.Stat(r.Image.Lower[0], &st); err != nil {
+			return &os.PathError{Op: "look at layer", Path: r.Image.Lower[0], Err: err}
+		}
+		mode, uid, gid = st.Mode&0o7777, int(st.Uid), int(st.Gid)
+	}
+	for _, d := range []string{upper, work} {
+		if err := os.Chown(d, r.IDMap.Host(uid), r.IDMap.Host(gid)); err != nil {
+			return err
+		}
+	}
+	if err := os.Chown(layerMarker(dir), r.IDMap.Host(0), r.IDMap.Host(0)); err != nil {
+		return err
+	}
+	return unix.Chmod(upper, mode)
+}
