@@ -16,55 +16,55 @@ import (
 // blank is a container's folder that is made ahead, with an empty writable layer that nobody owns yet: on a file system of some size each new
 // directory is a search for a place, and most of what a creation takes is four of them. There is one at most; who finds none makes their own.
 type blank struct {
+	at      string // its path, which has a dot: it is nobody's folder for those who read records
+	lives   *lives
 	ready   atomic.Bool
 	planned atomic.Bool // somebody makes it, or is about to
 }
 
-// blankName has a dot, so it is nobody's folder for those who read records.
 const blankName = ".blank"
 
 // blankAfter is when the next one is made after a creation: by then the container has its shim at work, and the engine idles.
 const blankAfter = 7 * time.Millisecond
 
-// planBlank makes one after a while, where there is none. What an earlier life has left of one goes.
-func (s *Service) planBlank(ctx context.Context) {
-	if !s.blank.planned.CompareAndSwap(false, true) {
+// plan makes one after a while, where there is none. What an earlier life has left of one goes.
+func (b *blank) plan(ctx context.Context) {
+	if !b.planned.CompareAndSwap(false, true) {
 		return
 	}
-	s.lives.run(ctx, func(ctx context.Context) {
-		defer s.blank.planned.Store(false)
+	b.lives.run(ctx, func(ctx context.Context) {
+		defer b.planned.Store(false)
 		select {
 		case <-time.After(blankAfter):
 		case <-ctx.Done():
 			return
 		}
-		if s.blank.ready.Load() {
+		if b.ready.Load() {
 			return
 		}
-		dir := filepath.Join(s.o.containersDir(), blankName)
-		err := rootfs.RemoveTree(dir)
+		err := rootfs.RemoveTree(b.at)
 		if err == nil {
-			err = makeFolder(dir)
+			err = makeFolder(b.at)
 		}
 		if err != nil { // who makes their own says it
-			_ = rootfs.RemoveTree(dir)
+			_ = rootfs.RemoveTree(b.at)
 			return
 		}
-		s.blank.ready.Store(true)
+		b.ready.Store(true)
 	})
 }
 
-// takeBlank renames it to dir. False: there was none.
-func (s *Service) takeBlank(ctx context.Context, dir string) bool {
-	had := s.blank.ready.Swap(false) && os.Rename(filepath.Join(s.o.containersDir(), blankName), dir) == nil
-	s.planBlank(ctx)
+// take renames it to dir. False: there was none.
+func (b *blank) take(ctx context.Context, dir string) bool {
+	had := b.ready.Swap(false) && os.Rename(b.at, dir) == nil
+	b.plan(ctx)
 	return had
 }
 
-// dropBlank is for the engine's end.
-func (s *Service) dropBlank() error {
-	s.blank.ready.Store(false)
-	return rootfs.RemoveTree(filepath.Join(s.o.containersDir(), blankName))
+// drop is for the engine's end.
+func (b *blank) drop() error {
+	b.ready.Store(false)
+	return rootfs.RemoveTree(b.at)
 }
 
 // makeFolder makes a container's folder with an empty writable layer, which belongs to nobody yet.

@@ -121,7 +121,7 @@ func (l *lives) stop() {
 // Close drops connections to the shims. Containers keep running; where none does, their common control group goes.
 func (s *Service) Close() error {
 	s.lives.stop()
-	s.log(s.dropBlank())
+	s.log(s.blank.drop())
 	s.senders.close()
 	s.shims.Close()
 	alive := false

@@ -167,7 +167,7 @@ func (n *creating) name(context.Context) error {
 func (n *creating) makeDir(ctx context.Context) error {
 	n.dir, _ = n.s.o.dirsOf(n.r.ID)
 	n.onUndo(func() { _ = rootfs.RemoveTree(n.dir) })
-	if !n.s.takeBlank(ctx, n.dir) {
+	if !n.s.blank.take(ctx, n.dir) {
 		if err := makeFolder(n.dir); err != nil {
 			return fmt.Errorf("make the folder of container %s: %w", n.r.Name, err)
 		}

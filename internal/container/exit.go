@@ -72,6 +72,9 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 	case t == nil:
 	case unwritten != nil: // its folder says how it has ended, to an engine's next life
 		s.log(errors.Join(unwritten, t.Close()))
+	case next != Restarting && r.HostConfig.AutoRemove && !c.isKept():
+		s.log(l.dispose(ctx, t))
+		return
 	default:
 		s.log(t.Delete(ctx))
 	}

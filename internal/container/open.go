@@ -80,6 +80,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	s.log(s.o.detachOldImages())
 	s.host = lookAround(s.o.etcDir(""))
 	s.execs = newExecs()
+	s.blank.at, s.blank.lives = filepath.Join(s.o.containersDir(), blankName), &s.lives
 	for _, dir := range []string{s.o.containersDir(), filepath.Join(o.State, "tasks")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make the folder of containers: %w", err)
@@ -200,7 +201,7 @@ func (s *Service) recoverAll(ctx context.Context) {
 	s.log(err)
 	s.lives.run(ctx, func(ctx context.Context) {
 		sweep(ctx, s, discarded, left)
-		s.planBlank(ctx)
+		s.blank.plan(ctx)
 	})
 	close(s.opened)
 	news, party := s.index.parties(all)
@@ -238,15 +239,19 @@ func (s *Service) recoverAll(ctx context.Context) {
 	}
 }
 
-// sweep ends what lies in the state directory of containers that are not there any more: somebody has taken their folders away. What
-// belongs to a container that was set aside stays as it is. It also deletes what an earlier life has discarded.
+// sweep ends what lies in the state directory of containers that are not there any more: an earlier life was killed before it had done so, or
+// somebody has taken their folders away. What belongs to a container that was set aside stays as it is. It also deletes what an earlier life
+// has discarded.
 func sweep(ctx context.Context, s *Service, discarded, left []string) {
+	removed := map[string]bool{}
 	for _, dir := range discarded {
-		s.log(rootfs.RemoveTree(dir))
+		removed[strings.TrimSuffix(filepath.Base(dir), discardedSuffix)] = true
 	}
 	for _, path := range left {
 		dir, id := filepath.Split(path)
-		s.log(fmt.Errorf("container %s is gone without having been removed: what it left in %s is taken away", id, dir))
+		if !removed[id] {
+			s.log(fmt.Errorf("container %s is gone without having been removed: what it left in %s is taken away", id, dir))
+		}
 		switch t, err := task.Open(ctx, path); {
 		case err == nil:
 			s.log(t.Delete(ctx))
@@ -256,6 +261,9 @@ func sweep(ctx context.Context, s *Service, discarded, left []string) {
 		}
 		s.log(removeSharedMemory(s.o.sharedMemory(id)))
 		s.log(os.RemoveAll(path))
+	}
+	for _, dir := range discarded { // at last: they say whose the rest was
+		s.log(rootfs.RemoveTree(dir))
 	}
 }
 
@@ -273,8 +281,8 @@ func leftBehind(o Options) (paths []string, err error) {
 	}
 	known := make(map[string]bool, len(folders))
 	for _, f := range folders {
-		id, _, _ := strings.Cut(f.Name(), ".") // of one that was set aside, too
-		known[id] = true
+		id, rest, _ := strings.Cut(f.Name(), ".") // of one that was set aside, too
+		known[id] = "."+rest != discardedSuffix
 	}
 	return slices.DeleteFunc(paths, func(path string) bool { return known[filepath.Base(path)] }), nil
 }

@@ -85,6 +85,8 @@ func TestShimKilledWhileStarting(t *testing.T) {
 	}
 }
 
+const sleeps = "echo began; sleep 3600"
+
 // TestShimKilledLater: whatever a container is doing when its shim is killed, it is ended, recorded with a reason, and its policy is followed.
 func TestShimKilledLater(t *testing.T) {
 	e := newEngine(t)
@@ -107,12 +109,12 @@ func TestShimKilledLater(t *testing.T) {
 		}
 	}
 	begin := func(name, then string, h container.HostConfig) string {
-		id := e.run(request{name: name, cmd: sh("echo began; " + then), h: h})
+		id := e.run(request{name: name, cmd: sh(then), h: h})
 		e.eventually("it prints", func() bool { return e.output(id) == "began\n" })
 		return id
 	}
 
-	stopping := begin("stopping", "trap 'touch /tmp/heard' TERM; while :; do sleep 0.05; done", container.HostConfig{})
+	stopping := begin("stopping", "trap 'touch /tmp/heard' TERM; echo began; while :; do sleep 0.05; done", container.HostConfig{})
 	stopped := make(chan error, 1)
 	go func() { stopped <- e.Stop(ctx, stopping, StopOptions{}) }()
 	e.eventually("the signal is heard", func() bool {
@@ -124,7 +126,7 @@ func TestShimKilledLater(t *testing.T) {
 		t.Errorf("stop: %v", err)
 	}
 
-	busy := begin("busy", "sleep 3600", container.HostConfig{})
+	busy := begin("busy", sleeps, container.HostConfig{})
 	x, err := e.ExecCreate(ctx, busy, container.ExecCreateRequest{Cmd: sh("sleep 3600"), AttachStdout: true})
 	if err != nil {
 		t.Fatal(err)
@@ -143,14 +145,14 @@ func TestShimKilledLater(t *testing.T) {
 		t.Errorf("exec: %+v %v", about, err)
 	}
 
-	frozen := begin("frozen", "sleep 3600", container.HostConfig{})
+	frozen := begin("frozen", sleeps, container.HostConfig{})
 	if err := e.Pause(ctx, frozen, PauseOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	kill(frozen)
 	lost(frozen, "paused")
 
-	again := begin("again", "sleep 3600", restarting("on-failure", 3))
+	again := begin("again", sleeps, restarting("on-failure", 3))
 	first := e.rec(again).Pid
 	kill(again)
 	e.eventually("its policy starts it again", func() bool { r := e.rec(again); return r.Status == Running && r.RestartCount == 1 && r.Pid != first })
@@ -159,12 +161,12 @@ func TestShimKilledLater(t *testing.T) {
 	}
 
 	// And while no engine is there: the next one ends what has no supervisor.
-	alone, policy := begin("alone", "sleep 3600", container.HostConfig{}), begin("policy", "sleep 3600", restarting("unless-stopped", 0))
-	paused := begin("paused", "sleep 3600", container.HostConfig{})
+	alone, policy := begin("alone", sleeps, container.HostConfig{}), begin("policy", sleeps, restarting("unless-stopped", 0))
+	paused := begin("paused", sleeps, container.HostConfig{})
 	if err := e.Pause(ctx, paused, PauseOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	disposable := begin("disposable", "sleep 3600", container.HostConfig{AutoRemove: true})
+	disposable := begin("disposable", sleeps, container.HostConfig{AutoRemove: true})
 	e.close()
 	for _, id := range []string{alone, policy, paused, disposable} {
 		kill(id)

@@ -446,6 +446,20 @@ func TestDiscardedFolders(t *testing.T) {
 	}
 	e.open()
 	e.eventually("what an earlier life has left is deleted", func() bool { return len(left()) == 0 })
+
+	// It was said to be removed, and then the engine was killed before it had ended the task.
+	id = e.run(request{cmd: sh("sleep 3600"), h: container.HostConfig{AutoRemove: true}})
+	e.close()
+	at := filepath.Join(e.o.Root, "containers", id)
+	if err := os.Rename(at, at+discardedSuffix); err != nil {
+		t.Fatal(err)
+	}
+	e.open()
+	e.nothingLives(id)
+	e.eventually("its files are deleted", func() bool { return len(left()) == 0 })
+	if strings.Contains(e.noted(), id) {
+		t.Errorf("noted: %s", e.noted())
+	}
 }
 
 // TestManyLeaveLittleToLookFor: what a start looks at grows as the number of containers does, and not as its square.

@@ -74,33 +74,76 @@ func (l life) removeEnded(ctx context.Context, o RemoveOptions) (done bool, err 
 	return true, l.removeNow(ctx, o)
 }
 
-// removeNow removes a container whose process has ended; the caller holds op. The intent is recorded first: an engine that is killed here
-// goes on with it in its next life. What cannot be removed is dead, and may be tried again.
+// removeNow removes a container whose process has ended; the caller holds op. What cannot be removed is dead, and may be tried again.
 func (l life) removeNow(ctx context.Context, o RemoveOptions) error {
-	c, s := l.c, l.s
+	r, err := l.intend()
+	if r == nil {
+		return err
+	}
+	if err = l.endLeftovers(ctx, r); err == nil {
+		err = l.giveBack(ctx, r, o)
+	}
+	if err == nil {
+		err = l.clear(r)
+	}
+	if err != nil {
+		return l.notRemoved(r, err)
+	}
+	l.removed(r)
+	return nil
+}
+
+// dispose removes a container with --rm whose task has just told its end, so no process of it is left. Who waits for that is told before what
+// nobody waits for is done; where the engine is killed in between, its next life does it (see sweep). The caller holds op.
+func (l life) dispose(ctx context.Context, t *task.Task) error {
+	r, err := l.intend()
+	if r == nil {
+		return err
+	}
+	if err := l.giveBack(ctx, r, RemoveOptions{Volumes: true}); err != nil {
+		return l.notRemoved(r, errors.Join(err, t.Delete(ctx)))
+	}
+	l.removed(r)
+	if err = errors.Join(t.Delete(ctx), l.endLeftovers(ctx, r)); err == nil {
+		err = l.clear(r)
+	}
+	return err
+}
+
+// intend records that a container is being removed: an engine that is killed here goes on with it in its next life. Nil: there is nothing to
+// remove, or it may not be.
+func (l life) intend() (*Record, error) {
+	c := l.c
 	if c.isGone() {
-		return nil
+		return nil, nil
 	}
 	deathsOf(c) // read before their file goes
 	r := c.record()
-	if r.Status != Removing {
-		if _, err := r.Status.To(Removing); err != nil {
-			return err
-		}
-		intent, err := r, errors.New("nothing to record")
-		if !r.HostConfig.AutoRemove {
-			intent, err = c.become(Removing, true, nil)
-		}
-		if r = intent; err != nil { // also where a full disk does not take it: removing is what makes room
-			r = c.settle(func(r *Record) { r.Status = Removing })
-		}
+	if r.Status == Removing {
+		return r, nil
 	}
-	if err := l.takeApart(ctx, r, o); err != nil {
-		err = fmt.Errorf("remove container %s: %w", r.Name, err)
-		c.settle(func(r *Record) { r.Status, r.Error = Dead, err.Error() })
-		c.audience.answer(container.WaitResponse{StatusCode: int64(r.ExitCode), Error: &container.WaitExitError{Message: err.Error()}}, anyone)
-		return err
+	if _, err := r.Status.To(Removing); err != nil {
+		return nil, err
 	}
+	if !r.HostConfig.AutoRemove {
+		if intent, err := c.become(Removing, true, nil); err == nil {
+			return intent, nil
+		} // a full disk does not take it: removing is what makes room
+	}
+	return c.settle(func(r *Record) { r.Status = Removing }), nil
+}
+
+// notRemoved tells why.
+func (l life) notRemoved(r *Record, err error) error {
+	err = fmt.Errorf("remove container %s: %w", r.Name, err)
+	l.c.settle(func(r *Record) { r.Status, r.Error = Dead, err.Error() })
+	l.c.audience.answer(container.WaitResponse{StatusCode: int64(r.ExitCode), Error: &container.WaitExitError{Message: err.Error()}}, anyone)
+	return err
+}
+
+// removed tells everybody: nobody finds the container any more.
+func (l life) removed(r *Record) {
+	c, s := l.c, l.s
 	s.graves.add(r, deathsOf(c)) // first: who does not find it any more finds this
 	s.index.remove(c)
 	c.mu.Lock()
@@ -110,28 +153,18 @@ func (l life) removeNow(ctx context.Context, o RemoveOptions) error {
 	c.mu.Unlock()
 	s.publish(r, events.ActionDestroy)
 	c.audience.answer(exited(r), anyone)
-	return nil
 }
 
-// takeApart gives back what the container has: processes, network, volumes, files, image, ids, in this order.
-func (l life) takeApart(ctx context.Context, r *Record, o RemoveOptions) error {
+// giveBack gives back what others may want of a container without processes: network, volumes, secrets, files, image, in this order.
+func (l life) giveBack(ctx context.Context, r *Record, o RemoveOptions) error {
 	c, s := l.c, l.s
-	if err := l.endLeftovers(ctx, r); err != nil {
-		return err
-	}
 	if r.bridged() {
 		if err := s.o.Networks.Release(ctx, r.ID); err != nil {
 			return err
 		}
 	}
-	if err := removeSharedMemory(s.o.sharedMemory(r.ID)); err != nil {
-		return err
-	}
 	s.o.releaseVolumes(ctx, r, o.Volumes)
 	s.o.releaseSecrets(r.ID)
-	if err := rootfs.RemoveTree(s.o.etcDir(r.ID)); err != nil {
-		return err
-	}
 	remove := rootfs.RemoveTree
 	if r.HostConfig.AutoRemove {
 		remove = func(dir string) error { return discard(ctx, s, dir) }
@@ -140,6 +173,18 @@ func (l life) takeApart(ctx context.Context, r *Record, o RemoveOptions) error {
 		return err
 	}
 	s.o.Images.Release(ctx, r.ID)
+	return nil
+}
+
+// clear takes away what is the container's alone in the state directory, and gives its ids back.
+func (l life) clear(r *Record) error {
+	s := l.s
+	if err := removeSharedMemory(s.o.sharedMemory(r.ID)); err != nil {
+		return err
+	}
+	if err := rootfs.RemoveTree(s.o.etcDir(r.ID)); err != nil {
+		return err
+	}
 	l.giveRange(r)
 	return nil
 }
