@@ -76,43 +76,43 @@ func (l life) removeEnded(ctx context.Context, o RemoveOptions) (done bool, err 
 
 // removeNow removes a container whose process has ended; the caller holds op. What cannot be removed is dead, and may be tried again.
 func (l life) removeNow(ctx context.Context, o RemoveOptions) error {
-	r, err := l.intend()
+	r, err := intend(l)
 	if r == nil {
 		return err
 	}
 	if err = l.endLeftovers(ctx, r); err == nil {
-		err = l.giveBack(ctx, r, o)
+		err = giveBack(ctx, l, r, o)
 	}
 	if err == nil {
-		err = l.clear(r)
+		err = clearAway(l, r)
 	}
 	if err != nil {
-		return l.notRemoved(r, err)
+		return notRemoved(l, r, err)
 	}
-	l.removed(r)
+	removed(l, r)
 	return nil
 }
 
 // dispose removes a container with --rm whose task has just told its end, so no process of it is left. Who waits for that is told before what
 // nobody waits for is done; where the engine is killed in between, its next life does it (see sweep). The caller holds op.
 func (l life) dispose(ctx context.Context, t *task.Task) error {
-	r, err := l.intend()
+	r, err := intend(l)
 	if r == nil {
 		return err
 	}
-	if err := l.giveBack(ctx, r, RemoveOptions{Volumes: true}); err != nil {
-		return l.notRemoved(r, errors.Join(err, t.Delete(ctx)))
+	if err := giveBack(ctx, l, r, RemoveOptions{Volumes: true}); err != nil {
+		return notRemoved(l, r, errors.Join(err, t.Delete(ctx)))
 	}
-	l.removed(r)
+	removed(l, r)
 	if err = errors.Join(t.Delete(ctx), l.endLeftovers(ctx, r)); err == nil {
-		err = l.clear(r)
+		err = clearAway(l, r)
 	}
 	return err
 }
 
 // intend records that a container is being removed: an engine that is killed here goes on with it in its next life. Nil: there is nothing to
 // remove, or it may not be.
-func (l life) intend() (*Record, error) {
+func intend(l life) (*Record, error) {
 	c := l.c
 	if c.isGone() {
 		return nil, nil
@@ -134,7 +134,7 @@ func (l life) intend() (*Record, error) {
 }
 
 // notRemoved tells why.
-func (l life) notRemoved(r *Record, err error) error {
+func notRemoved(l life, r *Record, err error) error {
 	err = fmt.Errorf("remove container %s: %w", r.Name, err)
 	l.c.settle(func(r *Record) { r.Status, r.Error = Dead, err.Error() })
 	l.c.audience.answer(container.WaitResponse{StatusCode: int64(r.ExitCode), Error: &container.WaitExitError{Message: err.Error()}}, anyone)
@@ -142,7 +142,7 @@ func (l life) notRemoved(r *Record, err error) error {
 }
 
 // removed tells everybody: nobody finds the container any more.
-func (l life) removed(r *Record) {
+func removed(l life, r *Record) {
 	c, s := l.c, l.s
 	s.graves.add(r, deathsOf(c)) // first: who does not find it any more finds this
 	s.index.remove(c)
@@ -156,7 +156,7 @@ func (l life) removed(r *Record) {
 }
 
 // giveBack gives back what others may want of a container without processes: network, volumes, secrets, files, image, in this order.
-func (l life) giveBack(ctx context.Context, r *Record, o RemoveOptions) error {
+func giveBack(ctx context.Context, l life, r *Record, o RemoveOptions) error {
 	c, s := l.c, l.s
 	if r.bridged() {
 		if err := s.o.Networks.Release(ctx, r.ID); err != nil {
@@ -176,8 +176,8 @@ func (l life) giveBack(ctx context.Context, r *Record, o RemoveOptions) error {
 	return nil
 }
 
-// clear takes away what is the container's alone in the state directory, and gives its ids back.
-func (l life) clear(r *Record) error {
+// clearAway takes away what is the container's alone in the state directory, and gives its ids back.
+func clearAway(l life, r *Record) error {
 	s := l.s
 	if err := removeSharedMemory(s.o.sharedMemory(r.ID)); err != nil {
 		return err

@@ -10,10 +10,11 @@ import (
 // TestStopsThatCannotBeRecorded: what a user has stopped stays stopped, also where the disk did not take it and the engine ends then.
 func TestStopsThatCannotBeRecorded(t *testing.T) {
 	e := newEngine(t)
-	ended := e.run(request{name: "ended", cmd: sh("trap 'exit 5' TERM; while :; do sleep 0.02; done"), h: restarting("unless-stopped", 0)})
-	wanted := e.run(request{name: "wanted", cmd: sh("trap 'exit 6' USR1; while :; do sleep 0.02; done"), h: restarting("unless-stopped", 0)})
+	ended := e.run(request{name: "ended", cmd: sh("trap 'exit 5' TERM; echo ready; while :; do sleep 0.02; done"), h: restarting("unless-stopped", 0)})
+	wanted := e.run(request{name: "wanted", cmd: sh("trap 'exit 6' USR1; echo ready; while :; do sleep 0.02; done"), h: restarting("unless-stopped", 0)})
 	ids := []string{ended, wanted}
 	for _, id := range ids {
+		e.eventually("it heeds signals", func() bool { return e.output(id) == "ready\n" })
 		if err := errors.Join(os.RemoveAll(filepath.Join(e.o.containersDir(), id, recordFile+".new")), os.Mkdir(filepath.Join(e.o.containersDir(), id, recordFile+".new"), 0o700)); err != nil {
 			t.Fatal(err)
 		}
