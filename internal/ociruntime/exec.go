@@ -68,7 +68,9 @@ type exec struct {
 	rights         rights
 	console, slave *os.File
 	attributes     attributes
-	pipes          // where this process sets something before the program
+	score          *int         // what this process sets; nil: nothing
+	scored         sysprog.Word // where the process waits for that
+	pipes                       // where this process sets something before the program
 }
 
 func (e *exec) close() {
@@ -224,6 +226,9 @@ func (e *exec) write() (err error) {
 	if err != nil {
 		return err
 	}
+	if e.score = oomScore(e.o.Process.OOMScoreAdj, e.c.oomScore); e.score != nil { // or what it makes at once would keep this process's
+		e.scored = sysprog.Stand(p, "wait for its chance to be killed for want of memory")
+	}
 	if moved := writeStreams(p, pp, gate); gate != nil {
 		pp.gate = moved
 	}
@@ -316,6 +321,10 @@ func (e *exec) run() (*Process, error) {
 
 // follow goes with the process until it executes.
 func (e *exec) follow(pr *sysprog.Process) (*Process, error) {
+	if e.score != nil {
+		setOOMScore(pr.Pid, e.score)
+		pr.Pass(e.scored)
+	}
 	if err := e.meet(pr); err != nil {
 		return nil, err
 	}

@@ -80,20 +80,22 @@ func (c *Container) rootOf() *os.File {
 	return f
 }
 
-// oomScore is what a process wants, or what those have that say nothing.
-func oomScore(want *int, otherwise int) int {
-	if want != nil {
-		return *want
+// oomScore is what a process gets that would not have it from this one; nil: it has it.
+func oomScore(want *int, otherwise int) *int {
+	if want == nil {
+		want = &otherwise
 	}
-	return otherwise
+	if *want == ownOOMScore() {
+		return nil
+	}
+	return want
 }
 
 // setOOMScore sets what the kernel permits: without CAP_SYS_RESOURCE a value below the inherited one is refused and left.
-func setOOMScore(pid, adj int) {
-	if adj == ownOOMScore() {
-		return
+func setOOMScore(pid int, score *int) {
+	if score != nil {
+		_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte(strconv.Itoa(*score)), 0)
 	}
-	_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte(strconv.Itoa(adj)), 0)
 }
 
 // ownOOMScore is this process's, which its children have from their beginning.

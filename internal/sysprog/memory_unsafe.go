@@ -80,6 +80,10 @@ func futexWait(address uintptr, value uint32) {
 	_, _, _ = unix.Syscall6(unix.SYS_FUTEX, address, 0 /* FUTEX_WAIT */, uintptr(value), 0, 0, 0)
 }
 
+func futexWake(address uintptr) {
+	_, _, _ = unix.Syscall6(unix.SYS_FUTEX, address, 1 /* FUTEX_WAKE */, 1, 0, 0, 0)
+}
+
 // futexWaitAWhile is futexWait for at most 2 ms.
 func futexWaitAWhile(address uintptr, value uint32) {
 	limit := unix.Timespec{Nsec: 2e6}

@@ -137,6 +137,25 @@ func (p *Program) Fork(name string, flags uint64, cgroup int) Op {
 	return op
 }
 
+// standLimit is how long, in seconds, a child stands at a Stand.
+const standLimit = 10
+
+// Stand appends to a program that the child goes on when this process has called Pass with the word. It ends by itself where nobody does: this process may
+// have been killed. Which of the two is there first does not matter, and costs no one who is not late.
+func Stand(p *Program, name string) Word {
+	w := p.Word(0)
+	p.JumpIfEqual(w, 1, 1)
+	op := p.Call(name, unix.SYS_FUTEX, uintptr(w), 0 /* FUTEX_WAIT */, 0, p.words([]uint64{standLimit, 0}))
+	p.Tolerate(op, 0, unix.EAGAIN) // it has been passed meanwhile
+	return w
+}
+
+// Pass lets the child go on that stands, or will stand, at a Stand.
+func (pr *Process) Pass(w Word) {
+	pr.prog.store(uintptr(w), 1)
+	futexWake(uintptr(w))
+}
+
 // Store has an operation's result (its error number where an error is tolerated) written to a word, a new one where none is given.
 func (p *Program) Store(op Op, to ...Word) Word {
 	if len(to) == 0 {

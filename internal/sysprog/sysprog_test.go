@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -121,6 +122,32 @@ func TestStoredResultsAndTolerance(t *testing.T) {
 	finish(t, pr)
 	if _, err := os.Stat(filepath.Join(dir, "made")); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestStand: a child goes no further than its parent lets it, whoever of the two is first.
+func TestStand(t *testing.T) {
+	for _, early := range []bool{true, false} {
+		p := program(t)
+		p.Fork("clone", 0, -1)
+		stand := Stand(p, "wait to be let on")
+		execute(p, "exit 3")
+		if early {
+			p.store(uintptr(stand), 1)
+		}
+		pr, err := p.Start(0, true)
+		must(t, err)
+		if !early {
+			time.Sleep(50 * time.Millisecond)
+			if p.Marked() != 0 {
+				t.Error("it has gone on")
+			}
+			pr.Pass(stand)
+		}
+		must(t, pr.Wait(1))
+		if code := finish(t, pr); code != 3 {
+			t.Errorf("let on early: %v, exit code %d", early, code)
+		}
 	}
 }
 
