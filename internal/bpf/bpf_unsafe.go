@@ -25,12 +25,18 @@ type programLoad struct {
 // Load has the kernel check a program of encoded instructions and returns its descriptor, which is closed on exec. kind is a
 // BPF_PROG_TYPE_*, expected the BPF_CGROUP_* that it will be attached at, or 0. The error has the last words of the kernel's check.
 func Load(kind, expected uint32, code []byte) (int, error) {
+	return LoadNamed("", kind, expected, code)
+}
+
+// LoadNamed is Load for a program with a name, of 15 bytes at most.
+func LoadNamed(name string, kind, expected uint32, code []byte) (int, error) {
 	if len(code) == 0 {
 		return -1, errors.New("load a BPF program: it has no instructions")
 	}
 	license := []byte("GPL\x00")
 	attr := programLoad{kind: kind, expected: expected, instructions: uint32(len(code) / 8),
 		code: uint64(uintptr(unsafe.Pointer(&code[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0])))}
+	copy(attr.name[:15], name)
 	fd, err := load(&attr)
 	if err != nil {
 		log := make([]byte, 64<<10)

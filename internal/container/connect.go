@@ -46,7 +46,7 @@ func (s *Service) ConnectNetwork(ctx context.Context, id, name string, e *networ
 		if _, err := s.o.Networks.Connect(ctx, found.Name, r.allocateRequest(), e, netns); err != nil {
 			return err
 		}
-		keepSockets(ctx, life{s, c}, t)
+		keepSockets(ctx, life{s, c})
 		s.log((life{s, c}).rewriteFiles())
 	}
 	_, err = c.change(true, func(r *Record) error {

@@ -399,7 +399,7 @@ func (l life) goOn(ctx context.Context, t *task.Task) {
 		return
 	}
 	l.s.log(settleNetworks(ctx, l))
-	keepSockets(ctx, l, t)
+	keepSockets(ctx, l)
 	l.s.log(settlePause(ctx, l))
 	l.s.lives.run(ctx, func(ctx context.Context) { l.watch(ctx, t) })
 	l.startHealth(ctx)

@@ -62,6 +62,7 @@ func UpdatePorts(ctx context.Context, s *Service, id string, q PortChange) (netw
 		if err != nil {
 			return nil, plain(err)
 		}
+		keepSockets(ctx, life{s, c})
 	}
 	r, err = c.change(true, func(r *Record) error {
 		r.HostConfig, r.Config = &h, &config

@@ -201,6 +201,7 @@ func (n *replacing) change(ctx context.Context) error {
 	if err := n.hand(n.old, n.new); err != nil {
 		return err
 	}
+	keepSockets(ctx, life{n.s, n.new})
 	n.tell("switched to it")
 	return n.swapNames(n.old, n.new, n.aside())
 }

@@ -50,6 +50,7 @@ type holding struct {
 	Asks      bool `json:",omitempty"` // it has a resolver, and what it was told of that stays in its files
 
 	attached bool
+	linked   bool     // somebody keeps what has its ports reached at [::1]
 	ns       *os.File // the container's network namespace, held open until the release
 }
 

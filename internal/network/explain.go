@@ -156,12 +156,25 @@ func (x *explaining) container(p Published) (l Listener, err error) {
 			r.Can, r.Why = reachNo, fmt.Sprintf("the host does not forward packets that come by %s (sysctl %s)", from.name, forwardKey(from.name, to.Addr().Is6()))
 		}
 	}
+	if x.local(p) {
+		l.Reach[0].Why = "at [::1], too"
+	}
 	if !l.Listens {
 		for i := range l.Reach {
 			l.Reach[i].Can, l.Reach[i].Why = reachNo, fmt.Sprintf("nothing listens at %s in the container", to)
 		}
 	}
 	return l, err
+}
+
+// local says that a port is reached at [::1]: it is one of 127.0.0.1, and no process of the host has it there.
+func (x *explaining) local(p Published) bool {
+	if x.s.local.Link() == nil || x.proto == network.SCTP || !(&reservation{Host: addrPort(p.Address, p.First), Proto: p.Proto}).isLocal() {
+		return false
+	}
+	return !slices.ContainsFunc(listenAddresses(x.port, x.proto), func(a netip.Addr) bool {
+		return a == netip.IPv6Loopback() || a == netip.IPv6Unspecified() && (x.proto == network.UDP || !x.reserved(a))
+	})
 }
 
 func number(proto network.IPProtocol) uint8 { return (&reservation{Proto: proto}).number() }

@@ -56,6 +56,12 @@ func TestExplanationsAreTrue(t *testing.T) {
 			if l.Address.IsLoopback() && r.From == "this machine" {
 				address = "127.0.0.1"
 			}
+			if r.From == "this machine" {
+				_, err := get(fmt.Sprintf("[::1]:%d", port))
+				if said := r.Why == "at [::1], too"; said != (err == nil) {
+					t.Errorf("%s, port %d: at [::1] it is said to be %t: %v", when, port, said, err)
+				}
+			}
 			_, err := get(fmt.Sprintf("%s:%d", address, port))
 			if want := map[bool]string{true: reachYes, false: reachNo}[err == nil]; r.Can != want {
 				t.Errorf("%s, port %d, from %s: said to be %s (%s), and it is %s: %v", when, port, r.From, r.Can, r.Why, want, err)

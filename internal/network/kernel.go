@@ -13,8 +13,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/network/firewall"
 	"wherry.dev/wherry/internal/network/link"
+	"wherry.dev/wherry/internal/network/localhost"
 )
 
 // kernel is what speaks to the kernel.
@@ -23,6 +25,7 @@ type kernel struct {
 	host  *link.Conn // to its links
 	fire  *firewall.Table
 	later *queue
+	local *localhost.Redirect // nil where the kernel has none
 
 	sysctls *link.Sysctls // of containers' namespaces
 }
@@ -47,6 +50,21 @@ func openKernel(table string, log func(error)) (k kernel, err error) {
 	return k, nil
 }
 
+// redirect has programs of the host reach ports at [::1], where the kernel can do that.
+func (k *kernel) redirect(note string) error {
+	root := cgroup.UnifiedRoot()
+	if root == "" {
+		return nil
+	}
+	var err error
+	k.local, err = localhost.Open(root, note)
+	k.fire.Follow(k.local)
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return fmt.Errorf("programs of this host reach published ports at 127.0.0.1, not at [::1]: %w", err)
+	}
+	return nil
+}
+
 // close lets the queue finish and closes everything.
 func (k *kernel) close() error {
 	var errs []error
@@ -56,6 +74,7 @@ func (k *kernel) close() error {
 	if k.later != nil {
 		k.later.close()
 	}
+	errs = append(errs, k.local.Close())
 	if k.fire != nil {
 		errs = append(errs, k.fire.Close())
 	}

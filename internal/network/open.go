@@ -36,6 +36,7 @@ func Open(ctx context.Context, o Options) (_ *Service, err error) {
 	if s.kernel, err = openKernel(s.names.table, s.log); err != nil {
 		return nil, err
 	}
+	s.log(s.redirect(filepath.Join(s.o.live(), "localhost")))
 	if err := s.load(); err != nil {
 		return nil, err
 	}

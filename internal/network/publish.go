@@ -319,7 +319,7 @@ func (p *publishing) hostAddresses(asked netip.Addr) ([]netip.Addr, error) {
 			return nil, invalid("host address %s: the network %s has no addresses of that family, and no process stands between: use a network with --ipv6, or the engine's setting network.ipv6, or an address of the other family", asked, cmp.Or(four, six).Name)
 		}
 		if asked == netip.IPv6Loopback() {
-			return nil, invalid("host address ::1: IPv6 has no way to route loopback addresses, nobody would reach the port: publish it on 127.0.0.1")
+			return nil, invalid("host address ::1: IPv6 has no way to route loopback addresses: publish it on 127.0.0.1, and programs of this machine that ask for [::1] get there")
 		}
 		return []netip.Addr{asked}, nil
 	}

@@ -79,10 +79,6 @@ func (s *Service) startResolver(ctx context.Context, h *holding, kept ...*os.Fil
 	return s.resolvers.Start(ctx, h.Request.ContainerID, kept...)
 }
 
-// Sockets are those of a container's resolver, to be kept by somebody who lives as long as the container: questions that come while no engine runs
-// wait in them for the next one, which gets them back by Options.Kept. There are none where that is done already. The caller closes them.
-func Sockets(s *Service, containerID string) []*os.File { return s.resolvers.Sockets(containerID) }
-
 // keptLimit is how long the engine's start waits for those who have kept sockets; without them a resolver has new ones.
 const keptLimit = 500 * time.Millisecond
 

@@ -122,27 +122,27 @@ func enlarge(c *net.UDPConn) {
 	})
 }
 
-// Sockets are copies of those of a container's resolver, for whoever keeps them; none where they are kept already, or there is no resolver. The caller
-// closes them.
-func (s *Server) Sockets(container string) []*os.File {
+// Sockets are copies of those of a container's resolver, for whoever keeps them; none where there is no resolver. The caller closes them. fresh says
+// that nobody has them yet.
+func (s *Server) Sockets(container string) (files []*os.File, fresh bool) {
 	s.mu.Lock()
 	r := s.resolvers[container]
-	if r == nil || r.kept {
+	if r == nil {
 		s.mu.Unlock()
-		return nil
+		return nil, false
 	}
-	r.kept = true
+	fresh, r.kept = !r.kept, true
 	s.mu.Unlock()
 	udp, err := r.udp.File()
 	if err != nil {
-		return nil
+		return nil, false
 	}
 	tcp, err := r.tcp.File()
 	if err != nil {
 		udp.Close()
-		return nil
+		return nil, false
 	}
-	return []*os.File{udp, tcp}
+	return []*os.File{udp, tcp}, fresh
 }
 
 // resume takes the sockets of an earlier life; nil where there are none, or the rules lead elsewhere: an engine of a build that knows nothing of

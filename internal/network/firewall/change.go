@@ -63,6 +63,19 @@ func (t *Table) note(remove, add []Port) {
 	for _, p := range add {
 		t.ports[p] = true
 	}
+	if t.local == nil {
+		return
+	}
+	for _, p := range add { // first: what is in both is never missing
+		if p.isLocal() {
+			t.local.Publish(p.Proto, p.First, max(p.First, p.Last))
+		}
+	}
+	for _, p := range remove {
+		if p.isLocal() {
+			t.local.Withdraw(p.Proto, p.First, max(p.First, p.Last))
+		}
+	}
 }
 
 // flushElements sends one transaction: what goes before what comes, which may have the same key.

@@ -47,6 +47,11 @@ type Port struct {
 
 func (p Port) isRange() bool { return p.Last > p.First }
 
+// isLocal says that the port is one of 127.0.0.1.
+func (p Port) isLocal() bool {
+	return !p.Direct && p.Host.Is4() && (p.Host.IsUnspecified() || p.Host == netip.AddrFrom4([4]byte{127, 0, 0, 1}))
+}
+
 // Table is the engine's table. Safe for many goroutines; changes take turns, for the kernel takes them so.
 type Table struct {
 	name string
@@ -61,6 +66,20 @@ type Table struct {
 	sets    sets
 	there   bool
 	closed  bool
+	local   Local
+}
+
+// Local hears of ports that are published at 127.0.0.1, and that they are not any more.
+type Local interface {
+	Publish(proto uint8, first, last uint16)
+	Withdraw(proto uint8, first, last uint16)
+}
+
+// Follow has somebody hear of all changes from now on.
+func (t *Table) Follow(l Local) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.local = l
 }
 
 // Open connects to the kernel's tables; the table is made by the first Swap.

@@ -16,9 +16,13 @@ func KeptSockets(state string) func(ctx context.Context, id string) ([]*os.File,
 	}
 }
 
-// keepSockets has the shim of a running container keep the sockets of its resolver for the engine's next life, unless it has them. One of an earlier
-// build does not.
-func keepSockets(ctx context.Context, l life, t *task.Task) {
+// keepSockets has the shim of a running container keep what its network needs while no engine runs, unless it has it. One of an earlier build does
+// not.
+func keepSockets(ctx context.Context, l life) {
+	t, _, err := l.c.running()
+	if err != nil {
+		return
+	}
 	sockets := networks.Sockets(l.s.o.Networks, l.c.id)
 	if len(sockets) == 0 {
 		return
