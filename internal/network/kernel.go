@@ -59,7 +59,7 @@ func (k *kernel) redirect(note string) error {
 	var err error
 	k.local, err = localhost.Open(root, note)
 	k.fire.Follow(k.local)
-	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+	if err != nil {
 		return fmt.Errorf("programs of this host reach published ports at 127.0.0.1, not at [::1]: %w", err)
 	}
 	return nil

@@ -30,7 +30,7 @@ leaves:     resctrl
 leaves:     erofs
 leaves:     layer
 leaves:     archive < mend
-leaves:     login version network/link criu seccomp logs event ref settings contexts lockfile sources spec
+leaves:     login version network/link network/localhost criu seccomp logs event ref settings contexts lockfile sources spec
 leaves:     why signals
 leaves:     inflate apart retar contract threads
 leaves:     evidence < policy

@@ -55,7 +55,9 @@ func number(m *machine, script string) int {
 
 func published(m *machine) {
 	m.run("wherry network create inner; wherry run -d --name web -p 8080:80 busybox:1 httpd -f -p 80 -h /etc; wherry run -d --name two --network inner busybox:1 sleep 3600")
-	m.want("root:x:0:0:root:/root:/bin/sh", "wget -q -O - http://127.0.0.1:8080/passwd | head -1")
+	for _, host := range []string{"127.0.0.1", "[::1]"} {
+		m.want("root:x:0:0:root:/root:/bin/sh", "wget -q -O - http://"+host+":8080/passwd | head -1")
+	}
 	m.want("root:x:0:0:root:/root:/bin/sh", "wherry run --rm busybox:1 wget -q -O - http://$(wherry inspect -f '{{.NetworkSettings.Networks.bridge.IPAddress}}' web)/passwd | head -1")
 	out, code := m.try("wherry run --rm -p 8080:81 busybox:1 true")
 	if code != 125 || !strings.Contains(out, "already allocated") || !strings.Contains(out, "web") {

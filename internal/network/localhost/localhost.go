@@ -39,7 +39,6 @@ type Redirect struct {
 
 // Open has the program begin, at the root of the control groups of version 2 that is mounted at root, for sockets of the calling thread's network namespace.
 // note is a file in which it writes down which one it is; the one that is written there, of an earlier life, ends.
-// errors.ErrUnsupported: the kernel (before 5.14) has no such programs.
 func Open(root, note string) (*Redirect, error) {
 	dir, err := os.Open(root)
 	if err != nil {
@@ -48,7 +47,7 @@ func Open(root, note string) (*Redirect, error) {
 	defer dir.Close()
 	cookie, err := namespaceCookie()
 	if err != nil {
-		return nil, fmt.Errorf("name the network namespace: %w", errors.Join(err, errors.ErrUnsupported))
+		return nil, fmt.Errorf("name the network namespace (since Linux 5.14): %w", err)
 	}
 	table, err := makeBits()
 	if err != nil {
@@ -73,9 +72,6 @@ const programName = "wherry_local"
 func start(group *os.File, code []byte) (*os.File, error) {
 	fd, err := bpf.LoadNamed(programName, unix.BPF_PROG_TYPE_CGROUP_SOCK_ADDR, unix.BPF_CGROUP_INET6_CONNECT, code)
 	if err != nil {
-		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EACCES) {
-			err = errors.Join(err, errors.ErrUnsupported)
-		}
 		return nil, err
 	}
 	defer unix.Close(fd)

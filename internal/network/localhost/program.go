@@ -79,6 +79,7 @@ func program(table int, cookie uint64) []byte {
 		instruction{op: opLoad, dst: 8, src: 6, off: ctxProtocol}, instruction{op: opJumpEq, dst: 8, imm: unix.IPPROTO_TCP, to: "bit"},
 		instruction{op: opJumpNe, dst: 8, imm: unix.IPPROTO_UDP, to: "out"}, instruction{op: opAdd, dst: 1, imm: bytesEach},
 		instruction{label: "bit", op: opLoad, dst: 2, src: 6, off: ctxPort}, instruction{op: opBigEndian, dst: 2, imm: 16},
+		instruction{op: opAnd, dst: 2, imm: 0xffff}, // older kernels' check does not know that it is that
 		instruction{op: opMoveReg, dst: 4, src: 2}, instruction{op: opAnd, dst: 4, imm: 7}, instruction{op: opShift, dst: 2, imm: 3},
 		instruction{op: opAddReg, dst: 1, src: 2}, instruction{op: opLoadByte, dst: 3, src: 1}, instruction{op: opShiftReg, dst: 3, src: 4},
 		instruction{op: opAnd, dst: 3, imm: 1}, instruction{op: opJumpEq, dst: 3, imm: 0, to: "out"})
