@@ -41,7 +41,7 @@ const (
 	connectionsAtOnce = 128              // of one container
 	idle              = 10 * time.Second // of a connection
 	ttl               = 5                // seconds for which a container's address may be remembered
-	received          = 2 << 20          // bytes of questions that the kernel keeps until they are read: some thousand
+	received          = 6 << 20          // bytes of questions that the kernel keeps until they are read, of twice as many that it takes for them: ten thousand
 )
 
 // Server holds the resolvers of all containers. Safe for many goroutines.
