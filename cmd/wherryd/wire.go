@@ -186,7 +186,7 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 	g.Go(func() (err error) {
 		s.Networks, err = network.Open(ctx, network.Options{
 			Root: o.root, State: o.state, Events: s.Events, Log: func(err error) { log.Warn(err.Error()) }, Publish: o.set.Network.Publish, Pools: o.set.Network.Pools,
-			Defaults:  network.Defaults{Options: o.set.Network.Options, IPv6: o.set.Network.IPv6, Bridge: o.set.Network.Bridge},
+			Defaults:  network.Defaults{Options: o.set.Network.Options, IPv6: o.set.Network.IPv6, Bridge: o.set.Network.Bridge, Range: o.set.Network.Range},
 			Kept:      container.KeptSockets(o.state),
 			Resolvers: network.Resolvers{Servers: o.set.Network.DNS, Search: o.set.Network.DNSSearch, Options: o.set.Network.DNSOptions},
 		})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -253,6 +254,9 @@ func (s *state) completeAddresses(d *definition) error {
 		if !c.Subnet.IsValid() {
 			return invalid("network %s: an ip-range, a gateway or an auxiliary address needs a subnet", d.Name)
 		}
+		if err := checkAuxiliary(*c); err != nil {
+			return err
+		}
 		six := c.Subnet.Addr().Is6()
 		have[six] = true
 		if six && !d.EnableIPv6 && !d.stacked() {
@@ -288,6 +292,22 @@ func (s *state) completeAddresses(d *definition) error {
 		d.Chosen = d.Chosen || !row.six
 	}
 	slices.SortStableFunc(d.IPAM.Config, func(a, b network.IPAMConfig) int { return a.Subnet.Addr().BitLen() - b.Subnet.Addr().BitLen() }) // as Docker: IPv4 first
+	return nil
+}
+
+// checkAuxiliary refuses an address that is reserved twice.
+func checkAuxiliary(c network.IPAMConfig) error {
+	taken := map[netip.Addr]string{}
+	if c.Gateway.IsValid() {
+		taken[c.Gateway] = "the gateway"
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.AuxAddress)) {
+		a := c.AuxAddress[name]
+		if by := taken[a]; by != "" {
+			return invalid("failed to allocate secondary ip address (%s:%s): Address already in use: by %s", name, a, by)
+		}
+		taken[a] = name
+	}
 	return nil
 }
 

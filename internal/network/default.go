@@ -20,6 +20,7 @@ type Defaults struct {
 	Options []string // of bridge networks, "name=value" each
 	IPv6    bool     // they have IPv6 beside IPv4
 	Bridge  []string // address and size of the default network, 10.5.0.1/24, at most one of each family; none: the engine chooses
+	Range   []string // parts of its subnets from which containers get addresses, at most one of each family; none: all
 }
 
 // read takes apart what the settings have checked, but for the options' values.
@@ -42,6 +43,13 @@ func (o Defaults) read() (d defaults, err error) {
 		}
 		d.bridge[familyIndex(p.Addr().Is6())] = p
 	}
+	for _, text := range o.Range {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return d, invalid("setting network.range: %v", err)
+		}
+		d.ranges[familyIndex(p.Addr().Is6())] = p.Masked()
+	}
 	return d, nil
 }
 
@@ -52,6 +60,7 @@ const enableSix = "com.docker.network.enable_ipv6"
 type defaults struct {
 	options map[string]string
 	bridge  [2]netip.Prefix // address and size of IPv4 and IPv6
+	ranges  [2]netip.Prefix // part of each from which containers get addresses; not valid: all
 }
 
 // check refuses options that no network could have.
@@ -110,7 +119,7 @@ func tuned(s *state, old *definition) (*definition, error) {
 		case six && !d.EnableIPv6:
 			continue
 		case p.IsValid():
-			d.IPAM.Config = append(d.IPAM.Config, network.IPAMConfig{Subnet: p.Masked(), Gateway: p.Addr()})
+			d.IPAM.Config = append(d.IPAM.Config, network.IPAMConfig{Subnet: p.Masked(), Gateway: p.Addr(), IPRange: s.defaults.ranges[i]})
 			continue
 		case at >= 0 && !old.Fixed:
 			d.IPAM.Config = append(d.IPAM.Config, old.IPAM.Config[at])
@@ -168,5 +177,7 @@ func tuneDefault(s *Service) error {
 // same says that two definitions of the default network are.
 func same(a, b *definition) bool {
 	return a.EnableIPv6 == b.EnableIPv6 && a.Fixed == b.Fixed && maps.Equal(a.Options, b.Options) &&
-		slices.EqualFunc(a.IPAM.Config, b.IPAM.Config, func(a, b network.IPAMConfig) bool { return a.Subnet == b.Subnet && a.Gateway == b.Gateway })
+		slices.EqualFunc(a.IPAM.Config, b.IPAM.Config, func(a, b network.IPAMConfig) bool {
+			return a.Subnet == b.Subnet && a.Gateway == b.Gateway && a.IPRange == b.IPRange
+		})
 }

@@ -37,7 +37,7 @@ func TestDefaultNetworkBySettings(t *testing.T) {
 	var told []string
 	said := plain
 	said.Log = func(err error) { told = append(told, err.Error()) }
-	said.Defaults = Defaults{IPv6: true, Bridge: []string{"10.45.0.7/24", "fd00:45::/64"}, Options: []string{"com.docker.network.driver.mtu=1400", "com.docker.network.bridge.host_binding_ipv4=127.0.0.1"}}
+	said.Defaults = Defaults{IPv6: true, Bridge: []string{"10.45.0.7/24", "fd00:45::/64"}, Range: []string{"10.45.0.64/26"}, Options: []string{"com.docker.network.driver.mtu=1400", "com.docker.network.bridge.host_binding_ipv4=127.0.0.1"}}
 
 	s.Close()
 	s = reopen(t, said)
@@ -57,7 +57,7 @@ func TestDefaultNetworkBySettings(t *testing.T) {
 	}
 	b := newBox(t)
 	got := b.attach(s, AllocateRequest{Name: "b", Networks: map[string]*network.EndpointSettings{"bridge": {}}, Ports: network.PortMap{network.MustParsePort("80/tcp"): {{HostPort: "8045"}}}})
-	if at := got.Networks["bridge"]; at.IPAddress != netip.MustParseAddr("10.45.0.1") || !at.GlobalIPv6Address.IsValid() {
+	if at := got.Networks["bridge"]; at.IPAddress != netip.MustParseAddr("10.45.0.64") || !at.GlobalIPv6Address.IsValid() {
 		t.Errorf("a container's addresses: %+v", at)
 	}
 	if link := b.mustRun("ip", "-o", "link", "show", "eth0"); !strings.Contains(link, "mtu 1400") {
@@ -79,6 +79,16 @@ func TestDefaultNetworkBySettings(t *testing.T) {
 	s.later.drain()
 	s.Close()
 
+	said.Defaults.Range = nil
+	s = reopen(t, said)
+	b = newBox(t)
+	if at := b.attach(s, AllocateRequest{Name: "b"}).Networks["bridge"].IPAddress; at != netip.MustParseAddr("10.45.0.1") {
+		t.Errorf("without a range: %s", at)
+	}
+	b.release(s)
+	s.later.drain()
+	s.Close()
+
 	s = reopen(t, plain)
 	if got := subnetsOf(t, s, "bridge"); len(got) != 1 || strings.HasPrefix(got[0], "10.45.") {
 		t.Errorf("without the settings again: %v", got)
@@ -90,7 +100,7 @@ func TestDefaultNetworkBySettings(t *testing.T) {
 	if got := subnetsOf(t, s, "bridge"); len(got) != 1 || len(told) != 1 || !strings.Contains(told[0], "in the way has 10.45.0.0/16") {
 		t.Errorf("with another network there: %v, %q", got, told)
 	}
-	for _, wrong := range []Defaults{{Options: []string{"com.docker.network.driver.mtu=3"}}, {Options: []string{"com.docker.network.enable_ipv6=perhaps"}}, {Bridge: []string{"10.45.0.1"}}} {
+	for _, wrong := range []Defaults{{Options: []string{"com.docker.network.driver.mtu=3"}}, {Options: []string{"com.docker.network.enable_ipv6=perhaps"}}, {Bridge: []string{"10.45.0.1"}}, {Range: []string{"x"}}} {
 		o := open(t).o
 		o.Defaults = wrong
 		if s, err := Open(t.Context(), o); err == nil || !strings.Contains(err.Error(), "setting network.") {

@@ -121,10 +121,20 @@ func TestCreateRefuses(t *testing.T) {
 	subnet := func(p string) *network.IPAM {
 		return &network.IPAM{Config: []network.IPAMConfig{{Subnet: netip.MustParsePrefix(p)}}}
 	}
+	reserved := func(gateway string, addresses ...string) *network.IPAM {
+		c := network.IPAMConfig{Subnet: netip.MustParsePrefix("10.10.0.0/24"), AuxAddress: map[string]netip.Addr{}}
+		c.Gateway, _ = netip.ParseAddr(gateway)
+		for _, a := range addresses {
+			c.AuxAddress[fmt.Sprint("machine", len(c.AuxAddress))] = netip.MustParseAddr(a)
+		}
+		return &network.IPAM{Config: []network.IPAMConfig{c}}
+	}
 	for _, row := range []struct {
 		r     network.CreateRequest
 		class func(error) bool
 	}{
+		{network.CreateRequest{Name: "x", IPAM: reserved("", "10.10.0.7", "10.10.0.7")}, errdefs.IsInvalidArgument},
+		{network.CreateRequest{Name: "x", IPAM: reserved("10.10.0.7", "10.10.0.7")}, errdefs.IsInvalidArgument},
 		{network.CreateRequest{Name: ""}, errdefs.IsInvalidArgument},
 		{network.CreateRequest{Name: "../x"}, errdefs.IsInvalidArgument},
 		{network.CreateRequest{Name: "there"}, errdefs.IsConflict},

@@ -3,7 +3,6 @@ package settings
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -44,16 +43,8 @@ func (n *Network) check() (key, wrong string) {
 			return "network.pools", err.Error()
 		}
 	}
-	var families []bool
-	for _, text := range n.Bridge {
-		p, err := ParseBridge(text)
-		if err != nil {
-			return "network.bridge", err.Error()
-		}
-		if six := p.Addr().Is6(); slices.Contains(families, six) {
-			return "network.bridge", fmt.Sprintf("%s is the second of its family: a bridge has one subnet of each", text)
-		}
-		families = append(families, p.Addr().Is6())
+	if key, wrong := n.checkBridge(); wrong != "" {
+		return key, wrong
 	}
 	for _, text := range n.Options {
 		if name, _, ok := strings.Cut(text, "="); !ok || !strings.HasPrefix(name, optionPrefix) || name == optionPrefix+"bridge.name" {
@@ -64,6 +55,34 @@ func (n *Network) check() (key, wrong string) {
 		if _, err := netip.ParseAddr(text); err != nil {
 			return "network.dns", fmt.Sprintf("%q is no address", text)
 		}
+	}
+	return "", ""
+}
+
+// checkBridge wants a subnet of each family at most, and a part of each at most.
+func (n *Network) checkBridge() (key, wrong string) {
+	subnets, ranges := map[bool]netip.Prefix{}, map[bool]bool{}
+	for _, text := range n.Bridge {
+		p, err := ParseBridge(text)
+		if err != nil {
+			return "network.bridge", err.Error()
+		}
+		six := p.Addr().Is6()
+		if subnets[six].IsValid() {
+			return "network.bridge", fmt.Sprintf("%s is the second of its family: a bridge has one subnet of each", text)
+		}
+		subnets[six] = p.Masked()
+	}
+	for _, text := range n.Range {
+		p, err := netip.ParsePrefix(text)
+		six := p.Addr().Is6()
+		if s := subnets[six]; err != nil || !s.IsValid() || p.Bits() < s.Bits() || !s.Contains(p.Addr()) {
+			return "network.range", fmt.Sprintf("%q is no part of a subnet that network.bridge says", text)
+		}
+		if ranges[six] {
+			return "network.range", fmt.Sprintf("%s is the second of its family: containers get addresses from one part of a subnet", text)
+		}
+		ranges[six] = true
 	}
 	return "", ""
 }

@@ -108,6 +108,7 @@ type Network struct {
 	Publish string   `toml:"publish" of:"all loopback" comment:"where a published port is reached that names no address (-p 8080:80): all of the host's addresses, or loopback, 127.0.0.1, only; an address in -p always wins"`
 	IPv6    bool     `toml:"ipv6" comment:"the default network bridge, and networks that do not say (--ipv6), have IPv6 beside IPv4"`
 	Bridge  []string `toml:"bridge" comment:"the host's address on the default network bridge, with the size of its subnet, \"10.5.0.1/24\", one of each family; none: a part of pools"`
+	Range   []string `toml:"range" comment:"the part of bridge's subnet from which containers on it get addresses, \"10.5.0.128/25\", one of each family; none: all of it"`
 	Options []string `toml:"options" comment:"options of the default network bridge and of bridge networks that do not name them: \"com.docker.network.driver.mtu=1450\""`
 
 	DNS        []string `toml:"dns" comment:"--dns of containers that do not say: servers that are asked for names; none: the host's"`
@@ -149,7 +150,7 @@ func Default() Settings {
 		Store:    Store{Layers: "auto", KeepBlobs: true},
 		CleanUp:  CleanUp{Measure: "file-system", High: Percent(85), Low: Percent(70), MinAge: Day, Every: Hour / 4, OnFullDisk: true, Keep: []string{}},
 		Registry: Registry{Insecure: []string{}},
-		Network:  Network{Pools: []string{}, Publish: "all", Bridge: []string{}, Options: []string{}, DNS: []string{}, DNSSearch: []string{}, DNSOptions: []string{}},
+		Network:  Network{Pools: []string{}, Publish: "all", Bridge: []string{}, Range: []string{}, Options: []string{}, DNS: []string{}, DNSSearch: []string{}, DNSOptions: []string{}},
 		Containers: Containers{IpcMode: "private", CgroupnsMode: "private", ShmSize: "64m", Ulimits: []string{}, LogDriver: "json-file", LogOpts: []string{},
 			CDISpecDirs: []string{"/etc/cdi", "/var/run/cdi"}},
 		Builds: Builds{Dates: "fixed", CacheMax: Percent(10), CacheAge: 30 * Day, Entitlements: []string{"network.host", "device"}, Frontends: "own"},
