@@ -429,13 +429,13 @@ func TestHookThatFailsOrHangs(t *testing.T) {
 	for name, hooks := range map[string]specs.Hooks{"startContainer": {StartContainer: []specs.Hook{{Path: "/bin/no-such"}}}, "poststart": {Poststart: []specs.Hook{{Path: "/bin/no-such"}}}} {
 		t.Run(name, func(t *testing.T) {
 			told := filepath.Join(t.TempDir(), "told")
-			hooks.Poststop = []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo stopped > " + told}}}
+			hooks.Poststop = []specs.Hook{{Path: "/bin/false"}, {Path: "/bin/sh", Args: []string{"sh", "-c", "echo stopped > " + told}}}
 			h := newHost(t, func(s *specs.Spec) { s.Hooks = &hooks }, "sleep", "1000")
 			h.create()
 			h.refuse("no-such", "start", "c")
 			h.refuse("container does not exist", "state", "c")
 			if _, err := os.Stat(told); err != nil {
-				t.Errorf("the poststop hooks did not run: %v", err)
+				t.Errorf("no poststop hook ran behind the one that failed: %v", err)
 			}
 			h.oar("delete", "--force", "c")
 		})

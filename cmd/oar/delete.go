@@ -95,10 +95,8 @@ func (c *record) destroy(ctx context.Context) error {
 	if err := os.RemoveAll(c.dir); err != nil {
 		return err
 	}
-	if c.spec.Hooks != nil {
-		if err := ociruntime.RunHooks(ctx, "poststop", c.spec.Hooks.Poststop, c.ociState(specs.StateStopped)); err != nil {
-			c.warn("%v", err)
-		}
+	if err := ociruntime.PoststopHooks(ctx, c.spec.Hooks, c.ociState(specs.StateStopped)); err != nil {
+		c.warn("%v", err)
 	}
 	return nil
 }

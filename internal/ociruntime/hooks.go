@@ -41,7 +41,7 @@ func (s *start) runCreateHooks(ctx context.Context) error {
 	if err := RunHooks(ctx, "createRuntime", s.spec.Hooks.CreateRuntime, state); err != nil {
 		return err
 	}
-	return eachHook(ctx, hookList{"createContainer", s.spec.Hooks.CreateContainer}, state, s.runInside)
+	return eachHook(ctx, hookList{name: "createContainer", list: s.spec.Hooks.CreateContainer}, state, s.runInside)
 }
 
 // awaitsMounts says that the child is waited for, and waits, when its mounts are made.
@@ -71,17 +71,31 @@ func (w *writer) awaitHooks() error {
 }
 
 // RunHooks runs hooks one after another, in this process's namespaces, with the state on their standard input and nothing but their own
-// environment.
+// environment. It ends at one that fails.
 func RunHooks(ctx context.Context, name string, hooks []specs.Hook, state specs.State) error {
-	return eachHook(ctx, hookList{name, hooks}, state, func(ctx context.Context, h specs.Hook, std Stdio) error {
+	return eachHook(ctx, hookList{name: name, list: hooks}, state, runOutside(state.Bundle))
+}
+
+// PoststopHooks runs those, all of them, and returns each failure: nobody is kept from what another one tidies up (runtime-spec,
+// "Lifecycle", 13).
+func PoststopHooks(ctx context.Context, hooks *specs.Hooks, state specs.State) error {
+	if hooks == nil {
+		return nil
+	}
+	return eachHook(ctx, hookList{name: "poststop", list: hooks.Poststop, all: true}, state, runOutside(state.Bundle))
+}
+
+// runOutside runs a hook in this process's namespaces.
+func runOutside(bundle string) func(context.Context, specs.Hook, Stdio) error {
+	return func(ctx context.Context, h specs.Hook, std Stdio) error {
 		cmd := osexec.CommandContext(ctx, h.Path)
 		if len(h.Args) > 0 {
 			cmd.Args = h.Args
 		}
-		cmd.Env, cmd.Dir = append([]string{}, h.Env...), state.Bundle
+		cmd.Env, cmd.Dir = append([]string{}, h.Env...), bundle
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = std.In, std.Out, std.Err
 		return cmd.Run()
-	})
+	}
 }
 
 // StartHooks runs the startContainer hooks inside the container, confined as its own processes are, before Start opens the gate. They have
@@ -90,7 +104,7 @@ func (c *Container) StartHooks(ctx context.Context, state specs.State) error {
 	if c.spec.Hooks == nil {
 		return nil
 	}
-	return eachHook(ctx, hookList{"startContainer", c.spec.Hooks.StartContainer}, state, func(ctx context.Context, h specs.Hook, std Stdio) error {
+	return eachHook(ctx, hookList{name: "startContainer", list: c.spec.Hooks.StartContainer}, state, func(ctx context.Context, h specs.Hook, std Stdio) error {
 		p := *c.spec.Process
 		p.Args, p.Env, p.Cwd, p.Terminal = h.Args, h.Env, "/", false
 		if len(h.Args) == 0 {
@@ -108,6 +122,7 @@ func (c *Container) StartHooks(ctx context.Context, state specs.State) error {
 type hookList struct {
 	name string
 	list []specs.Hook
+	all  bool // also those behind one that fails
 }
 
 // eachHook gives every hook its streams and its time. Streams are files in memory: nobody need read along, and no process that a hook
@@ -120,12 +135,16 @@ func eachHook(ctx context.Context, hooks hookList, state specs.State, run func(c
 	if err != nil {
 		return err
 	}
+	var failed error
 	for i, h := range hooks.list {
 		if err := oneHook(ctx, h, input, run); err != nil {
-			return fmt.Errorf("error running %s hook #%d: %s: %w", hooks.name, i, h.Path, err)
+			failed = errors.Join(failed, fmt.Errorf("error running %s hook #%d: %s: %w", hooks.name, i, h.Path, err))
+		}
+		if failed != nil && !hooks.all {
+			break
 		}
 	}
-	return nil
+	return failed
 }
 
 func oneHook(ctx context.Context, h specs.Hook, input []byte, run func(context.Context, specs.Hook, Stdio) error) error {
