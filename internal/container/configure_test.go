@@ -66,6 +66,10 @@ func TestRefusals(t *testing.T) {
 	for i := range 2000 {
 		volumes[fmt.Sprint("/", i)] = struct{}{}
 	}
+	labels := map[string]string{}
+	for i := range 5000 {
+		labels[fmt.Sprint(i)] = ""
+	}
 	zero := -5
 	for want, row := range map[string]struct {
 		c container.Config
@@ -74,6 +78,8 @@ func TestRefusals(t *testing.T) {
 		"needs to be an absolute path":                {c: container.Config{WorkingDir: "relative"}},
 		"a name is needed before =":                   {c: container.Config{Env: []string{"=x"}}},
 		"1024 are the most":                           {c: container.Config{Volumes: volumes}},
+		"5000 labels of":                              {c: container.Config{Labels: labels}},
+		"1 labels of 2097153 bytes":                   {c: container.Config{Labels: map[string]string{"x": strings.Repeat("x", 2<<20)}}},
 		"argument with a zero byte":                   {c: container.Config{Cmd: []string{"a\x00b"}}},
 		"has a zero byte":                             {c: container.Config{Env: []string{"A=\x00"}}},
 		"did you mean TERM":                           {c: container.Config{StopSignal: "TERMM"}},

@@ -30,7 +30,7 @@ type validation struct {
 }
 
 func (v *validation) check() error {
-	for _, step := range []func() error{v.command, v.names, v.modes, v.restart, v.health, v.unhealthy, v.mounts, v.ulimits, v.sysctls, v.security, v.ports} {
+	for _, step := range []func() error{v.command, v.labels, v.names, v.modes, v.restart, v.health, v.unhealthy, v.mounts, v.ulimits, v.sysctls, v.security, v.ports} {
 		if err := step(); err != nil {
 			return plain(err)
 		}
@@ -68,6 +68,23 @@ func (v *validation) command() error {
 		return invalid("the stop timeout %d is negative: give seconds, or -1 to wait for ever", *c.StopTimeout)
 	}
 	return hostnameRule(c.Hostname)
+}
+
+// Labels are more than anybody writes, and few enough for each list and each event to have them.
+const (
+	maxLabels     = 4096
+	maxLabelBytes = 2 << 20
+)
+
+func (v *validation) labels() error {
+	size := 0
+	for k, text := range v.config.Labels {
+		size += len(k) + len(text)
+	}
+	if n := len(v.config.Labels); n > maxLabels || size > maxLabelBytes {
+		return invalid("the container would have %d labels of %d bytes, which its image may have asked for: %d labels and %d bytes are the most", n, size, maxLabels, maxLabelBytes)
+	}
+	return nil
 }
 
 // names of hosts and domains are each on a line of the container's files in /etc.

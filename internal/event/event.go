@@ -1,8 +1,8 @@
 // Package event keeps and hands out what happened in the engine.
 //
-// The bus holds the last events in a ring, for those who ask for the past, and one bounded queue for each subscriber: publishing never
-// waits for anyone. A subscriber whose queue is full misses events until it has read what is in it, and is told then how many: as an event of
-// its own, type daemon and action lost, which clients print as any other. One that asks for a past that the ring has no more is told so
+// The bus holds the last events, for those who ask for the past, and one bounded queue for each subscriber: publishing never
+// waits for anyone. An event has all labels of its container, which an image may size: what is held is bounded in bytes, too. A subscriber whose queue is full misses events until it has read what is in it, and is told then how many: as an event of
+// its own, type daemon and action lost, which clients print as any other. One that asks for a past that is held no more is told so
 // too. Events belong to the owner of what they are about; who may see only their own hears of no others. Nothing is on disk.
 package event
 
@@ -10,6 +10,7 @@ import (
 	"context"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/moby/moby/api/types/events"
@@ -20,15 +21,18 @@ import (
 const (
 	kept  = 4096 // events for `since`
 	queue = 4096 // events that a subscriber may lie behind
+
+	keptBytes  = 16 << 20 // of all that are kept
+	queueBytes = 16 << 20 // of those that a subscriber lies behind
 )
 
 // Bus hands events to subscribers and keeps the last ones for `events --since`. Safe for many goroutines.
 type Bus struct {
 	mu          sync.Mutex
-	ring        []owned // oldest at next once it is full
+	past        []owned // oldest first
+	bytes       int     // of past
 	missing     uint64  // events that all subscribers together have missed
-	dropped     int64   // time of the newest event that the ring has no more
-	next        int
+	dropped     int64   // time of the newest event that is kept no more
 	last        time.Time
 	subscribers map[*subscriber]struct{}
 }
@@ -37,11 +41,23 @@ type Bus struct {
 type owned struct {
 	events.Message
 	owner string
+	bytes int
+}
+
+// sizeOf is about the memory that an event takes.
+func sizeOf(m *events.Message) int {
+	const message, pair = 256, 64 // without the texts
+	n := message + len(m.Action) + len(m.Actor.ID)
+	for k, v := range m.Actor.Attributes {
+		n += pair + len(k) + len(v)
+	}
+	return n
 }
 
 // subscriber waits for events.
 type subscriber struct {
-	queue chan events.Message
+	queue chan owned
+	bytes atomic.Int64 // of what is in it
 	scope access.Scope
 
 	lost        uint64 // guarded by Bus.mu: events since the queue was full; there are no more in it from then on
@@ -76,32 +92,43 @@ func (b *Bus) Publish(t events.Type, a events.Action, id string, attributes map[
 	owner := copied[access.OwnerAttribute]
 	delete(copied, access.OwnerAttribute)
 	m := events.Message{Type: t, Action: a, Actor: events.Actor{ID: id, Attributes: copied}, Scope: "local", Time: now.Unix(), TimeNano: now.UnixNano()}
-	if len(b.ring) < kept {
-		b.ring = append(b.ring, owned{m, owner})
-	} else {
-		b.dropped = b.ring[b.next].TimeNano
-		b.ring[b.next] = owned{m, owner}
-		b.next = (b.next + 1) % kept
-	}
+	o := owned{m, owner, sizeOf(&m)}
+	b.keep(o)
 	for s := range b.subscribers {
 		if s.scope.Sees(owner) {
-			b.missing += s.add(m)
+			b.missing += s.add(o)
 		}
 	}
 }
 
+// keep holds an event for those who ask later; the newest one always. The caller holds mu.
+func (b *Bus) keep(o owned) {
+	b.past = append(b.past, o)
+	b.bytes += o.bytes
+	for len(b.past) > kept || b.bytes > keptBytes && len(b.past) > 1 {
+		b.dropped = b.past[0].TimeNano
+		b.bytes -= b.past[0].bytes
+		b.past[0] = owned{} // what it points at is free before the array is
+		b.past = b.past[1:]
+	}
+}
+
 // add never waits. Once the queue was full nothing more goes in, until the reader has come to its end and was told.
-func (s *subscriber) add(m events.Message) (lost uint64) {
-	if s.lost == 0 {
+func (s *subscriber) add(o owned) (lost uint64) {
+	if behind := s.bytes.Load(); s.lost == 0 && (behind == 0 || behind+int64(o.bytes) <= queueBytes) {
+		s.bytes.Add(int64(o.bytes))
 		select {
-		case s.queue <- m:
+		case s.queue <- o:
 			return 0
 		default:
-			s.first = m.TimeNano
+			s.bytes.Add(-int64(o.bytes))
 		}
 	}
+	if s.lost == 0 {
+		s.first = o.TimeNano
+	}
 	s.lost++
-	s.last = m.TimeNano
+	s.last = o.TimeNano
 	return 1
 }
 
@@ -135,14 +162,13 @@ func (b *Bus) subscribe(scope access.Scope, since time.Time) ([]events.Message, 
 		if b.dropped >= since.UnixNano() {
 			past = append(past, lostEvent(map[string]string{"lost": "unknown", "from": stamp(since.UnixNano()), "until": stamp(b.dropped)}))
 		}
-		for i := range b.ring {
-			m := b.ring[(b.next+i)%len(b.ring)]
+		for _, m := range b.past {
 			if m.TimeNano >= since.UnixNano() && scope.Sees(m.owner) {
 				past = append(past, m.Message)
 			}
 		}
 	}
-	s := &subscriber{queue: make(chan events.Message, queue), scope: scope}
+	s := &subscriber{queue: make(chan owned, queue), scope: scope}
 	b.subscribers[s] = struct{}{}
 	return past, s
 }
@@ -195,8 +221,10 @@ func (b *Bus) Subscribe(ctx context.Context, since, until time.Time, fn func(eve
 			return nil
 		case <-end:
 			return nil
-		case m := <-s.queue:
-			if err := fn(m); err != nil {
+		case o := <-s.queue:
+			err := fn(o.Message)
+			s.bytes.Add(-int64(o.bytes)) // with the reader it is still held
+			if err != nil {
 				return err
 			}
 		}

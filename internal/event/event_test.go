@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -217,4 +218,50 @@ func TestManyAtOnce(t *testing.T) {
 		})
 	}
 	done.Wait()
+}
+
+// TestEventsAreBoundedInBytes: an image's labels are attributes of each event of its containers, and it may have two hundred thousand.
+func TestEventsAreBoundedInBytes(t *testing.T) {
+	b := New()
+	labels := map[string]string{}
+	for i := range 20_000 {
+		labels[strconv.Itoa(i)] = "label"
+	}
+	const many = 100
+	var got, lost int
+	publish(b, "first")
+	err := b.Subscribe(t.Context(), time.Unix(1, 0), time.Time{}, func(m events.Message) error {
+		switch {
+		case m.Actor.ID == "first":
+			for range many {
+				b.Publish(events.ContainerEventType, events.ActionStart, "big", labels)
+			}
+		case m.Action == ActionLost:
+			lost, _ = strconv.Atoi(m.Actor.Attributes["lost"])
+			return errEnough
+		default:
+			got++
+		}
+		return nil
+	})
+	if err != errEnough || got == 0 || got > 20 || got+lost != many {
+		t.Errorf("a subscriber that lies behind: %d events came, %d were lost, %v", got, lost, err)
+	}
+	if len(b.past) == 0 || len(b.past) > 20 || b.bytes > keptBytes {
+		t.Errorf("%d events are kept, of %d bytes", len(b.past), b.bytes)
+	}
+	for range kept {
+		publish(b, "small")
+	}
+	if len(b.past) != kept {
+		t.Errorf("after small ones %d are kept", len(b.past))
+	}
+	b.Publish(events.ContainerEventType, "exec_start: "+events.Action(strings.Repeat("x", keptBytes)), "huge", nil)
+	if len(b.past) != 1 || b.past[0].Actor.ID != "huge" {
+		t.Errorf("the newest is not kept: %d", len(b.past))
+	}
+	publish(b, "next")
+	if len(b.past) != 1 || b.past[0].Actor.ID != "next" {
+		t.Errorf("what is too large stays: %d", len(b.past))
+	}
 }
