@@ -80,6 +80,8 @@ func TestRefusals(t *testing.T) {
 		"1024 are the most":                           {c: container.Config{Volumes: volumes}},
 		"5000 labels of":                              {c: container.Config{Labels: labels}},
 		"1 labels of 2097153 bytes":                   {c: container.Config{Labels: map[string]string{"x": strings.Repeat("x", 2<<20)}}},
+		"block I/O is null":                           {h: limits(container.Resources{BlkioDeviceWriteIOps: []*blkiodev.ThrottleDevice{nil}})},
+		"I/O is null: give the path":                  {h: limits(container.Resources{BlkioWeightDevice: []*blkiodev.WeightDevice{nil}})},
 		"argument with a zero byte":                   {c: container.Config{Cmd: []string{"a\x00b"}}},
 		"has a zero byte":                             {c: container.Config{Env: []string{"A=\x00"}}},
 		"did you mean TERM":                           {c: container.Config{StopSignal: "TERMM"}},

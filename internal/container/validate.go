@@ -356,6 +356,9 @@ func (v *validation) resources(r *container.Resources) error {
 	if err := cpuset("mems", r.CpusetMems, v.nodes); err != nil {
 		return err
 	}
+	if slices.Contains(r.BlkioWeightDevice, nil) || slices.Contains(slices.Concat(r.BlkioDeviceReadBps, r.BlkioDeviceWriteBps, r.BlkioDeviceReadIOps, r.BlkioDeviceWriteIOps), nil) {
+		return invalid("a limit of block I/O is null: give the path of a device, and a weight or rate")
+	}
 	v.discard(r)
 	for _, rule := range r.DeviceCgroupRules {
 		if _, err := spec.ParseDeviceRule(rule); err != nil {
