@@ -299,6 +299,8 @@ func (l life) reattach(ctx context.Context) {
 	}
 	t, err := findTask(ctx, l)
 	switch {
+	case err == nil && ctx.Err() == nil && overtakes(t, r):
+		l.startedAgain(ctx, t)
 	case err == nil && ctx.Err() == nil:
 		l.goOn(ctx, t)
 	case err == nil:
@@ -361,6 +363,31 @@ func cutOff(ctx context.Context, l life) *task.Task {
 	return nil
 }
 
+// overtakes says that a task is of the start after the one that the record tells of. An engine that counted no starts left only times.
+func overtakes(t *task.Task, r *Record) bool {
+	origin, err := task.Origin(t)
+	return err == nil && origin.Life > 0 && origin.Life == r.Lives+1
+}
+
+// startedAgain goes on where the engine was killed while it started a container again whose end was written down nowhere: that of one with
+// --rm is not, and a full disk takes none. A start that had not got as far as the program leaves the end.
+func (l life) startedAgain(ctx context.Context, t *task.Task) {
+	c, s := l.c, l.s
+	c.op.Lock()
+	c.settle(func(r *Record) { r.Status, r.Pid, r.ExitCode, r.FinishedAt = Exited, 0, 137, time.Now().UTC() })
+	limited, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	if recordCutOff(limited, l, t) {
+		c.op.Unlock()
+		l.goOn(ctx, t)
+		relink(s, c.id)
+		return
+	}
+	defer c.op.Unlock()
+	s.log(t.Delete(limited))
+	l.ended(ctx, nil, task.Exit{Code: 137, At: time.Now()})
+}
+
 // recordCutOff records a start that the engine's last life has made and not recorded; false: there is none. The caller holds op.
 func recordCutOff(ctx context.Context, l life, t *task.Task) bool {
 	n := &starting{life: l, r: l.c.record(), task: t}
@@ -370,10 +397,11 @@ func recordCutOff(ctx context.Context, l life, t *task.Task) bool {
 		return false
 	default:
 	}
-	var err error
-	if n.began, n.input.CgroupPath, err = task.Origin(t); err != nil || !t.Started() || !n.began.After(n.r.StartedAt) {
+	origin, err := task.Origin(t)
+	if err != nil || !t.Started() || !overtakes(t, n.r) && (origin.Life > 0 || !origin.At.After(n.r.StartedAt)) {
 		return false
 	}
+	n.began, n.input.CgroupPath = origin.At, origin.Cgroup
 	if lower, err := l.s.o.Images.Mounted(n.r.Image.Lower); err == nil {
 		found := *n.r
 		found.Image.Lower = lower

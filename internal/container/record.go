@@ -50,6 +50,7 @@ type Record struct {
 	Stopped      bool   `json:",omitempty"` // by the user: policies let it be
 	Held         bool   `json:",omitempty"` // it is paused for something that the engine does, not by the user
 	HasRun       bool   `json:",omitempty"` // the writable layer may hold something
+	Lives        int    `json:",omitempty"` // how often it was started: a task says which start it is of, whatever the clock did
 	Restarted    string `json:",omitempty"` // the writable layer of the last start that was not the first: "kept" or "fresh"
 	Cgroup       string `json:",omitempty"` // of the last start
 	BootID       string `json:",omitempty"` // of the host's life in which it was last started

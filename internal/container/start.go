@@ -186,7 +186,7 @@ func (n *starting) begin(ctx context.Context) (err error) {
 		restore = &shim.Restore{Dir: n.o.from.dir, Criu: n.o.from.criu}
 	}
 	n.making, err = task.Begin(ctx, task.CreateOptions{Restore: restore, Shims: n.s.shims, Dir: n.c.taskDir, ID: n.r.ID, Spec: n.spec, Rootfs: &root, Filters: &n.s.filters,
-		Stdin: n.r.Config.OpenStdin, Log: n.r.Log, Hidden: n.input.SecretEnv})
+		Stdin: n.r.Config.OpenStdin, Log: n.r.Log, Hidden: n.input.SecretEnv, Life: n.r.Lives + 1})
 	if err == nil {
 		n.onUndo(n.unmake)
 	}
@@ -272,7 +272,7 @@ func (n *starting) recordStart() error {
 	c.mu.Unlock()
 	resetHealth(c)
 	r, err := c.become(Running, !n.r.HostConfig.RestartPolicy.IsNone(), func(r *Record) {
-		r.Pid, r.StartedAt, r.BootID, r.HasRun = t.Pid(), n.began.UTC(), n.s.host.bootID, true
+		r.Pid, r.StartedAt, r.BootID, r.HasRun, r.Lives = t.Pid(), n.began.UTC(), n.s.host.bootID, true, n.r.Lives+1
 		r.Cgroup, r.Image.Lower = n.input.CgroupPath, n.r.Image.Lower
 		r.ExitCode, r.Error, r.OOMKilled, r.OOMVictim, r.Stopped = 0, "", false, "", false
 		r.RestartCount, r.Restarted, r.Health = 0, "", nil

@@ -34,6 +34,7 @@ type Config struct {
 	Stdin  bool           `json:"stdin,omitempty"`
 	Log    LogConfig      `json:"log"`
 	Cgroup string         `json:"cgroup,omitempty"` // for who comes after the shim's death
+	Life   int            `json:"life,omitempty"`   // which of the container's starts this is, from 1; the shim does not ask
 
 	// Spec is the OCI configuration without its seccomp profile, which is by far its longest part; Filter is the profile, compiled.
 	Spec   *specs.Spec `json:"spec"`

@@ -44,6 +44,7 @@ type CreateOptions struct {
 	Stdin   bool     // keep an open stdin pipe (docker's OpenStdin); terminal comes from Spec.Process.Terminal
 	Log     LogOptions
 	Restore *shim.Restore // the checkpoint that it goes on from; nil: the program begins
+	Life    int           // which of the container's starts this is, for Origin; 0: not said
 }
 
 // LogOptions say where output goes and how much of it is kept.
@@ -119,7 +120,7 @@ func Create(ctx context.Context, o CreateOptions) (*Task, error) {
 
 // Begin gives the container to a shim and comes back while that makes it.
 func Begin(ctx context.Context, o CreateOptions) (*Creation, error) {
-	config := shim.Config{ID: o.ID, Rootfs: o.Rootfs, Stdin: o.Stdin, Log: shim.LogConfig(o.Log)}
+	config := shim.Config{ID: o.ID, Rootfs: o.Rootfs, Stdin: o.Stdin, Log: shim.LogConfig(o.Log), Life: o.Life}
 	if o.Spec.Linux != nil {
 		config.Cgroup = o.Spec.Linux.CgroupsPath
 	}
@@ -467,13 +468,20 @@ func (t *Task) Started() bool {
 	return t.started
 }
 
-// Origin says when a task was made, right before its program could begin, and in which control group.
-func Origin(t *Task) (made time.Time, cgroup string, err error) {
+// Beginning of a task: what its engine knew when it made it.
+type Beginning struct {
+	At     time.Time // when it was made, right before its program could begin
+	Cgroup string
+	Life   int // as in CreateOptions
+}
+
+// Origin says how a task began, in whichever engine's life.
+func Origin(t *Task) (Beginning, error) {
 	st, err := os.Stat(filepath.Join(t.dir, shim.TaskFile))
 	if err != nil {
-		return made, "", err
+		return Beginning{}, err
 	}
-	return st.ModTime(), t.config.Cgroup, nil
+	return Beginning{At: st.ModTime(), Cgroup: t.config.Cgroup, Life: t.config.Life}, nil
 }
 
 // Close drops the engine's connection only.
