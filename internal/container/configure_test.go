@@ -343,16 +343,16 @@ func FuzzRecord(f *testing.F) {
 		if err := os.WriteFile(filepath.Join(dir, recordFile), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		records, damaged, err := readRecords(root)
+		left, err := readRecords(root)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, r := range records {
+		for _, r := range left.records {
 			if r.ID != "x" || r.Name == "" || r.Config == nil || r.HostConfig == nil || transitions[r.Status] == nil {
 				t.Errorf("taken: %+v", r)
 			}
 		}
-		if len(records) == 0 && len(damaged) == 0 {
+		if len(left.records) == 0 && len(left.damaged) == 0 {
 			t.Error("it is neither taken nor named")
 		}
 	})

@@ -129,7 +129,7 @@ func bindSource(m *spec.Mount) error {
 
 func (n *creating) resolveVolume(ctx context.Context, m *spec.Mount) error {
 	if m.Source == "" || m.Name == "" { // not from another container
-		v, err := n.s.o.Volumes.Create(ctx, volume.CreateRequest{Name: m.Name, Driver: m.Driver, DriverOpts: m.DriverOptions, Labels: m.VolumeLabels})
+		v, err := n.s.o.Volumes.CreateFor(ctx, volume.CreateRequest{Name: m.Name, Driver: m.Driver, DriverOpts: m.DriverOptions, Labels: m.VolumeLabels}, n.r.ID)
 		if errdefs.IsNotFound(err) { // clients take that for an image that has to be pulled
 			return invalid("%v", plain(err))
 		}

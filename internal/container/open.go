@@ -90,14 +90,21 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 		return nil, err
 	}
 	rootfs.Spread(s.o.containersDir())
-	records, damaged, err := readRecords(s.o.containersDir())
+	left, err := readRecords(s.o.containersDir())
 	if err != nil {
 		return nil, fmt.Errorf("read the containers: %w", err)
 	}
-	for _, err := range damaged {
+	for _, err := range left.damaged {
 		s.log(err)
 	}
-	for _, r := range records {
+	for _, dir := range left.unfinished {
+		if err := s.o.Volumes.RemoveOf(ctx, filepath.Base(dir)); err != nil { // the next life tries again
+			s.log(err)
+			continue
+		}
+		s.log(rootfs.RemoveTree(dir))
+	}
+	for _, r := range left.records {
 		adopt(ctx, s, r)
 	}
 	s.shims = task.OpenShimsIn(o.ShimGroup, o.Oar, s.ranges.Next)
@@ -249,11 +256,11 @@ func sweep(ctx context.Context, s *Service, discarded, left []string) {
 	}
 	for _, path := range left {
 		dir, id := filepath.Split(path)
-		if !removed[id] {
-			s.log(fmt.Errorf("container %s is gone without having been removed: what it left in %s is taken away", id, dir))
-		}
 		switch t, err := task.Open(ctx, path); {
 		case err == nil:
+			if !removed[id] {
+				s.log(fmt.Errorf("container %s is gone without having been removed: its process, and what it left in %s, is taken away", id, dir))
+			}
 			s.log(t.Delete(ctx))
 		case !errdefs.IsNotFound(err): // the next life tries again
 			s.log(err)
@@ -300,7 +307,7 @@ func (l life) reattach(ctx context.Context) {
 	t, err := findTask(ctx, l)
 	switch {
 	case err == nil && ctx.Err() == nil && overtakes(t, r):
-		l.startedAgain(ctx, t)
+		startedAgain(ctx, l, t)
 	case err == nil && ctx.Err() == nil:
 		l.goOn(ctx, t)
 	case err == nil:
@@ -371,7 +378,7 @@ func overtakes(t *task.Task, r *Record) bool {
 
 // startedAgain goes on where the engine was killed while it started a container again whose end was written down nowhere: that of one with
 // --rm is not, and a full disk takes none. A start that had not got as far as the program leaves the end.
-func (l life) startedAgain(ctx context.Context, t *task.Task) {
+func startedAgain(ctx context.Context, l life, t *task.Task) {
 	c, s := l.c, l.s
 	c.op.Lock()
 	c.settle(func(r *Record) { r.Status, r.Pid, r.ExitCode, r.FinishedAt = Exited, 0, 137, time.Now().UTC() })
@@ -471,7 +478,7 @@ func (l life) resume(ctx context.Context) {
 		l.s.lives.run(ctx, func(ctx context.Context) {
 			l.c.op.Lock()
 			defer l.c.op.Unlock()
-			l.s.log(l.removeNow(context.WithoutCancel(ctx), RemoveOptions{Volumes: r.HostConfig.AutoRemove}))
+			l.s.log(l.removeNow(context.WithoutCancel(ctx), RemoveOptions{Volumes: r.HostConfig.AutoRemove || r.WithVolumes}))
 		})
 	case r.Status == Restarting:
 		l.restartAfter(ctx, 0)

@@ -7,16 +7,21 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	"golang.org/x/sync/errgroup"
 
 	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/spec"
 )
+
+// pruneAtOnce bounds how many containers are removed at a time: each waits for the disk.
+const pruneAtOnce = 16
 
 // Prune removes all containers that have ended or were never started. Filters: until, label, label!.
 func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool) (*container.PruneReport, error) {
@@ -24,10 +29,14 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 	if err != nil {
 		return nil, err
 	}
-	report := &container.PruneReport{}
-	for _, c := range s.index.all() {
+	var g errgroup.Group
+	g.SetLimit(pruneAtOnce)
+	sizes := map[string]int64{} // of what was removed
+	var mu sync.Mutex           // guards sizes
+	all := s.index.all()
+	for _, c := range all {
 		if ctx.Err() != nil {
-			return report, context.Cause(ctx)
+			break
 		}
 		r := c.record()
 		if !access.ScopeOf(ctx).Sees(r.Owner) {
@@ -36,17 +45,30 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 		if r.Status != Created && r.Status != Exited && r.Status != Dead || !matches(r) || r.Status == Created && c.expected() {
 			continue
 		}
-		size := layerSize(c.dir)
-		l := life{s, c}
-		err := l.remove(context.WithoutCancel(ctx), RemoveOptions{})
-		if err != nil {
-			if !errdefs.IsConflict(err) { // else it has been started meanwhile
+		g.Go(func() error {
+			size := layerSize(c.dir)
+			err := life{s, c}.remove(context.WithoutCancel(ctx), RemoveOptions{})
+			switch {
+			case err == nil:
+				mu.Lock()
+				defer mu.Unlock()
+				sizes[c.id] = size
+			case !errdefs.IsConflict(err): // else it has been started meanwhile
 				s.log(err)
 			}
-			continue
+			return nil
+		})
+	}
+	_ = g.Wait() // none fails
+	report := &container.PruneReport{}
+	for _, c := range all {
+		if size, gone := sizes[c.id]; gone {
+			report.ContainersDeleted = append(report.ContainersDeleted, c.id)
+			report.SpaceReclaimed += uint64(size)
 		}
-		report.ContainersDeleted = append(report.ContainersDeleted, c.id)
-		report.SpaceReclaimed += uint64(size)
+	}
+	if ctx.Err() != nil {
+		return report, context.Cause(ctx)
 	}
 	s.o.Events.Publish(events.ContainerEventType, events.ActionPrune, "", map[string]string{"reclaimed": strconv.FormatUint(report.SpaceReclaimed, 10)})
 	return report, nil

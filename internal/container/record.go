@@ -52,6 +52,7 @@ type Record struct {
 	HasRun       bool   `json:",omitempty"` // the writable layer may hold something
 	Lives        int    `json:",omitempty"` // how often it was started: a task says which start it is of, whatever the clock did
 	Restarted    string `json:",omitempty"` // the writable layer of the last start that was not the first: "kept" or "fresh"
+	WithVolumes  bool   `json:",omitempty"` // its removal, which is under way, takes its anonymous volumes, too
 	Cgroup       string `json:",omitempty"` // of the last start
 	BootID       string `json:",omitempty"` // of the host's life in which it was last started
 
@@ -165,12 +166,18 @@ func restored(dir string, records *[]*Record) bool {
 	return true
 }
 
-// readRecords reads all records below dir. Folders without one are left-overs of a creation that was cut short, and go, as disposable ones
-// with a damaged record do; other damaged records are renamed aside and named in damaged.
-func readRecords(dir string) (records []*Record, damaged []error, err error) {
+// found is what lies in the folder of containers.
+type found struct {
+	records    []*Record
+	unfinished []string // folders without a record: of creations that were cut short
+	damaged    []error
+}
+
+// readRecords reads all records below dir. Disposable containers with a damaged one go; other damaged ones are renamed aside and named.
+func readRecords(dir string) (f found, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, nil, err
+		return f, err
 	}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
@@ -180,17 +187,17 @@ func readRecords(dir string) (records []*Record, damaged []error, err error) {
 		r, err := readRecord(path)
 		switch {
 		case err == nil:
-			records = append(records, r)
+			f.records = append(f.records, r)
 		case errors.Is(err, fs.ErrNotExist):
-			damaged = append(damaged, rootfs.RemoveTree(path))
-		case restored(path, &records):
-			damaged = append(damaged, fmt.Errorf("the record of container %s was damaged, its state before the last change is taken: %w", e.Name(), err))
+			f.unfinished = append(f.unfinished, path)
+		case restored(path, &f.records):
+			f.damaged = append(f.damaged, fmt.Errorf("the record of container %s was damaged, its state before the last change is taken: %w", e.Name(), err))
 		case exists(filepath.Join(path, disposableFile)):
-			damaged = append(damaged, rootfs.RemoveTree(path))
+			f.damaged = append(f.damaged, rootfs.RemoveTree(path))
 		default:
 			aside := fmt.Sprintf("%s.damaged-%d", path, time.Now().Unix())
-			damaged = append(damaged, fmt.Errorf("container %s is set aside as %s: %w", e.Name(), aside, err), os.Rename(path, aside))
+			f.damaged = append(f.damaged, fmt.Errorf("container %s is set aside as %s: %w", e.Name(), aside, err), os.Rename(path, aside))
 		}
 	}
-	return records, damaged, nil
+	return f, nil
 }

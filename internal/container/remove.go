@@ -76,7 +76,7 @@ func (l life) removeEnded(ctx context.Context, o RemoveOptions) (done bool, err 
 
 // removeNow removes a container whose process has ended; the caller holds op. What cannot be removed is dead, and may be tried again.
 func (l life) removeNow(ctx context.Context, o RemoveOptions) error {
-	r, err := intend(l)
+	r, err := intend(l, o)
 	if r == nil {
 		return err
 	}
@@ -96,11 +96,12 @@ func (l life) removeNow(ctx context.Context, o RemoveOptions) error {
 // dispose removes a container with --rm whose task has just told its end, so no process of it is left. Who waits for that is told before what
 // nobody waits for is done; where the engine is killed in between, its next life does it (see sweep). The caller holds op.
 func (l life) dispose(ctx context.Context, t *task.Task) error {
-	r, err := intend(l)
+	o := RemoveOptions{Volumes: true}
+	r, err := intend(l, o)
 	if r == nil {
 		return err
 	}
-	if err := giveBack(ctx, l, r, RemoveOptions{Volumes: true}); err != nil {
+	if err := giveBack(ctx, l, r, o); err != nil {
 		return notRemoved(l, r, errors.Join(err, t.Delete(ctx)))
 	}
 	removed(l, r)
@@ -112,7 +113,7 @@ func (l life) dispose(ctx context.Context, t *task.Task) error {
 
 // intend records that a container is being removed: an engine that is killed here goes on with it in its next life. Nil: there is nothing to
 // remove, or it may not be.
-func intend(l life) (*Record, error) {
+func intend(l life, o RemoveOptions) (*Record, error) {
 	c := l.c
 	if c.isGone() {
 		return nil, nil
@@ -125,12 +126,14 @@ func intend(l life) (*Record, error) {
 	if _, err := r.Status.To(Removing); err != nil {
 		return nil, err
 	}
-	if !r.HostConfig.AutoRemove {
-		if intent, err := c.become(Removing, true, nil); err == nil {
+	note := func(r *Record) { r.Status, r.WithVolumes = Removing, o.Volumes }
+	lasts := !r.HostConfig.AutoRemove
+	if lasts || r.Status == Created { // one with --rm that has run is removed in any case
+		if intent, err := c.become(Removing, lasts, note); err == nil {
 			return intent, nil
 		} // a full disk does not take it: removing is what makes room
 	}
-	return c.settle(func(r *Record) { r.Status = Removing }), nil
+	return c.settle(note), nil
 }
 
 // notRemoved tells why.

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -40,7 +41,7 @@ func (s *Service) Acquire(ctx context.Context, name, containerID string) (dir st
 // refer adds the reference before anything slow is done, so that nobody removes the volume meanwhile.
 func (s *Service) refer(ctx context.Context, name, containerID string) (e *entry, added bool, err error) {
 	for {
-		e, err := s.create(ctx, volume.CreateRequest{Name: name})
+		e, err := s.create(ctx, volume.CreateRequest{Name: name}, "")
 		if err != nil {
 			return nil, false, err
 		}
@@ -122,6 +123,23 @@ func (s *Service) Remove(ctx context.Context, name string, force bool) error {
 		return fmt.Errorf("remove volume %s: %w: what is left lies in %s", name, err, gone)
 	}
 	return nil
+}
+
+// RemoveOf removes the anonymous volumes that were made for a container which has never come about: its creation was cut off.
+func (s *Service) RemoveOf(ctx context.Context, containerID string) error {
+	s.mu.Lock()
+	var names []string
+	for name, e := range s.all {
+		if e.For == containerID {
+			names = append(names, name)
+		}
+	}
+	s.mu.Unlock()
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, s.Remove(ctx, name, true))
+	}
+	return errors.Join(errs...)
 }
 
 // takeOut makes a volume that nobody uses unknown, and returns the folder that is to be removed.

@@ -63,6 +63,7 @@ type definition struct {
 	Labels  map[string]string
 	Options map[string]string
 	Owner   string `json:",omitempty"` // who made it, as access.Caller.ID names them
+	For     string `json:",omitempty"` // the container that an anonymous one was made for
 }
 
 // Open reads the definitions of all volumes below root. Those that cannot be read are told to log (nil: nobody).
@@ -126,7 +127,12 @@ func (s *Service) existing(d definition) (*entry, error) {
 // Create returns the existing volume when name is taken by one with the same driver. An empty name gets 64 random hex digits and the
 // label com.docker.volume.anonymous.
 func (s *Service) Create(ctx context.Context, r volume.CreateRequest) (*volume.Volume, error) {
-	e, err := s.create(ctx, r)
+	return s.CreateFor(ctx, r, "")
+}
+
+// CreateFor is Create for a container: an anonymous volume remembers it, so that RemoveOf finds it.
+func (s *Service) CreateFor(ctx context.Context, r volume.CreateRequest, containerID string) (*volume.Volume, error) {
+	e, err := s.create(ctx, r, containerID)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +140,7 @@ func (s *Service) Create(ctx context.Context, r volume.CreateRequest) (*volume.V
 	return &v, nil
 }
 
-func (s *Service) create(ctx context.Context, r volume.CreateRequest) (*entry, error) {
+func (s *Service) create(ctx context.Context, r volume.CreateRequest, containerID string) (*entry, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -145,6 +151,7 @@ func (s *Service) create(ctx context.Context, r volume.CreateRequest) (*entry, e
 	d := definition{Name: r.Name, Created: time.Now(), Labels: maps.Clone(r.Labels), Options: maps.Clone(r.DriverOpts), Owner: scope.Owner}
 	if d.Name == "" {
 		d.anonymous()
+		d.For = containerID
 	}
 	if err := checkName(d.Name); err != nil {
 		return nil, err
