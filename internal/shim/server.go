@@ -173,6 +173,12 @@ func (s *Server) client(ctx context.Context, c *Conn) {
 func (s *Server) count(change int) {
 	s.mu.Lock()
 	s.clients += change
+	switch {
+	case s.clients == 0 && change < 0:
+		s.kept.stamp(true)
+	case s.clients == 1 && change > 0:
+		s.kept.stamp(false)
+	}
 	over := s.clients == 0 && (s.life.container == nil || s.hasEnded() && !s.life.unwritten)
 	s.mu.Unlock()
 	if over {

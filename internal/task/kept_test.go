@@ -5,6 +5,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestKeptSockets: what is given to a shim, at the start or later, outlives who gave it, is read by who comes next, and goes with the container.
@@ -32,12 +34,14 @@ func TestKeptSockets(t *testing.T) {
 	tk.Close()
 	waits(t, o.Dir, to)
 	waits(t, o.Dir, to) // they are still kept
+	stamped(t, o.Dir, 1)
 
 	back, err := Open(t.Context(), o.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer back.Delete(t.Context())
+	stamped(t, o.Dir, 0)
 	second, other := sockets()
 	if err := Keep(t.Context(), back, second); err != nil {
 		t.Fatal(err)
@@ -89,5 +93,24 @@ func waits(t *testing.T, dir string, to net.Addr) {
 	buf := make([]byte, 64)
 	if n, _, err := c.ReadFrom(buf); err != nil || string(buf[:n]) != "anybody there?" {
 		t.Errorf("%q, %v", buf[:n], err)
+	}
+}
+
+// stamped waits until the kernel notes when packets come, or does not.
+func stamped(t *testing.T, dir string, want int) {
+	t.Helper()
+	files, err := Kept(t.Context(), dir) // the shim sees the end of that, too
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%d sockets, %v", len(files), err)
+	}
+	defer files[0].Close()
+	got := -1
+	for deadline := time.Now().Add(10 * time.Second); got != want && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if got, err = unix.GetsockoptInt(int(files[0].Fd()), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got != want {
+		t.Errorf("the time of packets is noted: %d, not %d", got, want)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -69,6 +70,7 @@ type resolver struct {
 	udp       *net.UDPConn
 	tcp       *net.TCPListener
 	kept      bool // Server.mu guards it: somebody keeps the sockets for the next life
+	resumed   bool // they are those of an earlier life
 	end       context.CancelFunc
 	waiting   chan question // to servers upstream
 	asking    chan struct{} // as many as they are asked at once
@@ -149,7 +151,7 @@ func (s *Server) Sockets(container string) (files []*os.File, fresh bool) {
 // them ran in between.
 func resume(files []*os.File) *resolver {
 	r := newResolver()
-	r.kept = true
+	r.kept, r.resumed = true, true
 	for _, f := range files {
 		if c, err := net.FilePacketConn(f); err == nil {
 			r.udp, _ = c.(*net.UDPConn)
@@ -215,17 +217,38 @@ func (s *Server) Stop(container string) {
 	}
 }
 
-// Close closes all resolvers and waits until they are done.
+// settleLimit is how long Close waits for what is with servers upstream.
+const settleLimit = 300 * time.Millisecond
+
+// Close closes all resolvers and waits until they are done. Questions that are with servers upstream get their answers, unless these take long; others stay in
+// the sockets, for whoever has them next.
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.closed = true
-	all := s.resolvers
+	all := maps.Clone(s.resolvers)
+	s.mu.Unlock()
+	for _, r := range all {
+		_, _ = r.udp.SetReadDeadline(time.Unix(1, 0)), r.tcp.SetDeadline(time.Unix(1, 0))
+	}
+	for end := time.Now().Add(settleLimit); time.Now().Before(end) && busy(all); time.Sleep(settleLimit / 100) {
+	}
+	s.mu.Lock()
 	s.resolvers = map[string]*resolver{}
 	s.mu.Unlock()
 	for _, r := range all {
 		r.close()
 	}
 	s.wg.Wait()
+}
+
+// busy says that one of some resolvers waits for servers upstream.
+func busy(all map[string]*resolver) bool {
+	for _, r := range all {
+		if len(r.asking)+len(r.waiting) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *resolver) close() {
@@ -245,6 +268,9 @@ func (r *resolver) serveUDP(ctx context.Context) {
 		return
 	}
 	buf := make([]byte, 4096)
+	if r.resumed {
+		r.catchUp(ctx, in, buf)
+	}
 	for {
 		n, from, err := look(in, buf)
 		if errors.Is(err, net.ErrClosed) {

@@ -7,7 +7,13 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/apart"
 )
+
+// TestMain runs the tests in a network namespace of their own, so that the machine's rules stay as they are.
+func TestMain(m *testing.M) { apart.Tests(unix.CLONE_NEWNET, m.Run) }
 
 // book is a container's world: one name, one subnet.
 type book struct{}
