@@ -3,11 +3,12 @@ its name, I the image, F a folder for files."""
 import json, os, subprocess as sp
 
 BIG = 300_000_000
+PYTHON = "docker.io/library/python:1"  # in full: podman calls a short name localhost/python, and the image would stay by its other one
 
 # name, command, and what is done before and after each without being timed
 FILES = [
-    ("save, 160 MB", "$E save -o $F/$N.tar python:1", "rm -f $F/$N.tar", ""),
-    ("load, 160 MB", "$E load -q -i $F/$N.tar", "$E rmi -f python:1", ""),
+    ("save, 160 MB", f"$E save -o $F/$N.tar {PYTHON}", "rm -f $F/$N.tar", ""),
+    ("load, 160 MB", "$E load -q -i $F/$N.tar", f"$E rmi -f {PYTHON}", ""),
     ("cp of 5,000 files, in", "$E cp $F/tree usual:/in", "", "$E exec usual rm -rf /in"),
     ("cp of 5,000 files, out", "$E cp usual:/there $F/out", "", "rm -rf $F/out"),
     ("cp of 300 MB, in", "$E cp $F/big usual:/big", "", ""),
@@ -35,7 +36,7 @@ COMMANDS = [
 ]
 READY = [
     "$E pull -q $I",
-    "$E load -q -i $IMAGES/python-1.tar && $E rmi localhost/python:1 2>/dev/null || true; $E tag $($E images -q python | head -1) python:1",
+    "$E load -q -i $IMAGES/python-1.tar",
     "$E run -d --name usual $O $I sleep 100000",
     "$E cp $F/tree usual:/there",
     "$E run --name printed --network none $O $I sh -c 'yes %s | head -c 100000000' >/dev/null" % ("x" * 71),

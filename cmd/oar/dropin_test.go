@@ -157,7 +157,7 @@ func TestLineEndsOfATerminal(t *testing.T) {
 	h = newHost(t, nil, "sleep", "1000")
 	h.create()
 	h.oar("start", "c")
-	if out := h.oar("exec", "-t", "c", "sh", "-c", "echo a; echo b"); out != "a\nb\n" {
+	if out := h.atTerminal("exec", "-t", "c", "sh", "-c", "echo a; echo b"); out != "a\nb\n" {
 		t.Errorf("exec: %q", out)
 	}
 }

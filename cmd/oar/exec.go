@@ -107,6 +107,10 @@ func (r *store) execute(ctx context.Context, o *execution) error {
 	if p.Terminal && o.detach && o.consoleSocket == "" {
 		return errors.New("a detached process with a terminal needs --console-socket: somebody must hold the terminal")
 	}
+	if p.Terminal && !o.detach && o.consoleSocket == "" && !atTerminal() { // as runc says it: input that ends would leave the process waiting for ever
+		return errors.New("the process is to have a terminal (--tty, or terminal in its file), and oar is at none whose input could go to it: " +
+			"run it at a terminal, name a socket that takes the process's one (--console-socket), or ask for none")
+	}
 	if done, err := r.elsewhere(func() (sysprog.Inside, error) { return within(c) }); done {
 		return err
 	}

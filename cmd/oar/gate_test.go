@@ -49,13 +49,14 @@ func TestConsoleSocket(t *testing.T) {
 	must(t, err)
 	text.await(t, "got typed")
 	h.refuse("needs --console-socket", "exec", "-d", "-t", "c", "true")
+	h.refuse("oar is at none whose input could go to it", "exec", "-t", "c", "true")
 	h.oar("exec", "-d", "-t", "--console-socket", l.Addr().String(), "c", "sh", "-c", "test -t 1 && echo another")
 	second := takeConsole(t, l)
 	defer second.Close()
 	other := &lockedBuffer{}
 	go func() { _, _ = second.WriteTo(other) }()
 	other.await(t, "another")
-	if out := h.oar("exec", "-t", "c", "sh", "-c", "test -t 0 && echo copied"); !strings.Contains(out, "copied") {
+	if out := h.atTerminal("exec", "-t", "c", "sh", "-c", "test -t 0 && echo copied"); !strings.Contains(out, "copied") {
 		t.Errorf("exec -t: %q", out)
 	}
 }

@@ -66,8 +66,10 @@ func TestSubordinateIDs(t *testing.T) {
 		"uid=33 gid=44 groups=5,6 0 0 1 1 1 65536 mine" {
 		t.Errorf("exec: %q", out)
 	}
-	if out := u.oar("exec", "-u", "7", "-t", "c", "sh", "-c", "test -t 0 && test -O /dev/pts/0 && echo a terminal of $(id -u)"); strings.TrimSpace(out) != "a terminal of 7" {
-		t.Errorf("exec -t: %q", out)
+	typed := u.command(t.Context(), "--root", u.root, "exec", "-u", "7", "-t", "c", "sh", "-c", "test -t 0 && test -O /dev/pts/0 && echo a terminal of $(id -u)")
+	_, typed.Stdin = openTerminal(t)
+	if out, err := typed.Output(); err != nil || strings.TrimSpace(string(out)) != "a terminal of 7" {
+		t.Errorf("exec -t: %v, %q", err, out)
 	}
 	u.asRoot, u.before = false, nil // from outside, without help
 	u.oar("kill", "c", "TERM")

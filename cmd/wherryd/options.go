@@ -13,6 +13,7 @@ import (
 
 	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/settings"
+	"wherry.dev/wherry/internal/trust"
 )
 
 // options of the command line, with paths made absolute.
@@ -128,7 +129,7 @@ func (o *options) complete() (err error) {
 		return err
 	}
 	if o.check {
-		return nil // where the runtime is, is no setting's fault
+		return o.checkFiles()
 	}
 	if e.Policy != "" {
 		if e.Policy, err = filepath.Abs(e.Policy); err != nil {
@@ -140,6 +141,37 @@ func (o *options) complete() (err error) {
 	}
 	o.oar, err = findOar(o.oar)
 	return err
+}
+
+// checkFiles looks at the files that settings name. Where the runtime is that none names, is no setting's fault; the policy is in force unnamed, too.
+func (o *options) checkFiles() error {
+	e := &o.set.Engine
+	for setting, path := range map[string]string{oarSetting: e.Oar, "engine.verify (--verify)": e.Verify} {
+		if path == "" {
+			continue
+		}
+		if err := program(setting, path); err != nil {
+			return err
+		}
+	}
+	if _, err := trust.New(trust.Options{Policy: e.Policy}).Policy(); err != nil {
+		return fmt.Errorf("engine.policy (--policy): %w", err)
+	}
+	return nil
+}
+
+const oarSetting = "engine.oar (--oar)"
+
+// program says what is wrong with the path of a program.
+func program(setting, path string) error {
+	st, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: %w", setting, err)
+	case !st.Mode().IsRegular() || st.Mode()&0o111 == 0:
+		return fmt.Errorf("%s: %s is no program that can be executed", setting, path)
+	}
+	return nil
 }
 
 // findVerify looks for the helper as findOar does for the runtime. That it is missing is said by the first rule that needs it.
@@ -167,10 +199,7 @@ func findOar(flag string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if _, err := os.Stat(path); err != nil {
-			return "", fmt.Errorf("--oar: %w", err)
-		}
-		return path, nil
+		return path, program(oarSetting, path)
 	}
 	if self, err := os.Executable(); err == nil {
 		beside := filepath.Join(filepath.Dir(self), "oar")

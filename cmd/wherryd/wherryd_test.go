@@ -97,6 +97,39 @@ func TestFlagsWinOverTheFile(t *testing.T) {
 	}
 }
 
+// TestFilesOfSettingsAreChecked: a program that is none, a policy that cannot be followed.
+func TestFilesOfSettingsAreChecked(t *testing.T) {
+	dir := t.TempDir()
+	plain, broken, good := filepath.Join(dir, "plain"), filepath.Join(dir, "broken.toml"), filepath.Join(dir, "good.toml")
+	for path, text := range map[string]string{plain: "", broken: "default = \"some\"\n", good: "default = \"accept\"\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, row := range []struct{ flag, path, want string }{
+		{"--oar", dir + "/none", "engine.oar (--oar): stat " + dir + "/none: no such file"},
+		{"--oar", plain, "engine.oar (--oar): " + plain + " is no program"},
+		{"--oar", dir, "engine.oar (--oar): " + dir + " is no program"},
+		{"--oar", "/proc/self/exe", ""},
+		{"--verify", dir + "/none", "engine.verify (--verify): stat " + dir + "/none: no such file"},
+		{"--policy", dir + "/none", "engine.policy (--policy): the policy cannot be followed"},
+		{"--policy", broken, broken},
+		{"--policy", good, ""},
+	} {
+		args := []string{row.flag, row.path, "--check-config"}
+		if row.flag != "--policy" {
+			args = append(args, "--policy", good)
+		}
+		_, err := parse(args, io.Discard)
+		if row.want == "" && err != nil || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)) {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+	if _, err := parse([]string{"--oar", plain}, io.Discard); err == nil || !strings.Contains(err.Error(), "is no program") {
+		t.Errorf("at a start: %v", err)
+	}
+}
+
 func TestLockIsTheKernels(t *testing.T) {
 	dir := t.TempDir()
 	first, err := acquire(dir)

@@ -9,6 +9,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/network/link"
 	"wherry.dev/wherry/internal/sysprog"
 )
 
@@ -94,9 +95,9 @@ func hint(failed *sysprog.Error) error {
 	case failed.Name == pivotStep && errors.Is(failed, unix.EINVAL):
 		return fmt.Errorf("%w: on a host that runs from its initial RAM disk --no-pivot is needed", failed)
 	case strings.HasPrefix(failed.Name, openSysctl) && errors.Is(failed, unix.ENOENT):
-		return fmt.Errorf("%w: the kernel has no such setting: check its name, or load the module that brings it", failed)
+		return fmt.Errorf("%w: %s", failed, link.NoSysctl)
 	case strings.HasPrefix(failed.Name, setSysctl) && errors.Is(failed, unix.EINVAL):
-		return fmt.Errorf("%w: the kernel does not take that value", failed)
+		return fmt.Errorf("%w: %s", failed, link.NoValue)
 	case strings.HasPrefix(failed.Name, setScheduler):
 		return refusedScheduler(failed)
 	case !strings.HasPrefix(failed.Name, applyLabel):

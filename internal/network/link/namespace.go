@@ -38,6 +38,12 @@ func Inside(namespace, home *os.File, fn func() error) error {
 	return <-done
 }
 
+// What is wrong where a setting cannot be opened for ENOENT, and where writing it ends with EINVAL.
+const (
+	NoSysctl = "the kernel has no such setting: check its name, or load the module that brings it"
+	NoValue  = "the kernel does not take that value"
+)
+
 // SetSysctl writes a setting below /proc/sys/net of the calling thread's namespace; the key has slashes.
 func SetSysctl(key, value string) error { return setBelow(unix.AT_FDCWD, "/proc/sys/", key, value) }
 
@@ -45,7 +51,7 @@ func setBelow(dir int, prefix, key, value string) error {
 	fd, err := unix.Openat(dir, prefix+key, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("open sysctl %s: %w: the kernel has no such setting: check its name, or load the module that brings it", key, err)
+		return fmt.Errorf("open sysctl %s: %w: %s", key, err, NoSysctl)
 	case err != nil:
 		return fmt.Errorf("open sysctl %s: %w", key, err)
 	}
@@ -53,7 +59,7 @@ func setBelow(dir int, prefix, key, value string) error {
 	_, err = unix.Write(fd, []byte(value))
 	switch {
 	case errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("set sysctl %s to %q: %w: the kernel does not take that value", key, value, err)
+		return fmt.Errorf("set sysctl %s to %q: %w: %s", key, value, err, NoValue)
 	case err != nil:
 		return fmt.Errorf("set sysctl %s to %q: %w", key, value, err)
 	}
