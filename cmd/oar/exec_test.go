@@ -88,7 +88,7 @@ func TestExecProcessFile(t *testing.T) {
 		must(t, err)
 		file := filepath.Join(h.dir, "process.json")
 		must(t, os.WriteFile(file, b, 0o644))
-		out := strings.ReplaceAll(h.oar("exec", "--process", file, "c"), "\r\n", "\n")
+		out := strings.ReplaceAll(h.atTerminal("exec", "--process", file, "c"), "\r\n", "\n")
 		if !strings.HasPrefix(out, row.want) {
 			t.Errorf("%s:\n%s\nwant:\n%s", name, out, row.want)
 		}

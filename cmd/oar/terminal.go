@@ -73,14 +73,14 @@ func makeRaw(f *os.File) (restore func()) {
 	return func() { _ = unix.IoctlSetTermios(fd, unix.TCSETS, old) }
 }
 
-// copySize gives the container's terminal the size of this process's.
+// copySize gives the container's terminal the size of this process's, if that has one.
 func copySize(console *os.File) {
 	own := ownTerminal()
 	if own == nil {
 		return
 	}
 	size, err := unix.IoctlGetWinsize(int(own.Fd()), unix.TIOCGWINSZ)
-	if err != nil {
+	if err != nil || size.Row == 0 && size.Col == 0 { // a terminal that knows none says nothing
 		return
 	}
 	if raw, err := console.SyscallConn(); err == nil {

@@ -158,15 +158,14 @@ func printHelp(w io.Writer, all []command) error {
 	}
 	b.WriteString(`
 Options:
-  -H, --host unix:///path   Engine to speak to (default: WHERRY_HOST, DOCKER_HOST, /run/wherry/wherry.sock); or tcp://host:port,
-                            with the certificates of --tlscacert, --tlscert, --tlskey or DOCKER_CERT_PATH; or ssh://user@host
+  -H, --host unix:///path   Engine to speak to (default: WHERRY_HOST, DOCKER_HOST, /run/wherry/wherry.sock); or tcp://host:port, with the certificates of --tlscacert, --tlscert, --tlskey or DOCKER_CERT_PATH; or ssh://user@host
   -c, --context NAME        One of docker's contexts to speak to (default: DOCKER_CONTEXT, the current one, where no engine is named)
       --config DIRECTORY    Where config.json with logins is (default: DOCKER_CONFIG, ~/.docker)
   -D, --debug               Say more
   -v, --version             Print the version
       --help                Print this, or a command's help: wherry COMMAND --help
 `)
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(w, fold(b.String(), helpWidth(w)))
 	return err
 }
 
@@ -194,6 +193,6 @@ func printGroup(w io.Writer, noun string) error {
 		fmt.Fprintf(&b, "  %-11s %s\n", l.verb, l.short)
 	}
 	fmt.Fprintf(&b, "\nSee wherry %s COMMAND --help.\n", noun)
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(w, fold(b.String(), helpWidth(w)))
 	return err
 }

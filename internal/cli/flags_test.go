@@ -359,3 +359,39 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 }
+
+// TestHelpFitsTheTerminal: lines end between words, and what follows stands below the text that it belongs to.
+func TestHelpFitsTheTerminal(t *testing.T) {
+	for text, want := range map[string]string{
+		"Usage: wherry\n":                                         "Usage: wherry\n",
+		"  name   one two three four\n":                           "  name   one two\n         three four\n",
+		"  -H, --host x   one two\nthree":                         "  -H, --host x   one\n  two\nthree",
+		"  averyverylongwordthatfitsnowhere\n\nend":               "  averyverylongwordthatfitsnowhere\n\nend",
+		"  a   äöü äöü äöü äöü äöü äöü\n":                         "  a   äöü äöü äöü\n      äöü äöü äöü\n",
+		"just as long as that\n":                                  "just as long as that\n",
+		"just as long as that,\n":                                 "just as long as\nthat,\n",
+		"one two three four five six seven eight nine ten eleven": "one two three four\nfive six seven eight\nnine ten eleven",
+	} {
+		if got := fold(text, 20); got != want {
+			t.Errorf("%q:\n%q, want\n%q", text, got, want)
+		}
+	}
+	var out strings.Builder
+	if err := printHelp(&out, commands()); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"run", "build", "ps"} {
+		_, cmd, _, err := choose([]string{name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := cmd.build(newApp(globals{}, Streams{Out: io.Discard, Err: io.Discard}))
+		frame(c, "wherry "+name, cmd.short)
+		out.WriteString(help(c, 80))
+	}
+	for line := range strings.Lines(fold(out.String(), 80)) {
+		if n := len([]rune(strings.TrimSpace(line))); n > 80 {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+}

@@ -1,25 +1,18 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/term"
 )
-
-const usageTemplate = `Usage: {{.UseLine}}
-{{- if or .Long .Short}}
-
-{{or .Long .Short}}{{end}}
-{{- if .HasAvailableLocalFlags}}
-
-Options:
-{{.LocalFlags.FlagUsagesWrapped 100 | trimTrailingWhitespaces}}{{end}}
-`
 
 // frame gives a command the manners that all have: its name, its help, and errors of one line.
 func frame(c *cobra.Command, name, short string) {
@@ -35,12 +28,60 @@ func frame(c *cobra.Command, name, short string) {
 		c.Short = short
 	}
 	addHelp(c)
-	c.SetUsageTemplate(usageTemplate)
-	c.SetHelpTemplate(`{{.UsageString}}`)
+	c.SetHelpFunc(func(c *cobra.Command, _ []string) { _, _ = io.WriteString(c.OutOrStdout(), help(c, helpWidth(c.OutOrStdout()))) })
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return &exitError{125, flagError(c, err, name)} })
 	if c.Args == nil {
 		c.Args = exactly(0)
 	}
+}
+
+// help is what a command says of itself, in lines of so many columns.
+func help(c *cobra.Command, width int) string {
+	text := "Usage: " + c.UseLine() + "\n"
+	if about := cmp.Or(c.Long, c.Short); about != "" {
+		text += "\n" + about + "\n"
+	}
+	text = fold(text, width)
+	if c.HasAvailableLocalFlags() {
+		text += "\nOptions:\n" + c.LocalFlags().FlagUsagesWrapped(width)
+	}
+	return text
+}
+
+// helpWidth is a terminal's width, but not more than is well to read.
+func helpWidth(w io.Writer) int {
+	const most, least = 100, 60
+	if fd, ok := terminal(w); ok {
+		if width, _, err := term.GetSize(fd); err == nil && width > 0 {
+			return max(least, min(width, most))
+		}
+	}
+	return most
+}
+
+// fold breaks lines that are longer than width between words. What follows stands below what a name in the line, and two spaces or more, lead to.
+func fold(text string, width int) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		indent := len(line) - len(strings.TrimLeft(line, " "))
+		if name, rest, ok := strings.Cut(line[indent:], "  "); ok && len(name) < width/2 {
+			indent = len(line) - len(strings.TrimLeft(rest, " "))
+		}
+		runes, end := []rune(line), len(line)-len(strings.TrimSuffix(line, "\n"))
+		for len(runes) > width+end {
+			at := width
+			for at > indent && runes[at] != ' ' {
+				at--
+			}
+			if at == indent { // one word that does not fit
+				break
+			}
+			b.WriteString(string(runes[:at]) + "\n")
+			runes = append([]rune(strings.Repeat(" ", indent)), runes[at+1:]...)
+		}
+		b.WriteString(string(runes))
+	}
+	return b.String()
 }
 
 // addHelp leaves -h to --hostname where there is one.

@@ -281,10 +281,14 @@ func startFailure(err error) error {
 			return &exitError{127, err}
 		}
 	}
-	for _, s := range []string{"permission denied", "is a directory", "not a directory", "exec format error"} {
+	for _, s := range []string{"permission denied", "is a directory", "exec format error"} {
 		if strings.Contains(text, s) {
 			return &exitError{126, err}
 		}
+	}
+	program := strings.HasPrefix(text, "exec ") || strings.Contains(text, ": exec ")
+	if program && strings.Contains(text, "not a directory") { // it is said of mounts, too
+		return &exitError{126, err}
 	}
 	return &exitError{125, err}
 }

@@ -93,29 +93,30 @@ type starting struct {
 
 // startStep is one named part of a start.
 type startStep struct {
-	name string
-	run  func(*starting, context.Context) error
+	name    string
+	run     func(*starting, context.Context) error
+	runtime bool // it may end for what the runtime says, which names a step of its own
 }
 
 // startSteps in order. Each notes how it is undone; the runtime's own steps are in package ociruntime.
 func startSteps() []startStep {
 	return []startStep{
-		{"ask the policy", (*starting).permit},
-		{"look at the layers", (*starting).layers},
-		{"find the user", (*starting).findUser},
-		{"find the devices", (*starting).findDevices},
-		{"find what is to be mounted", (*starting).findMounts},
-		{"show the secrets", (*starting).showSecrets},
-		{"open the namespaces to join", (*starting).join},
-		{"reserve addresses and ports", (*starting).allocate},
-		{"write the files of /etc", (*starting).writeFiles},
-		{"share memory", (*starting).shareMemory},
-		{"build the configuration", (*starting).build},
-		{"begin the task", (*starting).begin},
-		{"attach the network", (*starting).attach},
-		{"finish the task", (*starting).finish},
-		{"execute the program", (*starting).execute},
-		{"record the start", (*starting).record},
+		{name: "ask the policy", run: (*starting).permit},
+		{name: "look at the layers", run: (*starting).layers},
+		{name: "find the user", run: (*starting).findUser},
+		{name: "find the devices", run: (*starting).findDevices},
+		{name: "find what is to be mounted", run: (*starting).findMounts},
+		{name: "show the secrets", run: (*starting).showSecrets},
+		{name: "open the namespaces to join", run: (*starting).join},
+		{name: "reserve addresses and ports", run: (*starting).allocate},
+		{name: "write the files of /etc", run: (*starting).writeFiles},
+		{name: "share memory", run: (*starting).shareMemory},
+		{name: "build the configuration", run: (*starting).build},
+		{name: "begin the task", run: (*starting).begin},
+		{name: "attach the network", run: (*starting).attach, runtime: true},
+		{name: "finish the task", run: (*starting).finish, runtime: true},
+		{name: "execute the program", run: (*starting).execute, runtime: true},
+		{name: "record the start", run: (*starting).record},
 	}
 }
 
@@ -153,7 +154,11 @@ func (n *starting) failed(step startStep, err error) error {
 		code, n.cause = failure.Code, failure.Cause
 		err = invalid("%s", failure.Message)
 	} else if errdefs.IsUnknown(errdefs.Resolve(err)) {
-		err = fmt.Errorf("%s of container %s: %w", step.name, n.r.Name, err)
+		tried := step.name + " of"
+		if step.runtime {
+			tried = "start"
+		}
+		err = fmt.Errorf("%s container %s: %w", tried, n.r.Name, err)
 	}
 	n.s.log(n.failedToStart(code, err))
 	n.c.settle(func(r *Record) {

@@ -51,7 +51,7 @@ func MakeOutside(ctx context.Context, o CreateOptions) (*Outside, error) {
 		{"make the user namespace", (*start).makeUserNamespace},
 		{"begin the control group", (*start).beginGroup},
 		{"mount the root file system, detached", (*start).openRoot},
-		{"prepare the mounts, detached", (*start).prepareMounts},
+		{"prepare the mounts", (*start).prepareMounts},
 		{"make the control group", (*start).awaitGroup},
 		{"list the mounts", func(*start, context.Context) error { return out.list() }},
 	} {

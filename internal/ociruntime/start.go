@@ -87,7 +87,7 @@ func steps() []step {
 		{"make the class of service", makeClass},
 		{"mount the root file system, detached", (*start).openRoot},
 		{"open the terminal", (*start).openTerminal},
-		{"prepare the mounts, detached", (*start).prepareMounts},
+		{"prepare the mounts", (*start).prepareMounts},
 		{"make the control group", (*start).awaitGroup},
 		{"write the child's program", (*start).writeProgram},
 		{"clone the child", (*start).cloneChild},
