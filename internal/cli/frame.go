@@ -28,7 +28,9 @@ func frame(c *cobra.Command, name, short string) {
 		c.Short = short
 	}
 	addHelp(c)
-	c.SetHelpFunc(func(c *cobra.Command, _ []string) { _, _ = io.WriteString(c.OutOrStdout(), help(c, helpWidth(c.OutOrStdout()))) })
+	c.SetHelpFunc(func(c *cobra.Command, _ []string) {
+		_, _ = io.WriteString(c.OutOrStdout(), help(c, helpWidth(c.OutOrStdout())))
+	})
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return &exitError{125, flagError(c, err, name)} })
 	if c.Args == nil {
 		c.Args = exactly(0)
