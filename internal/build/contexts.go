@@ -3,19 +3,26 @@ package build
 import (
 	"bufio"
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
 
 	"github.com/moby/buildkit/util/tracing"
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/registry"
 )
 
 // contextHost is where BuildKit loads the archives from that clients have sent: never a machine's name, as it has no letters that one may have.
@@ -26,6 +33,9 @@ const contextHost = "build_context.invalid"
 type contexts struct {
 	mu   sync.Mutex // guards what follows
 	sent map[string]*sentContext
+
+	once    sync.Once
+	outward http.RoundTripper // reaches no address that answers to this machine alone
 }
 
 // sentContext is an archive in an unnamed file.
@@ -107,7 +117,7 @@ func (c *contexts) drop(key string) {
 // RoundTrip serves what was sent.
 func (c *contexts) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Host != contextHost {
-		return tracing.DefaultTransport.RoundTrip(r)
+		return c.transport(r).RoundTrip(r)
 	}
 	key := strings.TrimPrefix(r.URL.Path, "/")
 	c.mu.Lock()
@@ -143,4 +153,39 @@ func (c *contexts) RoundTrip(r *http.Request) (*http.Response, error) {
 		return resp, nil
 	}
 	return resp, file.Close()
+}
+
+// transport is how an address is loaded. Where ADD and contexts go is the Dockerfile's and the client's to say; a server elsewhere that redirects sends nobody
+// to the services of this machine, or to its cloud's metadata service, whose answers are credentials. What a proxy connects to is the proxy's to decide.
+func (c *contexts) transport(r *http.Request) http.RoundTripper {
+	asked := r
+	for asked.Response != nil && asked.Response.Request != nil {
+		asked = asked.Response.Request
+	}
+	host := asked.URL.Hostname()
+	own, err := netip.ParseAddr(host)
+	if asked == r || host == "localhost" || err == nil && registry.Inward(own) != "" {
+		return tracing.DefaultTransport
+	}
+	if proxy, err := http.ProxyFromEnvironment(r); err != nil || proxy != nil {
+		return tracing.DefaultTransport
+	}
+	c.once.Do(func() {
+		dialer := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, ControlContext: refuseInward}
+		c.outward = tracing.NewTransport(&http.Transport{DialContext: dialer.DialContext, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 15 * time.Second,
+			IdleConnTimeout: 30 * time.Second, MaxIdleConns: 16})
+	})
+	return c.outward
+}
+
+// refuseInward is the dialer's: it sees the address that a name has at this moment.
+func refuseInward(_ context.Context, _, address string, _ syscall.RawConn) error {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	if kind := registry.Inward(to.Addr()); kind != "" {
+		return fmt.Errorf("a server redirects the build to %s, %s: refused; name that address in the Dockerfile if it is meant", to, kind)
+	}
+	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"compress/gzip"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -53,5 +55,37 @@ func TestContextsOfAnyTar(t *testing.T) {
 	var got bytes.Buffer
 	if err := receive(&got, strings.NewReader("FROM scratch\n")); err != nil || got.String() != "FROM scratch\n" {
 		t.Errorf("a Dockerfile alone: %q, %v", got.String(), err)
+	}
+}
+
+// TestRedirectsStayOutside: what a server elsewhere redirects ADD to is not this machine.
+func TestRedirectsStayOutside(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "secret") }))
+	defer server.Close()
+	inside := strings.Replace(server.URL, "127.0.0.1", "localhost", 1)
+	var c contexts
+	for from, want := range map[string]bool{"": true, "http://127.0.0.1:1/": true, "http://localhost/": true, "http://files.example/x": false, "https://192.0.2.1/x": false} {
+		for _, to := range []string{server.URL, inside} {
+			r, err := http.NewRequest("GET", to, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if from != "" {
+				first, err := http.NewRequest("GET", from, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				second, _ := http.NewRequest("GET", "https://files.example/second", nil)
+				second.Response = &http.Response{Request: first}
+				r.Response = &http.Response{Request: second}
+			}
+			got, err := c.RoundTrip(r)
+			if err == nil {
+				got.Body.Close()
+			}
+			if (err == nil) != want || err != nil && !strings.Contains(err.Error(), "this machine itself") {
+				t.Errorf("from %q to %s: %v", from, to, err)
+			}
+		}
 	}
 }

@@ -100,7 +100,7 @@ func (b *Builder) open(ctx context.Context) (e *engine, err error) {
 			"inline": inline.ResolveCacheExporterFunc(),
 		},
 		ResolveCacheImporterFuncs: map[string]remotecache.ResolveCacheImporterFunc{
-			"registry": registrycache.ResolveCacheImporterFunc(e.sessions, e.worker.ContentStore(), hosts), "local": localcache.ResolveCacheImporterFunc(e.sessions),
+			"registry": importFromRegistry(e.sessions, e.worker.ContentStore(), hosts), "local": importFromClient(e.sessions),
 		},
 		Entitlements: b.o.Settings.Entitlements,
 		HistoryDB:    history, CacheStore: cache, LeaseManager: leaseutil.WithNamespace(historyLeases{&chainLeases{ground.Leases}, e.history}, ground.Namespace),

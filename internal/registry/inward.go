@@ -35,7 +35,7 @@ func refuseInward(ctx context.Context, _, address string, _ syscall.RawConn) err
 	if err != nil {
 		return err
 	}
-	kind := inward(to.Addr())
+	kind := Inward(to.Addr())
 	if kind == "" {
 		return nil
 	}
@@ -43,14 +43,14 @@ func refuseInward(ctx context.Context, _, address string, _ syscall.RawConn) err
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		name = h
 	}
-	if there, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name); err == nil && len(there) > 0 && inward(there[0]) == kind {
+	if there, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name); err == nil && len(there) > 0 && Inward(there[0]) == kind {
 		return nil
 	}
 	return fmt.Errorf("registry %s sends the engine to %s, %s: refused: %w", host, to, kind, errdefs.ErrPermissionDenied)
 }
 
-// inward says which kind of address answers to this machine alone; "" is said of all others.
-func inward(a netip.Addr) string {
+// Inward says which kind of address answers to this machine alone; "" is said of all others.
+func Inward(a netip.Addr) string {
 	switch a = a.Unmap(); {
 	case a.IsLoopback(), a.IsUnspecified():
 		return "this machine itself"
