@@ -46,8 +46,8 @@ func linkID(link int) (uint32, error) {
 	return info.id, err
 }
 
-// detach ends an own program by its link's number; another's, which has the number by now, is left alone.
-func detach(id uint32) {
+// detach ends a program by its link's number and its name; another's, which has the number by now, is left alone.
+func detach(id uint32, name string) {
 	attr := byID{id: id}
 	link, err := bpf.Call(unix.BPF_LINK_GET_FD_BY_ID, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
 	if err != nil {
@@ -65,7 +65,7 @@ func detach(id uint32) {
 	}
 	defer unix.Close(fd)
 	var info programInfo
-	if look(fd, unsafe.Pointer(&info), unsafe.Sizeof(info)) != nil || unix.ByteSliceToString(info.name[:]) != programName {
+	if look(fd, unsafe.Pointer(&info), unsafe.Sizeof(info)) != nil || unix.ByteSliceToString(info.name[:]) != name {
 		return
 	}
 	end := uint32(link)

@@ -12,6 +12,7 @@ package localhost
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"os"
 	"strconv"
 	"strings"
@@ -59,18 +60,22 @@ func Open(root, note string) (*Redirect, error) {
 		return nil, fmt.Errorf("map ports into memory: %w", err)
 	}
 	r := &Redirect{bits: bits}
-	if r.link, err = start(dir, program(table, cookie)); err != nil {
+	if r.link, err = start(dir, nameOf(note), program(table, cookie)); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
 	return r, succeed(r.link, note)
 }
 
-// programName tells an own program from others'.
-const programName = "wherry_local"
+// nameOf tells a program of this engine from others', also from other engines': it is in 15 bytes.
+func nameOf(note string) string {
+	h := fnv.New32a()
+	h.Write([]byte(note))
+	return fmt.Sprintf("wherry_%08x", h.Sum32())
+}
 
 // start loads a program and has it run at connect(2) of processes in a control group and below.
-func start(group *os.File, code []byte) (*os.File, error) {
-	fd, err := bpf.LoadNamed(programName, unix.BPF_PROG_TYPE_CGROUP_SOCK_ADDR, unix.BPF_CGROUP_INET6_CONNECT, code)
+func start(group *os.File, name string, code []byte) (*os.File, error) {
+	fd, err := bpf.LoadNamed(name, unix.BPF_PROG_TYPE_CGROUP_SOCK_ADDR, unix.BPF_CGROUP_INET6_CONNECT, code)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +95,7 @@ func succeed(link *os.File, note string) error {
 	}
 	if b, err := os.ReadFile(note); err == nil {
 		if before, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32); err == nil && uint32(before) != id {
-			detach(uint32(before))
+			detach(uint32(before), nameOf(note))
 		}
 	}
 	return os.WriteFile(note, strconv.AppendUint(nil, uint64(id), 10), 0o600)

@@ -151,8 +151,18 @@ func TestEnds(t *testing.T) {
 	if got := ask("tcp", at); got != "refused" {
 		t.Errorf("a later life that publishes nothing: %q", got)
 	}
-	if err := os.WriteFile(note, []byte("1"), 0o600); err != nil { // whosever that is
+	other := filepath.Join(t.TempDir(), "note") // of another engine, which has by chance the number that is written there
+	id, err := linkID(int(second.Link().Fd()))
+	if err != nil {
 		t.Fatal(err)
+	}
+	if err := os.WriteFile(other, fmt.Append(nil, id), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open(t, other)
+	second.Publish(unix.IPPROTO_TCP, port, port)
+	if got := ask("tcp", at); got != "four" {
+		t.Errorf("beside another engine: %q", got)
 	}
 	third := open(t, note)
 	third.Publish(unix.IPPROTO_TCP, port, port)
