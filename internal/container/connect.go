@@ -186,3 +186,16 @@ func settleNetworks(ctx context.Context, l life) error {
 	}
 	return errors.Join(errs...)
 }
+
+// awaitedNetworks are those of containers that a policy starts again, with a container's name: these are on none between an end and a start.
+func awaitedNetworks(x *index) map[string]string {
+	out := map[string]string{}
+	for _, c := range x.all() {
+		if r := c.record(); r.bridged() && (r.Status == Restarting || r.Status.Alive() && !r.HostConfig.RestartPolicy.IsNone()) {
+			for name := range r.Networks {
+				out[name] = r.Name
+			}
+		}
+	}
+	return out
+}

@@ -107,6 +107,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	for _, r := range left.records {
 		adopt(ctx, s, r)
 	}
+	s.o.Networks.Await(func() map[string]string { return awaitedNetworks(s.index) })
 	s.shims = task.OpenShimsIn(o.ShimGroup, o.Oar, s.ranges.Next)
 	watchSenders(ctx, s)
 	s.recoverAll(ctx)

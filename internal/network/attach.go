@@ -23,8 +23,8 @@ type plug struct {
 	inner link.Interface
 	six   bool
 
-	sought bool // others on the network may have asked for its addresses in vain
-	gone   bool // no process was found that is in its network namespace
+	sought bool        // others on the network may have asked for its addresses in vain
+	lost   func(error) // at the engine's start: is told that its host's end is not there
 }
 
 // Attach plumbs an allocated container's interfaces, routes, DNS and ports into its network namespace.

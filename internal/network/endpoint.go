@@ -52,6 +52,8 @@ type holding struct {
 	attached bool
 	linked   bool     // somebody keeps what has its ports reached at [::1]
 	ns       *os.File // the container's network namespace, held open until the release
+
+	unplugged error // at the engine's start: an interface that it should have is not there
 }
 
 // leadsOut says that packets to everywhere else take this endpoint.

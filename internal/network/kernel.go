@@ -290,7 +290,9 @@ func (k *kernel) replug(plugs []plug, names names, owned map[string]bool) error 
 		}
 		owned[p.pair.Host] = true
 		switch err := p.pair.Replug(k.host); {
-		case err == nil, p.gone && errors.Is(err, unix.ENODEV): // its container has ended while no engine ran
+		case err == nil:
+		case errors.Is(err, unix.ENODEV): // its container has ended while no engine ran, or had not begun: Retain knows
+			p.lost(fmt.Errorf("container %s has lost an interface, which only its restart brings back: %w", p.e.Name, err))
 		default:
 			errs = append(errs, fmt.Errorf("mend the interface of container %s: %w", p.e.Name, err))
 		}

@@ -45,7 +45,7 @@ func (s *Service) mend(ctx context.Context) error {
 	var plugs []plug
 	for _, h := range s.holdings {
 		for _, p := range s.plugs(h.Endpoints) {
-			p.gone = h.ns == nil
+			p.lost = func(err error) { h.unplugged = err }
 			plugs = append(plugs, p)
 		}
 	}

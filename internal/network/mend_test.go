@@ -162,6 +162,36 @@ func TestEndsWhileNoEngineRuns(t *testing.T) {
 	}
 }
 
+// TestLostInterface: a container that runs without its interface is told of, when it is known to run; one that had not begun, or has ended,
+// is not.
+func TestLostInterface(t *testing.T) {
+	s := open(t)
+	a := newBox(t)
+	a.attach(s, AllocateRequest{})
+	mustHost(t, "ip", "link", "del", s.holdings[a.id].Endpoints[0].End)
+	for _, runs := range []bool{true, false} {
+		s.Close()
+		var told []string
+		o := s.o
+		o.Log = func(err error) { told = append(told, err.Error()) }
+		s = reopen(t, o)
+		if len(told) > 0 {
+			t.Errorf("told before it is known whether it runs: %q", told)
+		}
+		if !runs {
+			continue
+		}
+		if err := s.Retain(t.Context(), map[string]bool{a.id: true}); err == nil || !strings.Contains(err.Error(), "has lost an interface") {
+			t.Errorf("of one that runs: %v", err)
+		}
+	}
+	if err := s.Retain(t.Context(), nil); err != nil {
+		t.Errorf("of one that does not: %v", err)
+	}
+	_ = a.netns.Close()
+	_ = unix.Kill(a.pid, unix.SIGKILL)
+}
+
 func TestEnginesBesideEachOther(t *testing.T) {
 	one, two := open(t), open(t)
 	a, b := newBox(t), newBox(t)

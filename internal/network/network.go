@@ -49,6 +49,7 @@ type Service struct {
 	guard     *guard
 	routes    *routes
 	resolvers *dns.Server
+	waiting   func() map[string]string // see Await
 	kernel
 	state
 }
@@ -180,13 +181,15 @@ func (s *state) Endpoints(containerID string) (networks map[string]*network.Endp
 func (s *Service) Retain(ctx context.Context, ids map[string]bool) error {
 	s.mu.Lock()
 	var gone []string
-	for id := range s.holdings {
+	var errs []error
+	for id, h := range s.holdings {
 		if !ids[id] {
 			gone = append(gone, id)
+		} else if h.ns != nil {
+			errs = append(errs, h.unplugged)
 		}
 	}
 	s.mu.Unlock()
-	var errs []error
 	for _, id := range gone {
 		errs = append(errs, s.Release(ctx, id))
 	}

@@ -35,10 +35,11 @@ func (s *Service) demolish(ctx context.Context, n *lan) error {
 
 // Remove deletes a network that nobody is on.
 func (s *Service) Remove(ctx context.Context, nameOrID string) error {
+	awaited := s.awaited()
 	s.mu.Lock()
 	n, err := seen(&s.state, access.ScopeOf(ctx), nameOrID)
 	if err == nil {
-		err = removable(&s.state, n)
+		err = removable(&s.state, n, awaited)
 	}
 	if err != nil {
 		s.mu.Unlock()
@@ -49,8 +50,20 @@ func (s *Service) Remove(ctx context.Context, nameOrID string) error {
 	return s.demolish(ctx, n)
 }
 
+// Await has the networks stay that containers need again which are on none at the moment: they wait for their restart. names gives the
+// containers' names by those of the networks, or their ids. It is called once, before anything is removed.
+func (s *Service) Await(names func() map[string]string) { s.waiting = names }
+
+// awaited asks who waits for which network.
+func (s *Service) awaited() map[string]string {
+	if s.waiting == nil {
+		return nil
+	}
+	return s.waiting()
+}
+
 // removable says why a network cannot go. The caller holds the lock.
-func removable(s *state, n *lan) error {
+func removable(s *state, n *lan, awaited map[string]string) error {
 	user := usedBy(s, n)
 	switch {
 	case user != "":
@@ -67,6 +80,11 @@ func removable(s *state, n *lan) error {
 		slices.Sort(who)
 		return fmt.Errorf("error while removing network: network %s has active endpoints (%s): disconnect or stop the containers: %w", n.Name, strings.Join(who, ", "), errdefs.ErrPermissionDenied)
 	}
+	for name, who := range awaited {
+		if other, err := s.find(name); err == nil && other == n {
+			return fmt.Errorf("network %s is needed by container %s, which is being restarted: stop it first: %w", n.Name, who, errdefs.ErrPermissionDenied)
+		}
+	}
 	return nil
 }
 
@@ -80,6 +98,7 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 	if err != nil {
 		return report, err
 	}
+	awaited := s.awaited()
 	s.mu.Lock()
 	var idle []*lan
 	for _, n := range s.networks {
@@ -87,7 +106,7 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 		for v := range filters["label!"] {
 			unwanted = unwanted || hasLabel(n.Labels, v)
 		}
-		if n.ConfigOnly || removable(&s.state, n) != nil || unwanted || !until.IsZero() && n.Created.After(until) || !n.matches(map[string]map[string]bool{"label": filters["label"]}) {
+		if n.ConfigOnly || removable(&s.state, n, awaited) != nil || unwanted || !until.IsZero() && n.Created.After(until) || !n.matches(map[string]map[string]bool{"label": filters["label"]}) {
 			continue
 		}
 		n.removing = true
