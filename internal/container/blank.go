@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +21,8 @@ type blank struct {
 	lives   *lives
 	ready   atomic.Bool
 	planned atomic.Bool // somebody makes it, or is about to
+
+	moving sync.Mutex // held while it is taken, and while a rest of one is removed: a slow rename must not meet that
 }
 
 const blankName = ".blank"
@@ -42,7 +45,9 @@ func (b *blank) plan(ctx context.Context) {
 		if b.ready.Load() {
 			return
 		}
+		b.moving.Lock()
 		err := rootfs.RemoveTree(b.at)
+		b.moving.Unlock()
 		if err == nil {
 			err = makeFolder(b.at)
 		}
@@ -56,9 +61,13 @@ func (b *blank) plan(ctx context.Context) {
 
 // take renames it to dir. False: there was none.
 func (b *blank) take(ctx context.Context, dir string) bool {
-	had := b.ready.Swap(false) && os.Rename(b.at, dir) == nil
-	b.plan(ctx)
-	return had
+	defer b.plan(ctx)
+	if !b.ready.Load() {
+		return false
+	}
+	b.moving.Lock()
+	defer b.moving.Unlock()
+	return b.ready.Swap(false) && os.Rename(b.at, dir) == nil
 }
 
 // drop is for the engine's end.

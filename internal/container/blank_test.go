@@ -1,10 +1,12 @@
 package container
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // TestBlankFolders: a creation takes the folder that was made ahead, which then is the container's in all; what another life has left of one
@@ -64,4 +66,22 @@ func TestBlankFolders(t *testing.T) {
 	if upper, _ := layerDirs(folder(third)); inode(filepath.Join(upper, "junk")) != 0 {
 		t.Error("what another life has left is in a container")
 	}
+}
+
+// TestBlankFolderThatIsTakenSlowly: what is made next waits for the rename of the one before, and does not take that apart.
+func TestBlankFolderThatIsTakenSlowly(t *testing.T) {
+	e := newEngine(t)
+	b := &e.blank
+	e.eventually("a folder is made ahead", b.ready.Load)
+	b.moving.Lock() // somebody takes it, and the disk is slow
+	b.ready.Store(false)
+	b.plan(context.Background())
+	time.Sleep(10 * blankAfter)
+	taken := filepath.Join(e.o.Root, "taken")
+	err := os.Rename(b.at, taken)
+	b.moving.Unlock()
+	if err != nil || !exists(layerMarker(taken)) {
+		t.Errorf("what was taken is not whole: %v", err)
+	}
+	e.eventually("the next one is made", b.ready.Load)
 }

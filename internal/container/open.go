@@ -17,6 +17,7 @@ import (
 	"github.com/moby/moby/api/types/mount"
 
 	"wherry.dev/wherry/internal/cgroup"
+	networks "wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/sandbox"
 	"wherry.dev/wherry/internal/task"
@@ -107,7 +108,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	for _, r := range left.records {
 		adopt(ctx, s, r)
 	}
-	s.o.Networks.Await(func() map[string]string { return awaitedNetworks(s.index) })
+	networks.Await(s.o.Networks, func() map[string]string { return awaitedNetworks(s.index) })
 	s.shims = task.OpenShimsIn(o.ShimGroup, o.Oar, s.ranges.Next)
 	watchSenders(ctx, s)
 	s.recoverAll(ctx)

@@ -35,7 +35,7 @@ func (s *Service) demolish(ctx context.Context, n *lan) error {
 
 // Remove deletes a network that nobody is on.
 func (s *Service) Remove(ctx context.Context, nameOrID string) error {
-	awaited := s.awaited()
+	awaited := awaitedOf(s)
 	s.mu.Lock()
 	n, err := seen(&s.state, access.ScopeOf(ctx), nameOrID)
 	if err == nil {
@@ -52,10 +52,10 @@ func (s *Service) Remove(ctx context.Context, nameOrID string) error {
 
 // Await has the networks stay that containers need again which are on none at the moment: they wait for their restart. names gives the
 // containers' names by those of the networks, or their ids. It is called once, before anything is removed.
-func (s *Service) Await(names func() map[string]string) { s.waiting = names }
+func Await(s *Service, names func() map[string]string) { s.waiting = names }
 
-// awaited asks who waits for which network.
-func (s *Service) awaited() map[string]string {
+// awaitedOf asks who waits for which network.
+func awaitedOf(s *Service) map[string]string {
 	if s.waiting == nil {
 		return nil
 	}
@@ -98,7 +98,7 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 	if err != nil {
 		return report, err
 	}
-	awaited := s.awaited()
+	awaited := awaitedOf(s)
 	s.mu.Lock()
 	var idle []*lan
 	for _, n := range s.networks {
