@@ -78,8 +78,8 @@ func (r imager) checkpoint(ctx context.Context, f flags) error {
 	if err := completeImages(r.store, &o.Options); err != nil {
 		return err
 	}
-	if filepath.IsAbs(o.Parent) {
-		return fmt.Errorf("--parent-path %s: it is a path from the images' folder on (../NAME)", o.Parent)
+	if err := checkParent(o); err != nil {
+		return err
 	}
 	c, err := r.load(id)
 	if err != nil {
@@ -103,6 +103,24 @@ func (r imager) checkpoint(ctx context.Context, f flags) error {
 		o.Status = os.NewFile(uintptr(*status), "status")
 	}
 	return dump(ctx, c, o)
+}
+
+// checkParent finds the earlier images: criu would write all of the memory without a word where they are not.
+func checkParent(o criu.DumpOptions) error {
+	if o.Parent == "" {
+		return nil
+	}
+	if filepath.IsAbs(o.Parent) {
+		return fmt.Errorf("--parent-path %s: it is a path from the images' folder on (../NAME)", o.Parent)
+	}
+	images := o.Images
+	if real, err := filepath.EvalSymlinks(images); err == nil { // it is made where it is missing
+		images = real
+	}
+	if _, err := os.Stat(filepath.Join(images, o.Parent)); err != nil {
+		return fmt.Errorf("--parent-path %s: there are no earlier images: %w", o.Parent, err)
+	}
+	return nil
 }
 
 // checkpointable refuses what criu's command line cannot bring back.

@@ -27,6 +27,7 @@ func TestCheckpointRefuses(t *testing.T) {
 		{"soft, full, strict, ignore", []string{"checkpoint", "--manage-cgroups-mode", "x", "c"}},
 		{"it is network", []string{"checkpoint", "--empty-ns", "user", "c"}},
 		{"from the images' folder on", []string{"checkpoint", "--parent-path", "/x", "c"}},
+		{"there are no earlier images", []string{"checkpoint", "--parent-path", "../none", "c"}},
 		{"descriptors.json", []string{"restore", "--image-path", images, "-b", h.dir, "other"}},
 		{"as that says", []string{"restore", "--lsm-profile", "apparmor:x", "--image-path", h.dir, "-b", h.dir, "other"}},
 		{"always pivots", []string{"restore", "--no-pivot", "--image-path", h.dir, "-b", h.dir, "other"}},
