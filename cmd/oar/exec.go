@@ -100,7 +100,15 @@ func (r *store) execute(ctx context.Context, o *execution) error {
 	if err := c.require("exec", allowed...); err != nil {
 		return err
 	}
-	p, err := o.build(c.spec.Process)
+	if done, err := r.elsewhere(func() (sysprog.Inside, error) { return within(c) }); done {
+		return err
+	}
+	inside, err := c.open()
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	p, err := o.build(c.spec.Process) // by now: its file may be a pipe, which only the last of these processes reads
 	if err != nil {
 		return err
 	}
@@ -111,14 +119,6 @@ func (r *store) execute(ctx context.Context, o *execution) error {
 		return errors.New("the process is to have a terminal (--tty, or terminal in its file), and oar is at none whose input could go to it: " +
 			"run it at a terminal, name a socket that takes the process's one (--console-socket), or ask for none")
 	}
-	if done, err := r.elsewhere(func() (sysprog.Inside, error) { return within(c) }); done {
-		return err
-	}
-	inside, err := c.open()
-	if err != nil {
-		return err
-	}
-	defer inside.Close()
 	options := ociruntime.ExecOptions{Process: p, PreserveFDs: o.preserve, NoNewKeyring: c.NoNewKeyring, KeepGroups: keepsGroups(c.spec), LineEnds: o.consoleSocket == ""}
 	if options.Cgroup, err = o.group(c); err != nil {
 		return err

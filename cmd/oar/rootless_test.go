@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -100,6 +101,24 @@ func (u *person) try(args ...string) (string, error) {
 	return string(b), ended
 }
 
+// execFromPipe has a process executed whose description can be read once.
+func (u *person) execFromPipe(id, process string) string {
+	u.t.Helper()
+	r, w, err := os.Pipe()
+	must(u.t, err)
+	defer r.Close()
+	must(u.t, r.Chown(int(u.uid), -1))
+	_, err = w.WriteString(process)
+	must(u.t, errors.Join(err, w.Close()))
+	cmd := u.command(u.t.Context(), "--root", u.root, "exec", "--process", "/dev/stdin", id)
+	cmd.Stdin = r
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		u.t.Errorf("exec: %v", err)
+	}
+	return string(out)
+}
+
 func (u *person) oar(args ...string) string {
 	u.t.Helper()
 	out, err := u.try(args...)
@@ -157,6 +176,9 @@ func TestRootlessLifeCycle(t *testing.T) {
 	out, err := u.try("exec", "c", "sh", "-c", "exit 9")
 	if exitCodeOf(err) != 9 {
 		t.Errorf("exec: %v, %q", err, out)
+	}
+	if out := u.execFromPipe("c", `{"args": ["sh", "-c", "echo from a pipe"], "cwd": "/"}`); out != "from a pipe\n" {
+		t.Errorf("exec of a process from a pipe: %q", out)
 	}
 	u.refuse("not mapped", "exec", "-u", "5", "c", "true")
 	u.refuse("not mapped", "exec", "-u", "0:5", "c", "true")
