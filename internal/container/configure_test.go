@@ -47,6 +47,16 @@ func TestVersionTwoDiscards(t *testing.T) {
 	}
 }
 
+// TestUnsaidSwappiness: the docker command sends -1 when nothing is said; inspect shows none then.
+func TestUnsaidSwappiness(t *testing.T) {
+	for sent, want := range map[int64]bool{-1: false, 0: true, 60: true} {
+		h := withDefaults(&container.HostConfig{Resources: container.Resources{MemorySwappiness: &sent}})
+		if (h.MemorySwappiness != nil) != want {
+			t.Errorf("%d: %v", sent, h.MemorySwappiness)
+		}
+	}
+}
+
 // TestNoKillerNoLimit: a container that the kernel may not kill for want of memory, and that may take all of it, is worth a word.
 func TestNoKillerNoLimit(t *testing.T) {
 	disable := true
@@ -230,6 +240,7 @@ func TestParseMounts(t *testing.T) {
 	for text, want := range map[string]string{
 		"vol:/a": "volume vol /a", "/host:/a:ro": "bind /host /a ro", "/host/../h:/a/../b": "bind /h /b", "vol:/a:nocopy": "volume vol /a", "/h:/a:rshared,ro": "bind /h /a ro",
 		"/a": "-", "": "-", ":/a": "-", "vol:": "-", "vol:/": "-", "vol:rel": "-", "v!l:/a": "-", "/h:/a:rw:x": "-", "/h:/a:r0": "-", "vol:/a:rshared": "-", "/h:/a:nocopy": "-",
+		"vol:/a:ro,rw": "-", "vol:/a:z,Z": "-", "/h:/a:rshared,rslave": "-", "/h:/a:,": "bind /h /a",
 	} {
 		m, err := parseBind(text)
 		got := "-"

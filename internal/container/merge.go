@@ -202,6 +202,9 @@ func withDefaults(h *container.HostConfig) *container.HostConfig {
 	if h.PidsLimit != nil && *h.PidsLimit == 0 { // the docker command sends it when nothing is said
 		h.PidsLimit = nil
 	}
+	if h.MemorySwappiness != nil && *h.MemorySwappiness == -1 { // that too
+		h.MemorySwappiness = nil
+	}
 	if h.PortBindings == nil {
 		h.PortBindings = network.PortMap{}
 	}

@@ -150,12 +150,37 @@ func parseBind(text string) (spec.Mount, error) {
 		return m, nil
 	}
 	m.Mode = parts[2]
-	for _, o := range strings.Split(parts[2], ",") {
+	options := strings.Split(parts[2], ",")
+	for _, o := range options {
 		if err := bindOption(&m, o); err != nil {
 			return m, invalid("invalid volume specification: '%s': %v", text, err)
 		}
 	}
+	if a, b := contradiction(options); b != "" {
+		return m, invalid("invalid volume specification: '%s': invalid mode: %s: it says %s and %s: leave one of them out", text, parts[2], a, b)
+	}
 	return m, nil
+}
+
+// contradiction returns two options of a volume of which only one can hold, and empty strings where there are none.
+func contradiction(options []string) (a, b string) {
+	propagations := []string{}
+	for _, p := range mount.Propagations {
+		propagations = append(propagations, string(p))
+	}
+	for _, kind := range [][]string{{"ro", "rw"}, {"z", "Z"}, propagations} {
+		first := ""
+		for _, o := range options {
+			if o == "" || !slices.Contains(kind, o) {
+				continue
+			}
+			if first != "" {
+				return first, o
+			}
+			first = o
+		}
+	}
+	return "", ""
 }
 
 func bindOption(m *spec.Mount, o string) error {

@@ -45,6 +45,9 @@ type LogLimit struct {
 	Files int
 }
 
+// nonBlocking is the mode in which Docker drops output in place of holding up a container; here nothing holds it up in either.
+const nonBlocking = "non-blocking"
+
 // LogLimits reads a log's options. Those of Docker's that mean nothing here are let pass.
 func LogLimits(driver string, options map[string]string) (l LogLimit, err error) {
 	for name, value := range options {
@@ -61,7 +64,18 @@ func LogLimits(driver string, options map[string]string) (l LogLimit, err error)
 			if l.Files, err = strconv.Atoi(value); err != nil || l.Files < 1 {
 				return l, fmt.Errorf("invalid log opt max-file=%s: a number from 1 is needed", value)
 			}
-		case "compress", "mode", "max-buffer-size", "labels", "labels-regex", "env", "env-regex", "tag", "cache-disabled":
+		case "mode":
+			if value != "" && value != "blocking" && value != nonBlocking {
+				return l, fmt.Errorf("invalid log opt mode=%s: it is blocking or %s", value, nonBlocking)
+			}
+		case "max-buffer-size":
+			if n, err := units.RAMInBytes(value); err != nil || n < 0 {
+				return l, fmt.Errorf("invalid log opt max-buffer-size=%s: write a size such as 4m", value)
+			}
+			if options["mode"] != nonBlocking {
+				return l, fmt.Errorf("invalid log opt max-buffer-size=%s: it is only for mode=%s", value, nonBlocking)
+			}
+		case "compress", "labels", "labels-regex", "env", "env-regex", "tag", "cache-disabled":
 		default:
 			return l, fmt.Errorf("unknown log opt '%s' for %s log driver", name, driver)
 		}
@@ -83,9 +97,9 @@ func (c *Containers) check() (key, wrong string) {
 		if !ok || name == "" || value == "" {
 			return "containers.log-opts", fmt.Sprintf("%q: write \"max-size=10m\"", text)
 		}
-		if _, err := LogLimits(c.LogDriver, map[string]string{name: value}); err != nil {
-			return "containers.log-opts", err.Error()
-		}
+	}
+	if _, err := LogLimits(c.LogDriver, c.LogOptions()); err != nil {
+		return "containers.log-opts", err.Error()
 	}
 	for _, dir := range c.CDISpecDirs {
 		if !filepath.IsAbs(dir) {
