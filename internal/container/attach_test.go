@@ -172,6 +172,9 @@ func TestAttachDetach(t *testing.T) {
 	if err := e.Resize(context.Background(), id, 11, 22); err != nil {
 		t.Fatal(err)
 	}
+	if got := e.happened(id, "height", "width"); !slices.Contains(got, "resize height=11 width=22") {
+		t.Errorf("events %q", got)
+	}
 	_, _ = io.WriteString(first.typed, "\x10\x11")
 	e.ends(first)
 	own := e.attach(id, AttachOptions{DetachKeys: "ctrl-x,x", Logs: true})

@@ -9,6 +9,7 @@ package container
 import (
 	"context"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -175,7 +176,7 @@ func (s *Service) Terminal(id string) (bool, error) {
 	return c.record().Config.Tty, nil
 }
 
-// Resize tells the container's terminal its size.
+// Resize tells the container's terminal its size; where there is none nothing is done.
 func (s *Service) Resize(ctx context.Context, id string, rows, cols uint16) error {
 	c, err := s.index.find(id)
 	if err != nil {
@@ -185,10 +186,13 @@ func (s *Service) Resize(ctx context.Context, id string, rows, cols uint16) erro
 	if err != nil {
 		return err
 	}
+	if !r.Config.Tty {
+		return nil
+	}
 	if err := t.Resize(ctx, rows, cols); err != nil {
 		return err
 	}
-	s.publish(r, events.ActionResize)
+	s.publish(r, events.ActionResize, "height", strconv.Itoa(int(rows)), "width", strconv.Itoa(int(cols)))
 	return nil
 }
 

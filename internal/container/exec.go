@@ -294,14 +294,11 @@ func (s *Service) ExecInspect(execID string) (container.ExecInspectResponse, err
 	return out, nil
 }
 
-// ExecResize tells the exec's terminal its size. A client may send it right after the start.
+// ExecResize tells the exec's terminal its size; where there is none nothing is done. A client may send it right after the start.
 func (s *Service) ExecResize(ctx context.Context, execID string, rows, cols uint16) error {
 	e, err := s.execs.find(execID)
 	if err != nil {
 		return err
-	}
-	if !e.request.Tty {
-		return invalid("exec %s has no terminal", e.id)
 	}
 	timer := time.NewTimer(sessionWait)
 	defer timer.Stop()
@@ -317,6 +314,9 @@ func (s *Service) ExecResize(ctx context.Context, execID string, rows, cols uint
 	e.mu.Unlock()
 	if p == nil {
 		return fail(errdefs.ErrConflict, "exec %s is not running", e.id)
+	}
+	if !e.request.Tty {
+		return nil
 	}
 	if err := p.Resize(ctx, rows, cols); err != nil {
 		return fmt.Errorf("resize the terminal of exec %s: %w", e.id, err)

@@ -246,6 +246,29 @@ func TestExecTerminal(t *testing.T) {
 	}
 }
 
+// TestResizeWithoutTerminal: clients send sizes without a look at what they send them to.
+func TestResizeWithoutTerminal(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	id := e.run(request{name: "box", cmd: []string{"sleep", "1000"}})
+	if err := e.Resize(ctx, id, 33, 77); err != nil {
+		t.Errorf("container: %v", err)
+	}
+	x, err := e.ExecCreate(ctx, id, container.ExecCreateRequest{Cmd: []string{"sleep", "1000"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.ExecStart(ctx, x, ExecStreams{Detach: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.ExecResize(ctx, x, 33, 77); err != nil {
+		t.Errorf("exec: %v", err)
+	}
+	if got := e.happened(id); slices.Contains(got, "resize") {
+		t.Errorf("events %q", got)
+	}
+}
+
 // watched is a buffer that may be looked at while it is written.
 type watched struct {
 	mu sync.Mutex

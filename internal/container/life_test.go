@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -181,10 +182,14 @@ func TestStopAndKill(t *testing.T) {
 		t.Errorf("start of a running one: %v", err)
 	}
 	e.eventually("ready again", func() bool { return strings.Count(e.output(id), "ready") == 2 })
+	before := len(e.happened(id))
 	if err := e.Restart(ctx, id, StopOptions{Timeout: &second}); err != nil {
 		t.Error(err)
 	}
 	e.eventually("ready for the third time", func() bool { return strings.Count(e.output(id), "ready") == 3 })
+	if got, want := e.happened(id)[before:], []string{"kill", "die", "stop", "start", "restart"}; !slices.Equal(got, want) {
+		t.Errorf("events of a restart: %q", got)
+	}
 	if err := e.Pause(ctx, id, PauseOptions{}); err != nil {
 		t.Error(err)
 	}

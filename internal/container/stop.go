@@ -293,7 +293,10 @@ func (s *Service) Restart(ctx context.Context, id string, o StopOptions) error {
 	}
 	l := life{s, c}
 	c.setKept(true)
-	_, err = l.stop(asking(ctx, why.AskRestart), o)
+	stopped, err := l.stop(asking(ctx, why.AskRestart), o)
+	if err == nil {
+		s.publish(stopped, events.ActionStop)
+	}
 	if err == nil || errdefs.IsNotModified(err) {
 		err = l.startByUser(ctx, startOptions{})
 	}

@@ -20,6 +20,7 @@ import (
 	"wherry.dev/wherry/internal/archive"
 	containers "wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/image"
+	"wherry.dev/wherry/internal/ref"
 )
 
 // CommitOptions of Commit.
@@ -58,7 +59,11 @@ func (s *Service) Commit(ctx context.Context, id string, o CommitOptions) (_ dig
 	if err != nil {
 		return "", err
 	}
-	s.publish(&v, events.ActionCommit, map[string]string{"comment": o.Comment, "imageID": made.String(), "imageRef": o.Ref})
+	name := o.Ref
+	if r, err := ref.Parse(name); err == nil {
+		name = r.Familiar()
+	}
+	s.publish(&v, events.ActionCommit, map[string]string{"comment": o.Comment, "imageID": made.String(), "imageRef": name})
 	return made, nil
 }
 

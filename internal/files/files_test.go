@@ -462,7 +462,7 @@ func TestCommit(t *testing.T) {
 	c.run()
 	c.view.Config = &container.Config{Image: "img", Cmd: []string{"a"}, Env: []string{"A=1", "B=2"}, OnBuild: []string{"RUN x"}, User: "u", WorkingDir: "/w"}
 	over := &container.Config{Env: []string{"B=3"}, User: "v"}
-	id, err := s.Commit(t.Context(), "c", CommitOptions{Ref: "new:1", Author: "me", Comment: "why", Changes: []string{"CMD x"}, Config: over})
+	id, err := s.Commit(t.Context(), "c", CommitOptions{Ref: "docker.io/library/new:1", Author: "me", Comment: "why", Changes: []string{"CMD x"}, Config: over})
 	if err != nil || id != "sha256:made" || !slices.Equal(c.calls, []string{"pause", "commit", "unpause"}) {
 		t.Errorf("%s %v %v", id, err, c.calls)
 	}
@@ -489,8 +489,16 @@ func TestCommit(t *testing.T) {
 	if !slices.Equal(o.Config.Env, want.Env) || o.Config.User != "v" || o.Config.WorkingDir != "/w" || !slices.Equal(o.Config.Cmd, want.Cmd) || o.Config.OnBuild != nil {
 		t.Errorf("configuration %+v", o.Config)
 	}
-	if o.Ref != "new:1" || o.Author != "me" || o.Comment != "why" || !slices.Equal(o.Changes, []string{"CMD x"}) || o.Parent != c.view.Image {
+	if o.Ref != "docker.io/library/new:1" || o.Author != "me" || o.Comment != "why" || !slices.Equal(o.Changes, []string{"CMD x"}) || o.Parent != c.view.Image {
 		t.Errorf("options %+v", o)
+	}
+	var told []string
+	must(t, c.bus.Subscribe(t.Context(), time.Unix(1, 0), time.Now(), func(m events.Message) error {
+		told = append(told, string(m.Action)+" "+m.Actor.Attributes["imageRef"])
+		return nil
+	}))
+	if !slices.Equal(told, []string{"commit new:1"}) {
+		t.Errorf("events %q", told)
 	}
 	c.calls = nil
 	_, err = s.Commit(t.Context(), "c", CommitOptions{NoPause: true})

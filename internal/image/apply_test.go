@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/moby/moby/api/types/events"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
@@ -61,6 +64,16 @@ func TestWhiteouts(t *testing.T) {
 	if _, err := s.Commit(t.Context(), layer(t, file1(".wh.c", ""), file{name: "e/", kind: tar.TypeDir}, file1("e/.wh..wh..opq", ""), file1("e/new", "4")),
 		CommitOptions{Parent: base, Ref: "top", Config: base.Config.Config}); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := s.Prune(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	if err := s.events.Subscribe(t.Context(), time.Unix(1, 0), time.Now(), func(m events.Message) error {
+		told = append(told, string(m.Action)+" "+m.Actor.Attributes["name"])
+		return nil
+	}); err != nil || !slices.Equal(told, []string{"import base:latest", "tag top:latest", "prune "}) {
+		t.Errorf("events %q %v", told, err)
 	}
 	img, err := s.Resolve(t.Context(), "top", nil)
 	if err != nil {

@@ -156,7 +156,7 @@ func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (dig
 	if err != nil {
 		return "", fmt.Errorf("import: %w", err)
 	}
-	s.events.Publish(events.ImageEventType, events.ActionImport, id.String(), map[string]string{"name": o.Ref})
+	s.events.Publish(events.ImageEventType, events.ActionImport, id.String(), map[string]string{"name": familiar(o.Ref)})
 	KeepOneForm(ctx, s)
 	return id, nil
 }
@@ -195,6 +195,9 @@ func (s *Service) Commit(ctx context.Context, layer io.Reader, o CommitOptions) 
 		history: strings.Join(append(append([]string(nil), o.Config.Entrypoint...), o.Config.Cmd...), " ")})
 	if err != nil {
 		return "", fmt.Errorf("commit: %w", errors.Join(err, s.sweep(context.WithoutCancel(ctx))))
+	}
+	if o.Ref != "" {
+		s.events.Publish(events.ImageEventType, events.ActionTag, id.String(), map[string]string{"name": familiar(o.Ref)})
 	}
 	return id, nil
 }

@@ -172,5 +172,6 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 	if measured == nil {
 		report.SpaceReclaimed = uint64(max(0, before-after))
 	}
+	s.events.Publish(events.ImageEventType, events.ActionPrune, "", map[string]string{"reclaimed": fmt.Sprint(report.SpaceReclaimed)})
 	return report, errors.Join(err, measured)
 }

@@ -121,6 +121,9 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 		}
 		report.NetworksDeleted = append(report.NetworksDeleted, n.Name)
 	}
+	if s.o.Events != nil {
+		s.o.Events.Publish(events.NetworkEventType, events.ActionPrune, "", map[string]string{"reclaimed": "0"})
+	}
 	return report, nil
 }
 

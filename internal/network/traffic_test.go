@@ -401,15 +401,22 @@ func TestEvents(t *testing.T) {
 	if err := s.Remove(t.Context(), "one"); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.Prune(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
 	var got []string
 	err := s.o.Events.Subscribe(t.Context(), began.Add(-time.Second), time.Now(), func(m events.Message) error {
+		if m.Action == events.ActionPrune && m.Actor.ID == "" && m.Type == events.NetworkEventType {
+			got = append(got, "prune")
+			return nil
+		}
 		if m.Actor.ID != id || m.Actor.Attributes["name"] != "one" || m.Actor.Attributes["type"] != "bridge" || m.Type != events.NetworkEventType {
 			t.Errorf("event %+v", m)
 		}
 		got = append(got, string(m.Action)+" "+m.Actor.Attributes["container"])
 		return nil
 	})
-	if want := "create |connect " + a.id + "|disconnect " + a.id + "|destroy "; err != nil || strings.Join(got, "|") != want {
+	if want := "create |connect " + a.id + "|disconnect " + a.id + "|destroy |prune"; err != nil || strings.Join(got, "|") != want {
 		t.Errorf("events %q, %v; not %q", got, err, want)
 	}
 }
