@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,6 +37,27 @@ func TestFormats(t *testing.T) {
 			continue
 		}
 		lock.Close()
+	}
+}
+
+// TestStartHeedsFormats: an engine starts on neither directory of a later format, and makes nothing in it.
+func TestStartHeedsFormats(t *testing.T) {
+	for _, later := range []string{"root", "state"} {
+		dir := t.TempDir()
+		o := options{root: filepath.Join(dir, "root"), state: filepath.Join(dir, "state")}
+		at := filepath.Join(dir, later)
+		if err := os.Mkdir(at, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(at, "format"), []byte("2\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := run(t.Context(), o, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), at+" was written by a later wherryd") {
+			t.Errorf("%s: %v", later, err)
+		}
+		if entries, err := os.ReadDir(at); err != nil || len(entries) != 2 { // and the lock's file
+			t.Errorf("%s: it has %v now, %v", later, entries, err)
+		}
 	}
 }
 
