@@ -76,9 +76,48 @@ type power struct {
 	seed   uint64
 	random *rand.Rand
 
-	containers, gone, volumes, images []string // acknowledged; gone: removals
+	containers, gone, volumes, images []string // acknowledged; gone: removals, and names that were changed
+	renamed                           []string
+	changes                           changes
 	sums                              []string // of the images' one file
 	loaded                            string   // of the one that is loaded
+}
+
+// changes are what was acknowledged of objects that are not looked into otherwise.
+type changes struct {
+	networks, networksGone, volumesGone, secrets, updated, connected []string
+}
+
+// storm begins what changes them, by scripts in which NAME stands for a name that nobody else has.
+func (c *changes) storm(worker func(script string, acknowledged func(name string))) {
+	add := func(to *[]string, prefix string) func(string) {
+		return func(name string) { *to = append(*to, prefix+name) }
+	}
+	go worker("wherry network create eNAME >/dev/null", add(&c.networks, "e"))
+	go worker("wherry network create xNAME >/dev/null && wherry network rm xNAME >/dev/null", add(&c.networksGone, "x"))
+	go worker("wherry volume create wNAME >/dev/null && wherry volume rm wNAME >/dev/null", add(&c.volumesGone, "w"))
+	go worker("echo sNAME | wherry secret create sNAME - >/dev/null", add(&c.secrets, "s"))
+	go worker("wherry create --name uNAME busybox:1 true >/dev/null && wherry update --restart unless-stopped --memory 64m uNAME >/dev/null", add(&c.updated, "u"))
+	go worker("wherry create --name kNAME busybox:1 true >/dev/null && wherry network connect inner kNAME", add(&c.connected, "k"))
+}
+
+// check holds what is there after a cut against them.
+func (c *changes) check(m *machine, has func(kind, listed string, names []string, want bool)) {
+	m.t.Helper()
+	networks := m.run("wherry network ls --format '{{.Name}}'")
+	has("network", networks, c.networks, true)
+	has("removed network", networks, c.networksGone, false)
+	has("removed volume", m.run("wherry volume ls -q"), c.volumesGone, false)
+	has("secret", m.run("wherry secret ls --format '{{.Name}}'"), c.secrets, true)
+	for _, name := range c.secrets {
+		m.want(name, "wherry run --rm --network none --secret "+name+" busybox:1 cat /run/secrets/"+name)
+	}
+	for _, name := range c.updated {
+		m.want("unless-stopped 67108864", "wherry inspect -f '{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.Memory}}' "+name)
+	}
+	for _, name := range c.connected {
+		m.want("yes", "wherry inspect -f '{{if .NetworkSettings.Networks.inner}}yes{{end}}' "+name)
+	}
 }
 
 func noise(i int) string { return fmt.Sprintf("127.0.0.1:5000/noise:%d", i) }
@@ -123,6 +162,7 @@ func (p *power) storm(m *machine, round int) {
 				done <- func() {
 					if a.Code != 0 {
 						m.t.Errorf("%s: %s", strings.ReplaceAll(script, "NAME", name), a.Output)
+						return
 					}
 					acknowledged(name)
 				}
@@ -136,13 +176,17 @@ func (p *power) storm(m *machine, round int) {
 	go worker("wherry volume create vNAME >/dev/null && wherry run --rm -v vNAME:/d busybox:1 sh -c 'echo vNAME | dd of=/d/file conv=fsync 2>/dev/null'",
 		func(name string) { p.volumes = append(p.volumes, "v"+name) })
 	go worker("wherry create --name gNAME busybox:1 true >/dev/null && wherry rm gNAME", func(name string) { p.gone = append(p.gone, "g"+name) })
+	go worker("wherry create --name aNAME busybox:1 true >/dev/null && wherry rename aNAME zNAME", func(name string) {
+		p.gone, p.renamed = append(p.gone, "a"+name), append(p.renamed, "z"+name)
+	})
+	p.changes.storm(worker)
 	go worker("wherry tag busybox:1 tNAME:1", func(name string) { p.images = append(p.images, "t"+name+":1") })
 	go worker("wherry commit stopped cNAME:1 >/dev/null", func(name string) { p.images = append(p.images, "c"+name+":1") })
 	go worker("wherry load -q -i /images/loaded.tar >/dev/null && wherry rmi loaded:1 >/dev/null", func(string) {})
 	go worker("mkdir -p /tmp/NAME && cp /images/Dockerfile /tmp/NAME/ && wherry build -q --build-arg WHO=NAME -t bNAME:1 /tmp/NAME >/dev/null",
 		func(name string) { p.images = append(p.images, "b"+name+":1") })
 	pull := m.start("wherry pull -q " + noise(round))
-	acks := 10 + p.random.IntN(15)
+	acks := 20 + p.random.IntN(20)
 	for range acks {
 		select {
 		case note := <-done:
@@ -175,7 +219,9 @@ func (p *power) check(m *machine, round int) {
 	}
 	containers := m.run("wherry ps -a --format '{{.Names}}'")
 	has("container", containers, p.containers, true)
-	has("removed container", containers, p.gone, false)
+	has("removed or renamed container", containers, p.gone, false)
+	has("renamed container", containers, p.renamed, true)
+	p.changes.check(m, has)
 	has("volume", m.run("wherry volume ls -q"), p.volumes, true)
 	images := m.run("wherry images --format '{{.Repository}}:{{.Tag}}'")
 	has("image", images, p.images, true)
