@@ -117,7 +117,10 @@ func nameable(name string) error {
 	if err == nil && r.Digest != "" {
 		return fmt.Errorf("an image cannot be made under a digest: %q: leave the @… out: %w", name, errdefs.ErrInvalidArgument)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return ambiguous(r)
 }
 
 // ImportOptions of Import: a root file system's tar becomes a one-layer image.

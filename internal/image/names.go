@@ -206,7 +206,11 @@ func matchesReference(tag string, patterns map[string]bool) bool {
 		repository = repository[:i]
 	}
 	for p := range patterns {
-		for _, name := range []string{tag, repository} {
+		names := []string{tag, repository}
+		if r, err := ref.Parse(tag); err == nil && strings.HasPrefix(p, "docker.io/") { // in full, as scripts write it
+			names = append(names, r.String(), r.Name())
+		}
+		for _, name := range names {
 			if ok, _ := path.Match(p, name); ok || p == name {
 				return true
 			}

@@ -128,6 +128,12 @@ func TestReplacedImagesStay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := s.Tag(t.Context(), id.Encoded()[:12], "sha256:1"); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "ambiguous") {
+		t.Errorf("a name like a digest: %v", err)
+	}
+	if _, err := s.Import(t.Context(), layer(t, file1("c", "d")), ImportOptions{Ref: "sha256"}); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("an import under a name like a digest: %v", err)
+	}
 	if err := s.Tag(t.Context(), id.Encoded()[:12], "named"); err != nil {
 		t.Fatal(err)
 	}
@@ -153,6 +159,7 @@ func TestListFilters(t *testing.T) {
 	}
 	rows := []struct{ key, value, want string }{
 		{"reference", "team/app", "team/app:1"}, {"reference", "team/*", "team/app:1 team/web:2"}, {"reference", "*:2", ""}, {"reference", "team/web:2", "team/web:2"},
+		{"reference", "docker.io/team/*:2", "team/web:2"}, {"reference", "docker.io/*/app", "team/app:1"}, {"reference", "docker.io/*", ""},
 		{"reference", "docker.io/team/web:2", "team/web:2"}, {"reference", "other", ""}, {"label", "kind", "team/web:2"}, {"label", "kind=web", "team/web:2"},
 		{"label", "kind=app", ""}, {"label!", "kind", "<none> team/app:1"}, {"dangling", "true", "<none>"}, {"dangling", "false", "team/app:1 team/web:2"},
 		{"since", "team/app:1", "<none> team/web:2"}, {"before", "team/web:2", "team/app:1"}, {"until", "1h", ""}, {"until", "0s", "<none> team/app:1 team/web:2"},

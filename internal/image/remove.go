@@ -14,6 +14,14 @@ import (
 	"wherry.dev/wherry/internal/ref"
 )
 
+// ambiguous refuses a name that reads like a digest.
+func ambiguous(r ref.Reference) error {
+	if r.FamiliarName() != "sha256" {
+		return nil
+	}
+	return fmt.Errorf("refusing to create an ambiguous tag using digest algorithm as name: %q: choose another name: %w", r.Familiar(), errdefs.ErrInvalidArgument)
+}
+
 // Tag gives an image one more name.
 func (s *Service) Tag(ctx context.Context, source, target string) error {
 	r, err := ref.Parse(target)
@@ -22,6 +30,9 @@ func (s *Service) Tag(ctx context.Context, source, target string) error {
 	}
 	if r.Digest != "" {
 		return fmt.Errorf("refusing to create a tag with a digest reference: %q: leave the @… out: %w", target, errdefs.ErrInvalidArgument)
+	}
+	if err := ambiguous(r); err != nil {
+		return err
 	}
 	ctx = in(ctx)
 	img, err := s.lookup(ctx, source)

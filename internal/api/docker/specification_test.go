@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -121,4 +123,17 @@ func FuzzBodies(f *testing.F) {
 			t.Fatal("the engine is gone")
 		}
 	})
+}
+
+// TestImportOfNothing: what a server does not have is not there, which is another mistake than a wrong address.
+func TestImportOfNothing(t *testing.T) {
+	e := start(t)
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	if status, answer := e.call(t, http.MethodPost, "/images/create?fromSrc="+url.QueryEscape(server.URL+"/x.tar"), ""); status != http.StatusNotFound || !strings.Contains(answer, "no such file") {
+		t.Errorf("%d %s", status, answer)
+	}
+	if status, answer := e.call(t, http.MethodPost, "/images/create?fromSrc=%252Fdata%252Ffile.tar", ""); status != http.StatusBadRequest {
+		t.Errorf("%d %s", status, answer)
+	}
 }

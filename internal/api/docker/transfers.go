@@ -132,6 +132,9 @@ func fetch(r *http.Request, source string) (io.ReadCloser, error) {
 	}
 	if resp.StatusCode != http.StatusOK {
 		resp.Body.Close()
+		if resp.StatusCode == http.StatusNotFound {
+			return nil, classed(errdefs.ErrNotFound, "import from %s: the server has no such file", source)
+		}
 		return nil, invalid("import from %s: the server says %s", source, resp.Status)
 	}
 	return resp.Body, nil
