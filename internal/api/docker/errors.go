@@ -40,6 +40,9 @@ func statusOf(err error) int {
 	return http.StatusInternalServerError
 }
 
+// clientGone is the status of what was given up since its client has closed its side: nothing that reads it takes that for done. Proxies use the number so.
+const clientGone = 499
+
 // writeError answers with Docker's error body. Once an answer has begun nothing can be said any more.
 func writeError(w http.ResponseWriter, err error) {
 	if rw, ok := w.(*response); ok {
@@ -55,7 +58,7 @@ func writeError(w http.ResponseWriter, err error) {
 		return
 	}
 	if errors.Is(err, context.Canceled) {
-		return // the client has gone
+		code = clientGone // which may still read: it has only closed its side
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
