@@ -310,7 +310,7 @@ func artifactRmCommand(app *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return each(app, args, func(name string) error {
+		return each(cmd.Context(), app, args, func(name string) error {
 			if err := c.Delete(cmd.Context(), "/wherry/artifacts", url.Values{"name": {name}}, nil); err != nil {
 				return err
 			}

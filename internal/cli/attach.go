@@ -106,7 +106,7 @@ func startCommand(app *App) *cobra.Command {
 			if err != nil || !waits {
 				return err
 			}
-			return each(app, args, func(name string) error { return awaitHealthy(cmd.Context(), app, name) })
+			return each(cmd.Context(), app, args, func(name string) error { return awaitHealthy(cmd.Context(), app, name) })
 		}
 		if waits {
 			return errors.New("--wait-healthy and -a or -i contradict each other: an attached start comes back when the container ends")
@@ -128,7 +128,7 @@ func startNames(ctx context.Context, app *App, names []string, checkpoint url.Va
 	if err != nil {
 		return err
 	}
-	return each(app, names, func(name string) error {
+	return each(ctx, app, names, func(name string) error {
 		res, err := c.Stream(ctx, client.Request{Method: http.MethodPost, Path: containerPath(name, "/start"), Query: checkpoint})
 		if err != nil {
 			return err

@@ -30,7 +30,7 @@ func pinCommand(app *App, pin bool) *cobra.Command {
 			_, err := fmt.Fprintln(app.Out, strings.Join(list, "\n"))
 			return err
 		}
-		return each(app, args, func(name string) error {
+		return each(cmd.Context(), app, args, func(name string) error {
 			q := url.Values{"name": {name}}
 			if pin {
 				return cl.Post(cmd.Context(), "/wherry/pins", q, nil, nil)

@@ -138,7 +138,7 @@ func execute(ctx context.Context, app *App, c *cobra.Command, args []string) err
 	c.SetIn(app.In)
 	c.SetOut(app.Out)
 	c.SetErr(app.Err)
-	return c.ExecuteContext(ctx)
+	return suggest(ctx, app, c.ExecuteContext(ctx))
 }
 
 // globals are the flags before the command.

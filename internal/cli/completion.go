@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"net/url"
 	"slices"
 	"strings"
@@ -23,7 +24,7 @@ func completeNames(app *App, c *cobra.Command) {
 		if len(words) == 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		list := names(app, cmd, words[min(len(args), len(words)-1)])
+		list := names(cmd.Context(), app, words[min(len(args), len(words)-1)])
 		if list == nil {
 			return nil, cobra.ShellCompDirectiveDefault
 		}
@@ -32,17 +33,16 @@ func completeNames(app *App, c *cobra.Command) {
 }
 
 // names asks an engine that runs; completion starts none and says nothing about errors.
-func names(app *App, cmd *cobra.Command, word string) (all []string) {
+func names(ctx context.Context, app *App, word string) (all []string) {
 	c, err := app.Client()
 	if err != nil {
 		return nil
 	}
 	c.DoNotStart()
-	ctx := cmd.Context()
 	switch word {
 	case "OBJECT":
 		for _, kind := range []string{"CONTAINER", "IMAGE", "NETWORK", "VOLUME"} {
-			all = append(all, names(app, cmd, kind)...)
+			all = append(all, names(ctx, app, kind)...)
 		}
 	case "CONTAINER":
 		var list []container.Summary

@@ -161,9 +161,9 @@ func contextUpdateCommand(app *App) *cobra.Command {
 
 func contextRemoveCommand(app *App) *cobra.Command {
 	var force bool
-	c := &cobra.Command{Use: "rm [OPTIONS] CONTEXT...", Args: atLeast(1), RunE: func(_ *cobra.Command, args []string) error {
+	c := &cobra.Command{Use: "rm [OPTIONS] CONTEXT...", Args: atLeast(1), RunE: func(cmd *cobra.Command, args []string) error {
 		s := contexts.Store{Dir: app.Config}
-		return each(app, args, func(name string) error {
+		return each(cmd.Context(), app, args, func(name string) error {
 			if name == contexts.Default {
 				return errors.New("context default cannot be removed: it is what no name stands for")
 			}

@@ -56,12 +56,12 @@ func inspectContext(app *App, name string) (inspectedContext, error) {
 
 func contextInspectCommand(app *App) *cobra.Command {
 	var format string
-	c := &cobra.Command{Use: "inspect [OPTIONS] [CONTEXT...]", Args: atLeast(0), RunE: func(_ *cobra.Command, args []string) error {
+	c := &cobra.Command{Use: "inspect [OPTIONS] [CONTEXT...]", Args: atLeast(0), RunE: func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			args = []string{client.CurrentContext(app.Choice)}
 		}
 		found := []inspectedContext{}
-		err := each(app, args, func(name string) error {
+		err := each(cmd.Context(), app, args, func(name string) error {
 			one, err := inspectContext(app, name)
 			if err == nil {
 				found = append(found, one)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"text/template"
 	"unicode"
@@ -75,7 +76,7 @@ func writeRows[T any](w io.Writer, f rowFormat, rows []T) error {
 	}
 	for _, row := range rows {
 		if err := f.tmpl.Execute(&out, row); err != nil {
-			return templateError(err)
+			return rowError[T](err)
 		}
 		out.WriteByte('\n')
 	}
@@ -84,6 +85,24 @@ func writeRows[T any](w io.Writer, f rowFormat, rows []T) error {
 		text = alignColumns(text)
 	}
 	return writeFormatted(w, f.text, text)
+}
+
+// rowError says which fields a row has to who asks for one that it has not.
+func rowError[T any](err error) error {
+	_, rest, ok := strings.Cut(err.Error(), "can't evaluate field ")
+	field, _, _ := strings.Cut(rest, " ")
+	_, has := reflect.TypeFor[T]().FieldByName(field)
+	if !ok || has { // or it is a part of one
+		return templateError(err)
+	}
+	var known []string
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[T]()) {
+		if f.IsExported() && !f.Anonymous {
+			known = append(known, f.Name)
+		}
+	}
+	slices.Sort(known)
+	return fmt.Errorf("the template of --format: there is no field %s%s", field, didYouMean(field, known, "; there are "+strings.Join(known, ", ")))
 }
 
 // rowJSON is the template function json of listings. A whole row has <, > and & escaped, a part of one has not: that is what Docker's

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -213,11 +214,11 @@ func plural(n int, one, many string) string {
 }
 
 // each calls do for every name, says what went wrong with each one, and in the end that something did.
-func each(app *App, names []string, do func(name string) error) error {
+func each(ctx context.Context, app *App, names []string, do func(name string) error) error {
 	failed := false
 	for _, name := range names {
 		if err := do(name); err != nil {
-			printError(app.Err, err)
+			printError(app.Err, suggest(ctx, app, err))
 			failed = true
 		}
 	}

@@ -49,7 +49,7 @@ func rmiCommand(app *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return each(app, args, func(name string) error {
+		return each(cmd.Context(), app, args, func(name string) error {
 			var done []image.DeleteResponse
 			err := cl.Delete(cmd.Context(), imagePath(name, ""), q, &done)
 			if force && client.IsNotFound(err) {

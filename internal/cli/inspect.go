@@ -72,7 +72,7 @@ func inspectKinds(app *App, all []kind, what string) *cobra.Command {
 		if err := out.flush(); err != nil {
 			return err
 		}
-		return each(app, make([]string, len(failed)), func(string) error {
+		return each(cmd.Context(), app, make([]string, len(failed)), func(string) error {
 			err := failed[0]
 			failed = failed[1:]
 			return err

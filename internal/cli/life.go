@@ -36,7 +36,7 @@ func postNames(ctx context.Context, app *App, names []string, verb string, query
 	if err != nil {
 		return err
 	}
-	return each(app, names, func(name string) error {
+	return each(ctx, app, names, func(name string) error {
 		if err := c.Post(ctx, containerPath(name, "/"+verb), query, nil, nil); err != nil {
 			return err
 		}
@@ -102,7 +102,7 @@ func atOnce(ctx context.Context, app *App, names []string, verb string, query ur
 		return err
 	}
 	answer := together(names, func(name string) error { return c.Post(ctx, containerPath(name, "/"+verb), query, nil, nil) })
-	return each(app, names, func(name string) error {
+	return each(ctx, app, names, func(name string) error {
 		err := answer()
 		if err == nil {
 			_, err = fmt.Fprintln(app.Out, name)
@@ -166,7 +166,7 @@ func removeCommand(app *App) *cobra.Command {
 			}
 			return c.Delete(cmd.Context(), containerPath(name, ""), q, nil)
 		})
-		return each(app, args, func(name string) error {
+		return each(cmd.Context(), app, args, func(name string) error {
 			err := answer()
 			if *force && client.IsNotFound(err) {
 				printError(app.Err, err) // what is to be gone is gone
@@ -262,7 +262,7 @@ func updateEach(ctx context.Context, app *App, names []string, u container.Updat
 	if err != nil {
 		return err
 	}
-	return each(app, names, func(name string) error {
+	return each(ctx, app, names, func(name string) error {
 		if err := own.post(ctx, c, name); err != nil {
 			return err
 		}

@@ -271,7 +271,7 @@ func (w *locking) lookUp(ctx context.Context, names []string) error {
 	if len(failed) == 0 {
 		return nil
 	}
-	_ = each(w.app, failed, func(name string) error { return answers[name].err })
+	_ = each(ctx, w.app, failed, func(name string) error { return answers[name].err })
 	return fmt.Errorf("nothing is written to %s", w.file.Path)
 }
 

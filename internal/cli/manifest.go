@@ -195,7 +195,7 @@ func manifestRmCommand(app *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return each(app, args, func(name string) error {
+		return each(cmd.Context(), app, args, func(name string) error {
 			if err := c.Delete(cmd.Context(), "/wherry/lists", url.Values{"name": {name}}, nil); err != nil {
 				return err
 			}

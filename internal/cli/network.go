@@ -111,7 +111,7 @@ func networkRemoveCommand(app *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return each(app, args, func(name string) error {
+		return each(cmd.Context(), app, args, func(name string) error {
 			err := cl.Delete(cmd.Context(), networkPath(name, ""), nil, nil)
 			if force && client.IsNotFound(err) {
 				return nil

@@ -271,7 +271,7 @@ func TestRunPullsWhatIsMissing(t *testing.T) {
 	e = newScriptedEngine(quick)
 	e.missing = true
 	got = runWherry(t, serveRecorder(t, e), "", "run", "--pull", "never", "x")
-	if got.code != 125 || got.stderr != "wherry: No such image: x:latest\n" || len(e.requests()) != 1 {
+	if got.code != 125 || got.stderr != "wherry: No such image: x:latest\n" || strings.Contains(fmt.Sprint(e.requests()), "create") {
 		t.Errorf("--pull never: %+v after %v", got, e.requests())
 	}
 	e = newScriptedEngine(quick)

@@ -77,6 +77,9 @@ func saveTo(app *App, path string, body io.Reader) error {
 		if errors.As(err, &p) {
 			err = p.Err // without the passing name
 		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("write %s: there is no folder %s", path, filepath.Dir(path))
+		}
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	defer os.Remove(f.Name()) // nothing is there once it has its name

@@ -171,7 +171,7 @@ func secretInspectCommand(k secretKind, app *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return each(app, args, func(name string) error {
+		return each(cmd.Context(), app, args, func(name string) error {
 			var i secretItem
 			if err := cl.Get(cmd.Context(), k.path+"/"+url.PathEscape(name), nil, &i); err != nil {
 				return err
@@ -209,7 +209,7 @@ func secretRemoveCommand(k secretKind, app *App) *cobra.Command {
 				args = append(args, i.Spec.Name)
 			}
 		}
-		return each(app, args, func(name string) error {
+		return each(cmd.Context(), app, args, func(name string) error {
 			if err := cl.Delete(cmd.Context(), k.path+"/"+url.PathEscape(name), nil, nil); err != nil {
 				return err
 			}

@@ -170,7 +170,7 @@ func volumeRemoveCommand(app *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return each(app, args, func(name string) error {
+		return each(cmd.Context(), app, args, func(name string) error {
 			if err := cl.Delete(cmd.Context(), "/volumes/"+url.PathEscape(name), q, nil); err != nil {
 				return err
 			}

@@ -77,7 +77,7 @@ func waitCommand(app *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return each(app, args, func(name string) error {
+		return each(cmd.Context(), app, args, func(name string) error {
 			if *condition == "healthy" {
 				if err := awaitHealthy(cmd.Context(), app, name); err != nil {
 					return err

@@ -28,7 +28,7 @@ func whyCommand(app *App) *cobra.Command {
 			return err
 		}
 		first := true
-		return each(app, args, func(name string) error {
+		return each(cmd.Context(), app, args, func(name string) error {
 			var report why.Report
 			if err := c.Get(cmd.Context(), "/wherry/why/"+url.PathEscape(name), nil, &report); err != nil {
 				return err

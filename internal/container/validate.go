@@ -310,8 +310,8 @@ func (v *validation) ports() error {
 			}
 		}
 	}
-	if v.host.NetworkMode.IsHost() && (len(v.host.PortBindings) > 0 || v.host.PublishAllPorts) {
-		v.warnings = append(v.warnings, "Published ports are discarded when using host network mode")
+	if mode := v.host.NetworkMode; (mode.IsHost() || mode.IsNone()) && (len(v.host.PortBindings) > 0 || v.host.PublishAllPorts) {
+		v.warnings = append(v.warnings, "Published ports are discarded when using "+string(mode)+" network mode")
 	}
 	return nil
 }

@@ -2,6 +2,7 @@
 package ref
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -54,8 +55,10 @@ func advice(s string, err error) string {
 		return fmt.Sprintf("the tag is empty: did you mean %q?", strings.TrimSuffix(s, ":"))
 	case strings.Contains(s, "//"):
 		return fmt.Sprintf("a part of the name is empty: did you mean %q?", strings.ReplaceAll(lower, "//", "/"))
-	case strings.Contains(s, "@") && !strings.Contains(s, "@sha"):
+	case strings.Contains(s, "@") && valid(s[:strings.IndexByte(s, '@')]):
 		return "a digest is written @sha256: and 64 hexadecimal digits"
+	case errors.Is(err, reference.ErrReferenceInvalidFormat):
+		return "write [REGISTRY/]NAME[:TAG][@DIGEST], such as debian:12 or registry.example.org:5000/team/app:1"
 	}
 	return err.Error()
 }
