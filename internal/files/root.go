@@ -13,7 +13,6 @@ import (
 
 	"wherry.dev/wherry/internal/archive"
 	containers "wherry.dev/wherry/internal/container"
-	"wherry.dev/wherry/internal/room"
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/spec"
 	"wherry.dev/wherry/internal/threads"
@@ -223,7 +222,7 @@ func (r *root) assemble(v *containers.View, binds []bound) error {
 	for _, b := range binds {
 		target, err := r.place(b.destination, b.isDir, v.Rootfs.IDMap.Host(0))
 		if errors.Is(err, unix.EROFS) {
-			err = unwritable(v)
+			err = v.Rootfs.Unwritable()
 		}
 		if err != nil {
 			return fmt.Errorf("mount %s: %w", b.destination, err)
@@ -344,22 +343,6 @@ func (r *root) place(name string, isDir bool, owner int) (*os.File, error) {
 	return archive.Open(r.dir, clean, unix.O_PATH)
 }
 
-// unwritable says why a container's file system is read-only that is not to be: the kernel mounts it so where it cannot make the working directory
-// of the overlay.
-func unwritable(v *containers.View) error {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(v.Rootfs.Upper, &fs); err != nil {
-		return &os.PathError{Op: "statfs", Path: v.Rootfs.Upper, Err: err}
-	}
-	switch {
-	case fs.Bavail == 0 || fs.Ffree == 0:
-		return fmt.Errorf("%w: the disk of %s is full: "+room.Advice, unix.ENOSPC, v.Rootfs.Upper)
-	case fs.Flags&unix.ST_RDONLY != 0:
-		return fmt.Errorf("%w: the disk of %s, which the kernel makes so when it finds it damaged (dmesg)", unix.EROFS, v.Rootfs.Upper)
-	}
-	return fmt.Errorf("%w: the kernel could not write to %s (dmesg says why)", unix.EROFS, v.Rootfs.Work)
-}
-
 // writable says whether something can be put into a directory.
 func (r *root) writable(v *containers.View, dir *os.File, name string) error {
 	var st unix.Stat_t
@@ -384,7 +367,7 @@ func (r *root) writable(v *containers.View, dir *os.File, name string) error {
 	}
 	switch {
 	case here.Mnt_id == top.Mnt_id && v.HostConfig != nil && !v.HostConfig.ReadonlyRootfs:
-		return fmt.Errorf("copy to %s in container %s: %w", name, v.Name, unwritable(v))
+		return fmt.Errorf("copy to %s in container %s: %w", name, v.Name, v.Rootfs.Unwritable())
 	case here.Mnt_id == top.Mnt_id:
 		return fmt.Errorf("container rootfs is marked read-only: copy to one of the volumes of container %s: %w", v.Name, errdefs.ErrPermissionDenied)
 	}

@@ -330,8 +330,21 @@ func (s *start) rootPath() string {
 	return filepath.Join(s.o.Bundle, s.spec.Root.Path)
 }
 
-func (s *start) openTerminal(context.Context) error  { return s.layout.openTerminal() }
-func (s *start) prepareMounts(context.Context) error { return s.layout.prepare() }
+func (s *start) openTerminal(context.Context) error { return s.layout.openTerminal() }
+
+// prepareMounts of the configuration. Where no place can be made for one, as the whole root file system is read-only and is not to be, it says why.
+func (s *start) prepareMounts(context.Context) error {
+	err := s.layout.prepare()
+	r := s.o.Rootfs
+	if !errors.Is(err, unix.EROFS) || r == nil || r.ReadOnly || r.Upper == "" {
+		return err
+	}
+	var fs unix.Statfs_t
+	if unix.Fstatfs(descriptor(s.layout.root), &fs) == nil && fs.Flags&unix.ST_RDONLY != 0 {
+		return fmt.Errorf("%w: %w", err, r.Unwritable())
+	}
+	return err
+}
 
 func (s *start) cloneChild(context.Context) (err error) {
 	if s.process, err = s.program.Start(0, true); err != nil {

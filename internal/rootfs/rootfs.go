@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/room"
 	"wherry.dev/wherry/internal/sysprog"
 )
 
@@ -77,6 +78,22 @@ func (r *Rootfs) Mount(userns *os.File) (*os.File, error) {
 	root, parts, err := r.MountParts(userns)
 	closeAll(parts)
 	return root, err
+}
+
+// Unwritable says why a root file system is read-only that is not to be: the kernel mounts it so where it cannot make the working directory of
+// the overlay.
+func (r *Rootfs) Unwritable() error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(r.Upper, &fs); err != nil {
+		return &os.PathError{Op: "statfs", Path: r.Upper, Err: err}
+	}
+	switch {
+	case fs.Bavail == 0 || fs.Ffree == 0:
+		return fmt.Errorf("%w: the disk of %s is full: "+room.Advice, unix.ENOSPC, r.Upper)
+	case fs.Flags&unix.ST_RDONLY != 0:
+		return fmt.Errorf("%w: the disk of %s, which the kernel makes so when it finds it damaged (dmesg)", unix.EROFS, r.Upper)
+	}
+	return fmt.Errorf("%w: the kernel could not write to %s (dmesg says why)", unix.EROFS, r.Work)
 }
 
 // MountParts is Mount that leaves the clones of the layers' mounts open, which nothing needs any more. The kernel lets who closes one of them for good
