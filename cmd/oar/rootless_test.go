@@ -110,7 +110,7 @@ func (u *person) execFromPipe(id, process string) string {
 	must(u.t, r.Chown(int(u.uid), -1))
 	_, err = w.WriteString(process)
 	must(u.t, errors.Join(err, w.Close()))
-	cmd := u.command(u.t.Context(), "--root", u.root, "exec", "--process", "/dev/stdin", id)
+	cmd := u.command(u.t.Context(), "--root", u.root, "exec", "--process", "/proc/self/fd/0", id)
 	cmd.Stdin = r
 	out, err := cmd.CombinedOutput()
 	if err != nil {

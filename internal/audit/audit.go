@@ -99,6 +99,7 @@ type Log struct {
 	file   *os.File
 	size   int64
 	head   headRecord
+	told   headRecord // what the file head says; with Soon it is behind head until the records are on the disk
 	headAt *os.File
 	failed uint64
 	owed   *Record // of damage; nil: it is written
@@ -177,11 +178,14 @@ func (l *Log) tellOwed() error {
 	if l.owed == nil {
 		return nil
 	}
-	err := l.append(l.owed)
-	if err == nil {
-		l.owed = nil
+	if err := l.append(l.owed); err != nil {
+		return err
 	}
-	return err
+	l.owed = nil
+	if l.o.Sync == Soon { // the head may be what was damaged
+		return l.sync()
+	}
+	return nil
 }
 
 func (l *Log) append(r *Record) error {
@@ -207,14 +211,14 @@ func (l *Log) append(r *Record) error {
 	}
 	l.size += int64(len(line))
 	l.head.Seq, l.head.Hash = r.Seq, hashOf(line)
-	if err := l.writeHead(); err != nil {
-		return err
-	}
-	if l.o.Sync == Always {
+	switch l.o.Sync {
+	case Always:
 		return l.sync()
+	case Soon:
+		l.dirty = true
+		return nil
 	}
-	l.dirty = true
-	return nil
+	return l.writeHead(l.head)
 }
 
 // encode gives the line with its end.
@@ -232,21 +236,29 @@ func hashOf(line []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// writeHead replaces the head in place: it always has the same length.
-func (l *Log) writeHead() error {
-	b, err := json.Marshal(l.head)
+// writeHead replaces the head in place: it always has the same length. Where it is to be on the disk, the records that it tells of are there first:
+// the kernel may write a file at any moment, and a head that tells of more than there is reads like a log that was cut off.
+func (l *Log) writeHead(head headRecord) error {
+	b, err := json.Marshal(head)
 	if err == nil {
 		_, err = l.headAt.WriteAt(fmt.Appendf(nil, "%-255s\n", b), 0)
 	}
 	if err != nil {
 		return fmt.Errorf("write the head of the audit log: %w", err)
 	}
+	l.told = head
 	return nil
 }
 
 // sync puts what was written on the disk: first the records, then what is said about them.
 func (l *Log) sync() error {
-	err := errors.Join(unix.Fdatasync(int(l.file.Fd())), unix.Fdatasync(int(l.headAt.Fd())))
+	err := unix.Fdatasync(int(l.file.Fd()))
+	if err == nil {
+		err = l.writeHead(l.head)
+	}
+	if err == nil {
+		err = unix.Fdatasync(int(l.headAt.Fd()))
+	}
 	if err != nil {
 		return fmt.Errorf("sync the audit log: %w", err)
 	}
@@ -264,20 +276,31 @@ func (l *Log) syncSoon() {
 			return
 		case <-t.C:
 		}
-		l.mu.Lock()
-		var file, head *os.File
-		if l.dirty {
-			file, head, l.dirty = l.file, l.headAt, false
-		}
-		l.mu.Unlock()
-		if file == nil {
-			continue
-		}
-		// Nobody waits for the disk here. A file that was rotated away meanwhile is synced by that.
-		if err := errors.Join(file.Sync(), head.Sync()); err != nil && !errors.Is(err, os.ErrClosed) {
+		if err := l.syncBeside(); err != nil && !errors.Is(err, os.ErrClosed) {
 			l.o.Log(fmt.Errorf("sync the audit log: %w", err))
 		}
 	}
+}
+
+// syncBeside is sync while nobody waits for the disk. A file that is rotated away meanwhile is synced by that.
+func (l *Log) syncBeside() error {
+	l.mu.Lock()
+	file, headAt, head, dirty := l.file, l.headAt, l.head, l.dirty
+	l.dirty = false
+	l.mu.Unlock()
+	if file == nil || !dirty {
+		return nil
+	}
+	if err := file.Sync(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	var err error
+	if l.told.Seq < head.Seq {
+		err = l.writeHead(head)
+	}
+	l.mu.Unlock()
+	return errors.Join(err, headAt.Sync())
 }
 
 // rotate begins a new file, and removes the oldest ones.
@@ -323,7 +346,7 @@ func (l *Log) removeOldest() error {
 		if err != nil { // the next file is the new one, and empty
 			l.head.First, l.head.Before = l.head.Seq+1, l.head.Hash
 		}
-		if err := l.writeHead(); err != nil {
+		if err := l.writeHead(l.head); err != nil {
 			return err
 		}
 		if err := os.Remove(files[0]); err != nil {

@@ -145,6 +145,54 @@ func TestHead(t *testing.T) {
 	}
 }
 
+// TestHeadComesAfterItsRecords: after a power cut a head that tells of more than there is would look like a log that was cut off. The other way
+// round nothing is wrong.
+func TestHeadComesAfterItsRecords(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir, Options{})
+	head := func() (of headRecord, ahead bool) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		of, err := readHead(l.headAt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return of, l.dirty && of.Seq == l.head.Seq
+	}
+	for range 3 {
+		add(t, l, 1)
+		if h, ahead := head(); ahead {
+			t.Errorf("the head tells of record %d, which may not be on the disk", h.Seq)
+		}
+		if r := verify(t, l); !r.OK {
+			t.Errorf("before a sync: %+v", r)
+		}
+	}
+	early, err := os.ReadFile(filepath.Join(dir, headName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.syncBeside(); err != nil {
+		t.Fatal(err)
+	}
+	if h, _ := head(); h.Seq != 3 {
+		t.Errorf("after a sync the head tells of record %d", h.Seq)
+	}
+	if r := verify(t, l); !r.OK {
+		t.Errorf("after a sync: %+v", r)
+	}
+	if err := errors.Join(l.Close(), os.WriteFile(filepath.Join(dir, headName), early, 0o600)); err != nil { // as kill -9 leaves it
+		t.Fatal(err)
+	}
+	l = open(t, dir, Options{})
+	if h, _ := head(); h.Seq != 3 {
+		t.Errorf("after kill -9 the head tells of record %d", h.Seq)
+	}
+	if r := verify(t, l); !r.OK {
+		t.Errorf("after kill -9: %+v", r)
+	}
+}
+
 // TestOpenedOnAFullDisk: an engine starts on a full disk, too; what was wrong with the end of the log is told by the first record for which
 // there is room.
 func TestOpenedOnAFullDisk(t *testing.T) {

@@ -17,13 +17,14 @@ func (l *Log) resume() (err error) {
 		return err
 	}
 	head, headErr := readHead(l.headAt)
+	l.told = head
 	files, err := l.files()
 	if err != nil {
 		return err
 	}
 	if len(files) == 0 && head.Seq == 0 && headErr == nil {
 		l.head = headRecord{First: 1}
-		if err := l.writeHead(); err != nil {
+		if err := l.writeHead(l.head); err != nil {
 			return err
 		}
 		l.file, err = l.create(1)
@@ -48,7 +49,7 @@ func (l *Log) resume() (err error) {
 		headErr = errors.New("the head was taken away")
 	}
 	if headErr == nil && found.seq > head.Seq && follows(files[len(files)-1], head) {
-		head.Seq, head.Hash = found.seq, found.hash // a power cut, between the sync of the records and that of the head
+		head.Seq, head.Hash = found.seq, found.hash // the end came between the sync of the records and that of the head, or before both
 	}
 	return l.join(head, headErr, found)
 }
@@ -94,8 +95,14 @@ func (l *Log) join(head headRecord, headErr error, found lastRecord) error {
 	case head.Seq == found.seq && head.Hash != found.hash, head.Seq+1 == found.seq && head.Hash != found.prev, head.Seq+1 < found.seq:
 		with["changed"] = fmt.Sprintf("the end of the log is not record %d with the hash %s, which was the last", head.Seq, head.Hash)
 	}
-	if len(with) == 0 {
-		return l.writeHead()
+	switch {
+	case len(with) > 0:
+	case l.head == l.told:
+		return nil
+	case l.o.Sync == Never:
+		return l.writeHead(l.head)
+	default: // an engine that was killed wrote what is not on the disk yet
+		return l.sync()
 	}
 	for what, text := range with {
 		l.o.Log(fmt.Errorf("the audit log in %s was damaged since it was last written: %s: %s", l.o.Dir, what, text))

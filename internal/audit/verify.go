@@ -46,7 +46,7 @@ func (l *Log) snapshot() (s snapshot, err error) {
 	}
 	s.head, s.size = l.head, l.size
 	s.files, err = l.files()
-	if head, err := readHead(l.headAt); err != nil || head != l.head {
+	if head, err := readHead(l.headAt); err != nil || head != l.told {
 		s.head = head // somebody wrote to it
 	}
 	return s, err
