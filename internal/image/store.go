@@ -177,7 +177,7 @@ func (s *store) explainFull(err error) error {
 	if said := (*fullError)(nil); !room.Lacks(err) || errors.As(err, &said) {
 		return err
 	}
-	return &fullError{fmt.Errorf("the disk of %s is full: free space, or remove images with `wherry rmi`: %w", s.root, err)}
+	return &fullError{fmt.Errorf("the disk of %s is full: "+room.Advice+": %w", s.root, err)}
 }
 
 // fullError is one that says what to do about a full disk.

@@ -61,7 +61,7 @@ func Explain(what, host string, err error) error {
 	case strings.Contains(text, "x509:"), strings.Contains(text, "tls:"):
 		return fmt.Errorf("%s: %s: %w: %w", what, explainTLS(err, host), err, errdefs.ErrUnavailable)
 	case room.Lacks(err):
-		return fmt.Errorf("%s: the disk is full: free space, or remove images with `wherry rmi`: %w", what, err)
+		return fmt.Errorf("%s: the disk is full: "+room.Advice+": %w", what, err)
 	case errors.As(err, &op), errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%s: %w: %w", what, err, errdefs.ErrUnavailable)
 	}
