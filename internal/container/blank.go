@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/rootfs"
-	"wherry.dev/wherry/internal/spec"
 )
 
 // blank is a container's folder that is made ahead, with an empty writable layer that nobody owns yet: on a file system of some size each new
@@ -20,15 +19,28 @@ type blank struct {
 	at      string // its path, which has a dot: it is nobody's folder for those who read records
 	lives   *lives
 	ready   atomic.Bool
-	planned atomic.Bool // somebody makes it, or is about to
+	planned atomic.Bool   // somebody makes it, or is about to
+	idle    chan struct{} // takes one word that now is a good time
 
 	moving sync.Mutex // held while it is taken, and while a rest of one is removed: a slow rename must not meet that
 }
 
 const blankName = ".blank"
 
-// blankAfter is when the next one is made after a creation: by then the container has its shim at work, and the engine idles.
-const blankAfter = 7 * time.Millisecond
+const (
+	// blankAfter is when the next one is made after a creation at the latest.
+	blankAfter = 50 * time.Millisecond
+	// moment is how long what nobody waits for is put off, for the answer that somebody waits for to be on its way.
+	moment = time.Millisecond
+)
+
+// hurry says that what the last creation was for has been done: the next one, if any, is a moment away, and the engine idles.
+func (b *blank) hurry() {
+	select {
+	case b.idle <- struct{}{}:
+	default:
+	}
+}
 
 // plan makes one after a while, where there is none. What an earlier life has left of one goes.
 func (b *blank) plan(ctx context.Context) {
@@ -37,9 +49,7 @@ func (b *blank) plan(ctx context.Context) {
 	}
 	b.lives.run(ctx, func(ctx context.Context) {
 		defer b.planned.Store(false)
-		select {
-		case <-time.After(blankAfter):
-		case <-ctx.Done():
+		if !b.await(ctx) {
 			return
 		}
 		if b.ready.Load() {
@@ -59,8 +69,31 @@ func (b *blank) plan(ctx context.Context) {
 	})
 }
 
+// await waits for a good time; false: the engine ends.
+func (b *blank) await(ctx context.Context) bool {
+	late := time.NewTimer(blankAfter)
+	defer late.Stop()
+	select {
+	case <-late.C:
+		return true
+	case <-ctx.Done():
+		return false
+	case <-b.idle:
+	}
+	select {
+	case <-time.After(moment):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // take renames it to dir. False: there was none.
 func (b *blank) take(ctx context.Context, dir string) bool {
+	select { // what has been said of an earlier creation
+	case <-b.idle:
+	default:
+	}
 	defer b.plan(ctx)
 	if !b.ready.Load() {
 		return false
@@ -76,9 +109,12 @@ func (b *blank) drop() error {
 	return rootfs.RemoveTree(b.at)
 }
 
-// makeFolder makes a container's folder with an empty writable layer, which belongs to nobody yet.
+// makeFolder makes a container's folder with an empty writable layer, which belongs to nobody yet, and the file that its record will be written to.
 func makeFolder(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, recordFile+newSuffix), nil, 0o600); err != nil {
 		return err
 	}
 	return makeLayer(dir)
@@ -89,21 +125,12 @@ func layerDirs(dir string) (upper, work string) {
 	return filepath.Join(dir, "rootfs", "upper"), filepath.Join(dir, "rootfs", "work")
 }
 
-// layerMarker is a file of the writable layer that says to programs where they run.
-func layerMarker(dir string) string {
-	upper, _ := layerDirs(dir)
-	return filepath.Join(upper, spec.MarkerPath)
-}
-
 func makeLayer(dir string) error {
 	upper, work := layerDirs(dir)
 	for _, d := range []string{filepath.Dir(upper), upper, work} {
 		if err := os.Mkdir(d, 0o700); err != nil {
 			return err
 		}
-	}
-	if err := unix.Mknod(layerMarker(dir), unix.S_IFREG|0o755, 0); err != nil {
-		return &os.PathError{Op: "mknod", Path: layerMarker(dir), Err: err}
 	}
 	return nil
 }
@@ -123,9 +150,6 @@ func ownLayer(dir string, r *Record) error {
 		if err := os.Chown(d, r.IDMap.Host(uid), r.IDMap.Host(gid)); err != nil {
 			return err
 		}
-	}
-	if err := os.Chown(layerMarker(dir), r.IDMap.Host(0), r.IDMap.Host(0)); err != nil {
-		return err
 	}
 	return unix.Chmod(upper, mode)
 }

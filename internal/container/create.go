@@ -14,6 +14,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/image"
@@ -173,7 +174,7 @@ func (n *creating) makeDir(ctx context.Context) error {
 		}
 	}
 	if n.r.HostConfig.AutoRemove {
-		return os.WriteFile(filepath.Join(n.dir, disposableFile), nil, 0o600)
+		return os.Chmod(n.dir, 0o700|disposable)
 	}
 	return nil
 }
@@ -309,14 +310,31 @@ func (o *Options) rootfs(r *Record) rootfs.Rootfs {
 // baseDir is the layer below those of images.
 func (o *Options) baseDir() string { return filepath.Join(o.Root, "base") }
 
-// makeBase makes that layer. Programs look for what is mounted in /etc/mtab (mtab(5)), which few images have.
+// makeBase makes that layer: the places of what every container has mounted, which small images lack and which would be made in each writable
+// layer otherwise; the marker by which programs see that they are in a container; /etc/mtab (mtab(5)), where programs look for what is mounted.
 func (o *Options) makeBase() error {
-	etc := filepath.Join(o.baseDir(), "etc")
-	err := errors.Join(os.MkdirAll(etc, 0o755), os.Chmod(o.baseDir(), 0o755), os.Chmod(etc, 0o755)) // whatever the umask is
-	if link := os.Symlink("/proc/mounts", filepath.Join(etc, "mtab")); !errors.Is(link, os.ErrExist) {
-		err = errors.Join(err, link)
+	base := o.baseDir()
+	var errs []error
+	made := func(at string, mode os.FileMode, err error) { // whatever the umask is; what is there belongs to containers that run
+		if err == nil && mode != 0 {
+			err = os.Chmod(at, mode)
+		}
+		if !errors.Is(err, os.ErrExist) {
+			errs = append(errs, err)
+		}
 	}
-	if err != nil {
+	for _, dir := range []string{"", "dev", "etc", "proc", "sys"} {
+		at := filepath.Join(base, dir)
+		made(at, 0o755, os.Mkdir(at, 0o755))
+	}
+	for _, name := range []string{"etc/hosts", "etc/hostname", "etc/resolv.conf"} {
+		at := filepath.Join(base, name)
+		made(at, 0o644, unix.Mknod(at, unix.S_IFREG, 0))
+	}
+	marker := filepath.Join(base, spec.MarkerPath)
+	made(marker, 0o755, unix.Mknod(marker, unix.S_IFREG, 0))
+	made("", 0, os.Symlink("/proc/mounts", filepath.Join(base, "etc", "mtab")))
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("make the layer below those of images: %w", err)
 	}
 	return nil

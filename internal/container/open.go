@@ -81,7 +81,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	s.log(s.o.detachOldImages())
 	s.host = lookAround(s.o.etcDir(""))
 	s.execs = newExecs()
-	s.blank.at, s.blank.lives = filepath.Join(s.o.containersDir(), blankName), &s.lives
+	s.blank.at, s.blank.lives, s.blank.idle = filepath.Join(s.o.containersDir(), blankName), &s.lives, make(chan struct{}, 1)
 	for _, dir := range []string{s.o.containersDir(), filepath.Join(o.State, "tasks")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make the folder of containers: %w", err)
@@ -211,6 +211,7 @@ func (s *Service) recoverAll(ctx context.Context) {
 	s.lives.run(ctx, func(ctx context.Context) {
 		sweep(ctx, s, discarded, left)
 		s.blank.plan(ctx)
+		s.blank.hurry()
 	})
 	close(s.opened)
 	news, party := s.index.parties(all)

@@ -82,8 +82,17 @@ func (r *Record) fresh() bool { return r.HostConfig.Annotations[restartKey] == "
 
 const recordFile = "config.json"
 
-// disposableFile marks the folder of an --rm container: its record is not synced, and goes with what a power cut leaves of it.
-const disposableFile = "disposable"
+// newSuffix ends the name of the file that a record is written to before it takes the place of the last one.
+const newSuffix = ".new"
+
+// disposable marks the folder of an --rm container: its record is not synced, and goes with what a power cut leaves of it. It is a bit of the
+// folder's mode, as a file would have to be made and deleted.
+const disposable = os.ModeSticky
+
+func isDisposable(dir string) bool {
+	fi, err := os.Lstat(dir)
+	return err == nil && fi.Mode()&disposable != 0
+}
 
 func exists(path string) bool {
 	_, err := os.Lstat(path)
@@ -98,7 +107,7 @@ func (r *Record) write(dir string, durable bool) error {
 		return fmt.Errorf("encode the record of container %s: %w", r.ID, err)
 	}
 	path := filepath.Join(dir, recordFile)
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(path+newSuffix, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("write the record of container %s: %w", r.ID, err)
 	}
@@ -109,10 +118,10 @@ func (r *Record) write(dir string, durable bool) error {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = unix.Renameat2(unix.AT_FDCWD, path+".new", unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
+		err = unix.Renameat2(unix.AT_FDCWD, path+newSuffix, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
 	}
 	if err != nil && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL)) { // the first one, or a file system that cannot exchange
-		err = os.Rename(path+".new", path)
+		err = os.Rename(path+newSuffix, path)
 	}
 	if err == nil && durable {
 		err = syncDir(dir)
@@ -192,7 +201,7 @@ func readRecords(dir string) (f found, err error) {
 			f.unfinished = append(f.unfinished, path)
 		case restored(path, &f.records):
 			f.damaged = append(f.damaged, fmt.Errorf("the record of container %s was damaged, its state before the last change is taken: %w", e.Name(), err))
-		case exists(filepath.Join(path, disposableFile)):
+		case isDisposable(path):
 			f.damaged = append(f.damaged, rootfs.RemoveTree(path))
 		default:
 			aside := fmt.Sprintf("%s.damaged-%d", path, time.Now().Unix())

@@ -105,10 +105,27 @@ func (l life) dispose(ctx context.Context, t *task.Task) error {
 		return notRemoved(l, r, errors.Join(err, t.Delete(ctx)))
 	}
 	removed(l, r)
-	if err = errors.Join(t.Delete(ctx), l.endLeftovers(ctx, r)); err == nil {
-		err = clearAway(l, r)
+	return later(ctx, l.s, moment, func(ctx context.Context) error {
+		defer l.s.blank.hurry()
+		if err := errors.Join(t.Delete(ctx), l.endLeftovers(ctx, r)); err != nil {
+			return err
+		}
+		return clearAway(l, r)
+	})
+}
+
+// later does what nobody waits for in a while, or at once where the engine ends.
+func later(ctx context.Context, s *Service, after time.Duration, do func(context.Context) error) error {
+	if s.lives.run(ctx, func(ctx context.Context) {
+		select {
+		case <-time.After(after):
+		case <-ctx.Done():
+		}
+		s.log(do(context.WithoutCancel(ctx)))
+	}) {
+		return nil
 	}
-	return err
+	return do(ctx)
 }
 
 // intend records that a container is being removed: an engine that is killed here goes on with it in its next life. Nil: there is nothing to
@@ -205,16 +222,7 @@ func discard(ctx context.Context, s *Service, dir string) error {
 	if err := os.Rename(dir, gone); err != nil {
 		return rootfs.RemoveTree(dir)
 	}
-	if !s.lives.run(ctx, func(ctx context.Context) {
-		select {
-		case <-time.After(discardAfter):
-		case <-ctx.Done():
-		}
-		s.log(rootfs.RemoveTree(gone))
-	}) {
-		return rootfs.RemoveTree(gone)
-	}
-	return nil
+	return later(ctx, s, discardAfter, func(context.Context) error { return rootfs.RemoveTree(gone) })
 }
 
 // endLeftovers sees to it that no process of the container is left.

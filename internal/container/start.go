@@ -56,6 +56,9 @@ func (l life) startByUser(ctx context.Context, o startOptions) error {
 	waiting := l.c.cancelRestart()
 	err := l.start(ctx, o)
 	if err == nil {
+		if !r.HostConfig.AutoRemove { // the end of such a one may be near, and is waited for
+			l.s.blank.hurry()
+		}
 		return nil
 	}
 	if waiting {
