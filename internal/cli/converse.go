@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 
 	"wherry.dev/wherry/internal/client"
+	"wherry.dev/wherry/internal/terse"
 )
 
 // conversation is a run or an exec that is one request: the engine makes it, starts it, passes its streams on and tells how it has ended. What it
@@ -44,7 +45,7 @@ const (
 
 // begin asks for one. An error says that nothing was made.
 func (t *conversation) begin(ctx context.Context, c *client.Client, r client.Request, body any) error {
-	b, err := json.Marshal(body)
+	b, err := terse.Marshal(body)
 	if err != nil {
 		return fmt.Errorf("encode the request %s: %w", r.Path, err)
 	}

@@ -18,6 +18,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"wherry.dev/wherry/internal/terse"
 )
 
 // The engine's directories and socket when nothing else is said.
@@ -186,7 +188,7 @@ func (c *Client) send(ctx context.Context, r Request, body, out any) error {
 	case io.Reader:
 		r.Body = b
 	default:
-		data, err := json.Marshal(body)
+		data, err := terse.Marshal(body)
 		if err != nil {
 			return fmt.Errorf("encode the request %s %s: %w", r.Method, r.Path, err)
 		}

@@ -35,7 +35,7 @@ leaves:     why signals
 leaves:     inflate apart retar contract threads
 leaves:     evidence < policy
 leaves:     access mutual audit
-leaves:     mountinfo bpf ready sparse room
+leaves:     mountinfo bpf ready sparse room terse
 `
 
 // leafPackages may use these and nothing else from outside the standard library.
