@@ -387,7 +387,7 @@ func (r *revival) begin(ctx context.Context, o criu.RestoreOptions) error {
 	if err == nil {
 		var pidfd *os.File
 		if pidfd, err = sysprog.Pollable(fd); err == nil {
-			r.process = process{pid, pidfd, nil}
+			r.process = process{pid: pid, pidfd: pidfd}
 			return nil
 		}
 	}

@@ -146,13 +146,18 @@ func (b builtin) Create(ctx context.Context, c shim.Config, s shim.Streams) (shi
 	if err != nil {
 		return nil, err
 	}
-	return container{made, c.Spec.Hooks, b.dir, process{made.Pid(), made.Pidfd(), made.Console()}, c}, nil
+	p := process{pid: made.Pid(), pidfd: made.Pidfd(), console: made.Console()}
+	if c.Last { // who waits for its end need not wait for its mounts' end: that comes with this process's
+		p.mounts = made.HoldMounts()
+	}
+	return container{made, c.Spec.Hooks, b.dir, p, c}, nil
 }
 
 type process struct {
 	pid     int
 	pidfd   *os.File
 	console *os.File
+	mounts  *os.File // held; nil: not
 }
 
 func (p process) Pid() int          { return p.pid }
@@ -216,5 +221,5 @@ func (c container) Exec(ctx context.Context, p *specs.Process, s shim.Streams) (
 	if err != nil {
 		return nil, err
 	}
-	return further{process{e.Pid, e.Pidfd, e.Console}}, nil
+	return further{process{pid: e.Pid, pidfd: e.Pidfd, console: e.Console}}, nil
 }

@@ -194,7 +194,8 @@ func (n *starting) begin(ctx context.Context) (err error) {
 		restore = &shim.Restore{Dir: n.o.from.dir, Criu: n.o.from.criu}
 	}
 	n.making, err = task.Begin(ctx, task.CreateOptions{Restore: restore, Shims: n.s.shims, Dir: n.c.taskDir, ID: n.r.ID, Spec: n.spec, Rootfs: &root, Filters: &n.s.filters,
-		Stdin: n.r.Config.OpenStdin, Log: n.r.Log, Hidden: n.input.SecretEnv, Life: n.r.Lives + 1})
+		Stdin: n.r.Config.OpenStdin, Log: n.r.Log, Hidden: n.input.SecretEnv, Life: n.r.Lives + 1,
+		Last: n.r.HostConfig.AutoRemove})
 	if err == nil {
 		n.onUndo(n.unmake)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/rootfs"
@@ -79,6 +80,17 @@ func (c *Container) Pid() int { return c.process.Pid }
 
 // Pidfd polls readable when the init process has exited. The caller owns reaping: waitid(P_PIDFD, WEXITED).
 func (c *Container) Pidfd() *os.File { return c.pidfd }
+
+// HoldMounts gives the container's mount namespace: while it is open the mounts stay in place when the process ends. Taking them down waits for
+// grace periods of the kernel's, and the end is seen after that. Nil: the kernel cannot (PIDFD_GET_MNT_NAMESPACE, before 6.11).
+func (c *Container) HoldMounts() *os.File {
+	const getMountNamespace = 0xff<<8 | 3 // include/uapi/linux/pidfd.h
+	fd, err := unix.IoctlRetInt(descriptor(c.pidfd), getMountNamespace)
+	if err != nil {
+		return nil
+	}
+	return os.NewFile(uintptr(fd), "mounts")
+}
 
 // Console is the terminal's master side; nil without a terminal.
 func (c *Container) Console() *os.File { return c.console }

@@ -45,6 +45,7 @@ type CreateOptions struct {
 	Log     LogOptions
 	Restore *shim.Restore // the checkpoint that it goes on from; nil: the program begins
 	Life    int           // which of the container's starts this is, for Origin; 0: not said
+	Last    bool          // the container is removed when it has ended
 }
 
 // LogOptions say where output goes and how much of it is kept.
@@ -120,7 +121,7 @@ func Create(ctx context.Context, o CreateOptions) (*Task, error) {
 
 // Begin gives the container to a shim and comes back while that makes it.
 func Begin(ctx context.Context, o CreateOptions) (*Creation, error) {
-	config := shim.Config{ID: o.ID, Rootfs: o.Rootfs, Stdin: o.Stdin, Log: shim.LogConfig(o.Log), Life: o.Life}
+	config := shim.Config{ID: o.ID, Rootfs: o.Rootfs, Stdin: o.Stdin, Log: shim.LogConfig(o.Log), Life: o.Life, Last: o.Last}
 	if o.Spec.Linux != nil {
 		config.Cgroup = o.Spec.Linux.CgroupsPath
 	}
