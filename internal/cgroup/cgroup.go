@@ -3,6 +3,7 @@
 // On v1 and hybrid hosts a group has a directory in each controller's hierarchy and, where a cgroup2 tree is mounted beside them, one
 // there too: that tree kills, freezes and says whether the group is populated, whichever version holds the limits
 // (Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/). A Group is a name: it holds nothing open and is safe for many goroutines.
+// Where the controllers are mounted is kept for as long as the kernel says that no mount has changed.
 package cgroup
 
 import (
@@ -20,8 +21,6 @@ import (
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-
-	"wherry.dev/wherry/internal/mountinfo"
 )
 
 // unified is the name of the cgroup2 tree among a group's directories.
@@ -48,48 +47,6 @@ func asks(res *specs.LinuxResources) map[string]bool {
 type Group struct {
 	path string
 	dirs map[string]string // by controller; unified is the cgroup2 tree's
-}
-
-// hierarchies finds where the controllers are mounted.
-func hierarchies() (map[string]string, error) {
-	list, err := mountinfo.Own("cgroup", "cgroup2")
-	if err != nil {
-		return nil, err
-	}
-	found := map[string]string{}
-	for _, m := range list {
-		switch m.Type {
-		case "cgroup2":
-			if _, ok := found[unified]; !ok {
-				found[unified] = m.At
-			}
-		case "cgroup":
-			for _, option := range m.Options {
-				if _, ok := found[option]; !ok {
-					found[option] = m.At
-				}
-			}
-		}
-	}
-	mounts := map[string]string{}
-	for _, name := range append(append([]string{unified}, controllers()...), rareControllers()...) {
-		if dir, ok := found[name]; ok && isHierarchy(dir) {
-			mounts[name] = dir
-		}
-	}
-	if _, ok := mounts[unified]; ok {
-		delete(mounts, "freezer") // the cgroup2 tree freezes better
-	}
-	if len(mounts) == 0 {
-		return nil, fmt.Errorf("no control groups are mounted on this host (looked for cgroup and cgroup2 in /proc/self/mountinfo): %w", errdefs.ErrUnavailable)
-	}
-	return mounts, nil
-}
-
-// isHierarchy says that dir shows control groups: something else may have been mounted over them.
-func isHierarchy(dir string) bool {
-	var st unix.Statfs_t
-	return unix.Statfs(dir, &st) == nil && (st.Type == unix.CGROUP_SUPER_MAGIC || st.Type == unix.CGROUP2_SUPER_MAGIC)
 }
 
 // open names a group below the hierarchies of this host.

@@ -1,14 +1,18 @@
 // Package mountinfo reads the kernel's tables of mounts, /proc/PID/mountinfo.
 //
-// It keeps nothing. A table is read whole, since lines may be of any length: whoever may mount chooses what stands in them.
+// It keeps no table. One is read whole, since lines may be of any length: whoever may mount chooses what stands in them.
 package mountinfo
 
 import (
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Mount is a line of a table (proc_pid_mountinfo(5)). Names are what they are, without the table's escapes.
@@ -26,6 +30,41 @@ type Mount struct {
 // Own is the table of this process, lowest mounts first; with types only the mounts of these file systems.
 func Own(types ...string) ([]Mount, error) {
 	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	return Parse(string(text), types...)
+}
+
+// Table is the one of the mount namespace and the root directory that this process had when it was opened. It is not for several goroutines at
+// once.
+type Table struct{ f *os.File }
+
+// Open opens it.
+func Open() (*Table, error) {
+	const name = "/proc/self/mountinfo"
+	// Not by package os: Go's poller would wait for changes, too, and a change is told once.
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return &Table{os.NewFile(uintptr(fd), name)}, nil
+}
+
+// Close lets go of it.
+func (t *Table) Close() error { return t.f.Close() }
+
+// Changed says whether a mount has come, gone or changed since the last call, or since Open (proc_pid_mounts(5): the kernel then announces an
+// error and priority data). Who reads after a call sees what that call was about.
+func (t *Table) Changed() bool {
+	poll := []unix.PollFd{{Fd: int32(t.f.Fd()), Events: unix.POLLPRI}}
+	n, err := unix.Poll(poll, 0)
+	return err != nil || n > 0 && poll[0].Revents&(unix.POLLPRI|unix.POLLERR) != 0
+}
+
+// Read gives it, as Own does.
+func (t *Table) Read(types ...string) ([]Mount, error) {
+	text, err := io.ReadAll(io.NewSectionReader(t.f, 0, math.MaxInt64))
 	if err != nil {
 		return nil, err
 	}

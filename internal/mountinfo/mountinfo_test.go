@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/threads"
 )
 
 func TestParse(t *testing.T) {
@@ -84,34 +84,74 @@ func TestLongLines(t *testing.T) {
 	}
 }
 
+// TestTable: one that was opened says once that it has changed, and is read as it is then.
+func TestTable(t *testing.T) {
+	dir := t.TempDir()
+	table, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	has := func() bool {
+		list, err := table.Read("tmpfs")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(list, func(m Mount) bool { return m.At == dir })
+	}
+	if table.Changed() || has() {
+		t.Error("it has changed before anything was mounted")
+	}
+	if err := unix.Mount("t", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	mounted := true
+	defer func() {
+		if mounted {
+			_ = unix.Unmount(dir, unix.MNT_DETACH)
+		}
+	}()
+	if !table.Changed() || !has() {
+		t.Error("a mount is not seen")
+	}
+	if table.Changed() {
+		t.Error("it is told twice")
+	}
+	if err := unix.Unmount(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	mounted = false
+	if !table.Changed() || has() {
+		t.Error("an unmount is not seen")
+	}
+}
+
 // inOwnMounts gives make a file system of its own, in a mount namespace of its own, and reads that one's table.
 func inOwnMounts(dir string, make func(top int) error) (list []Mount, err error) {
-	done := sync.WaitGroup{}
-	done.Go(func() {
-		runtime.LockOSThread() // and is thrown away with the thread
-		if err = unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
-			return
+	err = threads.Apart(func() error {
+		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+			return err
 		}
-		if err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			return
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return err
 		}
-		if err = unix.Mount("top", dir, "tmpfs", 0, ""); err != nil {
-			return
+		if err := unix.Mount("top", dir, "tmpfs", 0, ""); err != nil {
+			return err
 		}
-		var top int
-		if top, err = unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
-			return
+		top, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
 		}
 		defer unix.Close(top)
-		if err = make(top); err != nil {
-			return
+		if err := make(top); err != nil {
+			return err
 		}
-		var text []byte
-		if text, err = os.ReadFile("/proc/thread-self/mountinfo"); err == nil {
+		text, err := os.ReadFile("/proc/thread-self/mountinfo")
+		if err == nil {
 			list, err = Parse(string(text))
 		}
+		return err
 	})
-	done.Wait()
 	return list, err
 }
 
