@@ -27,7 +27,10 @@ func (s *Service) ConnectNetwork(ctx context.Context, id, name string, e *networ
 	if err := connectable(c, r, found.Name); err != nil {
 		return err
 	}
-	if _, ok := r.Networks[networkKey(r, found)]; ok {
+	switch _, ok := r.Networks[networkKey(r, found)]; {
+	case ok && !r.Status.Alive():
+		return nil // it has it at its next start. Docker takes no notice of what is asked for with it either
+	case ok:
 		return fail(errdefs.ErrPermissionDenied, "endpoint with name %s already exists in network %s", r.Name, found.Name)
 	}
 	if e == nil {

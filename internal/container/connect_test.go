@@ -82,8 +82,10 @@ func (e *engine) connectStopped(h container.HostConfig) {
 	e.t.Helper()
 	ctx := context.Background()
 	id := e.create(request{name: "later", cmd: sh("sleep 3600"), h: h})
-	if err := e.ConnectNetwork(ctx, id, "blue", nil); err != nil {
-		e.t.Fatal(err)
+	for _, name := range []string{"blue", "blue", "bridge"} { // testcontainers for Node.js asks again for the network that a new container has anyhow
+		if err := e.ConnectNetwork(ctx, id, name, nil); err != nil {
+			e.t.Fatal(err)
+		}
 	}
 	if err := e.DisconnectNetwork(ctx, id, "bridge", false); err != nil {
 		e.t.Fatal(err)
