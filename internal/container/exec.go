@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,6 +22,10 @@ import (
 const (
 	// execsKept is how many execs that do not run are remembered: who started one asks for its exit code afterwards.
 	execsKept = 1000
+	// execBytes are the most that their requests may have together, for the same reason; execMost is how much of arguments and variables the kernel gives a
+	// program at most (execve(2)).
+	execBytes = 64 << 20
+	execMost  = 6 << 20
 	// sessionWait is how long a change of a terminal's size waits for its exec to have one.
 	sessionWait = 10 * time.Second
 )
@@ -30,7 +35,8 @@ const (
 type Execs struct {
 	mu   sync.Mutex // guards what follows
 	byID map[string]*execution
-	idle []string // not running, the oldest first
+	idle []*execution // not running, the oldest first
+	size int          // of the requests of those
 }
 
 // execution is one exec: what was asked for, and what became of it.
@@ -38,6 +44,7 @@ type execution struct {
 	id      string
 	c       *Container
 	request container.ExecCreateRequest
+	size    int           // of the request
 	keys    []byte        // that detach
 	begun   chan struct{} // closed when its process runs, or could not be started
 	done    chan struct{} // closed when it has ended
@@ -55,14 +62,17 @@ func (x *Execs) add(e *execution) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.byID[e.id] = e
-	x.rest(e.id)
+	x.rest(e)
 }
 
 // rest notes that an exec does not run; the caller holds mu. The oldest ones are forgotten.
-func (x *Execs) rest(id string) {
-	x.idle = append(x.idle, id)
-	for len(x.idle) > execsKept {
-		delete(x.byID, x.idle[0])
+func (x *Execs) rest(e *execution) {
+	x.idle = append(x.idle, e)
+	x.size += e.size
+	for len(x.idle) > execsKept || x.size > execBytes && len(x.idle) > 1 {
+		delete(x.byID, x.idle[0].id)
+		x.size -= x.idle[0].size
+		x.idle[0] = nil // the list's memory lasts for longer
 		x.idle = x.idle[1:]
 	}
 }
@@ -72,14 +82,12 @@ func (x *Execs) setRunning(e *execution, running bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if !running {
-		x.rest(e.id)
+		x.rest(e)
 		return
 	}
-	for i, id := range x.idle {
-		if id == e.id {
-			x.idle = append(x.idle[:i:i], x.idle[i+1:]...)
-			break
-		}
+	if i := slices.Index(x.idle, e); i >= 0 {
+		x.idle = slices.Delete(x.idle, i, i+1)
+		x.size -= e.size
 	}
 	x.byID[e.id] = e
 }
@@ -146,6 +154,10 @@ func (s *Service) ExecCreate(ctx context.Context, id string, r container.ExecCre
 	if len(r.Cmd) == 0 || r.Cmd[0] == "" {
 		return "", invalid("No exec command specified")
 	}
+	size := sizeOf(r)
+	if size > execMost {
+		return "", invalid("the exec's arguments and variables have %d bytes: the kernel takes %d at most: put them in a file of the container", size, execMost)
+	}
 	keys, err := parseDetachKeys(r.DetachKeys)
 	if err != nil {
 		return "", err
@@ -155,10 +167,20 @@ func (s *Service) ExecCreate(ctx context.Context, id string, r container.ExecCre
 			return "", err
 		}
 	}
-	e := &execution{id: newID(), c: c, request: r, keys: keys, begun: make(chan struct{}), done: make(chan struct{})}
+	e := &execution{id: newID(), c: c, request: r, size: size, keys: keys, begun: make(chan struct{}), done: make(chan struct{})}
 	s.execs.add(e)
 	s.publish(rec, events.Action(string(events.ActionExecCreate)+": "+e.command()), "execID", e.id)
 	return e.id, nil
+}
+
+// sizeOf is what a request takes on a new program's stack: each string with its end and a pointer to it.
+func sizeOf(r container.ExecCreateRequest) (size int) {
+	for _, texts := range [][]string{r.Cmd, r.Env} {
+		for _, text := range texts {
+			size += len(text) + 9
+		}
+	}
+	return size + len(r.WorkingDir) + len(r.User)
 }
 
 // ExecStreams of ExecStart. Streams that are nil, or that the exec was not created for, are not attached. They outlive the call where

@@ -402,6 +402,42 @@ func TestExecStorm(t *testing.T) {
 	}
 }
 
+// TestLargeExecsAreBounded: execs that nobody starts do not take the engine's memory, and one that no kernel would run is refused.
+func TestLargeExecsAreBounded(t *testing.T) {
+	e := newEngine(t)
+	id := e.run(request{name: "box", cmd: []string{"sleep", "1000"}})
+	large := func(bytes int) (string, error) {
+		return e.ExecCreate(context.Background(), id, container.ExecCreateRequest{Cmd: []string{"true"}, Env: []string{"LARGE=" + strings.Repeat("x", bytes)}})
+	}
+	if _, err := large(execMost); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("more than a program can be given: %v", err)
+	}
+	var last string
+	for range 2 * execBytes / (4 << 20) {
+		var err error
+		if last, err = large(4 << 20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size := func() (size, idle int) {
+		e.execs.mu.Lock()
+		defer e.execs.mu.Unlock()
+		for _, x := range e.execs.byID {
+			size += x.size
+		}
+		return size, e.execs.size
+	}
+	if all, idle := size(); all > execBytes || all < execBytes/2 || idle != all {
+		t.Errorf("requests of %d bytes are remembered, %d are counted", all, idle)
+	}
+	if err := e.ExecStart(context.Background(), last, ExecStreams{}); err == nil {
+		t.Error("a variable of 4 MiB was taken by the kernel")
+	}
+	if all, idle := size(); idle != all {
+		t.Errorf("after one has ended %d bytes are remembered, %d are counted", all, idle)
+	}
+}
+
 // shimOf is the pid of a container's shim, the parent of its first process.
 func (e *engine) shimOf(id string) string {
 	e.t.Helper()

@@ -50,7 +50,7 @@ func TestTableAsNftReadsIt(t *testing.T) {
 	table := open(t, "one")
 	table.Still([]string{"eth0"})
 	subnets := []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24"), netip.MustParsePrefix("fd00:1::/64")}
-	for _, b := range []Bridge{{Name: "br0", Masquerade: true, Subnets: subnets}, {Name: "br1", Internal: true}, {Name: "br2", Masquerade: true, Trusted: []string{"lan0"},
+	for _, b := range []Bridge{{Name: "br0", Masquerade: true, Subnets: subnets}, {Name: "br1", Internal: true, Foreign: true}, {Name: "br2", Masquerade: true, Trusted: []string{"lan0"},
 		Families: [2]Family{{Source: netip.MustParseAddr("192.0.2.7")}, {Routed: true}}}, {Name: "br3", Families: [2]Family{{Open: true}, {}}}} {
 		if err := table.SetBridge(b); err != nil {
 			t.Fatal(err)
@@ -82,6 +82,7 @@ func TestTableAsNftReadsIt(t *testing.T) {
 		`elements = { "br2" : 192.0.2.7 }`, `elements = { "lan0" . "br2" }`, "iifname . oifname != @same snat ip to iifname map @sources4",
 		"oifname @routed6 ip6 daddr . meta l4proto . th dport @direct6 accept", "iifname . oifname @trusted ip daddr . meta l4proto . th dport @direct4 accept",
 		"oifname @open4 accept", "iifname @still oifname @still drop",
+		"iifname @checked ip saddr != 0.0.0.0 ip saddr != @roaming4 fib saddr . iif oif 0 drop",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
@@ -89,6 +90,9 @@ func TestTableAsNftReadsIt(t *testing.T) {
 	}
 	if !table.Whole() {
 		t.Error("the table is not whole")
+	}
+	if checked := nft(t, "list", "set", "inet", "one", "checked"); strings.Contains(checked, "br1") || !strings.Contains(checked, "br0") {
+		t.Errorf("sources are checked on %s", checked)
 	}
 	if err := table.RemovePorts(append(ports, ports...)); err != nil {
 		t.Fatal(err)

@@ -34,8 +34,11 @@ func word32(n int) uint32 { return uint32(firstOf4 + n) }
 //	                ip saddr 127.0.0.0/8 oifname @bridges masquerade    # from the host through its loopback address
 //	                iifname . oifname != @same snat ip to iifname map @sources4                 # likewise 6
 //	                meta nfproto ipv4 iifname @masquerade4 iifname . oifname != @same masquerade }   # likewise 6
+//	chain enter   { type filter hook input priority filter;
+//	                iifname @checked ip saddr != 0.0.0.0 ip saddr != @roaming4 fib saddr . iif oif missing drop }   # likewise 6
 //	chain pass    { type filter hook forward priority filter;
 //	                iifname . oifname @same accept
+//	                iifname @checked ip saddr != 0.0.0.0 ip saddr != @roaming4 fib saddr . iif oif missing drop     # an address of somebody else's; likewise 6
 //	                oifname @internal drop
 //	                iifname @internal drop
 //	                oifname @bridges ct state established,related accept
@@ -88,8 +91,17 @@ func addRules(c *nftables.Conn, table *nftables.Table, s sets) {
 		rule(source, ofFamily(six == 1), in(f.masquerade), inOut(s.same, true), masquerade)
 	}
 
+	// Not before: what a bridge passes on within itself may come by there, too, and has the addresses that it has.
+	enter := base("enter", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
+	for six, f := range s.families {
+		rule(enter, in(s.checked), forged(f.roaming, six == 1), verdict(expr.VerdictDrop))
+	}
+
 	pass := base("pass", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	rule(pass, inOut(s.same, false), verdict(expr.VerdictAccept))
+	for six, f := range s.families {
+		rule(pass, in(s.checked), forged(f.roaming, six == 1), verdict(expr.VerdictDrop))
+	}
 	rule(pass, out(s.internal), verdict(expr.VerdictDrop))
 	rule(pass, in(s.internal), verdict(expr.VerdictDrop))
 	rule(pass, out(s.bridges), known(), verdict(expr.VerdictAccept))
@@ -140,6 +152,21 @@ func fromNeighbour(s *nftables.Set, six bool) []expr.Any {
 		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg},
 		&expr.Payload{DestRegister: word32(4), Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
 		&expr.Lookup{SourceRegister: reg, SetName: s.Name, SetID: s.ID})
+}
+
+// forged matches packets with a source to which no route of the host's leads by the link they came from. Who has no address yet (DHCP, RFC 4862) has none,
+// and those of some networks may come by another.
+func forged(roaming *nftables.Set, six bool) []expr.Any {
+	offset, length := uint32(saddr4), uint32(4)
+	if six {
+		offset, length = 8, 16
+	}
+	return append(ofFamily(six),
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: make([]byte, length)},
+		&expr.Lookup{SourceRegister: reg, SetName: roaming.Name, SetID: roaming.ID, Invert: true},
+		&expr.Fib{Register: reg, FlagSADDR: true, FlagIIF: true, ResultOIF: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: make([]byte, 4)})
 }
 
 // Offsets of IPv4's addresses.

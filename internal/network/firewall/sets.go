@@ -24,6 +24,7 @@ type sets struct {
 	same              *nftables.Set // a bridge with itself
 	still             *nftables.Set
 	trusted           *nftables.Set // a link and a bridge
+	checked           *nftables.Set // bridges behind which nobody else's addresses are
 	families          [2]familySets
 	ports             [2][2][2]*nftables.Set // IPv6, any address, range
 }
@@ -34,6 +35,7 @@ type familySets struct {
 	sources                  *nftables.Set // a bridge → the address that packets from it get
 	neighbours               *nftables.Set // a bridge and its subnet
 	direct                   *nftables.Set // container address . protocol . port range
+	roaming                  *nftables.Set // subnets whose containers may answer through another bridge of theirs
 }
 
 func index(b bool) int {
@@ -56,7 +58,7 @@ func newSets(table *nftables.Table) sets {
 	out := sets{
 		bridges: set("bridges", nftables.TypeIFName), internal: set("internal", nftables.TypeIFName),
 		same: set("same", nftables.TypeIFName, nftables.TypeIFName), still: set("still", nftables.TypeIFName),
-		trusted: set("trusted", nftables.TypeIFName, nftables.TypeIFName),
+		trusted: set("trusted", nftables.TypeIFName, nftables.TypeIFName), checked: set("checked", nftables.TypeIFName),
 	}
 	for _, six := range []bool{false, true} {
 		address, suffix := nftables.TypeIPAddr, "4"
@@ -76,8 +78,9 @@ func newSets(table *nftables.Table) sets {
 		f := familySets{
 			masquerade: set("masquerade"+suffix, nftables.TypeIFName), routed: set("routed"+suffix, nftables.TypeIFName), open: set("open"+suffix, nftables.TypeIFName),
 			sources: set("sources"+suffix, nftables.TypeIFName), neighbours: set("neighbours"+suffix, nftables.TypeIFName, address),
-			direct: set("direct"+suffix, address, nftables.TypeInetProto, nftables.TypeInetService),
+			direct: set("direct"+suffix, address, nftables.TypeInetProto, nftables.TypeInetService), roaming: set("roaming"+suffix, address),
 		}
+		f.roaming.Interval = true
 		f.sources.IsMap, f.sources.DataType = true, address
 		for _, s := range []*nftables.Set{f.neighbours, f.direct} {
 			s.Interval, s.Concatenation = true, true
@@ -141,10 +144,10 @@ func (s sets) rows(bridges []Bridge, still []string) []row {
 	}
 	out := []row{
 		{s.bridges, links(func(Bridge) bool { return true })}, {s.internal, links(func(b Bridge) bool { return b.Internal })},
-		{s.same, same}, {s.trusted, trusted}, {s.still, quiet},
+		{s.same, same}, {s.trusted, trusted}, {s.still, quiet}, {s.checked, links(func(b Bridge) bool { return !b.Foreign })},
 	}
 	for i, f := range s.families {
-		var near, sources []nftables.SetElement
+		var near, sources, roaming []nftables.SetElement
 		for _, b := range bridges {
 			if a := b.Families[i].Source; a.IsValid() && b.masquerades(i) {
 				sources = append(sources, nftables.SetElement{Key: ifname(b.Name), Val: a.AsSlice()})
@@ -154,11 +157,14 @@ func (s sets) rows(bridges []Bridge, still []string) []row {
 					near = append(near, nftables.SetElement{
 						Key: append(ifname(b.Name), p.Masked().Addr().AsSlice()...), KeyEnd: append(ifname(b.Name), lastOf(p)...),
 					})
+					if b.reached(i) {
+						roaming = append(roaming, interval(p)...)
+					}
 				}
 			}
 		}
 		out = append(out, row{f.masquerade, links(func(b Bridge) bool { return b.masquerades(i) })}, row{f.routed, links(func(b Bridge) bool { return b.Families[i].Routed })},
-			row{f.open, links(func(b Bridge) bool { return b.Families[i].Open })}, row{f.sources, sources}, row{f.neighbours, near}, row{f.direct, nil})
+			row{f.open, links(func(b Bridge) bool { return b.Families[i].Open })}, row{f.sources, sources}, row{f.neighbours, near}, row{f.direct, nil}, row{f.roaming, roaming})
 	}
 	return out
 }
@@ -166,6 +172,21 @@ func (s sets) rows(bridges []Bridge, still []string) []row {
 // masquerades says that packets of a family leave with another address.
 func (b Bridge) masquerades(family int) bool {
 	return b.Masquerade && !b.Internal && !b.Families[family].Routed
+}
+
+// reached says that others reach containers at their own addresses of a family: the answers of one that is on other networks, too, leave by its way out.
+func (b Bridge) reached(family int) bool {
+	return b.Families[family].Routed || b.Families[family].Open
+}
+
+// interval is a subnet in a set of addresses alone: where it begins, and where the next one would. One that ends with the last address of all has no next one.
+func interval(p netip.Prefix) []nftables.SetElement {
+	last, _ := netip.AddrFromSlice(lastOf(p))
+	out := []nftables.SetElement{{Key: p.Masked().Addr().AsSlice()}}
+	if next := last.Next(); next.IsValid() {
+		out = append(out, nftables.SetElement{Key: next.AsSlice(), IntervalEnd: true})
+	}
+	return out
 }
 
 func lastOf(p netip.Prefix) []byte {

@@ -83,6 +83,10 @@ func (b Bridge) settings() [][2]string {
 	return [][2]string{{"route_localnet", "1"}}
 }
 
+// learned is how many hardware addresses a bridge remembers: each takes the host's memory, counted to nobody, and who sends frames invents as many as he
+// likes. What is for one that it does not remember goes to all its ports. Kernels before 6.7 know no limit, and pass it over.
+const learned = 16384
+
 func (b Bridge) add(c *Conn) error {
 	r := newRequest("make bridge "+b.Name, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	r.link(unix.AF_UNSPEC, 0, 0, 0)
@@ -93,9 +97,12 @@ func (b Bridge) add(c *Conn) error {
 	}
 	r.nest(unix.IFLA_LINKINFO, func() {
 		r.text(unix.IFLA_INFO_KIND, "bridge")
-		if !b.six() {
-			r.nest(unix.IFLA_INFO_DATA, func() { r.attr(bridgeSnooping, []byte{0}) })
-		}
+		r.nest(unix.IFLA_INFO_DATA, func() {
+			if !b.six() {
+				r.attr(bridgeSnooping, []byte{0})
+			}
+			r.number(unix.IFLA_BR_FDB_MAX_LEARNED, learned)
+		})
 	})
 	if err := c.Do(r); err == nil || !errors.Is(err, unix.EEXIST) {
 		return err
