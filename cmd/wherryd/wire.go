@@ -236,7 +236,7 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 	s.Cleaner.Start(ctx)
 	closers = append(closers, s.Cleaner.Close)
 	s.Files = files.New(s.Containers, s.Images, s.Events)
-	s.Monitor = monitor.New(s.Containers)
+	s.Monitor = monitor.New(s.Containers, s.Events)
 	s.Disk = &disk.Service{Root: o.root, Images: s.Images, Containers: s.Containers, Volumes: s.Volumes, Files: s.Files, Cache: builder.Usage}
 	s.Metrics = newMetrics(s, timings)
 	return s, shut, nil

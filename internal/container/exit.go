@@ -98,6 +98,7 @@ func tellEnd(s *Service, r *Record, exit task.Exit) {
 	if exit.OOMUntold {
 		s.publish(r, events.ActionOOM, "victim", r.OOMVictim)
 	}
+	tellVolumes(s, r, events.ActionUnmount)
 	s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(r.ExitCode), "execDuration", strconv.Itoa(int(r.FinishedAt.Sub(r.StartedAt).Seconds())))
 }
 

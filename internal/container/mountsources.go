@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/volume"
 	"golang.org/x/sys/unix"
@@ -175,6 +177,20 @@ func emptyPart(dir, subpath string) (*os.File, error) {
 		err = nil
 	}
 	return nil, err
+}
+
+// tellVolumes says of a container's volumes that they are mounted in it, or not any more.
+func tellVolumes(s *Service, r *Record, action events.Action) {
+	for _, m := range r.Mounts {
+		if m.Name == "" || m.Type != mount.TypeVolume {
+			continue
+		}
+		attributes := map[string]string{"container": r.ID}
+		if action == events.ActionMount {
+			attributes["destination"], attributes["read/write"], attributes["propagation"] = m.Destination, strconv.FormatBool(!m.ReadOnly), string(m.Propagation)
+		}
+		s.o.Volumes.Tell(action, m.Name, attributes)
+	}
 }
 
 // releaseVolumes gives a container's volumes back; anonymous: those that only it knew are removed.

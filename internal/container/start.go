@@ -298,6 +298,7 @@ func (n *starting) recordStart() error {
 		c.mu.Unlock()
 		return err
 	}
+	tellVolumes(n.s, r, events.ActionMount)
 	switch {
 	case n.o.from != nil:
 		n.s.publish(r, events.ActionStart, "checkpoint", n.o.from.name)

@@ -8,10 +8,13 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
 
+	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/cgroup"
+	"wherry.dev/wherry/internal/event"
 	networks "wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/spec"
 )
@@ -47,6 +50,19 @@ func (s *Service) View(ctx context.Context, id string) (View, error) {
 	}
 	v.Running, v.Paused, v.Pid = true, r.Status == Paused, r.Pid
 	return v, nil
+}
+
+// Publish tells of something that was done with the container.
+func (v *View) Publish(bus *event.Bus, action events.Action, more map[string]string) {
+	attributes := map[string]string{}
+	if v.Config != nil {
+		maps.Copy(attributes, v.Config.Labels)
+		attributes["image"] = v.Config.Image
+	}
+	attributes["name"] = v.Name
+	maps.Copy(attributes, more)
+	attributes[access.OwnerAttribute] = v.Owner
+	bus.Publish(events.ContainerEventType, action, v.ID, attributes)
 }
 
 // points are all mounts.

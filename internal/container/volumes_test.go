@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/volume"
 	"golang.org/x/sys/unix"
@@ -99,5 +101,40 @@ func TestModesOfMounts(t *testing.T) {
 	}
 	if want := map[string]string{"/named": "z", "/read": "ro", "/bind": "", "/anonymous": "z", "/ram": "", "/of-image": ""}; !maps.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// TestVolumeEvents: as dockerd tells it, a volume is mounted at each start of a container and unmounted at its end, not at its creation and removal.
+func TestVolumeEvents(t *testing.T) {
+	e := newEngine(t)
+	id := e.create(request{cmd: sh("true"), h: container.HostConfig{Binds: []string{"told:/told:ro"}}})
+	for range 2 {
+		exit := e.arm(id, container.WaitConditionNextExit)
+		e.start(id)
+		e.take(exit)
+	}
+	if err := e.Remove(t.Context(), id, RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := e.o.Events.Subscribe(ctx, time.Unix(1, 0), time.Now(), func(m events.Message) error {
+		if m.Type == events.VolumeEventType || m.Action == events.ActionStart || m.Action == events.ActionDie {
+			got = append(got, string(m.Action))
+		}
+		at := m.Actor.Attributes
+		if m.Action == events.ActionMount && (m.Actor.ID != "told" || at["container"] != id || at["destination"] != "/told" || at["read/write"] != "false" || at["driver"] != "local") {
+			t.Errorf("mount: %+v", m)
+		}
+		if m.Action == events.ActionUnmount && (m.Actor.ID != "told" || at["container"] != id || at["driver"] != "local" || len(at) != 2) {
+			t.Errorf("unmount: %+v", m)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if want := "create mount start unmount die mount start unmount die"; strings.Join(got, " ") != want {
+		t.Errorf("%q, not %q", got, want)
 	}
 }

@@ -63,7 +63,7 @@ func (s *Service) Commit(ctx context.Context, id string, o CommitOptions) (_ dig
 	if r, err := ref.Parse(name); err == nil {
 		name = r.Familiar()
 	}
-	s.publish(&v, events.ActionCommit, map[string]string{"comment": o.Comment, "imageID": made.String(), "imageRef": name})
+	v.Publish(s.events, events.ActionCommit, map[string]string{"comment": o.Comment, "imageID": made.String(), "imageRef": name})
 	return made, nil
 }
 

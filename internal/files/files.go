@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path"
 	"slices"
@@ -24,7 +23,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
-	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/archive"
 	containers "wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/event"
@@ -97,18 +95,6 @@ func (s *Service) mount(v *containers.View) error {
 		m.Image = &img
 	}
 	return nil
-}
-
-func (s *Service) publish(v *containers.View, action events.Action, more map[string]string) {
-	attributes := map[string]string{}
-	if v.Config != nil {
-		maps.Copy(attributes, v.Config.Labels)
-		attributes["image"] = v.Config.Image
-	}
-	attributes["name"] = v.Name
-	maps.Copy(attributes, more)
-	attributes[access.OwnerAttribute] = v.Owner
-	s.events.Publish(events.ContainerEventType, action, v.ID, attributes)
 }
 
 // open gives a container's root; it is to be closed.
@@ -209,7 +195,7 @@ func (s *Service) Get(ctx context.Context, id, name string) (io.ReadCloser, cont
 		p.Close()
 		r.Close()
 	})
-	s.publish(&v, events.ActionArchivePath, map[string]string{"path": name})
+	v.Publish(s.events, events.ActionArchivePath, map[string]string{"path": name})
 	return out, st, nil
 }
 
@@ -260,7 +246,7 @@ func (s *Service) Put(ctx context.Context, id, name string, r io.Reader, o PutOp
 		}
 		return fmt.Errorf("copy to %s in container %s: %w", name, v.Name, err)
 	}
-	s.publish(&v, events.ActionExtractToDir, map[string]string{"path": name})
+	v.Publish(s.events, events.ActionExtractToDir, map[string]string{"path": name})
 	return nil
 }
 
@@ -283,7 +269,7 @@ func (s *Service) Export(ctx context.Context, id string, w io.Writer) error {
 	if err := out.Close(); err != nil {
 		return fmt.Errorf("export container %s: %w", v.Name, err)
 	}
-	s.publish(&v, events.ActionExport, nil)
+	v.Publish(s.events, events.ActionExport, nil)
 	return nil
 }
 

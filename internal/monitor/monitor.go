@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	containers "wherry.dev/wherry/internal/container"
+	"wherry.dev/wherry/internal/event"
 )
 
 // Containers is what this package asks of the containers.
@@ -19,10 +20,13 @@ type Containers interface {
 }
 
 // Service measures.
-type Service struct{ containers Containers }
+type Service struct {
+	containers Containers
+	events     *event.Bus
+}
 
-// New returns a service.
-func New(c Containers) *Service { return &Service{containers: c} }
+// New returns a service that tells who looked on bus.
+func New(c Containers, bus *event.Bus) *Service { return &Service{containers: c, events: bus} }
 
 // view is a container's, with a function that gives back what it holds.
 func (s *Service) view(ctx context.Context, id string) (containers.View, func(), error) {

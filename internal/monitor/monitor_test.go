@@ -15,10 +15,12 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/cgroup"
 	containers "wherry.dev/wherry/internal/container"
+	"wherry.dev/wherry/internal/event"
 	"wherry.dev/wherry/internal/rootfs"
 )
 
@@ -70,7 +72,7 @@ func run(t *testing.T, script string) (*Service, *one, *exec.Cmd) {
 		ID: "c", Name: "name", Running: true, Pid: cmd.Process.Pid, Cgroup: g, HostConfig: &container.HostConfig{},
 		Rootfs: rootfs.Rootfs{IDMap: rootfs.IDMap{Base: base, Size: 65536}},
 	}}
-	return New(c), c, cmd
+	return New(c, event.New()), c, cmd
 }
 
 func TestTop(t *testing.T) {
@@ -92,7 +94,18 @@ func TestTop(t *testing.T) {
 		t.Fatalf("%q: the process is missing in %q", args, top)
 		return top, nil
 	}
+	told := make(chan events.Message, 16)
+	ctx, cancel := context.WithCancel(t.Context())
+	listening := make(chan error, 1)
+	go func() {
+		listening <- s.events.Subscribe(ctx, time.Unix(1, 0), time.Time{}, func(m events.Message) error { told <- m; return nil })
+	}()
 	top, p := find("")
+	if m := <-told; m.Action != events.ActionTop || m.Actor.ID != "c" || m.Actor.Attributes["name"] != "name" {
+		t.Errorf("event: %+v", m)
+	}
+	cancel()
+	<-listening
 	if !slices.Equal(top.Titles, strings.Fields("UID PID PPID C STIME TTY TIME CMD")) || p[0] != "33" || p[7] != "sh -c read gate; sleep 1000; :" {
 		t.Errorf("%q %q", top.Titles, p)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
 	"golang.org/x/sys/unix"
 
 	containers "wherry.dev/wherry/internal/container"
@@ -29,6 +30,14 @@ func (s *Service) Top(ctx context.Context, id, psArgs string) (container.TopResp
 	if !v.Running {
 		return container.TopResponse{}, fmt.Errorf("container %s is not running: start it first: %w", v.ID, errdefs.ErrConflict)
 	}
+	top, err := processes(ctx, &v, psArgs)
+	if err == nil {
+		v.Publish(s.events, events.ActionTop, nil)
+	}
+	return top, err
+}
+
+func processes(ctx context.Context, v *containers.View, psArgs string) (container.TopResponse, error) {
 	pids, err := v.Cgroup.Procs()
 	if err != nil {
 		return container.TopResponse{}, fmt.Errorf("list the processes of container %s: %w", v.Name, err)
@@ -39,7 +48,7 @@ func (s *Service) Top(ctx context.Context, id, psArgs string) (container.TopResp
 	}
 	out, only, err := ps(ctx, args, pids)
 	if (errors.Is(err, exec.ErrNotFound) || errors.Is(err, unix.EAGAIN)) && slices.Equal(args, []string{"-ef"}) {
-		return builtin(&v, pids)
+		return builtin(v, pids)
 	}
 	if err != nil {
 		return container.TopResponse{}, err

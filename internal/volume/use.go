@@ -21,7 +21,7 @@ import (
 // it does, since mounts end with a reboot. References live in memory: containers are re-acquired when the engine starts. Where the mount
 // fails the container still refers to the volume, until it releases it.
 func (s *Service) Acquire(ctx context.Context, name, containerID string) (dir string, fresh bool, err error) {
-	e, added, err := s.refer(ctx, name, containerID)
+	e, err := s.refer(ctx, name, containerID)
 	if err != nil {
 		return "", false, err
 	}
@@ -32,25 +32,33 @@ func (s *Service) Acquire(ctx context.Context, name, containerID string) (dir st
 	if err != nil {
 		return "", false, fmt.Errorf("volume %s: %w", name, err)
 	}
-	if added {
-		s.events.Publish(events.VolumeEventType, events.ActionMount, name, map[string]string{"driver": driver, "container": containerID, access.OwnerAttribute: e.Owner})
-	}
 	return dir, fresh, nil
 }
 
+// Tell says that a container has mounted the volume, at its start, or unmounted it, at its end. A volume that is not there was nobody's.
+func (s *Service) Tell(action events.Action, name string, attributes map[string]string) {
+	s.mu.Lock()
+	e := s.all[name]
+	s.mu.Unlock()
+	if e == nil {
+		return
+	}
+	attributes["driver"], attributes[access.OwnerAttribute] = driver, e.Owner
+	s.events.Publish(events.VolumeEventType, action, name, attributes)
+}
+
 // refer adds the reference before anything slow is done, so that nobody removes the volume meanwhile.
-func (s *Service) refer(ctx context.Context, name, containerID string) (e *entry, added bool, err error) {
+func (s *Service) refer(ctx context.Context, name, containerID string) (*entry, error) {
 	for {
 		e, err := s.create(ctx, volume.CreateRequest{Name: name}, "")
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
 		s.mu.Lock()
 		if s.all[name] == e {
-			_, had := e.refs[containerID]
 			e.refs[containerID] = struct{}{}
 			s.mu.Unlock()
-			return e, !had, nil
+			return e, nil
 		}
 		s.mu.Unlock() // removed in between
 	}
@@ -92,22 +100,19 @@ func (s *Service) Release(_ context.Context, name, containerID string) {
 	_, had := e.refs[containerID]
 	delete(e.refs, containerID)
 	s.mu.Unlock()
-	if !had {
+	if !had || len(e.Options) == 0 {
 		return
 	}
-	if len(e.Options) > 0 {
-		e.mount.Lock()
-		s.mu.Lock()
-		unused := len(e.refs) == 0
-		s.mu.Unlock()
-		if unused { // who refers to it from here on waits for e.mount
-			if err := unmount(s.data(name)); err != nil { // its removal will insist
-				s.log(fmt.Errorf("volume %s is not used any more but stays mounted: %w", name, err))
-			}
+	e.mount.Lock()
+	defer e.mount.Unlock()
+	s.mu.Lock()
+	unused := len(e.refs) == 0
+	s.mu.Unlock()
+	if unused { // who refers to it from here on waits for e.mount
+		if err := unmount(s.data(name)); err != nil { // its removal will insist
+			s.log(fmt.Errorf("volume %s is not used any more but stays mounted: %w", name, err))
 		}
-		e.mount.Unlock()
 	}
-	s.events.Publish(events.VolumeEventType, events.ActionUnmount, name, map[string]string{"driver": driver, "container": containerID, access.OwnerAttribute: e.Owner})
 }
 
 // Remove refuses with errdefs.ErrFailedPrecondition (409) while a container refers to the volume.

@@ -123,7 +123,7 @@ func (e *engine) open(t *testing.T, oar string) {
 	s.Containers, err = container.Open(ctx, container.Options{Root: root, State: state, Oar: oar, CgroupParent: fmt.Sprintf("/wherry-api-%d", os.Getpid()),
 		Images: s.Images, Networks: s.Networks, Volumes: s.Volumes, Secrets: s.Secrets, Configs: s.Configs, Events: s.Events})
 	must(err)
-	s.Files, s.Monitor = files.New(s.Containers, s.Images, s.Events), monitor.New(s.Containers)
+	s.Files, s.Monitor = files.New(s.Containers, s.Images, s.Events), monitor.New(s.Containers, s.Events)
 	s.Disk = &disk.Service{Root: root, Images: s.Images, Containers: s.Containers, Volumes: s.Volumes, Files: s.Files}
 	s.Cleaner = image.NewCleaner(s.Images, settings.Default().CleanUp, slog.New(slog.DiscardHandler))
 	e.closes = []func() error{s.Containers.Close, s.Networks.Close, s.Images.Close, s.Volumes.Close, s.Audit.Close}
