@@ -118,6 +118,24 @@ func TestSourceAddress(t *testing.T) {
 	}
 }
 
+// TestIsolatedGateway6: the host has no IPv6 on the bridge of such a network, and the containers speak it with one another all the same.
+func TestIsolatedGateway6(t *testing.T) {
+	s := open(t)
+	mustCreate(t, s, network.CreateRequest{Name: "apart6", Internal: true, EnableIPv6: new(true), Options: bridgeOptions("bridge.gateway_mode_ipv4=isolated", "bridge.gateway_mode_ipv6=isolated")})
+	a, b := newBox(t), newBox(t)
+	a.attach(s, onNetwork("apart6", network.EndpointSettings{}))
+	address := b.attach(s, onNetwork("apart6", network.EndpointSettings{})).Networks["apart6"].GlobalIPv6Address.String()
+	b.serve(8080, "b")
+	if got, err := a.get("[" + address + "]:8080"); err != nil || got != "b" {
+		t.Errorf("a neighbour: %q, %v", got, err)
+	}
+	if out := mustHost(t, "ip", "-o", "addr", "show", s.networks[mustID(s, "apart6")].Bridge); strings.Contains(out, "inet") {
+		t.Errorf("the host is on it: %s", out)
+	}
+	a.release(s)
+	b.release(s)
+}
+
 func TestIsolatedGateway(t *testing.T) {
 	s := open(t)
 	mustCreate(t, s, network.CreateRequest{Name: "apart", Internal: true, Options: bridgeOptions("bridge.gateway_mode_ipv4=isolated")})
