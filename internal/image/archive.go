@@ -147,7 +147,7 @@ func (s *loading) one(ctx context.Context, d ocispec.Descriptor) (taken bool, er
 		return false, err
 	}
 	s.o.say("", "Loaded %s: %s\n", what, r.Familiar())
-	s.events.Publish(events.ImageEventType, events.ActionLoad, d.Digest.String(), map[string]string{"name": r.Familiar()})
+	tell(ctx, s.Service, d, events.ActionLoad, d.Digest.String(), r.Familiar())
 	return true, nil
 }
 

@@ -60,7 +60,7 @@ func (s *Service) Save(ctx context.Context, names []string, o SaveOptions, w io.
 	for i, name := range names {
 		img := all[i]
 		called := img.Name
-		if isFullID(img.Name) || isID(name) && s.byIDOnly(ctx, name) {
+		if r, err := ref.Parse(name); isFullID(img.Name) || isID(name) && s.byIDOnly(ctx, name) || err == nil && r.Digest != "" && r.Tag == "" {
 			called = ""
 		}
 		again, err := restoreAll(ctx, s, img.Target)
@@ -71,7 +71,7 @@ func (s *Service) Save(ctx context.Context, names []string, o SaveOptions, w io.
 		if err := x.add(ctx, img.Target, called); err != nil {
 			return fmt.Errorf("save %s: %w", familiar(name), err)
 		}
-		s.events.Publish(events.ImageEventType, events.ActionSave, img.Target.Digest.String(), map[string]string{"name": familiar(img.Name)})
+		tell(ctx, s, img.Target, events.ActionSave, img.Target.Digest.String(), familiar(img.Name))
 	}
 	if err := x.write(ctx, w); err != nil {
 		return fmt.Errorf("save: %w", err)

@@ -195,6 +195,12 @@ func TestSaveAndLoad(t *testing.T) {
 	if !names["manifest.json"] || !names["index.json"] || !names["oci-layout"] {
 		t.Fatalf("the archive has %v", names)
 	}
+	for name, named := range map[string]bool{"team/app:1@" + img.ID.String(): true, "team/app@" + img.ID.String(): false, img.ID.String(): false} { // who names no tag saves none
+		var one bytes.Buffer
+		if err := a.Save(t.Context(), []string{name}, SaveOptions{Format: FormatDocker}, &one); err != nil || strings.Contains(one.String(), "team/app:1") != named {
+			t.Errorf("save %s: %v, its name is in it: %t", name, err, !named)
+		}
+	}
 	var said []string
 	if err := b.Load(t.Context(), &saved, TransferOptions{Progress: func(p Progress) { said = append(said, p.Status) }}); err != nil {
 		t.Fatal(err)

@@ -136,6 +136,13 @@ func (s *Service) Inspect(ctx context.Context, name string, platform *ocispec.Pl
 	out := image.InspectResponse{ID: img.ID.String(), RepoTags: tags, RepoDigests: digests, Author: c.Author, Config: &c.Config,
 		Architecture: c.Architecture, Variant: c.Variant, Os: c.OS, OsVersion: c.OSVersion, Descriptor: &e.target,
 		Metadata: image.Metadata{LastTagTime: e.tagged}, Manifests: s.manifestSummaries(ctx, e.target, s.usersOf)}
+	if platform != nil { // it is about one image of those that the name stands for
+		d := img.Manifest
+		if d.Platform == nil {
+			d.Platform = &ocispec.Platform{Architecture: c.Architecture, OS: c.OS, OSVersion: c.OSVersion, OSFeatures: c.OSFeatures, Variant: c.Variant}
+		}
+		out.Descriptor = &d
+	}
 	out.Identity = s.gate.identity(ctx, img.ID)
 	out.Size = total(s.parts(ctx, e.target))
 	if c.Created != nil {

@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path"
 	"sort"
 	"strconv"
@@ -11,9 +12,11 @@ import (
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/ref"
 )
 
@@ -164,6 +167,28 @@ func (s *store) any(ctx context.Context, target ocispec.Descriptor) (*Image, err
 		return nil, err
 	}
 	return s.load(ctx, img, list[0].Platform)
+}
+
+// manyLabels is how many labels an image's events have at most: as many as a container may have.
+const manyLabels = 4096
+
+// told says what was done with an image. Events have its labels, by which people choose among them; of one with too many they have none.
+func (s *Service) told(labels map[string]string, action events.Action, id, name string) {
+	attributes := map[string]string{}
+	if len(labels) <= manyLabels {
+		maps.Copy(attributes, labels)
+	}
+	attributes["name"], attributes[access.OwnerAttribute] = name, "" // whatever the labels say: images are everybody's
+	s.events.Publish(events.ImageEventType, action, id, attributes)
+}
+
+// tell is told, of what lies in the store.
+func tell(ctx context.Context, s *Service, target ocispec.Descriptor, action events.Action, id, name string) {
+	var labels map[string]string
+	if img, err := s.any(in(ctx), target); err == nil {
+		labels = img.Config.Config.Labels
+	}
+	s.told(labels, action, id, name)
 }
 
 // tagsAndDigests are an entry's names as people see them.

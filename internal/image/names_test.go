@@ -2,14 +2,21 @@ package image
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/image"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"wherry.dev/wherry/internal/access"
 )
 
 func said(list []image.DeleteResponse) string {
@@ -292,8 +299,52 @@ func TestInspectAndHistory(t *testing.T) {
 		len(i.RootFS.Layers) != 2 || i.RootFS.Type != "layers" || i.Size == 0 || i.Created == "" || i.Descriptor.Digest.String() != i.ID || i.Metadata.LastTagTime.IsZero() {
 		t.Fatalf("%+v %v", i, err)
 	}
+	if i, err = s.Inspect(t.Context(), "child:1", &ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}); err != nil || i.Descriptor.Platform == nil || i.Descriptor.Platform.OS != "linux" {
+		t.Errorf("of one platform: %+v %v", i.Descriptor, err)
+	}
 	h, err := s.History(t.Context(), "child:1", nil)
 	if err != nil || len(h) != 2 || h[0].Comment != "why" || h[0].ID != i.ID || h[0].Tags[0] != "child:1" || h[1].ID != "<missing>" || h[1].CreatedBy != "import" || h[0].Size == 0 {
 		t.Fatalf("%+v %v", h, err)
+	}
+}
+
+// TestEventsOfImages: they have the image's labels, by which people choose among them; a label is no owner and no name.
+func TestEventsOfImages(t *testing.T) {
+	s := open(t)
+	if _, err := s.Import(t.Context(), layer(t, file1("a", "b")), ImportOptions{Ref: "app:1", Changes: []string{"LABEL team=blue name=x " + access.OwnerAttribute + "=someone"}}); err != nil {
+		t.Fatal(err)
+	}
+	var saved bytes.Buffer
+	if err := errors.Join(s.Tag(t.Context(), "app:1", "app:2"), s.Save(t.Context(), []string{"app:2"}, SaveOptions{}, &saved), s.Load(t.Context(), &saved, TransferOptions{})); err != nil {
+		t.Fatal(err)
+	}
+	base, err := s.Resolve(t.Context(), "app:1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Commit(t.Context(), layer(t, file1("c", "d")), CommitOptions{Parent: base, Ref: "app:3", Config: base.Config.Config, Changes: []string{"LABEL team=red"}}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, done := heldBy(t, s)
+	defer done()
+	built, _ := build(ctx, t, s, base, chainID(base.Config.RootFS.DiffIDs))
+	if err := Keep(ctx, s, built); err != nil {
+		t.Fatal(err)
+	}
+	hear := func(scope access.Scope) (told []string) {
+		if err := s.events.Subscribe(access.With(t.Context(), scope), time.Unix(1, 0), time.Now(), func(m events.Message) error {
+			told = append(told, string(m.Action)+" "+strings.TrimPrefix(m.Actor.Attributes["name"], m.Actor.ID)+" "+m.Actor.Attributes["team"])
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return told
+	}
+	told := hear(access.Scope{})
+	if theirs := hear(access.Scope{Owner: "someone", Limited: true}); len(theirs) > 0 {
+		t.Errorf("who is named in a label hears %q", theirs)
+	}
+	if want := []string{"import app:1 blue", "tag app:2 blue", "save app:2 blue", "load app:2 blue", "tag app:3 red", "create  ", "tag app:1 "}; !slices.Equal(told, want) {
+		t.Errorf("%q", told)
 	}
 }

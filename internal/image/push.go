@@ -86,7 +86,7 @@ func (s *Service) pushOne(ctx context.Context, img images.Image, o TransferOptio
 	if o.Progress != nil {
 		o.Progress(Progress{Aux: map[string]any{"Tag": r.Tag, "Digest": target.Digest, "Size": target.Size}})
 	}
-	s.events.Publish(events.ImageEventType, events.ActionPush, r.Familiar(), map[string]string{"name": r.FamiliarName()})
+	tell(ctx, s, target, events.ActionPush, r.Familiar(), r.FamiliarName())
 	if target.Digest != img.Target.Digest {
 		return nil // one platform of several: the tag means another thing there
 	}

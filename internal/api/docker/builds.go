@@ -187,6 +187,11 @@ func buildRequest(r *http.Request) (BuildRequest, error) {
 		Platform: q.Get("platform"), Network: q.Get("networkmode"), NoCache: q.yes("nocache"), Pull: q.yes("pull"), CgroupParent: q.Get("cgroupparent"),
 		CPUSetCPUs: q.Get("cpusetcpus"), CPUSetMems: q.Get("cpusetmems"), Quiet: q.yes("q"), Session: q.Get("session"), Traces: q.Get("version") == "2",
 		ExtraHosts: q.Values["extrahosts"]}
+	for p := range strings.SplitSeq(out.Platform, ",") {
+		if _, err := parsePlatform(p); err != nil {
+			return out, err
+		}
+	}
 	if q.yes("squash") {
 		return out, invalid("squash: this engine keeps a build's layers apart; a multi-stage build with COPY --from has one layer too")
 	}

@@ -22,3 +22,16 @@ func TestUpgradesToBuildKit(t *testing.T) {
 		}
 	}
 }
+
+// TestBuildRequest: a platform that cannot be is told before anything is built.
+func TestBuildRequest(t *testing.T) {
+	for query, says := range map[string]string{"platform=linux/amd64,linux/arm64": "", "": "", "platform=foobar": "foobar", "platform=linux/amd64,a/b/c/d": "a/b/c/d"} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://e/build?"+query, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := buildRequest(r); (err == nil) != (says == "") || err != nil && (!errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), says)) {
+			t.Errorf("%s: %v", query, err)
+		}
+	}
+}

@@ -84,6 +84,7 @@ func TestHostileValues(t *testing.T) {
 		{"GET", "/system/df?type=everything", ""}:                                                       "everything",
 		{"GET", "/images/busybox:test/json?platform=%7B%22os%22%3A%22linux%22%7D", ""}:                  "architecture",
 		{"GET", "/images/busybox:test/attestations?platform=linux/amd64&platform=linux/arm64", ""}:      "one platform",
+		{"GET", "/v1.54/images/json?identity=1", ""}:                                                    "manifests=1",
 		{"POST", "/networks/create", `{"Name":""}`}:                                                     "",
 		{"POST", "/networks/create", `{"Name":"x","Driver":"teleport"}`}:                                "teleport",
 		{"POST", "/networks/create", `{"Name":"x","IPAM":{"Config":[{"Subnet":"10.0.0.0/99"}]}}`}:       "",

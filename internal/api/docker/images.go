@@ -49,12 +49,15 @@ func (i *imageRoutes) list(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	v := clientVersion(r.Context())
+	if v >= 1054 && q.yes("identity") && !q.yes("manifests") {
+		return invalid("identity requires manifests=1: identities are those of an image's manifests")
+	}
 	if old := q.Get("filter"); old != "" && v < 1041 { // a reference
 		filters["reference"] = map[string]bool{old: true}
 	}
 	list, err := i.s.List(r.Context(), images.ListOptions{
 		All: q.yes("all"), SharedSize: q.yes("shared-size") && v >= 1042, Filters: filters,
-		Manifests: q.yes("manifests") && v >= 1047 || q.yes("identity") && v >= 1054,
+		Manifests: q.yes("manifests") && v >= 1047,
 	})
 	if err != nil {
 		return err
