@@ -118,8 +118,12 @@ func TestLinkEnvironment(t *testing.T) {
 			t.Errorf("unlink %q: %v", alias, err)
 		}
 	}
-	if about, err := e.Inspect(t.Context(), app); err != nil || !slices.Equal(about.HostConfig.Links, []string{"/db:/app/other"}) {
+	about, err := e.Inspect(t.Context(), app)
+	if err != nil || !slices.Equal(about.HostConfig.Links, []string{"/db:/app/other"}) {
 		t.Errorf("links %v, %v", about.HostConfig.Links, err)
+	}
+	if on := about.NetworkSettings.Networks["bridge"]; on == nil || on.Links != nil { // where Docker shows those of networks of one's own
+		t.Errorf("on its network: %+v", on)
 	}
 }
 

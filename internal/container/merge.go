@@ -48,7 +48,9 @@ func merge(user *container.Config, img *dockerspec.DockerOCIImage) *container.Co
 	c.OnBuild = slices.Clone(i.OnBuild)
 	c.Env = imageEnv(i.Env, c.Env)
 	c.Labels = union(i.Labels, c.Labels)
-	c.Volumes = union(i.Volumes, c.Volumes)
+	if c.Volumes = union(i.Volumes, c.Volumes); len(c.Volumes) == 0 {
+		c.Volumes = i.Volumes // docker's client sends {}, and null is what it gets to see
+	}
 	c.ExposedPorts = exposed(i.ExposedPorts, c.ExposedPorts)
 	c.Healthcheck = mergeHealth(i.Healthcheck, c.Healthcheck)
 	return &c

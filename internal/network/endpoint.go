@@ -160,10 +160,11 @@ func (e *endpoint) settings(n *lan, containerID string) *network.EndpointSetting
 	if n.leadsNowhere() {
 		out.Gateway, out.IPv6Gateway = netip.Addr{}, netip.Addr{}
 	}
-	if n.Name != network.NetworkBridge {
-		out.Aliases = e.Asked.Aliases
-		out.DNSNames = e.dnsNames(containerID)
+	if n.Name == network.NetworkBridge {
+		out.Links = nil // they are the container's: HostConfig.Links
+		return out
 	}
+	out.Aliases, out.DNSNames = e.Asked.Aliases, e.dnsNames(containerID)
 	return out
 }
 

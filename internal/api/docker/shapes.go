@@ -117,10 +117,12 @@ type containerInspect struct {
 	Config          *inspectConfig   `json:",omitempty"`
 }
 
-// inspectConfig has the hardware address that the container asks for, which is with its networks since 1.44, and here until 1.52.
+// inspectConfig has what was there until 1.52: the hardware address that the container asks for, which is with its networks since 1.44, and
+// OnBuild without a value.
 type inspectConfig struct {
 	*container.Config
-	MacAddress string `json:",omitempty"`
+	MacAddress string    `json:",omitempty"`
+	OnBuild    *[]string `json:",omitempty"`
 }
 
 type graphDriver struct {
@@ -158,7 +160,7 @@ func shapeContainer(v apiVersion, c containers.Inspection) containerInspect {
 	if c.Config != nil {
 		out.Config = &inspectConfig{Config: c.Config}
 		if !v.without(1052) {
-			out.Config.MacAddress = c.AskedMAC.String()
+			out.Config.MacAddress, out.Config.OnBuild = c.AskedMAC.String(), &c.Config.OnBuild
 		}
 	}
 	if v.without(1052) {

@@ -31,6 +31,7 @@ func TestClientsOfEachVersion(t *testing.T) {
 		{"/containers/" + id + "/json", "NetworkSettings.IPAddress", 24, 52, true},
 		{"/containers/" + id + "/json", "NetworkSettings.Networks.versions.IPAddress", 24, 99, true},
 		{"/containers/" + id + "/json", "GraphDriver.Name", 24, 52, true},
+		{"/containers/" + id + "/json", "Config.OnBuild", 24, 52, true},
 		{"/containers/" + id + "/json", "ImageManifestDescriptor", 48, 99, true},
 		{"/containers/json", "0.Ports", 24, 99, true},
 		{"/containers/json", "0.HostConfig.Annotations", 46, 99, true},
@@ -129,6 +130,7 @@ func TestRequestsOfEachVersion(t *testing.T) {
 		{"/v1.43", `"HostConfig":{"Annotations":{"a":"b"}}`, "HostConfig.Annotations", "map[a:b]"},
 		{"/v1.43", `"Healthcheck":{"Test":["CMD","x"],"StartInterval":2000000}`, "Config.Healthcheck.StartInterval", "{}"},
 		{"/v1.44", `"Healthcheck":{"Test":["CMD","x"],"StartInterval":2000000}`, "Config.Healthcheck.StartInterval", "2e+06"},
+		{"/v1.56", `"Volumes":{}`, "Config.Volumes", "<nil>"},
 		{"/v1.24", `"Cmd":"one word","Entrypoint":"sh"`, "Config.Cmd", "[one word]"},
 	}
 	for _, row := range rows {
