@@ -147,7 +147,7 @@ func (s *loading) one(ctx context.Context, d ocispec.Descriptor) (taken bool, er
 		return false, err
 	}
 	s.o.say("", "Loaded %s: %s\n", what, r.Familiar())
-	tell(ctx, s.Service, d, events.ActionLoad, d.Digest.String(), r.Familiar())
+	tell(ctx, s.Service, d, happening{events.ActionLoad, d.Digest.String(), r.Familiar()})
 	return true, nil
 }
 

@@ -201,13 +201,13 @@ func Keep(ctx context.Context, s *Service, b Built) error {
 	if len(names) == 0 {
 		names = []string{b.Target.Digest.String()}
 	}
-	tell(ctx, s, b.Target, events.ActionCreate, b.Target.Digest.String(), b.Target.Digest.String())
+	tell(ctx, s, b.Target, happening{events.ActionCreate, b.Target.Digest.String(), b.Target.Digest.String()})
 	for _, name := range names {
 		if err := s.name(ctx, name, b.Target); err != nil {
 			return err
 		}
 		if name != b.Target.Digest.String() {
-			tell(ctx, s, b.Target, events.ActionTag, b.Target.Digest.String(), familiar(name))
+			tell(ctx, s, b.Target, happening{events.ActionTag, b.Target.Digest.String(), familiar(name)})
 		}
 	}
 	return nil
@@ -352,6 +352,6 @@ func Send(ctx context.Context, s *Service, r ref.Reference, o SendOptions) error
 	if err := send(ctx, s, r, o.Target, &t); err != nil {
 		return registry.Explain("push "+r.Familiar(), r.Domain, err)
 	}
-	tell(ctx, s, o.Target, events.ActionPush, r.Familiar(), r.FamiliarName())
+	tell(ctx, s, o.Target, happening{events.ActionPush, r.Familiar(), r.FamiliarName()})
 	return nil
 }

@@ -476,7 +476,7 @@ func (a Artifacts) Push(ctx context.Context, p Place, o TransferOptions) error {
 		return registry.Explain("push "+c.dest.Familiar(), c.dest.Domain, err)
 	}
 	o.say("", "%s: digest: %s size: %d", c.dest.Tag, img.Target.Digest, img.Target.Size)
-	tell(ctx, a.S, img.Target, events.ActionPush, c.dest.Familiar(), c.dest.FamiliarName())
+	tell(ctx, a.S, img.Target, happening{events.ActionPush, c.dest.Familiar(), c.dest.FamiliarName()})
 	return nil
 }
 

@@ -71,7 +71,7 @@ func (s *Service) Save(ctx context.Context, names []string, o SaveOptions, w io.
 		if err := x.add(ctx, img.Target, called); err != nil {
 			return fmt.Errorf("save %s: %w", familiar(name), err)
 		}
-		tell(ctx, s, img.Target, events.ActionSave, img.Target.Digest.String(), familiar(img.Name))
+		tell(ctx, s, img.Target, happening{events.ActionSave, img.Target.Digest.String(), familiar(img.Name)})
 	}
 	if err := x.write(ctx, w); err != nil {
 		return fmt.Errorf("save: %w", err)

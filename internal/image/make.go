@@ -159,7 +159,7 @@ func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (dig
 	if err != nil {
 		return "", fmt.Errorf("import: %w", err)
 	}
-	s.told(config.Config.Labels, events.ActionImport, id.String(), familiar(o.Ref))
+	told(s, config.Config.Labels, happening{events.ActionImport, id.String(), familiar(o.Ref)})
 	KeepOneForm(ctx, s)
 	return id, nil
 }
@@ -200,7 +200,7 @@ func (s *Service) Commit(ctx context.Context, layer io.Reader, o CommitOptions) 
 		return "", fmt.Errorf("commit: %w", errors.Join(err, s.sweep(context.WithoutCancel(ctx))))
 	}
 	if o.Ref != "" {
-		s.told(config.Config.Labels, events.ActionTag, id.String(), familiar(o.Ref))
+		told(s, config.Config.Labels, happening{events.ActionTag, id.String(), familiar(o.Ref)})
 	}
 	return id, nil
 }

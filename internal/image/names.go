@@ -172,23 +172,29 @@ func (s *store) any(ctx context.Context, target ocispec.Descriptor) (*Image, err
 // manyLabels is how many labels an image's events have at most: as many as a container may have.
 const manyLabels = 4096
 
+// happening is what is told of an image.
+type happening struct {
+	action   events.Action
+	id, name string
+}
+
 // told says what was done with an image. Events have its labels, by which people choose among them; of one with too many they have none.
-func (s *Service) told(labels map[string]string, action events.Action, id, name string) {
+func told(s *Service, labels map[string]string, h happening) {
 	attributes := map[string]string{}
 	if len(labels) <= manyLabels {
 		maps.Copy(attributes, labels)
 	}
-	attributes["name"], attributes[access.OwnerAttribute] = name, "" // whatever the labels say: images are everybody's
-	s.events.Publish(events.ImageEventType, action, id, attributes)
+	attributes["name"], attributes[access.OwnerAttribute] = h.name, "" // whatever the labels say: images are everybody's
+	s.events.Publish(events.ImageEventType, h.action, h.id, attributes)
 }
 
 // tell is told, of what lies in the store.
-func tell(ctx context.Context, s *Service, target ocispec.Descriptor, action events.Action, id, name string) {
+func tell(ctx context.Context, s *Service, target ocispec.Descriptor, h happening) {
 	var labels map[string]string
 	if img, err := s.any(in(ctx), target); err == nil {
 		labels = img.Config.Config.Labels
 	}
-	s.told(labels, action, id, name)
+	told(s, labels, h)
 }
 
 // tagsAndDigests are an entry's names as people see them.

@@ -338,7 +338,7 @@ func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) error {
 	} else {
 		p.o.say("", "Status: Image is up to date for %s", p.ref.Familiar())
 	}
-	tell(ctx, p.s, target, events.ActionPull, p.ref.Familiar(), p.ref.FamiliarName())
+	tell(ctx, p.s, target, happening{events.ActionPull, p.ref.Familiar(), p.ref.FamiliarName()})
 	return nil
 }
 

@@ -86,7 +86,7 @@ func (s *Service) pushOne(ctx context.Context, img images.Image, o TransferOptio
 	if o.Progress != nil {
 		o.Progress(Progress{Aux: map[string]any{"Tag": r.Tag, "Digest": target.Digest, "Size": target.Size}})
 	}
-	tell(ctx, s, target, events.ActionPush, r.Familiar(), r.FamiliarName())
+	tell(ctx, s, target, happening{events.ActionPush, r.Familiar(), r.FamiliarName()})
 	if target.Digest != img.Target.Digest {
 		return nil // one platform of several: the tag means another thing there
 	}

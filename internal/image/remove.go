@@ -46,7 +46,7 @@ func (s *Service) Tag(ctx context.Context, source, target string) error {
 	if err := nameAgain(ctx, s.store, r.String(), img.Target, known...); err != nil {
 		return err
 	}
-	tell(ctx, s, img.Target, events.ActionTag, img.Target.Digest.String(), r.Familiar())
+	tell(ctx, s, img.Target, happening{events.ActionTag, img.Target.Digest.String(), r.Familiar()})
 	return nil
 }
 
