@@ -57,7 +57,7 @@ func (c *Client) Build(ctx context.Context, o *buildopt.Options) error {
 
 // prepare reads what stands on this side.
 func (j *job) prepare(ctx context.Context, q buildopt.Question) (err error) {
-	attrs, err := j.o.FrontendAttrs(j.c.proxies())
+	attrs, err := j.o.FrontendAttrs(j.c.Login.Proxies(""))
 	if err != nil {
 		return err
 	}

@@ -82,24 +82,6 @@ func (l *lender) GetTokenAuthority(context.Context, *auth.GetTokenAuthorityReque
 	return nil, status.Error(codes.Unavailable, "tokens are fetched by the engine")
 }
 
-// proxies are build arguments from config.json, as docker sets them.
-func (c *Client) proxies() map[string]string {
-	var all map[string]struct{ HTTPProxy, HTTPSProxy, NoProxy, FTPProxy, AllProxy string }
-	if c.Login.Field("proxies", &all) != nil {
-		return nil
-	}
-	p := all["default"]
-	args := map[string]string{}
-	for name, value := range map[string]string{
-		"http_proxy": p.HTTPProxy, "https_proxy": p.HTTPSProxy, "no_proxy": p.NoProxy, "ftp_proxy": p.FTPProxy, "all_proxy": p.AllProxy,
-	} {
-		if value != "" {
-			args[name], args[strings.ToUpper(name)] = value, value
-		}
-	}
-	return args
-}
-
 // hostGateway puts the machine's address in the place of the word that stands for it.
 func (c *Client) hostGateway(ctx context.Context, attrs map[string]string) error {
 	const hosts, label = "add-hosts", "org.mobyproject.buildkit.worker.moby.host-gateway-ip"

@@ -87,7 +87,8 @@ func (r *runner) join(ctx context.Context, id string, config *container.Config) 
 }
 
 func startCommand(app *App) *cobra.Command {
-	cmd := &cobra.Command{Use: "start [OPTIONS] CONTAINER...", Args: atLeast(1)}
+	cmd := &cobra.Command{Use: "start [OPTIONS] CONTAINER..."}
+	p := pickFlags(cmd, "l", container.StateCreated, container.StateExited)
 	var attach, interactive, waits bool
 	var keys, checkpoint, dir string
 	cmd.Flags().StringVar(&checkpoint, "checkpoint", "", "Go on from this checkpoint instead of beginning anew")
@@ -97,6 +98,10 @@ func startCommand(app *App) *cobra.Command {
 	cmd.Flags().BoolVarP(&interactive, "interactive", "i", false, "Attach its input")
 	cmd.Flags().StringVar(&keys, "detach-keys", "", "Keys that leave it running (default ctrl-p,ctrl-q)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		args, err := p.names(cmd.Context(), app, args)
+		if err != nil {
+			return err
+		}
 		query, err := checkpointQuery(checkpoint, dir, len(args), attach || interactive)
 		if err != nil {
 			return err
@@ -111,7 +116,7 @@ func startCommand(app *App) *cobra.Command {
 		if waits {
 			return errors.New("--wait-healthy and -a or -i contradict each other: an attached start comes back when the container ends")
 		}
-		if len(args) > 1 {
+		if len(args) != 1 {
 			return errors.New("only one container can be attached: start the others without -a and -i")
 		}
 		return startAttached(cmd.Context(), app, args[0], keys, interactive)

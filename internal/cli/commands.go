@@ -30,6 +30,7 @@ func nouns() [][2]string {
 		{"volume", "Manage volumes"}, {"secret", "Manage secrets: values that only containers see"}, {"config", "Manage configs: files that containers are given"}, {"builder", "Look after what builds leave for the next ones"}, {"artifact", "Manage artifacts: files that registries keep"},
 		{"policy", "See which images may be pulled and run"},
 		{"manifest", "Manage lists of manifests: images for several platforms"}, {"context", "Give engines names, and choose the one that commands speak to"}, {"system", "Look at the engine and tidy up"},
+		{"healthcheck", "Run the health checks of containers"},
 		{"checkpoint", "Write running containers to disk, to go on later"},
 		{"audit", "See who did what through the engine"},
 		{"store", "Look for damage in what is kept of images"},
@@ -37,7 +38,7 @@ func nouns() [][2]string {
 }
 
 func commands() []command {
-	return slices.Concat(runCommands(), buildCommands(), lifeCommands(), replaceCommands(), checkpointCommands(), portsCommands(), lookCommands(), fileCommands(),
+	return slices.Concat(runCommands(), buildCommands(), lifeCommands(), replaceCommands(), checkpointCommands(), portsCommands(), lookCommands(), existsCommands(), healthCommands(), fileCommands(),
 		imageCommands(), manifestCommands(), artifactCommands(), policyCommands(), networkCommands(), volumeCommands(), systemCommands(),
 		storeCommands(), auditCommands(), contextCommands(), secretCommands())
 }
@@ -81,10 +82,13 @@ func unknownCommand(words []string, isNoun bool, all []command) error {
 		if strings.HasPrefix(words[1], "-") {
 			return &exitError{125, fmt.Errorf("unknown flag %s: wherry %s takes a command; see wherry %[2]s --help", words[1], words[0])}
 		}
+		if way := ways()[words[0]+" "+words[1]]; way != "" {
+			return fmt.Errorf("unknown command %q of wherry %s: %s", words[1], words[0], way)
+		}
 		return fmt.Errorf("unknown command %q of wherry %s%s", words[1], words[0], didYouMean(words[1], names, "; see wherry "+words[0]+" --help"))
 	}
-	if why := notHere(words[0]); why != "" {
-		return fmt.Errorf("%s: %s", words[0], why)
+	if way := ways()[words[0]]; way != "" {
+		return fmt.Errorf("unknown command %q: %s", words[0], way)
 	}
 	if len(below) > 0 && len(below) <= 3 {
 		return fmt.Errorf("unknown command %q: did you mean %s?", words[0], strings.Join(below, " or "))
@@ -93,19 +97,6 @@ func unknownCommand(words []string, isNoun bool, all []command) error {
 		names = append(names, n[0])
 	}
 	return fmt.Errorf("unknown command %q%s", words[0], didYouMean(words[0], names, "; see wherry --help"))
-}
-
-// notHere says why a command of Docker's is not one of ours, "" for words that Docker does not know either.
-func notHere(word string) string {
-	switch word {
-	case "swarm", "node", "service", "stack":
-		return "this engine runs one machine and has no swarm mode"
-	case "plugin":
-		return "this engine takes no plugins"
-	case "trust":
-		return "Docker's content trust is not used; which signatures images need stands in a policy file, see wherry policy --help"
-	}
-	return ""
 }
 
 // wholeTree builds every command, for the completion of shells.

@@ -17,17 +17,17 @@ func execCommand(app *App) *cobra.Command {
 	fs := cmd.Flags()
 	fs.SetInterspersed(false)
 	var req container.ExecCreateRequest
-	var env, envFiles listFlag
+	var env envFlag
+	var envFiles listFlag
 	var keys string
 	var detach bool
-	env.check = checkEnv
 	fs.BoolVarP(&detach, "detach", "d", false, "Leave it running")
 	fs.BoolVarP(&req.AttachStdin, "interactive", "i", false, "Pass standard input on")
 	fs.BoolVarP(&req.Tty, "tty", "t", false, "Give it a terminal")
 	fs.BoolVar(&req.Privileged, "privileged", false, "Give it all powers that the container's user namespace can give")
 	fs.StringVarP(&req.User, "user", "u", "", "User that it runs as, NAME|UID[:GROUP|GID]")
 	fs.StringVarP(&req.WorkingDir, "workdir", "w", "", "Working directory in the container")
-	fs.VarP(&env, "env", "e", "Variable of the environment: NAME=value, or NAME to pass this one's on")
+	fs.VarP(&env, "env", "e", "Variable of the environment: NAME=value, or NAME to pass this one's on, or NAME* for all that begin so")
 	fs.Var(&envFiles, "env-file", "File of variables, one a line")
 	fs.StringVar(&keys, "detach-keys", "", "Keys that leave it running (default ctrl-p,ctrl-q)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -6,10 +6,52 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/moby/moby/api/types/container"
+
+	"wherry.dev/wherry/internal/login"
 )
+
+// envFlag collects variables: as checkEnv takes them, or NAME* for all of this process's that begin so.
+type envFlag struct{ listFlag }
+
+func (e *envFlag) Set(s string) error {
+	if prefix, ok := strings.CutSuffix(s, "*"); ok && !strings.Contains(s, "=") {
+		for _, v := range os.Environ() {
+			if strings.HasPrefix(v, prefix) && v[0] != '=' {
+				e.values = append(e.values, v)
+			}
+		}
+		return nil
+	}
+	s, err := checkEnv(s)
+	if err == nil {
+		e.values = append(e.values, s)
+	}
+	return err
+}
+
+// addProxies gives a container the proxies of config.json that are for this engine, and that its variables do not name themselves.
+func addProxies(app *App, config *container.Config) {
+	file, err := login.Read(app.Config)
+	if err != nil {
+		return
+	}
+	host := ""
+	if c, err := app.Client(); err == nil {
+		host = c.Host()
+	}
+	vars := file.Proxies(host)
+	for _, name := range sorted(vars) {
+		if !slices.ContainsFunc(config.Env, func(v string) bool { return v == name || strings.HasPrefix(v, name+"=") }) {
+			config.Env = append(config.Env, name+"="+vars[name])
+		}
+	}
+}
 
 // checkEnv takes NAME=value; a name alone gets this process's value, and where there is none, stays alone: the engine then takes the
 // image's variable away.

@@ -102,7 +102,7 @@ func TestBadFlagsAreExplained(t *testing.T) {
 		{[]string{"--pid", "bogus"}, "container:NAME"},
 		{[]string{"--uts", "bogus"}, "--uts bogus: it can be host"},
 		{[]string{"--ipc", "container:"}, "shareable"},
-		{[]string{"--pull", "sometimes"}, "always, missing, never"},
+		{[]string{"--pull", "sometimes"}, "always, missing, newer, never"},
 		{[]string{"-a", "stdfoo"}, "stdin, stdout, stderr"},
 		{[]string{"-e", "=x"}, "no name"},
 		{[]string{"-l", "=x"}, "no name"},

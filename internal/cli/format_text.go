@@ -22,6 +22,37 @@ func humanMemory(bytes uint64) string { return units.BytesSize(float64(bytes)) }
 // ago writes how long before now something was: "3 minutes ago".
 func ago(now, then time.Time) string { return units.HumanDuration(now.Sub(then)) + " ago" }
 
+// shortenIDs cuts the ids of containers and networks in a sentence to what people read. Digests stay whole.
+func shortenIDs(text string) string {
+	isDigit := func(c byte) bool { return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' }
+	var b strings.Builder
+	for i := 0; i < len(text); {
+		end := i
+		for end < len(text) && isDigit(text[end]) {
+			end++
+		}
+		switch {
+		case end == i:
+			end++
+			b.WriteByte(text[i])
+		case end-i == 64 && (i == 0 || text[i-1] == ' ' || text[i-1] == '"' || text[i-1] == '('):
+			b.WriteString(text[i : i+12])
+		default:
+			b.WriteString(text[i:end])
+		}
+		i = end
+	}
+	return b.String()
+}
+
+// sinceUnix is ago for when an image was made: reproducible builds have no date, or an invented one.
+func sinceUnix(now time.Time, then int64) string {
+	if t := time.Unix(then, 0); t.UTC().Year() >= 2000 {
+		return ago(now, t)
+	}
+	return "N/A"
+}
+
 // shortID is the part of an id that people read: twelve digits, without the algorithm.
 func shortID(id string) string {
 	if _, digits, ok := strings.Cut(id, ":"); ok {

@@ -105,7 +105,11 @@ func flagError(c *cobra.Command, err error, name string) error {
 	case errors.Is(err, pflag.ErrHelp):
 		return err
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() != "":
-		return fmt.Errorf("unknown flag -%s (in -%s); see %s --help", unknown.GetSpecifiedName(), unknown.GetSpecifiedShortnames(), name)
+		word := "-" + unknown.GetSpecifiedName()
+		if all := "-" + unknown.GetSpecifiedShortnames(); all != word {
+			word += " (in " + all + ")"
+		}
+		return fmt.Errorf("unknown flag %s; see %s --help", word, name)
 	case errors.As(err, &unknown):
 		var known []string
 		c.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, "--"+f.Name) })
@@ -145,6 +149,9 @@ func flagNames(f *pflag.Flag) string {
 }
 
 func unknownFlag(flag string, known []string, see string) error {
+	if way := otherWays()[flag]; way != "" {
+		return fmt.Errorf("unknown flag %s: %s", flag, way)
+	}
 	return fmt.Errorf("unknown flag %s%s", flag, didYouMean(flag, known, "; see "+see))
 }
 

@@ -7,6 +7,9 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/moby/moby/api/types/container"
+	"github.com/spf13/cobra"
+
 	"wherry.dev/wherry/internal/client"
 )
 
@@ -43,6 +46,32 @@ func newer(err error) error {
 		return errors.New("the engine is older than this client, or another's: restart wherryd, or use the client that came with it")
 	}
 	return err
+}
+
+// healthCommands are those under Podman's word for it.
+func healthCommands() []command {
+	return []command{{name: "healthcheck run", group: groupOther, short: "Run a container's health check now", build: healthcheckCommand}}
+}
+
+func healthcheckCommand(app *App) *cobra.Command {
+	return &cobra.Command{Use: "run CONTAINER", Args: exactly(1), Long: `Runs the container's health check now and prints what it prints. The result counts as those do that its interval brings.
+The exit status is 0 where it is well, 1 where the check failed, 125 where none could be run.`, RunE: func(cmd *cobra.Command, args []string) error {
+		c, err := app.Client()
+		if err != nil {
+			return &exitError{125, err}
+		}
+		var result container.HealthcheckResult
+		if err := newer(c.Post(cmd.Context(), "/wherry"+containerPath(args[0], "/probe"), nil, nil, &result)); err != nil {
+			return &exitError{125, err}
+		}
+		if out := strings.TrimRight(result.Output, "\n"); out != "" {
+			fmt.Fprintln(app.Out, printable(out))
+		}
+		if result.ExitCode != 0 {
+			return &exitError{1, fmt.Errorf("the health check of container %s failed with exit code %d", args[0], result.ExitCode)}
+		}
+		return nil
+	}}
 }
 
 // awaitHealthy returns when a container is healthy, or says why it is not to be.

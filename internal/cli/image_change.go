@@ -102,10 +102,7 @@ func newHistoryRow(h image.HistoryResponseItem, o historyOptions) historyRow {
 	created := time.Unix(h.Created, 0)
 	row := historyRow{
 		Comment: h.Comment, CreatedAt: created.Format(time.RFC3339), CreatedBy: strings.ReplaceAll(h.CreatedBy, "\t", " "),
-		ID: h.ID, Size: humanSize(h.Size), CreatedSince: ago(o.now, created),
-	}
-	if created.Year() < 2000 {
-		row.CreatedSince = "N/A" // reproducible builds have no date
+		ID: h.ID, Size: humanSize(h.Size), CreatedSince: sinceUnix(o.now, h.Created),
 	}
 	if o.exact {
 		row.Size, row.CreatedSince = fmt.Sprint(h.Size), row.CreatedAt

@@ -117,7 +117,7 @@ func newImageRows(list []image.Summary, o imageRowOptions) []imageRow {
 func newImageRow(i image.Summary, o imageRowOptions) imageRow {
 	created := time.Unix(i.Created, 0)
 	row := imageRow{
-		Containers: "N/A", CreatedAt: created.String(), CreatedSince: ago(o.now, created), ID: i.ID,
+		Containers: "N/A", CreatedAt: created.String(), CreatedSince: sinceUnix(o.now, i.Created), ID: i.ID,
 		SharedSize: "N/A", Size: humanSize(i.Size), UniqueSize: "N/A", VirtualSize: humanTotal(i.Size),
 	}
 	if !o.whole {
@@ -137,13 +137,17 @@ func newImageRow(i image.Summary, o imageRowOptions) imageRow {
 
 func imagesCommand(app *App) *cobra.Command {
 	var all, digests, quiet, whole, tree bool
-	var format string
+	var format, order string
 	var f filters
 	c := &cobra.Command{Use: "images [OPTIONS] [REPOSITORY[:TAG]]", Args: between(0, 1), RunE: func(cmd *cobra.Command, args []string) error {
 		if format == "" && !quiet {
 			format = configText(app, "imagesFormat")
 		}
 		rows, err := imageLayout(digests).parseRows(format, quiet)
+		if err != nil {
+			return err
+		}
+		by, err := orderNamed(imageOrders(), order)
 		if err != nil {
 			return err
 		}
@@ -166,6 +170,7 @@ func imagesCommand(app *App) *cobra.Command {
 		if err := cl.Get(cmd.Context(), "/images/json", q, &list); err != nil {
 			return err
 		}
+		slices.SortStableFunc(list, by)
 		if tree {
 			return printImageTree(app.Out, list, whole)
 		}
@@ -173,6 +178,7 @@ func imagesCommand(app *App) *cobra.Command {
 		return writeRows(app.Out, rows, newImageRows(list, imageRowOptions{whole: whole, digests: digests, now: time.Now()}))
 	}}
 	c.Flags().BoolVarP(&all, "all", "a", false, "Show images without a name that others rest on, too")
+	c.Flags().StringVar(&order, "sort", "", "Order by "+orders(imageOrders())+" (default: the newest first)")
 	c.Flags().BoolVar(&digests, "digests", false, "Show digests")
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "Print ids only")
 	c.Flags().BoolVar(&whole, "no-trunc", false, "Do not shorten ids")

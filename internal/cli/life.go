@@ -46,15 +46,24 @@ func postNames(ctx context.Context, app *App, names []string, verb string, query
 }
 
 func pauseCommand(app *App) *cobra.Command {
-	return &cobra.Command{Use: "pause CONTAINER...", Args: atLeast(1), RunE: func(cmd *cobra.Command, args []string) error {
-		return postNames(cmd.Context(), app, args, "pause", nil)
-	}}
+	return freezeCommand(app, "pause", container.StateRunning)
 }
 
 func unpauseCommand(app *App) *cobra.Command {
-	return &cobra.Command{Use: "unpause CONTAINER...", Args: atLeast(1), RunE: func(cmd *cobra.Command, args []string) error {
-		return postNames(cmd.Context(), app, args, "unpause", nil)
-	}}
+	return freezeCommand(app, "unpause", container.StatePaused)
+}
+
+func freezeCommand(app *App, verb string, state container.ContainerState) *cobra.Command {
+	cmd := &cobra.Command{Use: verb + " CONTAINER..."}
+	p := pickFlags(cmd, "al", state)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		names, err := p.names(cmd.Context(), app, args)
+		if err != nil {
+			return err
+		}
+		return postNames(cmd.Context(), app, names, verb, nil)
+	}
+	return cmd
 }
 
 // stopFlags are those of stop and restart.
@@ -78,19 +87,27 @@ func stopFlags(cmd *cobra.Command) func() url.Values {
 }
 
 func stopCommand(app *App) *cobra.Command {
-	cmd := &cobra.Command{Use: "stop [OPTIONS] CONTAINER...", Args: atLeast(1)}
-	query := stopFlags(cmd)
+	cmd := &cobra.Command{Use: "stop [OPTIONS] CONTAINER..."}
+	query, p := stopFlags(cmd), pickFlags(cmd, "al", container.StateRunning, container.StatePaused, container.StateRestarting)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return atOnce(cmd.Context(), app, args, "stop", query())
+		names, err := p.names(cmd.Context(), app, args)
+		if err != nil {
+			return err
+		}
+		return atOnce(cmd.Context(), app, names, "stop", query())
 	}
 	return cmd
 }
 
 func restartCommand(app *App) *cobra.Command {
-	cmd := &cobra.Command{Use: "restart [OPTIONS] CONTAINER...", Args: atLeast(1)}
-	query := stopFlags(cmd)
+	cmd := &cobra.Command{Use: "restart [OPTIONS] CONTAINER..."}
+	query, p := stopFlags(cmd), pickFlags(cmd, "al")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return atOnce(cmd.Context(), app, args, "restart", query())
+		names, err := p.names(cmd.Context(), app, args)
+		if err != nil {
+			return err
+		}
+		return atOnce(cmd.Context(), app, names, "restart", query())
 	}
 	return cmd
 }
@@ -132,54 +149,68 @@ func together(names []string, do func(name string) error) (next func() error) {
 }
 
 func killCommand(app *App) *cobra.Command {
-	cmd := &cobra.Command{Use: "kill [OPTIONS] CONTAINER...", Args: atLeast(1)}
+	cmd := &cobra.Command{Use: "kill [OPTIONS] CONTAINER..."}
 	signal := cmd.Flags().StringP("signal", "s", "", "Signal to send (default KILL)")
+	p := pickFlags(cmd, "al", container.StateRunning, container.StatePaused)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		q := url.Values{}
 		if *signal != "" {
 			q.Set("signal", *signal)
 		}
-		return postNames(cmd.Context(), app, args, "kill", q)
+		names, err := p.names(cmd.Context(), app, args)
+		if err != nil {
+			return err
+		}
+		return postNames(cmd.Context(), app, names, "kill", q)
 	}
 	return cmd
 }
 
 func removeCommand(app *App) *cobra.Command {
-	cmd := &cobra.Command{Use: "rm [OPTIONS] CONTAINER...", Args: atLeast(1)}
+	cmd := &cobra.Command{Use: "rm [OPTIONS] CONTAINER..."}
 	force := cmd.Flags().BoolP("force", "f", false, "Kill it first when it runs; no error when there is none")
 	vols := cmd.Flags().BoolP("volumes", "v", false, "Remove its volumes without a name too")
 	link := cmd.Flags().BoolP("link", "l", false, "Remove a link, not a container")
+	p := pickFlags(cmd, "a")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := app.Client()
-		if err != nil {
-			return err
-		}
 		q := url.Values{}
 		for name, on := range map[string]bool{"force": *force, "v": *vols, "link": *link} {
 			if on {
 				q.Set(name, "1")
 			}
 		}
-		answer := together(args, func(name string) error {
-			if name = strings.Trim(name, "/"); name == "" {
-				return fmt.Errorf("remove: a container's name cannot be empty")
-			}
-			return c.Delete(cmd.Context(), containerPath(name, ""), q, nil)
-		})
-		return each(cmd.Context(), app, args, func(name string) error {
-			err := answer()
-			if *force && client.IsNotFound(err) {
-				printError(app.Err, err) // what is to be gone is gone
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintln(app.Out, strings.Trim(name, "/"))
+		names, err := p.names(cmd.Context(), app, args)
+		if err != nil {
 			return err
-		})
+		}
+		return removeEach(cmd.Context(), app, names, q)
 	}
 	return cmd
+}
+
+func removeEach(ctx context.Context, app *App, names []string, q url.Values) error {
+	c, err := app.Client()
+	if err != nil {
+		return err
+	}
+	answer := together(names, func(name string) error {
+		if name = strings.Trim(name, "/"); name == "" {
+			return fmt.Errorf("remove: a container's name cannot be empty")
+		}
+		return c.Delete(ctx, containerPath(name, ""), q, nil)
+	})
+	return each(ctx, app, names, func(name string) error {
+		err := answer()
+		if q.Has("force") && client.IsNotFound(err) {
+			printError(app.Err, err) // what is to be gone is gone
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(app.Out, strings.Trim(name, "/"))
+		return err
+	})
 }
 
 func renameCommand(app *App) *cobra.Command {

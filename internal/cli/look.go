@@ -32,8 +32,9 @@ func psCommand(app *App) *cobra.Command {
 	cmd := &cobra.Command{Use: "ps [OPTIONS]"}
 	var all, latest, noTrunc, quiet, sizes bool
 	var last int
-	var format string
+	var format, order string
 	fs := cmd.Flags()
+	fs.StringVar(&order, "sort", "", "Order by "+orders(containerOrders())+" (default: the newest first)")
 	fs.BoolVarP(&all, "all", "a", false, "Those that do not run too")
 	fs.IntVarP(&last, "last", "n", -1, "The last so many that were made, running or not")
 	fs.BoolVarP(&latest, "latest", "l", false, "The last one that was made, running or not")
@@ -50,6 +51,10 @@ func psCommand(app *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		by, err := orderNamed(containerOrders(), order)
+		if err != nil {
+			return err
+		}
 		q := url.Values{}
 		if all {
 			q.Set("all", "1")
@@ -60,7 +65,7 @@ func psCommand(app *App) *cobra.Command {
 		if last > 0 {
 			q.Set("limit", strconv.Itoa(last))
 		}
-		if sizes || !quiet && format != "json" && rows.uses("Size") { // as docker: json alone does not walk the layers
+		if sizes || !quiet && format != "json" && rows.uses("Size") || order == "size" { // as docker: json alone does not walk the layers
 			q.Set("size", "1")
 		}
 		filter.into(q)
@@ -72,6 +77,7 @@ func psCommand(app *App) *cobra.Command {
 		if err := c.Get(cmd.Context(), "/containers/json", q, &list); err != nil {
 			return err
 		}
+		slices.SortStableFunc(list, by)
 		lines := make([]containerRow, 0, len(list))
 		now, columns := time.Now(), int(terminalSize(app)[1])
 		for _, s := range list {

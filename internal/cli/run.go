@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"strings"
@@ -34,6 +35,7 @@ func createCommand(app *App) *cobra.Command {
 		if err != nil {
 			return &exitError{125, err}
 		}
+		addProxies(app, req.Config)
 		id, err := createContainer(cmd.Context(), app, f, req)
 		if err != nil {
 			return &exitError{1, err}
@@ -76,6 +78,7 @@ func runCommand(app *App) *cobra.Command {
 		} else if err := checkInput(app, req.AttachStdin, req.Tty); err != nil {
 			return err
 		}
+		addProxies(app, req.Config)
 		req.HostConfig.ConsoleSize = terminalSize(app)
 		if !detach {
 			return r.run(cmd.Context(), f, req)
@@ -153,13 +156,17 @@ func withImage(ctx context.Context, app *App, f *runFlags, req *container.Create
 		}
 		return pullImage(ctx, app, app.Err, name, pulls)
 	}
-	if f.pull == "always" {
+	if f.pull == "always" || f.pull == "newer" {
 		if err := pull(req.Image); err != nil {
-			return err
+			if f.pull == "always" || !isHere(ctx, app, req.Image) {
+				return err
+			}
+			printWarnings(app, []string{err.Error() + ": the image that is here is used"})
 		}
 	}
-	err = do()
-	for pulled := map[string]bool{}; imageIsMissing(err) && f.pull == "missing"; {
+	err = f.inPlace(ctx, app, do)
+	pulled := map[string]bool{}
+	for imageIsMissing(err) && (f.pull == "missing" || f.pull == "newer") {
 		name := missingImage(err, *req)
 		if pulled[name] {
 			break
@@ -174,9 +181,34 @@ func withImage(ctx context.Context, app *App, f *runFlags, req *container.Create
 			}
 			return pullErr
 		}
-		err = do()
+		err = f.inPlace(ctx, app, do)
 	}
 	return err
+}
+
+func isHere(ctx context.Context, app *App, image string) bool {
+	c, err := app.Client()
+	return err == nil && c.Get(ctx, imagePath(image, "/json"), nil, nil) == nil
+}
+
+// inPlace makes a container where its name is free, and with --replace where it is not: the one that has it is removed when all else about the
+// request is found good.
+func (f *runFlags) inPlace(ctx context.Context, app *App, do func() error) error {
+	err := do()
+	if client.Status(err) != http.StatusConflict || !strings.Contains(err.Error(), "already in use by container") {
+		return err
+	}
+	if !f.replace {
+		return fmt.Errorf("the name %s is already in use by another container: remove that one (wherry rm -f %[1]s), or give --replace, or another --name", f.name)
+	}
+	c, clientErr := app.Client()
+	if clientErr != nil {
+		return clientErr
+	}
+	if err := c.Delete(ctx, containerPath(f.name, ""), url.Values{"force": {"1"}}, nil); err != nil && !client.IsNotFound(err) {
+		return fmt.Errorf("replace container %s: %w", f.name, err)
+	}
+	return do()
 }
 
 // idFile is the file of --cidfile; nil without one.

@@ -15,7 +15,7 @@ type runFlags struct {
 	lockFlags
 
 	name, pull, platform, cidfile, runtime, isolation string
-	rm, quiet, fresh                                  bool
+	rm, quiet, fresh, replace                         bool
 	restart                                           string
 	logDriver                                         string
 	logOpts, annotations                              listFlag
@@ -24,7 +24,8 @@ type runFlags struct {
 
 type processFlags struct {
 	attach               listFlag
-	env, envFiles        listFlag
+	env                  envFlag
+	envFiles             listFlag
 	entrypoint, hostname string
 	domain, workdir      string
 	user, stopSignal     string
@@ -89,7 +90,8 @@ func addRunFlags(fs *pflag.FlagSet) *runFlags {
 	f := &runFlags{}
 	fs.SetInterspersed(false)
 	fs.StringVar(&f.name, "name", "", "Name of the container")
-	fs.StringVar(&f.pull, "pull", "missing", "When to pull the image: always, missing or never")
+	fs.StringVar(&f.pull, "pull", "missing", "When to pull the image: always, missing, never, or newer: as always, and content with the one that is here where no registry answers")
+	fs.BoolVar(&f.replace, "replace", false, "Remove the container that has the name, even where it runs; its volumes stay")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "Do not show how a pull goes on")
 	fs.StringVar(&f.platform, "platform", "", "Platform of the image, such as linux/arm64")
 	fs.StringVar(&f.cidfile, "cidfile", "", "File to write the container's ID to; it must not be there yet")
@@ -129,8 +131,7 @@ func addRunFlags(fs *pflag.FlagSet) *runFlags {
 func (f *processFlags) add(fs *pflag.FlagSet) {
 	f.attach.check = oneOf("stdin", "stdout", "stderr")
 	fs.VarP(&f.attach, "attach", "a", "Attach to stdin, stdout or stderr")
-	f.env.check = checkEnv
-	fs.VarP(&f.env, "env", "e", "Variable of the environment: NAME=value, or NAME to pass this one's on")
+	fs.VarP(&f.env, "env", "e", "Variable of the environment: NAME=value, or NAME to pass this one's on, or NAME* for all that begin so")
 	fs.Var(&f.envFiles, "env-file", "File of variables, one a line")
 	fs.StringVar(&f.entrypoint, "entrypoint", "", "Program to run in place of the image's")
 	fs.StringVarP(&f.hostname, "hostname", "h", "", "Host name in the container")

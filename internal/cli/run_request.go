@@ -45,7 +45,7 @@ func (f *runFlags) request(fs *pflag.FlagSet, args []string) (container.CreateRe
 
 // check looks at flags that do not go together and at words that can only be one of a few.
 func (f *runFlags) check() error {
-	if _, err := oneOf("always", "missing", "never")(f.pull); err != nil {
+	if _, err := oneOf("always", "missing", "newer", "never")(f.pull); err != nil {
 		return fmt.Errorf("--pull %s: %w", f.pull, err)
 	}
 	if err := f.checkLock(); err != nil {
@@ -57,6 +57,8 @@ func (f *runFlags) check() error {
 	switch {
 	case f.apiSocket:
 		return errors.New("--use-api-socket: mount the engine's socket yourself where it is wanted: -v /run/wherry/wherry.sock:/var/run/docker.sock")
+	case f.replace && f.name == "":
+		return errors.New("--replace needs --name: the container that has that name is replaced")
 	case f.none && f.onUnhealthy != "" && f.onUnhealthy != "none":
 		return fmt.Errorf("--no-healthcheck and --on-unhealthy %s contradict each other: nobody would see that it is unhealthy", f.onUnhealthy)
 	case f.rm && f.restart != "" && f.restart != "no":

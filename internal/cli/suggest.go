@@ -19,6 +19,7 @@ func suggest(ctx context.Context, app *App, err error) error {
 	text := err.Error()
 	for _, refusal := range []struct{ before, after, kind string }{
 		{"No such container: ", "", "CONTAINER"}, {"No such image: ", "", "IMAGE"}, {"get ", ": no such volume", "VOLUME"}, {"network ", " not found", "NETWORK"},
+		{"no such object: ", "", "OBJECT"},
 	} {
 		_, rest, ok := strings.Cut(text, refusal.before)
 		name, all := strings.CutSuffix(rest, refusal.after)

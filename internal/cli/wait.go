@@ -66,9 +66,13 @@ func exitOf(id string, answer container.WaitResponse) error {
 
 func waitCommand(app *App) *cobra.Command {
 	cmd := &cobra.Command{Use: "wait [OPTIONS] CONTAINER...", Args: atLeast(1)}
-	condition := cmd.Flags().String("condition", "", "What to wait for: not-running, next-exit, removed or healthy")
+	condition := cmd.Flags().String("condition", "", "What to wait for: not-running (also stopped or exited), next-exit, removed or healthy")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if *condition != "" {
+		switch *condition {
+		case "": // as not-running
+		case "stopped", "exited": // Podman's words
+			*condition = "not-running"
+		default:
 			if _, err := oneOf("not-running", "next-exit", "removed", "healthy")(*condition); err != nil {
 				return fmt.Errorf("--condition %s: %w", *condition, err)
 			}

@@ -45,6 +45,7 @@ func (c *containerRoutes) add(add adder) {
 	add("POST /containers/{id}/resize", c.resize)
 	add("GET /wherry/why/{id}", c.why)
 	add("POST /wherry/containers/{id}/on-unhealthy", c.onUnhealthy)
+	add("POST /wherry/containers/{id}/probe", c.server.lasting(c.probe))
 	add("GET /wherry/containers/{id}/healthy", c.server.lasting(c.healthy))
 	add("GET /containers/{id}/top", c.top)
 	add("GET /containers/{id}/stats", c.server.lasting(c.stats))

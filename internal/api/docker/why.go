@@ -37,6 +37,15 @@ func (c *containerRoutes) healthy(w http.ResponseWriter, r *http.Request) error 
 	return noContent(w)
 }
 
+// probe answers POST /wherry/containers/{id}/probe with what a health check that is run now says.
+func (c *containerRoutes) probe(w http.ResponseWriter, r *http.Request) error {
+	result, err := containers.ProbeNow(r.Context(), c.s, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, result)
+}
+
 // clientOf looks at the program at the other end of a request's connection, which waits for the answer.
 func clientOf(caller *access.Caller) func() why.Client {
 	return func() why.Client {
