@@ -30,6 +30,9 @@ func (b *Builder) Build(ctx context.Context, q docker.BuildRequest, say func(doc
 		return "", err
 	}
 	defer done()
+	if err := checkRemote(q.Remote); err != nil {
+		return "", err
+	}
 	attrs, err := b.frontendAttrs(ctx, q)
 	if err != nil {
 		return "", err
@@ -93,7 +96,7 @@ func (e *engine) solve(ctx context.Context, req *controlapi.SolveRequest, q dock
 		p.settle(&followed, stop)
 	}
 	if err != nil {
-		return "", p.explain(explainRights(err, e.settings))
+		return "", explainRemote(p.explain(explainRights(err, e.settings)), q.Remote)
 	}
 	id = resp.ExporterResponse[exptypes.ExporterImageDigestKey]
 	p.end(id, q)

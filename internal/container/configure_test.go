@@ -106,6 +106,7 @@ func TestRefusals(t *testing.T) {
 		"invalid UTS mode":                            {h: container.HostConfig{UTSMode: "mine"}},
 		"invalid userns mode":                         {h: container.HostConfig{UsernsMode: "mine"}},
 		"invalid cgroup namespace mode":               {h: container.HostConfig{CgroupnsMode: "mine"}},
+		"invalid container format container:<name":    {h: container.HostConfig{NetworkMode: "container"}},
 		"port publishing and the container":           {h: container.HostConfig{NetworkMode: "container:x", PortBindings: network.PortMap{network.MustParsePort("80/tcp"): nil}}},
 		"dns and the network mode":                    {h: container.HostConfig{NetworkMode: "container:x", DNS: []netip.Addr{netip.MustParseAddr("1.1.1.1")}}},
 		"--storage-opt is not supported":              {h: container.HostConfig{StorageOpt: map[string]string{"size": "1g"}}},

@@ -159,7 +159,7 @@ func (v *validation) sharedNetwork() error {
 	switch {
 	case h.NetworkMode.IsHost() && len(h.Links) > 0:
 		return invalid("conflicting options: host type networking can't be used with links. This would result in undefined behavior")
-	case !h.NetworkMode.IsContainer():
+	case !h.NetworkMode.IsContainer() && h.NetworkMode != "container":
 		return nil
 	case h.NetworkMode.ConnectedContainer() == "":
 		return invalid("invalid network mode: invalid container format container:<name|id>")

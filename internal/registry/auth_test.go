@@ -70,6 +70,7 @@ func TestTLSIsNotGivenUp(t *testing.T) {
 func TestServerAddresses(t *testing.T) {
 	for in, want := range map[string]string{
 		"https://index.docker.io/v1/": "registry-1.docker.io", "": "registry-1.docker.io", "docker.io": "registry-1.docker.io",
+		"https://": "", "/": "", "http:///v2/": "", // not Docker Hub's, which would be told the password
 		"ghcr.io": "ghcr.io", "https://ghcr.io": "ghcr.io", "http://localhost:5000/v2/": "localhost:5000", "registry-1.docker.io": "registry-1.docker.io",
 	} {
 		if got := serverHost(in); got != want {

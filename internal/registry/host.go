@@ -40,12 +40,16 @@ func registryHost(domain string) string {
 
 // serverHost is the registry that a server address of a login means.
 func serverHost(address string) string {
-	if _, rest, ok := strings.Cut(address, "://"); ok {
-		address = rest
+	_, rest, ok := strings.Cut(address, "://")
+	if !ok {
+		rest = address
 	}
-	host, _, _ := strings.Cut(address, "/")
+	host, _, _ := strings.Cut(rest, "/")
+	if address == "" {
+		host = "docker.io"
+	}
 	switch host {
-	case "", "docker.io", "index.docker.io", "registry-1.docker.io":
+	case "docker.io", "index.docker.io", "registry-1.docker.io":
 		return registryHost("docker.io")
 	}
 	return host

@@ -64,7 +64,9 @@ func writeError(w http.ResponseWriter, err error) {
 	h.Set("Content-Type", "application/json")
 	h.Del("Content-Length")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(common.ErrorResponse{Message: message(err)})
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false) // people see it
+	_ = e.Encode(common.ErrorResponse{Message: message(err)})
 }
 
 // message is an error's text without the name of its class, which wrapping a class leaves at the end ("…: not found"): the status code

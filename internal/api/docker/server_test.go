@@ -91,6 +91,7 @@ func TestStatusCodes(t *testing.T) {
 		{"GET", "/containers/" + id + "/archive", "", 400, "Path"},
 		{"POST", "/containers/create", `{"Image":"nosuch:1"}`, 404, "No such image"},
 		{"POST", "/containers/create", `{"Image":"busybox:test"`, 400, "JSON"},
+		{"POST", "/containers/create", `{"Image":"busybox:test","HostConfig":{"NetworkMode":"container"}}`, 400, "container:<name|id>"},
 		{"POST", "/containers/create", `{"Image":"busybox:test"}{}`, 400, "after JSON"},
 		{"POST", "/containers/create?platform=linux/no/such/thing", `{"Image":"busybox:test"}`, 400, "platform"},
 		{"GET", "/containers/json?filters=nojson", "", 400, "filter"},
