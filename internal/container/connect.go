@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"os"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
@@ -36,15 +37,11 @@ func (s *Service) ConnectNetwork(ctx context.Context, id, name string, e *networ
 	if e == nil {
 		e = &network.EndpointSettings{}
 	}
-	if r.Status.Alive() {
-		t, _, err := c.running()
-		if err != nil {
-			return err
-		}
-		netns, err := t.Namespace("net")
-		if err != nil {
-			return err
-		}
+	netns, err := (life{s, c}).netns(r)
+	if err != nil {
+		return err
+	}
+	if netns != nil {
 		defer netns.Close()
 		if _, err := s.o.Networks.Connect(ctx, found.Name, r.allocateRequest(), e, netns); err != nil {
 			return err
@@ -117,10 +114,8 @@ func (s *Service) DisconnectNetwork(ctx context.Context, id, name string, force 
 	if _, ok := r.Networks[key]; !ok || c.isGone() || !r.bridged() || r.HostConfig.NetworkMode.IsNone() {
 		return fail(errdefs.ErrConflict, "container %s is not connected to network %s", r.Name, found.Name)
 	}
-	if r.Status.Alive() {
-		if err := (life{s, c}).disconnect(ctx, found.Name); err != nil && !force {
-			return err
-		}
+	if err := (life{s, c}).disconnect(ctx, r, found.Name); err != nil && !force {
+		return err
 	}
 	_, err = c.change(true, func(r *Record) error {
 		r.Networks = withNetwork(r.Networks, key, nil)
@@ -129,13 +124,25 @@ func (s *Service) DisconnectNetwork(ctx context.Context, id, name string, force 
 	return err
 }
 
-func (l life) disconnect(ctx context.Context, name string) error {
+// netns is the network namespace that a container has; nil: none, or it is ending, and what is written down counts from its next start on.
+func (l life) netns(r *Record) (*os.File, error) {
+	if !r.Status.Alive() {
+		return nil, nil
+	}
 	t, _, err := l.c.running()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	netns, err := t.Namespace("net")
-	if err != nil {
+	f, err := t.Namespace("net")
+	if errdefs.IsFailedPrecondition(err) {
+		return nil, nil
+	}
+	return f, err
+}
+
+func (l life) disconnect(ctx context.Context, r *Record, name string) error {
+	netns, err := l.netns(r)
+	if netns == nil {
 		return err
 	}
 	defer netns.Close()
@@ -173,7 +180,7 @@ func settleNetworks(ctx context.Context, l life) error {
 	for name, e := range has {
 		key := networkKey(r, network.Inspect{Network: network.Network{Name: name, ID: e.NetworkID}})
 		if _, ok := missing[key]; !ok {
-			errs = append(errs, l.disconnect(ctx, name))
+			errs = append(errs, l.disconnect(ctx, r, name))
 		}
 		delete(missing, key)
 	}

@@ -212,6 +212,7 @@ type View struct {
 	Image      *image.Image
 	Cgroup     *cgroup.Group // nil when not running
 	Kept       *Kept         // what was measured of it; nil when running
+	Layer      *Layer        // to be held by who mounts its writable layer, which is nobody while it runs
 	Networks   map[string]*network.EndpointSettings
 	Created    time.Time
 	Owner      string // who made it, as access.Caller.ID names them

@@ -51,9 +51,10 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 	s.log(c.pinOutput())
 	s.log(remember(l, before, exit))
 	next, wait := Exited, time.Duration(0)
-	if after, again := againAfter(c, before.Stopped); again {
+	anew := c.isKept() // by who is waiting for this end
+	if after, again := againAfter(c, before.Stopped || anew); again {
 		next, wait = Restarting, after
-	} else if before.wantsAgain(exit.Code) {
+	} else if !anew && before.wantsAgain(exit.Code) {
 		next, wait = Restarting, c.nextBackoff(exit.At.Sub(before.StartedAt))
 	}
 	settleHealth(c, next == Restarting)

@@ -37,6 +37,7 @@ type Container struct {
 type onDisk struct {
 	sync.Mutex       // one change at a time, until it is written; never taken by readers
 	stale      error // why it is an older one; nil: it is not
+	layer      Layer // beside it
 }
 
 func newContainer(r *Record, dir, taskDir string) *Container {

@@ -3,12 +3,15 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/task"
@@ -78,5 +81,105 @@ func TestRestartCutOff(t *testing.T) {
 	}
 	if e.noted() != "" {
 		t.Error(e.noted())
+	}
+}
+
+// TestRestartLeavesItsPolicy: an engine that is killed while it waits for the end of what it starts anew has not written down that the container
+// is to stay stopped: its policy would leave it so after whatever end comes next.
+func TestRestartLeavesItsPolicy(t *testing.T) {
+	e := newEngine(t)
+	id := e.run(request{name: "web", cmd: sh("trap 'touch /tmp/heard' TERM; echo began; while :; do sleep 0.05; done"),
+		h: container.HostConfig{RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyUnlessStopped}}})
+	first, long := e.rec(id).Pid, 600
+	e.eventually("it prints", func() bool { return e.output(id) == "began\n" })
+	restarted := make(chan error, 1)
+	go func() { restarted <- e.Restart(context.Background(), id, StopOptions{Timeout: &long}) }()
+	e.eventually("it hears the signal", func() bool {
+		return e.exec(id, container.ExecCreateRequest{Cmd: []string{"test", "-e", "/tmp/heard"}}, nil).code == 0
+	})
+	if r, err := readRecord(filepath.Join(e.o.Root, "containers", id)); err != nil || r.Stopped {
+		t.Errorf("the disk says that it is to stay stopped: %t, %v", r.Stopped, err)
+	}
+	if err := unix.Kill(first, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-restarted; err != nil {
+		t.Fatal(err)
+	}
+	if r := e.rec(id); r.Status != Running || r.Pid == first || r.RestartCount != 0 {
+		t.Errorf("it is %s, process %d, started %d times by its policy", r.Status, r.Pid, r.RestartCount)
+	}
+	zero := 0
+	if err := e.Stop(context.Background(), id, StopOptions{Timeout: &zero}); err != nil {
+		t.Fatal(err)
+	}
+	if r := e.rec(id); r.Status != Exited || !r.Stopped {
+		t.Errorf("after stop it is %s; it is to stay so: %t", r.Status, r.Stopped)
+	}
+}
+
+// TestStartWaitsForWhoWrites: a container's writable layer is mounted by one at a time.
+func TestStartWaitsForWhoWrites(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	id := e.create(request{name: "box", cmd: sh("sleep 3600")})
+	v, err := e.View(ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	free, err := v.Layer.Hold(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	started := make(chan error, 1)
+	go func() { started <- e.Start(ctx, id) }()
+	c, _ := e.index.find(id)
+	e.eventually("the start is on its way", func() bool {
+		mine := c.op.TryLock()
+		if mine {
+			c.op.Unlock()
+		}
+		return !mine
+	})
+	if r := e.rec(id); r.Status != Created || exists(c.taskDir) {
+		t.Errorf("it is %s: the start did not wait", r.Status)
+	}
+	free()
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	if free, err = v.Layer.Hold(ctx); err != nil { // the start has given it back
+		t.Fatal(err)
+	}
+	free()
+}
+
+// TestNetworksOfWhatEnds: a container whose end the engine has not heard of yet is put on networks and taken off them as one that has ended.
+func TestNetworksOfWhatEnds(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	id := e.run(request{name: "box", cmd: sh("sleep 3600"), h: container.HostConfig{NetworkMode: "bridge"}})
+	if _, err := e.o.Networks.Create(ctx, network.CreateRequest{Name: "other"}); err != nil {
+		t.Fatal(err)
+	}
+	keeper, pid := shimOf(id), e.rec(id).Pid
+	for _, err := range []error{unix.Kill(keeper, unix.SIGSTOP), unix.Kill(pid, unix.SIGKILL)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.eventually("its process has ended", func() bool { _, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid)); return err != nil })
+	for _, err := range []error{e.ConnectNetwork(ctx, id, "other", nil), e.DisconnectNetwork(ctx, id, "bridge", false)} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if err := unix.Kill(keeper, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	e.eventually("it has ended", func() bool { return e.rec(id).Status == Exited })
+	e.start(id)
+	if has, _, ok := e.o.Networks.Endpoints(id); !ok || len(has) != 1 || has["other"] == nil {
+		t.Errorf("started again it is on %v", has)
 	}
 }

@@ -92,6 +92,7 @@ type starting struct {
 	began   time.Time  // right before the program was executed
 	held    []*os.File // what the runtime finds by this process's descriptors
 	undo    []func(context.Context)
+	free    func() // lets others have the writable layer
 }
 
 // startStep is one named part of a start.
@@ -105,6 +106,7 @@ type startStep struct {
 func startSteps() []startStep {
 	return []startStep{
 		{name: "ask the policy", run: (*starting).permit},
+		{name: "wait for who writes into it", run: (*starting).alone},
 		{name: "look at the layers", run: (*starting).layers},
 		{name: "find the user", run: (*starting).findUser},
 		{name: "find the devices", run: (*starting).findDevices},
@@ -181,6 +183,9 @@ func (n *starting) release() {
 		f.Close()
 	}
 	n.held = nil
+	if n.free != nil {
+		n.free()
+	}
 	n.s.log(n.hideImages())
 	n.s.log(n.hideSecrets())
 }
@@ -278,6 +283,7 @@ func (n *starting) recordStart() error {
 	c, t := n.c, n.task
 	c.mu.Lock()
 	c.task = t
+	c.policy.keep = false // whoever has it started anew has what they want
 	c.mu.Unlock()
 	resetHealth(c)
 	r, err := c.become(Running, !n.r.HostConfig.RestartPolicy.IsNone(), func(r *Record) {

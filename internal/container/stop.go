@@ -164,10 +164,15 @@ func (l life) alive() (*stopping, error) {
 	return &stopping{life: l, r: r, task: l.c.task, exits: l.c.past.exits}, nil
 }
 
-// noteStopped records the user's wish: on the disk where a policy would start the container again after a power cut.
+// noteStopped records the user's wish: on the disk where a policy would start the container again after a power cut. Who has a container
+// started anew does not want it stopped: an engine that is killed in the middle of that leaves it to its policy, then and later.
 func (l life) noteStopped(more func(*Record)) *Record {
+	anew := l.c.isKept()
+	if anew && more == nil {
+		return l.c.record()
+	}
 	note := func(r *Record) error {
-		r.Stopped = true
+		r.Stopped = r.Stopped || !anew
 		if more != nil {
 			more(r)
 		}

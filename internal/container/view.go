@@ -28,8 +28,8 @@ func (s *Service) View(ctx context.Context, id string) (View, error) {
 	t, r, err := c.running()
 	img := r.Image
 	v := View{ID: r.ID, Name: r.Name, Rootfs: s.o.rootfs(r), Config: r.Config, HostConfig: r.HostConfig, Mounts: r.points(), Binds: r.Mounts,
-		Secrets: len(r.Secrets) > 0,
-		Image:   &img, Created: r.Created, Owner: r.Owner}
+		Secrets: len(r.Secrets) > 0, Layer: &c.disk.layer,
+		Image: &img, Created: r.Created, Owner: r.Owner}
 	v.Networks, _ = s.connections(r)
 	if err != nil {
 		v.Kept = keptNow(c, r)

@@ -75,6 +75,23 @@ func (s *Service) view(ctx context.Context, id string) (containers.View, func(),
 	return v, done, nil
 }
 
+// still is view for who mounts what a container that does not run has: nobody else does so, and it is not started, until done is called.
+func (s *Service) still(ctx context.Context, id string) (containers.View, func(), error) {
+	v, done, err := s.view(ctx, id)
+	if err != nil || v.Running {
+		return v, done, err
+	}
+	free, err := v.Layer.Hold(ctx)
+	if err != nil {
+		return v, nil, fmt.Errorf("wait for who copies files of container %s: %w", v.Name, err)
+	}
+	if v, done, err = s.view(ctx, id); err != nil || v.Running { // it may have been started meanwhile
+		free()
+		return v, done, err
+	}
+	return v, free, nil
+}
+
 // mount notes where the layers of a container's images are.
 func (s *Service) mount(v *containers.View) error {
 	lower, err := s.images.Mounted(v.Rootfs.Lower)
@@ -97,15 +114,19 @@ func (s *Service) mount(v *containers.View) error {
 	return nil
 }
 
-// open gives a container's root; it is to be closed.
+// open gives a container's root to who writes there; it is to be closed.
 func (s *Service) open(ctx context.Context, id string) (containers.View, *root, error) {
-	v, done, err := s.view(ctx, id)
+	v, done, err := s.still(ctx, id)
 	if err != nil {
 		return v, nil, err
 	}
-	defer done()
 	r, err := openWhole(&v)
-	return v, r, err
+	if err != nil {
+		done()
+		return v, nil, err
+	}
+	r.done = done
+	return v, r, nil
 }
 
 func openWhole(v *containers.View) (*root, error) {
@@ -120,7 +141,7 @@ func openWhole(v *containers.View) (*root, error) {
 // find opens a container's root and looks for a path in it; both are to be closed. What a tmpfs covers is found, too, where the tmpfs does not have
 // the path: clients put files into containers that do not run yet.
 func (s *Service) find(ctx context.Context, id, name string) (v containers.View, r *root, p *place, err error) {
-	v, done, err := s.view(ctx, id)
+	v, done, err := s.still(ctx, id)
 	if err != nil {
 		return v, nil, nil, err
 	}
@@ -252,12 +273,12 @@ func (s *Service) Put(ctx context.Context, id, name string, r io.Reader, o PutOp
 
 // Export writes the container's root file system as a tar, without what is mounted in it.
 func (s *Service) Export(ctx context.Context, id string, w io.Writer) error {
-	v, done, err := s.view(ctx, id)
+	v, done, err := s.still(ctx, id)
 	if err != nil {
 		return err
 	}
-	defer done()
 	r, err := openBare(&v)
+	done() // a start may mount it once more: who only reads does not notice
 	if err != nil {
 		return fmt.Errorf("open the file system of container %s: %w", v.Name, err)
 	}

@@ -44,6 +44,7 @@ type one struct {
 	layer  []byte // what was committed
 	got    image.CommitOptions
 	kept   containers.Kept
+	alone  containers.Layer
 	bus    *event.Bus
 	places map[string]string // where layers are now, of those that have moved
 }
@@ -53,6 +54,7 @@ func (c *one) View(_ context.Context, id string) (containers.View, error) {
 		return containers.View{}, errdefs.ErrNotFound
 	}
 	v := c.view
+	v.Layer = &c.alone
 	if v.Kept = &c.kept; v.Running {
 		v.Kept = nil
 		fd, err := unix.PidfdOpen(v.Pid, 0)
@@ -304,6 +306,47 @@ func TestPutAndGet(t *testing.T) {
 	if after, _ := os.ReadFile("/proc/self/mountinfo"); !bytes.Equal(before, after) {
 		t.Errorf("mounts have stayed:\n%s", after)
 	}
+}
+
+// TestOneMountsTheLayer: what is written into a container that does not run ends before others mount its layer, as a start does; what is read
+// keeps nobody waiting.
+func TestOneMountsTheLayer(t *testing.T) {
+	s, c := newOne(t)
+	ctx := context.Background()
+	r, w := io.Pipe()
+	put := make(chan error, 1)
+	go func() { put <- s.Put(ctx, "c", "/", r, PutOptions{}) }()
+	archive := tar.NewWriter(w)
+	if err := archive.WriteHeader(&tar.Header{Name: "etc/slow", Size: 1, Mode: 0o644}); err != nil { // it is being read: the layer is mounted
+		t.Fatal(err)
+	}
+	if free, err := c.alone.Hold(ended(t)); err == nil {
+		free()
+		t.Error("the layer is anybody's while somebody writes into it")
+	}
+	if _, err := archive.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(archive.Close(), w.Close(), <-put); err != nil {
+		t.Fatal(err)
+	}
+	out, _, err := s.Get(ctx, "c", "/etc/slow")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	free, err := c.alone.Hold(ended(t))
+	if err != nil {
+		t.Fatalf("who reads holds the layer: %v", err)
+	}
+	free()
+}
+
+// ended is a context that waits for nothing.
+func ended(t *testing.T) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
 }
 
 func TestStat(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 type root struct {
 	dir  *os.File
 	keep []*os.File // what keeps the mounts in place; with its end they end
+	done func()     // lets others mount it; may be nil
 }
 
 func (r *root) Close() {
@@ -30,6 +31,9 @@ func (r *root) Close() {
 	}
 	for _, f := range r.keep {
 		_ = f.Close()
+	}
+	if r.done != nil {
+		r.done()
 	}
 }
 

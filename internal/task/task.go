@@ -430,13 +430,13 @@ func (t *Task) Pidfd() (*os.File, error) {
 // Namespace opens one of the init process's namespaces ("net", "user", "ipc", …), pinned against pid reuse.
 func (t *Task) Namespace(name string) (*os.File, error) {
 	f, err := os.Open("/proc/" + strconv.Itoa(t.pid) + "/ns/" + name)
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // who has ended has none
 		return nil, err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.pidfd == nil || unix.PidfdSendSignal(int(t.pidfd.Fd()), 0, nil, 0) != nil {
-		f.Close()
+	if err != nil || t.pidfd == nil || unix.PidfdSendSignal(int(t.pidfd.Fd()), 0, nil, 0) != nil {
+		_ = f.Close()
 		return nil, fmt.Errorf("container %s is not running: %w", t.config.ID, errdefs.ErrFailedPrecondition)
 	}
 	return f, nil
