@@ -16,7 +16,7 @@ func busyboxLayer(t *testing.T) []byte {
 	b, err := os.ReadFile("/bin/busybox")
 	ok(t, err)
 	pieces := []piece{{name: "bin/", kind: '5'}, {name: "tmp/", kind: '5', mode: 0o1777}, {name: "bin/busybox", content: string(b)}}
-	for _, a := range strings.Fields("sh cat echo sha256sum stat rm true sleep head dd find wc") {
+	for _, a := range strings.Fields("sh cat echo sha256sum stat rm true sleep head dd find wc mkdir hostname httpd nslookup") {
 		pieces = append(pieces, symlink("bin/"+a, "busybox"))
 	}
 	return layerOf(pieces...)

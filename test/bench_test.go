@@ -209,6 +209,7 @@ func (e *engine) stop() error {
 		return err
 	case <-time.After(20 * time.Second):
 		_ = e.cmd.Process.Signal(syscall.SIGQUIT)
+		time.Sleep(time.Second) // it tells where it stands
 		return fmt.Errorf("wherryd does not end on SIGTERM: see %s/wherryd.log", e.dir)
 	}
 }
