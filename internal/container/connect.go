@@ -37,7 +37,7 @@ func (s *Service) ConnectNetwork(ctx context.Context, id, name string, e *networ
 	if e == nil {
 		e = &network.EndpointSettings{}
 	}
-	netns, err := (life{s, c}).netns(r)
+	netns, err := netnsOf(c, r)
 	if err != nil {
 		return err
 	}
@@ -124,12 +124,12 @@ func (s *Service) DisconnectNetwork(ctx context.Context, id, name string, force 
 	return err
 }
 
-// netns is the network namespace that a container has; nil: none, or it is ending, and what is written down counts from its next start on.
-func (l life) netns(r *Record) (*os.File, error) {
+// netnsOf is the network namespace that a container has; nil: none, or it is ending, and what is written down counts from its next start on.
+func netnsOf(c *Container, r *Record) (*os.File, error) {
 	if !r.Status.Alive() {
 		return nil, nil
 	}
-	t, _, err := l.c.running()
+	t, _, err := c.running()
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +141,7 @@ func (l life) netns(r *Record) (*os.File, error) {
 }
 
 func (l life) disconnect(ctx context.Context, r *Record, name string) error {
-	netns, err := l.netns(r)
+	netns, err := netnsOf(l.c, r)
 	if netns == nil {
 		return err
 	}
