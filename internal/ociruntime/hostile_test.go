@@ -295,3 +295,40 @@ func TestSysctlValuesAreValues(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingScarceIsShared: class 14: what the kernel counts for each user, a container takes from itself only: others, and the host, have all of theirs.
+func TestNothingScarceIsShared(t *testing.T) {
+	taken := func(id uint32) (watches, queues int) {
+		b := newBox(t, "probe", "scarce").probe()
+		b.rootfs.IDMap.Base += id
+		for _, maps := range [][]specs.LinuxIDMapping{b.spec.Linux.UIDMappings, b.spec.Linux.GIDMappings} {
+			maps[0].HostID = b.rootfs.IDMap.Base
+		}
+		for _, dir := range []string{b.upper, b.rootfs.Work} {
+			must(t, os.Chown(dir, int(b.rootfs.IDMap.Base), int(b.rootfs.IDMap.Base)))
+		}
+		r, w, err := os.Pipe()
+		must(t, err)
+		defer r.Close()
+		c, err := b.create(w)
+		w.Close()
+		must(t, err)
+		must(t, c.Start())
+		if _, err := fmt.Fscan(r, &watches, &queues); err != nil {
+			t.Fatal(err)
+		}
+		return watches, queues
+	}
+	watches, queues := taken(0)
+	if watches == 0 || queues == 0 {
+		t.Fatalf("a container got %d inotify instances and %d message queues", watches, queues)
+	}
+	if w, q := taken(1 << 17); w != watches || q != queues {
+		t.Errorf("beside it another got %d and %d, not %d and %d", w, q, watches, queues)
+	}
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	if err != nil {
+		t.Errorf("the host has no inotify instance left: %v", err)
+	}
+	_ = unix.Close(fd)
+}

@@ -24,17 +24,17 @@ mechanisms: task compare cdi
 mechanisms: snapshot
 mechanisms: registry < trust
 runtime:    ociruntime shim
-leaves:     sysprog < rootfs
+leaves:     sysprog < rootfs access < event
 leaves:     cgroup < systemd
 leaves:     resctrl
 leaves:     erofs
 leaves:     layer
 leaves:     archive < mend
-leaves:     login version network/link network/localhost criu seccomp logs event ref settings contexts lockfile sources spec
+leaves:     login version network/link network/localhost criu seccomp logs ref settings contexts lockfile sources spec
 leaves:     why signals
 leaves:     inflate apart retar contract threads
 leaves:     evidence < policy
-leaves:     access mutual audit
+leaves:     mutual audit
 leaves:     mountinfo bpf ready sparse room terse
 `
 

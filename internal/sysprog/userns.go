@@ -3,6 +3,7 @@ package sysprog
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,18 +22,27 @@ func mapText(maps []Mapping) string {
 }
 
 // UserNamespace makes a user namespace with these maps and returns it, held by the file alone.
+//
+// The kernel counts what is made inside (inotify instances, namespaces, pending signals, bytes of message queues: ucounts) for the namespace's
+// own user and, all the way up, for those who made it. The maker is who root inside is outside, so that no namespace takes from another, nor
+// from this process's user.
 func UserNamespace(uids, gids []Mapping) (*os.File, error) {
-	p, err := New(256)
+	p, err := New(512)
 	if err != nil {
 		return nil, err
 	}
 	defer p.Close()
+	flags, forks := uint64(unix.CLONE_NEWUSER), false
+	if i := slices.IndexFunc(uids, func(m Mapping) bool { return m.Inside == 0 }); i >= 0 && int64(uids[i].Outside) != int64(os.Geteuid()) {
+		flags, forks = 0, true
+		cloneAs(p, uids[i].Outside)
+	}
 	self, err := awaitOpening(p)
 	if err != nil {
 		return nil, err
 	}
 	defer self.Close()
-	pr, err := p.Start(unix.CLONE_NEWUSER, false)
+	pr, err := p.Start(flags, forks)
 	if err != nil {
 		return nil, fmt.Errorf("make a user namespace: %w", err)
 	}
@@ -45,6 +55,16 @@ func UserNamespace(uids, gids []Mapping) (*os.File, error) {
 		return nil, fmt.Errorf("map groups into a user namespace: %w", err)
 	}
 	return os.Open(proc + "/ns/user")
+}
+
+// cloneAs appends that a user makes the user namespace, with all the capabilities of this process: some hosts permit it to nobody without.
+func cloneAs(p *Program, uid uint32) {
+	header := p.words([]uint64{unix.LINUX_CAPABILITY_VERSION_3})
+	sets := p.Bytes(make([]byte, 24)) // struct __user_cap_data_struct, two of them
+	p.Call("read its capabilities", unix.SYS_CAPGET, header, sets)
+	p.Call("become the user who is root inside", unix.SYS_SETRESUID, -1, int(uid), -1)
+	p.Call("keep its capabilities", unix.SYS_CAPSET, header, sets)
+	p.Fork("clone into a user namespace", unix.CLONE_NEWUSER, -1)
 }
 
 // NetworkNamespace makes a network namespace that belongs to a user namespace and returns it, held by the file alone.

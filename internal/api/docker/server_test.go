@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/pkg/stdcopy"
+
+	"wherry.dev/wherry/internal/sysprog"
 )
 
 func TestSystemRoutes(t *testing.T) {
@@ -384,6 +386,16 @@ func TestPeers(t *testing.T) {
 	_ = open
 	ask := []string{"curl", "-s", "-w", "\n%{http_code}", "--unix-socket", e.direct, "http://e/_ping"}
 	own := append([]string{"unshare", "--user"}, ask...) // in a user namespace that the caller makes
+	const base = 0x10000000
+	range0 := []sysprog.Mapping{{Outside: base, Count: 65536}}
+	made, err := sysprog.UserNamespace(range0, range0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer made.Close()
+	inside := func(command []string) []string {
+		return append([]string{"nsenter", fmt.Sprintf("--user=/proc/%d/fd/%d", os.Getpid(), made.Fd())}, command...)
+	}
 	rows := []struct {
 		who       string
 		uid       uint32
@@ -395,8 +407,11 @@ func TestPeers(t *testing.T) {
 		{"a user", 12345, ask, false, "403"},
 		{"a user with an id of those that containers have, as directory services give them", 0x10000021, ask, false, "403"},
 		{"such a user in a namespace of its own", 0x10000021, own, false, "403"},
-		{"a container's user", 0x10000000, ask, true, "200"},
-		{"a container's user in a namespace of its own", 0x10000000, own, true, "200"},
+		{"a container's user", base, ask, true, "200"},
+		{"a container's user in a namespace of its own", base, own, true, "200"},
+		{"a user of a container as the runtime makes them", 0, inside(ask), false, "200"},
+		{"such a user in a namespace of its own", 0, inside(own), false, "200"},
+		{"a user with the first id of a container's", base, own, false, "403"},
 		{"a user in a namespace as containers have, with another id", 0x0fff0000, ask, true, "403"},
 	}
 	for _, row := range rows {

@@ -214,3 +214,26 @@ func processes([]string) {
 		fmt.Print(string(b))
 	}
 }
+
+// scarce takes all that a user may have of what the kernel counts for users: inotify instances, and bytes of message queues. It says how many it got.
+func scarce([]string) {
+	watches, queues := 0, 0
+	for {
+		if _, err := syscall.InotifyInit(); err != nil {
+			break
+		}
+		watches++
+	}
+	for {
+		name, err := syscall.BytePtrFromString(fmt.Sprint("scarce", queues))
+		if err != nil {
+			break
+		}
+		if _, _, errno := syscall.Syscall6(syscall.SYS_MQ_OPEN, uintptr(unsafe.Pointer(name)), syscall.O_CREAT|syscall.O_RDWR, 0o600, 0, 0, 0); errno != 0 {
+			break
+		}
+		queues++
+	}
+	fmt.Println(watches, queues)
+	time.Sleep(time.Hour)
+}

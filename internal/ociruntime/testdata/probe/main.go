@@ -16,7 +16,7 @@ import (
 func main() {
 	commands := map[string]func([]string){"lie": lie, "fds": fds, "posture": posture, "bomb": bomb, "eat": eat, "zombies": zombies, "runner": runner, "flood": flood, "crowd": crowd, "strays": strays,
 		"overwrite": overwrite, "agent": agent, "mount-agents": mountAgents, "keyring": keyring, "neighbours": neighbours, "processes": processes, "thread": thread}
-	commands["swap"] = swap
+	commands["swap"], commands["scarce"] = swap, scarce
 	commands[os.Args[1]](os.Args[2:])
 }
 
