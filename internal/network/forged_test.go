@@ -188,3 +188,71 @@ func TestAnswersByAnotherWay(t *testing.T) {
 		a.release(s)
 	}
 }
+
+// TestGatewayIsNoWayAround: containers that do not reach each other on their network do not by the host's forwarding either.
+func TestGatewayIsNoWayAround(t *testing.T) {
+	s := open(t)
+	mustCreate(t, s, network.CreateRequest{Name: "apart", EnableIPv6: new(true), Options: bridgeOptions("bridge.enable_icc=false")})
+	liar, victim := newBox(t), newBox(t)
+	own := liar.attach(s, onNetwork("apart", network.EndpointSettings{})).Networks["apart"]
+	others := victim.attach(s, onNetwork("apart", network.EndpointSettings{})).Networks["apart"]
+	defer liar.release(s)
+	defer victim.release(s)
+	for _, row := range []struct{ from, to, via netip.Addr }{
+		{own.IPAddress, others.IPAddress, own.Gateway}, {own.GlobalIPv6Address, others.GlobalIPv6Address, own.IPv6Gateway},
+	} {
+		liar.mustRun("ip", "route", "add", row.to.String(), "via", row.via.String())
+		c := listen(t, victim, netip.AddrPortFrom(row.to, 5300).String())
+		liar.forge(netip.AddrPortFrom(row.from, 1), netip.AddrPortFrom(row.to, 5300), "around")
+		sender, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(row.to, 5300)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sender.Write([]byte("last")) // from the host, after it
+		if got := heard(t, c); got != "" {
+			t.Errorf("%s hears %q", row.to, got)
+		}
+		sender.Close()
+	}
+}
+
+// TestInternalIsInternal: a container on an internal network reaches the host at its gateway, and at none of its other addresses.
+func TestInternalIsInternal(t *testing.T) {
+	outside(t)
+	s := open(t)
+	mustCreate(t, s, network.CreateRequest{Name: "inner", Internal: true, EnableIPv6: new(true)})
+	mustCreate(t, s, network.CreateRequest{Name: "other", EnableIPv6: new(true)})
+	liar, b := newBox(t), newBox(t)
+	liar.attach(s, onNetwork("inner", network.EndpointSettings{}))
+	other := b.attach(s, onNetwork("other", network.EndpointSettings{})).Networks["other"]
+	defer liar.release(s)
+	defer b.release(s)
+	n, err := s.find("inner")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for gateway, elsewhere := range map[netip.Addr]netip.Addr{n.v4.gateway: netip.MustParseAddr("192.0.2.1"), n.v6.gateway: other.IPv6Gateway} {
+		liar.mustRun("ip", "route", "add", "default", "via", gateway.String())
+		c := listen(t, nil, "[::]:5300")
+		liar.say(elsewhere, "elsewhere")
+		liar.say(gateway, "last")
+		if got := heard(t, c); got != "" {
+			t.Errorf("the host hears %q", got)
+		}
+		c.Close()
+	}
+}
+
+// say sends a datagram to port 5300.
+func (b *box) say(to netip.Addr, text string) {
+	b.t.Helper()
+	b.inside(func() error {
+		c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 5300)))
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Write([]byte(text))
+		return err
+	})
+}

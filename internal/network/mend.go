@@ -130,7 +130,7 @@ func (n *lan) mac() net.HardwareAddr {
 
 // rules are what the firewall knows of a network.
 func (n *lan) rules() firewall.Bridge {
-	b := firewall.Bridge{Name: n.Bridge, Internal: n.Internal, Masquerade: n.flag("bridge.enable_ip_masquerade", true), Foreign: n.Adopted}
+	b := firewall.Bridge{Name: n.Bridge, Internal: n.Internal, Masquerade: n.flag("bridge.enable_ip_masquerade", true), Foreign: n.Adopted, Parted: !n.flag("bridge.enable_icc", true)}
 	for p := range n.pools() {
 		b.Subnets = append(b.Subnets, p.subnet)
 	}

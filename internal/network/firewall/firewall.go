@@ -24,6 +24,7 @@ type Bridge struct {
 	Name       string
 	Internal   bool // nothing passes between it and elsewhere
 	Masquerade bool // packets that leave through another link get that link's address
+	Parted     bool // containers on it reach each other's published ports only
 	Foreign    bool // it is not of the engine's making: machines of any addresses may be behind it
 	Subnets    []netip.Prefix
 	Families   [2]Family // IPv4, IPv6

@@ -51,7 +51,7 @@ func TestTableAsNftReadsIt(t *testing.T) {
 	table.Still([]string{"eth0"})
 	subnets := []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24"), netip.MustParsePrefix("fd00:1::/64")}
 	for _, b := range []Bridge{{Name: "br0", Masquerade: true, Subnets: subnets}, {Name: "br1", Internal: true, Foreign: true}, {Name: "br2", Masquerade: true, Trusted: []string{"lan0"},
-		Families: [2]Family{{Source: netip.MustParseAddr("192.0.2.7")}, {Routed: true}}}, {Name: "br3", Families: [2]Family{{Open: true}, {}}}} {
+		Families: [2]Family{{Source: netip.MustParseAddr("192.0.2.7")}, {Routed: true}}}, {Name: "br3", Parted: true, Families: [2]Family{{Open: true}, {}}}} {
 		if err := table.SetBridge(b); err != nil {
 			t.Fatal(err)
 		}
@@ -90,6 +90,9 @@ func TestTableAsNftReadsIt(t *testing.T) {
 	}
 	if !table.Whole() {
 		t.Error("the table is not whole")
+	}
+	if among := nft(t, "list", "set", "inet", "one", "among"); strings.Contains(among, "br3") || !strings.Contains(among, `"br2" . "br2"`) {
+		t.Errorf("containers reach each other on %s", among)
 	}
 	if checked := nft(t, "list", "set", "inet", "one", "checked"); strings.Contains(checked, "br1") || !strings.Contains(checked, "br0") {
 		t.Errorf("sources are checked on %s", checked)

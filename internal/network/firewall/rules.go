@@ -35,14 +35,16 @@ func word32(n int) uint32 { return uint32(firstOf4 + n) }
 //	                iifname . oifname != @same snat ip to iifname map @sources4                 # likewise 6
 //	                meta nfproto ipv4 iifname @masquerade4 iifname . oifname != @same masquerade }   # likewise 6
 //	chain enter   { type filter hook input priority filter;
-//	                iifname @checked ip saddr != 0.0.0.0 ip saddr != @roaming4 fib saddr . iif oif missing drop }   # likewise 6
+//	                iifname @checked ip saddr != 0.0.0.0 ip saddr != @roaming4 fib saddr . iif oif missing drop     # likewise 6
+//	                iifname @internal fib daddr . iif type unicast drop }   # an address that the host has elsewhere
 //	chain pass    { type filter hook forward priority filter;
-//	                iifname . oifname @same accept
+//	                iifname . oifname @among accept
 //	                iifname @checked ip saddr != 0.0.0.0 ip saddr != @roaming4 fib saddr . iif oif missing drop     # an address of somebody else's; likewise 6
 //	                oifname @internal drop
 //	                iifname @internal drop
 //	                oifname @bridges ct state established,related accept
 //	                oifname @bridges ct status dnat accept
+//	                iifname . oifname @same drop                     # past the bridge, which does not let them, by the gateway
 //	                oifname @open4 meta nfproto ipv4 accept                                     # likewise 6
 //	                oifname @routed4 ip daddr . meta l4proto . th dport @direct4 accept         # published there; likewise 6
 //	                oifname @routed4 meta l4proto icmp accept                                   # likewise 6
@@ -96,9 +98,10 @@ func addRules(c *nftables.Conn, table *nftables.Table, s sets) {
 	for six, f := range s.families {
 		rule(enter, in(s.checked), forged(f.roaming, six == 1), verdict(expr.VerdictDrop))
 	}
+	rule(enter, in(s.internal), toElsewhere(), verdict(expr.VerdictDrop))
 
 	pass := base("pass", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
-	rule(pass, inOut(s.same, false), verdict(expr.VerdictAccept))
+	rule(pass, inOut(s.among, false), verdict(expr.VerdictAccept))
 	for six, f := range s.families {
 		rule(pass, in(s.checked), forged(f.roaming, six == 1), verdict(expr.VerdictDrop))
 	}
@@ -106,6 +109,7 @@ func addRules(c *nftables.Conn, table *nftables.Table, s sets) {
 	rule(pass, in(s.internal), verdict(expr.VerdictDrop))
 	rule(pass, out(s.bridges), known(), verdict(expr.VerdictAccept))
 	rule(pass, out(s.bridges), translated(), verdict(expr.VerdictAccept))
+	rule(pass, inOut(s.same, false), verdict(expr.VerdictDrop))
 	for six, f := range s.families {
 		rule(pass, ofFamily(six == 1), out(f.open), verdict(expr.VerdictAccept))
 		rule(pass, ofFamily(six == 1), out(f.routed), toDirect(f.direct, six == 1), verdict(expr.VerdictAccept))
@@ -205,6 +209,14 @@ func toHost() []expr.Any {
 	return []expr.Any{
 		&expr.Fib{Register: reg, FlagDADDR: true, ResultADDRTYPE: true},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+	}
+}
+
+// toElsewhere matches what is for none of the addresses of the link by which it came, nor for many.
+func toElsewhere() []expr.Any {
+	return []expr.Any{
+		&expr.Fib{Register: reg, FlagDADDR: true, FlagIIF: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_UNICAST)},
 	}
 }
 

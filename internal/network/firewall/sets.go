@@ -22,6 +22,7 @@ const chunk = 256
 type sets struct {
 	bridges, internal *nftables.Set
 	same              *nftables.Set // a bridge with itself
+	among             *nftables.Set // likewise, where containers reach each other
 	still             *nftables.Set
 	trusted           *nftables.Set // a link and a bridge
 	checked           *nftables.Set // bridges behind which nobody else's addresses are
@@ -57,7 +58,7 @@ func newSets(table *nftables.Table) sets {
 	}
 	out := sets{
 		bridges: set("bridges", nftables.TypeIFName), internal: set("internal", nftables.TypeIFName),
-		same: set("same", nftables.TypeIFName, nftables.TypeIFName), still: set("still", nftables.TypeIFName),
+		same: set("same", nftables.TypeIFName, nftables.TypeIFName), among: set("among", nftables.TypeIFName, nftables.TypeIFName), still: set("still", nftables.TypeIFName),
 		trusted: set("trusted", nftables.TypeIFName, nftables.TypeIFName), checked: set("checked", nftables.TypeIFName),
 	}
 	for _, six := range []bool{false, true} {
@@ -132,9 +133,12 @@ func (s sets) rows(bridges []Bridge, still []string) []row {
 		}
 		return out
 	}
-	var same, trusted, quiet []nftables.SetElement
+	var same, among, trusted, quiet []nftables.SetElement
 	for _, b := range bridges {
-		same = append(same, nftables.SetElement{Key: append(ifname(b.Name), ifname(b.Name)...)})
+		itself := nftables.SetElement{Key: append(ifname(b.Name), ifname(b.Name)...)}
+		if same = append(same, itself); !b.Parted {
+			among = append(among, itself)
+		}
 		for _, link := range b.Trusted {
 			trusted = append(trusted, nftables.SetElement{Key: append(ifname(link), ifname(b.Name)...)})
 		}
@@ -144,7 +148,7 @@ func (s sets) rows(bridges []Bridge, still []string) []row {
 	}
 	out := []row{
 		{s.bridges, links(func(Bridge) bool { return true })}, {s.internal, links(func(b Bridge) bool { return b.Internal })},
-		{s.same, same}, {s.trusted, trusted}, {s.still, quiet}, {s.checked, links(func(b Bridge) bool { return !b.Foreign })},
+		{s.same, same}, {s.among, among}, {s.trusted, trusted}, {s.still, quiet}, {s.checked, links(func(b Bridge) bool { return !b.Foreign })},
 	}
 	for i, f := range s.families {
 		var near, sources, roaming []nftables.SetElement

@@ -93,7 +93,7 @@ func (t *Table) Whole() bool {
 }
 
 // ruleCount is how many rules addRules writes.
-const ruleCount = 2 + 8 + 2 + 2 + 7 + 2 + 17
+const ruleCount = 2 + 8 + 2 + 2 + 7 + 3 + 18
 
 func (t *Table) count() (rules, ports int, err error) {
 	table := &nftables.Table{Name: t.name, Family: nftables.TableFamilyINet}
