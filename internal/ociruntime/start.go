@@ -148,12 +148,11 @@ func Create(ctx context.Context, o CreateOptions) (*Container, error) {
 	return s.finish(), nil
 }
 
-// finish closes what only the start needed.
+// finish leaves what only the start needed to be closed when the program runs: until then somebody waits.
 func (s *start) finish() *Container {
 	c := &Container{spec: s.spec, process: s.process, program: s.program, console: s.layout.console, devpts: s.layout.devpts, cgroup: s.grouping.group,
 		ids: s.ns.ids, execs: s.execs, told: report{warnings: s.layout.warnings, clock: s.clock}, files: s.layout.view(s.spec.Process, s.execs), userns: s.ns.user, filter: s.filter, oomScore: s.o.OOMScoreAdj}
-	c.files.parts = s.layout.parts
-	s.held.close()
+	c.files.parts.files = append(s.layout.parts.files, s.held.files...)
 	c.pidfd = s.pidfd
 	if s.fromChild != nil {
 		s.fromChild.Close()

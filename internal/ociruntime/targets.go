@@ -108,6 +108,11 @@ func canonical(dir *os.File, name string) string {
 	if clean == "/" {
 		return clean
 	}
+	straight := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: inRoot | unix.RESOLVE_NO_SYMLINKS}
+	if fd, err := unix.Openat2(descriptor(dir), clean[1:], &straight); err == nil { // no link is on the way, as nearly always
+		unix.Close(fd)
+		return clean
+	}
 	f, err := openIn(dir, clean, unix.O_PATH)
 	if err != nil {
 		return path.Join(canonical(dir, path.Dir(clean)), path.Base(clean))
