@@ -186,7 +186,7 @@ func (s *Server) count(change int) {
 	}
 }
 
-// hasEnded says that the container's end is written down and its group taken away.
+// hasEnded says that the container's end is written down and its group taken away, or left to the engine.
 func (s *Server) hasEnded() bool {
 	select {
 	case <-s.ended:

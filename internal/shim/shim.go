@@ -35,7 +35,7 @@ type Config struct {
 	Log    LogConfig      `json:"log"`
 	Cgroup string         `json:"cgroup,omitempty"` // for who comes after the shim's death
 	Life   int            `json:"life,omitempty"`   // which of the container's starts this is, from 1; the shim does not ask
-	Last   bool           `json:"last,omitempty"`   // it is not started again: its mounts are taken down when its end has been told
+	Last   bool           `json:"last,omitempty"`   // the container is removed at its end: mounts and control group go when that has been told
 
 	// Spec is the OCI configuration without its seccomp profile, which is by far its longest part; Filter is the profile, compiled.
 	Spec   *specs.Spec `json:"spec"`

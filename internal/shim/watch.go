@@ -38,7 +38,7 @@ func (s *Server) watch(ctx context.Context) {
 		s.oom.watch.Close()
 	}
 	s.mu.Unlock()
-	if g := c.Cgroup(); g != nil {
+	if g := c.Cgroup(); g != nil && !s.config.Last { // of the last start the engine takes it away, when it has told the end
 		_ = g.Delete()
 	}
 	close(s.ended)

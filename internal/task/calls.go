@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/shim"
 	"wherry.dev/wherry/internal/why"
 )
@@ -245,6 +246,15 @@ func (t *Task) Delete(ctx context.Context) error {
 		t.pidfd = nil
 	}
 	t.mu.Unlock()
+	if t.config.Last && t.config.Cgroup != "" { // its shim has left the group to this process
+		g, err := cgroup.Open(t.config.Cgroup)
+		if err == nil {
+			err = g.Delete()
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return os.RemoveAll(t.dir)
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/logs"
 	"wherry.dev/wherry/internal/rootfs"
 )
@@ -127,6 +128,49 @@ func TestLife(t *testing.T) {
 	}
 	if _, err := os.Stat(o.Dir); !os.IsNotExist(err) {
 		t.Fatal("the task's folder is left")
+	}
+}
+
+// TestLastLeavesItsGroupToDelete: the end of a task that is not started again is told before its control group goes, which then is Delete's, in
+// this life of the engine or in the next.
+func TestLastLeavesItsGroupToDelete(t *testing.T) {
+	for _, comesBack := range []bool{false, true} {
+		o := options(t, oar(t), "last", "true")
+		o.Last = true
+		tk := create(t, o)
+		g, err := cgroup.Open(o.Spec.Linux.CgroupsPath)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tk.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tk.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		there := func() bool {
+			for _, dir := range g.Dirs() {
+				if _, err := os.Stat(dir); err == nil {
+					return true
+				}
+			}
+			return false
+		}
+		if !there() {
+			t.Error("its group has gone before its end was told")
+		}
+		if comesBack {
+			tk.Close()
+			if tk, err = Open(t.Context(), o.Dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := tk.Delete(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if there() {
+			t.Error("its group is left")
+		}
 	}
 }
 
