@@ -102,7 +102,7 @@ func writeEvent(b *strings.Builder, m events.Message) {
 	}
 	var parts []string
 	for _, key := range sorted(m.Actor.Attributes) {
-		parts = append(parts, key+"="+m.Actor.Attributes[key])
+		parts = append(parts, oneLine(key+"="+m.Actor.Attributes[key]))
 	}
 	fmt.Fprintf(b, " (%s)", strings.Join(parts, ", "))
 }

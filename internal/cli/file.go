@@ -35,7 +35,7 @@ func diffCommand(app *App) *cobra.Command {
 			return err
 		}
 		for _, change := range list {
-			fmt.Fprintln(app.Out, change.Kind, printable(change.Path))
+			fmt.Fprintln(app.Out, change.Kind, printable(oneLine(change.Path)))
 		}
 		return nil
 	}}

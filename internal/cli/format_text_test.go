@@ -69,11 +69,11 @@ func TestStrangersMoveNoCursor(t *testing.T) {
 	evil := "\x1b]0;evil\a\x1b[2J\u009bname"
 	var out strings.Builder
 	printError(&out, errors.New("no such user "+evil))
-	in := strings.NewReader(`{"Type":"container","Action":"die","Actor":{"ID":"x","Attributes":{"label":"\u001b[2Jname"}}}`)
+	in := strings.NewReader(`{"Type":"container","Action":"die","Actor":{"ID":"x","Attributes":{"label":"\u001b[2Jname","other":"a)\n2026-01-01T00:00:00Z container die"}}}`)
 	if err := printEvents(&out, in, nil); err != nil {
 		t.Fatal(err)
 	}
-	if text := out.String(); strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) && r != '\n' }) || strings.Count(text, "name") != 2 {
+	if text := out.String(); strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) && r != '\n' }) || strings.Count(text, "name") != 2 || strings.Count(text, "\n") != 2 {
 		t.Errorf("%q", text)
 	}
 }
