@@ -43,7 +43,7 @@ func (l *layout) bindMount(a *attachment, m *specs.Mount, o mountOptions) (done 
 	if a.propagation == 0 {
 		a.propagation = slaveTree // as the rest of the container's mounts: the host's reach it, its own do not reach the host
 	}
-	if a.source, err = rootfs.Bind(source, rootfs.BindOptions{Recursive: o.rbind, NoFollow: o.links.sourceLink}); err != nil {
+	if a.source, err = rootfs.Bind(source, rootfs.BindOptions{Recursive: o.rbind, NoFollow: o.links.sourceLink, Peers: true}); err != nil {
 		return false, err
 	}
 	err = setAttributes(a.source, o.said(l.ns.user == nil), 0) // of the mount alone, also where its tree is cloned

@@ -3,9 +3,12 @@ package ociruntime
 import (
 	"fmt"
 	"os"
+	osexec "os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/moby/moby/api/types/container"
@@ -293,6 +296,55 @@ func TestSysctlValuesAreValues(t *testing.T) {
 		if out, _, err := b.run(); strings.Contains(out, "evil") {
 			t.Errorf("%q: %q %v", value, out, err)
 		}
+	}
+}
+
+// TestMountsHaveNoPeers: class 3: on a host whose mounts are shared, as systemd makes them, nothing that a container mounts, with the rights to, appears on the host:
+// over its control group, the host's view of that group.
+func TestMountsHaveNoPeers(t *testing.T) {
+	const shares = "SHARES_ALL_MOUNTS"
+	if os.Getenv(shares) == "" {
+		cmd := osexec.Command("/proc/self/exe", "-test.run", "^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), shares+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	must(t, unix.Mount("", "/", "", unix.MS_SHARED|unix.MS_REC, ""))
+	withGroup := func(b *box) *box {
+		b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Type: "cgroup", Destination: "/sys/fs/cgroup", Options: []string{"ro"}})
+		return b
+	}
+	for name, change := range map[string]func(*box){
+		"own users":  func(*box) {},
+		"host users": func(b *box) { b.hostUsers() },
+		"host network": func(b *box) {
+			b.spec.Linux.Namespaces = slices.DeleteFunc(b.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
+		},
+		"a folder and a file": func(b *box) {
+			for source, destination := range map[string]string{t.TempDir(): "/folder", "/etc/hostname": "/etc/hostname"} {
+				b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Type: "bind", Source: source, Destination: destination, Options: []string{"rbind"}})
+			}
+		},
+		"devices": func(b *box) {
+			b.hostUsers().spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/full", Type: "c", Major: 1, Minor: 7}}
+		},
+	} {
+		b := withGroup(newBox(t, "cat", "/proc/self/mountinfo"))
+		change(b)
+		out, status, err := b.run()
+		must(t, err)
+		if status.Code != 0 || !strings.Contains(out, "cgroup") {
+			t.Fatalf("%s: %+v %s", name, status, out)
+		}
+		for line := range strings.Lines(out) {
+			if strings.Contains(line, " shared:") {
+				t.Errorf("%s: a mount with peers on the host: %s", name, line)
+			}
+		}
+		b.cleanup()
 	}
 }
 

@@ -284,15 +284,6 @@ func (l *layout) newFilesystem(fstype string, data []string, o mountOptions) (*o
 // slaveTree is the propagation of what the configuration says nothing about.
 const slaveTree = unix.MS_SLAVE | unix.MS_REC
 
-// setPropagation sets that of a detached mount.
-func setPropagation(mount *os.File, propagation uintptr) error {
-	at := uint(unix.AT_EMPTY_PATH)
-	if propagation&unix.MS_REC != 0 {
-		at |= unix.AT_RECURSIVE
-	}
-	return unix.MountSetattr(descriptor(mount), "", at, &unix.MountAttr{Propagation: uint64(propagation &^ unix.MS_REC)})
-}
-
 // sysMount leaves sysfs to the child where it owns its network namespace; else the host's is shown.
 func (l *layout) sysMount(a *attachment, o mountOptions) (err error) {
 	if l.ns.ownsNetwork() {

@@ -314,11 +314,8 @@ func (s *start) openRoot(context.Context) (err error) {
 		}
 		return err
 	}
-	if s.layout.root, err = rootfs.Bind(s.rootPath(), rootfs.BindOptions{Recursive: true, Set: flags}); err != nil {
-		return err
-	}
-	// A clone of a shared mount would pass the container's own mounts on to the host.
-	return setPropagation(s.layout.root, slaveTree)
+	s.layout.root, err = rootfs.Bind(s.rootPath(), rootfs.BindOptions{Recursive: true, Set: flags})
+	return err
 }
 
 // rootPath is the configuration's root file system on the host.

@@ -277,6 +277,7 @@ type BindOptions struct {
 	Set, Clear uint64 // MOUNT_ATTR_* flags
 	Dir        *os.File
 	NoFollow   bool // a link at the end of path is cloned itself
+	Peers      bool // what is mounted on the clone appears at path, too, where that is shared; without it only what is mounted there appears here
 }
 
 // ErrNotMapped says that a file system cannot be id-mapped.
@@ -303,8 +304,11 @@ func Bind(path string, o BindOptions) (*os.File, error) {
 		return nil, fmt.Errorf("clone the mount at %s: %w", path, err)
 	}
 	f := os.NewFile(uintptr(fd), path)
-	attr := unix.MountAttr{Attr_set: o.Set, Attr_clr: o.Clear}
-	if attr.Attr_set|attr.Attr_clr != 0 {
+	attr := unix.MountAttr{Attr_set: o.Set, Attr_clr: o.Clear, Propagation: unix.MS_SLAVE}
+	if o.Peers {
+		attr.Propagation = 0
+	}
+	if attr != (unix.MountAttr{}) {
 		if err := unix.MountSetattr(fd, "", at, &attr); err != nil {
 			f.Close()
 			return nil, fmt.Errorf("set attributes %#x of a mount of %s: %w", o.Set, path, err)

@@ -19,7 +19,15 @@ func engineScope(m *machine) {
 	m.want("/system.slice/"+scope+"/shims", `for p in $(pgrep -f '^oar shim'); do sed -n 's/0:://p' /proc/$p/cgroup; done | sort -u`)
 	m.want("gone", "test -e /sys/fs/cgroup/wherry || echo gone")
 	// systemd makes all mounts shared: a container's stay its own.
-	m.want("hi", "cut -d' ' -f5 /proc/self/mountinfo >/tmp/before; "+wherry+"run --rm --network none busybox:1 sh -c 'mount -t tmpfs x /tmp 2>/dev/null; echo hi'; cut -d' ' -f5 /proc/self/mountinfo | diff /tmp/before -")
+	m.run("cut -d' ' -f5 /proc/self/mountinfo >/tmp/before")
+	for _, options := range []string{"--network none", "--network none --cap-add SYS_ADMIN", "--network host --cap-add SYS_ADMIN", "--network none --privileged"} {
+		// Over each of its mounts and over its root it mounts one more, while it runs.
+		m.run(wherry + "run -d --name covers --security-opt seccomp=unconfined " + options + ` busybox:1 sh -c '
+			for at in /sys/fs/cgroup /sys $(cut -d" " -f5 /proc/self/mountinfo | sort -r); do mount -t tmpfs x $at; done 2>/dev/null; echo mounted; sleep 1000'`)
+		m.eventually(wherry + "logs covers | grep mounted")
+		m.want("", "cut -d' ' -f5 /proc/self/mountinfo | diff /tmp/before -")
+		m.run(wherry + "rm -f covers")
+	}
 	if out, code := m.try(wherry + "run --rm --cgroup-parent x.slice busybox:1 true"); code == 0 || !strings.Contains(out, "slice") {
 		m.t.Errorf("a slice as a container's parent: exit code %d: %s", code, out)
 	}
