@@ -126,15 +126,15 @@ func (c *record) make(ctx context.Context, o creation) (*ociruntime.Container, e
 	if !c.spec.Process.Terminal {
 		options.Stdio = ociruntime.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
 	}
+	var s *scope
 	if c.Scope != "" {
-		s, err := makeScope(ctx, c)
-		if err != nil {
+		if s, err = makeScope(ctx, c); err != nil {
 			return nil, err
 		}
-		defer s.release()
 		options.Cgroup = s.group
 	}
 	made, err := ociruntime.Create(ctx, options)
+	s.release() // before the scope is stopped: systemd waits for all who are in it
 	if err != nil {
 		return nil, errors.Join(err, stopScope(context.WithoutCancel(ctx), c.Scope))
 	}

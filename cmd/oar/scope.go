@@ -43,6 +43,9 @@ func makeScope(ctx context.Context, c *record) (*scope, error) {
 	s := &scope{holder: holder}
 	if err := s.start(ctx, c, properties); err != nil {
 		s.release()
+		if errors.Is(err, systemd.ErrExists) { // another container's, which goes on
+			return nil, err
+		}
 		return nil, errors.Join(err, stopScope(context.WithoutCancel(ctx), c.Scope))
 	}
 	return s, nil
@@ -101,5 +104,9 @@ func updateScope(ctx context.Context, unit string, res *specs.LinuxResources) er
 	return conn.Set(ctx, unit, systemd.Limits(res))
 }
 
-// release ends the place holder: the group has its process, or will have none.
-func (s *scope) release() { s.holder.Release() }
+// release ends the place holder: the group has its process, or will have none. A nil scope has nobody.
+func (s *scope) release() {
+	if s != nil {
+		s.holder.Release()
+	}
+}

@@ -26,6 +26,9 @@ type Scope struct {
 	Properties  []Property
 }
 
+// ErrExists says that there is a unit of the name that was to be made: it is another's.
+var ErrExists = errors.New("a container of this name runs; delete it, or take another name")
+
 // Start makes a scope with a group of its own that is delegated to the caller, and returns the group's path below /sys/fs/cgroup.
 func (c *Conn) Start(ctx context.Context, s Scope) (group string, err error) {
 	if err := checkUnit(s.Unit, ".scope"); err != nil {
@@ -40,7 +43,7 @@ func (c *Conn) Start(ctx context.Context, s Scope) (group string, err error) {
 		err = c.startUnit(ctx, s)
 	}
 	if isError(err, "UnitExists") {
-		return "", fmt.Errorf("systemd has a unit %s already: a container of this name runs; delete it, or take another name: %w", s.Unit, err)
+		return "", fmt.Errorf("systemd has a unit %s already: %w: %w", s.Unit, ErrExists, err)
 	}
 	if err != nil {
 		return "", fmt.Errorf("start %s: %w", s.Unit, err)

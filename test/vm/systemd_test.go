@@ -164,6 +164,15 @@ func scopeFailed(m *machine) {
 	m.want("1", "/t/bin/oar --systemd-cgroup run -b /b/missing missing >/dev/null 2>&1; echo $?")
 	bundle(m, "ends", nil, "sh", "-c", "exit 3")
 	m.want("3", "/t/bin/oar --systemd-cgroup run -b /b/ends ends; echo $?")
+	// A second container of the same scope is refused, and the first goes on.
+	bundle(m, "same", func(s *specs.Spec) { s.Linux.CgroupsPath = "machine-test.slice:oar:same" }, "sh", "-c", "trap : TERM; while :; do sleep 1; done")
+	m.run("/t/bin/oar --systemd-cgroup run -d -b /b/same first" + apart)
+	if out, code := m.try("/t/bin/oar --systemd-cgroup run -d -b /b/same second 2>&1 </dev/null | head -3"); code != 0 || !strings.Contains(out, "another name") {
+		m.t.Errorf("a second container of a scope: %d %s", code, out)
+	}
+	show(m, "active", "oar-same.scope", "ActiveState")
+	m.want("running", "/t/bin/oar state first | sed -n 's/.*\"status\": \"\\(.*\\)\".*/\\1/p'")
+	m.run("/t/bin/oar delete -f first")
 	m.want("", "systemctl list-units --all --plain --no-legend 'oar-*'; ls /run/oar; pgrep oar || true")
 }
 
