@@ -86,7 +86,7 @@ func (a *actor) pick(fit func(*box) bool) *box {
 	if a.w.quarrels {
 		from, fit = a.w.boxes(), func(*box) bool { return true }
 	}
-	from = slices.DeleteFunc(slices.Clone(from), func(b *box) bool { return !fit(b) })
+	from = slices.DeleteFunc(slices.Clone(from), func(b *box) bool { return !fit(b) || b.maybe&maybeGone != 0 && !a.w.quarrels })
 	if len(from) == 0 {
 		return nil
 	}

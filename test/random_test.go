@@ -330,15 +330,22 @@ func (w *world) again() {
 	}
 }
 
-// shimPid finds a container's shim by its name; 0: there is none.
+// shimPid finds a container's shim by its name; 0: there is none. What a shim is about to execute has its name for a moment.
 func shimPid(id string) int {
 	if id == "" {
 		return 0
 	}
-	files, _ := filepath.Glob("/proc/[0-9]*/comm")
+	files, _ := filepath.Glob("/proc/[0-9]*/stat")
+	parents := map[int]int{} // of processes of this name
 	for _, f := range files {
-		if b, _ := os.ReadFile(f); strings.TrimSpace(string(b)) == "oar "+id[:11] {
+		b, _ := os.ReadFile(f)
+		if _, rest, is := strings.Cut(string(b), "(oar "+id[:11]+") "); is {
 			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+			parents[pid], _ = strconv.Atoi(strings.Fields(rest)[1])
+		}
+	}
+	for pid, parent := range parents {
+		if _, is := parents[parent]; !is {
 			return pid
 		}
 	}

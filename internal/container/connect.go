@@ -175,6 +175,7 @@ func settleNetworks(ctx context.Context, l life) error {
 	if !ok || !r.Status.Alive() || !r.bridged() || r.HostConfig.NetworkMode.IsNone() {
 		return nil
 	}
+	l.s.o.Networks.Rename(l.c.id, r.Name) // where a change of names was cut short
 	var errs []error
 	missing := maps.Clone(r.Networks)
 	for name, e := range has {

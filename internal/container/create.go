@@ -34,6 +34,7 @@ type CreateRequest struct {
 
 	replaces *Replacement
 	inherit  []spec.Mount // of the container that it replaces
+	apart    bool         // that one has been taken off all networks
 }
 
 // creating collects what the steps of one Create make.
@@ -115,6 +116,9 @@ func (n *creating) configure(context.Context) error {
 	}
 	if n.r.Networks, err = requestedNetworks(n.r.HostConfig.NetworkMode, n.q.NetworkingConfig); err != nil {
 		return err
+	}
+	if n.q.apart {
+		n.r.Networks = nil
 	}
 	return n.hostname()
 }

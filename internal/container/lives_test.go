@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -182,4 +183,28 @@ func TestNetworksOfWhatEnds(t *testing.T) {
 	if has, _, ok := e.o.Networks.Endpoints(id); !ok || len(has) != 1 || has["other"] == nil {
 		t.Errorf("started again it is on %v", has)
 	}
+}
+
+// TestRenameCutOff: kill -9 between the record of another name and telling the networks of it. The next life answers to that name.
+func TestRenameCutOff(t *testing.T) {
+	e := newEngine(t)
+	if _, err := e.o.Networks.Create(context.Background(), network.CreateRequest{Name: "other"}); err != nil {
+		t.Fatal(err)
+	}
+	id := e.run(request{name: "first", cmd: sh("sleep 3600"), h: container.HostConfig{NetworkMode: "other"}})
+	e.close()
+	dir := filepath.Join(e.o.Root, "containers", id)
+	r, err := readRecord(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Name = "second"
+	if err := r.write(dir, false); err != nil {
+		t.Fatal(err)
+	}
+	e.open()
+	e.eventually("the network knows it", func() bool {
+		has, _, ok := e.o.Networks.Endpoints(id)
+		return ok && slices.Contains(has["other"].DNSNames, "second") && !slices.Contains(has["other"].DNSNames, "first")
+	})
 }

@@ -22,6 +22,7 @@ func successor(r *Record, image string) CreateRequest {
 	host := *r.HostConfig
 	host.Links = r.askedLinks()
 	q := CreateRequest{Config: config, HostConfig: &host, inherit: r.Mounts}
+	q.apart = r.bridged() && len(r.Networks) == 0
 	if !host.NetworkMode.IsContainer() {
 		q.NetworkingConfig = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{}}
 		for name, e := range r.Networks {

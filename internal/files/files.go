@@ -132,6 +132,11 @@ func (s *Service) open(ctx context.Context, id string) (containers.View, *root, 
 func openWhole(v *containers.View) (*root, error) {
 	v.Kept.Forget()
 	r, err := openRoot(v)
+	if errors.Is(err, unix.ENOENT) && !v.Running {
+		if _, gone := os.Lstat(v.Rootfs.Upper); errors.Is(gone, unix.ENOENT) {
+			return nil, fmt.Errorf("container %s is being removed: its files are gone: %w", v.Name, errdefs.ErrNotFound)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the file system of container %s: %w", v.Name, err)
 	}

@@ -308,6 +308,18 @@ func TestPutAndGet(t *testing.T) {
 	}
 }
 
+// TestFilesOfWhatIsRemoved: its folder goes before it is found no more.
+func TestFilesOfWhatIsRemoved(t *testing.T) {
+	s, c := newOne(t)
+	must(t, os.Rename(c.view.Rootfs.Upper, c.view.Rootfs.Upper+".gone"))
+	if err := s.Put(t.Context(), "c", "/tmp", tarOf(t, tar.Header{Name: "new"}, "x"), PutOptions{}); !errdefs.IsNotFound(err) {
+		t.Errorf("put: %v", err)
+	}
+	if _, _, err := s.Get(t.Context(), "c", "/tmp"); !errdefs.IsNotFound(err) {
+		t.Errorf("get: %v", err)
+	}
+}
+
 // TestOneMountsTheLayer: what is written into a container that does not run ends before others mount its layer, as a start does; what is read
 // keeps nobody waiting.
 func TestOneMountsTheLayer(t *testing.T) {

@@ -115,7 +115,7 @@ func (s *Service) Rename(containerID, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.holdings[containerID]
-	if h == nil {
+	if h == nil || h.Request.Name == name {
 		return
 	}
 	h.Request.Name = name
