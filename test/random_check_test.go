@@ -169,12 +169,9 @@ func (w *world) kernel(found map[*box]inspected) error {
 	w.mu.Lock()
 	known := maps.Clone(w.known)
 	w.mu.Unlock()
-	shims, err := shimNames()
-	if err != nil {
-		return err
-	}
+	live := shims()
 	for id := range known {
-		if shims["oar "+id[:11]] != runs[id] {
+		if _, has := live["oar "+id[:11]]; has != runs[id] {
 			return fmt.Errorf("container %.12s runs: %t; it has a shim: %t", id, runs[id], !runs[id])
 		}
 	}
@@ -189,16 +186,6 @@ func (w *world) kernel(found map[*box]inspected) error {
 		return fmt.Errorf("there are %d ends of running containers and these interfaces: %v", ends, pairs)
 	}
 	return errors.Join(err, linkErr)
-}
-
-func shimNames() (map[string]bool, error) {
-	files, err := filepath.Glob("/proc/[0-9]*/comm")
-	names := map[string]bool{}
-	for _, f := range files {
-		b, _ := os.ReadFile(f)
-		names[strings.TrimSpace(string(b))] = true
-	}
-	return names, err
 }
 
 // prefix is how the names of the engine's interfaces go on after the letter.

@@ -330,24 +330,32 @@ func (w *world) again() {
 	}
 }
 
-// shimPid finds a container's shim by its name; 0: there is none. What a shim is about to execute has its name for a moment.
+// shimPid finds a container's shim; 0: there is none.
 func shimPid(id string) int {
 	if id == "" {
 		return 0
 	}
+	return shims()["oar "+id[:11]]
+}
+
+// shims are all that live, by their names. What one of them is about to execute has its name for a moment.
+func shims() map[string]int {
 	files, _ := filepath.Glob("/proc/[0-9]*/stat")
-	parents := map[int]int{} // of processes of this name
+	names, parents, found := map[int]string{}, map[int]int{}, map[string]int{}
 	for _, f := range files {
 		b, _ := os.ReadFile(f)
-		if _, rest, is := strings.Cut(string(b), "(oar "+id[:11]+") "); is {
+		_, rest, _ := strings.Cut(string(b), "(")
+		name, rest, is := strings.Cut(rest, ") ")
+		if fields := strings.Fields(rest); is && strings.HasPrefix(name, "oar ") && fields[0] != "Z" {
 			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(f)))
-			parents[pid], _ = strconv.Atoi(strings.Fields(rest)[1])
+			names[pid] = name
+			parents[pid], _ = strconv.Atoi(fields[1])
 		}
 	}
-	for pid, parent := range parents {
-		if _, is := parents[parent]; !is {
-			return pid
+	for pid, name := range names {
+		if names[parents[pid]] != name {
+			found[name] = pid
 		}
 	}
-	return 0
+	return found
 }
