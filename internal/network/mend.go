@@ -59,6 +59,9 @@ func (s *Service) mend(ctx context.Context) error {
 	if err := s.fire.Swap(); err != nil {
 		return err
 	}
+	if !s.fire.ChecksSources() {
+		s.log(errors.New("this kernel does not drop what containers send under addresses of others (Linux 5.19 does): --cap-drop NET_RAW takes from them what they do it with"))
+	}
 	obstacles, err := s.fire.Obstacles()
 	s.log(err)
 	for _, chain := range obstacles {

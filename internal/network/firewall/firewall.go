@@ -66,6 +66,7 @@ type Table struct {
 	ports   map[Port]bool
 	still   []string
 	sets    sets
+	lax     bool // the kernel knows no check of sources where this table has it
 	there   bool
 	closed  bool
 	local   Local
@@ -162,6 +163,13 @@ func (t *Table) RemoveBridge(name string) error {
 	return t.swap()
 }
 
+// ChecksSources says that what comes from a bridge under an address that is not behind it is dropped: not by kernels before Linux 5.19.
+func (t *Table) ChecksSources() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.lax
+}
+
 // Swap replaces the table by what is wanted, in one transaction.
 func (t *Table) Swap() error {
 	t.mu.Lock()
@@ -175,6 +183,13 @@ func (t *Table) swap() error {
 	}
 	err := t.replace()
 	if err != nil {
+		if dialErr := t.dial(); dialErr != nil {
+			return dialErr
+		}
+		err = t.replace()
+	}
+	if errors.Is(err, unix.EOPNOTSUPP) && !t.lax { // before Linux 5.19
+		t.lax = true
 		if dialErr := t.dial(); dialErr != nil {
 			return dialErr
 		}
@@ -204,6 +219,7 @@ func (t *Table) replace() error {
 		t.conn.AddTable(table)
 	}
 	t.sets = newSets(table)
+	t.sets.lax = t.lax
 	bridges := slices.SortedFunc(maps.Values(t.bridges), func(a, b Bridge) int { return cmp.Compare(a.Name, b.Name) })
 	if err := t.sets.add(t.conn, bridges, t.still); err != nil {
 		return err

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/apart"
@@ -291,5 +293,28 @@ func TestObstacles(t *testing.T) {
 	nft(t, "add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }")
 	if got, err := table.Obstacles(); err != nil || len(got) != 1 || got[0] != "ip filter FORWARD" {
 		t.Errorf("with one: %q, %v", got, err)
+	}
+}
+
+// TestKernelsWithoutSourceChecks: what a kernel before Linux 5.19 says of a rule that it does not take where it stands is understood, and all other rules are
+// there without those.
+func TestKernelsWithoutSourceChecks(t *testing.T) {
+	refused := open(t, "refused")
+	table := refused.conn.AddTable(&nftables.Table{Name: "refused", Family: nftables.TableFamilyINet})
+	chain := refused.conn.AddChain(&nftables.Chain{Table: table, Name: "c", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityFilter})
+	refused.conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Fib{Register: reg, FlagDADDR: true, FlagOIF: true, ResultADDRTYPE: true}}})
+	if err := refused.conn.Flush(); !errors.Is(err, unix.EOPNOTSUPP) {
+		t.Errorf("a rule in a chain that it is not for: %v", err)
+	}
+	if err := refused.dial(); err != nil {
+		t.Fatal(err)
+	}
+	old := open(t, "old")
+	old.lax = true
+	if err := errors.Join(old.SetBridge(Bridge{Name: "br0"}), old.Swap()); err != nil {
+		t.Fatal(err)
+	}
+	if out := nft(t, "list", "table", "inet", "old"); !old.Whole() || old.ChecksSources() || strings.Contains(out, "@checked") || !strings.Contains(out, "iifname @internal fib") {
+		t.Errorf("whole %v: %s", old.Whole(), out)
 	}
 }

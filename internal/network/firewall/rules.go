@@ -95,16 +95,19 @@ func addRules(c *nftables.Conn, table *nftables.Table, s sets) {
 
 	// Not before: what a bridge passes on within itself may come by there, too, and has the addresses that it has.
 	enter := base("enter", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
-	for six, f := range s.families {
-		rule(enter, in(s.checked), forged(f.roaming, six == 1), verdict(expr.VerdictDrop))
+	noForged := func(chain *nftables.Chain) {
+		for six, f := range s.families {
+			if !s.lax {
+				rule(chain, in(s.checked), forged(f.roaming, six == 1), verdict(expr.VerdictDrop))
+			}
+		}
 	}
+	noForged(enter)
 	rule(enter, in(s.internal), toElsewhere(), verdict(expr.VerdictDrop))
 
 	pass := base("pass", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	rule(pass, inOut(s.among, false), verdict(expr.VerdictAccept))
-	for six, f := range s.families {
-		rule(pass, in(s.checked), forged(f.roaming, six == 1), verdict(expr.VerdictDrop))
-	}
+	noForged(pass)
 	rule(pass, out(s.internal), verdict(expr.VerdictDrop))
 	rule(pass, in(s.internal), verdict(expr.VerdictDrop))
 	rule(pass, out(s.bridges), known(), verdict(expr.VerdictAccept))

@@ -26,6 +26,7 @@ type sets struct {
 	still             *nftables.Set
 	trusted           *nftables.Set // a link and a bridge
 	checked           *nftables.Set // bridges behind which nobody else's addresses are
+	lax               bool          // sources are not checked
 	families          [2]familySets
 	ports             [2][2][2]*nftables.Set // IPv6, any address, range
 }

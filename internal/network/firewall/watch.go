@@ -89,11 +89,16 @@ func (t *Table) Whole() bool {
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		_ = t.dial() // answers may be under way; a swap tells what is wrong
 	}
-	return err == nil && rules == ruleCount && ports == len(t.ports)
+	return err == nil && rules == t.ruleCount() && ports == len(t.ports)
 }
 
 // ruleCount is how many rules addRules writes.
-const ruleCount = 2 + 8 + 2 + 2 + 7 + 3 + 18
+func (t *Table) ruleCount() int {
+	if t.lax {
+		return 2 + 8 + 2 + 2 + 7 + 1 + 16
+	}
+	return 2 + 8 + 2 + 2 + 7 + 3 + 18
+}
 
 func (t *Table) count() (rules, ports int, err error) {
 	table := &nftables.Table{Name: t.name, Family: nftables.TableFamilyINet}
@@ -111,7 +116,7 @@ func (t *Table) count() (rules, ports int, err error) {
 		}
 		rules += len(list)
 	}
-	if rules != ruleCount {
+	if rules != t.ruleCount() {
 		return rules, 0, nil
 	}
 	maps := []*nftables.Set{t.sets.families[0].direct, t.sets.families[1].direct}
