@@ -112,7 +112,7 @@ func (s *Service) DisconnectNetwork(ctx context.Context, id, name string, force 
 	r := c.record()
 	key := networkKey(r, found)
 	if _, ok := r.Networks[key]; !ok || c.isGone() || !r.bridged() || r.HostConfig.NetworkMode.IsNone() {
-		return fail(errdefs.ErrConflict, "container %s is not connected to network %s", r.Name, found.Name)
+		return fail(errdefs.ErrConflict, "container %s is not connected to the network %s", r.Name, found.Name)
 	}
 	if err := (life{s, c}).disconnect(ctx, r, found.Name); err != nil && !force {
 		return err

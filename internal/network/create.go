@@ -213,11 +213,17 @@ func (s *state) enlist(d *definition, ipam *network.IPAM) (*lan, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.Unasked = nil
 	for p := range n.pools() { // the gateway is written down: it stays the same whatever the rules of choosing will be
 		for j := range d.IPAM.Config {
-			if c := &d.IPAM.Config[j]; c.Subnet == p.subnet {
-				c.Gateway = p.gateway
+			c := &d.IPAM.Config[j]
+			if c.Subnet != p.subnet {
+				continue
 			}
+			if !c.Gateway.IsValid() && p.gateway.IsValid() {
+				d.Unasked = append(d.Unasked, p.gateway)
+			}
+			c.Gateway = p.gateway
 		}
 	}
 	list(s, n)

@@ -34,11 +34,12 @@ const (
 // definition is what is kept of a network on disk. It never changes, but for addresses that the engine chose.
 type definition struct {
 	network.Network
-	Bridge  string `json:",omitempty"` // the link's name: the bridge, or the parent of macvlan and ipvlan
-	Chosen  bool   `json:",omitempty"` // the engine chose the subnet of IPv4
-	Adopted bool   `json:",omitempty"` // the link was there before the network and stays when it goes
-	Owner   string `json:",omitempty"` // who made it, as access.Caller.ID names them
-	Fixed   bool   `json:",omitempty"` // of the default network: its addresses are those of the setting network.bridge
+	Bridge  string       `json:",omitempty"` // the link's name: the bridge, or the parent of macvlan and ipvlan
+	Chosen  bool         `json:",omitempty"` // the engine chose the subnet of IPv4
+	Adopted bool         `json:",omitempty"` // the link was there before the network and stays when it goes
+	Unasked []netip.Addr `json:",omitempty"` // the gateways that the engine chose in subnets that somebody asked for
+	Owner   string       `json:",omitempty"` // who made it, as access.Caller.ID names them
+	Fixed   bool         `json:",omitempty"` // of the default network: its addresses are those of the setting network.bridge
 }
 
 func (d *definition) predefined() bool {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,7 +57,7 @@ func (s *state) Inspect(ctx context.Context, nameOrID string) (network.Inspect, 
 
 func (n *lan) inspect() network.Inspect {
 	out := network.Inspect{Network: n.Network, Containers: map[string]network.EndpointResource{}}
-	out.IPAM.Config = slices.Clone(n.IPAM.Config)
+	out.IPAM.Config = append([]network.IPAMConfig{}, n.IPAM.Config...) // never null: Vagrant asks host and none too how many they have
 	out.Options, out.Labels = maps.Clone(n.Options), maps.Clone(n.Labels)
 	for id, e := range n.endpoints {
 		r := network.EndpointResource{Name: e.Name, EndpointID: e.ID, MacAddress: e.MAC}
@@ -76,6 +77,16 @@ func (n *lan) inspect() network.Inspect {
 		out.Status = &network.Status{IPAM: network.IPAMStatus{Subnets: subnets}}
 	}
 	return out
+}
+
+// UnaskedGateways are those that the engine chose in subnets that somebody asked for.
+func UnaskedGateways(s *Service, id string) []netip.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.networks[id]; n != nil {
+		return n.Unasked
+	}
+	return nil
 }
 
 func (p *pool) status() network.SubnetStatus {

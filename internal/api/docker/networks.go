@@ -3,6 +3,8 @@ package docker
 import (
 	"context"
 	"net/http"
+	"net/netip"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
@@ -39,6 +41,7 @@ func (n *networkRoutes) list(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	n.withoutOthers(r.Context(), list...)
+	n.older(clientVersion(r.Context()), list...)
 	return writeJSON(w, http.StatusOK, shapeNetworks(clientVersion(r.Context()), list))
 }
 
@@ -54,10 +57,27 @@ func (n *networkRoutes) inspect(w http.ResponseWriter, r *http.Request) error {
 		out.Containers = map[string]network.EndpointResource{}
 	}
 	n.withoutOthers(r.Context(), out)
+	n.older(clientVersion(r.Context()), out)
 	if clientVersion(r.Context()) < 1052 {
 		out.Status = nil
 	}
 	return writeJSON(w, http.StatusOK, out)
+}
+
+// older leaves out the gateways that nobody asked for, which 1.51 and before did not tell of in a subnet that somebody asked for: Terraform, which
+// compares them with its plan, would remove the network and make it anew each time.
+func (n *networkRoutes) older(v apiVersion, list ...network.Inspect) {
+	if v >= 1052 {
+		return
+	}
+	for _, one := range list {
+		unasked := networks.UnaskedGateways(n.s, one.ID)
+		for i := range one.IPAM.Config {
+			if c := &one.IPAM.Config[i]; slices.Contains(unasked, c.Gateway) {
+				c.Gateway = netip.Addr{}
+			}
+		}
+	}
 }
 
 func (n *networkRoutes) create(w http.ResponseWriter, r *http.Request) error {

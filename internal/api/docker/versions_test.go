@@ -14,6 +14,8 @@ func TestClientsOfEachVersion(t *testing.T) {
 	e := start(t)
 	e.want(t, 201, "POST", "/networks/create", `{"Name":"versions"}`, nil)
 	t.Cleanup(func() { e.call(t, "DELETE", "/networks/versions", "") })
+	e.want(t, 201, "POST", "/networks/create", `{"Name":"asked","IPAM":{"Config":[{"Subnet":"10.9.0.0/24"}]}}`, nil)
+	t.Cleanup(func() { e.call(t, "DELETE", "/networks/asked", "") })
 	begin := time.Now().Unix()
 	id := e.create(t, `"Cmd":["sleep","100"],"HostConfig":{"NetworkMode":"versions","Annotations":{"a":"b"}},"NetworkingConfig":{"EndpointsConfig":{"versions":{"Aliases":["other"]}}}`)
 	var made any
@@ -51,6 +53,10 @@ func TestClientsOfEachVersion(t *testing.T) {
 		{"/info", "BridgeNfIptables", 24, 50, false},
 		{"/info", "FirewallBackend", 49, 99, true},
 		{"/networks", "0.Containers", 24, 52, true},
+		{"/networks", "0.IPAM.Config.0.Gateway", 52, 99, true}, // nobody asked for it
+		{"/networks/asked", "IPAM.Config.0.Gateway", 52, 99, true},
+		{"/networks/asked", "IPAM.Config.0.Subnet", 24, 99, true},
+		{"/networks/versions", "IPAM.Config.0.Gateway", 24, 99, true},
 		{events, "status", 24, 52, true},
 		{events, "Action", 24, 99, true},
 	}
@@ -77,6 +83,16 @@ func TestClientsOfEachVersion(t *testing.T) {
 		aliases := fmt.Sprint(find(answers["/containers/"+id+"/json"], "NetworkSettings.Networks.versions.Aliases"))
 		if short := strings.Contains(aliases, id[:12]); short != (version >= 24 && version < 45) || !strings.Contains(aliases, "other") {
 			t.Errorf("%s: aliases are %s", prefix, aliases)
+		}
+	}
+}
+
+// TestAddressesOfNetworksAreAList: those of networks without addresses too. Vagrant asks how many there are.
+func TestAddressesOfNetworksAreAList(t *testing.T) {
+	e := start(t)
+	for _, name := range []string{"host", "none", "bridge"} {
+		if _, body := e.call(t, "GET", "/networks/"+name, ""); !strings.Contains(body, `"Config":[`) {
+			t.Errorf("%s: %s", name, body)
 		}
 	}
 }
