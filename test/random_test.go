@@ -239,7 +239,7 @@ func (w *world) round() {
 	w.tell("--- %s", kind)
 	cut := kind == "engine" || kind == "both" || kind == "stop" || kind == "boot"
 	w.killing, w.quarrels = cut, kind == "quarrels"
-	wait := time.Duration(w.random.IntN(700)) * time.Millisecond
+	wait := time.Duration(w.random.IntN(400)) * time.Millisecond
 	victim := w.random.IntN(1000)
 	var wg sync.WaitGroup
 	for _, b := range w.boxes() {
@@ -250,7 +250,7 @@ func (w *world) round() {
 	for _, a := range w.actors {
 		wg.Go(func() {
 			a.lost = false
-			for n := 0; n < 8 && !a.lost && !w.t.Failed(); n++ {
+			for n := 0; (n < 8 || cut && n < 200) && !a.lost && !w.t.Failed(); n++ { // what ends the engine is to meet something
 				a.step()
 			}
 		})

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"
@@ -145,6 +146,11 @@ func TestStartWaitsForWhoWrites(t *testing.T) {
 	if r := e.rec(id); r.Status != Created || exists(c.taskDir) {
 		t.Errorf("it is %s: the start did not wait", r.Status)
 	}
+	c.rec.Store(func() *Record { r := *e.rec(id); r.Status = Removing; return &r }())
+	if _, err := e.View(ctx, id); !errdefs.IsConflict(err) {
+		t.Errorf("what is being removed is shown: %v", err)
+	}
+	c.rec.Store(func() *Record { r := *e.rec(id); r.Status = Created; return &r }())
 	free()
 	if err := <-started; err != nil {
 		t.Fatal(err)

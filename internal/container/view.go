@@ -26,6 +26,9 @@ func (s *Service) View(ctx context.Context, id string) (View, error) {
 		return View{}, err
 	}
 	t, r, err := c.running()
+	if r.Status == Removing { // some of its files may have gone
+		return View{}, busy(r, "being removed")
+	}
 	img := r.Image
 	v := View{ID: r.ID, Name: r.Name, Rootfs: s.o.rootfs(r), Config: r.Config, HostConfig: r.HostConfig, Mounts: r.points(), Binds: r.Mounts,
 		Secrets: len(r.Secrets) > 0, Layer: &c.disk.layer,

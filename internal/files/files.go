@@ -120,7 +120,7 @@ func (s *Service) open(ctx context.Context, id string) (containers.View, *root, 
 	if err != nil {
 		return v, nil, err
 	}
-	r, err := openWhole(&v)
+	r, err := s.whole(ctx, &v)
 	if err != nil {
 		done()
 		return v, nil, err
@@ -129,12 +129,15 @@ func (s *Service) open(ctx context.Context, id string) (containers.View, *root, 
 	return v, r, nil
 }
 
-func openWhole(v *containers.View) (*root, error) {
+// whole opens a container's root with what is mounted in it. One that is being removed meanwhile has lost some of that.
+func (s *Service) whole(ctx context.Context, v *containers.View) (*root, error) {
 	v.Kept.Forget()
 	r, err := openRoot(v)
 	if errors.Is(err, unix.ENOENT) && !v.Running {
-		if _, gone := os.Lstat(v.Rootfs.Upper); errors.Is(gone, unix.ENOENT) {
-			return nil, fmt.Errorf("container %s is being removed: its files are gone: %w", v.Name, errdefs.ErrNotFound)
+		if _, done, gone := s.view(ctx, v.ID); gone != nil {
+			return nil, gone
+		} else {
+			done()
 		}
 	}
 	if err != nil {
@@ -151,7 +154,7 @@ func (s *Service) find(ctx context.Context, id, name string) (v containers.View,
 		return v, nil, nil, err
 	}
 	defer done()
-	if r, err = openWhole(&v); err != nil {
+	if r, err = s.whole(ctx, &v); err != nil {
 		return v, nil, nil, err
 	}
 	if p, err = r.lookup(name); err == nil {

@@ -45,6 +45,7 @@ type one struct {
 	got    image.CommitOptions
 	kept   containers.Kept
 	alone  containers.Layer
+	looks  int // at this one it is removed; 0: at none
 	bus    *event.Bus
 	places map[string]string // where layers are now, of those that have moved
 }
@@ -52,6 +53,11 @@ type one struct {
 func (c *one) View(_ context.Context, id string) (containers.View, error) {
 	if id != "c" {
 		return containers.View{}, errdefs.ErrNotFound
+	}
+	if c.looks > 0 {
+		if c.looks--; c.looks == 0 {
+			return containers.View{}, errdefs.ErrNotFound
+		}
 	}
 	v := c.view
 	v.Layer = &c.alone
@@ -312,9 +318,11 @@ func TestPutAndGet(t *testing.T) {
 func TestFilesOfWhatIsRemoved(t *testing.T) {
 	s, c := newOne(t)
 	must(t, os.Rename(c.view.Rootfs.Upper, c.view.Rootfs.Upper+".gone"))
+	c.looks = 3 // it is gone at the third look
 	if err := s.Put(t.Context(), "c", "/tmp", tarOf(t, tar.Header{Name: "new"}, "x"), PutOptions{}); !errdefs.IsNotFound(err) {
 		t.Errorf("put: %v", err)
 	}
+	c.looks = 3
 	if _, _, err := s.Get(t.Context(), "c", "/tmp"); !errdefs.IsNotFound(err) {
 		t.Errorf("get: %v", err)
 	}
