@@ -132,11 +132,11 @@ func (c *Container) execable() (*task.Task, *Record, error) {
 	t, r, err := c.running()
 	switch {
 	case r.Status == Restarting:
-		return nil, r, fail(errdefs.ErrConflict, "Container %s is restarting, wait until the container is running", r.ID)
+		return nil, r, fail(errdefs.ErrConflict, "Container %s is restarting, wait until the container is running", r.Name)
 	case r.Status == Paused:
-		return nil, r, fail(errdefs.ErrConflict, "Container %s is paused, unpause the container before exec", r.ID)
+		return nil, r, fail(errdefs.ErrConflict, "Container %s is paused, unpause the container before exec", r.Name)
 	case err != nil:
-		return nil, r, fail(errdefs.ErrConflict, "container %s is not running: start it first", r.ID)
+		return nil, r, fail(errdefs.ErrConflict, "container %s is not running: start it first", r.Name)
 	}
 	return t, r, err
 }

@@ -136,7 +136,7 @@ func TestExecWantsARunningContainer(t *testing.T) {
 	if err := e.Pause(ctx, id, PauseOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.ExecCreate(ctx, id, q); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "paused") {
+	if _, err := e.ExecCreate(ctx, id, q); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "Container "+e.rec(id).Name+" is paused") {
 		t.Errorf("of a paused container: %v", err)
 	}
 	if err := e.ExecStart(ctx, x, ExecStreams{}); !errdefs.IsConflict(err) {

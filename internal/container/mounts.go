@@ -283,8 +283,10 @@ func parseBindMount(m spec.Mount, q mount.Mount) (spec.Mount, error) {
 		return bad("field Source must not be empty")
 	case !filepath.IsAbs(q.Source):
 		return bad("invalid mount path: '%s' mount path must be absolute", q.Source)
-	case q.VolumeOptions != nil || q.TmpfsOptions != nil:
-		return bad("field VolumeOptions or TmpfsOptions must not be specified")
+	case q.VolumeOptions != nil:
+		return bad("field VolumeOptions must not be specified")
+	case q.TmpfsOptions != nil:
+		return bad("field TmpfsOptions must not be specified")
 	case m.Propagation != "" && !slices.Contains(mount.Propagations, m.Propagation):
 		return bad("invalid propagation mode: %s", m.Propagation)
 	}

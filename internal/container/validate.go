@@ -392,7 +392,8 @@ func cpuset(kind, list string, n int) error {
 	if list == "" {
 		return nil
 	}
-	for _, part := range strings.Split(list, ",") {
+	most := uint64(0)
+	for part := range strings.SplitSeq(list, ",") {
 		first, last, isRange := strings.Cut(part, "-")
 		if !isRange {
 			last = first
@@ -402,10 +403,11 @@ func cpuset(kind, list string, n int) error {
 		if err1 != nil || err2 != nil || to < from {
 			return invalid("Invalid value %s for cpuset %s: write it as 0-2 or 0,1", list, kind)
 		}
-		if int(to) >= n {
-			what := map[string]string{"cpus": "CPUs", "mems": "memory nodes"}[kind]
-			return invalid("Requested %s are not available - requested %s, available: %s", what, list, countTo(n))
-		}
+		most = max(most, to)
+	}
+	if int(most) >= n {
+		what := map[string]string{"cpus": "CPUs", "mems": "memory nodes"}[kind]
+		return invalid("Requested %s are not available - requested %s, available: %s", what, list, countTo(n))
 	}
 	return nil
 }

@@ -193,7 +193,7 @@ func (s *Service) rename(e *entry, gone string) error {
 	if err := unmount(s.data(e.Name)); err != nil && !os.IsNotExist(err) {
 		return err
 	}
-	if err := os.Rename(s.dir(e.Name), gone); err != nil {
+	if err := os.Rename(s.dir(e.Name), gone); err != nil && !os.IsNotExist(err) { // somebody has deleted it behind the engine's back
 		return err
 	}
 	return syncDir(s.root)
@@ -210,6 +210,7 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 		return nil, err
 	}
 	report := &volume.PruneReport{VolumesDeleted: []string{}}
+	var errs []error
 	for _, e := range list {
 		if _, anonymous := e.Labels[labelAnonymous]; !anonymous && !named || e.damaged != nil || !access.ScopeOf(ctx).Sees(e.Owner) {
 			continue
@@ -224,12 +225,13 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 		switch err := s.Remove(ctx, e.Name, false); {
 		case errdefs.IsNotFound(err), errdefs.IsFailedPrecondition(err): // somebody was faster
 			continue
-		case err != nil:
-			return report, err
+		case err != nil: // which keeps nobody from the others
+			errs = append(errs, err)
+			continue
 		}
 		report.VolumesDeleted = append(report.VolumesDeleted, e.Name)
 		report.SpaceReclaimed += uint64(max(size, 0))
 	}
 	s.events.Publish(events.VolumeEventType, events.ActionPrune, "", map[string]string{"reclaimed": fmt.Sprint(report.SpaceReclaimed)})
-	return report, nil
+	return report, errors.Join(errs...)
 }

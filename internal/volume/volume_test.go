@@ -344,3 +344,33 @@ func TestConcurrentUse(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 }
+
+// TestVolumeWithoutItsFolder: what somebody has deleted behind the engine's back can be removed, and made again; it keeps no prune from the others.
+func TestVolumeWithoutItsFolder(t *testing.T) {
+	root := t.TempDir()
+	s, err := Open(root, event.New(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"one", "two"} {
+		if _, err := s.Create(t.Context(), volume.CreateRequest{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.RemoveAll(filepath.Join(root, "one")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Remove(t.Context(), "one", false); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Create(t.Context(), volume.CreateRequest{Name: "one"}); err != nil {
+		t.Error(err)
+	}
+	if err := os.RemoveAll(filepath.Join(root, "one")); err != nil {
+		t.Fatal(err)
+	}
+	report, err := s.Prune(t.Context(), map[string]map[string]bool{"all": {"true": true}})
+	if err != nil || len(report.VolumesDeleted) != 2 {
+		t.Errorf("%+v %v", report, err)
+	}
+}

@@ -87,7 +87,7 @@ func (i *imageRoutes) attestations(w http.ResponseWriter, r *http.Request, name 
 	case 1:
 		o.Platform = &platforms[0]
 	default:
-		return invalid("one platform at a time: %d were given", len(platforms))
+		return invalid("only one platform value is currently supported: %d were given", len(platforms))
 	}
 	list, err := images.Attestations(r.Context(), i.s, name, o)
 	if err != nil {

@@ -99,7 +99,7 @@ func logsOptions(q query) (o containers.LogsOptions, err error) {
 		Timestamps: q.yes("timestamps"), Details: q.yes("details"), Tail: -1,
 	}
 	if !o.Stdout && !o.Stderr {
-		return o, invalid("Bad parameters: you must choose at least one stream")
+		return o, invalid("Bad parameters: must specify at least one of 'stdout' or 'stderr'")
 	}
 	if t := q.Get("tail"); t != "" && t != "all" {
 		if o.Tail, err = q.number("tail", -1); err != nil {
