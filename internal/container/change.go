@@ -146,8 +146,10 @@ func mergeUpdate(h *container.HostConfig, u *container.UpdateConfig) error {
 	switch {
 	case n.NanoCPUs > 0 && (h.CPUPeriod > 0 || h.CPUQuota > 0):
 		return fail(errdefs.ErrConflict, "Conflicting options: Nano CPUs cannot be updated as CPU Period or CPU Quota has already been set")
-	case h.NanoCPUs > 0 && (n.CPUPeriod > 0 || n.CPUQuota > 0):
-		return fail(errdefs.ErrConflict, "Conflicting options: CPU Period or CPU Quota cannot be updated as NanoCPUs has already been set")
+	case h.NanoCPUs > 0 && n.CPUPeriod > 0:
+		return fail(errdefs.ErrConflict, "Conflicting options: CPU Period cannot be updated as NanoCPUs has already been set")
+	case h.NanoCPUs > 0 && n.CPUQuota > 0:
+		return fail(errdefs.ErrConflict, "Conflicting options: CPU Quota cannot be updated as NanoCPUs has already been set")
 	case n.Memory > 0 && n.MemorySwap == 0 && h.MemorySwap > 0 && n.Memory > h.MemorySwap:
 		return fail(errdefs.ErrConflict, "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time")
 	}

@@ -19,6 +19,9 @@ import (
 // somebody else. On other networks links are the network's, which looks for the names when somebody asks for them.
 type Link struct{ ID, Alias string }
 
+// manyOwners is how many containers are followed to the one whose network it is.
+const manyOwners = 64
+
 // links finds those that --link names. An alias may be written as inspect shows it: /ME/ALIAS.
 func (n *creating) links(context.Context) error {
 	if n.r.HostConfig.NetworkMode != network.NetworkBridge {
@@ -30,6 +33,15 @@ func (n *creating) links(context.Context) error {
 		c, err := n.s.index.find(name)
 		if err != nil {
 			return invalid("could not get container for %s: %v", name, err)
+		}
+		for range manyOwners { // one in another's network is reached where that one is
+			owner := c.record().HostConfig.NetworkMode.ConnectedContainer()
+			if owner == "" {
+				break
+			}
+			if c, err = n.s.index.find(owner); err != nil {
+				return invalid("could not get container for %s: it shares the network of a container that is not there: %v", name, err)
+			}
 		}
 		if c.record().HostConfig.NetworkMode.IsHost() {
 			return invalid("conflicting options: host type networking can't be used with links. This would result in undefined behavior: container %s has the host's network", name)

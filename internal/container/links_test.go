@@ -32,6 +32,14 @@ func TestLinks(t *testing.T) {
 		t.Errorf("a link to one on the host's network: %v", err)
 	}
 	db := e.run(request{name: "db", cmd: sh("sleep 3600"), c: container.Config{Hostname: "fred"}, h: bridge()})
+	e.run(request{name: "guest", cmd: sh("sleep 3600"), h: container.HostConfig{NetworkMode: "container:db"}})
+	id := e.run(request{cmd: sh("sleep 3600"), h: bridge("guest")})
+	if l := e.rec(id).Links; len(l) != 1 || l[0].ID != db { // who shares another's network is reached there
+		t.Errorf("a link to one in another's network: %v", l)
+	}
+	if err := e.Remove(ctx, id, RemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
 	app := e.create(request{name: "app", cmd: sh("grep -w mysql /etc/hosts"), h: bridge("db:/mysql", "db")})
 	if err := e.Rename(ctx, db, "old"); err != nil {
 		t.Fatal(err)

@@ -124,6 +124,7 @@ func (n *creating) volumesFrom() ([]spec.Mount, error) {
 			if mode == "ro" {
 				m.ReadOnly = true
 			}
+			out = slices.DeleteFunc(out, func(earlier spec.Mount) bool { return earlier.Destination == m.Destination }) // the last one's counts
 			out = append(out, m)
 		}
 	}
@@ -192,6 +193,10 @@ func bindOption(m *spec.Mount, o string) error {
 	case slices.Contains(mount.Propagations, mount.Propagation(o)) && m.Type == mount.TypeBind:
 		m.Propagation = mount.Propagation(o)
 	case slices.Contains([]string{"", "rw", "z", "Z", "consistent", "cached", "delegated", "default", "copy"}, o):
+	case slices.Contains(mount.Propagations, mount.Propagation(o)):
+		return invalid("invalid mode: %s: how mounts propagate is said of folders of the host, not of volumes", o)
+	case o == "nocopy":
+		return invalid("invalid mode: nocopy: nothing is copied into a folder of the host, as into a new volume")
 	default:
 		known := []string{"ro", "rw", "z", "Z", "nocopy", "rprivate", "private", "rshared", "shared", "rslave", "slave", "cached", "delegated", "consistent"}
 		return invalid("invalid mode: %s: %s", o, spec.Suggest(o, known))

@@ -143,7 +143,7 @@ func (v *validation) modes() error {
 		}
 	}
 	if h.OomScoreAdj < -1000 || h.OomScoreAdj > 1000 {
-		return invalid("Invalid value %d, range for oom score adj is [-1000, 1000]", h.OomScoreAdj)
+		return invalid("Invalid value %d, range for oom score adj is [-1000, 1000].", h.OomScoreAdj)
 	}
 	for _, e := range h.ExtraHosts {
 		if name, address, ok := strings.Cut(e, ":"); !ok || name == "" || address == "" {

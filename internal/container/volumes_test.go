@@ -138,3 +138,25 @@ func TestVolumeEvents(t *testing.T) {
 		t.Errorf("%q, not %q", got, want)
 	}
 }
+
+// TestVolumesOfTwoContainers: where both have a volume at the same place the one of the last --volumes-from is mounted, as with Docker; and what options say
+// of volumes they do not say of folders.
+func TestVolumesOfTwoContainers(t *testing.T) {
+	e := newEngine(t)
+	for _, name := range []string{"first", "second"} {
+		e.create(request{name: name, cmd: sh("true"), h: container.HostConfig{Binds: []string{name + ":/both", name + "-own:/" + name}}})
+	}
+	id := e.create(request{cmd: sh("true"), h: container.HostConfig{VolumesFrom: []string{"first", "second:ro"}}})
+	got := map[string]string{}
+	for _, m := range e.rec(id).Mounts {
+		got[m.Destination] = m.Name
+	}
+	if !maps.Equal(got, map[string]string{"/both": "second", "/first": "first-own", "/second": "second-own"}) {
+		t.Errorf("%v", got)
+	}
+	for bind, says := range map[string]string{"first:/x:shared": "not of volumes", t.TempDir() + ":/x:nocopy": "a folder of the host", "first:/x:rshard": "did you mean rshared"} {
+		if _, err := e.tryCreate(request{cmd: sh("true"), h: container.HostConfig{Binds: []string{bind}}}); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", bind, err)
+		}
+	}
+}
