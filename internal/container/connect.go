@@ -37,6 +37,9 @@ func (s *Service) ConnectNetwork(ctx context.Context, id, name string, e *networ
 	if e == nil {
 		e = &network.EndpointSettings{}
 	}
+	if err := scoped(found.Name, e); err != nil {
+		return err
+	}
 	netns, err := netnsOf(c, r)
 	if err != nil {
 		return err
@@ -54,6 +57,14 @@ func (s *Service) ConnectNetwork(ctx context.Context, id, name string, e *networ
 		return nil
 	})
 	return err
+}
+
+// scoped refuses aliases on the default network, where nobody asks for names.
+func scoped(name string, e *network.EndpointSettings) error {
+	if name == network.NetworkBridge && len(e.Aliases) > 0 {
+		return invalid("network-scoped aliases are only supported for user-defined networks, not for %s", name)
+	}
+	return nil
 }
 
 func connectable(c *Container, r *Record, name string) error {

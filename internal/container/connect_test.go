@@ -41,6 +41,10 @@ func TestConnect(t *testing.T) {
 		}
 	}()
 	onBridge := container.HostConfig{NetworkMode: "bridge"}
+	aliased := &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{"bridge": {Aliases: []string{"x"}}}}
+	if _, err := requestedNetworks("bridge", aliased); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "network-scoped aliases") {
+		t.Errorf("an alias where nobody asks for names: %v", err)
+	}
 	id := e.run(request{name: "two", cmd: sh("sleep 3600"), h: onBridge})
 	if got := interfacesOf(t, e.rec(id).Pid); got != "lo eth0" {
 		t.Errorf("at first: %q", got)

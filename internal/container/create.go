@@ -373,6 +373,9 @@ func requestedNetworks(mode container.NetworkMode, cfg *network.NetworkingConfig
 			if e == nil {
 				e = &network.EndpointSettings{}
 			}
+			if err := scoped(name, e); err != nil {
+				return nil, err
+			}
 			out[name] = e.Copy()
 		}
 	}

@@ -79,7 +79,7 @@ func TestStatusCodes(t *testing.T) {
 		{"POST", "/containers/nosuch/start", "", 404, "nosuch"},
 		{"POST", "/containers/nosuch/attach?stream=1&stdout=1", "", 404, "nosuch"},
 		{"GET", "/containers/nosuch/logs?stdout=1", "", 404, "nosuch"},
-		{"GET", "/containers/" + id + "/logs", "", 400, "stream"},
+		{"GET", "/containers/" + id + "/logs", "", 400, "stdout"},
 		{"POST", "/containers/" + id + "/kill", "", 409, "not running"},
 		{"POST", "/containers/" + id + "/stop", "", 304, ""},
 		{"POST", "/containers/" + id + "/pause", "", 409, ""},
