@@ -11,6 +11,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/resctrl"
 )
 
@@ -68,6 +69,7 @@ func (r *store) update(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
+	cgroup.WholeQuota(g, res.CPU)
 	if err := updateScope(ctx, c.Scope, &res); err != nil {
 		return err
 	}

@@ -73,19 +73,38 @@ func v2CPU(g *Group, c *specs.LinuxCPU) (out []setting, err error) {
 
 // quotaAndPeriod is what cpu.max takes: what the one says nothing about stays.
 func quotaAndPeriod(g *Group, c *specs.LinuxCPU) string {
+	whole := *c
+	WholeQuota(g, &whole)
 	quota := "max"
-	switch {
-	case c.Quota == nil:
-		if b, err := os.ReadFile(filepath.Join(g.dirs[unified], "cpu.max")); err == nil && len(b) > 0 {
-			quota = strings.Fields(string(b))[0]
-		}
-	case *c.Quota > 0:
-		quota = number(*c.Quota)
+	if whole.Quota != nil && *whole.Quota > 0 {
+		quota = number(*whole.Quota)
 	}
-	if c.Period == nil || *c.Period == 0 {
+	if whole.Period == nil || *whole.Period == 0 {
 		return quota
 	}
-	return quota + " " + number(*c.Period)
+	return quota + " " + number(*whole.Period)
+}
+
+// WholeQuota adds to a quota without a period, or to a period without a quota, the other one that a group of version 2 has. Whoever is told of
+// one of them would make of it another share of a processor.
+func WholeQuota(g *Group, c *specs.LinuxCPU) {
+	if c == nil || (c.Quota == nil) == (c.Period == nil) {
+		return
+	}
+	b, err := os.ReadFile(filepath.Join(g.dirs[unified], "cpu.max"))
+	fields := strings.Fields(string(b))
+	if err != nil || len(fields) != 2 {
+		return
+	}
+	if c.Quota == nil {
+		quota, err := strconv.ParseInt(fields[0], 10, 64)
+		if err != nil { // "max"
+			quota = -1
+		}
+		c.Quota = &quota
+	} else if period, err := strconv.ParseUint(fields[1], 10, 64); err == nil {
+		c.Period = &period
+	}
 }
 
 // Weight turns v1's shares (2…262144, default 1024) into v2's weight (1…10000, default 100), so that lowest, default and highest are the

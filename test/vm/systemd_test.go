@@ -106,6 +106,13 @@ func scopeUpdated(m *machine) {
 	m.run("/t/bin/oar update --memory 32m --memory-swap 32m --cpu-quota 25000 --cpu-share 1024 --cpuset-cpus 0 --pids-limit 10 one")
 	show(m, "33554432 0 16777216 50331648 250ms 100 0 10", "box-one.scope", limitProperties()...)
 	files(m, newFiles())
+	// The quota stays when only the period changes, and systemd knows that the share is another.
+	m.run("/t/bin/oar update --cpu-period 50000 --cpu-burst 20000 one")
+	show(m, "500ms", "box-one.scope", "CPUQuotaPerSecUSec")
+	files(m, map[string]string{"cpu.max": "25000 50000", "cpu.max.burst": "20000"})
+	m.run("/t/bin/oar update --cpu-period 100000 --cpu-burst 0 one")
+	show(m, "250ms", "box-one.scope", "CPUQuotaPerSecUSec")
+	files(m, newFiles())
 }
 
 // reloaded: what systemd writes when it realizes groups again is what the container has, and the device rules stay.
