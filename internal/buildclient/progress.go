@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/util/progress/progressui"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/term"
 
 	"wherry.dev/wherry/internal/explain"
 )
@@ -22,6 +24,9 @@ type watcher struct {
 	steps   map[digest.Digest]*step
 	hushed  chan chan struct{} // who asks for silence is told when it is there
 	over    chan struct{}      // closed when nothing more comes
+	output  map[digest.Digest]*escapes
+	colours bool // of programs are shown
+	raw     bool // what is told is for a program, as it comes
 }
 
 // step is a vertex of BuildKit's graph, as it was told of last.
@@ -34,7 +39,11 @@ type step struct {
 const keepOutput = 8 << 10
 
 func newWatcher(out io.Writer, mode string, question bool) (*watcher, error) {
-	w := &watcher{steps: map[digest.Digest]*step{}, hushed: make(chan chan struct{}), over: make(chan struct{})}
+	w := &watcher{steps: map[digest.Digest]*step{}, hushed: make(chan chan struct{}), over: make(chan struct{}), output: map[digest.Digest]*escapes{},
+		raw: mode == string(progressui.RawJSONMode)}
+	if f, ok := out.(*os.File); ok {
+		w.colours = term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""
+	}
 	if question && (mode == "auto" || mode == "tty") {
 		mode = "quiet" // the answer is what is asked for
 	}
@@ -72,6 +81,9 @@ func (w *watcher) follow(ctx context.Context, from <-chan *client.SolveStatus) e
 		case s, ok := <-from:
 			if !ok {
 				return silence()
+			}
+			if !w.raw {
+				w.clean(s)
 			}
 			w.note(s)
 			if !silent {

@@ -35,7 +35,7 @@ func plain(err error) error {
 		return nil
 	}
 	if room.Lacks(err) {
-		return fmt.Errorf("%w: the disk is full: "+room.Advice, err)
+		return room.Explain(err)
 	}
 	for _, class := range []error{errdefs.ErrInvalidArgument, errdefs.ErrNotFound, errdefs.ErrConflict, errdefs.ErrFailedPrecondition, errdefs.ErrUnavailable} {
 		if text, ok := strings.CutSuffix(err.Error(), ": "+class.Error()); ok && errors.Is(err, class) { // EINVAL has the words of a class too

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -251,6 +252,35 @@ func (b *builder) rootPropagation() string {
 	return ""
 }
 
+// wantOfTmpfs is what a tmpfs's option may be, "" where the value is that (Documentation/filesystems/tmpfs.rst).
+func wantOfTmpfs(key, value string) string {
+	number := func(s, units string) bool {
+		digits := strings.TrimRight(s, units)
+		_, err := strconv.ParseUint(digits, 10, 63)
+		return err == nil && len(s)-len(digits) <= 1
+	}
+	const bytes = "kKmMgGtTpPeE"
+	switch key {
+	case "size":
+		if !number(value, bytes+"%") {
+			return "a size such as size=64m, or a part of the memory such as size=10%"
+		}
+	case "nr_blocks", "nr_inodes":
+		if !number(value, bytes) {
+			return "a number such as " + key + "=10k"
+		}
+	case "uid", "gid":
+		if _, err := strconv.ParseUint(value, 10, 32); err != nil {
+			return "a number, not a name: " + key + "=1000"
+		}
+	case "mode":
+		if _, err := strconv.ParseUint(value, 8, 12); err != nil {
+			return "an octal number such as mode=1777"
+		}
+	}
+	return ""
+}
+
 // ParseTmpfs checks the options of --tmpfs.
 func ParseTmpfs(options string) ([]string, error) {
 	flags := []string{"ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "async", "atime", "noatime", "diratime", "nodiratime",
@@ -260,7 +290,10 @@ func ParseTmpfs(options string) ([]string, error) {
 	}
 	var out []string
 	for _, o := range strings.Split(options, ",") {
-		key, _, _ := strings.Cut(o, "=")
+		key, value, _ := strings.Cut(o, "=")
+		if want := wantOfTmpfs(key, value); want != "" {
+			return nil, fmt.Errorf("invalid tmpfs option %q: give %s: %w", o, want, errdefs.ErrInvalidArgument)
+		}
 		switch {
 		case o == "":
 		case slices.Contains([]string{"rprivate", "private", "rshared", "shared", "rslave", "slave"}, key):

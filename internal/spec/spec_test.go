@@ -274,6 +274,19 @@ func TestTmpfsOptions(t *testing.T) {
 			t.Errorf("%q: %v, %v", options, got, err)
 		}
 	}
+	for options, want := range map[string]string{
+		"size=zz": "size=64m", "size": "size=64m", "ro,size=10mb": "size=64m", "size=-1": "size=64m", "size=%": "size=64m", "mode=rwx": "mode=1777", "mode=99": "octal",
+		"mode=77777": "octal", "uid=root": "uid=1000", "nr_inodes=lots": "nr_inodes=10k",
+	} {
+		if _, err := ParseTmpfs(options); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", options, err)
+		}
+	}
+	for _, options := range []string{"size=50%", "size=1G", "size=0", "size=4096", "nr_inodes=0", "uid=0,gid=4294967294", "mode=0755"} {
+		if _, err := ParseTmpfs(options); err != nil {
+			t.Errorf("%q: %v", options, err)
+		}
+	}
 	if _, err := ParseTmpfs("sise=3"); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "size") {
 		t.Errorf("%v", err)
 	}

@@ -1,6 +1,7 @@
 package why
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -216,6 +217,7 @@ func failed(e *Evidence) (Verdict, bool) {
 		Advice: "see its output (wherry logs) for what it had to complain about"}
 	if line := telling(e.Lines); line != "" {
 		v.Summary += ", after it had said: " + line
+		v.Advice = cmp.Or(refusal(line), v.Advice)
 	}
 	if a := e.lastAsk(); a != nil {
 		v.Facts = append(v.Facts, fmt.Sprintf("%s had sent it %s (%s) %s before", a.By.text(), Name(a.Signal), a.For, took(e.Ended.Sub(a.At))))
@@ -241,6 +243,22 @@ func (e *Evidence) how() string {
 	return fmt.Sprintf("exit code %d: ended by %s (signal %d)", e.Code, Name(e.Signal), e.Signal)
 }
 
+// refusal is what to do about what the kernel, or what the container may, has refused a program, as its last words say; "" where they speak of
+// something else.
+func refusal(line string) string {
+	says := func(words ...string) bool { return lineWith([]string{line}, words...) != "" }
+	switch {
+	case says("operation not permitted", "eperm", "are you root"):
+		return "the container may not do that: it lacks a capability (--cap-add gives one: NET_ADMIN for networks, SYS_ADMIN for mounts, SYS_PTRACE to look into other processes), " +
+			"or seccomp refuses the call (--security-opt seccomp=unconfined, in a trial, tells whether it is that); --strict takes more away"
+	case says("read-only file system", "erofs"):
+		return "what it writes to is read-only, its root file system by --read-only, or a mount by :ro: give it a --tmpfs or a volume at that place"
+	case says("permission denied", "eacces"):
+		return "the user that it runs as (-u, or USER of its image) may not use that file: look at its owner and mode there (wherry exec, or wherry run with --entrypoint ls)"
+	}
+	return ""
+}
+
 // telling is the line of output that most likely says what went wrong: the last that speaks of an error, else the last one.
 func telling(lines []string) string {
 	last := ""
@@ -253,7 +271,8 @@ func telling(lines []string) string {
 			last = line
 		}
 		lower := strings.ToLower(line)
-		for _, word := range []string{"error", "fatal", "panic", "exception", "failed", "cannot", "can't", "refused", "denied", "not found", "no such"} {
+		for _, word := range []string{"error", "fatal", "panic", "exception", "failed", "cannot", "can't", "refused", "denied", "not found", "no such",
+			"not permitted", "read-only file system"} {
 			if strings.Contains(lower, word) {
 				return line
 			}

@@ -118,3 +118,20 @@ func TestCheckpointsAreStartedAgain(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusalsAreHinted: who is told that it may not is told by what, and what gives leave.
+func TestRefusalsAreHinted(t *testing.T) {
+	for line, want := range map[string]string{
+		"ip: RTNETLINK answers: Operation not permitted": "--cap-add",
+		"mount: permission denied (are you root?)":       "--cap-add",
+		"Error: EPERM: operation not permitted, chown":   "--cap-add",
+		"touch: /x: Read-only file system":               "--tmpfs",
+		"cat: can't open '/secret': Permission denied":   "owner and mode",
+		"no such table": "wherry logs",
+	} {
+		e := Evidence{Code: 1, Lines: []string{"starting", line, "bye"}}
+		if v := Judge(e); v.Cause != Failed || !strings.Contains(v.Advice, want) || !strings.Contains(v.Summary, line) {
+			t.Errorf("%s: %+v", line, v)
+		}
+	}
+}
