@@ -347,7 +347,7 @@ func TestFullDisk(t *testing.T) {
 	if !errors.Is(err, unix.ENOSPC) {
 		t.Fatal(err)
 	}
-	if _, err := e.tryCreate(request{name: "new"}); err == nil || !strings.Contains(err.Error(), "disk is full") {
+	if _, err := e.tryCreate(request{name: "new"}); err == nil || !strings.Contains(err.Error(), "in memory at "+small+" is full") {
 		t.Errorf("create: %v", err)
 	}
 	if err := e.Stop(ctx, id, StopOptions{Timeout: &now}); err != nil {
