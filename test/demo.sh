@@ -25,7 +25,9 @@ finish() {
 trap finish EXIT
 for _ in $(seq 200); do [ -S "$dir/wherry.sock" ] && break; sleep 0.02; done
 
-title() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+bold='' plain=''
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+title() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 title '$ wherry run --rm --memory 64m hello'
 time "$bin/wherry" run --rm --memory 64m hello
 
@@ -46,8 +48,15 @@ row() { printf '%-18s %s\n' "$1" "$2"; }
   row 'in ps' "$(ps -o pid=,user=,args= -p "$pid" | tr -s ' ' | cut -c1-50)"
   row 'its parent' "$(ps -o args= -p "$(ps -o ppid= -p "$pid" | tr -d ' ')" | cut -c1-40)…"
 } >"$dir/outside"
-title "One process from inside the container, and from the host"
-pr -m -t -w 150 "$dir/inside" "$dir/outside"
+if [ "$(stty size </dev/tty 2>/dev/null | cut -d' ' -f2 || true)" -ge 150 ] 2>/dev/null; then
+  title "One process from inside the container, and from the host"
+  pr -m -t -w 150 "$dir/inside" "$dir/outside"
+else
+  title "One process from inside the container …"
+  cat "$dir/inside"
+  title "… and from the host"
+  cat "$dir/outside"
+fi
 title '$ wherry stop demo; wherry rm demo'
 "$bin/wherry" stop -t 0 demo && "$bin/wherry" rm demo
 title "Nothing is left. Next: bin/wherry run --help, or make test."

@@ -4,7 +4,7 @@ package cli
 func ways() map[string]string {
 	const (
 		noSwarm = "this engine runs one machine and has no swarm mode"
-		noPods  = "there are no pods of its own: --network container:NAME, --ipc and --pid share namespaces; Kubernetes' pods are its own affair"
+		noPods  = "there are no pods: --network, --ipc and --pid container:NAME share namespaces"
 		atBoot  = "the engine starts containers at boot by itself: run them with --restart unless-stopped (update --restart for those that are there), and enable wherry.service"
 	)
 	return map[string]string{

@@ -69,7 +69,7 @@ func Main(ctx context.Context, args []string, s Streams) int {
 }
 
 func printError(w io.Writer, err error) {
-	fmt.Fprintf(w, "wherry: %s\n", printable(shortenIDs(strings.TrimSpace(err.Error()))))
+	fmt.Fprintf(w, "wherry: %s\n", printable(shortenIDs(withoutPreamble(strings.TrimSpace(err.Error())))))
 }
 
 func run(ctx context.Context, args []string, s Streams) error {

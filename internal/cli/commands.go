@@ -113,6 +113,7 @@ func wholeTree(app *App) *cobra.Command {
 			c := all[i].build(app)
 			c.Short = all[i].short
 			completeNames(app, c)
+			completeFlags(app, c)
 			addHelp(c)
 			parent := root
 			noun, verb, two := strings.Cut(name, " ")

@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/volume"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // completeNames makes shells complete the names that a command's usage asks for: CONTAINER, IMAGE, NETWORK or VOLUME.
@@ -30,6 +31,38 @@ func completeNames(app *App, c *cobra.Command) {
 		}
 		return slices.DeleteFunc(list, func(n string) bool { return slices.Contains(args, n) }), cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+// completeFlags makes shells complete what flags take: names, or one of a few words.
+func completeFlags(app *App, c *cobra.Command) {
+	kinds := map[string]string{"network": "NETWORK", "volumes-from": "CONTAINER", "link": "CONTAINER"}
+	words := map[string][]string{
+		"pull": {"always", "missing", "newer", "never"}, "restart": {"no", "always", "unless-stopped", "on-failure"},
+		"condition": {"not-running", "next-exit", "removed", "healthy"}, "on-unhealthy": {"none", "restart", "stop", "kill"},
+		"log-driver": {"json-file", "local", "none"}, "format": {"json", "table"}, "type": {"container", "image", "network", "volume"},
+		"signal": {"HUP", "INT", "QUIT", "KILL", "TERM", "USR1", "USR2"}, "stop-signal": {"HUP", "INT", "QUIT", "KILL", "TERM", "USR1", "USR2"},
+		"progress": {"auto", "plain", "tty", "quiet", "rawjson"}, "sort": sortWords(c),
+	}
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		kind, list := kinds[f.Name], words[f.Name]
+		if f.Value.Type() == "bool" || kind == "" && list == nil {
+			return
+		}
+		_ = c.RegisterFlagCompletionFunc(f.Name, func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if kind != "" {
+				list = names(cmd.Context(), app, kind)
+			}
+			return list, cobra.ShellCompDirectiveNoFileComp
+		})
+	})
+}
+
+// sortWords are those that the command's --sort takes.
+func sortWords(c *cobra.Command) []string {
+	if strings.HasPrefix(c.Use, "images") {
+		return strings.Split(orders(imageOrders()), ", ")
+	}
+	return strings.Split(orders(containerOrders()), ", ")
 }
 
 // names asks an engine that runs; completion starts none and says nothing about errors.

@@ -25,7 +25,14 @@ func fileCommands() []command {
 }
 
 func diffCommand(app *App) *cobra.Command {
-	return &cobra.Command{Use: "diff CONTAINER", Args: exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
+	cmd := &cobra.Command{Use: "diff [OPTIONS] CONTAINER", Args: exactly(1)}
+	var format string
+	formatFlag(cmd, &format, "")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		rows, err := changeLayout().parseRows(format, false)
+		if err != nil {
+			return err
+		}
 		c, err := app.Client()
 		if err != nil {
 			return err
@@ -34,12 +41,28 @@ func diffCommand(app *App) *cobra.Command {
 		if err := c.Get(cmd.Context(), containerPath(args[0], "/changes"), nil, &list); err != nil {
 			return err
 		}
-		for _, change := range list {
-			fmt.Fprintln(app.Out, change.Kind, printable(oneLine(change.Path)))
+		changes := make([]changeRow, len(list))
+		for i, change := range list {
+			changes[i] = changeRow{Kind: change.Kind.String(), Path: change.Path}
+			if format == "" {
+				fmt.Fprintln(app.Out, change.Kind, printable(oneLine(change.Path)))
+			}
 		}
-		return nil
-	}}
+		if format == "" {
+			return nil
+		}
+		return writeRows(app.Out, rows, changes)
+	}
+	return cmd
 }
+
+// changeRow is a line of `diff`.
+type changeRow struct {
+	Kind string // A, C or D: added, changed, deleted
+	Path string
+}
+
+func changeLayout() layout { return layout{table: `{{.Kind}}\t{{.Path}}`} }
 
 func commitCommand(app *App) *cobra.Command {
 	cmd := &cobra.Command{Use: "commit [OPTIONS] CONTAINER [NAME[:TAG]]", Args: between(1, 2)}

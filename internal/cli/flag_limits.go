@@ -20,7 +20,7 @@ func (f *ulimitFlag) Set(s string) error {
 	u, err := units.ParseUlimit(s)
 	if err != nil {
 		if name, _, ok := strings.Cut(s, "="); ok && strings.Contains(err.Error(), "type") {
-			return fmt.Errorf("unknown limit %q%s", name, didYouMean(name, ulimitNames(), ""))
+			return fmt.Errorf("unknown limit %q%s", name, didYouMean(name, ulimitNames(), ": it can be "+strings.Join(ulimitNames(), ", ")))
 		}
 		if strings.Contains(err.Error(), "soft limit must") {
 			return errors.New("the soft limit is above the hard one: write NAME=SOFT:HARD")

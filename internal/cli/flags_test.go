@@ -110,6 +110,8 @@ func TestBadFlagsAreExplained(t *testing.T) {
 		{[]string{"--env-file", binary}, "line 1: it is not text"},
 		{[]string{"--env-file", "/nonexistent"}, "--env-file: open /nonexistent: no such file"},
 		{[]string{"--sysctl", "a"}, "NAME=value"},
+		{[]string{"--ulimit", "walks=3"}, "it can be as, core, "},
+		{[]string{"--rm", "--restart", "sometimes"}, "it can be no, always"},
 		{[]string{"--storage-opt", "a"}, "NAME=value"},
 		{[]string{"--log-driver", "none", "--log-opt", "a=b"}, "takes no options"},
 		{[]string{"--security-opt", "no-new-privilege"}, "did you mean no-new-privileges?"},

@@ -22,6 +22,17 @@ func humanMemory(bytes uint64) string { return units.BytesSize(float64(bytes)) }
 // ago writes how long before now something was: "3 minutes ago".
 func ago(now, then time.Time) string { return units.HumanDuration(now.Sub(then)) + " ago" }
 
+// withoutPreamble takes off an error what Docker's engine says before the point, and clients of its API look for.
+func withoutPreamble(text string) string {
+	text = strings.TrimPrefix(text, "OCI runtime exec failed: ")
+	if rest, ok := strings.CutPrefix(text, "failed to set up container networking: driver failed programming external connectivity on endpoint "); ok {
+		if _, point, ok := strings.Cut(rest, "): "); ok {
+			return point
+		}
+	}
+	return text
+}
+
 // shortenIDs cuts the ids of containers and networks in a sentence to what people read. Digests stay whole.
 func shortenIDs(text string) string {
 	isDigit := func(c byte) bool { return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' }
@@ -35,7 +46,7 @@ func shortenIDs(text string) string {
 		case end == i:
 			end++
 			b.WriteByte(text[i])
-		case end-i == 64 && (i == 0 || text[i-1] == ' ' || text[i-1] == '"' || text[i-1] == '('):
+		case end-i == 64 && (i == 0 || text[i-1] == ' ' || text[i-1] == '"' || text[i-1] == '(' || text[i-1] == '['):
 			b.WriteString(text[i : i+12])
 		default:
 			b.WriteString(text[i:end])

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"slices"
@@ -96,7 +97,14 @@ func psCommand(app *App) *cobra.Command {
 }
 
 func portCommand(app *App) *cobra.Command {
-	return &cobra.Command{Use: "port CONTAINER [PORT[/PROTOCOL]]", Args: between(1, 2), RunE: func(cmd *cobra.Command, args []string) error {
+	cmd := &cobra.Command{Use: "port [OPTIONS] CONTAINER [PORT[/PROTOCOL]]", Args: between(1, 2)}
+	var format string
+	formatFlag(cmd, &format, "")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		rows, err := portLayout().parseRows(format, false)
+		if err != nil {
+			return err
+		}
 		c, err := app.Client()
 		if err != nil {
 			return err
@@ -109,9 +117,12 @@ func portCommand(app *App) *cobra.Command {
 		if about.NetworkSettings != nil {
 			ports = about.NetworkSettings.Ports
 		}
-		if len(args) == 1 {
+		if len(args) == 1 && format == "" {
 			_, err = fmt.Fprint(app.Out, strings.Join(portLines(ports), ""))
 			return err
+		}
+		if len(args) == 1 {
+			return writeRows(app.Out, rows, portRows(ports))
 		}
 		port, err := network.ParsePort(args[1])
 		if err != nil {
@@ -120,11 +131,45 @@ func portCommand(app *App) *cobra.Command {
 		if len(ports[port]) == 0 {
 			return fmt.Errorf("container %s publishes no port %s%s", args[0], port, publishedInstead(ports))
 		}
+		if format != "" {
+			return writeRows(app.Out, rows, portRows(network.PortMap{port: ports[port]}))
+		}
 		for _, b := range ports[port] {
 			fmt.Fprintln(app.Out, hostPort(b))
 		}
 		return nil
-	}}
+	}
+	return cmd
+}
+
+// portRow is a line of `port`.
+type portRow struct {
+	ContainerPort string `head:"CONTAINER PORT"`
+	HostIP        string `head:"HOST IP"`
+	HostPort      string `head:"HOST PORT"`
+	Protocol      string
+}
+
+func portLayout() layout {
+	return layout{table: `{{.ContainerPort}}\t{{.Protocol}}\t{{.HostIP}}\t{{.HostPort}}`}
+}
+
+func portRows(ports network.PortMap) (rows []portRow) {
+	for port, bindings := range ports {
+		for _, b := range bindings {
+			row := portRow{ContainerPort: strconv.Itoa(int(port.Num())), HostPort: b.HostPort, Protocol: string(port.Proto())}
+			if b.HostIP.IsValid() {
+				row.HostIP = b.HostIP.String()
+			}
+			rows = append(rows, row)
+		}
+	}
+	slices.SortFunc(rows, func(a, b portRow) int {
+		x, _ := strconv.Atoi(a.ContainerPort)
+		y, _ := strconv.Atoi(b.ContainerPort)
+		return cmp.Or(x-y, strings.Compare(a.Protocol+a.HostIP+a.HostPort, b.Protocol+b.HostIP+b.HostPort))
+	})
+	return rows
 }
 
 func portLines(ports network.PortMap) (lines []string) {

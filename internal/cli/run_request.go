@@ -48,6 +48,9 @@ func (f *runFlags) check() error {
 	if _, err := oneOf("always", "missing", "newer", "never")(f.pull); err != nil {
 		return fmt.Errorf("--pull %s: %w", f.pull, err)
 	}
+	if _, err := parseRestart(f.restart); err != nil {
+		return err
+	}
 	if err := f.checkLock(); err != nil {
 		return err
 	}

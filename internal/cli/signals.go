@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 	"os"
 	"os/signal"
@@ -68,6 +69,9 @@ func (f *forwarding) pass(ctx context.Context, got chan os.Signal) {
 				if asked++; asked == 3 || !f.isMade() {
 					f.giveUp()
 					return
+				}
+				if _, ok := terminal(f.app.Err); ok && asked == 2 && id != "" {
+					fmt.Fprintf(f.app.Err, "\nThe container has got the signal twice and runs on: once more gives the prompt back and leaves it running; wherry kill %s ends it, and run --init has such signals end it.\n", shortID(id))
 				}
 			}
 			if id == "" {

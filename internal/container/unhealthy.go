@@ -164,7 +164,10 @@ func whyUnhealthy(h *container.Health) string {
 		return "its check failed"
 	}
 	last := h.Log[len(h.Log)-1]
-	text := fmt.Sprintf("its check failed %d times in a row, the last time with exit code %d", h.FailingStreak, last.ExitCode)
+	text := fmt.Sprintf("its check failed with exit code %d", last.ExitCode)
+	if h.FailingStreak > 1 {
+		text = fmt.Sprintf("its check failed %d times in a row, the last time with exit code %d", h.FailingStreak, last.ExitCode)
+	}
 	if line := firstLine(last.Output); line != "" {
 		text += ": " + line
 	}

@@ -219,7 +219,7 @@ func parsePlatform(s string) (*ocispec.Platform, error) {
 	}
 	p, err := platforms.Parse(s)
 	if err != nil {
-		return nil, invalid("platform %q: %v", s, err)
+		return nil, invalid("platform %q: write it as linux/amd64 or linux/arm/v7: %v", s, err)
 	}
 	return &p, nil
 }
