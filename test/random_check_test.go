@@ -64,6 +64,7 @@ func (w *world) settle() {
 
 // adopt takes over what was not known.
 func (b *box) adopt(c inspected) {
+	b.stopped = b.stopped && b.maybe&maybeStopped == 0
 	b.id, b.name, b.running, b.paused, b.maybe = c.ID, c.Name[1:], c.State.Running, c.State.Paused, 0
 	b.policy, b.networks = strings.TrimPrefix(c.HostConfig.RestartPolicy.Name, "no"), map[string]bool{}
 	for name := range c.NetworkSettings.Networks {

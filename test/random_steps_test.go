@@ -229,7 +229,7 @@ func (a *actor) begin(b *box) {
 	if !a.ask(b, b.ends(), "POST", "/containers/"+b.id+"/start", nil, nil) {
 		return
 	}
-	b.running = !b.short
+	b.running, b.stopped = !b.short, false
 	if b.short && b.disposable {
 		b.maybe |= maybeGone
 	}
@@ -237,7 +237,7 @@ func (a *actor) begin(b *box) {
 
 // over: it was ended by the engine.
 func (a *actor) over(b *box) {
-	b.running, b.paused = false, false
+	b.running, b.paused, b.stopped = false, false, true
 	if b.disposable {
 		a.forget(b)
 	}
@@ -280,7 +280,7 @@ func (a *actor) signal() bool {
 func (a *actor) restart() bool {
 	b := a.pick(func(b *box) bool { return !b.short && (b.running || !b.disposable) })
 	if b != nil && a.ask(b, b.ends(), "POST", "/containers/"+b.id+"/restart?t=1", nil, nil) {
-		b.running, b.paused = true, false
+		b.running, b.paused, b.stopped = true, false, false
 	}
 	return b != nil
 }
@@ -480,10 +480,7 @@ func (a *actor) removeTag() bool {
 
 // runImage looks into an image that was committed.
 func (a *actor) runImage() bool {
-	names := sorted(a.tags)
-	if len(names) == 0 {
-		return false
-	}
+	names := append(sorted(a.tags), randomImage)
 	tag := names[a.random.IntN(len(names))]
 	out, did := a.command(nil, 0, "run", "--rm", "-v", "/anonymous", tag, "sh", "-c", "cat /written 2>/dev/null | wc -l")
 	if want := a.tags[tag]; did && (out < fmt.Sprint(want[0]) && len(out) == 1 || out == "") {

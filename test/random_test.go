@@ -74,7 +74,7 @@ type box struct {
 	short             bool   // it ends by itself, with the code 3
 	checked           bool   // it has a health check
 	running, paused   bool
-	begun             bool // it has been started once
+	stopped           bool // by a client: "unless-stopped" leaves it so
 	networks          map[string]bool
 	volume            string
 	maybe             int // what is not known of it
@@ -241,6 +241,7 @@ func (w *world) round() {
 	w.killing, w.quarrels = cut, kind == "quarrels"
 	wait := time.Duration(w.random.IntN(400)) * time.Millisecond
 	victim := w.random.IntN(1000)
+	eager := [](func(*actor) bool){(*actor).runImage, (*actor).commit, (*actor).restart, (*actor).runImage, (*actor).rename}[w.random.IntN(5)]
 	var wg sync.WaitGroup
 	for _, b := range w.boxes() {
 		if w.quarrels {
@@ -251,7 +252,9 @@ func (w *world) round() {
 		wg.Go(func() {
 			a.lost = false
 			for n := 0; (n < 8 || cut && n < 200) && !a.lost && !w.t.Failed(); n++ { // what ends the engine is to meet something
-				a.step()
+				if !cut || n%2 == 0 || !eager(a) {
+					a.step()
+				}
 			}
 		})
 	}
@@ -324,7 +327,7 @@ func (w *world) again() {
 	w.tell("the engine is started")
 	ok(w.t, w.e.start())
 	for _, b := range w.boxes() {
-		if b.policy == "always" && !b.running {
+		if !b.running && (b.policy == "always" || b.policy == "unless-stopped" && !b.stopped) {
 			b.maybe |= maybeStopped
 		}
 	}
