@@ -300,6 +300,9 @@ func Bind(path string, o BindOptions) (*os.File, error) {
 		flags |= unix.AT_EMPTY_PATH
 	}
 	fd, err := unix.OpenTree(dir, path, flags)
+	if err == unix.ENOSPC {
+		return nil, sysprog.NoNamespace(fmt.Errorf("clone the mount at %s: %w", path, err))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("clone the mount at %s: %w", path, err)
 	}

@@ -256,7 +256,7 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	if e.Errno == unix.EAGAIN && strings.HasPrefix(e.Name, "clone") {
+	if e.Errno == unix.EAGAIN && strings.HasPrefix(e.Name, "clone") || e.Errno == unix.ENOSPC && strings.Contains(e.Name, "namespace") {
 		return NoProcess(fmt.Errorf("%s: %w", e.Name, e.Errno)).Error()
 	}
 	return e.Name + ": " + e.Errno.Error()

@@ -1,9 +1,11 @@
 package sysprog
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,5 +48,21 @@ func TestShownProcessEndsWithItsMaker(t *testing.T) {
 	if !ended(20000) {
 		t.Error("it is left")
 		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+	}
+}
+
+// TestLimitsOfNamespacesAreTold: "no space left on device" sends people to their disks.
+func TestLimitsOfNamespacesAreTold(t *testing.T) {
+	for _, name := range []string{"clone into the new namespaces", "make the cgroup namespace"} {
+		err := &Error{Name: name, Errno: unix.ENOSPC}
+		if text := err.Error(); !strings.Contains(text, "user.max_") || !strings.HasPrefix(text, name) {
+			t.Error(text)
+		}
+	}
+	if err := NoProcess(fmt.Errorf("clone: %w", unix.ENOSPC)); errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "sysctl") {
+		t.Error(err)
+	}
+	if err := (&Error{Name: "mount /x", Errno: unix.ENOSPC}).Error(); strings.Contains(err, "user.max_") {
+		t.Error(err)
 	}
 }

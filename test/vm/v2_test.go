@@ -29,7 +29,7 @@ func TestControlGroupsVersion2(t *testing.T) {
 		{"the docker command line", dockerClient},
 		{"the wall clock jumps", clockJumps},
 		{"what is built does not depend on the clock", builtAtAnyTime},
-		{"nothing is left", nothingLeft},
+		{"limits of namespaces", namespaceLimits}, {"nothing is left", nothingLeft},
 	} {
 		if !t.Run(step.name, func(t *testing.T) { m.t = t; step.run(m) }) {
 			break
@@ -236,6 +236,19 @@ func builtAtAnyTime(m *machine) {
 		m.want(first, build)
 	}
 	m.run("wherry rmi timed && wherry builder prune -af")
+}
+
+// namespaceLimits: who has no namespace left is told of that, and not of a full disk; when there are some again, all goes on.
+func namespaceLimits(m *machine) {
+	for _, kind := range []string{"mnt", "user", "pid", "cgroup"} {
+		file := "/proc/sys/user/max_" + kind + "_namespaces"
+		before := m.run("cat " + file)
+		out, code := m.try("echo 0 >" + file + "; wherry run --rm busybox:1 true; code=$?; wherry run --rm busybox:1 true || code=$?; echo " + before + " >" + file + "; exit $code")
+		if code != 125 || !strings.Contains(out, "user.max_") || strings.Contains(out, "disk is full") {
+			m.t.Errorf("without %s namespaces: exit code %d: %s", kind, code, out)
+		}
+		m.want("again", "wherry run --rm busybox:1 echo again")
+	}
 }
 
 func nothingLeft(m *machine) {
