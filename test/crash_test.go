@@ -379,6 +379,9 @@ func (ignore) Write(p []byte) (int, error) { return len(p), nil }
 func (tr *tracer) end(t *testing.T) string {
 	t.Helper()
 	_ = tr.cmd.Process.Signal(syscall.SIGINT)
+	// It waits for ever where the engine is killed in that moment: for the first thread, which cannot be waited for before the others.
+	stuck := time.AfterFunc(10*time.Second, func() { _ = tr.cmd.Process.Kill() })
+	defer stuck.Stop()
 	var exit *exec.ExitError
 	if err := tr.cmd.Wait(); err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
