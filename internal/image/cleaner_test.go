@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -255,5 +256,26 @@ func TestTreeHasEachLayerOnce(t *testing.T) {
 		if l.Parent != root.ID || len(l.Images) != 1 || (l.Images[0].Names[0] == "one:latest") != slices.Equal(l.Images[0].Containers, []string{"c1"}) {
 			t.Errorf("%+v", l)
 		}
+	}
+}
+
+// TestUsesThatWereCutShort: what a kill left of a write goes when the engine starts again, also where nothing is used any more.
+func TestUsesThatWereCutShort(t *testing.T) {
+	root := t.TempDir()
+	u := openUses(root)
+	id := digest.FromString("x")
+	u.note(id, time.Unix(1000, 0))
+	if err := u.save(nil); err != nil {
+		t.Fatal(err)
+	}
+	left := u.path + ".new"
+	if err := os.WriteFile(left, []byte(`{"sha`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if again := openUses(root); !again.last[id].Equal(time.Unix(1000, 0)) {
+		t.Errorf("%v", again.last)
+	}
+	if _, err := os.Stat(left); !os.IsNotExist(err) {
+		t.Errorf("it is there: %v", err)
 	}
 }

@@ -29,6 +29,7 @@ type uses struct {
 
 func openUses(root string) *uses {
 	u := &uses{path: filepath.Join(root, "images.used"), last: map[digest.Digest]time.Time{}}
+	_ = os.Remove(u.path + ".new") // a write that was cut short
 	if b, err := os.ReadFile(u.path); err == nil && json.Unmarshal(b, &u.last) != nil {
 		u.last = map[digest.Digest]time.Time{} // what names say of their making stands in for it
 	}
