@@ -49,10 +49,10 @@ func (f *file) index() error {
 	return nil
 }
 
-// pattern is a path as a regular expression; names of images and plugins hold slashes.
+// pattern is a path as a regular expression; names of images, plugins and networks hold slashes.
 func pattern(path string) string {
 	one := "[^/]+"
-	for _, prefix := range []string{"/images/", "/distribution/", "/plugins/"} {
+	for _, prefix := range []string{"/images/", "/distribution/", "/plugins/", "/networks/"} {
 		if strings.HasPrefix(path, prefix) {
 			one = ".+"
 		}

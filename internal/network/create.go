@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -20,16 +21,23 @@ import (
 	"wherry.dev/wherry/internal/network/link"
 )
 
+// validName says what a network may be called. Vagrant's are called by their subnets, vagrant_network_172.30.9.0/24. A name stands in the path of a
+// request, so that it has no part that a path is cut short by, and it is none of what containers say in the place of a network.
 func validName(s string) bool {
 	for i, c := range []byte(s) {
 		switch {
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
-		case i > 0 && (c == '_' || c == '.' || c == '-' || c == ' ' && i < len(s)-1):
+		case i > 0 && (c == '_' || c == '.' || c == '-' || c == ':' || (c == ' ' || c == '/') && i < len(s)-1):
 		default:
 			return false
 		}
 	}
-	return s != ""
+	for part := range strings.SplitSeq(s, "/") {
+		if part == "" || part == "." || part == ".." {
+			return false
+		}
+	}
+	return !strings.HasPrefix(s, "container:")
 }
 
 // Create makes a network, with its link and its rules.
@@ -147,7 +155,7 @@ func parentIsUsed(s *state, n *lan) bool {
 func newDefinition(names names, r network.CreateRequest) (*definition, error) {
 	switch {
 	case !validName(r.Name):
-		return nil, invalid("%q is no name for a network: letters, digits, and after the first also _ . - and spaces are fine", r.Name)
+		return nil, invalid("%q is no name for a network: letters, digits, and after the first also _ . : - spaces and single slashes are fine", r.Name)
 	case r.Name == network.NetworkDefault || r.Name == network.NetworkBridge || r.Name == network.NetworkHost || r.Name == network.NetworkNone:
 		return nil, fmt.Errorf("operation is not permitted on predefined %s network: %w", r.Name, errdefs.ErrPermissionDenied)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -116,16 +117,42 @@ func (s *state) List(ctx context.Context, filters map[string]map[string]bool) ([
 	if err := checkFilters(filters, "driver", "id", "label", "name", "scope", "type", "dangling"); err != nil {
 		return nil, err
 	}
+	called, err := patterns(filters, "id", "name")
+	if err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := []network.Inspect{}
 	for _, n := range s.networks {
-		if n.seenBy(access.ScopeOf(ctx)) && n.matches(filters) {
+		if n.seenBy(access.ScopeOf(ctx)) && n.matches(filters) && called(n) {
 			out = append(out, n.inspect())
 		}
 	}
 	slices.SortFunc(out, func(a, b network.Inspect) int { return cmp.Compare(a.Name, b.Name) })
 	return out, nil
+}
+
+// patterns compiles the filters whose values are regular expressions, as Docker's are: ^web$ is one network, web each with that in its name.
+func patterns(filters map[string]map[string]bool, names ...string) (func(*lan) bool, error) {
+	compiled := map[string][]*regexp.Regexp{}
+	for _, name := range names {
+		for v := range filters[name] {
+			p, err := regexp.Compile(v)
+			if err != nil {
+				return nil, invalid("invalid filter '%s=%s': %v", name, v, err)
+			}
+			compiled[name] = append(compiled[name], p)
+		}
+	}
+	return func(n *lan) bool {
+		for name, of := range map[string]string{"id": n.ID, "name": n.Name} {
+			if l := compiled[name]; len(l) > 0 && !slices.ContainsFunc(l, func(p *regexp.Regexp) bool { return p.MatchString(of) }) {
+				return false
+			}
+		}
+		return true
+	}, nil
 }
 
 func checkFilters(filters map[string]map[string]bool, known ...string) error {
@@ -170,8 +197,6 @@ func (n *lan) matches(filters map[string]map[string]bool) bool {
 	}
 	return any("driver", func(v string) bool { return v == n.Driver }) &&
 		any("scope", func(v string) bool { return v == n.Scope }) &&
-		any("id", func(v string) bool { return strings.HasPrefix(n.ID, v) }) &&
-		any("name", func(v string) bool { return strings.Contains(n.Name, v) }) &&
 		any("type", func(v string) bool { return (v == "builtin") == n.predefined() }) &&
 		any("dangling", func(v string) bool {
 			want, _ := strconv.ParseBool(v)

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -36,9 +37,14 @@ func TestFilters(t *testing.T) {
 		{nil, "blue-one bridge host none red-one"},
 		{[]string{"name=-one"}, "blue-one red-one"},
 		{[]string{"name=blue", "name=host"}, "blue-one host"},
+		{[]string{"name=^red-one$"}, "red-one"},
+		{[]string{"name=^one$"}, ""},
+		{[]string{"name=^(red|blue)-", "name=^ho.t$"}, "blue-one host red-one"},
 		{[]string{"driver=bridge"}, "blue-one bridge red-one"},
 		{[]string{"driver=null"}, "none"},
 		{[]string{"id=" + red[:8]}, "red-one"},
+		{[]string{"id=" + red[4:20]}, "red-one"},
+		{[]string{"id=^" + red[:12]}, "red-one"},
 		{[]string{"label=colour"}, "blue-one red-one"},
 		{[]string{"label=colour=red"}, "red-one"},
 		{[]string{"label=colour=red", "label=old"}, "red-one"},
@@ -59,10 +65,42 @@ func TestFilters(t *testing.T) {
 			t.Errorf("%v: %q, %v; not %q", row.filters, got, err, row.want)
 		}
 	}
-	for _, bad := range []string{"colour=red", "type=other", "dangling=perhaps"} {
+	for _, bad := range []string{"colour=red", "type=other", "dangling=perhaps", "name=["} {
 		if _, err := s.List(t.Context(), filter(strings.Fields(bad)...)); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%s: %v", bad, err)
 		}
+	}
+}
+
+// TestNetworkNames: Vagrant calls a network by its subnet. What a path would not keep as it is, and what means something else, is no name.
+func TestNetworkNames(t *testing.T) {
+	s := open(t)
+	for _, name := range []string{"vagrant_network_172.18.0.0/24", "vagrant_network_fd00:1::/64", "team/app/back end", "a/connect", "bridge/x"} {
+		id := mustCreate(t, s, network.CreateRequest{Name: name})
+		if n, err := s.Inspect(t.Context(), name); err != nil || n.ID != id {
+			t.Errorf("%q: %s, %v", name, n.ID, err)
+		}
+	}
+	for _, name := range []string{"", "/", "/a", "a/", "a//b", "a/./b", "a/../b", "../a", "..", "a/..", ":a", "container:web", "a\nb", "a\\b", "a,b", "a=b", " a", "a "} {
+		if _, err := s.Create(t.Context(), network.CreateRequest{Name: name}); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = reopen(t, s.o)
+	if err := s.Remove(t.Context(), "vagrant_network_172.18.0.0/24"); err != nil {
+		t.Errorf("after a restart: %v", err)
+	}
+	files, err := os.ReadDir(s.o.definitions())
+	for _, f := range files {
+		if name, ok := strings.CutSuffix(f.Name(), ".json"); !ok || !isID(name) || !f.Type().IsRegular() {
+			t.Errorf("on the disk: %s", f.Name())
+		}
+	}
+	if err != nil || len(files) != 7 { // those above without the removed one, and bridge, host, none
+		t.Errorf("on the disk: %v, %v", files, err)
 	}
 }
 

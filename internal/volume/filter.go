@@ -2,6 +2,8 @@ package volume
 
 import (
 	"fmt"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,6 +27,10 @@ func compile(filters map[string]map[string]bool, known string) (func(*entry) boo
 	if err != nil {
 		return nil, err
 	}
+	called, err := patterns(filters["name"])
+	if err != nil {
+		return nil, err
+	}
 	return func(e *entry) bool {
 		if len(filters["dangling"]) > 0 && dangling != (len(e.refs) == 0) {
 			return false
@@ -40,8 +46,20 @@ func compile(filters map[string]map[string]bool, known string) (func(*entry) boo
 			}
 		}
 		return any1(filters["driver"], func(v string) bool { return v == driver }) &&
-			any1(filters["name"], func(v string) bool { return strings.Contains(e.Name, v) })
+			(len(called) == 0 || slices.ContainsFunc(called, func(p *regexp.Regexp) bool { return p.MatchString(e.Name) }))
 	}, nil
+}
+
+// patterns compiles names to look for: regular expressions, as Docker's are.
+func patterns(values map[string]bool) (out []*regexp.Regexp, err error) {
+	for v := range values {
+		p, err := regexp.Compile(v)
+		if err != nil {
+			return nil, fmt.Errorf("invalid filter 'name=%s': %v: %w", v, err, errdefs.ErrInvalidArgument)
+		}
+		out = append(out, p)
+	}
+	return out, nil
 }
 
 func any1(values map[string]bool, ok func(string) bool) bool {

@@ -183,6 +183,7 @@ func TestFilters(t *testing.T) {
 		{nil, []string{"alpha", "beta", "gamma"}},
 		{f{"name": {"a": true}}, []string{"alpha", "beta", "gamma"}},
 		{f{"name": {"et": true, "gam": true}}, []string{"beta", "gamma"}},
+		{f{"name": {"^beta$": true, "^alph$": true}}, []string{"beta"}},
 		{f{"label": {"env": true}}, []string{"alpha", "beta"}},
 		{f{"label": {"env=prod": true, "x": true}}, []string{"alpha"}},
 		{f{"label": {"env": true, "y": true}}, nil},
@@ -195,7 +196,7 @@ func TestFilters(t *testing.T) {
 			t.Errorf("%v: %v, want %v", row.filters, got, row.want)
 		}
 	}
-	for _, bad := range []f{{"foo": {"1": true}}, {"dangling": {"maybe": true}}, {"all": {"1": true}}} {
+	for _, bad := range []f{{"foo": {"1": true}}, {"dangling": {"maybe": true}}, {"name": {"[": true}}, {"all": {"1": true}}} {
 		if _, err := s.List(t.Context(), bad); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%v: %v", bad, err)
 		}

@@ -128,12 +128,13 @@ func eventMeets(m events.Message, name, value string) bool {
 		if string(m.Type) != name {
 			return false // as Docker: what happens to a network is no event of the container in it
 		}
-		return value == m.Actor.ID || value == m.Actor.Attributes["name"] || len(value) >= 4 && strings.HasPrefix(m.Actor.ID, value)
+		return strings.HasPrefix(m.Actor.ID, value) || strings.HasPrefix(m.Actor.Attributes["name"], value)
 	}
 	return false
 }
 
 func withoutTag(ref string) string {
+	ref, _, _ = strings.Cut(ref, "@")
 	if at := strings.LastIndexByte(ref, ':'); at > strings.LastIndexByte(ref, '/') {
 		return ref[:at]
 	}

@@ -183,6 +183,10 @@ func TestOwnContainersWork(t *testing.T) {
 		{"POST", "/containers/" + mine + "/unpause", "", 204}, {"POST", "/networks/create", `{"Name":"alices"}`, 201},
 		{"POST", "/networks/alices/connect", `{"Container":"` + mine + `"}`, 200}, {"GET", "/networks/alices", "", 200},
 		{"POST", "/networks/alices/disconnect", `{"Container":"` + mine + `"}`, 200}, {"DELETE", "/networks/alices", "", 204},
+		{"POST", "/networks/create", `{"Name":"alices/172.30.9.0/24"}`, 201}, {"GET", "/networks/alices/172.30.9.0/24", "", 200}, {"GET", "/v1.41/networks/alices%2F172.30.9.0%2F24", "", 200},
+		{"POST", "/v1.41/networks/alices/172.30.9.0/24/connect", `{"Container":"` + mine + `"}`, 200}, {"POST", "/networks/alices/172.30.9.0%2F24/disconnect", `{"Container":"` + mine + `"}`, 200},
+		{"POST", "/networks/alices/172.30.9.0/24/bind", "", 404}, {"PUT", "/networks/alices/172.30.9.0/24", "", 405},
+		{"GET", "/networks/alices/172.30.9.0/24/connect", "", 404}, {"DELETE", "/networks/alices/172.30.9.0/24", "", 204},
 		{"POST", "/volumes/create", `{"Name":"alices-data"}`, 201}, {"GET", "/volumes/alices-data", "", 200}, {"DELETE", "/volumes/alices-data", "", 204},
 		{"GET", "/images/busybox:test/json", "", 200}, {"POST", "/containers/" + mine + "/stop?t=0", "", 204}, {"DELETE", "/containers/" + mine, "", 204},
 	} {
@@ -214,6 +218,8 @@ func TestOwnGoesNoFurther(t *testing.T) {
 	t.Cleanup(func() { e.call(t, "DELETE", "/volumes/roots-data", "") })
 	e.want(t, 201, "POST", "/networks/create", `{"Name":"roots-net"}`, nil)
 	t.Cleanup(func() { e.call(t, "DELETE", "/networks/roots-net", "") })
+	e.want(t, 201, "POST", "/networks/create", `{"Name":"roots/net/24"}`, nil)
+	t.Cleanup(func() { e.want(t, 204, "DELETE", "/networks/roots/net/24", "", nil) })
 	var exec struct{ ID string }
 	e.want(t, 201, "POST", "/containers/"+bobs+"/exec", `{"Cmd":["id"],"AttachStdout":true}`, &exec)
 	host := func(fields string) string {
@@ -264,6 +270,7 @@ func TestOwnGoesNoFurther(t *testing.T) {
 		{"POST", "/containers/create", host(`"Mounts":[{"Type":"volume","Source":"roots-data","Target":"/v"}]`)},
 		// Networks and volumes.
 		{"GET", "/networks/roots-net"}, {"DELETE", "/networks/roots-net"}, {"POST", "/networks/roots-net/connect", `{"Container":"` + mine + `"}`},
+		{"GET", "/networks/roots/net/24"}, {"DELETE", "/networks/roots/net/24"}, {"DELETE", "/networks/roots%2Fnet/24"}, {"POST", "/networks/roots/net/24/connect", `{"Container":"` + mine + `"}`},
 		{"POST", "/networks/bridge/connect", `{"Container":"` + bobs + `"}`}, {"POST", "/networks/bridge/disconnect", `{"Container":"` + bobs + `","Force":true}`},
 		{"POST", "/networks/create", `{"Name":"x","Options":{"com.docker.network.bridge.name":"eth0"}}`}, {"POST", "/networks/create", `{"Name":"x","Driver":"macvlan","Options":{"parent":"eth0"}}`},
 		{"POST", "/networks/create", `{"Name":"x","IPAM":{"Config":[{"Subnet":"169.254.169.0/24","Gateway":"169.254.169.254"}]}}`}, // the host would ask them

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -47,6 +48,7 @@ func routes(s Services, about About, srv *Server) http.Handler {
 			s.Builder.ServeHTTP(w, r)
 			return
 		}
+		r = oneSegment(r)
 		_, pattern := mux.Handler(r)
 		if pattern == "" || unclean(r.URL.Path) {
 			notFound(w, r, mux)
@@ -64,6 +66,25 @@ func routes(s Services, about About, srv *Server) http.Handler {
 func lacksSlash(path, pattern string) bool {
 	_, of, _ := strings.Cut(pattern, " ")
 	return strings.HasPrefix(of, path+"/{") && strings.HasSuffix(of, "...}")
+}
+
+// oneSegment writes a network's name with slashes as one part of the path, as clients may and most do not: routes, rights and the audit log know it by
+// one {id}, however it was sent. What follows a name is known by the method: of those with a name only POST has a verb.
+func oneSegment(r *http.Request) *http.Request {
+	name, ok := strings.CutPrefix(r.URL.Path, "/networks/")
+	if !ok || !strings.Contains(name, "/") {
+		return r
+	}
+	verb := ""
+	if r.Method == http.MethodPost {
+		at := strings.LastIndexByte(name, '/')
+		name, verb = name[:at], "/"+url.PathEscape(name[at+1:])
+	}
+	u := *r.URL
+	u.RawPath = "/networks/" + url.PathEscape(name) + verb
+	r = r.Clone(r.Context())
+	r.URL = &u
+	return r
 }
 
 // unclean says that a path is no clean one: it is another's only by what somebody makes of it.

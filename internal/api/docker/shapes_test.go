@@ -133,10 +133,11 @@ func TestEventFilters(t *testing.T) {
 	rows := map[string]bool{
 		`{}`: true, `{"type":["container"]}`: true, `{"type":["image","container"]}`: true, `{"type":["image"]}`: false,
 		`{"event":["health_status"]}`: true, `{"event":["health_status: healthy"]}`: true, `{"event":["start"]}`: false,
-		`{"container":["web"]}`: true, `{"container":["012345"]}`: true, `{"container":["api"]}`: false,
-		`{"image":["nginx"]}`: true, `{"image":["nginx:1"]}`: true, `{"image":["redis"]}`: false,
+		`{"container":["web"]}`: true, `{"container":["012345"]}`: true, `{"container":["0"]}`: true, `{"container":["w"]}`: true, `{"container":["eb"]}`: false, `{"container":["b","01"]}`: true,
+		`{"container":["api"]}`: false,
+		`{"image":["nginx"]}`:   true, `{"image":["nginx:1"]}`: true, `{"image":["redis"]}`: false,
 		`{"label":["tier"]}`: true, `{"label":["tier=front","name=web"]}`: true, `{"label":["tier=back"]}`: false,
-		`{"type":["container"],"container":["api"]}`: false, `{"scope":["local"]}`: true, `{"network":["bridge"]}`: false,
+		`{"type":["container"],"container":["api"]}`: false, `{"scope":["local"]}`: true, `{"network":["bridge"]}`: false, `{"network":["w"]}`: false,
 	}
 	for s, want := range rows {
 		f, err := parseFilters(s)
