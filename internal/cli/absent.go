@@ -5,6 +5,7 @@ func ways() map[string]string {
 	const (
 		noSwarm = "this engine runs one machine and has no swarm mode"
 		noPods  = "there are no pods: --network, --ipc and --pid container:NAME share namespaces"
+		atShell = "wherry exec -it CONTAINER sh starts a shell in a container that runs"
 		atBoot  = "the engine starts containers at boot by itself: run them with --restart unless-stopped (update --restart for those that are there), and enable wherry.service"
 	)
 	return map[string]string{
@@ -15,6 +16,23 @@ func ways() map[string]string {
 		"buildx":  "of buildx there are build, du and prune; docker buildx works with this engine: set DOCKER_HOST=unix:///run/wherry/wherry.sock for it",
 		"scout":   "there is no scanner in the engine: wherry save IMAGE gives scanners an archive to read",
 		"sbom":    "wherry build --sbom true makes one, and wherry image referrers lists what a registry has of them",
+		"list":    "wherry ps lists containers (-a: those that have ended, too), wherry images lists images",
+		"ls":      "wherry ps lists containers (-a: those that have ended, too), wherry images lists images",
+		"delete":  "wherry rm removes containers, wherry rmi images",
+		"remove":  "wherry rm removes containers, wherry rmi images",
+		"destroy": "wherry rm -f removes containers, also while they run",
+		"copy":    "wherry cp copies files, wherry image copy copies images between registries",
+		"log":     "wherry logs CONTAINER; wherry audit log prints who did what through the engine",
+		"tail":    "wherry logs -f CONTAINER",
+		"shell":   atShell, "sh": atShell, "bash": atShell, "ssh": atShell, "enter": atShell,
+		"status": "wherry ps -a lists containers, wherry info tells of the engine",
+		"up":     "docker compose up works with this engine: set DOCKER_HOST=unix:///run/wherry/wherry.sock for it",
+		"down":   "docker compose down works with this engine: set DOCKER_HOST=unix:///run/wherry/wherry.sock for it",
+		"df":     "wherry system df",
+		"du":     "wherry system df; wherry builder du for what builds leave",
+		"prune":  "wherry system prune removes all that nothing uses; container, image, network, volume and builder prune a part of it",
+		"clean":  "wherry system prune removes all that nothing uses", "cleanup": "wherry system prune removes all that nothing uses",
+		"daemon":  "wherryd is the engine; wherry starts it where nothing listens",
 		"init":    "write a Dockerfile, see wherry build --help",
 		"machine": "the engine runs on Linux itself: no machine is made for it; -H ssh://user@host speaks to another one's",
 		"pod":     noPods, "play": noPods, "kube": noPods,

@@ -101,12 +101,21 @@ func run(ctx context.Context, args []string, s Streams) error {
 		rest = []string{"--help"}
 	}
 	c := cmd.build(app)
-	frame(c, "wherry "+name, cmd.short)
+	frame(c, "wherry "+name, cmd)
 	return execute(ctx, app, c, rest)
 }
 
 // complete answers shells, which put what was typed so far behind a word of their own.
 func complete(ctx context.Context, app *App, words []string) error {
+	if words[0] == "completion" {
+		shell := words[min(1, len(words)-1)]
+		if len(words) == 1 || slices.Contains(words, "--help") || slices.Contains(words, "-h") {
+			_, err := io.WriteString(app.Out, fold(completionHelp, helpWidth(app.Out)))
+			return err
+		} else if shells := []string{"bash", "zsh", "fish", "powershell"}; !slices.Contains(shells, shell) {
+			return fmt.Errorf("completion: unknown shell %q: it can be bash, zsh or fish", shell)
+		}
+	}
 	g, typed, err := parseGlobals(words[1:])
 	if err == nil && words[0] != "completion" && len(typed) > 0 {
 		app.Client = newApp(g, app.Streams).Client

@@ -56,11 +56,14 @@ func choose(words []string) (name string, cmd *command, rest []string, err error
 			}
 		}
 	}
-	isNoun := slices.ContainsFunc(nouns(), func(n [2]string) bool { return n[0] == words[0] })
-	if isNoun && (len(words) == 1 || words[1] == "--help" || words[1] == "-h") {
+	if isNoun(words[0]) && (len(words) == 1 || words[1] == "--help" || words[1] == "-h") {
 		return words[0], nil, nil, nil
 	}
-	return "", nil, nil, unknownCommand(words, isNoun, all)
+	return "", nil, nil, unknownCommand(words, isNoun(words[0]), all)
+}
+
+func isNoun(word string) bool {
+	return slices.ContainsFunc(nouns(), func(n [2]string) bool { return n[0] == word })
 }
 
 func unknownCommand(words []string, isNoun bool, all []command) error {
@@ -138,7 +141,7 @@ func printHelp(w io.Writer, all []command) error {
 	for _, group := range []string{groupCommon, groupOther} {
 		fmt.Fprintf(&b, "\n%s:\n", group)
 		for _, c := range all {
-			if c.group == group && !strings.Contains(c.name, " ") {
+			if c.group == group && !strings.Contains(c.name, " ") && !isNoun(c.name) {
 				fmt.Fprintf(&b, "  %-11s %s\n", c.name, c.short)
 			}
 		}

@@ -14,6 +14,17 @@ import (
 	"github.com/spf13/pflag"
 )
 
+const completionHelp = `Usage: wherry completion bash|zsh|fish
+
+Print a script that lets the shell complete commands, flags and names of what there is. (bash needs the package bash-completion.)
+
+Examples:
+  source <(wherry completion bash)                                   # for this shell
+  wherry completion bash > /etc/bash_completion.d/wherry             # for all from now on
+  wherry completion zsh > "${fpath[1]}/_wherry"                      # the same for zsh
+  wherry completion fish > ~/.config/fish/completions/wherry.fish    # and for fish
+`
+
 // completeNames makes shells complete the names that a command's usage asks for: CONTAINER, IMAGE, NETWORK or VOLUME.
 func completeNames(app *App, c *cobra.Command) {
 	if c.ValidArgsFunction != nil {

@@ -158,6 +158,13 @@ func TestWrongWordsAreExplained(t *testing.T) {
 		{"rnu busybox", 1, `unknown command "rnu": did you mean run?`},
 		{"drift", 1, `unknown command "drift": did you mean wherry image drift?`},
 		{"verify", 1, `unknown command "verify": did you mean wherry audit verify?`},
+		{"log web", 1, "wherry logs CONTAINER"},
+		{"list", 1, "wherry ps lists containers"},
+		{"bash web", 1, "wherry exec -it CONTAINER sh"},
+		{"kill -9 web", 125, "unknown flag -9: write -s 9"},
+		{"logs -100 web", 125, "write -n 100"},
+		{"rm -9 web", 125, "unknown flag -9; see wherry rm --help"},
+		{"completion tcsh", 1, "it can be bash, zsh or fish"},
 		{"frobnicate", 1, `unknown command "frobnicate"; see wherry --help`},
 		{"container strat x", 1, `unknown command "strat" of wherry container: did you mean start?`},
 		{"network --bogus", 125, "unknown flag --bogus"},
@@ -200,7 +207,7 @@ func TestWrongWordsAreExplained(t *testing.T) {
 }
 
 func TestHelpNeedsNoEngine(t *testing.T) {
-	for _, line := range []string{"", "--help", "help", "help run", "run --help", "container", "container --help", "container run --help", "ps -h", "--version", "-v", "completion bash"} {
+	for _, line := range []string{"", "--help", "help", "help run", "run --help", "container", "container --help", "container run --help", "ps -h", "--version", "-v", "completion bash", "completion", "completion zsh --help"} {
 		var out, errs strings.Builder
 		code := Main(t.Context(), append([]string{"-H", "unix:///nobody/listens/here"}, strings.Fields(line)...), Streams{Out: &out, Err: &errs})
 		if code != 0 || out.Len() == 0 || errs.Len() != 0 {
@@ -220,7 +227,7 @@ func TestCommandsAreWhole(t *testing.T) {
 			}
 			seen[name] = true
 			cmd := c.build(app)
-			frame(cmd, "wherry "+name, c.short)
+			frame(cmd, "wherry "+name, &c)
 			if c.short == "" || cmd.RunE == nil {
 				t.Errorf("%s does nothing or does not say what", name)
 			}
@@ -370,6 +377,7 @@ func TestHelpFitsTheTerminal(t *testing.T) {
 		"  -H, --host x   one two\nthree":                         "  -H, --host x   one\n  two\nthree",
 		"  averyverylongwordthatfitsnowhere\n\nend":               "  averyverylongwordthatfitsnowhere\n\nend",
 		"  a   äöü äöü äöü äöü äöü äöü\n":                         "  a   äöü äöü äöü\n      äöü äöü äöü\n",
+		"  --x y   one=a|bcdef,two=3,four=5":                      "  --x y   one=a|\n          bcdef,\n          two=3,\n          four=5",
 		"just as long as that\n":                                  "just as long as that\n",
 		"just as long as that,\n":                                 "just as long as\nthat,\n",
 		"one two three four five six seven eight nine ten eleven": "one two three four\nfive six seven eight\nnine ten eleven",
@@ -382,18 +390,51 @@ func TestHelpFitsTheTerminal(t *testing.T) {
 	if err := printHelp(&out, commands()); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"run", "build", "ps"} {
-		_, cmd, _, err := choose([]string{name})
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := cmd.build(newApp(globals{}, Streams{Out: io.Discard, Err: io.Discard}))
-		frame(c, "wherry "+name, cmd.short)
-		out.WriteString(help(c, 80))
+	if n := strings.Count(out.String(), "\n  audit "); n != 1 { // a noun and a command
+		t.Errorf("audit is there %d times", n)
 	}
-	for line := range strings.Lines(fold(out.String(), 80)) {
-		if n := len([]rune(strings.TrimSpace(line))); n > 80 {
+	lines := fold(out.String(), 80) + fold(completionHelp, 80)
+	for _, cmd := range commands() {
+		c := cmd.build(newApp(globals{}, Streams{Out: io.Discard, Err: io.Discard}))
+		frame(c, "wherry "+cmd.name, &cmd)
+		c.Example = exampleText(cmd.name)
+		lines += help(c, 80)
+	}
+	for line := range strings.Lines(lines) {
+		if n := len([]rune(strings.TrimRight(line, "\n"))); n > 80 {
 			t.Errorf("%d columns: %s", n, line)
 		}
+	}
+	if got, want := paragraphs("one\ntwo\n\nthree\n  a list\n  of two\nfour"), "one two\n\nthree\n  a list\n  of two\nfour"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestExamples: what help shows as examples can be typed, and is shown by a command that is there.
+func TestExamples(t *testing.T) {
+	names, seen := map[string]bool{}, map[string]bool{}
+	for _, c := range commands() {
+		names[c.name] = true
+		for typed, what := range examples(c.name) {
+			seen[typed] = true
+			if what == "" {
+				t.Errorf("%s: %s: it is not said what for", c.name, typed)
+			}
+			line, _, _ := strings.Cut(typed, " < ")
+			for _, words := range shellWords(line) {
+				if err := parses(words[1:]); err != nil {
+					t.Errorf("%s: %s: %v", c.name, typed, err)
+				}
+			}
+		}
+	}
+	for line := range strings.Lines(manyExamples) {
+		name, rest, _ := strings.Cut(line, ": ")
+		if typed, _, _ := strings.Cut(rest, "  # "); !names[name] || !seen[typed] {
+			t.Errorf("no help shows %s", line)
+		}
+	}
+	if len(seen) < 60 {
+		t.Errorf("%d examples", len(seen))
 	}
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // frame gives a command the manners that all have: its name, its help, and errors of one line.
-func frame(c *cobra.Command, name, short string) {
+func frame(c *cobra.Command, name string, cmd *command) {
 	_, usage, _ := strings.Cut(c.Use, " ")
 	c.Use = strings.TrimRight(name[strings.LastIndexByte(name, ' ')+1:]+" "+usage, " ")
 	if c.Annotations == nil {
@@ -26,10 +26,11 @@ func frame(c *cobra.Command, name, short string) {
 	c.DisableFlagsInUseLine = true
 	c.SilenceErrors, c.SilenceUsage = true, true
 	if c.Short == "" {
-		c.Short = short
+		c.Short = cmd.short
 	}
 	addHelp(c)
 	c.SetHelpFunc(func(c *cobra.Command, _ []string) {
+		c.Example = exampleText(cmd.name)
 		_, _ = io.WriteString(c.OutOrStdout(), help(c, helpWidth(c.OutOrStdout())))
 	})
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return &exitError{125, flagError(c, err, name)} })
@@ -42,13 +43,34 @@ func frame(c *cobra.Command, name, short string) {
 func help(c *cobra.Command, width int) string {
 	text := "Usage: " + c.UseLine() + "\n"
 	if about := cmp.Or(c.Long, c.Short); about != "" {
-		text += "\n" + about + "\n"
+		text += "\n" + paragraphs(about) + "\n"
 	}
-	text = fold(text, width)
 	if c.HasAvailableLocalFlags() {
-		text += "\nOptions:\n" + c.LocalFlags().FlagUsagesWrapped(width)
+		text += "\nOptions:\n" + c.LocalFlags().FlagUsages()
 	}
-	return text
+	if c.Example != "" {
+		text += "\nExamples:\n" + c.Example
+	}
+	return fold(text, width)
+}
+
+// paragraphs joins the lines of a text up to those that are empty or stand further in.
+func paragraphs(text string) string {
+	var b strings.Builder
+	before := ""
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		flows := before != "" && line != "" && !strings.HasPrefix(before, " ") && !strings.HasPrefix(line, " ")
+		switch {
+		case flows:
+			b.WriteString(" ")
+		case b.Len() > 0:
+			b.WriteString("\n")
+		}
+		b.WriteString(line)
+		before = line
+	}
+	return b.String()
 }
 
 // helpWidth is a terminal's width, but not more than is well to read.
@@ -77,10 +99,16 @@ func fold(text string, width int) string {
 				at--
 			}
 			if at == indent { // one word that does not fit
+				for at = width; at > indent && !strings.ContainsRune(",|", runes[at-1]); {
+					at--
+				}
+			}
+			if at == indent {
 				break
 			}
-			b.WriteString(string(runes[:at]) + "\n")
-			runes = append([]rune(strings.Repeat(" ", indent)), runes[at+1:]...)
+			b.WriteString(strings.TrimRight(string(runes[:at]), " ") + "\n")
+			rest := strings.TrimPrefix(string(runes[at:]), " ")
+			runes = append([]rune(strings.Repeat(" ", indent)), []rune(rest)...)
 		}
 		b.WriteString(string(runes))
 	}
@@ -109,7 +137,7 @@ func flagError(c *cobra.Command, err error, name string) error {
 		if all := "-" + unknown.GetSpecifiedShortnames(); all != word {
 			word += " (in " + all + ")"
 		}
-		return fmt.Errorf("unknown flag %s; see %s --help", word, name)
+		return fmt.Errorf("unknown flag %s%s", word, numberWay(c, unknown.GetSpecifiedShortnames(), "; see "+name+" --help"))
 	case errors.As(err, &unknown):
 		var known []string
 		c.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, "--"+f.Name) })
@@ -120,6 +148,19 @@ func flagError(c *cobra.Command, err error, name string) error {
 		return fmt.Errorf("invalid value %q of %s: %s", invalid.GetValue(), flagNames(invalid.GetFlag()), plainCause(invalid.GetFlag(), invalid.Unwrap()))
 	}
 	return fmt.Errorf("%w; see %s --help", err, name)
+}
+
+// numberWay tells who writes kill -9 or logs -100, as kill(1) and tail(1) take it, how that is said here.
+func numberWay(c *cobra.Command, word, otherwise string) string {
+	if _, err := strconv.ParseUint(word, 10, 16); err != nil {
+		return otherwise
+	}
+	for _, flag := range []string{"signal", "tail"} {
+		if f := c.Flags().Lookup(flag); f != nil {
+			return ": write -" + f.Shorthand + " " + word
+		}
+	}
+	return otherwise
 }
 
 // plainCause says what strconv says in words that fit the flag.

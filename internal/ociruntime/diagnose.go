@@ -89,7 +89,7 @@ func explain(e *ExecError, name string, tried execPaths, files view) {
 	switch {
 	case errors.Is(e.Err, unix.EACCES):
 		e.kind = why.NotExecutable
-		e.Why = "it is there but not executable, or a folder: check its mode (chmod +x), whether it is mounted noexec, and what was given as command"
+		e.Why = accessProblem(files, append([]string{name}, tried.paths...))
 		return
 	case errors.Is(e.Err, unix.ENOEXEC):
 		e.kind = why.NotAProgram
@@ -110,13 +110,38 @@ func explain(e *ExecError, name string, tried execPaths, files view) {
 	}
 	if e.Code == 127 {
 		e.kind = why.NotFound
-		if strings.Contains(e.Path, "/") {
+		if e.Path == "" {
+			e.Err = errNotInPath
+			e.Why = "the command is an empty word: perhaps a variable that is not set"
+		} else if strings.Contains(e.Path, "/") {
 			e.Why = "there is no such file in the container: check the path, and whether a mount hides it"
 		} else {
 			e.Err = errNotInPath
 			e.Why = "no folder of PATH has it: check the spelling, or give its full path"
 		}
 	}
+}
+
+// accessProblem says why the kernel does not let the first of some names that is there be executed.
+func accessProblem(files view, names []string) string {
+	if files.root != nil {
+		for _, name := range names {
+			f, err := files.open(name, unix.O_PATH)
+			if err != nil {
+				continue
+			}
+			fi, err := f.Stat()
+			f.Close()
+			switch {
+			case err != nil:
+			case fi.IsDir():
+				return "it is a folder: give a program as the command"
+			case fi.Mode()&0o111 == 0:
+				return fmt.Sprintf("it is there but not executable, its mode is %04o: chmod +x makes it so, in the image COPY --chmod=755", fi.Mode().Perm())
+			}
+		}
+	}
+	return "it is there but may not be executed: check its mode and owner, and that of its folders, and whether it is mounted noexec"
 }
 
 var errNotInPath = errors.New("executable file not found in $PATH")
@@ -166,6 +191,12 @@ func interpreterProblem(files view, head []byte) (string, why.Cause) {
 			f.Close()
 		}
 		return "", ""
+	}
+	switch {
+	case len(head) == 0:
+		return "it is an empty file", why.NotAProgram
+	case bytes.HasPrefix(head, []byte("\xef\xbb\xbf#!")):
+		return "a byte order mark stands before its #!, as editors of Windows write one: save it as UTF-8 without one", why.NotAProgram
 	}
 	return elfProblem(files, head)
 }

@@ -15,7 +15,7 @@ import (
 func TestWhyAProgramDoesNotStart(t *testing.T) {
 	files := map[string]string{
 		"plain": "not a program\n", "noscript": "#!/no/such/interpreter -x\necho\n", "crlf": "#!/bin/sh\r\necho\r\n", "env-crlf": "#!/usr/bin/env sh\r\n",
-		"empty": "", "notexec": "#!/bin/sh\n", "arm": program(183, ""), "musl": program(62, "/lib/ld-musl-x86_64.so.1"), "riscv32": strings.Replace(program(243, ""), "\x7fELF\x02", "\x7fELF\x01", 1),
+		"empty": "", "bom": "\xef\xbb\xbf#!/bin/sh\n", "notexec": "#!/bin/sh\n", "arm": program(183, ""), "musl": program(62, "/lib/ld-musl-x86_64.so.1"), "riscv32": strings.Replace(program(243, ""), "\x7fELF\x02", "\x7fELF\x01", 1),
 	}
 	dynamic, err := os.ReadFile("/bin/ls") // a real program: its section headers lie far behind what is read
 	must(t, err)
@@ -28,10 +28,13 @@ func TestWhyAProgramDoesNotStart(t *testing.T) {
 	}{
 		"no such file":        {args: []string{"/no/such"}, code: 127, says: []string{"exec /no/such: ", "no such file", "check the path"}},
 		"not in PATH":         {args: []string{"nothing"}, code: 127, says: []string{`"nothing": executable file not found in $PATH`, "PATH"}},
-		"folder":              {args: []string{"/bin"}, code: 126, says: []string{"permission denied", "folder"}},
+		"folder":              {args: []string{"/bin"}, code: 126, says: []string{"permission denied", "it is a folder"}},
+		"empty command":       {args: []string{""}, code: 127, says: []string{`exec: "": executable file not found in $PATH`, "empty word"}},
+		"empty file":          {args: []string{"/bin/empty"}, code: 126, says: []string{"exec format error", "an empty file"}},
+		"byte order mark":     {args: []string{"/bin/bom"}, code: 126, says: []string{"exec format error", "byte order mark"}},
 		"below a file":        {args: []string{"/bin/sh/x"}, code: 127, says: []string{"/bin/sh/x"}},
-		"not executable":      {args: []string{"/bin/notexec"}, code: 126, says: []string{"permission denied", "chmod +x"}},
-		"not exec., in PATH":  {args: []string{"notexec"}, code: 126, says: []string{"permission denied", "chmod +x"}},
+		"not executable":      {args: []string{"/bin/notexec"}, code: 126, says: []string{"permission denied", "mode is 0644", "chmod +x"}},
+		"not exec., in PATH":  {args: []string{"notexec"}, code: 126, says: []string{"permission denied", "mode is 0644", "chmod +x"}},
 		"no format":           {args: []string{"/bin/plain"}, code: 126, says: []string{"exec format error", "#!"}},
 		"missing interpreter": {args: []string{"noscript"}, code: 126, says: []string{"/no/such/interpreter", "not in the image"}},
 		"CRLF":                {args: []string{"/bin/crlf"}, code: 126, says: []string{"CRLF", `/bin/sh\r`, "dos2unix"}},

@@ -197,7 +197,7 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 func candidates(proc *specs.Process) []string {
 	name := proc.Args[0]
-	if strings.Contains(name, "/") {
+	if name == "" || strings.Contains(name, "/") {
 		return []string{name}
 	}
 	search := defaultPath
