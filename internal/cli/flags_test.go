@@ -158,6 +158,8 @@ func TestWrongWordsAreExplained(t *testing.T) {
 		{"rnu busybox", 1, `unknown command "rnu": did you mean run?`},
 		{"drift", 1, `unknown command "drift": did you mean wherry image drift?`},
 		{"verify", 1, `unknown command "verify": did you mean wherry audit verify?`},
+		{"ps --json", 125, "unknown flag --json: write --format json"},
+		{"image tree --format json", 125, "unknown flag --format: write --json"},
 		{"log web", 1, "wherry logs CONTAINER"},
 		{"list", 1, "wherry ps lists containers"},
 		{"bash web", 1, "wherry exec -it CONTAINER sh"},

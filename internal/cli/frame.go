@@ -139,6 +139,11 @@ func flagError(c *cobra.Command, err error, name string) error {
 		}
 		return fmt.Errorf("unknown flag %s%s", word, numberWay(c, unknown.GetSpecifiedShortnames(), "; see "+name+" --help"))
 	case errors.As(err, &unknown):
+		for _, way := range [][3]string{{"json", "format", "--format json"}, {"format", "json", "--json"}} {
+			if unknown.GetSpecifiedName() == way[0] && c.Flags().Lookup(way[1]) != nil {
+				return fmt.Errorf("unknown flag --%s: write %s", way[0], way[2])
+			}
+		}
 		var known []string
 		c.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, "--"+f.Name) })
 		return unknownFlag("--"+unknown.GetSpecifiedName(), known, name+" --help")

@@ -44,9 +44,23 @@ func (p publishedPort) ends(a netip.AddrPort) string {
 	return a.String()
 }
 
+// publishedRow is a line of the list.
+type publishedRow struct {
+	Container   string
+	GoesTo      string `head:"GOES TO"`
+	Port        string
+	ReachedFrom string `head:"REACHED FROM"`
+}
+
 func portsCommand(app *App) *cobra.Command {
-	var asJSON bool
+	var asJSON, quiet bool
+	var format string
 	cmd := &cobra.Command{Use: "ports [OPTIONS] [explain PORT[/PROTOCOL]]", Args: exactly(0), RunE: func(cmd *cobra.Command, _ []string) error {
+		l := layout{table: `{{.Port}}\t{{.Container}}\t{{.GoesTo}}\t{{.ReachedFrom}}`, quiet: "{{.Port}}"}
+		f, err := l.parseRows(format, quiet)
+		if err != nil {
+			return err
+		}
 		c, err := app.Client()
 		if err != nil {
 			return err
@@ -58,18 +72,20 @@ func portsCommand(app *App) *cobra.Command {
 		if asJSON {
 			return printJSON(app.Out, list)
 		}
-		w := tabwriter.NewWriter(app.Out, 0, 0, 3, ' ', 0)
-		fmt.Fprintln(w, "PORT\tCONTAINER\tGOES TO\tREACHED FROM")
+		rows := make([]publishedRow, 0, len(list))
 		for _, p := range list {
 			from := "other machines"
 			if p.Address.IsLoopback() {
 				from = "this machine"
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.host(), p.Name, p.inside(), from)
+			rows = append(rows, publishedRow{Container: p.Name, GoesTo: p.inside(), Port: p.host(), ReachedFrom: from})
 		}
-		return w.Flush()
+		return writeRows(app.Out, f, rows)
 	}}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "Print what the engine says as JSON")
+	fs := cmd.Flags()
+	formatFlag(cmd, &format, "")
+	fs.BoolVarP(&quiet, "quiet", "q", false, "Print the ports only")
+	fs.BoolVar(&asJSON, "json", false, "Print what the engine says as JSON")
 	return cmd
 }
 

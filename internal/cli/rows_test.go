@@ -28,3 +28,19 @@ func TestPolicyShowLines(t *testing.T) {
 		t.Errorf("exit %d: %s\n%s", status, stderr, out)
 	}
 }
+
+// TestPortsHaveFormats: the list of all published ports is printed as other lists are.
+func TestPortsHaveFormats(t *testing.T) {
+	host := serveOn(t, recording{"/wherry/ports": `[{"Name":"web","Address":"127.0.0.1","First":8080,"Last":8080,"Proto":"tcp","To":"172.17.0.2:80"}]`})
+	for args, want := range map[string]string{
+		"":                                    "PORT                 CONTAINER   GOES TO         REACHED FROM\n127.0.0.1:8080/tcp   web         172.17.0.2:80   this machine\n",
+		"-q":                                  "127.0.0.1:8080/tcp\n",
+		"--format json":                       `{"Container":"web","GoesTo":"172.17.0.2:80","Port":"127.0.0.1:8080/tcp","ReachedFrom":"this machine"}` + "\n",
+		"--format {{.Container}}={{.GoesTo}}": "web=172.17.0.2:80\n",
+	} {
+		out, stderr, status := wherry(t, host, append([]string{"ports"}, strings.Fields(args)...)...)
+		if status != 0 || out != want {
+			t.Errorf("%s: exit %d: %q, want %q\n%s", args, status, out, want, stderr)
+		}
+	}
+}

@@ -306,6 +306,19 @@ func TestErrorsOfTheEngine(t *testing.T) {
 	}
 }
 
+// TestWhatIsSentCannotBeRead: that is told of the file, and not of the engine.
+func TestWhatIsSentCannotBeRead(t *testing.T) {
+	c, _ := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	dir := t.TempDir()
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Do(t.Context(), Request{Method: http.MethodPost, Path: "/x", Body: f}, nil); err == nil || err.Error() != "read "+dir+": is a directory" {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestHijack(t *testing.T) {
 	c, _ := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") != "tcp" || r.Header.Get("Connection") != "Upgrade" {

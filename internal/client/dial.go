@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -65,6 +66,10 @@ func (c *Client) explain(err error) error {
 		var start *startError
 		if errors.As(err, &start) {
 			return err
+		}
+		var file *fs.PathError
+		if errors.As(err, &file) && file.Op == "read" { // what is sent could not be read, which is nothing of the engine's
+			return file
 		}
 		return fmt.Errorf("speak to the engine at %s: %w", c.Host(), err)
 	}
