@@ -1,6 +1,10 @@
 package network
 
 import (
+	"maps"
+	"net/netip"
+	"slices"
+
 	"wherry.dev/wherry/internal/network/firewall"
 )
 
@@ -9,6 +13,7 @@ type paths struct {
 	ways      [2]*endpoint
 	exits     [2]exit
 	published []firewall.Port
+	flows     flows
 }
 
 // pathsOf is asked before a change. The caller holds the lock.
@@ -16,7 +21,7 @@ func pathsOf(s *state, h *holding) paths {
 	if h == nil {
 		return paths{}
 	}
-	return paths{ways: h.ways(), exits: exits(s, h), published: firewallPorts(h.published())}
+	return paths{ways: h.ways(), exits: exits(s, h), published: firewallPorts(h.published()), flows: flowsOf(h.Reserved)}
 }
 
 // republish sends a running container's ports the ways that it has now: those of a family that has got its first way out are reserved, and those of
@@ -30,9 +35,18 @@ func (s *Service) republish(h *holding, before paths) error {
 	}
 	s.mu.Lock()
 	after := firewallPorts(h.published())
+	forgotten := flowsOf(h.Reserved)
+	maps.Copy(forgotten, before.flows)
+	now := map[netip.Addr]bool{}
+	for _, r := range h.Reserved {
+		now[r.To.Addr()] = true
+	}
 	s.mu.Unlock()
 	if err := s.fire.ChangePorts(before.published, after); err != nil {
 		return err
+	}
+	if len(forgotten) > 0 && !slices.Equal(before.published, after) {
+		s.later.add(job{run: func() error { return forgotten.forget(func(a netip.Addr) bool { return !now[a] }) }})
 	}
 	return h.write(s.o.live())
 }

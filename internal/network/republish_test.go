@@ -2,9 +2,11 @@ package network
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moby/moby/api/types/network"
 )
@@ -72,6 +74,49 @@ func TestEachFamilyHasItsWayOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("without IPv4", false, true)
+}
+
+// TestSendersFollow: who keeps sending datagrams to a published port reaches the container there where it is published now, on whatever network.
+func TestSendersFollow(t *testing.T) {
+	s := open(t)
+	mustCreate(t, s, network.CreateRequest{Name: "one"})
+	mustCreate(t, s, network.CreateRequest{Name: "two"})
+	a := newBox(t)
+	got := a.attach(s, AllocateRequest{Ports: portMap("|28053|9053/udp"), Networks: map[string]*network.EndpointSettings{"one": {}, "two": {}}})
+	defer a.release(s)
+	server := listen(t, a, "0.0.0.0:9053")
+	sender, err := net.Dial("udp", net.JoinHostPort(got.Networks["two"].Gateway.String(), "28053"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sender.Close()
+	arrives := func(when string) {
+		t.Helper()
+		buf := make([]byte, 100)
+		eventually(t, func() error { // as somebody who does not give up, and so is never forgotten for his silence
+			if _, err := sender.Write([]byte("question")); err != nil {
+				return err
+			}
+			server.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+			if _, _, err := server.ReadFromUDPAddrPort(buf); err != nil {
+				return fmt.Errorf("%s nothing arrives: %w", when, err)
+			}
+			return nil
+		})
+	}
+	arrives("at first")
+	if err := s.Disconnect(t.Context(), "one", a.id, a.netns); err != nil {
+		t.Fatal(err)
+	}
+	arrives("by the other network")
+	if err := s.Disconnect(t.Context(), "two", a.id, a.netns); err != nil {
+		t.Fatal(err)
+	}
+	sender.Write([]byte("question")) // goes to the host itself, where nobody listens
+	if _, err := s.Connect(t.Context(), "one", AllocateRequest{ContainerID: a.id, Name: "a"}, nil, a.netns); err != nil {
+		t.Fatal(err)
+	}
+	arrives("by a new network")
 }
 
 // TestPortTakenAtConnect: a network that cannot be published through is not connected, and nothing has changed.
