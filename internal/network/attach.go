@@ -66,7 +66,7 @@ func (s *Service) Attach(ctx context.Context, containerID string, netns *os.File
 	if err != nil {
 		return fmt.Errorf("attach container %s: %w", h.Request.Name, err)
 	}
-	if err := s.fire.AddPorts(firewallPorts(h.published())); err != nil {
+	if err := s.fire.AddPorts(rulesOf(&s.state, h)); err != nil {
 		return err
 	}
 	if f := flowsOf(h.Reserved); len(f) > 0 {

@@ -47,6 +47,7 @@ type holding struct {
 	Turn      int64 `json:",omitempty"` // when it took another container's ports, for two that have the same
 	Gave      flows `json:",omitempty"` // ports that another one took; senders may still reach this one
 	Namespace namespace
+	Roams     bool `json:",omitempty"` // its way out has been through another network: connections of before go on by the new one
 	Asks      bool `json:",omitempty"` // it has a resolver, and what it was told of that stays in its files
 
 	attached bool

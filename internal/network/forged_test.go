@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -187,6 +188,86 @@ func TestAnswersByAnotherWay(t *testing.T) {
 		}
 		a.release(s)
 	}
+}
+
+// TestConnectionsGoOn: those that a container has go on when it gets another way out, in this life of the engine and in the next one.
+func TestConnectionsGoOn(t *testing.T) {
+	far := outside(t)
+	s := open(t)
+	for _, name := range []string{"one", "another", "aaa"} {
+		mustCreate(t, s, network.CreateRequest{Name: name, EnableIPv6: new(true)})
+	}
+	a := newBox(t)
+	a.attach(s, AllocateRequest{Ports: portMap("|28080|8080/tcp"), Networks: map[string]*network.EndpointSettings{"one": {}}})
+	ends := map[string][2]net.Conn{}
+	join := func(what, network, to string, asks, answers *box, port string) {
+		l := listenStream(t, answers, port)
+		var c net.Conn
+		asks.inside(func() (err error) {
+			c, err = net.DialTimeout(network, to, 5*time.Second)
+			return err
+		})
+		d, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close(); d.Close(); l.Close() })
+		ends[what] = [2]net.Conn{c, d}
+	}
+	join("from outside", "tcp4", "192.0.2.1:28080", far, a, ":8080")
+	join("to the outside", "tcp4", "192.0.2.9:5400", a, far, ":5400")
+	goOn := func(when string) {
+		t.Helper()
+		for what, pair := range ends {
+			for i, c := range pair {
+				buf := make([]byte, 10)
+				pair[1-i].SetReadDeadline(time.Now().Add(3 * time.Second))
+				if _, err := c.Write([]byte("x")); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := pair[1-i].Read(buf); err != nil {
+					t.Errorf("%s: a connection %s: %v", when, what, err)
+				}
+			}
+		}
+	}
+	goOn("at first")
+	if _, err := s.Connect(t.Context(), "another", AllocateRequest{ContainerID: a.id, Name: "a"}, nil, a.netns); err != nil {
+		t.Fatal(err)
+	}
+	if out := a.mustRun("ip", "route", "show", "default"); !strings.Contains(out, "dev eth1") {
+		t.Errorf("the way out is the old one: %s", out)
+	}
+	goOn("with another way out")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = reopen(t, s.o)
+	goOn("in the next life")
+	if _, err := s.Connect(t.Context(), "aaa", AllocateRequest{ContainerID: a.id, Name: "a"}, nil, a.netns); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Disconnect(t.Context(), "another", a.id, a.netns); err != nil {
+		t.Fatal(err)
+	}
+	goOn("with a third one")
+	if !s.fire.Whole() {
+		t.Error("the table is not whole")
+	}
+	a.release(s)
+	if out, err := exec.Command("nft", "list", "table", "inet", s.names.table).CombinedOutput(); err != nil || strings.Contains(string(out), "172.19.0.2 }") || !s.fire.Whole() {
+		t.Errorf("after the release: %v: %s", err, out)
+	}
+}
+
+// listenStream listens inside a box.
+func listenStream(t *testing.T, b *box, at string) (l net.Listener) {
+	t.Helper()
+	b.inside(func() (err error) {
+		l, err = net.Listen("tcp4", at)
+		return err
+	})
+	return l
 }
 
 // TestGatewayIsNoWayAround: containers that do not reach each other on their network do not by the host's forwarding either.

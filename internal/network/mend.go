@@ -52,7 +52,7 @@ func (s *Service) mend(ctx context.Context) error {
 	s.log(raiseAnnexes(s, plugs))
 	s.log(s.replug(plugs, s.names, s.ownLinks()))
 	for _, h := range s.holdings {
-		if err := s.fire.AddPorts(firewallPorts(h.published())); err != nil {
+		if err := s.fire.AddPorts(rulesOf(&s.state, h)); err != nil {
 			return err
 		}
 	}

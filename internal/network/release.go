@@ -33,7 +33,7 @@ func (s *Service) Release(ctx context.Context, containerID string) error {
 	}
 	var left []*lan
 	var jobs []job
-	published, own := firewallPorts(h.published()), h.addresses()
+	published, own := rulesOf(&s.state, h), h.addresses()
 	for _, e := range h.Endpoints {
 		if n := s.detach(containerID, e); n != nil {
 			left = append(left, n)

@@ -21,7 +21,28 @@ func pathsOf(s *state, h *holding) paths {
 	if h == nil {
 		return paths{}
 	}
-	return paths{ways: h.ways(), exits: exits(s, h), published: firewallPorts(h.published()), flows: flowsOf(h.Reserved)}
+	return paths{ways: h.ways(), exits: exits(s, h), published: rulesOf(s, h), flows: flowsOf(h.Reserved)}
+}
+
+// rulesOf are what the firewall has of a holding: its ports, and the bridges by which it may answer. The caller holds the lock, or is alone.
+func rulesOf(s *state, h *holding) []firewall.Port {
+	out := firewallPorts(h.published())
+	if !h.Roams {
+		return out
+	}
+	for i, way := range h.exits() {
+		if way == nil || s.networks[way.NetworkID] == nil {
+			continue
+		}
+		for _, e := range h.Endpoints {
+			for _, a := range append([]netip.Addr{e.V4, e.V6}, e.Spare...) {
+				if e != way && e.End != "" && a.IsValid() && familyIndex(a.Is6()) == i {
+					out = append(out, firewall.Port{By: s.networks[way.NetworkID].Bridge, To: netip.AddrPortFrom(a, 0)})
+				}
+			}
+		}
+	}
+	return out
 }
 
 // republish sends a running container's ports the ways that it has now: those of a family that has got its first way out are reserved, and those of
@@ -34,7 +55,8 @@ func (s *Service) republish(h *holding, before paths) error {
 		}
 	}
 	s.mu.Lock()
-	after := firewallPorts(h.published())
+	h.Roams = h.Roams || before.ways != h.ways()
+	after := rulesOf(&s.state, h)
 	forgotten := flowsOf(h.Reserved)
 	maps.Copy(forgotten, before.flows)
 	now := map[netip.Addr]bool{}

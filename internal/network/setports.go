@@ -63,7 +63,7 @@ func SetPorts(s *Service, q PortsRequest) (network.PortMap, error) {
 		s.mu.Unlock()
 		return nil, fmt.Errorf("container %s has no network of its own: %w", shortID(q.ContainerID), errdefs.ErrFailedPrecondition)
 	}
-	before := firewallPorts(h.published())
+	before := rulesOf(&s.state, h)
 	s.mu.Unlock()
 	p, want := publishingOf(s, h), published{q.Ports, q.PublishAll, q.Exposed}
 	wishes, err := p.wishes(want.wanted())
@@ -79,7 +79,7 @@ func SetPorts(s *Service, q PortsRequest) (network.PortMap, error) {
 	old, shownBefore, asked := h.Reserved, h.Ports, h.Request.published()
 	h.Reserved, h.Ports = p.got, want.shown(p.got)
 	h.Request.Ports, h.Request.PublishAll, h.Request.Exposed = q.Ports, q.PublishAll, q.Exposed
-	after := firewallPorts(h.published())
+	after := rulesOf(&s.state, h)
 	shown := h.Ports
 	s.mu.Unlock()
 	if err := s.fire.ChangePorts(before, after); err != nil {

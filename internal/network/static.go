@@ -32,9 +32,9 @@ func TakeStatic(s *Service, containerID string) error {
 	}
 	s.later.drain() // addresses are given back when their interfaces are gone
 	s.mu.Lock()
-	before := firewallPorts(h.published())
+	before := rulesOf(&s.state, h)
 	moves, err := takeStatic(&s.state, h)
-	after := firewallPorts(h.published())
+	after := rulesOf(&s.state, h)
 	s.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("static addresses of container %s: %w", h.Request.Name, err)

@@ -18,11 +18,11 @@ func TakeOver(s *Service, from string, want PortsRequest) error {
 		s.mu.Unlock()
 		return fmt.Errorf("container %s has no network: %w", shortID(want.ContainerID), errdefs.ErrFailedPrecondition)
 	}
-	before := firewallPorts(h.published())
+	before := rulesOf(&s.state, h)
 	if old == nil || !old.attached {
 		old = &holding{}
 	}
-	before = append(before, firewallPorts(old.published())...)
+	before = append(before, rulesOf(&s.state, old)...)
 	s.mu.Unlock()
 
 	p, wanted := publishingOf(s, h), published{want.Ports, want.PublishAll, want.Exposed}
@@ -44,7 +44,7 @@ func TakeOver(s *Service, from string, want PortsRequest) error {
 	old.Reserved, old.Ports, old.Request.Understudy = nil, old.Request.published().shown(nil), true
 	h.Reserved, h.Ports, h.Turn = p.got, wanted.shown(p.got), time.Now().UnixNano()
 	h.Request.Ports, h.Request.PublishAll, h.Request.Exposed, h.Request.Understudy = want.Ports, want.PublishAll, want.Exposed, false
-	after := firewallPorts(h.published())
+	after := append(rulesOf(&s.state, h), rulesOf(&s.state, old)...)
 	s.mu.Unlock()
 	if err := h.write(s.o.live()); err != nil {
 		s.log(err) // the next life of the engine would find the ports where they were, and is told by the caller's own note

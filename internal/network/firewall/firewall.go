@@ -44,7 +44,8 @@ type Port struct {
 	Proto       uint8      // unix.IPPROTO_TCP, …UDP, …SCTP
 	First, Last uint16     // on the host; Last 0: one port
 	To          netip.AddrPort
-	Direct      bool // at the container's own address: First to Last of To's; there is no Host
+	Direct      bool   // at the container's own address: First to Last of To's; there is no Host
+	By          string // no port: a bridge by which the container with To's address may send from it, too, though the host's route leads to another
 }
 
 func (p Port) isRange() bool { return p.Last > p.First }

@@ -59,6 +59,7 @@ func TestTableAsNftReadsIt(t *testing.T) {
 		}
 	}
 	ports := []Port{
+		{By: "br3", To: netip.MustParseAddrPort("10.1.0.9:0")},
 		port("0.0.0.0", 80, 0, "10.1.0.2:8080"), port("127.0.0.1", 81, 0, "10.1.0.2:8081"), port("192.0.2.1", 1000, 1999, "10.1.0.3:0"),
 		port("::", 80, 0, "[fd00:1::2]:8080"), port("2001:db8::1", 81, 0, "[fd00:1::2]:8081"), port("::", 5000, 5999, "[fd00:1::2]:0"),
 	}
@@ -84,7 +85,7 @@ func TestTableAsNftReadsIt(t *testing.T) {
 		`elements = { "br2" : 192.0.2.7 }`, `elements = { "lan0" . "br2" }`, "iifname . oifname != @same snat ip to iifname map @sources4",
 		"oifname @routed6 ip6 daddr . meta l4proto . th dport @direct6 accept", "iifname . oifname @trusted ip daddr . meta l4proto . th dport @direct4 accept",
 		"oifname @open4 accept", "iifname @still oifname @still drop",
-		"iifname @checked ip saddr != 0.0.0.0 ip saddr != @roaming4 fib saddr . iif oif 0 drop",
+		"iifname @checked ip saddr != 0.0.0.0 ip saddr != @roaming4 fib saddr . iif oif 0 iifname . ip saddr != @answers4 drop", `elements = { "br3" . 10.1.0.9 }`,
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)

@@ -35,11 +35,11 @@ func word32(n int) uint32 { return uint32(firstOf4 + n) }
 //	                iifname . oifname != @same snat ip to iifname map @sources4                 # likewise 6
 //	                meta nfproto ipv4 iifname @masquerade4 iifname . oifname != @same masquerade }   # likewise 6
 //	chain enter   { type filter hook input priority filter;
-//	                iifname @checked ip saddr != 0.0.0.0 ip saddr != @roaming4 fib saddr . iif oif missing drop     # likewise 6
+//	                iifname @checked ip saddr != 0.0.0.0 ip saddr != @roaming4 fib saddr . iif oif missing iifname . ip saddr != @answers4 drop     # likewise 6
 //	                iifname @internal fib daddr . iif type unicast drop }   # an address that the host has elsewhere
 //	chain pass    { type filter hook forward priority filter;
 //	                iifname . oifname @among accept
-//	                iifname @checked ip saddr != 0.0.0.0 ip saddr != @roaming4 fib saddr . iif oif missing drop     # an address of somebody else's; likewise 6
+//	                iifname @checked ip saddr != 0.0.0.0 ip saddr != @roaming4 fib saddr . iif oif missing iifname . ip saddr != @answers4 drop     # an address of somebody else's; likewise 6
 //	                oifname @internal drop
 //	                iifname @internal drop
 //	                oifname @bridges ct state established,related accept
@@ -98,7 +98,7 @@ func addRules(c *nftables.Conn, table *nftables.Table, s sets) {
 	noForged := func(chain *nftables.Chain) {
 		for six, f := range s.families {
 			if !s.lax {
-				rule(chain, in(s.checked), forged(f.roaming, six == 1), verdict(expr.VerdictDrop))
+				rule(chain, in(s.checked), forged(f, six == 1), verdict(expr.VerdictDrop))
 			}
 		}
 	}
@@ -162,8 +162,8 @@ func fromNeighbour(s *nftables.Set, six bool) []expr.Any {
 }
 
 // forged matches packets with a source to which no route of the host's leads by the link they came from. Who has no address yet (DHCP, RFC 4862) has none,
-// and those of some networks may come by another.
-func forged(roaming *nftables.Set, six bool) []expr.Any {
+// and those of some networks, and some containers of others, may come by another.
+func forged(f familySets, six bool) []expr.Any {
 	offset, length := uint32(saddr4), uint32(4)
 	if six {
 		offset, length = 8, 16
@@ -171,9 +171,12 @@ func forged(roaming *nftables.Set, six bool) []expr.Any {
 	return append(ofFamily(six),
 		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: make([]byte, length)},
-		&expr.Lookup{SourceRegister: reg, SetName: roaming.Name, SetID: roaming.ID, Invert: true},
+		&expr.Lookup{SourceRegister: reg, SetName: f.roaming.Name, SetID: f.roaming.ID, Invert: true},
 		&expr.Fib{Register: reg, FlagSADDR: true, FlagIIF: true, ResultOIF: true},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: make([]byte, 4)})
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: make([]byte, 4)},
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg},
+		&expr.Payload{DestRegister: word32(4), Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
+		&expr.Lookup{SourceRegister: reg, SetName: f.answers.Name, SetID: f.answers.ID, Invert: true})
 }
 
 // Offsets of IPv4's addresses.

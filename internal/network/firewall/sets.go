@@ -38,6 +38,7 @@ type familySets struct {
 	neighbours               *nftables.Set // a bridge and its subnet
 	direct                   *nftables.Set // container address . protocol . port range
 	roaming                  *nftables.Set // subnets whose containers may answer through another bridge of theirs
+	answers                  *nftables.Set // another bridge and a container's address, likewise
 }
 
 func index(b bool) int {
@@ -81,6 +82,7 @@ func newSets(table *nftables.Table) sets {
 			masquerade: set("masquerade"+suffix, nftables.TypeIFName), routed: set("routed"+suffix, nftables.TypeIFName), open: set("open"+suffix, nftables.TypeIFName),
 			sources: set("sources"+suffix, nftables.TypeIFName), neighbours: set("neighbours"+suffix, nftables.TypeIFName, address),
 			direct: set("direct"+suffix, address, nftables.TypeInetProto, nftables.TypeInetService), roaming: set("roaming"+suffix, address),
+			answers: set("answers"+suffix, nftables.TypeIFName, address),
 		}
 		f.roaming.Interval = true
 		f.sources.IsMap, f.sources.DataType = true, address
@@ -169,7 +171,7 @@ func (s sets) rows(bridges []Bridge, still []string) []row {
 			}
 		}
 		out = append(out, row{f.masquerade, links(func(b Bridge) bool { return b.masquerades(i) })}, row{f.routed, links(func(b Bridge) bool { return b.Families[i].Routed })},
-			row{f.open, links(func(b Bridge) bool { return b.Families[i].Open })}, row{f.sources, sources}, row{f.neighbours, near}, row{f.direct, nil}, row{f.roaming, roaming})
+			row{f.open, links(func(b Bridge) bool { return b.Families[i].Open })}, row{f.sources, sources}, row{f.neighbours, near}, row{f.direct, nil}, row{f.answers, nil}, row{f.roaming, roaming})
 	}
 	return out
 }
@@ -181,7 +183,7 @@ func (b Bridge) masquerades(family int) bool {
 
 // reached says that others reach containers at their own addresses of a family: the answers of one that is on other networks, too, leave by its way out.
 func (b Bridge) reached(family int) bool {
-	return b.Families[family].Routed || b.Families[family].Open
+	return b.Families[family].Routed || b.Families[family].Open || len(b.Trusted) > 0
 }
 
 // interval is a subnet in a set of addresses alone: where it begins, and where the next one would. One that ends with the last address of all has no next one.
@@ -212,6 +214,11 @@ func ifname(name string) []byte {
 func (s sets) elements(ports []Port) map[*nftables.Set][]nftables.SetElement {
 	out := map[*nftables.Set][]nftables.SetElement{}
 	for _, p := range ports {
+		if p.By != "" {
+			m := s.families[index(p.To.Addr().Is6())].answers
+			out[m] = append(out[m], nftables.SetElement{Key: append(ifname(p.By), p.To.Addr().AsSlice()...)})
+			continue
+		}
 		if p.Direct {
 			m := s.families[index(p.To.Addr().Is6())].direct
 			out[m] = append(out[m], p.direct())

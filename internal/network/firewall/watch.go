@@ -119,7 +119,7 @@ func (t *Table) count() (rules, ports int, err error) {
 	if rules != t.ruleCount() {
 		return rules, 0, nil
 	}
-	maps := []*nftables.Set{t.sets.families[0].direct, t.sets.families[1].direct}
+	maps := []*nftables.Set{t.sets.families[0].direct, t.sets.families[1].direct, t.sets.families[0].answers, t.sets.families[1].answers}
 	for _, family := range t.sets.ports {
 		for _, kind := range family {
 			maps = append(maps, kind[:]...)
