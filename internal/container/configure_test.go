@@ -295,7 +295,7 @@ func TestDevices(t *testing.T) {
 	if err != nil || len(devices) != 1 || devices[0].Path != "/dev/nothing" || devices[0].Major != 1 || devices[0].Minor != 3 || rules[0].Access != "r" || !rules[0].Allow {
 		t.Errorf("%+v %+v %v", devices, rules, err)
 	}
-	for want, h := range map[string]container.HostConfig{"letters of r, w and m": at("/dev/null", "", "x"), "gathering device": at("/dev/no-such", "", ""), "not a device node": at("/etc/passwd", "", "")} {
+	for want, h := range map[string]container.HostConfig{"letters of r, w and m": at("/dev/null", "", "x"), "gathering device": at("/dev/no-such", "", ""), "not a device node": at("/etc/passwd", "", ""), "nor a folder with devices": at("/etc", "", "")} {
 		if _, _, err := devicesOf(&h); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}

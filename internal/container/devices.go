@@ -119,6 +119,9 @@ func devicesIn(host, inside, access string) (devices []specs.LinuxDevice, rules 
 		}
 		return nil
 	})
+	if err == nil && len(devices) == 0 {
+		err = invalid("error gathering device information while adding custom device %q: not a device node, nor a folder with devices", host)
+	}
 	return devices, rules, err
 }
 

@@ -47,7 +47,11 @@ func (s *Service) Inspect(ctx context.Context, id string) (Inspection, error) {
 	}
 	r := c.record()
 	command := append(r.command(), "")
-	files := sandbox.FilesIn(s.o.etcDir(c.id))
+	owner, err := s.index.networkOwner(c)
+	if err != nil {
+		owner = c // nothing can be shown of one that has gone
+	}
+	files := sandbox.FilesIn(s.o.etcDir(owner.id))
 	upper, work := layerDirs(c.dir)
 	manifest := r.Image.Manifest
 	out := Inspection{InspectResponse: container.InspectResponse{

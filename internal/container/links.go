@@ -22,6 +22,22 @@ type Link struct{ ID, Alias string }
 // manyOwners is how many containers are followed to the one whose network it is.
 const manyOwners = 64
 
+// networkOwner is the container whose network c is in, itself where that is its own: `--network container:` may name one that is in another's.
+func (x *index) networkOwner(c *Container) (*Container, error) {
+	for range manyOwners {
+		owner := c.record().HostConfig.NetworkMode.ConnectedContainer()
+		if owner == "" {
+			break
+		}
+		next, err := x.find(owner)
+		if err != nil {
+			return nil, fmt.Errorf("container %s shares the network of a container that is not there: %w", c.record().Name, err)
+		}
+		c = next
+	}
+	return c, nil
+}
+
 // links finds those that --link names. An alias may be written as inspect shows it: /ME/ALIAS.
 func (n *creating) links(context.Context) error {
 	if n.r.HostConfig.NetworkMode != network.NetworkBridge {
@@ -34,14 +50,8 @@ func (n *creating) links(context.Context) error {
 		if err != nil {
 			return invalid("could not get container for %s: %v", name, err)
 		}
-		for range manyOwners { // one in another's network is reached where that one is
-			owner := c.record().HostConfig.NetworkMode.ConnectedContainer()
-			if owner == "" {
-				break
-			}
-			if c, err = n.s.index.find(owner); err != nil {
-				return invalid("could not get container for %s: it shares the network of a container that is not there: %v", name, err)
-			}
+		if c, err = n.s.index.networkOwner(c); err != nil { // one in another's network is reached where that one is
+			return invalid("could not get container for %s: %v", name, err)
 		}
 		if c.record().HostConfig.NetworkMode.IsHost() {
 			return invalid("conflicting options: host type networking can't be used with links. This would result in undefined behavior: container %s has the host's network", name)

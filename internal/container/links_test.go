@@ -168,6 +168,31 @@ func TestNetworkOfOneOnTheHosts(t *testing.T) {
 	}
 }
 
+// TestNetworkOfOneInAnothers: --network container: leads to the one whose network it is, and to its files of /etc, over any number of containers.
+func TestNetworkOfOneInAnothers(t *testing.T) {
+	e := newEngine(t)
+	in := func(name string) container.HostConfig {
+		return container.HostConfig{NetworkMode: container.NetworkMode("container:" + name)}
+	}
+	first := e.run(request{name: "first", cmd: sh("echo 192.0.2.1 mark >>/etc/hosts; sleep 3600"), h: container.HostConfig{NetworkMode: "bridge"}})
+	e.eventually("the line", func() bool {
+		b, err := os.ReadFile(sandbox.FilesIn(e.o.etcDir(first)).Hosts)
+		return err == nil && strings.Contains(string(b), "mark")
+	})
+	e.run(request{name: "second", cmd: sh("sleep 3600"), h: in("first")})
+	third := e.create(request{name: "third", cmd: sh("grep -w mark /etc/hosts && cat /etc/hostname"), h: in("second")})
+	exit := e.arm(third, container.WaitConditionNextExit)
+	e.start(third)
+	if code := e.take(exit); code != 0 || e.output(third) != "192.0.2.1 mark\n"+first[:12]+"\n" {
+		t.Errorf("%d %q", code, e.output(third))
+	}
+	for _, name := range []string{"second", "third"} {
+		if about, err := e.Inspect(context.Background(), name); err != nil || about.HostsPath != sandbox.FilesIn(e.o.etcDir(first)).Hosts {
+			t.Errorf("%s has %s, %v", name, about.HostsPath, err)
+		}
+	}
+}
+
 // TestLinksFollowReplacement: who is linked to a container that is replaced is linked to the one in its place, and the new one to whom the old
 // one was linked, whatever they are called by then.
 func TestLinksFollowReplacement(t *testing.T) {

@@ -124,6 +124,7 @@ func (n *creating) volumesFrom() ([]spec.Mount, error) {
 			if mode == "ro" {
 				m.ReadOnly = true
 			}
+			m.NoCopy = true                                                                                             // it is filled by the container that it is of, or by nobody
 			out = slices.DeleteFunc(out, func(earlier spec.Mount) bool { return earlier.Destination == m.Destination }) // the last one's counts
 			out = append(out, m)
 		}

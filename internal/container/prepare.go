@@ -256,11 +256,11 @@ func (n *starting) writeFiles(context.Context) error {
 	}
 	switch {
 	case h.NetworkMode.IsContainer():
-		other, err := n.s.index.find(h.NetworkMode.ConnectedContainer())
+		owner, err := n.s.index.networkOwner(n.c)
 		if err != nil {
 			return err
 		}
-		files = sandbox.FilesIn(n.s.o.etcDir(other.id))
+		files = sandbox.FilesIn(n.s.o.etcDir(owner.id))
 	case n.r.bridged():
 		if err := n.writeOwn(files, n.content); err != nil {
 			return err

@@ -160,3 +160,22 @@ func TestVolumesOfTwoContainers(t *testing.T) {
 		}
 	}
 }
+
+// TestVolumesOfAnotherAreNotFilled: what --volumes-from brings is as the other container has it, empty where it is, whatever the image has at that place.
+func TestVolumesOfAnotherAreNotFilled(t *testing.T) {
+	e := newEngine(t)
+	e.dataImage("bare:1")
+	e.create(request{name: "owner", c: container.Config{Image: "bare:1"}, cmd: []string{"/none"}, h: container.HostConfig{Binds: []string{"empty:/data"}}})
+	id := e.create(request{cmd: sh("cat /data/file"), h: container.HostConfig{VolumesFrom: []string{"owner"}}})
+	exit := e.arm(id, container.WaitConditionNextExit)
+	e.start(id)
+	if code := e.take(exit); code == 0 || strings.Contains(e.output(id), "from-image") {
+		t.Errorf("%d %q", code, e.output(id))
+	}
+	id = e.create(request{cmd: sh("cat /data/file"), h: container.HostConfig{Binds: []string{"empty:/data"}}})
+	exit = e.arm(id, container.WaitConditionNextExit)
+	e.start(id)
+	if code := e.take(exit); code != 0 || e.output(id) != "from-image\n" {
+		t.Errorf("by its name: %d %q", code, e.output(id))
+	}
+}

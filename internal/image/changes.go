@@ -54,6 +54,16 @@ func badChange(format string, args ...any) error {
 	return fmt.Errorf("change: %s: %w", fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument)
 }
 
+// setEnv gives a variable a value, in its place where it has one.
+func setEnv(env []string, key, value string) []string {
+	env = slices.Clone(env)
+	if at := slices.IndexFunc(env, func(kv string) bool { return strings.HasPrefix(kv, key+"=") }); at >= 0 {
+		env[at] = key + "=" + value
+		return env
+	}
+	return append(env, key+"="+value)
+}
+
 func (a *changes) apply(word, rest string) (err error) {
 	c := a.c
 	switch word {
@@ -66,8 +76,7 @@ func (a *changes) apply(word, rest string) (err error) {
 		}
 	case "ENV":
 		err = a.pairs(word, rest, func(key, value string) {
-			c.Env = slices.DeleteFunc(slices.Clone(c.Env), func(kv string) bool { return strings.HasPrefix(kv, key+"=") })
-			c.Env = append(c.Env, key+"="+value)
+			c.Env = setEnv(c.Env, key, value)
 		})
 	case "LABEL":
 		c.Labels = clone(c.Labels)

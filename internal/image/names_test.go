@@ -53,6 +53,7 @@ func TestRemove(t *testing.T) {
 		{name: "in use, by id", tags: "a:1", user: "c1", remove: "ID", err: "(must be forced) - image is being used by stopped container c1", left: 1},
 		{name: "in use by one that runs, forced", tags: "a:1", user: "r1", remove: "a:1", force: true, want: "-a:1", left: 1},
 		{name: "in use by one that runs, by id, forced", tags: "a:1", user: "r1", remove: "ID", force: true, err: "(cannot be forced) - image is being used by running container r1", left: 1},
+		{name: "two tags, in use by one that runs, by id", tags: "a:1 b:1", user: "r1", remove: "ID", err: "(cannot be forced) - image is being used by running container r1", left: 1},
 		{name: "in use, by id, forced", tags: "a:1", user: "c1", remove: "ID", force: true, want: "-a:1", left: 1},
 		{name: "unknown", tags: "a:1", remove: "x:1", err: "No such image: x:1", left: 1},
 	}

@@ -43,6 +43,11 @@ func (r *removal) named(ctx context.Context, name string, o RemoveOptions) error
 	if !byID {
 		names = e.goingWith(img.Name)
 	}
+	if byID {
+		if err := r.refuseRunning(img.Target.Digest, o); err != nil {
+			return err
+		}
+	}
 	if byID && e.severalNames() && !o.Force {
 		return fmt.Errorf("conflict: unable to delete %.12s (must be forced) - image is referenced in multiple repositories: %w", img.Target.Digest.Encoded(), errdefs.ErrConflict)
 	}
@@ -65,14 +70,19 @@ func (r *removal) named(ctx context.Context, name string, o RemoveOptions) error
 	return r.take(ctx, e, names, user != "")
 }
 
-// refuseUsed says why an image that containers use does not go by its id.
-func (r *removal) refuseUsed(id digest.Digest, o RemoveOptions, named bool) error {
-	users := r.s.users(func(u use) bool { return u.id == id })
-	for _, user := range users {
+// refuseRunning says that an image does not go by its id while a container of it runs.
+func (r *removal) refuseRunning(id digest.Digest, o RemoveOptions) error {
+	for _, user := range r.s.users(func(u use) bool { return u.id == id }) {
 		if o.Running != nil && o.Running(user) {
 			return fmt.Errorf("conflict: unable to delete %.12s (cannot be forced) - image is being used by running container %.12s: remove the container first: %w", id.Encoded(), user, errdefs.ErrConflict)
 		}
 	}
+	return nil
+}
+
+// refuseUsed says why an image that containers use does not go by its id.
+func (r *removal) refuseUsed(id digest.Digest, o RemoveOptions, named bool) error {
+	users := r.s.users(func(u use) bool { return u.id == id })
 	if o.Force && named || len(users) == 0 {
 		return nil
 	}
