@@ -90,6 +90,25 @@ func TestMissing(t *testing.T) {
 	}
 }
 
+// TestFailuresArePlain: what BuildKit says of its own steps is left out, and the image that is meant is pointed at.
+func TestFailuresArePlain(t *testing.T) {
+	for said, want := range map[string]string{
+		"failed to solve: failed to load cache key: Get \"http://h/x\": connection refused":                                     "Get \"http://h/x\": connection refused",
+		"failed to solve: buid: failed to resolve source metadata for docker.io/library/buid:latest: pull buid:latest: no such": "pull buid:latest: no such",
+		"a: failed to resolve source metadata for docker.io/library/a:1: docker.io/library/a:1: not found":                      "a: docker.io/library/a:1: not found",
+		"failed to load cache key: no SSH key \"default\" forwarded from the client":                                            "no SSH key \"default\" forwarded from the client: --ssh default lends an agent's keys, --ssh default=FILE a key",
+	} {
+		if got := plain(errors.New(said)).Error(); got != want {
+			t.Errorf("%s: %s, want %s", said, got, want)
+		}
+	}
+	for line, want := range map[string]int{"COPY --from=buid /a /b": len("COPY --from="), "FROM buid AS x": len("FROM "), "FROM other": -1} {
+		if at, _ := pointAt(line, "pull buid:latest: no such"); at != want {
+			t.Errorf("%s: %d, want %d", line, at, want)
+		}
+	}
+}
+
 func TestDockerfiles(t *testing.T) {
 	dir, here := t.TempDir(), t.TempDir()
 	t.Chdir(here)

@@ -85,8 +85,26 @@ func plain(err error) error {
 		}
 		text = rest
 	}
-	text = strings.TrimPrefix(text, "dockerfile parse error on ")
+	text = withoutInner(strings.TrimPrefix(text, "dockerfile parse error on "))
+	if strings.Contains(text, "no SSH key ") {
+		text += ": --ssh default lends an agent's keys, --ssh default=FILE a key"
+	}
 	return &plainError{text: text, err: err}
+}
+
+// withoutInner takes away what BuildKit says of its own steps in the middle of an error: the lines of the Dockerfile stand below it.
+func withoutInner(text string) string {
+	for _, words := range []string{"failed to load cache key: ", "failed to read downloaded context: "} {
+		text = strings.ReplaceAll(text, words, "")
+	}
+	before, after, ok := strings.Cut(text, "failed to resolve source metadata for ")
+	if _, cause, has := strings.Cut(after, ": "); ok && has {
+		text = before + cause
+		if strings.HasPrefix(cause, "pull ") { // it names the image itself
+			text = cause
+		}
+	}
+	return text
 }
 
 type plainError struct {
@@ -149,6 +167,10 @@ func pointAt(line, message string) (at, width int) {
 			word, _, _ = strings.Cut(word, "\n")
 			words = append(words, "--"+strings.TrimLeft(word, "-"), word)
 		}
+	}
+	if rest, ok := strings.CutPrefix(message, "pull "); ok {
+		name, _, _ := strings.Cut(rest, ": ")
+		words = append(words, name, strings.TrimSuffix(name, ":latest"))
 	}
 	line = sourcesOf(line)
 	for _, w := range words {

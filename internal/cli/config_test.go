@@ -170,3 +170,14 @@ func TestLoginFailures(t *testing.T) {
 		t.Errorf("exit %d: %s", status, stderr)
 	}
 }
+
+// TestPasswordOnTheCommandLine: who gives it there is told that others see it.
+func TestPasswordOnTheCommandLine(t *testing.T) {
+	host := serveOn(t, recording{"/auth": `{"Status":"Login Succeeded"}`})
+	for flag, warned := range map[string]bool{"--password=p": true, "-pp": true, "--password-stdin": false} {
+		_, stderr, status := wherryWith(t, []byte("p"), "--host", host, "--config", t.TempDir(), "login", "-u", "u", flag, "r.example")
+		if status != 0 || strings.Contains(stderr, "--password-stdin reads it from the input") != warned {
+			t.Errorf("%s: exit %d: %s", flag, status, stderr)
+		}
+	}
+}

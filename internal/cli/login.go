@@ -69,6 +69,9 @@ func logIn(ctx context.Context, app *App, key string, f loginFlags) error {
 // credentials come from flags, the input or the person at the terminal.
 func (f loginFlags) credentials(app *App, key string) (user, password string, err error) {
 	user, password = f.user, f.password
+	if password != "" && !f.fromInput {
+		fmt.Fprintln(app.Err, "warning: other users of this machine see what --password is given, and shells remember it: --password-stdin reads it from the input")
+	}
 	switch {
 	case f.fromInput && password != "":
 		return "", "", errors.New("--password and --password-stdin exclude each other")

@@ -35,10 +35,13 @@ func Explain(what, host string, err error) error {
 		// Clients look for the words "not found: does not exist or no pull access".
 		return fmt.Errorf("%s: manifest unknown: repository or tag not found: does not exist or no pull access: check the spelling, or log in: %w", what, errdefs.ErrNotFound)
 	case errors.Is(err, docker.ErrInvalidAuthorization), status == http.StatusUnauthorized, status == http.StatusForbidden:
-		verb, _, _ := strings.Cut(what, " ")
-		text = fmt.Sprintf("%s: %s access denied: the registry refuses this login, or none was given: run `wherry login %s`", what, verb, host)
+		denied := what + ": access denied"
+		if verb, _, _ := strings.Cut(what, " "); verb == "pull" || verb == "push" { // dockerd's words
+			denied = what + ": " + verb + " access denied"
+		}
+		text = fmt.Sprintf("%s: the registry refuses this login, or none was given: run `wherry login %s`", denied, host)
 		if held := (*withheldError)(nil); errors.As(err, &held) {
-			text = fmt.Sprintf("%s: %s access denied: %s", what, verb, held)
+			text = fmt.Sprintf("%s: %s", denied, held)
 		} else if refused := (*refusedError)(nil); errors.As(err, &refused) {
 			text += fmt.Sprintf(" (%s)", refused)
 		} else if said := (*StatusError)(nil); errors.As(err, &said) && said.Said != "" {

@@ -28,6 +28,17 @@ func TestWhatIsMissing(t *testing.T) {
 	}
 }
 
+// TestWhatWasRefused is told in the field's words for pulls and pushes, which clients look for, and plainly otherwise.
+func TestWhatWasRefused(t *testing.T) {
+	for what, want := range map[string]string{
+		"pull a:1": "pull a:1: pull access denied: the registry", "push a:1": "push a:1: push access denied: the registry", "look up a:1": "look up a:1: access denied: the registry",
+	} {
+		if err := Explain(what, "r.example", &StatusError{Status: http.StatusUnauthorized}); !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
 // TestTheRegistrysWords reach who pushes: those of a refusal, and those of an upload that is not taken.
 func TestTheRegistrysWords(t *testing.T) {
 	for _, status := range []int{http.StatusForbidden, http.StatusBadRequest, http.StatusConflict} {
