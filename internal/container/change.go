@@ -35,7 +35,7 @@ func (s *Service) Rename(_ context.Context, id, name string) error {
 	case old == name:
 		return invalid("Renaming a container with the same name as its current name")
 	}
-	if err := s.index.reserve(name, c.id); err != nil {
+	if err := s.index.claim(name, c.id); err != nil {
 		return err
 	}
 	r, err := c.change(true, func(r *Record) error {

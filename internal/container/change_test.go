@@ -25,6 +25,17 @@ func TestRename(t *testing.T) {
 			t.Errorf("to %q: %v", name, err)
 		}
 	}
+	for _, name := range []string{other[:12], other[:40], other} { // what lists show of the other one
+		if err := e.Rename(ctx, id, name); !errdefs.IsConflict(err) {
+			t.Errorf("to the other one's id %s: %v", name, err)
+		}
+		if _, err := e.tryCreate(request{name: name}); !errdefs.IsConflict(err) {
+			t.Errorf("created as the other one's id %s: %v", name, err)
+		}
+	}
+	if err := e.Rename(ctx, id, id[:12]); err != nil {
+		t.Errorf("to its own id: %v", err)
+	}
 	if err := e.Rename(ctx, id, "second"); err != nil {
 		t.Fatal(err)
 	}

@@ -134,6 +134,25 @@ func (x *index) reserve(name, id string) error {
 	return nil
 }
 
+// shortID is how many characters of an id lists show, and people type.
+const shortID = 12
+
+// claim is reserve for a name that somebody asks for. One that is what lists show of another container's id is refused: who types that id would speak
+// to the container of this name, and its names are its owner's to choose.
+func (x *index) claim(name, id string) error {
+	if len(name) >= shortID {
+		x.mu.RLock()
+		for other := range x.byID {
+			if other != id && strings.HasPrefix(other, name) {
+				x.mu.RUnlock()
+				return fail(errdefs.ErrConflict, "the name %s is the beginning of another container's id: whoever gives that id would mean that one; take another name", name)
+			}
+		}
+		x.mu.RUnlock()
+	}
+	return x.reserve(name, id)
+}
+
 func (x *index) release(name, id string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

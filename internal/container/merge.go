@@ -216,6 +216,9 @@ func withDefaults(h *container.HostConfig) *container.HostConfig {
 			h.PortBindings[port] = []network.PortBinding{{}}
 		}
 	}
+	if (h.Privileged || h.PidMode.IsHost() || h.IpcMode.IsHost()) && !slices.ContainsFunc(h.SecurityOpt, labelled) {
+		h.SecurityOpt = append(slices.Clone(h.SecurityOpt), "label=disable")
+	}
 	if !h.Privileged && !slices.Contains(h.SecurityOpt, "systempaths=unconfined") {
 		if h.MaskedPaths == nil {
 			h.MaskedPaths = spec.MaskedPaths()
@@ -226,3 +229,6 @@ func withDefaults(h *container.HostConfig) *container.HostConfig {
 	}
 	return h
 }
+
+// labelled: Docker looks for the form with = only.
+func labelled(o string) bool { return o == "label" || strings.HasPrefix(o, "label=") }

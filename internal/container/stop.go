@@ -14,6 +14,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 
 	"wherry.dev/wherry/internal/cgroup"
+	"wherry.dev/wherry/internal/spec"
 	"wherry.dev/wherry/internal/task"
 	"wherry.dev/wherry/internal/why"
 )
@@ -113,7 +114,7 @@ func stopRules(r *Record, o StopOptions) (signal int, timeout time.Duration, err
 	}
 	signal = sigterm
 	if text != "" {
-		if signal, err = parseSignal(text); err != nil {
+		if signal, err = spec.ParseSignal(text); err != nil {
 			return 0, 0, err
 		}
 	}
@@ -243,7 +244,7 @@ func (s *Service) Kill(ctx context.Context, id, text string) error {
 	}
 	signal := sigkill
 	if text != "" {
-		if signal, err = parseSignal(text); err != nil {
+		if signal, err = spec.ParseSignal(text); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+
+	"wherry.dev/wherry/internal/spec"
 )
 
 // changes carries out the Dockerfile instructions that commit and import take (docker commit -c).
@@ -84,7 +86,9 @@ func (a *changes) apply(word, rest string) (err error) {
 	case "USER":
 		c.User, err = a.word(word, rest)
 	case "STOPSIGNAL":
-		c.StopSignal, err = a.word(word, rest)
+		if c.StopSignal, err = a.word(word, rest); err == nil {
+			_, err = spec.ParseSignal(c.StopSignal)
+		}
 	case "WORKDIR":
 		var dir string
 		if dir, err = a.word(word, rest); err == nil {

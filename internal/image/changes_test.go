@@ -57,7 +57,7 @@ func TestChangeInstructions(t *testing.T) {
 	for change, text := range map[string]string{
 		"RUN x": "RUN is not a valid change command", "ENV": "needs an argument", "ENV A": "write KEY=VALUE", "ENV A=1 B": "write KEY=VALUE",
 		`ENV A="x`: "not closed", "EXPOSE x": "EXPOSE x", "EXPOSE 9-8": "9-8", "EXPOSE 80/icmp": "icmp", "EXPOSE 70000": "70000",
-		"USER a b": "one argument", "ONBUILD FROM x": "ONBUILD trigger", "HEALTHCHECK --often CMD x": "unknown flag", "HEALTHCHECK --interval=1us CMD x": "millisecond",
+		"USER a b": "one argument", "STOPSIGNAL FOO": "invalid signal: FOO", "STOPSIGNAL 99": "invalid signal: 99", "ONBUILD FROM x": "ONBUILD trigger", "HEALTHCHECK --often CMD x": "unknown flag", "HEALTHCHECK --interval=1us CMD x": "millisecond",
 		"HEALTHCHECK CMD": "write NONE", "HEALTHCHECK --retries=-1 CMD x": "retries", `VOLUME [""]`: "empty path",
 	} {
 		var c dockerspec.DockerOCIImageConfig

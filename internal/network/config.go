@@ -7,6 +7,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
+
+	"wherry.dev/wherry/internal/access"
 )
 
 // Networks that are only a configuration: nothing is made for them and nobody can be on them; others take their addresses and options from them.
@@ -19,7 +21,7 @@ func configOf(r network.CreateRequest) string {
 }
 
 // configured is a request with what the configuration that it names says.
-func configured(s *state, r network.CreateRequest) (network.CreateRequest, error) {
+func configured(s *state, scope access.Scope, r network.CreateRequest) (network.CreateRequest, error) {
 	name := configOf(r)
 	switch {
 	case r.ConfigOnly && name != "":
@@ -36,7 +38,10 @@ func configured(s *state, r network.CreateRequest) (network.CreateRequest, error
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c, err := s.find(name)
+	c, err := seen(s, scope, name)
+	if errdefs.IsPermissionDenied(err) {
+		return r, err
+	}
 	if err != nil {
 		return r, fmt.Errorf("configuration network %q does not exist: %w", name, errdefs.ErrNotFound)
 	}

@@ -42,7 +42,7 @@ func validName(s string) bool {
 
 // Create makes a network, with its link and its rules.
 func (s *Service) Create(ctx context.Context, r network.CreateRequest) (network.CreateResponse, error) {
-	r, err := configured(&s.state, r)
+	r, err := configured(&s.state, access.ScopeOf(ctx), r)
 	if err != nil {
 		return network.CreateResponse{}, err
 	}
@@ -202,6 +202,8 @@ func (s *state) enlist(d *definition, ipam *network.IPAM) (*lan, error) {
 		switch {
 		case n.Name == d.Name:
 			return nil, fmt.Errorf("network with name %s already exists: %w", d.Name, errdefs.ErrConflict)
+		case strings.HasPrefix(d.Name, shortID(n.ID)) && strings.HasPrefix(n.ID, d.Name):
+			return nil, fmt.Errorf("the name %s is the beginning of another network's id: whoever gives that id would mean that one; take another name: %w", d.Name, errdefs.ErrConflict)
 		case d.Driver == driverBridge && n.Driver == driverBridge && n.Bridge == d.Bridge:
 			return nil, fmt.Errorf("network %s: the bridge %s belongs to the network %s: %w", d.Name, d.Bridge, n.Name, errdefs.ErrConflict)
 		}

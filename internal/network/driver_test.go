@@ -1,6 +1,7 @@
 package network
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/network/link"
 )
 
@@ -304,7 +306,18 @@ func TestConfigurationNetworks(t *testing.T) {
 			t.Errorf("%+v: %v", row.r, err)
 		}
 	}
+	of := func(owner string) context.Context { // who may use his own only
+		return access.With(t.Context(), access.Scope{Owner: owner, Limited: true})
+	}
+	if _, err := s.Create(of("uid:2001"), network.CreateRequest{Name: "x", ConfigFrom: from("plan")}); !errdefs.IsPermissionDenied(err) || !strings.Contains(err.Error(), "somebody else") {
+		t.Errorf("another's configuration: %v", err)
+	}
 	mustCreate(t, s, network.CreateRequest{Name: "real", ConfigFrom: from("plan")})
+	if n, err := s.Inspect(t.Context(), "real"); err != nil {
+		t.Error(err)
+	} else if _, err := s.Create(t.Context(), network.CreateRequest{Name: n.ID[:12]}); !errdefs.IsConflict(err) {
+		t.Errorf("a network of the name of another's id: %v", err)
+	}
 	a := newBox(t)
 	e := a.attach(s, onNetwork("real", network.EndpointSettings{})).Networks["real"]
 	if !subnet.IPRange.Contains(e.IPAddress) {

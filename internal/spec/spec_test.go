@@ -394,3 +394,11 @@ func TestFilesOfEtc(t *testing.T) {
 	}
 	change(true)
 }
+
+func TestSignals(t *testing.T) {
+	for text, want := range map[string]int{"9": 9, "KILL": 9, "sigterm": 15, "SIGWINCH": 28, "RTMIN": 34, "RTMIN+2": 36, "SIGRTMAX-1": 63, "RTMAX": 64, "0": 0, "65": 0, "RTMIN+40": 0, "": 0, "RTMIN+x": 0} {
+		if got, err := ParseSignal(text); got != want || (err == nil) != (want != 0) {
+			t.Errorf("%q: %d %v, want %d", text, got, err, want)
+		}
+	}
+}
