@@ -217,7 +217,7 @@ func (r *store) newRecord(o creation) (*record, error) {
 	if err := c.fill(ownerOf(r), r.systemd); err != nil {
 		return nil, err
 	}
-	if err := makeRoot(r.root, r.nested); err != nil {
+	if err := makeRoot(r.root); err != nil {
 		return nil, err
 	}
 	if err := os.Mkdir(c.dir, 0o700); errors.Is(err, fs.ErrExist) {

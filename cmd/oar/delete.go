@@ -78,7 +78,7 @@ func (c *record) awaitSignalled(ctx context.Context) {
 // deleteDamaged: what does not exist is deleted, by force; a record that cannot be read goes with its folder, and so does a folder without one,
 // whose creator was killed before he had made anything.
 func (r *store) deleteDamaged(id string, force bool, why error) error {
-	if !force {
+	if !force || errors.Is(why, fs.ErrPermission) { // another user's folder is not ours to take away either
 		return why
 	}
 	if (&record{dir: r.dir(id)}).creating() {

@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // withUsers gives a bundle's container users of its own; its root file system stays the host's root's.
@@ -160,5 +163,53 @@ func TestHooksDoNotSeeTheImage(t *testing.T) {
 	must(t, err)
 	if got, want := string(b), "prestart \ncreateRuntime \ncreateContainer \nstartContainer \npoststart \npoststop \n"; got != want || h.output() != "evil\n" {
 		t.Errorf("%q, want %q; the program: %q", got, want, h.output())
+	}
+}
+
+// TestStatesOfOthersAreNotBelieved: what lies in a folder that another user has made, or may write to, names no hooks that run as root, no process to
+// be killed, and nothing to be removed.
+func TestStatesOfOthersAreNotBelieved(t *testing.T) {
+	h := newHost(t, nil, "sleep", "1000")
+	root := filepath.Join(t.TempDir(), "states")
+	marker, kept := filepath.Join(h.dir, "hooked"), filepath.Join(root, "c", "kept")
+	sleeper := exec.Command("sleep", "1000")
+	must(t, sleeper.Start())
+	defer func() { _ = sleeper.Process.Kill(); _ = sleeper.Wait() }()
+	started, err := startTime(sleeper.Process.Pid)
+	must(t, err)
+	pidfd, err := unix.PidfdOpen(sleeper.Process.Pid, 0)
+	must(t, err)
+	defer unix.Close(pidfd)
+	must(t, os.MkdirAll(filepath.Join(root, "c"), 0o700))
+	must(t, os.WriteFile(kept, nil, 0o600))
+	must(t, os.WriteFile(filepath.Join(root, "c", "state.json"), fmt.Appendf(nil, `{"id":"c","pid":%d,"started":%d,"cgroup":"/wherry-test-none"}`, sleeper.Process.Pid, started), 0o600))
+	hook := fmt.Sprintf(`[{"path":"/bin/touch","args":["touch",%q]}]`, marker)
+	must(t, os.WriteFile(filepath.Join(root, "c", "config.json"), fmt.Appendf(nil, `{"ociVersion":"1.0.0","process":{"args":["x"],"cwd":"/"},"root":{"path":"/"},"linux":{},"hooks":{"poststart":%s,"poststop":%[1]s}}`, hook), 0o600))
+	for _, make := range []func() error{
+		func() error { return os.Chown(filepath.Join(root, "c"), 12345, 12345) },
+		func() error {
+			return errors.Join(os.Chown(filepath.Join(root, "c"), 0, 0), os.Chmod(filepath.Join(root, "c"), 0o770))
+		},
+	} {
+		must(t, make())
+		for _, command := range []string{"state c", "start c", "kill c KILL", "delete c", "delete --force c", "exec c true", "pause c", "ps c", "update --pids-limit 5 c"} {
+			h.refuse("must be a folder of this user's", append([]string{"--root", root}, strings.Fields(command)...)...)
+		}
+	}
+	for _, now := range []struct {
+		owner int
+		mode  os.FileMode
+	}{{12345, 0o700}, {0, 0o777}} {
+		must(t, errors.Join(os.Chown(root, now.owner, 0), os.Chmod(root, now.mode)))
+		h.refuse("must be a folder of this user's", "--root", root, "run", "--bundle", h.dir, "other")
+	}
+	if _, err := os.Stat(marker); err == nil {
+		t.Error("another user's hook was run")
+	}
+	if _, err := os.Stat(kept); err != nil {
+		t.Errorf("another user's files are removed: %v", err)
+	}
+	if ended(pidfd) {
+		t.Error("another user's word killed a process")
 	}
 }

@@ -61,7 +61,7 @@ const statusPaused specs.ContainerState = "paused"
 
 func (r *store) dir(id string) string { return filepath.Join(r.root, id) }
 
-// load reads a container's record and configuration.
+// load reads a container's record and configuration, which say what processes are killed and which hooks run: nobody else may have written them.
 func (r *store) load(id string) (*record, error) {
 	c := &record{dir: r.dir(id), nested: r.nested, logger: &r.logger}
 	b, err := os.ReadFile(filepath.Join(c.dir, recordFile))
@@ -70,6 +70,9 @@ func (r *store) load(id string) (*record, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if err := checkOwn(c.dir); err != nil {
+		return nil, fmt.Errorf("container %s: %w", id, err)
 	}
 	if err := json.Unmarshal(b, c); err != nil {
 		return nil, fmt.Errorf("the state of container %s is damaged: %s/%s: %w; remove it with delete --force", id, c.dir, recordFile, err)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -200,18 +201,15 @@ func checkOwn(dir string) error {
 		return &os.PathError{Op: "lstat", Path: dir, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR || st.Mode&0o022 != 0 || int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s must be a folder of this user's that nobody else may write to: remove it, or name another with --root", dir)
+		return fmt.Errorf("%s must be a folder of this user's that nobody else may write to: remove it, or name another with --root: %w", dir, fs.ErrPermission)
 	}
 	return nil
 }
 
 // makeRoot makes the folder of the states; others' folders are none to keep what commands trust.
-func makeRoot(dir string, nested bool) error {
+func makeRoot(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
-	}
-	if os.Geteuid() == 0 && !nested {
-		return nil
 	}
 	return checkOwn(dir)
 }

@@ -303,6 +303,7 @@ func TestRootlessFolder(t *testing.T) {
 	must(t, os.MkdirAll(u.dir+"/run/oar/there", 0o755))
 	must(t, os.WriteFile(u.dir+"/run/oar/there/state.json", []byte(`{"id":"there"}`), 0o644))
 	must(t, os.WriteFile(u.dir+"/run/oar/there/config.json", []byte(`{}`), 0o644))
+	u.own()
 	if out, err := run("XDG_RUNTIME_DIR=" + u.dir + "/run"); err != nil || out != "there\n" {
 		t.Errorf("XDG_RUNTIME_DIR: %v, %q", err, out)
 	}
