@@ -4,12 +4,16 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
+	"net/http"
+	"net/http/httptrace"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -144,6 +148,30 @@ func TestEngineOnTCP(t *testing.T) {
 	}
 	if b, err := cmd.CombinedOutput(); err != nil || len(strings.Fields(string(b))) != 2 {
 		t.Errorf("a member of the group: %v %s", err, b)
+	}
+
+	// Whose authority is taken away does nothing more, on the connection that he has either.
+	pair, err := tls.LoadX509KeyPair(alice+"/cert.pem", alice+"/key.pem")
+	ok(t, err)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ours.ca)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}}, MaxConnsPerHost: 1}
+	defer transport.CloseIdleConnections()
+	reused := false
+	get := func() int {
+		trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }}
+		q, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), "GET", "https://127.0.0.1:2376/containers/json", nil)
+		ok(t, err)
+		r, err := transport.RoundTrip(q)
+		ok(t, err)
+		_, _ = io.Copy(io.Discard, r.Body)
+		r.Body.Close()
+		return r.StatusCode
+	}
+	first := get()
+	ok(t, os.WriteFile(dir+"/ca.pem", theirs.ca, 0o600))
+	if second := get(); first != 200 || second != 403 || !reused {
+		t.Errorf("on one connection (%v): %d, and %d when its authority is none any more", reused, first, second)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/logs"
 	"wherry.dev/wherry/internal/task"
 )
@@ -137,15 +138,15 @@ func (x *index) reserve(name, id string) error {
 // shortID is how many characters of an id lists show, and people type.
 const shortID = 12
 
-// claim is reserve for a name that somebody asks for. One that is what lists show of another container's id is refused: who types that id would speak
-// to the container of this name, and its names are its owner's to choose.
-func (x *index) claim(name, id string) error {
-	if len(name) >= shortID {
+// claim is reserve for a name that somebody asks for. One that is what lists show of another container's id is refused to who may command his own only:
+// who types that id would speak to the container of this name.
+func (x *index) claim(scope access.Scope, name, id string) error {
+	if scope.Limited && len(name) >= shortID {
 		x.mu.RLock()
 		for other := range x.byID {
 			if other != id && strings.HasPrefix(other, name) {
 				x.mu.RUnlock()
-				return fail(errdefs.ErrConflict, "the name %s is the beginning of another container's id: whoever gives that id would mean that one; take another name", name)
+				return fail(errdefs.ErrPermissionDenied, "the name %s is the beginning of another container's id: whoever gives that id would mean that one; take another name", name)
 			}
 		}
 		x.mu.RUnlock()

@@ -61,10 +61,24 @@ func Open(files Files, log func(error)) (*Listeners, error) {
 
 // On wraps a listener. Connections whose client shows no certificate, or one that is not valid, end in the handshake.
 func (l *Listeners) On(inner net.Listener) net.Listener {
-	return tls.NewListener(inner, &tls.Config{
+	return &handshaker{Listener: inner, secure: l, done: make(chan accepted), closed: make(chan struct{}), config: &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return l.current(), nil },
-	})
+	}}
+}
+
+// Trusts says whether the client of a connection that was accepted would be let in now: its certificate may have ended since, or its authority have
+// been taken away. A connection may last for as long as the client likes.
+func (h *handshaker) Trusts(s *tls.ConnectionState) error {
+	if len(s.PeerCertificates) == 0 {
+		return errors.New("the client has shown no certificate")
+	}
+	between := x509.NewCertPool()
+	for _, c := range s.PeerCertificates[1:] {
+		between.AddCert(c)
+	}
+	_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: h.secure.current().ClientCAs, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	return err
 }
 
 // current is the configuration that the files say now, or the last one that was whole.

@@ -242,3 +242,101 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 }
 
 func discard() *log.Logger { return log.New(io.Discard, "", 0) }
+
+// listen is serve without a server.
+func listen(t *testing.T, ca *authority) (net.Listener, Files) {
+	t.Helper()
+	dir := t.TempDir()
+	f := Files{CA: filepath.Join(dir, "ca"), Cert: filepath.Join(dir, "cert"), Key: filepath.Join(dir, "key")}
+	cert, key := ca.server("engine", time.Hour)
+	write(t, f.CA, ca.pem)
+	write(t, f.Cert, cert)
+	write(t, f.Key, key)
+	listeners, err := Open(f, func(err error) { t.Error(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := listeners.On(inner)
+	t.Cleanup(func() { l.Close() })
+	return l, f
+}
+
+// TestStrangersTakeNothing: connections without a handshake are few, whoever opens them, and keep nobody out who has a certificate.
+func TestStrangersTakeNothing(t *testing.T) {
+	ca := newAuthority(t, "ours")
+	l, _ := listen(t, ca)
+	s := http.Server{ErrorLog: discard(), Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "served") })}
+	go func() { _ = s.Serve(l) }()
+	defer s.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.cert)
+	const strangers = mostHandshakes + 100
+	gone := make(chan bool, strangers)
+	for i := range strangers {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if i%2 == 0 { // the beginning of a handshake
+			_, _ = c.Write([]byte{22, 3, 1, 1, 0})
+		}
+		go func() {
+			_, _ = c.Read(make([]byte, 1))
+			gone <- true
+		}()
+	}
+	for range 100 { // the oldest go for those that come
+		<-gone
+	}
+	if got := ask(l.Addr().String(), &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{ca.client("alice", time.Hour)}}); got != "served" {
+		t.Errorf("beside %d strangers: %s", strangers, got)
+	}
+	h := l.(*handshaker)
+	h.mu.Lock()
+	n := len(h.pending)
+	h.mu.Unlock()
+	if n > mostHandshakes {
+		t.Errorf("%d connections have no handshake yet", n)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	for range strangers - 100 - 1 { // one went for alice
+		<-gone
+	}
+}
+
+// TestTrustEnds: a connection outlives neither its certificate nor the trust in its authority.
+func TestTrustEnds(t *testing.T) {
+	ca, other := newAuthority(t, "ours"), newAuthority(t, "theirs")
+	l, f := listen(t, ca)
+	state := func(from *authority, lasts time.Duration) *tls.ConnectionState {
+		leaf, err := x509.ParseCertificate(from.client("alice", lasts).Certificate[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}
+	}
+	trusts := func(s *tls.ConnectionState) error { return l.(interface{ Trusts(*tls.ConnectionState) error }).Trusts(s) }
+	if err := trusts(state(ca, time.Hour)); err != nil {
+		t.Error(err)
+	}
+	if err := trusts(state(ca, -time.Minute)); err == nil {
+		t.Error("a certificate that has ended is trusted")
+	}
+	if err := trusts(state(other, time.Hour)); err == nil {
+		t.Error("another authority's is trusted")
+	}
+	if err := trusts(&tls.ConnectionState{}); err == nil {
+		t.Error("none is trusted")
+	}
+	write(t, f.CA, other.pem)
+	if err := trusts(state(ca, time.Hour)); err == nil {
+		t.Error("an authority that was taken away is trusted")
+	}
+}

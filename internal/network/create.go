@@ -56,7 +56,7 @@ func (s *Service) Create(ctx context.Context, r network.CreateRequest) (network.
 	scope := access.ScopeOf(ctx)
 	d.Owner = scope.Owner
 	if scope.Limited {
-		if err := ownSubnets(&s.state, d.Name, r.IPAM); err != nil {
+		if err := errors.Join(ownSubnets(&s.state, d.Name, r.IPAM), ownName(&s.state, d.Name)); err != nil {
 			return network.CreateResponse{}, err
 		}
 	}
@@ -202,8 +202,6 @@ func (s *state) enlist(d *definition, ipam *network.IPAM) (*lan, error) {
 		switch {
 		case n.Name == d.Name:
 			return nil, fmt.Errorf("network with name %s already exists: %w", d.Name, errdefs.ErrConflict)
-		case strings.HasPrefix(d.Name, shortID(n.ID)) && strings.HasPrefix(n.ID, d.Name):
-			return nil, fmt.Errorf("the name %s is the beginning of another network's id: whoever gives that id would mean that one; take another name: %w", d.Name, errdefs.ErrConflict)
 		case d.Driver == driverBridge && n.Driver == driverBridge && n.Bridge == d.Bridge:
 			return nil, fmt.Errorf("network %s: the bridge %s belongs to the network %s: %w", d.Name, d.Bridge, n.Name, errdefs.ErrConflict)
 		}

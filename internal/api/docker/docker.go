@@ -111,7 +111,12 @@ func (s *Server) SetAccess(rules *access.Rules) { s.access.Store(rules) }
 
 // Serve answers the listener's connections until Close. Contexts of requests descend from ctx.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	s.http.BaseContext = func(net.Listener) context.Context { return ctx }
+	s.http.BaseContext = func(l net.Listener) context.Context {
+		if t, ok := l.(truster); ok {
+			return context.WithValue(ctx, trusterKey{}, t)
+		}
+		return ctx
+	}
 	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}

@@ -27,6 +27,13 @@ type peer struct {
 	err    error
 }
 
+// truster is a listener that says, of a connection that it has accepted, whether it would do so again.
+type truster interface {
+	Trusts(*tls.ConnectionState) error
+}
+
+type trusterKey struct{}
+
 // withPeer reads the credentials that the kernel noted when the client connected.
 func (s *Server) withPeer(ctx context.Context, c net.Conn) context.Context {
 	p := peer{err: classed(errdefs.ErrPermissionDenied, "this connection is neither a unix socket nor TLS with a certificate: the engine cannot see who asks")}
@@ -91,6 +98,11 @@ func callerOf(r *http.Request) (*access.Caller, error) {
 		return p.caller, nil
 	case r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || len(r.TLS.VerifiedChains[0]) == 0:
 		return nil, classed(errdefs.ErrPermissionDenied, "the client has shown no certificate that the engine trusts")
+	}
+	if t, ok := r.Context().Value(trusterKey{}).(truster); ok {
+		if err := t.Trusts(r.TLS); err != nil {
+			return nil, classed(errdefs.ErrPermissionDenied, "the certificate that this connection was made with is not trusted any more: %v", err)
+		}
 	}
 	return access.OfCertificate(r.TLS.VerifiedChains[0][0], r.RemoteAddr), nil
 }
