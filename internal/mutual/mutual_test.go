@@ -322,7 +322,11 @@ func TestTrustEnds(t *testing.T) {
 		}
 		return &tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}
 	}
-	trusts := func(s *tls.ConnectionState) error { return l.(interface{ Trusts(*tls.ConnectionState) error }).Trusts(s) }
+	trusts := func(s *tls.ConnectionState) error {
+		return l.(interface {
+			Trusts(*tls.ConnectionState) error
+		}).Trusts(s)
+	}
 	if err := trusts(state(ca, time.Hour)); err != nil {
 		t.Error(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"syscall"
 
 	"github.com/containerd/errdefs"
@@ -51,11 +52,23 @@ func refuseInward(ctx context.Context, _, address string, _ syscall.RawConn) err
 
 // Inward says which kind of address answers to this machine alone; "" is said of all others.
 func Inward(a netip.Addr) string {
-	switch a = a.Unmap(); {
+	a = a.Unmap()
+	if b := a.As16(); a.Is6() && [12]byte(b[:12]) == nat64 {
+		a = netip.AddrFrom4([4]byte(b[12:]))
+	}
+	switch {
 	case a.IsLoopback(), a.IsUnspecified():
 		return "this machine itself"
 	case a.IsLinkLocalUnicast():
 		return "a link-local address, as metadata services have"
+	case slices.Contains(metadata, a.String()):
+		return "the metadata service of a cloud"
 	}
 	return ""
 }
+
+// nat64 begins the addresses by which machines with IPv6 alone reach those of IPv4 (RFC 6052).
+var nat64 = [12]byte{0, 0x64, 0xff, 0x9b}
+
+// metadata are services of clouds that are at no link-local address: Amazon's and Google's by IPv6, Alibaba's, Azure's and Oracle's.
+var metadata = []string{"fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"}
