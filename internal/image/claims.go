@@ -75,6 +75,22 @@ func (c *claims) users(is func(use) bool) []string {
 	return out
 }
 
+// usersAndMounts are the containers that are made of an image, and whether one mounts it.
+func (c *claims) usersAndMounts(id digest.Digest) (users []string, mounted bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, u := range c.of {
+		switch {
+		case u.id != id:
+		case owner(key) == key:
+			users = append(users, key)
+		default:
+			mounted = true
+		}
+	}
+	return users, mounted
+}
+
 // counts is how many containers use each image.
 func (c *claims) counts() map[digest.Digest]int64 {
 	c.mu.Lock()

@@ -113,6 +113,35 @@ func (r *removal) unused(ctx context.Context, was *entry, may func(is *entry) bo
 	return slices.Contains(r.gone, is.target.Digest), err
 }
 
+// otherNames takes away what an image that is still what it was is called beside the names by which its containers were created.
+func (r *removal) otherNames(ctx context.Context, was *entry, asked func(container string) string) error {
+	r.s.naming.Lock()
+	defer r.s.naming.Unlock()
+	is, err := r.s.entryOf(ctx, was.target.Digest)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil || !slices.Equal(is.names, was.names) || r.s.pins.hold(is) {
+		return err
+	}
+	users, mounted := r.s.claims.usersAndMounts(is.target.Digest)
+	if len(users) == 0 || mounted {
+		return nil
+	}
+	var by []string
+	for _, user := range users {
+		name := asked(user)
+		if name == "" {
+			return nil
+		}
+		by = append(by, name)
+	}
+	if gone := is.namesBeside(by); len(gone) > 0 {
+		return r.take(ctx, is, gone, true)
+	}
+	return nil
+}
+
 // take takes names of an image away, and with the last one its pins. An image that containers use stays nameless, until they are gone. The
 // caller holds naming.
 func (r *removal) take(ctx context.Context, e *entry, names []string, used bool) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -215,5 +216,58 @@ func TestPlatformsUnderRemoval(t *testing.T) {
 	}
 	if _, user := c.beginRemoval(use{"index", "arm"}); user != "c2" {
 		t.Errorf("%q", user)
+	}
+}
+
+// TestPruneNames: of an image that containers use those names go by which none of them was created, and one stays in any case.
+func TestPruneNames(t *testing.T) {
+	for name, row := range map[string]struct{ tags, asked, want string }{
+		"by a tag":                 {"app:1 app:2 b:1", "app:1", "-app:2 -b:1"},
+		"without a tag":            {"app:latest app:2", "app", "-app:2"},
+		"by two":                   {"app:1 app:2 b:1", "app:1 b:1", "-app:2"},
+		"by its only name":         {"app:1", "app:1", ""},
+		"by its id":                {"app:a app:z app:m", "ID", "-app:a -app:m"},
+		"by tag and digest":        {"app:1 app:2", "app:1@sha256:FULL", "-app:2"},
+		"by digest":                {"app:1 app:2", "app@sha256:FULL", "-app:1"},
+		"by a name that it lost":   {"app:1 app:2", "old:1", "-app:1"},
+		"by one that nobody knows": {"app:1 app:2", "UNKNOWN", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t)
+			tags := strings.Fields(row.tags)
+			img := imported(t, s, tags[0], file1("a", name))
+			for _, tag := range tags[1:] {
+				if err := s.Tag(t.Context(), tags[0], tag); err != nil {
+					t.Fatal(err)
+				}
+			}
+			asked := map[string]string{}
+			for i, by := range strings.Fields(row.asked) {
+				id := "c" + string(rune('0'+i))
+				asked[id] = strings.NewReplacer("ID", img.ID.Encoded()[:12], "FULL", img.ID.Encoded(), "UNKNOWN", "").Replace(by)
+				if err := s.Acquire(t.Context(), img.ID, img.Manifest.Digest, id); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, filters := range []map[string]map[string]bool{nil, {"dangling": {"false": true}}} {
+				report, err := PruneNames(t.Context(), s, filters, func(id string) string { return asked[id] })
+				want := row.want
+				if filters == nil {
+					want = ""
+				}
+				if err != nil || said(report.ImagesDeleted) != want {
+					t.Errorf("%v: %q, not %q: %v", filters, said(report.ImagesDeleted), want, err)
+				}
+			}
+			if err := s.Acquire(t.Context(), img.ID, img.Manifest.Digest, "c0@/mnt"); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Tag(t.Context(), img.ID.String(), "more:1"); err != nil {
+				t.Fatal(err)
+			}
+			if report, err := PruneNames(t.Context(), s, map[string]map[string]bool{"dangling": {"false": true}}, func(id string) string { return asked[id] }); err != nil || len(report.ImagesDeleted) != 0 {
+				t.Errorf("of one that is mounted: %v, %v", report, err)
+			}
+		})
 	}
 }

@@ -110,6 +110,42 @@ func (e *entry) goingWith(name string) []string {
 	return out
 }
 
+// namesBeside are those that go when an image stays under the names that it was asked for by. One tag stays in any case, the last in the order of the
+// alphabet, and with a tag the references by digest of its repository.
+func (e *entry) namesBeside(asked []string) (gone []string) {
+	wanted, tags, stay := map[string]bool{}, []string{}, map[string]bool{}
+	for _, name := range asked {
+		if r, err := ref.Parse(name); err == nil && r.Tag != "" {
+			r.Digest = ""
+			wanted[r.String()] = true
+		}
+	}
+	for _, n := range e.names {
+		if r, err := ref.Parse(n); err == nil && !isFullID(n) && r.Digest == "" {
+			tags = append(tags, n)
+		}
+	}
+	if len(tags) == 0 {
+		return nil
+	}
+	if !slices.ContainsFunc(tags, func(n string) bool { return wanted[n] }) {
+		wanted[slices.Max(tags)] = true
+	}
+	for _, n := range tags {
+		if r, err := ref.Parse(n); err == nil && wanted[n] {
+			stay[r.Name()] = true
+		}
+	}
+	for _, n := range e.names {
+		r, err := ref.Parse(n)
+		if err != nil || isFullID(n) || wanted[n] || r.Digest != "" && stay[r.Name()] {
+			continue
+		}
+		gone = append(gone, n)
+	}
+	return gone
+}
+
 // severalNames says that an image has more than one tag, or names in more than one repository.
 func (e *entry) severalNames() bool {
 	tags := 0
@@ -135,8 +171,14 @@ func (s *store) byIDOnly(ctx context.Context, name string) bool {
 	return err != nil
 }
 
-// Prune removes images that no name points at, or with dangling=false those that no container uses.
+// Prune removes images that no name points at, or with dangling=false those that no container uses. The names of others stay.
 func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool) (image.PruneReport, error) {
+	return PruneNames(ctx, s, filters, nil)
+}
+
+// PruneNames is Prune which, with dangling=false, also takes from images that containers use the names that none of them was created by. asked says by
+// which one a container was; "" where that is not known, and then nothing is taken.
+func PruneNames(ctx context.Context, s *Service, filters map[string]map[string]bool, asked func(container string) string) (image.PruneReport, error) {
 	ctx = in(ctx)
 	var report image.PruneReport
 	dangling := true
@@ -172,7 +214,11 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 		if (dangling || e.artifact) && e.named() || !keep(e) {
 			continue
 		}
-		if _, err = r.unused(ctx, e, nil); err != nil {
+		gone := false
+		if gone, err = r.unused(ctx, e, nil); err == nil && !gone && !dangling && asked != nil {
+			err = r.otherNames(ctx, e, asked)
+		}
+		if err != nil {
 			break
 		}
 	}

@@ -70,7 +70,13 @@ func (i *imageRoutes) prune(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	report, err := i.s.Prune(r.Context(), filters)
+	report, err := images.PruneNames(r.Context(), i.s, filters, func(id string) string {
+		about, err := i.containers.Inspect(r.Context(), id)
+		if err != nil || about.Config == nil {
+			return ""
+		}
+		return about.Config.Image
+	})
 	if err != nil {
 		return err
 	}
