@@ -87,7 +87,8 @@ func (o *options) enterScope(ctx context.Context, unit, slice string, holder int
 	defer conn.Close()
 	group, err := conn.Group(ctx, unit)
 	if err != nil || group == "" {
-		group, err = conn.Start(ctx, systemd.Scope{Unit: unit, Slice: slice, Description: "Wherry's containers", Pids: []int{holder}})
+		group, err = conn.Start(ctx, systemd.Scope{Unit: unit, Slice: slice, Description: "Wherry's containers", Pids: []int{holder},
+			Properties: []systemd.Property{systemd.Unlimited()}})
 	}
 	if err != nil {
 		return err

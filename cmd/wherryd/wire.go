@@ -31,6 +31,7 @@ import (
 	"wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/secret"
 	"wherry.dev/wherry/internal/snapshot"
+	"wherry.dev/wherry/internal/systemd"
 	"wherry.dev/wherry/internal/threads"
 	"wherry.dev/wherry/internal/trust"
 	"wherry.dev/wherry/internal/version"
@@ -96,7 +97,26 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 	notifyReady()
 	threads.Calm()
 	go threads.Reserve(min(spareThreads, cgroup.ProcessesLeft()/8)) // ends by itself, within milliseconds
-	return serve(ctx, server, listeners, log)
+	err = serve(ctx, server, listeners, log)
+	if ctx = context.WithoutCancel(ctx); hostStops(ctx) {
+		log.Info("the host is being shut down: containers are stopped")
+		container.Halt(ctx, services.Containers)
+	}
+	return err
+}
+
+// hostStops says whether the engine ends because the host does. Containers would be killed by then, whatever their stop signal, and without networks.
+func hostStops(ctx context.Context) bool {
+	if !systemd.Running() {
+		return false
+	}
+	conn, err := systemd.Open(ctx)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	stopping, err := conn.Stopping(ctx)
+	return err == nil && stopping
 }
 
 // What the heap may grow by until it is collected: little, as the engine idles most of its life; more while it builds, where half of the time
@@ -252,7 +272,7 @@ func serve(ctx context.Context, server *docker.Server, listeners []net.Listener,
 	}
 	g.Go(func() error {
 		<-ctx.Done()
-		log.Info("closing; containers go on")
+		log.Info("closing")
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 		defer cancel()
 		err := server.Close(limit)

@@ -44,7 +44,7 @@ func (n *stopping) note(ctx context.Context, signal int) {
 // noteAsk remembers what a client wants of a container now.
 func noteAsk(ctx context.Context, c *Container, a why.Ask) {
 	a.At = time.Now().UTC()
-	if who, ok := ctx.Value(askerKey{}).(func() why.Client); ok && a.For != why.AskUnhealthy {
+	if who, ok := ctx.Value(askerKey{}).(func() why.Client); ok && a.For != why.AskUnhealthy && a.For != why.AskShutdown {
 		client := who()
 		a.By = &client
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -69,6 +70,7 @@ type Service struct {
 	graves    graves
 	blank     blank
 	senders   senders
+	halting   atomic.Bool // the host is being shut down: nothing is started any more
 
 	etc sync.Mutex // one at a time learns of addresses and writes them to files of /etc: a later one has the last word
 }

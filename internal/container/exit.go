@@ -52,6 +52,9 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 	s.log(remember(l, before, exit))
 	next, wait := Exited, time.Duration(0)
 	anew := c.isKept() // by who is waiting for this end
+	if s.halting.Load() {
+		anew = true // the next boot's engine starts what is to run
+	}
 	if after, again := againAfter(c, before.Stopped || anew); again {
 		next, wait = Restarting, after
 	} else if !anew && before.wantsAgain(exit.Code) {
@@ -205,7 +208,7 @@ func (l life) restartByPolicy(ctx context.Context) {
 	c.mu.Lock()
 	c.policy.pending = nil
 	c.mu.Unlock()
-	if c.record().Status != Restarting {
+	if c.record().Status != Restarting || l.s.halting.Load() {
 		return
 	}
 	err := l.start(ctx, startOptions{byPolicy: true})

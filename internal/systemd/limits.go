@@ -9,6 +9,9 @@ import (
 	"wherry.dev/wherry/internal/cgroup"
 )
 
+// Unlimited is as many processes as the machine can have. A scope that says nothing gets 15 % of them (DefaultTasksMax).
+func Unlimited() Property { return Property{"TasksMax", none} }
+
 // none is how systemd says that there is no limit.
 const none = ^uint64(0)
 

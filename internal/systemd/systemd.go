@@ -76,12 +76,30 @@ func (c *Conn) startUnit(ctx context.Context, s Scope) error {
 
 // Group is the path of a unit's control group; "" when it has none.
 func (c *Conn) Group(ctx context.Context, unit string) (string, error) {
-	m := call{destination: name, path: object + "/unit/" + label(unit), iface: ofObject, member: "Get", signature: "ss"}
-	m.body.string(name + ".Scope")
-	m.body.string("ControlGroup")
-	answer, err := c.call(ctx, m)
+	group, err := c.get(ctx, object+"/unit/"+label(unit), name+".Scope", "ControlGroup")
 	if err != nil {
 		return "", fmt.Errorf("ask for the control group of %s: %w", unit, err)
+	}
+	return group, nil
+}
+
+// Stopping says that the host is being shut down, or started anew.
+func (c *Conn) Stopping(ctx context.Context) (bool, error) {
+	state, err := c.get(ctx, object, manager, "SystemState")
+	if err != nil {
+		return false, fmt.Errorf("ask for the state of the system: %w", err)
+	}
+	return state == "stopping", nil
+}
+
+// get reads a property that is text.
+func (c *Conn) get(ctx context.Context, path, iface, property string) (string, error) {
+	m := call{destination: name, path: path, iface: ofObject, member: "Get", signature: "ss"}
+	m.body.string(iface)
+	m.body.string(property)
+	answer, err := c.call(ctx, m)
+	if err != nil {
+		return "", err
 	}
 	args, err := answer.arguments("v")
 	if err != nil {

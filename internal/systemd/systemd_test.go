@@ -148,11 +148,13 @@ func bus(t *testing.T, answers map[string]string) (path string, calls <-chan str
 	return path, told
 }
 
-// reply answers a call: "" with nothing, "!NAME" with an error, else with an object's path, whose job ends before the answer comes.
+// reply answers a call: "" with nothing, "!NAME" with an error, "=VALUE" with a property, else with an object's path, whose job ends before the answer comes.
 func reply(m *message, text string) []byte {
 	switch {
 	case text == "":
 		return answer(kindReply, 1, m.serial, "", "", func(*encoder) {})
+	case text[0] == '=':
+		return answer(kindReply, 1, m.serial, "", "v", func(e *encoder) { e.variant(text[1:]) })
 	case text[0] == '!':
 		return errorAnswer(m.serial, text[1:])
 	}
@@ -210,6 +212,20 @@ func TestTakenName(t *testing.T) {
 	_, err = c.Start(t.Context(), Scope{Unit: "oar-x.scope", Pids: []int{1}})
 	if !isError(err, "UnitExists") || !strings.Contains(fmt.Sprint(err), "oar-x.scope") {
 		t.Error(err)
+	}
+}
+
+func TestStopping(t *testing.T) {
+	for state, want := range map[string]bool{"stopping": true, "running": false, "degraded": false} {
+		path, _ := bus(t, map[string]string{"Get": "=" + state})
+		c, err := dial(t.Context(), address{path, false})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := c.Stopping(t.Context()); err != nil || got != want {
+			t.Errorf("%s: %t, %v", state, got, err)
+		}
+		c.Close()
 	}
 }
 

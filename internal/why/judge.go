@@ -15,7 +15,7 @@ type rule func(*Evidence) (Verdict, bool)
 // rules in the order in which they are tried: what is certain stands before what is likely.
 func rules() []rule {
 	return []rule{
-		notStarted, rebooted, lost, checkpointed, unhealthy, hostShortOfMemory, shortOfMemory, asked, forbidden, limited, shortOfProcesses, crashed, signalled,
+		notStarted, rebooted, lost, checkpointed, shutDown, unhealthy, hostShortOfMemory, shortOfMemory, asked, forbidden, limited, shortOfProcesses, crashed, signalled,
 		finished, childShortOfMemory, innerDeath, diskFull, shells, failed,
 	}
 }
@@ -92,6 +92,21 @@ func checkpointed(e *Evidence) (Verdict, bool) {
 	return Verdict{Cause: Checkpointed, Summary: fmt.Sprintf("%s had it written into the checkpoint %s, and it ended with that", a.By.text(), a.Checkpoint),
 		Facts:  []string{fmt.Sprintf("the checkpoint was whole at %s", at)},
 		Advice: start + " and its name has it go on from there; wherry start alone begins it anew"}, true
+}
+
+// shutDown is an end with the host's.
+func shutDown(e *Evidence) (Verdict, bool) {
+	a := e.lastAsk()
+	if a == nil || a.For != AskShutdown {
+		return Verdict{}, false
+	}
+	v := Verdict{Cause: Stopped, Summary: "the machine was being shut down, and the engine ended it before", Facts: []string{e.how()},
+		Advice: "give it --restart unless-stopped to have it come back by itself"}
+	if first := &e.Asks[0]; e.Signal == int(unix.SIGKILL) && first.For == a.For && first.Signal != a.Signal {
+		v.Summary += fmt.Sprintf(": it had not ended %s after %s, and was killed", took(a.At.Sub(first.At)), Name(first.Signal))
+		v.Advice = stubborn(first)
+	}
+	return v, true
 }
 
 func unhealthy(e *Evidence) (Verdict, bool) {

@@ -41,6 +41,10 @@ func TestJudge(t *testing.T) {
 		{"stop without time", with(killed, func(e *Evidence) { e.Asks = stop[1:] }), Stopped, "-t 0"},
 		{"a signal that does not end, before", with(ended(1, 0), func(e *Evidence) { e.Asks = []Ask{{For: AskKill, Signal: int(unix.SIGHUP), By: docker}} }), Failed, "exit code 1"},
 		{"rm -f", with(killed, func(e *Evidence) { e.Asks = []Ask{{For: AskRemove, Signal: kill, By: docker}} }), Removed, "rm -f"},
+		{"shutdown", with(ended(3, 0), func(e *Evidence) { e.Asks = []Ask{{For: AskShutdown, Signal: term, At: at}} }), Stopped, "the machine was being shut down, and the engine ended it before"},
+		{"shutdown, ignored", with(killed, func(e *Evidence) {
+			e.Asks = []Ask{{For: AskShutdown, Signal: term, At: at}, {For: AskShutdown, Signal: kill, At: at.Add(time.Second)}}
+		}), Stopped, "it had not ended 1s after SIGTERM, and was killed"},
 		{"checkpoint", with(killed, func(e *Evidence) {
 			e.Asks = append(stop[:1:1], Ask{For: AskDump, At: at, By: docker, Checkpoint: "before"})
 		}), Checkpointed, "docker (pid 7, user 0) had it written into the checkpoint before"},

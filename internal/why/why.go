@@ -53,6 +53,7 @@ const (
 	AskRemove    = "rm -f"
 	AskDump      = "checkpoint"   // it has been written into one, and ends
 	AskUnhealthy = "on-unhealthy" // of the engine itself
+	AskShutdown  = "shutdown"     // of the host, by the engine itself
 )
 
 // Ask is a signal that the engine sent, and why.
