@@ -140,17 +140,20 @@ func (e *portTaken) Error() string {
 	return text
 }
 
-// publisher is the container that publishes a port, as people call it.
-func (s *state) publisher(host netip.AddrPort, proto network.IPProtocol) string {
+// publisher is the container that publishes a port, as people call it; another one than except.
+func (s *state) publisher(host netip.AddrPort, proto network.IPProtocol, except *holding) string {
 	for id, h := range s.holdings {
-		for _, r := range h.Reserved {
-			all := r.Host.Addr().IsUnspecified() || host.Addr().IsUnspecified()
-			if r.Proto == proto && r.Host.Port() == host.Port() && r.Host.Addr().Is4() == host.Addr().Is4() && (all || r.Host.Addr() == host.Addr()) {
-				return "container " + cmp.Or(h.Request.Name, id)
-			}
+		if h != except && slices.ContainsFunc(h.Reserved, func(r *reservation) bool { return r.stands(host, proto) }) {
+			return "container " + cmp.Or(h.Request.Name, id)
 		}
 	}
 	return ""
+}
+
+// stands says that the reservation is in the way of another one.
+func (r *reservation) stands(host netip.AddrPort, proto network.IPProtocol) bool {
+	all := r.Host.Addr().IsUnspecified() || host.Addr().IsUnspecified()
+	return !r.Direct && r.Proto == proto && r.Host.Port() == host.Port() && r.Host.Addr().Is4() == host.Addr().Is4() && (all || r.Host.Addr() == host.Addr())
 }
 
 // explain makes a failed bind an error that says what to do.

@@ -76,6 +76,39 @@ func TestPortConflicts(t *testing.T) {
 	}
 }
 
+// TestPortOfSCTP is published once, also where the kernel has no sockets of SCTP that could stand in the way.
+func TestPortOfSCTP(t *testing.T) {
+	s := open(t)
+	_, id, err := s.tryPorts(t, portMap("|28055|5555/sctp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		ports string
+		taken bool
+	}{{"|28055|6666/sctp", true}, {"127.0.0.1|28055|5555/sctp", true}, {"|28055|5555/udp", false}, {"|28056|5555/sctp", false}} {
+		_, other, err := s.tryPorts(t, portMap(row.ports))
+		if taken := err != nil; taken != row.taken || taken && (!errdefs.IsConflict(err) || !strings.Contains(err.Error(), "has it: stop that")) {
+			t.Errorf("%s: %v", row.ports, err)
+		}
+		if err == nil {
+			err = s.Release(t.Context(), other)
+		}
+		if err != nil && !row.taken {
+			t.Error(err)
+		}
+	}
+	if _, _, err := s.tryPorts(t, portMap("|28057|5555/sctp", "|28057|6666/sctp")); !errdefs.IsConflict(err) {
+		t.Errorf("twice in one container: %v", err)
+	}
+	if err := s.Release(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.tryPorts(t, portMap("|28055|6666/sctp")); err != nil {
+		t.Errorf("after the release: %v", err)
+	}
+}
+
 // TestPortHeldByAFork: a socket that a child of the engine has for a moment longer, and that nothing lists, is waited for.
 func TestPortHeldByAFork(t *testing.T) {
 	s := open(t)

@@ -56,6 +56,8 @@ type publishing struct {
 	have []*reservation // what the container has already, and keeps where it wants it still
 	got  []*reservation
 	made []*reservation // those of got that were not there before
+
+	claimed func(*reservation) string // the container that has a port which no socket guards, "" where none has it
 }
 
 // published is what a container wants published, as it asks for it.
@@ -271,6 +273,11 @@ func (p *publishing) one(w wish, host netip.Addr, number uint16) (*reservation, 
 	}
 	if err := r.bind(); err != nil {
 		return nil, err
+	}
+	if r.fd == 0 {
+		if who := p.claimed(r); who != "" {
+			return nil, &portTaken{host: r.Host, proto: r.Proto, who: who}
+		}
 	}
 	r.Trusted = via.n.trusts() && !host.IsLoopback()
 	return r, nil

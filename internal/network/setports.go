@@ -14,7 +14,16 @@ import (
 func publishingOf(s *Service, h *holding) *publishing {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &publishing{via: exits(&s.state, h), loopback: s.o.Publish == PublishLoopback, have: slices.Clone(h.Reserved)}
+	p := &publishing{via: exits(&s.state, h), loopback: s.o.Publish == PublishLoopback, have: slices.Clone(h.Reserved)}
+	p.claimed = func(r *reservation) string {
+		if slices.ContainsFunc(p.made, func(m *reservation) bool { return m.stands(r.Host, r.Proto) }) {
+			return "this container"
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.publisher(r.Host, r.Proto, h)
+	}
+	return p
 }
 
 // reservePorts chooses and reserves the host's ports of a container that is about to start.
@@ -38,7 +47,7 @@ func reservePorts(s *Service, h *holding) error {
 // explainPorts says which container has a port that could not be had. The caller holds the lock.
 func explainPorts(s *state, err error, e *endpoint) error {
 	if taken := new(portTaken); errors.As(err, &taken) {
-		taken.who = cmp.Or(s.publisher(taken.host, taken.proto), taken.who)
+		taken.who = cmp.Or(s.publisher(taken.host, taken.proto, nil), taken.who)
 	}
 	if e != nil {
 		err = fmt.Errorf("failed to set up container networking: driver failed programming external connectivity on endpoint %s (%s): %w", e.Name, e.ID, err)
