@@ -242,6 +242,7 @@ func TestConnectionsGoOn(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+	a.mustRun("ip", "route", "del", "default") // as if it had been killed before it set it
 	s = reopen(t, s.o)
 	goOn("in the next life")
 	if _, err := s.Connect(t.Context(), "aaa", AllocateRequest{ContainerID: a.id, Name: "a"}, nil, a.netns); err != nil {

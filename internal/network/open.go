@@ -53,6 +53,7 @@ func Open(ctx context.Context, o Options) (_ *Service, err error) {
 	if err := s.mend(ctx); err != nil {
 		return nil, err
 	}
+	rerouteAll(s)
 	s.resumeResolvers(ctx)
 	if s.guard, err = newGuard(s.fire, s.log); err != nil {
 		return nil, err

@@ -126,6 +126,7 @@ func (s *Service) Disconnect(ctx context.Context, nameOrID, containerID string, 
 	h.remove(e)
 	s.detach(containerID, e)
 	h.chooseWayOut(s.networks)
+	h.noteWays(before)
 	attached := h.attached
 	s.mu.Unlock()
 	if !attached {
@@ -133,6 +134,9 @@ func (s *Service) Disconnect(ctx context.Context, nameOrID, containerID string, 
 		return nil
 	}
 	errs := []error{h.write(s.o.live())}
+	if err := s.reroute(h.ns, s.waysOut(h)); err != nil { // first: the kernel takes a default route away with its interface
+		s.log(fmt.Errorf("routes of container %s, which leaves the network %s: %w", h.Request.Name, n.Name, err))
+	}
 	// It is off the network, whatever becomes of the others: what a user has done to his interfaces is his.
 	if err := s.republish(h, before); err != nil {
 		s.log(fmt.Errorf("ports of container %s, which left the network %s: %w", h.Request.Name, n.Name, err))
@@ -143,9 +147,6 @@ func (s *Service) Disconnect(ctx context.Context, nameOrID, containerID string, 
 		errs = append(errs, link.Delete(s.host, 0, e.End))
 	}
 	s.later.add(job{then: s.unplug(nil, e, n).then})
-	if err := s.reroute(h.ns, s.waysOut(h)); err != nil {
-		s.log(fmt.Errorf("routes of container %s, which left the network %s: %w", h.Request.Name, n.Name, err))
-	}
 	s.publish(events.ActionDisconnect, n, containerID)
 	return errors.Join(errs...)
 }
@@ -180,6 +181,7 @@ func (s *Service) Connect(ctx context.Context, nameOrID string, r AllocateReques
 	s.holdings[r.ContainerID] = h
 	e := n.endpoints[r.ContainerID]
 	h.chooseWayOut(s.networks)
+	h.noteWays(before)
 	out := e.settings(n, r.ContainerID)
 	plugs := s.plugs([]*endpoint{e})
 	h.Asks = h.Asks || s.needsResolver(h)
@@ -195,6 +197,7 @@ func (s *Service) Connect(ctx context.Context, nameOrID string, r AllocateReques
 		s.detach(r.ContainerID, e)
 		h.chooseWayOut(s.networks)
 		s.mu.Unlock()
+		s.log(s.reroute(h.ns, s.waysOut(h)))
 		s.later.add(s.unplug(h.ns, e, n))
 		err = errors.Join(err, s.republish(h, failed))
 		return nil, errors.Join(fmt.Errorf("connect container %s to network %s: %w", r.Name, n.Name, err), h.write(s.o.live()))

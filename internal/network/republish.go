@@ -1,9 +1,13 @@
 package network
 
 import (
+	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/network/firewall"
 )
@@ -22,6 +26,24 @@ func pathsOf(s *state, h *holding) paths {
 		return paths{}
 	}
 	return paths{ways: h.ways(), exits: exits(s, h), published: rulesOf(s, h), flows: flowsOf(h.Reserved)}
+}
+
+// noteWays notes that a running container's way out is another one than before, before that is written down: an engine that is killed in the change leaves
+// it to the next one. The caller holds the lock.
+func (h *holding) noteWays(before paths) {
+	h.Roams = h.Roams || h.attached && before.ways != h.ways()
+}
+
+// rerouteAll sets the default routes of containers whose way out has changed: an engine may have been killed before it did.
+func rerouteAll(s *Service) {
+	for _, h := range s.holdings {
+		if !h.Roams || h.ns == nil {
+			continue
+		}
+		if err := s.reroute(h.ns, s.waysOut(h)); err != nil && !errors.Is(err, unix.ENODEV) { // an interface that is missing has been told of
+			s.log(fmt.Errorf("routes of container %s: %w", h.Request.Name, err))
+		}
+	}
 }
 
 // rulesOf are what the firewall has of a holding: its ports, and the bridges by which it may answer. The caller holds the lock, or is alone.
@@ -55,7 +77,6 @@ func (s *Service) republish(h *holding, before paths) error {
 		}
 	}
 	s.mu.Lock()
-	h.Roams = h.Roams || before.ways != h.ways()
 	after := rulesOf(&s.state, h)
 	forgotten := flowsOf(h.Reserved)
 	maps.Copy(forgotten, before.flows)
