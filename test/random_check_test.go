@@ -66,6 +66,7 @@ func (w *world) settle() {
 func (b *box) adopt(c inspected) {
 	b.stopped = b.stopped && b.maybe&maybeStopped == 0
 	b.id, b.name, b.running, b.paused, b.maybe = c.ID, c.Name[1:], c.State.Running, c.State.Paused, 0
+	b.code = c.State.ExitCode
 	b.policy, b.networks = strings.TrimPrefix(c.HostConfig.RestartPolicy.Name, "no"), map[string]bool{}
 	for name := range c.NetworkSettings.Networks {
 		b.networks[name] = true
@@ -132,7 +133,7 @@ func (b *box) holds(c inspected) error {
 		return fmt.Errorf("it is %s; it runs: %t", s.Status, b.running)
 	case s.Paused != b.paused && b.maybe&(maybePaused|maybeStopped) == 0:
 		return fmt.Errorf("it is %s; it is paused: %t", s.Status, b.paused)
-	case s.Running && b.short, s.Status == "exited" && b.short && s.ExitCode != 3 && b.maybe == 0:
+	case s.Running && !s.Paused && b.short, s.Status == "exited" && b.short && s.ExitCode != 3 && s.ExitCode != b.code && b.maybe == 0:
 		return fmt.Errorf("it is %s, %d", s.Status, s.ExitCode)
 	case name != b.name && b.maybe&maybeRenamed == 0 || name != b.name && name != b.renamed && b.maybe != maybeAll:
 		return fmt.Errorf("it is called %s", name)

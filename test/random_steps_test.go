@@ -526,7 +526,7 @@ func (a *actor) connect() bool {
 	}
 	name := names[a.random.IntN(len(names))]
 	b := a.pick(func(b *box) bool { return !b.networks[name] && !b.short })
-	if b != nil && a.ask(b, maybeMoved, "POST", "/networks/"+name+"/connect", map[string]any{"Container": b.id}, nil) {
+	if b != nil && a.ask(b, maybeMoved, "POST", "/networks/"+name+"/connect", map[string]any{"Container": b.id}, nil) && !a.w.quarrels {
 		b.networks[name] = true
 	}
 	return b != nil
@@ -539,7 +539,7 @@ func (a *actor) disconnect() bool {
 	}
 	names := sorted(b.networks)
 	name := names[a.random.IntN(len(names))]
-	if a.ask(b, maybeMoved, "POST", "/networks/"+name+"/disconnect", map[string]any{"Container": b.id}, nil) {
+	if a.ask(b, maybeMoved, "POST", "/networks/"+name+"/disconnect", map[string]any{"Container": b.id}, nil) && !a.w.quarrels { // else others read it
 		delete(b.networks, name)
 	}
 	return true

@@ -72,6 +72,7 @@ type box struct {
 	policy            string // of restarts
 	disposable        bool   // --rm
 	short             bool   // it ends by itself, with the code 3
+	code              int    // that it was seen to have ended with: somebody may have killed it
 	checked           bool   // it has a health check
 	running, paused   bool
 	stopped           bool // by a client: "unless-stopped" leaves it so

@@ -54,6 +54,7 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("wherryd needs root, since it makes mounts, network links and control groups: run it with sudo, or as a system service")
 	}
+	defer bound(ctx, endLimit, log, func() { os.Exit(1) })()
 	for _, dir := range []string{o.root, o.state} {
 		lock, err := prepare(dir)
 		if err != nil {

@@ -144,7 +144,9 @@ func MakeCheckpoint(ctx context.Context, s *Service, id string, o CheckpointOpti
 	if err != nil {
 		return err
 	}
-	return checkpoint(context.WithoutCancel(ctx), life{s, c}, o) // criu is not to be stopped in the middle of a process
+	ctx, done := s.lives.outlive(ctx) // criu is not to be stopped in the middle of a process
+	defer done()
+	return checkpoint(ctx, life{s, c}, o)
 }
 
 func checkpoint(ctx context.Context, l life, o CheckpointOptions) error {
@@ -219,7 +221,7 @@ func endCheckpointed(ctx context.Context, l life, t *task.Task) error {
 	if err != nil {
 		return err
 	}
-	l.ended(context.WithoutCancel(ctx), t, exit)
+	l.ended(ctx, t, exit)
 	return nil
 }
 

@@ -75,13 +75,51 @@ type Service struct {
 	etc sync.Mutex // one at a time learns of addresses and writes them to files of /etc: a later one has the last word
 }
 
-// lives are the goroutines of a Service.
+// lives are the goroutines of a Service, and what it goes on with when who asked for it has gone.
 type lives struct {
 	mu      sync.Mutex // guards what follows
 	closed  bool
+	late    bool // closed, and for so long that nothing goes on
 	next    int
 	cancels map[int]context.CancelCauseFunc
+	lasting map[int]context.CancelCauseFunc // of outlive
 	wg      sync.WaitGroup
+}
+
+// closeLimit is what the engine's end leaves to what goes on without its client: enough for what does not wait for anything. The next life goes on
+// from there, as it does after a kill.
+const closeLimit = 2 * time.Second
+
+// outlive gives a context to what does not end with its client. It ends with the engine, a little later than the others.
+func (l *lives) outlive(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.late {
+		cancel(errClosed)
+	}
+	if l.lasting == nil {
+		l.lasting = map[int]context.CancelCauseFunc{}
+	}
+	n := l.next
+	l.next++
+	l.lasting[n] = cancel
+	return ctx, func() {
+		cancel(nil)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.lasting, n)
+	}
+}
+
+// giveUp ends what goes on.
+func (l *lives) giveUp() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.late = true
+	for _, cancel := range l.lasting {
+		cancel(errClosed)
+	}
 }
 
 // run starts a goroutine that outlives the request whose context is given; its own ends at stop. False: the service is closed.
@@ -118,6 +156,7 @@ func (l *lives) stop() {
 		cancel(errClosed)
 	}
 	l.mu.Unlock()
+	defer time.AfterFunc(closeLimit, l.giveUp).Stop()
 	l.wg.Wait()
 }
 

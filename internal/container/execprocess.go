@@ -100,7 +100,9 @@ func (e *execution) begin(ctx context.Context, s *Service, t *task.Task, o ExecS
 		return nil, fmt.Errorf("open the streams of an exec in container %s: %w", e.c.record().Name, err)
 	}
 	// The process may run by the time that its client has gone: somebody has to know.
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), startLimit, fmt.Errorf("the exec took longer than %s to start", startLimit))
+	ctx, done := s.lives.outlive(ctx)
+	defer done()
+	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("the exec took longer than %s to start", startLimit))
 	defer cancel()
 	n.process, err = t.Exec(ctx, task.ExecOptions{ID: e.id, Process: process, Note: e.note(), In: theirs[0], Out: theirs[1], Err: theirs[2]})
 	if err != nil {

@@ -30,7 +30,7 @@ func (l life) watch(ctx context.Context, t *task.Task) {
 	}
 	l.c.op.Lock()
 	defer l.c.op.Unlock()
-	l.ended(context.WithoutCancel(ctx), t, exit)
+	l.ended(ctx, t, exit)
 }
 
 // ended records an exit and does what follows from it; the caller holds op. t is nil where no task is left.
@@ -43,6 +43,8 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 	}
 	c.task = nil
 	c.mu.Unlock()
+	ctx, done := s.lives.outlive(ctx)
+	defer done()
 	l.stopHealth()
 	before := c.record()
 	if before.bridged() {
@@ -212,7 +214,7 @@ func (l life) restartByPolicy(ctx context.Context) {
 		return
 	}
 	err := l.start(ctx, startOptions{byPolicy: true})
-	if err == nil {
+	if err == nil || errors.Is(err, errClosed) { // the next life tries again
 		return
 	}
 	r := c.record()

@@ -2,7 +2,6 @@ package container
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -23,7 +22,7 @@ import (
 	"wherry.dev/wherry/internal/task"
 )
 
-var errClosed = errors.New("the engine is closing")
+var errClosed = fmt.Errorf("the engine is closing: %w", errdefs.ErrUnavailable)
 
 // host is what does not change while the engine runs.
 type host struct {
@@ -481,7 +480,7 @@ func (l life) resume(ctx context.Context) {
 		l.s.lives.run(ctx, func(ctx context.Context) {
 			l.c.op.Lock()
 			defer l.c.op.Unlock()
-			l.s.log(l.removeNow(context.WithoutCancel(ctx), RemoveOptions{Volumes: r.HostConfig.AutoRemove || r.WithVolumes}))
+			l.s.log(l.removeNow(ctx, RemoveOptions{Volumes: r.HostConfig.AutoRemove || r.WithVolumes}))
 		})
 	case r.Status == Restarting:
 		l.restartAfter(ctx, 0)

@@ -59,7 +59,9 @@ func (l life) freeze(ctx context.Context, r *Record) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), freezeLimit, fmt.Errorf("not all have within %s", freezeLimit))
+	ctx, done := l.s.lives.outlive(ctx)
+	defer done()
+	ctx, cancel := context.WithTimeoutCause(ctx, freezeLimit, fmt.Errorf("not all have within %s", freezeLimit))
 	defer cancel()
 	err = g.Freeze(ctx)
 	if err != nil && isGone(g) {

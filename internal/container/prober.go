@@ -87,7 +87,9 @@ func (p *prober) run(ctx context.Context) (code int, output string, err error) {
 	defer cancel()
 	code, err = exec.Wait(limited)
 	if err != nil {
-		_ = exec.KillTree(context.WithoutCancel(ctx))
+		lasting, done := p.s.lives.outlive(ctx)
+		_ = exec.KillTree(lasting)
+		done()
 		code, err = sigkill+128, p.late(limited, err)
 	}
 	_ = r.SetReadDeadline(time.Now().Add(probeDrain))

@@ -47,7 +47,7 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 		}
 		g.Go(func() error {
 			size := layerSize(c.dir)
-			err := life{s, c}.remove(context.WithoutCancel(ctx), RemoveOptions{})
+			err := life{s, c}.remove(ctx, RemoveOptions{})
 			switch {
 			case err == nil:
 				mu.Lock()

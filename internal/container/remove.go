@@ -26,10 +26,12 @@ func (s *Service) Remove(ctx context.Context, id string, o RemoveOptions) error 
 	if err != nil {
 		return err
 	}
-	return life{s, c}.remove(asking(context.WithoutCancel(ctx), why.AskRemove), o)
+	return life{s, c}.remove(asking(ctx, why.AskRemove), o)
 }
 
 func (l life) remove(ctx context.Context, o RemoveOptions) error {
+	ctx, done := l.s.lives.outlive(ctx)
+	defer done()
 	for range 5 { // somebody may start it again after it has been ended
 		done, err := l.removeEnded(ctx, o)
 		if done || err != nil {
@@ -76,6 +78,8 @@ func (l life) removeEnded(ctx context.Context, o RemoveOptions) (done bool, err 
 
 // removeNow removes a container whose process has ended; the caller holds op. What cannot be removed is dead, and may be tried again.
 func (l life) removeNow(ctx context.Context, o RemoveOptions) error {
+	ctx, done := l.s.lives.outlive(ctx)
+	defer done()
 	r, err := intend(l, o)
 	if r == nil {
 		return err
@@ -121,7 +125,9 @@ func later(ctx context.Context, s *Service, after time.Duration, do func(context
 		case <-time.After(after):
 		case <-ctx.Done():
 		}
-		s.log(do(context.WithoutCancel(ctx)))
+		lasting, done := s.lives.outlive(ctx)
+		defer done()
+		s.log(do(lasting))
 	}) {
 		return nil
 	}

@@ -69,12 +69,14 @@ func Replace(ctx context.Context, s *Service, id, image string, o ReplaceOptions
 	}
 	n.new.setKept(true) // with --rm, too, its output is wanted when it fails
 	defer n.new.setKept(false)
+	lasting, done := s.lives.outlive(ctx)
+	defer done()
 	err = n.ready(ctx)
 	if err == nil {
-		err = n.change(context.WithoutCancel(ctx))
+		err = n.change(lasting)
 	}
 	if err != nil {
-		return "", n.revert(context.WithoutCancel(ctx), err)
+		return "", n.revert(lasting, err)
 	}
 	ended := make(chan error, 1)
 	if !s.lives.run(ctx, func(ctx context.Context) { ended <- n.finish(ctx) }) {
@@ -276,7 +278,8 @@ func (n *replacing) finish(ctx context.Context) error {
 			return err
 		}
 	}
-	ctx = context.WithoutCancel(ctx)
+	ctx, done := n.s.lives.outlive(ctx)
+	defer done()
 	l := life{n.s, n.old}
 	n.tell("stopping the old one")
 	if _, err := l.stop(ctx, note.Stop); err != nil && !errdefs.IsNotModified(err) && !errdefs.IsNotFound(err) {
@@ -329,7 +332,7 @@ func (n *replacing) drain(ctx context.Context, note *Replacement) error {
 			return context.Cause(ctx)
 		}
 		if r := n.new.record(); !r.Status.Alive() && n.old.record().Status.Alive() {
-			return n.revert(context.WithoutCancel(ctx), n.died(ctx, r))
+			return n.revert(ctx, n.died(ctx, r))
 		}
 	}
 	return nil

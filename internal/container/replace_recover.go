@@ -38,7 +38,7 @@ func (n *replacing) settle(ctx context.Context) {
 	oldAlive := oldThere && n.old.record().Status.Alive()
 	switch {
 	case oldThere && (!note.Switched || oldAlive && !newAlive && note.AutoStart):
-		n.s.log(n.revert(context.WithoutCancel(ctx), fmt.Errorf("the replacement of container %s was cut short: the old one stays", n.name)))
+		n.s.log(n.revert(ctx, fmt.Errorf("the replacement of container %s was cut short: the old one stays", n.name)))
 		life{n.s, n.old}.resume(ctx)
 		return
 	case oldThere:

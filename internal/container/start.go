@@ -61,11 +61,11 @@ func (l life) startByUser(ctx context.Context, o startOptions) error {
 		}
 		return nil
 	}
-	if waiting {
+	if waiting && !errors.Is(err, errClosed) {
 		l.c.settle(func(r *Record) { r.Status = Exited })
 	}
 	if r.HostConfig.AutoRemove {
-		l.s.log(l.removeNow(context.WithoutCancel(ctx), RemoveOptions{Volumes: true}))
+		l.s.log(l.removeNow(ctx, RemoveOptions{Volumes: true}))
 	}
 	return err
 }
@@ -127,7 +127,9 @@ func startSteps() []startStep {
 
 // start brings the container to life; the caller holds op and has looked at the status. What was made is undone in reverse on failure.
 func (l life) start(ctx context.Context, o startOptions) error {
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), startLimit, fmt.Errorf("the start took longer than %s", startLimit))
+	lasting, done := l.s.lives.outlive(ctx)
+	defer done()
+	ctx, cancel := context.WithTimeoutCause(lasting, startLimit, fmt.Errorf("the start took longer than %s", startLimit))
 	defer cancel()
 	n := &starting{life: l, o: o, r: l.c.record()}
 	n.again = n.r.HasRun
@@ -141,9 +143,12 @@ func (l life) start(ctx context.Context, o startOptions) error {
 			continue
 		}
 		for i := len(n.undo) - 1; i >= 0; i-- {
-			n.undo[i](context.WithoutCancel(ctx))
+			n.undo[i](lasting)
 		}
 		n.release()
+		if errors.Is(context.Cause(lasting), errClosed) { // which says nothing of the container
+			return errClosed
+		}
 		return n.failed(step, err)
 	}
 	n.release()

@@ -84,7 +84,9 @@ func (l life) stop(ctx context.Context, o StopOptions) (*Record, error) {
 		return l.c.record(), err
 	}
 	if timeout >= 0 { // a client that has gone does not leave the container half stopped
-		ctx = context.WithoutCancel(ctx)
+		lasting, done := l.s.lives.outlive(ctx)
+		defer done()
+		ctx = lasting
 	}
 	return n.end(ctx, signal, timeout)
 }
@@ -223,8 +225,8 @@ func (n *stopping) kill(ctx context.Context) error {
 		err = g.WaitEmpty(limited)
 		cancel()
 	}
-	if err == nil && n.task != nil && !n.c.waitExit(ctx, n.exits, abandonAfter) {
-		err = n.task.Abandon() // all are dead, and their shim does not say so
+	if err == nil && !n.c.waitExit(ctx, n.exits, abandonAfter) {
+		err = task.Abandon(n.c.taskDir, n.r.Pid) // all are dead, and their shim does not say so
 	}
 	n.s.log(err)
 	if n.c.waitExit(ctx, n.exits, killLimit/3) {
@@ -322,5 +324,5 @@ func (l life) removeKept(ctx context.Context) error {
 	if r := l.c.record(); !r.HostConfig.AutoRemove || r.Status != Exited || l.c.isGone() {
 		return nil
 	}
-	return l.removeNow(context.WithoutCancel(ctx), RemoveOptions{Volumes: true})
+	return l.removeNow(ctx, RemoveOptions{Volumes: true})
 }

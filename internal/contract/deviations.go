@@ -53,6 +53,7 @@ func deviations() []deviation {
 		{"POST /build", "query cpusetmems", "*", "the same"},
 		{"POST /build", "query securityopt", "*", "the same"},
 		{"POST /containers/{id}/update", "answer 409", "*", unlistedCode},
+		{"POST /networks/{id}/connect", "answer 409", "*", unlistedCode},
 		{"POST /networks/{id}/disconnect", "answer 409", "*", "dockerd says 500 where a container is not connected"},
 		{"GET /images/{name}/history", "answer 200 [].Tags", null, nullsOfMoby},
 		{"GET /containers/json", "query trunc_cmd", "*", "docker-py sends it, and dockerd ignores it"},
@@ -63,6 +64,8 @@ func deviations() []deviation {
 
 		{"* /containers/*/checkpoints*", "path", "*", "experimental in dockerd, and in no specification"},
 		{"POST /containers/{id}/pause", "answer 409", "*", unlistedCode},
+		{"GET /containers/{id}/archive", "answer 409", "*", "Wherry says so of a container that is being removed"},
+		{"PUT /containers/{id}/archive", "answer 409", "*", "the same"},
 		{"POST /containers/{id}/unpause", "answer 409", "*", unlistedCode},
 		{"GET /containers/{id}/top", "answer 409", "*", unlistedCode},
 		{"GET /images/{name}/get", "answer 404", "*", unlistedCode},

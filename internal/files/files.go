@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
@@ -116,17 +117,39 @@ func (s *Service) mount(v *containers.View) error {
 
 // open gives a container's root to who writes there; it is to be closed.
 func (s *Service) open(ctx context.Context, id string) (containers.View, *root, error) {
-	v, done, err := s.still(ctx, id)
+	v, r, done, err := s.enter(ctx, id, s.whole)
 	if err != nil {
-		return v, nil, err
-	}
-	r, err := s.whole(ctx, &v)
-	if err != nil {
-		done()
 		return v, nil, err
 	}
 	r.done = done
 	return v, r, nil
+}
+
+// A container whose process has just ended is looked at again after endedPause, until endedLimit has passed: it is one that does not run then.
+const (
+	endedPause = 10 * time.Millisecond
+	endedLimit = 3 * time.Second
+)
+
+// enter is still, and the container's root as open gives it.
+func (s *Service) enter(ctx context.Context, id string, open func(context.Context, *containers.View) (*root, error)) (v containers.View, r *root, done func(), err error) {
+	for limit := time.Now().Add(endedLimit); ; {
+		if v, done, err = s.still(ctx, id); err != nil {
+			return v, nil, nil, err
+		}
+		if r, err = open(ctx, &v); err == nil {
+			return v, r, done, nil
+		}
+		done()
+		if !errors.Is(err, errEnded) || time.Now().After(limit) {
+			return v, nil, nil, err
+		}
+		select {
+		case <-time.After(endedPause):
+		case <-ctx.Done():
+			return v, nil, nil, context.Cause(ctx)
+		}
+	}
 }
 
 // whole opens a container's root with what is mounted in it. One that is being removed meanwhile has lost some of that.
@@ -149,14 +172,11 @@ func (s *Service) whole(ctx context.Context, v *containers.View) (*root, error) 
 // find opens a container's root and looks for a path in it; both are to be closed. What a tmpfs covers is found, too, where the tmpfs does not have
 // the path: clients put files into containers that do not run yet.
 func (s *Service) find(ctx context.Context, id, name string) (v containers.View, r *root, p *place, err error) {
-	v, done, err := s.still(ctx, id)
+	v, r, done, err := s.enter(ctx, id, s.whole)
 	if err != nil {
 		return v, nil, nil, err
 	}
 	defer done()
-	if r, err = s.whole(ctx, &v); err != nil {
-		return v, nil, nil, err
-	}
 	if p, err = r.lookup(name); err == nil {
 		return v, r, p, nil
 	}
@@ -281,15 +301,11 @@ func (s *Service) Put(ctx context.Context, id, name string, r io.Reader, o PutOp
 
 // Export writes the container's root file system as a tar, without what is mounted in it.
 func (s *Service) Export(ctx context.Context, id string, w io.Writer) error {
-	v, done, err := s.still(ctx, id)
+	v, r, done, err := s.enter(ctx, id, func(_ context.Context, v *containers.View) (*root, error) { return openBare(v) })
 	if err != nil {
-		return err
+		return fmt.Errorf("open the file system of container %s: %w", id, err)
 	}
-	r, err := openBare(&v)
 	done() // a start may mount it once more: who only reads does not notice
-	if err != nil {
-		return fmt.Errorf("open the file system of container %s: %w", v.Name, err)
-	}
 	defer r.Close()
 	out := archive.NewWriter(w, v.Rootfs.IDMap)
 	if err := out.Tree(ctx, r.dir, "", archive.WalkOptions{OneMount: true}); err != nil {

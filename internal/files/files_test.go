@@ -46,6 +46,7 @@ type one struct {
 	kept   containers.Kept
 	alone  containers.Layer
 	looks  int // at this one it is removed; 0: at none
+	known  int // at this one it is known that it has ended; 0: at none
 	bus    *event.Bus
 	places map[string]string // where layers are now, of those that have moved
 }
@@ -57,6 +58,11 @@ func (c *one) View(_ context.Context, id string) (containers.View, error) {
 	if c.looks > 0 {
 		if c.looks--; c.looks == 0 {
 			return containers.View{}, errdefs.ErrNotFound
+		}
+	}
+	if c.known > 0 {
+		if c.known--; c.known == 0 {
+			c.view.Running = false
 		}
 	}
 	v := c.view
@@ -325,6 +331,27 @@ func TestFilesOfWhatIsRemoved(t *testing.T) {
 	c.looks = 3
 	if _, _, err := s.Get(t.Context(), "c", "/tmp"); !errdefs.IsNotFound(err) {
 		t.Errorf("get: %v", err)
+	}
+}
+
+// TestFilesOfWhatHasJustEnded: nobody is told to try again since the engine has not noted a container's end yet.
+func TestFilesOfWhatHasJustEnded(t *testing.T) {
+	s, c := newOne(t)
+	ended := exec.Command("true")
+	must(t, ended.Start())
+	defer func() { _ = ended.Wait() }() // until then it is a zombie, which has no namespaces
+	must(t, unix.Waitid(unix.P_PID, ended.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil))
+	for name, do := range map[string]func() error{
+		"put": func() error {
+			return s.Put(t.Context(), "c", "/tmp", tarOf(t, tar.Header{Name: "new"}, "x"), PutOptions{})
+		},
+		"stat":   func() error { _, err := s.Stat(t.Context(), "c", "/tmp"); return err },
+		"export": func() error { return s.Export(t.Context(), "c", io.Discard) },
+	} {
+		c.view.Running, c.view.Pid, c.known = true, ended.Process.Pid, 4
+		if err := do(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -91,6 +91,9 @@ func becomeRoot(ids rootfs.IDMap) error {
 	return nil
 }
 
+// errEnded: what is known of the container will say soon that it does not run.
+var errEnded = fmt.Errorf("the container has just ended: try again: %w", errdefs.ErrConflict)
+
 // openRunning enters the mount namespace of a container's first process. What keeps the namespace is opened through /proc, and is the
 // right one where the pidfd says afterwards that the process is alive.
 func openRunning(v *containers.View, bare bool) (*root, error) {
@@ -102,7 +105,7 @@ func openRunning(v *containers.View, bare bool) (*root, error) {
 		if ns != nil {
 			_ = ns.Close()
 		}
-		return nil, fmt.Errorf("the container has just ended: try again: %w: %w", err, errdefs.ErrConflict)
+		return nil, fmt.Errorf("%w: %w", errEnded, err)
 	}
 	r := &root{keep: []*os.File{ns}}
 	err = threads.Apart(func() error {

@@ -6,7 +6,6 @@
 package task
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +15,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -362,7 +360,7 @@ func recognize(ctx context.Context, t *Task, dir *os.File) error {
 	if err != nil {
 		return err
 	}
-	resp, _, err := t.call(ctx, shim.Request{Method: shim.MethodState})
+	resp, err := state(ctx, t)
 	if err == nil && resp.Pid > 0 {
 		t.pid, t.started, t.oom.told = resp.Pid, resp.Started, resp.Noted
 		t.pidfd, err = openPidfd(t.pid)
@@ -440,26 +438,6 @@ func (t *Task) Namespace(name string) (*os.File, error) {
 		return nil, fmt.Errorf("container %s is not running: %w", t.config.ID, errdefs.ErrFailedPrecondition)
 	}
 	return f, nil
-}
-
-// Abandon kills a shim that does not answer any more (somebody has stopped it): the task is then lost, and Wait returns. The caller has
-// seen that the container's processes are dead.
-func (t *Task) Abandon() error {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(t.pid) + "/stat")
-	if err != nil {
-		return fmt.Errorf("find the shim of container %s: %w", t.config.ID, err)
-	}
-	// The first process is the shim's child until the shim has reaped it, which a stopped one does not. Its name may hold anything.
-	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-	shimPid, err := strconv.Atoi(fields[1])
-	if err != nil || shimPid <= 1 {
-		return fmt.Errorf("find the shim of container %s: its parent is %q", t.config.ID, fields[1])
-	}
-	name, err := os.ReadFile("/proc/" + fields[1] + "/comm")
-	if err != nil || string(bytes.TrimSpace(name)) != shim.Name(t.dir) {
-		return fmt.Errorf("the parent %d of container %s is not its shim", shimPid, t.config.ID)
-	}
-	return unix.Kill(shimPid, unix.SIGKILL)
 }
 
 // Started says whether Start has been called with success in any engine's life.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -483,4 +484,44 @@ func parent(t *testing.T, pid int) int {
 		n = n*10 + int(c-'0')
 	}
 	return n
+}
+
+// TestShimDeadAndItsSocketAlive: whoever keeps a dead shim's socket, as an exec's process does that stands still before its program, does not keep
+// the engine waiting for the shim.
+func TestShimDeadAndItsSocketAlive(t *testing.T) {
+	o := options(t, oar(t), "socketlives", "sleep", "1000")
+	tk := create(t, o)
+	if err := tk.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pid, shimPid := tk.Pid(), parent(t, tk.Pid())
+	g, err := cgroup.Open(o.Spec.Linux.CgroupsPath)
+	if err == nil {
+		err = errors.Join(tk.Close(), g.Freeze(t.Context()), syscall.Kill(shimPid, syscall.SIGKILL))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Open(o.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	at := socketAddress(dir)
+	if err := os.Remove(at.Name); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.ListenUnix("unix", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := Open(ctx, o.Dir); !errdefs.IsNotFound(err) {
+		t.Errorf("opened: %v", err)
+	}
+	if b, err := os.ReadFile("/proc/" + itoa(pid) + "/cmdline"); err == nil && strings.HasPrefix(string(b), "sleep") {
+		t.Error("the container's process still lives")
+	}
 }
