@@ -18,6 +18,7 @@ func engineScope(m *machine) {
 	}
 	m.want("/system.slice/"+scope+"/shims", `for p in $(pgrep -f '^oar shim'); do sed -n 's/0:://p' /proc/$p/cgroup; done | sort -u`)
 	m.want("gone", "test -e /sys/fs/cgroup/wherry || echo gone")
+	m.want("max", "cat /sys/fs/cgroup/system.slice/"+scope+"/pids.max") // systemd's default is 15 % of the machine's, for all containers together
 	// systemd makes all mounts shared: a container's stay its own.
 	m.run("cut -d' ' -f5 /proc/self/mountinfo >/tmp/before")
 	for _, options := range []string{"--network none", "--network none --cap-add SYS_ADMIN", "--network host --cap-add SYS_ADMIN", "--network none --privileged"} {
@@ -43,4 +44,18 @@ func engineScope(m *machine) {
 	m.run("systemctl start wherry.service; " + wherry + "rm -f box; systemctl stop wherry.service")
 	m.eventually("test ! -e /sys/fs/cgroup/system.slice/" + scope) // nobody is left in it
 	show(m, "inactive", scope, "ActiveState")
+}
+
+// hostStops: when the host is shut down, containers are stopped as they want to be, while it is all there.
+func hostStops(m *machine) {
+	wherry := "export WHERRY_HOST=unix:///run/wherry/wherry.sock; /t/bin/wherry "
+	m.run("systemctl start wherry.service; " + wherry + `run -d --name tells --userns host --network none --device /dev/ttyS0 --stop-signal USR1 busybox:1 \
+		sh -c 'trap "echo ended in order >/dev/ttyS0; exit" USR1; echo ready; while :; do sleep 0.2; done'`)
+	m.eventually(wherry + "logs tells | grep ready")
+	m.run(wherry + "run -d --name heedless --stop-timeout 1 --network none busybox:1 sleep 1000") // systemd would wait a minute and a half for it
+	m.off()
+	console := m.console()
+	if !strings.Contains(console, "ended in order") || strings.Contains(console, "Waiting for process") {
+		m.t.Errorf("the container was not stopped in order:\n%s", console[max(0, len(console)-3000):])
+	}
 }

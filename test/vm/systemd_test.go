@@ -21,7 +21,7 @@ func TestSystemd(t *testing.T) {
 		{"a scope with limits", scoped}, {"new limits", scopeUpdated}, {"systemd writes its limits again", reloaded}, {"exec, pause, ps", scopeEntered},
 		{"the end", scopeGone}, {"groups made inside", scopeNested}, {"annotations", annotated}, {"a start that fails", scopeFailed},
 		{"podman", podman}, {"containerd", containerd}, {"a user's own manager", userScope}, {"a user's containers", userContainers}, {"a user's scopes", userScopes},
-		{"the engine", engineScope},
+		{"the engine", engineScope}, {"the end of the host", hostStops},
 	} {
 		t.Run(step.name, func(t *testing.T) { m.t = t; step.run(m) })
 	}
