@@ -46,9 +46,9 @@ func (l *list) Set(s string) error {
 }
 
 // parse reads the flags, and the settings file that they name: a flag wins over the file.
-func parse(args []string, stderr io.Writer) (options, error) {
+func parse(args []string, stdout io.Writer) (options, error) {
 	o := options{set: settings.Default()}
-	file, err := o.flags(args, stderr)
+	file, err := o.flags(args, stdout)
 	if err != nil || o.version {
 		return o, err
 	}
@@ -57,14 +57,14 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return o, err
 	}
 	o = options{set: fromFile}
-	if _, err := o.flags(args, stderr); err != nil {
+	if _, err := o.flags(args, stdout); err != nil {
 		return o, err
 	}
 	return o, o.complete()
 }
 
 // flags puts what args say over the settings.
-func (o *options) flags(args []string, stderr io.Writer) (file string, err error) {
+func (o *options) flags(args []string, stdout io.Writer) (file string, err error) {
 	var hosts, insecure list
 	e := &o.set.Engine
 	fs := flag.NewFlagSet("wherryd", flag.ContinueOnError)
@@ -85,13 +85,12 @@ func (o *options) flags(args []string, stderr io.Writer) (file string, err error
 	fs.StringVar(&e.Verify, "verify", e.Verify, "`path` of wherry-verify, which judges signatures (default: beside wherryd, then in PATH)")
 	fs.StringVar(&e.CgroupParent, "cgroup-parent", e.CgroupParent, "control `group` above all containers, or a slice of systemd's (default: a scope of systemd's, or /wherry)")
 	fs.Var(&insecure, "insecure-registry", "registry `host[:port]` or network (CIDR) that may be spoken to without TLS; may be repeated")
-	fs.StringVar(&o.set.Store.Layers, "layers", o.set.Store.Layers, "what layers become: erofs, overlay, or auto, which is erofs where the kernel can mount it from `files`")
-	fs.TextVar(&e.LogLevel, "log-level", e.LogLevel, "debug, info, warn or error")
+	fs.StringVar(&o.set.Store.Layers, "layers", o.set.Store.Layers, "`form` of layers on disk: erofs, overlay, or auto, which is erofs where the kernel can mount it from files")
+	fs.TextVar(&e.LogLevel, "log-level", e.LogLevel, "`level` from which on the log has messages: debug, info, warn or error")
 	fs.BoolVar(&o.version, "version", false, "print the version and end")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
-			fs.SetOutput(stderr)
-			fs.Usage()
+			printHelp(stdout, fs)
 			return "", errHelp
 		}
 		return "", fmt.Errorf("%w; see wherryd --help", err)

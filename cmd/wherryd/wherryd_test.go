@@ -57,8 +57,14 @@ func TestParse(t *testing.T) {
 			t.Errorf("%v: %v, want %q", args, err, want)
 		}
 	}
-	if _, err := parse([]string{"--help"}, io.Discard); !errors.Is(err, errHelp) {
-		t.Errorf("help: %v", err)
+	var out strings.Builder
+	if _, err := parse([]string{"--help"}, &out); !errors.Is(err, errHelp) || !strings.Contains(out.String(), "\n  --root directory             directory of everything that lasts (default\n") {
+		t.Errorf("help: %v\n%s", err, out.String())
+	}
+	for line := range strings.Lines(out.String()) {
+		if len(strings.TrimRight(line, "\n")) > 80 {
+			t.Errorf("too long: %s", line)
+		}
 	}
 	if o, err := parse([]string{"--version"}, io.Discard); err != nil || !o.version {
 		t.Errorf("version: %v", err)

@@ -440,3 +440,16 @@ func TestExamples(t *testing.T) {
 		t.Errorf("%d examples", len(seen))
 	}
 }
+
+// TestLockOfAFileThatIsNotThere: only what a lock file names is to be taken out of it.
+func TestLockOfAFileThatIsNotThere(t *testing.T) {
+	t.Chdir(t.TempDir())
+	_, stderr, status := wherry(t, recording{}.serve(t), "lock", "-f", "nosuch.yml")
+	if status != 1 || stderr != "wherry: open nosuch.yml: no such file or directory\n" {
+		t.Errorf("exit %d: %s", status, stderr)
+	}
+	writeFile(t, "wherry.lock", `{"version": 1, "files": ["gone.yml"], "images": {}}`, 0o600)
+	if _, stderr, status = wherry(t, recording{}.serve(t), "lock"); status != 1 || !strings.Contains(stderr, "gone.yml: no such file or directory: take it out of wherry.lock, or bring it back") {
+		t.Errorf("exit %d: %s", status, stderr)
+	}
+}

@@ -130,7 +130,7 @@ func (w *locking) wanted() (map[string]string, error) {
 	for _, f := range w.file.Files {
 		path := w.file.At(f)
 		list, err := sources.Read(path, sources.Options{Args: w.file.BuildArgs, Env: os.LookupEnv})
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) && !slices.Contains(w.o.files, f) && !slices.Contains(w.o.files, path) {
 			err = fmt.Errorf("%w: take it out of %s, or bring it back", err, w.file.Path)
 		}
 		if err != nil {

@@ -172,6 +172,9 @@ func (s *source) detached(ctx context.Context) (int, error) {
 		return fd, nil
 	}
 	fs, err := unix.Fsopen(s.fsType, unix.FSOPEN_CLOEXEC)
+	if errors.Is(err, unix.ENODEV) {
+		return -1, fmt.Errorf("the kernel has no file system %s: check the spelling of type, or load its module (modprobe %[1]s): %w", s.fsType, errdefs.ErrInvalidArgument)
+	}
 	if err != nil {
 		return -1, fmt.Errorf("file system type %s: %w", s.fsType, err)
 	}

@@ -2,14 +2,16 @@ package docker
 
 import (
 	"context"
-	"fmt"
+	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/api/types/network"
 
 	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/audit"
@@ -216,12 +218,21 @@ func noteCreate(ctx context.Context, r *container.CreateRequest) {
 	}
 	for port, bindings := range h.PortBindings {
 		for _, b := range bindings {
-			ports = append(ports, fmt.Sprint(b.HostIP, ":", b.HostPort, "->", port))
+			ports = append(ports, publishedAt(b)+"->"+port.String())
 		}
 	}
 	list("mounts", mounts)
 	list("devices", devices)
+	slices.Sort(ports)
 	list("publish", ports)
+}
+
+// publishedAt is where on the host a port is published, with no address where none was asked for.
+func publishedAt(b network.PortBinding) string {
+	if !b.HostIP.IsValid() {
+		return ":" + b.HostPort
+	}
+	return net.JoinHostPort(b.HostIP.String(), b.HostPort)
 }
 
 func noteExec(ctx context.Context, r *container.ExecCreateRequest) {

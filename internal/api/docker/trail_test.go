@@ -36,7 +36,7 @@ func TestTrail(t *testing.T) {
 	name := "trail-" + fmt.Sprint(os.Getpid())
 	var made struct{ ID string }
 	e.want(t, 201, "POST", "/v1.41/containers/create?name="+name, `{"Image":"busybox:test","Cmd":["sh","-c","sleep 100; : hunter2"],"Env":["PASSWORD=hunter2"],"Labels":{"token":"hunter2"},
-		"HostConfig":{"CapAdd":["SYS_PTRACE"],"PidMode":"host","Binds":["/tmp:/host:ro"],"PortBindings":{"80/tcp":[{"HostIp":"127.0.0.1","HostPort":"8099"}]}}}`, &made)
+		"HostConfig":{"CapAdd":["SYS_PTRACE"],"PidMode":"host","Binds":["/tmp:/host:ro"],"PortBindings":{"80/tcp":[{"HostIp":"127.0.0.1","HostPort":"8099"}],"81/tcp":[{"HostPort":"8098"}]}}}`, &made)
 	e.want(t, 200, "GET", "/containers/"+name+"/json", "", nil)
 	e.want(t, 204, "POST", "/containers/"+made.ID[:12]+"/start", "", nil)
 	e.want(t, 304, "POST", "/containers/"+name+"/start", "", nil)
@@ -58,7 +58,7 @@ func TestTrail(t *testing.T) {
 	if strings.Join(lines, "\n") != strings.Join(want, "\n") {
 		t.Fatalf("%q", lines)
 	}
-	for key, value := range map[string]string{"image": "busybox:test", "command": "sh", "cap-add": "SYS_PTRACE", "pid": "host", "binds": "/tmp:/host:ro", "publish": "127.0.0.1:8099->80/tcp"} {
+	for key, value := range map[string]string{"image": "busybox:test", "command": "sh", "cap-add": "SYS_PTRACE", "pid": "host", "binds": "/tmp:/host:ro", "publish": "127.0.0.1:8099->80/tcp :8098->81/tcp"} {
 		if got := all[0].With[key]; got != value {
 			t.Errorf("%s: %q, want %q", key, got, value)
 		}
