@@ -38,7 +38,7 @@ func (w *Watcher) add(r *Reader) error {
 	var err error
 	e := control(w.inotify, func(fd int) { number, err = unix.InotifyAddWatch(fd, r.dir, interesting) })
 	if err = errors.Join(e, err); err != nil {
-		return fmt.Errorf("watch %s: %w", r.dir, err)
+		return fmt.Errorf("watch %s: %w", r.dir, limited(err))
 	}
 	r.watch = int32(number)
 	if w.watches[r.watch] == nil {
@@ -57,7 +57,7 @@ func (w *Watcher) open() error {
 	}
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
-		return fmt.Errorf("watch for output: %w", err)
+		return fmt.Errorf("watch for output: %w", limited(err))
 	}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -68,6 +68,22 @@ func (w *Watcher) open() error {
 	w.inotify, w.done, w.watches = os.NewFile(uintptr(fd), "inotify"), make(chan struct{}), map[int32]map[*Reader]struct{}{}
 	go w.read(w.inotify, w.done)
 	return nil
+}
+
+// limited names the limits of inotify(7), for which the kernel has the numbers of too many open files and of a full disk.
+func limited(err error) error {
+	switch {
+	case errors.Is(err, unix.EMFILE):
+		fd, scarce := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
+		if scarce != nil { // it is the process's own
+			return err
+		}
+		unix.Close(fd)
+		return errors.New("root has as many inotify instances as fs.inotify.max_user_instances permits: raise that with sysctl, or end programs that hold them")
+	case errors.Is(err, unix.ENOSPC):
+		return errors.New("root watches as many files as fs.inotify.max_user_watches permits: raise that with sysctl, or end programs that do so")
+	}
+	return err
 }
 
 // scarce says that readers who are far behind may hold no more: together they have a quarter of the process's descriptors, or they keep the last
