@@ -10,13 +10,12 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 
-	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/spec"
 )
 
 // Rename gives a container another name.
-func (s *Service) Rename(ctx context.Context, id, name string) error {
+func (s *Service) Rename(_ context.Context, id, name string) error {
 	c, err := s.index.find(id)
 	if err != nil {
 		return err
@@ -36,7 +35,7 @@ func (s *Service) Rename(ctx context.Context, id, name string) error {
 	case old == name:
 		return invalid("Renaming a container with the same name as its current name")
 	}
-	if err := s.index.claim(access.ScopeOf(ctx), name, c.id); err != nil {
+	if err := s.index.reserve(name, c.id); err != nil {
 		return err
 	}
 	r, err := c.change(true, func(r *Record) error {

@@ -156,7 +156,7 @@ func (n *creating) name(context.Context) error {
 		if !validName(n.r.Name) {
 			return invalid("Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", n.q.Name)
 		}
-		return x.claim(n.r.scope(), n.r.Name, n.r.ID)
+		return x.reserve(n.r.Name, n.r.ID)
 	}
 	for try := range 100 {
 		n.r.Name = newName(try)

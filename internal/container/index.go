@@ -9,7 +9,6 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/logs"
 	"wherry.dev/wherry/internal/task"
 )
@@ -133,25 +132,6 @@ func (x *index) reserve(name, id string) error {
 	}
 	x.names[name] = id
 	return nil
-}
-
-// shortID is how many characters of an id lists show, and people type.
-const shortID = 12
-
-// claim is reserve for a name that somebody asks for. One that is what lists show of another container's id is refused to who may command his own only:
-// who types that id would speak to the container of this name.
-func (x *index) claim(scope access.Scope, name, id string) error {
-	if scope.Limited && len(name) >= shortID {
-		x.mu.RLock()
-		for other := range x.byID {
-			if other != id && strings.HasPrefix(other, name) {
-				x.mu.RUnlock()
-				return fail(errdefs.ErrPermissionDenied, "the name %s is the beginning of another container's id: whoever gives that id would mean that one; take another name", name)
-			}
-		}
-		x.mu.RUnlock()
-	}
-	return x.reserve(name, id)
 }
 
 func (x *index) release(name, id string) {

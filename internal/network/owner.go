@@ -2,7 +2,6 @@ package network
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/containerd/errdefs"
 
@@ -33,16 +32,4 @@ func seen(s *state, scope access.Scope, nameOrID string) (*lan, error) {
 		return nil, fmt.Errorf("network %s belongs to somebody else, and you may use your own: %w", nameOrID, errdefs.ErrPermissionDenied)
 	}
 	return n, err
-}
-
-// ownName refuses a name that is what lists show of another network's id: who types that id would mean this one.
-func ownName(s *state, name string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id := range s.networks {
-		if strings.HasPrefix(name, shortID(id)) && strings.HasPrefix(id, name) {
-			return fmt.Errorf("the name %s is the beginning of another network's id: whoever gives that id would mean that one; take another name: %w", name, errdefs.ErrPermissionDenied)
-		}
-	}
-	return nil
 }

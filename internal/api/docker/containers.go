@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"strconv"
@@ -97,7 +98,8 @@ func readCreate(s *containers.Service, w http.ResponseWriter, r *http.Request) (
 	}
 	out.ReadOnlyFlat = v < 1044
 	noteCreate(r.Context(), &req)
-	if err := limitsOf(r.Context(), s).create(&req); err != nil {
+	l := limitsOf(r.Context(), s)
+	if err := cmp.Or(l.name(out.Name), l.create(&req)); err != nil {
 		return out, err
 	}
 	out.Config, out.HostConfig, out.NetworkingConfig = req.Config, req.HostConfig, req.NetworkingConfig
@@ -233,6 +235,9 @@ func (c *containerRoutes) rename(w http.ResponseWriter, r *http.Request) error {
 		return invalid("rename: a new name is needed")
 	}
 	if err := checkName(name); err != nil {
+		return err
+	}
+	if err := limitsOf(r.Context(), c.s).name(name); err != nil {
 		return err
 	}
 	if err := c.s.Rename(r.Context(), r.PathValue("id"), name); err != nil {

@@ -23,7 +23,7 @@ import (
 // harmless are the fields of a host configuration that reach nothing outside of the container. Those that it depends on are in reaching.
 const harmless = ` Binds ContainerIDFile NetworkMode PortBindings RestartPolicy AutoRemove VolumesFrom ConsoleSize CapDrop DNS DNSOptions DNSSearch ExtraHosts
  GroupAdd Links PublishAllPorts ReadonlyRootfs Tmpfs ShmSize Sysctls Isolation CPUShares Memory NanoCPUs CPUPeriod CPUQuota CpusetCpus CpusetMems
- MemoryReservation MemorySwap MemorySwappiness OomKillDisable PidsLimit Ulimits Mounts Init BlkioWeight CPUCount CPUPercent IOMaximumIOps IOMaximumBandwidth Resources `
+ MemoryReservation MemorySwap MemorySwappiness OomKillDisable PidsLimit Mounts Init BlkioWeight CPUCount CPUPercent IOMaximumIOps IOMaximumBandwidth Resources `
 
 // ownCaps are the capabilities that Docker gives every container; inside the container's own user namespace they reach nothing else.
 const ownCaps = " AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE NET_RAW SETFCAP SETGID SETPCAP SETUID SYS_CHROOT "
@@ -77,6 +77,14 @@ func (l *limits) create(r *container.CreateRequest) error {
 		}
 	}
 	return l.others(h)
+}
+
+// name refuses one that reads as an id. Another's, be it there or gone, is typed by people, and held by containers that share its namespaces.
+func (l *limits) name(name string) error {
+	if l != nil && len(name) >= 12 && strings.Trim(name, "0123456789abcdef") == "" {
+		return l.v.no("the name %s reads as an id, and whoever gives that would mean what has this name", name)
+	}
+	return nil
 }
 
 // host checks what a host configuration says of the host.
@@ -160,6 +168,8 @@ func reaching(name string, h *container.HostConfig) bool {
 		return h.PidMode.IsContainer()
 	case "OomScoreAdj":
 		return h.OomScoreAdj >= 0
+	case "Ulimits": // a program of the highest priority leaves the host's none of a processor's time, whatever shares of it there are
+		return !slices.ContainsFunc(h.Ulimits, func(u *container.Ulimit) bool { return u != nil && u.Name == "rtprio" && (u.Soft != 0 || u.Hard != 0) })
 	case "DeviceCgroupRules":
 		return len(h.DeviceCgroupRules) == 0
 	}
@@ -258,6 +268,9 @@ func (l *limits) network(r *network.CreateRequest) error {
 	const fine = " com.docker.network.bridge.enable_icc com.docker.network.bridge.enable_ip_masquerade com.docker.network.driver.mtu com.docker.network.enable_ipv4 com.docker.network.enable_ipv6 "
 	if l == nil {
 		return nil
+	}
+	if err := l.name(r.Name); err != nil {
+		return err
 	}
 	if r.Driver != "" && r.Driver != "bridge" && r.Driver != "default" {
 		return l.v.no("networks of driver %s are on links of the host", r.Driver)

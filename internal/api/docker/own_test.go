@@ -197,7 +197,7 @@ func TestOwnContainersWork(t *testing.T) {
 	for body, name := range map[string]string{
 		`{"Image":"busybox:test","Cmd":["true"],"HostConfig":{"Binds":["alices-vol:/data"],"PortBindings":{"80/tcp":[{"HostPort":""}]},"CapAdd":["NET_RAW"],"CapDrop":["ALL"],
 			"SecurityOpt":["no-new-privileges"],"Devices":[],"DeviceCgroupRules":[],"Memory":67108864,"RestartPolicy":{"Name":"always"},"ShmSize":1048576,"Init":true,"Mounts":[{"Type":"tmpfs","Target":"/t"},
-			{"Type":"volume","Source":"alices-vol","Target":"/v"}],"ReadonlyRootfs":true,"Tmpfs":{"/run":""},"LogConfig":{"Type":"json-file"},"IpcMode":"private","CgroupnsMode":"private"}}`: "alices-all",
+			{"Type":"volume","Source":"alices-vol","Target":"/v"}],"ReadonlyRootfs":true,"Ulimits":[{"Name":"nofile","Soft":64,"Hard":64}],"Tmpfs":{"/run":""},"LogConfig":{"Type":"json-file"},"IpcMode":"private","CgroupnsMode":"private"}}`: "alices-all",
 	} {
 		if status, out := d.call(t, alice, "POST", "/containers/create?name="+name, body); status != 201 {
 			t.Errorf("%d %s", status, out)
@@ -260,9 +260,13 @@ func TestOwnGoesNoFurther(t *testing.T) {
 		{"POST", "/containers/create", host(`"SecurityOpt":["seccomp=unconfined"]`)}, {"POST", "/containers/create", host(`"SecurityOpt":["apparmor=unconfined"]`)}, {"POST", "/containers/create", host(`"SecurityOpt":["systempaths=unconfined"]`)},
 		{"POST", "/containers/create", host(`"MaskedPaths":[]`)}, {"POST", "/containers/create", host(`"ReadonlyPaths":[]`)}, {"POST", "/containers/create", host(`"CgroupParent":"/"`)},
 		{"POST", "/containers/create", host(`"OomScoreAdj":-1000`)}, {"POST", "/containers/create", host(`"Runtime":"other"`)}, {"POST", "/containers/create", host(`"Annotations":{"wherry.secrets":"x"}`)},
-		{"POST", "/containers/create", host(`"CpuRealtimeRuntime":1000`)}, {"POST", "/containers/create", host(`"StorageOpt":{"size":"1G"}`)}, {"POST", "/containers/create", host(`"Cgroup":"container:` + bobs + `"`)},
+		{"POST", "/containers/create", host(`"CpuRealtimeRuntime":1000`)}, {"POST", "/containers/create", host(`"Ulimits":[{"Name":"rtprio","Soft":50,"Hard":50}]`)},
+		{"POST", "/containers/" + mine + "/update", `{"Ulimits":[{"Name":"rtprio","Soft":50,"Hard":50}],"Memory":67108864}`}, {"POST", "/containers/create", host(`"StorageOpt":{"size":"1G"}`)}, {"POST", "/containers/create", host(`"Cgroup":"container:` + bobs + `"`)},
 		{"POST", "/containers/create", host(`"BlkioDeviceReadBps":[{"Path":"/dev/sda","Rate":1}]`)}, {"POST", "/containers/" + mine + "/update", `{"CgroupParent":"/","Memory":67108864}`},
 		{"POST", "/containers/" + mine + "/update", `{"Devices":[{"PathOnHost":"/dev/kmsg"}]}`}, {"POST", "/containers/" + mine + "/exec", `{"Cmd":["id"],"Privileged":true}`}, {"POST", "/wherry/exec/" + mine, `{"Cmd":["id"],"Privileged":true}`},
+		// Names that read as ids of others, there or gone.
+		{"POST", "/containers/create?name=" + bobs[:12], host(``)}, {"POST", "/wherry/run?name=" + strings.Repeat("0a", 32), host(``)}, {"POST", "/containers/" + mine + "/rename?name=" + roots},
+		{"POST", "/networks/create", `{"Name":"` + strings.Repeat("0a", 6) + `"}`},
 		// New containers that reach others.
 		{"POST", "/containers/create", host(`"NetworkMode":"container:` + bobs + `"`)}, {"POST", "/containers/create", host(`"PidMode":"container:` + roots[:12] + `"`)},
 		{"POST", "/containers/create", host(`"IpcMode":"container:` + bobs + `"`)}, {"POST", "/containers/create", host(`"VolumesFrom":["` + bobs + `:ro"]`)},
