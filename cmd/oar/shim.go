@@ -44,6 +44,7 @@ func runShim(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
+	mounts := bareMounts()
 	threads.Calm()
 	shim.Warm()
 	threads.Reserve(spareThreads)
@@ -72,7 +73,7 @@ func runShim(ctx context.Context, f flags) error {
 	died := make(chan os.Signal, 1)
 	signal.Notify(died, unix.SIGCHLD)
 	go shim.ReapStrays(ctx, died) // ends with this process
-	return shim.NewServer(a.Dir, builtin{a.Dir, adj, ready}).Serve(ctx, l, engine)
+	return shim.NewServer(a.Dir, builtin{a.Dir, adj, ready, mounts}).Serve(ctx, l, engine)
 }
 
 // prepare makes namespaces ahead and gives the engine the network's.
@@ -84,6 +85,17 @@ func prepare(engine *shim.Conn, ids rootfs.IDMap) *ociruntime.Ready {
 	}
 	_ = engine.Send(shim.Response{}, ready.Net)
 	return ready
+}
+
+// bareMounts is the mount namespace that the container's is copied from; nil: the engine could make none.
+func bareMounts() *os.File {
+	unix.CloseOnExec(4)
+	f := os.NewFile(4, "mounts")
+	if kind, err := unix.IoctlRetInt(4, unix.NS_GET_NSTYPE); err != nil || kind != unix.CLONE_NEWNS {
+		f.Close()
+		return nil
+	}
+	return f
 }
 
 // inherited is the connection to the engine.
@@ -138,11 +150,15 @@ type builtin struct {
 	dir   string
 	adj   int
 	ready *ociruntime.Ready
+	bare  *os.File
 }
 
 func (b builtin) Create(ctx context.Context, c shim.Config, s shim.Streams) (shim.Container, error) {
-	made, err := ociruntime.Create(ctx, ociruntime.CreateOptions{ID: c.ID, Bundle: b.dir, Spec: c.Spec, Filter: c.Filter, Rootfs: c.Rootfs, OOMScoreAdj: b.adj, Ready: b.ready,
+	made, err := ociruntime.Create(ctx, ociruntime.CreateOptions{ID: c.ID, Bundle: b.dir, Spec: c.Spec, Filter: c.Filter, Rootfs: c.Rootfs, OOMScoreAdj: b.adj, Ready: b.ready, Mounts: b.bare,
 		Stdio: ociruntime.Stdio{In: s[0], Out: s[1], Err: s[2]}})
+	if b.bare != nil {
+		b.bare.Close()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"wherry.dev/wherry/internal/cgroup"
 	"wherry.dev/wherry/internal/rootfs"
+	"wherry.dev/wherry/internal/sysprog"
 )
 
 // base is where the id range of the containers under test begins.
@@ -31,8 +32,12 @@ type box struct {
 	in      *os.File
 	keep    int // descriptors to preserve
 	noPivot bool
+	mounts  *os.File // what its mount namespace is copied from, as the engine has it
 	ends    []func()
 }
+
+// bareMounts is one for all boxes.
+var bareMounts = sync.OnceValues(sysprog.BareMounts)
 
 // probes builds the program that looks around, for 64 and 32 bits, once.
 var probes = sync.OnceValues(func() (string, error) {
@@ -81,7 +86,9 @@ func copyTo(t testing.TB, from, to string) {
 func newBox(t testing.TB, args ...string) *box {
 	t.Helper()
 	dir := t.TempDir()
-	b := &box{t: t, image: filepath.Join(dir, "image"), upper: filepath.Join(dir, "upper")}
+	mounts, err := bareMounts()
+	must(t, err)
+	b := &box{t: t, image: filepath.Join(dir, "image"), upper: filepath.Join(dir, "upper"), mounts: mounts}
 	for _, d := range []string{"bin", "proc", "dev", "sys", "tmp", "etc"} {
 		must(t, os.MkdirAll(filepath.Join(b.image, d), 0o755))
 	}
@@ -136,7 +143,7 @@ func (b *box) hostUsers() *box {
 func (b *box) create(out *os.File) (*Container, error) {
 	b.t.Helper()
 	c, err := Create(b.t.Context(), CreateOptions{ID: "box", Bundle: filepath.Dir(b.image), Spec: b.spec, Rootfs: b.rootfs,
-		Stdio: Stdio{In: b.in, Out: out, Err: out}, PreserveFDs: b.keep, NoPivot: b.noPivot})
+		Stdio: Stdio{In: b.in, Out: out, Err: out}, PreserveFDs: b.keep, NoPivot: b.noPivot, Mounts: b.mounts})
 	if err != nil {
 		return nil, err
 	}

@@ -44,6 +44,8 @@ type CreateOptions struct {
 	NoPivot bool
 	// Ready are namespaces to use in place of new ones, for the range of ids of Spec; Create takes them over.
 	Ready *Ready
+	// Mounts is what the container's mount namespace is copied from (sysprog.BareMounts), where that serves as well as this process's own. Nil: it does not.
+	Mounts *os.File
 	// Trace, when not nil, is told each step as it begins.
 	Trace func(step string)
 	// Measure the stages of the child's program (Container.Times).

@@ -149,6 +149,9 @@ func (w *writer) enterGroups() error {
 // to it, where this process has no rights, want the ones inside. A mount namespace is entered last: paths lead elsewhere from there on.
 func (w *writer) join() error {
 	s := w.s
+	if isBare(s) { // the rights for that are those from before the user namespace
+		w.Call("enter a bare mount namespace", unix.SYS_SETNS, descriptor(s.o.Mounts), unix.CLONE_NEWNS)
+	}
 	entered := map[int]sysprog.Word{}
 	call := func(j joinedNamespace) sysprog.Op {
 		return w.Call("join the "+j.name+" namespace", unix.SYS_SETNS, descriptor(j.file), j.kind)
@@ -186,7 +189,9 @@ func (w *writer) enterRoot() error {
 		}
 		return nil
 	}
-	w.Call("cut mounts off from the host's", unix.SYS_MOUNT, w.none, w.String("/"), w.none, slaveTree, nil)
+	if !isBare(s) {
+		w.Call("cut mounts off from the host's", unix.SYS_MOUNT, w.none, w.String("/"), w.none, slaveTree, nil)
+	}
 	at := s.attachAt()
 	for _, f := range s.layout.aside { // below the root, gone with the old root
 		w.Call("attach what parts are taken of", unix.SYS_MOVE_MOUNT, descriptor(f), w.none, here, w.String(at), unix.MOVE_MOUNT_F_EMPTY_PATH)
@@ -206,7 +211,10 @@ func (w *writer) enterRoot() error {
 
 // attachAt is where the root file system lies until the pivot: where hooks of the creation look for it.
 func (s *start) attachAt() string {
-	if s.o.Rootfs == nil {
+	switch {
+	case isBare(s):
+		return "/"
+	case s.o.Rootfs == nil:
 		return s.rootPath()
 	}
 	return rootfs.AttachedAt
@@ -258,7 +266,11 @@ func writeRootInside(p *sysprog.Program) {
 func (w *writer) pivot() error {
 	dot := w.String(".")
 	w.Call("enter the root file system", unix.SYS_FCHDIR, w.root)
-	if w.s.ns.sharesMounts() || w.s.o.NoPivot {
+	bare := isBare(w.s)
+	if bare {
+		coverKernel(w)
+	}
+	if w.s.ns.sharesMounts() || w.s.o.NoPivot || bare {
 		if w.s.o.NoPivot && !w.s.ns.sharesMounts() {
 			if err := moveRoot(w); err != nil {
 				return err

@@ -1,7 +1,9 @@
 package task
 
 import (
+	"cmp"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"strconv"
@@ -23,6 +25,7 @@ type Shims struct {
 	oar   string
 	group string // the directory of their control group; "": this process's
 	next  func() rootfs.IDMap
+	bare  func() *os.File // a mount namespace with nothing of the host (sysprog.BareMounts); nil where none could be made
 
 	mu     sync.Mutex // guards what follows
 	spare  *shimProcess
@@ -52,9 +55,19 @@ func OpenShims(oar string, next func() rootfs.IDMap) *Shims { return OpenShimsIn
 // OpenShimsIn is OpenShims with the directory of a control group (version 2) that the shims begin in: this process's own may be one whose
 // processes a service manager ends together with this one.
 func OpenShimsIn(group, oar string, next func() rootfs.IDMap) *Shims {
-	s := &Shims{oar: oar, group: group, next: next}
+	s := &Shims{oar: oar, group: group, next: next, bare: sync.OnceValue(bareMounts)}
 	s.refill()
 	return s
+}
+
+// bareMounts makes what the mount namespaces of containers are copied from. Where that is refused, they are copies of the host's.
+func bareMounts() *os.File {
+	f, err := sysprog.BareMounts()
+	if err != nil {
+		slog.Debug("containers get copies of the host's mounts", "error", err)
+		return nil
+	}
+	return f
 }
 
 // refill makes a spare where there is none.
@@ -84,7 +97,7 @@ func (s *Shims) refill() {
 
 // make starts a spare and has it prepare what it can; nil: whoever needs one starts one and says why it cannot.
 func (s *Shims) make() *shimProcess {
-	p, err := startShim(s.oar, s.group)
+	p, err := s.start()
 	if err != nil || s.next == nil {
 		return p
 	}
@@ -189,7 +202,7 @@ func (s *Shims) adopt(spec *specs.Spec, a shim.Adoption, files ...*os.File) (*sh
 		p.close() // somebody has killed it
 		a.Prepared = false
 	}
-	p, err := startShim(s.oar, s.group)
+	p, err := s.start()
 	if err != nil {
 		return nil, err
 	}
@@ -200,15 +213,15 @@ func (s *Shims) adopt(spec *specs.Spec, a shim.Adoption, files ...*os.File) (*sh
 	return p, nil
 }
 
-// startShim starts a shim, connected by a pair of sockets.
-func startShim(oar, group string) (*shimProcess, error) {
-	binary, err := os.Stat(oar)
+// start starts a shim, connected by a pair of sockets.
+func (s *Shims) start() (*shimProcess, error) {
+	binary, err := os.Stat(s.oar)
 	if err != nil {
 		return nil, err
 	}
 	// A read-only mount of the binary for this one process: /proc/PID/exe of a container's processes may lead to it before their execve,
 	// and through it nobody can write to the binary on the host.
-	program, err := rootfs.Bind(oar, rootfs.BindOptions{Set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV})
+	program, err := rootfs.Bind(s.oar, rootfs.BindOptions{Set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV})
 	if err != nil {
 		return nil, err
 	}
@@ -232,8 +245,8 @@ func startShim(oar, group string) (*shimProcess, error) {
 	defer null.Close()
 	pidfd := -1
 	attributes := &unix.SysProcAttr{Setsid: true, PidFD: &pidfd}
-	if group != "" {
-		dir, err := os.Open(group)
+	if s.group != "" {
+		dir, err := os.Open(s.group)
 		if err != nil {
 			conn.Close()
 			return nil, fmt.Errorf("the control group of shims is gone, restart wherryd: %w", err)
@@ -241,8 +254,12 @@ func startShim(oar, group string) (*shimProcess, error) {
 		defer dir.Close()
 		attributes.UseCgroupFD, attributes.CgroupFD = true, int(dir.Fd())
 	}
+	mounts := null // says that there are none
+	if s.bare != nil {
+		mounts = cmp.Or(s.bare(), null)
+	}
 	p, err := os.StartProcess("/proc/self/fd/"+strconv.Itoa(int(program.Fd())), []string{"oar", "shim"}, &os.ProcAttr{Dir: "/", Env: shim.Environment(),
-		Files: []*os.File{null, null, null, theirs}, Sys: attributes})
+		Files: []*os.File{null, null, null, theirs, mounts}, Sys: attributes})
 	if err != nil {
 		conn.Close()
 		return nil, sysprog.NoProcess(err)

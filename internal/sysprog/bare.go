@@ -1,0 +1,68 @@
+package sysprog
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// BareCover is a place in a namespace of BareMounts that nothing is mounted on: clones of it cover what is not to be seen.
+const BareCover = "/cover"
+
+// BareKernel are the places of its file systems of the kernel's.
+func BareKernel() []string { return []string{"/proc", "/sys"} }
+
+// BareMounts makes a mount namespace that shows nothing of the host, and returns it, held by the file alone. Namespaces of containers are copied
+// from it: a copy of the host's takes as long as the host has mounts, and pivot_root(2), which leaves them, looks at every thread of the machine.
+//
+// Its root is an empty file system, read-only for everybody. A user namespace may mount a procfs and a sysfs only where it sees one (fs/namespace.c,
+// mount_too_revealing), so there is one of each: of namespaces of processes and of network that are gone.
+func BareMounts() (*os.File, error) {
+	p, err := New(4096)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	none, dot, slash := p.String(""), p.String("."), p.String("/")
+	here := unix.AT_FDCWD & 0xffffffff
+	const plain = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+	mount := func(fstype string, options ...string) Word {
+		fs := p.Store(p.Call("open "+fstype, unix.SYS_FSOPEN, p.String(fstype), unix.FSOPEN_CLOEXEC))
+		for i := 0; i < len(options); i += 2 {
+			p.Call("set an option of "+fstype, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, p.String(options[i]), p.String(options[i+1]), 0)
+		}
+		p.Call("make a "+fstype, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, nil, nil, 0)
+		return p.Store(p.Call("mount a "+fstype, unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, plain))
+	}
+	p.Call("cut mounts off from the host's", unix.SYS_MOUNT, none, slash, none, unix.MS_PRIVATE|unix.MS_REC, nil)
+	root := mount("tmpfs", "mode", "755", "size", "4k", "nr_inodes", "8")
+	for _, at := range append(BareKernel(), BareCover) {
+		p.Call("make a place", unix.SYS_MKDIRAT, root, p.String(at[1:]), 0o755)
+	}
+	p.Call("attach the root", unix.SYS_MOVE_MOUNT, root, none, here, slash, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	p.Call("enter the root", unix.SYS_FCHDIR, root)
+	p.Call("pivot to the root", unix.SYS_PIVOT_ROOT, dot, dot)
+	p.Call("unmount the host's root", unix.SYS_UMOUNT2, dot, unix.MNT_DETACH)
+	p.Call("go to the root", unix.SYS_CHDIR, slash)
+	for i, fstype := range []string{"proc", "sysfs"} {
+		p.Call("attach the "+fstype, unix.SYS_MOVE_MOUNT, mount(fstype), none, here, p.String(BareKernel()[i]), unix.MOVE_MOUNT_F_EMPTY_PATH)
+	}
+	p.Call("make the root read-only", unix.SYS_MOUNT, none, slash, none, unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, nil)
+	made := p.Store(p.Call("say that all is made", unix.SYS_GETPID))
+	self, err := awaitOpening(p)
+	if err != nil {
+		return nil, err
+	}
+	defer self.Close()
+	pr, err := p.Start(unix.CLONE_NEWNS|unix.CLONE_NEWPID|unix.CLONE_NEWNET, false)
+	if err != nil {
+		return nil, fmt.Errorf("make a bare mount namespace: %w", err)
+	}
+	defer pr.Discard()
+	if _, err := pr.Await(made); err != nil {
+		return nil, fmt.Errorf("make a bare mount namespace: %w", err)
+	}
+	return os.Open("/proc/" + strconv.Itoa(pr.Pid) + "/ns/mnt")
+}
