@@ -60,6 +60,7 @@ type Program struct {
 	names []string
 	err   error
 	apart bool // its child has memory of its own
+	group int  // descriptor of the control group (version 2) that its child begins in; 0: this process's
 }
 
 // New makes an empty program with room for a thousand operations, and for data bytes more: strings, filters and the like, further operations.
@@ -279,6 +280,9 @@ func (p *Program) Start(flags uint64, forks bool) (*Process, error) {
 	args.childTid = uint64(p.header(headerAlive))
 	if p.apart {
 		args.flags &^= unix.CLONE_VM
+	}
+	if p.group > 0 {
+		args.flags, args.cgroup = args.flags|unix.CLONE_INTO_CGROUP, uint64(p.group)
 	}
 	if forks {
 		args.childTid = uint64(p.header(headerFork))

@@ -1,12 +1,10 @@
 package task
 
 import (
-	"cmp"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
-	"strconv"
 	"sync"
 	"time"
 
@@ -26,6 +24,8 @@ type Shims struct {
 	group string // the directory of their control group; "": this process's
 	next  func() rootfs.IDMap
 	bare  func() *os.File // a mount namespace with nothing of the host (sysprog.BareMounts); nil where none could be made
+
+	launcher *sysprog.Launcher // nil: each start has one of its own
 
 	mu     sync.Mutex // guards what follows
 	spare  *shimProcess
@@ -56,6 +56,7 @@ func OpenShims(oar string, next func() rootfs.IDMap) *Shims { return OpenShimsIn
 // processes a service manager ends together with this one.
 func OpenShimsIn(group, oar string, next func() rootfs.IDMap) *Shims {
 	s := &Shims{oar: oar, group: group, next: next, bare: sync.OnceValue(bareMounts)}
+	s.launcher, _ = sysprog.NewLauncher(inherits)
 	s.refill()
 	return s
 }
@@ -237,35 +238,35 @@ func (s *Shims) start() (*shimProcess, error) {
 	if err != nil {
 		return nil, err
 	}
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	defer null.Close()
-	pidfd := -1
-	attributes := &unix.SysProcAttr{Setsid: true, PidFD: &pidfd}
-	if s.group != "" {
-		dir, err := os.Open(s.group)
-		if err != nil {
-			conn.Close()
-			return nil, fmt.Errorf("the control group of shims is gone, restart wherryd: %w", err)
-		}
-		defer dir.Close()
-		attributes.UseCgroupFD, attributes.CgroupFD = true, int(dir.Fd())
-	}
-	mounts := null // says that there are none
+	launch := sysprog.Launch{Program: program, Argv: []string{"oar", "shim"}, Envp: shim.Environment(), Files: []*os.File{nil, nil, nil, theirs, nil}}
 	if s.bare != nil {
-		mounts = cmp.Or(s.bare(), null)
+		launch.Files[4] = s.bare()
 	}
-	p, err := os.StartProcess("/proc/self/fd/"+strconv.Itoa(int(program.Fd())), []string{"oar", "shim"}, &os.ProcAttr{Dir: "/", Env: shim.Environment(),
-		Files: []*os.File{null, null, null, theirs, mounts}, Sys: attributes})
+	pid, pidfd, err := s.launch(launch)
 	if err != nil {
 		conn.Close()
 		return nil, sysprog.NoProcess(err)
 	}
-	pid := p.Pid
-	_ = p.Release()
 	go func() { _ = reap(pidfd) }() // ends with the shim; a later engine's life has no child to wait for
 	return &shimProcess{conn: shim.NewConn(conn.(*net.UnixConn)), pid: pid, binary: binary}, nil
+}
+
+// inherits is how many descriptors a shim is started with: the standard streams, the connection and a mount namespace.
+const inherits = 5
+
+func (s *Shims) launch(x sysprog.Launch) (pid, pidfd int, err error) {
+	if s.group != "" {
+		if x.Group, err = os.Open(s.group); err != nil {
+			return 0, -1, fmt.Errorf("the control group of shims is gone, restart wherryd: %w", err)
+		}
+		defer x.Group.Close()
+	}
+	l := s.launcher
+	if l == nil {
+		if l, err = sysprog.NewLauncher(inherits); err != nil {
+			return 0, -1, err
+		}
+		defer l.Close()
+	}
+	return l.Start(x)
 }
