@@ -57,13 +57,14 @@ const LowPortsAnnotation = "dev.wherry.net.low-ports"
 //	this process                          first child (X)              the container's process
 //	  prepare …
 //	  clone X ───────────────────────────▶ raise limits
+//	                                       [enter a bare mount namespace]
 //	                                       join the user namespace
 //	                                       join namespaces by path
 //	                                       clone3(CLONE_PARENT) ─────▶ tell of the clone (futex)
 //	  ◀──────────────────────────────────────────────────────────────  enter control groups
 //	                                                                   attach mounts, mask, host name
 //	  [◀────────────────────────────────────────────────── byte 'h' ── mounts are made
-//	   hooks ──── byte 'h' ─────────────────────────────────────────▶] pivot
+//	   hooks ──── byte 'h' ─────────────────────────────────────────▶] change the root
 //	                                                                   cgroup namespace, streams, close all else
 //	  [◀────────────────────────────────────────────────── byte 'r' ── at the gate, where it is the caller's]
 //	  [Keep ───── byte 'k' ────────────────────────────────────────▶]
