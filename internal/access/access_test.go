@@ -3,6 +3,7 @@ package access
 import (
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"math/big"
 	"net/url"
 	"os"
@@ -152,6 +153,12 @@ func TestRead(t *testing.T) {
 	}
 	if _, err := Read(path, -1); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
 		t.Errorf("a file that anybody may write: %v", err)
+	}
+	if err := errors.Join(os.Chmod(path, 0o644), os.Chown(path, 2001, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Read(path, -1); err == nil || !strings.Contains(err.Error(), "it is user 2001's") {
+		t.Errorf("a file of a user's own: %v", err)
 	}
 }
 

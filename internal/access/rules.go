@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Path is where rules are looked for; nothing need be there.
@@ -146,8 +148,14 @@ func Read(path string, group int64) (*Rules, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read the rules of access: %w", err)
 	}
-	if st, err := os.Stat(path); err == nil && st.Mode().Perm()&0o022 != 0 {
+	var st unix.Stat_t
+	switch err := unix.Stat(path, &st); {
+	case err != nil:
+		return nil, fmt.Errorf("read the rules of access: stat %s: %w", path, err)
+	case st.Mode&0o022 != 0:
 		return nil, fmt.Errorf("%s: others than its owner may write it, and so give themselves any right: chmod go-w %s", path, path)
+	case st.Uid != 0 && int64(st.Uid) != int64(os.Geteuid()):
+		return nil, fmt.Errorf("%s: it is user %d's, who may write it, and so give himself any right: chown root %s", path, st.Uid, path)
 	}
 	return Parse(path, text)
 }
