@@ -86,7 +86,9 @@ func (o *options) enterScope(ctx context.Context, unit, slice string, holder int
 	}
 	defer conn.Close()
 	group, err := conn.Group(ctx, unit)
-	if err != nil || group == "" {
+	if err == nil && group != "" {
+		_ = conn.Set(ctx, unit, []systemd.Property{systemd.Unlimited()}) // earlier engines left systemd's default; the scope is good in any case
+	} else {
 		group, err = conn.Start(ctx, systemd.Scope{Unit: unit, Slice: slice, Description: "Wherry's containers", Pids: []int{holder},
 			Properties: []systemd.Property{systemd.Unlimited()}})
 	}

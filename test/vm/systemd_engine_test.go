@@ -32,6 +32,7 @@ func engineScope(m *machine) {
 	if out, code := m.try(wherry + "run --rm --cgroup-parent x.slice busybox:1 true"); code == 0 || !strings.Contains(out, "slice") {
 		m.t.Errorf("a slice as a container's parent: exit code %d: %s", code, out)
 	}
+	m.run("systemctl set-property --runtime " + scope + " TasksMax=1000") // as a scope of an earlier engine's
 	for _, what := range []string{"daemon-reload", "restart wherry.service", "kill -s KILL wherry.service; systemctl reset-failed wherry.service; systemctl restart wherry.service"} {
 		m.run("systemctl " + what)
 		m.eventually(wherry + "version >/dev/null")
@@ -39,6 +40,7 @@ func engineScope(m *machine) {
 		m.want("here", wherry+"exec box echo here")
 		m.want("33554432", "cat /sys/fs/cgroup/system.slice/"+scope+"/"+id+"/memory.max")
 	}
+	m.want("max", "cat /sys/fs/cgroup/system.slice/"+scope+"/pids.max")
 	m.run("systemctl stop wherry.service")
 	m.want("0::/system.slice/"+scope+"/"+id, "cat /proc/"+pid+"/cgroup") // still there
 	m.run("systemctl start wherry.service; " + wherry + "rm -f box; systemctl stop wherry.service")
