@@ -16,7 +16,8 @@ import (
 
 const (
 	rejoinTimeout = 10 * time.Second
-	replayMost    = 16 << 20 // bytes of output that the log surely still has
+	noticeAfter   = time.Second / 2 // an engine that is replaced is there again by then
+	replayMost    = 16 << 20        // bytes of output that the log surely still has
 )
 
 var errNeverStarted = errors.New("the engine went away before it was started: start it with wherry start -a, or remove it")
@@ -30,7 +31,7 @@ func (r *runner) rejoin(ctx context.Context, j joined) (joined, error) {
 	}
 	c.DoNotStart() // whoever stopped the engine may have meant it
 	gone := &exitError{125, fmt.Errorf("container %s: %w", shortID(j.id), errEngineGone)}
-	deadline := time.Now().Add(rejoinTimeout)
+	deadline, notice := time.Now().Add(rejoinTimeout), time.Now().Add(noticeAfter)
 	for pause := 20 * time.Millisecond; time.Now().Before(deadline); pause = min(2*pause, time.Second/2) {
 		again, err := r.joinAgain(ctx, c, j)
 		switch {
@@ -40,6 +41,10 @@ func (r *runner) rejoin(ctx context.Context, j joined) (joined, error) {
 			return j, r.lastWords(ctx, c, j)
 		case client.Status(err) != 0 || errors.Is(err, errNeverStarted):
 			return j, &exitError{125, err}
+		}
+		if !notice.IsZero() && time.Now().After(notice) {
+			notice = time.Time{}
+			fmt.Fprintf(r.app.Err, "wherry: the engine has gone, and container %s goes on: waiting %s for the engine to come back\n", shortID(j.id), rejoinTimeout)
 		}
 		select {
 		case <-time.After(pause):

@@ -114,6 +114,33 @@ func TestRunThatEndedWithoutItsEngine(t *testing.T) {
 	}
 }
 
+// TestRejoinSaysThatTheEngineHasGone: before it gives up.
+func TestRejoinSaysThatTheEngineHasGone(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	c, err := client.New("unix://" + filepath.Join(t.TempDir(), "nobody"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := writerFunc(func(p []byte) {
+		cancel()
+		if !strings.Contains(string(p), "the engine has gone") || !strings.Contains(string(p), shortID(fakeID)) {
+			t.Errorf("it says %s", p)
+		}
+	})
+	r := runner{app: &App{Streams: Streams{Err: said}, Client: func() (*client.Client, error) { return c, nil }}}
+	_, err = r.rejoin(ctx, joined{id: fakeID, config: &container.Config{}, session: &session{}})
+	if !errors.Is(err, errEngineGone) || ctx.Err() == nil {
+		t.Errorf("error %v; it was told: %t", err, ctx.Err() != nil)
+	}
+}
+
+type writerFunc func([]byte)
+
+func (f writerFunc) Write(p []byte) (int, error) {
+	f(p)
+	return len(p), nil
+}
+
 func TestRejoinGivesUp(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

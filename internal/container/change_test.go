@@ -14,6 +14,8 @@ import (
 	"github.com/moby/moby/api/types/blkiodev"
 	"github.com/moby/moby/api/types/container"
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/access"
 )
 
 func TestRename(t *testing.T) {
@@ -407,6 +409,30 @@ func TestCopyUp(t *testing.T) {
 	for _, nothing := range []string{"/no/such", "/plain", "/plain/below"} {
 		if err := copyUp(r, nothing, volume); err != nil {
 			t.Errorf("%s: %v", nothing, err)
+		}
+	}
+}
+
+// TestShareOfMemory: what one client describes its containers with does not fill the engine's memory.
+func TestShareOfMemory(t *testing.T) {
+	e := newEngine(t)
+	limited := access.With(context.Background(), access.Scope{Owner: "uid:2001", Limited: true})
+	const size = 2<<20 - 4<<10
+	make := func(ctx context.Context) error {
+		_, err := e.Create(ctx, CreateRequest{Config: &container.Config{Image: "busybox:1", Labels: map[string]string{"a": strings.Repeat("x", size)}},
+			HostConfig: &container.HostConfig{NetworkMode: "none"}})
+		return err
+	}
+	n, err := 0, error(nil)
+	for ; err == nil && n*size <= access.Share; n++ {
+		err = make(limited)
+	}
+	if !errdefs.IsPermissionDenied(err) || n < access.Share/size/2 {
+		t.Fatalf("the container after %d: %v", n-1, err)
+	}
+	for name, other := range map[string]access.Scope{"somebody else": {Owner: "uid:2002", Limited: true}, "who may everything": {Owner: "uid:2001"}} {
+		if err := make(access.With(context.Background(), other)); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -345,7 +346,10 @@ func (o *Options) makeBase() error {
 }
 
 // store writes the record: from here on the container is there, also after a power cut.
-func (n *creating) store(context.Context) error {
+func (n *creating) store(ctx context.Context) error {
+	if err := n.afford(ctx); err != nil {
+		return err
+	}
 	if err := n.r.write(n.dir, !n.r.HostConfig.AutoRemove); err != nil {
 		return err
 	}
@@ -359,6 +363,28 @@ func (n *creating) store(context.Context) error {
 	c.past.read = true // there is nothing yet
 	n.s.index.add(c)
 	return nil
+}
+
+// afford holds what the client's containers take in memory against its share, by the files of their records.
+func (n *creating) afford(ctx context.Context) error {
+	scope := access.ScopeOf(ctx)
+	if !scope.Limited {
+		return nil
+	}
+	own, err := json.Marshal(n.r)
+	if err != nil {
+		return err
+	}
+	have := 0
+	for _, c := range n.s.index.all() {
+		if c.record().Owner != scope.Owner {
+			continue
+		}
+		if st, err := os.Stat(filepath.Join(c.dir, recordFile)); err == nil {
+			have += int(st.Size())
+		}
+	}
+	return scope.Afford("containers", have, len(own))
 }
 
 // requestedNetworks says by network what the container wants there. The network mode names the only one, where nothing else is asked for, or

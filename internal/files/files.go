@@ -290,6 +290,11 @@ func (s *Service) Put(ctx context.Context, id, name string, r io.Reader, o PutOp
 	defer plain.Close()
 	err = asRoot(v.Rootfs.IDMap, func() error { return archive.Read(ctx, plain, root.dir, at, options) })
 	if err != nil {
+		if _, looked, gone := s.view(ctx, v.ID); gone == nil {
+			looked()
+		} else if errors.Is(err, unix.ENOENT) { // it has been removed meanwhile
+			return gone
+		}
 		if errors.Is(err, unix.EROFS) {
 			err = fmt.Errorf("%w: %w", err, errdefs.ErrPermissionDenied)
 		}

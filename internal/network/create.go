@@ -56,7 +56,7 @@ func (s *Service) Create(ctx context.Context, r network.CreateRequest) (network.
 	scope := access.ScopeOf(ctx)
 	d.Owner = scope.Owner
 	if scope.Limited {
-		if err := ownSubnets(&s.state, d.Name, r.IPAM); err != nil {
+		if err := errors.Join(ownSubnets(&s.state, d.Name, r.IPAM), ownShare(&s.state, scope, d)); err != nil {
 			return network.CreateResponse{}, err
 		}
 	}

@@ -313,6 +313,9 @@ func TestConfigurationNetworks(t *testing.T) {
 		t.Errorf("another's configuration: %v", err)
 	}
 	mustCreate(t, s, network.CreateRequest{Name: "real", ConfigFrom: from("plan")})
+	if _, err := s.Create(of("uid:2001"), network.CreateRequest{Name: "much", Labels: map[string]string{"a": strings.Repeat("x", access.Share)}}); !errdefs.IsPermissionDenied(err) || !strings.Contains(err.Error(), "remove some") {
+		t.Errorf("a network that takes much memory: %v", err)
+	}
 	a := newBox(t)
 	e := a.attach(s, onNetwork("real", network.EndpointSettings{})).Networks["real"]
 	if !subnet.IPRange.Contains(e.IPAddress) {

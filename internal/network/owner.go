@@ -33,3 +33,27 @@ func seen(s *state, scope access.Scope, nameOrID string) (*lan, error) {
 	}
 	return n, err
 }
+
+// ownShare refuses a network whose owner's networks would take more of the engine's memory than theirs may.
+func ownShare(s *state, scope access.Scope, d *definition) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have := 0
+	for _, n := range s.networks {
+		if n.Owner == scope.Owner {
+			have += taken(n.definition)
+		}
+	}
+	return scope.Afford("networks", have, taken(d))
+}
+
+// taken is what a network takes in memory, roughly.
+func taken(d *definition) int {
+	n := 4<<10 + len(d.Name)
+	for _, m := range []map[string]string{d.Labels, d.Options} {
+		for k, v := range m {
+			n += len(k) + len(v)
+		}
+	}
+	return n
+}

@@ -167,6 +167,9 @@ func (s *Service) create(ctx context.Context, r volume.CreateRequest, containerI
 	if e, err := s.existing(d); !errdefs.IsNotFound(err) {
 		return seen(scope, e, err)
 	}
+	if err := scope.Afford("volumes", s.takenBy(scope.Owner), d.taken()); err != nil {
+		return nil, fmt.Errorf("create volume %s: %w", d.Name, err)
+	}
 	if err := s.makeDir(d); err != nil {
 		return nil, fmt.Errorf("create volume %s: %w", d.Name, err)
 	}
@@ -259,4 +262,27 @@ func (s *Service) matching(filters map[string]map[string]bool, known string) ([]
 	}
 	slices.SortFunc(list, func(a, b *entry) int { return cmp.Compare(a.Name, b.Name) })
 	return list, nil
+}
+
+// taken is what a volume takes in memory, roughly.
+func (d *definition) taken() int {
+	n := 1<<10 + len(d.Name)
+	for _, m := range []map[string]string{d.Labels, d.Options} {
+		for k, v := range m {
+			n += len(k) + len(v)
+		}
+	}
+	return n
+}
+
+// takenBy is what somebody's volumes take.
+func (s *Service) takenBy(owner string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.all {
+		if e.Owner == owner {
+			n += e.taken()
+		}
+	}
+	return n
 }
