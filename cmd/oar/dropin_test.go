@@ -173,6 +173,16 @@ func TestAnotherConfiguration(t *testing.T) {
 	h.refuse("cgroupfs or systemd", "--cgroup-manager", "x", "list")
 }
 
+// TestRootBehindALink: the path of the root file system may be one.
+func TestRootBehindALink(t *testing.T) {
+	h := newHost(t, nil, "echo", "hello")
+	must(t, os.Rename(filepath.Join(h.dir, "rootfs"), filepath.Join(h.dir, "real")))
+	must(t, os.Symlink("real", filepath.Join(h.dir, "rootfs")))
+	if out := h.oar("run", "-b", h.dir, "c"); out != "hello\n" {
+		t.Errorf("%q", out)
+	}
+}
+
 // TestHooksAreNamedAndCalledAsWritten: which one failed, with the first argument of the configuration and no environment but its own.
 func TestHooksAreNamedAndCalledAsWritten(t *testing.T) {
 	h := newHost(t, func(s *specs.Spec) {

@@ -180,6 +180,9 @@ func (w *writer) join() error {
 	return nil
 }
 
+// rootAttached: at the configuration's path, which may be a link.
+const rootAttached = unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_SYMLINKS
+
 // enterRoot attaches the root file system in the new mount namespace, and takes the identity that owns it.
 func (w *writer) enterRoot() error {
 	s := w.s
@@ -194,9 +197,9 @@ func (w *writer) enterRoot() error {
 	}
 	at := s.attachAt()
 	for _, f := range s.layout.aside { // below the root, gone with the old root
-		w.Call("attach what parts are taken of", unix.SYS_MOVE_MOUNT, descriptor(f), w.none, here, w.String(at), unix.MOVE_MOUNT_F_EMPTY_PATH)
+		w.Call("attach what parts are taken of", unix.SYS_MOVE_MOUNT, descriptor(f), w.none, here, w.String(at), rootAttached)
 	}
-	w.Call("attach the root file system", unix.SYS_MOVE_MOUNT, descriptor(s.layout.root), w.none, here, w.String(at), unix.MOVE_MOUNT_F_EMPTY_PATH)
+	w.Call("attach the root file system", unix.SYS_MOVE_MOUNT, descriptor(s.layout.root), w.none, here, w.String(at), rootAttached)
 	if s.ns.user == nil {
 		return nil
 	}
