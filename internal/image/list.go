@@ -15,6 +15,7 @@ import (
 // ListOptions of List; filters have Docker's names (reference, dangling, label, label!, before, since, until).
 type ListOptions struct {
 	All, SharedSize, Manifests bool
+	Identity                   bool // with Manifests: where those that are here came from, and who has signed them
 	Filters                    map[string]map[string]bool
 }
 
@@ -56,6 +57,11 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]image.Summary, err
 		}
 		if o.Manifests {
 			sum.Manifests = s.manifestSummaries(ctx, e.target, s.usersOf)
+		}
+		for i, m := range sum.Manifests {
+			if o.Identity && m.Available && m.ImageData != nil {
+				sum.Manifests[i].ImageData.Identity = s.gate.identity(ctx, e.target.Digest)
+			}
 		}
 		out = append(out, sum)
 	}

@@ -432,6 +432,17 @@ func TestIndexChoosesThePlatform(t *testing.T) {
 	if !slices.Equal(have, []string{"image true", "image true", "image false", "attestation false"}) {
 		t.Errorf("%q", have)
 	}
+	for _, asked := range []bool{false, true} {
+		list, err := s.List(t.Context(), ListOptions{Manifests: true, Identity: asked})
+		if err != nil || len(list) != 1 || len(list[0].Manifests) != 4 {
+			t.Fatalf("%+v %v", list, err)
+		}
+		for _, m := range list[0].Manifests {
+			if told := m.ImageData != nil && m.ImageData.Identity != nil; told != (asked && m.Available && m.ImageData != nil) || told && m.ImageData.Identity.Pull[0].Repository != strings.TrimSuffix(name, ":1") {
+				t.Errorf("asked %v: %+v", asked, m.ImageData)
+			}
+		}
+	}
 	d, err := s.Distribution(t.Context(), name, nil)
 	if err != nil || len(d.Platforms) != 4 || d.Descriptor.Digest != top.Digest {
 		t.Errorf("%+v %v", d, err)

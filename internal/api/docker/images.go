@@ -57,7 +57,7 @@ func (i *imageRoutes) list(w http.ResponseWriter, r *http.Request) error {
 	}
 	list, err := i.s.List(r.Context(), images.ListOptions{
 		All: q.yes("all"), SharedSize: q.yes("shared-size") && v >= 1042, Filters: filters,
-		Manifests: q.yes("manifests") && v >= 1047,
+		Manifests: q.yes("manifests") && v >= 1047, Identity: q.yes("identity") && v >= 1054,
 	})
 	if err != nil {
 		return err
