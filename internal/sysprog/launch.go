@@ -109,6 +109,7 @@ const markLaunched = 1
 func (l *Launcher) write(p *Program, x Launch) {
 	name := x.Program.Name()
 	p.Call("leave the descriptors of its maker", unix.SYS_CLOSE_RANGE, slices.Max(l.places)+1, uintptr(^uint32(0)), unix.CLOSE_RANGE_UNSHARE)
+	makeRoom(p)
 	for i := range x.Files {
 		p.Call(fmt.Sprintf("take descriptor %d", i), unix.SYS_DUP3, l.places[i+1], i, 0)
 	}

@@ -49,8 +49,8 @@ func TestLauncher(t *testing.T) {
 	must(t, err)
 	defer unix.Close(high)
 	for range 3 {
-		out, pid := launch(t, l, `ls -l /proc/self/fd >&3; echo "$A $(pwd -P) $(cut -d' ' -f6 /proc/$$/stat)" >&3; grep SigBlk /proc/$$/status >&3`)
-		for _, want := range []string{" 0 -> /dev/null\n", " 1 -> pipe:", " 2 -> /dev/null\n", " 3 -> pipe:", "b c / " + strconv.Itoa(pid) + "\n", "SigBlk:\t0000000000000000"} {
+		out, pid := launch(t, l, `ls -l /proc/self/fd >&3; echo "$A $(pwd -P) $(cut -d' ' -f6 /proc/$$/stat)" >&3; grep -E "SigBlk|FDSize" /proc/$$/status >&3`)
+		for _, want := range []string{" 0 -> /dev/null\n", " 1 -> pipe:", " 2 -> /dev/null\n", " 3 -> pipe:", "b c / " + strconv.Itoa(pid) + "\n", "SigBlk:\t0000000000000000", "FDSize:\t512"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("%q lacks %q", out, want)
 			}

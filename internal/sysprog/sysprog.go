@@ -128,14 +128,18 @@ func (p *Program) Fork(name string, flags uint64, cgroup int) Op {
 		args.flags |= unix.CLONE_INTO_CGROUP
 		args.cgroup = uint64(cgroup)
 	}
-	// A shared table of descriptors that has to grow waits for an RCU grace period (fs/file.c, expand_fdtable), 10 ms and more on an idle
-	// machine: it grows while nobody else has it.
-	room := p.Call("make room for descriptors", unix.SYS_FCNTL, 0, unix.F_DUPFD_CLOEXEC, descriptorRoom)
-	p.Tolerate(room, 0, unix.EBADF, unix.EINVAL, unix.EMFILE)
+	makeRoom(p)
 	op := p.add(name, opFork, []any{p.bytes(args.bytes()), cloneArgsSize})
 	p.add("tell of the fork", opSet, []any{p.header(headerFork), 0})
 	p.add("tell of the fork", unix.SYS_FUTEX, []any{p.header(headerFork), 1 /* FUTEX_WAKE */, 1})
 	return op
+}
+
+// makeRoom appends that the table of descriptors grows while nobody else has it: a shared one that has to grow waits for an RCU grace period (fs/file.c,
+// expand_fdtable), 10 ms and more on an idle machine. It keeps its size when a program is executed.
+func makeRoom(p *Program) {
+	room := p.Call("make room for descriptors", unix.SYS_FCNTL, 0, unix.F_DUPFD_CLOEXEC, descriptorRoom)
+	p.Tolerate(room, 0, unix.EBADF, unix.EINVAL, unix.EMFILE)
 }
 
 // standLimit is how long, in seconds, a child stands at a Stand.

@@ -175,6 +175,9 @@ func (t *Task) settle(e *Exit) {
 	if t.exit == nil {
 		t.exit = e
 		close(t.ended)
+		if t.config.Last && t.goOn != nil {
+			time.AfterFunc(calm, t.goOn)
+		}
 	}
 }
 
@@ -185,6 +188,9 @@ func (t *Task) Start(ctx context.Context, sockets ...*os.File) error {
 		t.mu.Lock()
 		t.started = true
 		t.mu.Unlock()
+		if !t.config.Last && t.goOn != nil {
+			time.AfterFunc(calm, t.goOn)
+		}
 	}
 	return err
 }

@@ -35,9 +35,12 @@ type Shims struct {
 	work   sync.WaitGroup
 }
 
-// refillAfter is when a new spare is started after one was taken: by then the container that took it runs, and a short one has ended. Earlier, each
-// would wait for the other's processor; who wants a shim before starts one.
-const refillAfter = 12 * time.Millisecond
+// A new spare is started calm after the container that took the last one runs or, where it is removed at its end, has ended: earlier, each would wait for
+// the other's processor. Where neither comes, it is refillAfter; who wants a shim before starts one.
+const (
+	calm        = 2 * time.Millisecond
+	refillAfter = 12 * time.Millisecond
+)
 
 // shimProcess is a shim that waits to be told its container.
 type shimProcess struct {

@@ -76,17 +76,23 @@ type Task struct {
 	conn     *shim.Conn // nil: the shim is gone
 	pid      int
 	warnings []string
+	goOn     func() // what is better begun when the container runs, or, where that is removed at its end, has ended; nil: nothing
 
-	mu      sync.Mutex // guards what follows
-	next    uint64
-	waiting map[uint64]chan reply
-	broken  error
-	closed  bool // by this side: the end of the connection says nothing about the shim
+	mu sync.Mutex // guards what follows
+	calls
 	started bool
 	exit    *Exit
 	ended   chan struct{} // closed when exit is set
 	pidfd   *os.File
 	oom     shortage
+}
+
+// calls are those under way.
+type calls struct {
+	next    uint64
+	waiting map[uint64]chan reply
+	broken  error
+	closed  bool // by this side: the end of the connection says nothing about the shim
 }
 
 type reply struct {
@@ -235,7 +241,7 @@ func newTask(dir string, config shim.Config) *Task {
 		process = config.Spec.Process
 	}
 	config.Spec, config.Filter = &specs.Spec{Process: process}, nil // the rest is the shim's
-	return &Task{dir: dir, config: config, waiting: map[uint64]chan reply{}, ended: make(chan struct{}),
+	return &Task{dir: dir, config: config, calls: calls{waiting: map[uint64]chan reply{}}, ended: make(chan struct{}),
 		oom: shortage{news: make(chan struct{}, 1)}}
 }
 
@@ -290,7 +296,7 @@ func (t *Task) spawn(ctx context.Context, o CreateOptions) (*shimProcess, error)
 	if err != nil {
 		return nil, err
 	}
-	t.conn = p.conn
+	t.conn, t.goOn = p.conn, o.Shims.refill
 	go t.receive(context.WithoutCancel(ctx))
 	return p, nil
 }
