@@ -54,7 +54,9 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("wherryd needs root, since it makes mounts, network links and control groups: run it with sudo, or as a system service")
 	}
-	defer bound(ctx, endLimit, log, func() { os.Exit(1) })()
+	bounded := func() (over func()) { return bound(ctx, endLimit, log, func() { os.Exit(1) }) }
+	over := bounded()
+	defer func() { over() }()
 	for _, dir := range []string{o.root, o.state} {
 		lock, err := prepare(dir)
 		if err != nil {
@@ -99,9 +101,11 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 	threads.Calm()
 	go threads.Reserve(min(spareThreads, cgroup.ProcessesLeft()/8)) // ends by itself, within milliseconds
 	err = serve(ctx, server, listeners, log)
-	if ctx = context.WithoutCancel(ctx); hostStops(ctx) {
+	if lasting := context.WithoutCancel(ctx); hostStops(lasting) {
 		log.Info("the host is being shut down: containers are stopped")
-		container.Halt(ctx, services.Containers)
+		over() // which takes as long as their programs want
+		container.Halt(lasting, services.Containers)
+		over = bounded()
 	}
 	return err
 }

@@ -51,8 +51,8 @@ func engineScope(m *machine) {
 // hostStops: when the host is shut down, containers are stopped as they want to be, while it is all there.
 func hostStops(m *machine) {
 	wherry := "export WHERRY_HOST=unix:///run/wherry/wherry.sock; /t/bin/wherry "
-	m.run("systemctl start wherry.service; " + wherry + `run -d --name tells --userns host --network none --device /dev/ttyS0 --stop-signal USR1 busybox:1 \
-		sh -c 'trap "echo ended in order >/dev/ttyS0; exit" USR1; echo ready; while :; do sleep 0.2; done'`)
+	m.run("systemctl start wherry.service; " + wherry + `run -d --name tells --userns host --network none --device /dev/ttyS0 --stop-signal USR1 --stop-timeout 30 busybox:1 \
+		sh -c 'trap "sleep 12; echo ended in order >/dev/ttyS0; exit" USR1; echo ready; while :; do sleep 0.2; done'`)
 	m.eventually(wherry + "logs tells | grep ready")
 	m.run(wherry + "run -d --name heedless --stop-timeout 1 --network none busybox:1 sleep 1000") // systemd would wait a minute and a half for it
 	m.off()
