@@ -135,7 +135,7 @@ func (c *containerRoutes) list(w http.ResponseWriter, r *http.Request) error {
 			}
 		}
 	}
-	return writeJSON(w, http.StatusOK, shapeContainers(clientVersion(r.Context()), list, containers.Moved(r.Context(), c.s, list), containers.HealthOutputs(c.s, list)))
+	return writeList(w, shapeContainers(clientVersion(r.Context()), list, containers.Moved(r.Context(), c.s, list), containers.HealthOutputs(c.s, list)))
 }
 
 func (c *containerRoutes) inspect(w http.ResponseWriter, r *http.Request) error {

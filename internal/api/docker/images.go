@@ -62,7 +62,7 @@ func (i *imageRoutes) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, shapeImages(v, list))
+	return writeList(w, shapeImages(v, list))
 }
 
 func (i *imageRoutes) prune(w http.ResponseWriter, r *http.Request) error {

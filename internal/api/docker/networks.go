@@ -42,7 +42,7 @@ func (n *networkRoutes) list(w http.ResponseWriter, r *http.Request) error {
 	}
 	n.withoutOthers(r.Context(), list...)
 	n.older(clientVersion(r.Context()), list...)
-	return writeJSON(w, http.StatusOK, shapeNetworks(clientVersion(r.Context()), list))
+	return writeList(w, shapeNetworks(clientVersion(r.Context()), list))
 }
 
 func (n *networkRoutes) inspect(w http.ResponseWriter, r *http.Request) error {
