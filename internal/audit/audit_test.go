@@ -284,8 +284,17 @@ func TestKilled(t *testing.T) {
 	l = open(t, dir, Options{})
 	add(t, l, 1)
 	r := verify(t, l)
-	if r.Problem != "" || r.Records != 13 || len(r.Told) != 1 || !strings.Contains(r.Told[0], "torn: 13 bytes") {
+	if !r.OK || r.Problem != "" || r.Records != 13 || len(r.Told) != 0 || len(r.Cut) != 1 || !strings.Contains(r.Cut[0], "torn: 13 bytes") {
 		t.Errorf("%+v", r)
+	}
+	// Who cuts off what had been told does harm, be it in the middle of a record.
+	_ = l.Close()
+	if b, err := os.ReadFile(path); err != nil || os.WriteFile(path, b[:len(b)-20], 0o600) != nil {
+		t.Fatal(err)
+	}
+	l = open(t, dir, Options{})
+	if r := verify(t, l); r.OK || len(r.Told) != 2 || len(r.Cut) != 1 {
+		t.Errorf("cut off: %+v", r)
 	}
 }
 

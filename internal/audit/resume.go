@@ -76,13 +76,16 @@ func follows(path string, head headRecord) bool {
 	return joined
 }
 
+// Events of the log itself, written when an engine starts and finds its end not as it should be.
+const (
+	damageEvent = "damage" // somebody was at it, or the disk
+	cutEvent    = "cut"    // a record was begun and did not get whole, as a power cut leaves it
+)
+
 // join continues behind what was found. That it is not what the head says goes into the log: the records between are lost, and their numbers with them.
 func (l *Log) join(head headRecord, headErr error, found lastRecord) error {
 	l.head = headRecord{Seq: found.seq, Hash: found.hash, First: max(head.First, 1), Before: head.Before}
 	with := map[string]string{}
-	if found.torn > 0 {
-		with["torn"] = fmt.Sprintf("%d bytes of a record that was not whole", found.torn)
-	}
 	switch {
 	case found.garbled:
 		with["changed"] = fmt.Sprintf("the last line is no record; the last one was %d, with the hash %s", head.Seq, head.Hash)
@@ -95,6 +98,13 @@ func (l *Log) join(head headRecord, headErr error, found lastRecord) error {
 	case head.Seq == found.seq && head.Hash != found.hash, head.Seq+1 == found.seq && head.Hash != found.prev, head.Seq+1 < found.seq:
 		with["changed"] = fmt.Sprintf("the end of the log is not record %d with the hash %s, which was the last", head.Seq, head.Hash)
 	}
+	event := damageEvent
+	if found.torn > 0 {
+		if len(with) == 0 { // all that was told is there: the engine, or its host, ended in the middle of a record that nobody had heard of
+			event = cutEvent
+		}
+		with["torn"] = fmt.Sprintf("%d bytes of a record that was not whole", found.torn)
+	}
 	switch {
 	case len(with) > 0:
 	case l.head == l.told:
@@ -105,9 +115,11 @@ func (l *Log) join(head headRecord, headErr error, found lastRecord) error {
 		return l.sync()
 	}
 	for what, text := range with {
-		l.o.Log(fmt.Errorf("the audit log in %s was damaged since it was last written: %s: %s", l.o.Dir, what, text))
+		if event == damageEvent {
+			l.o.Log(fmt.Errorf("the audit log in %s was damaged since it was last written: %s: %s", l.o.Dir, what, text))
+		}
 	}
-	l.owed = &Record{Event: "damage", With: with}
+	l.owed = &Record{Event: event, With: with}
 	if err := l.tellOwed(); err != nil { // a full disk keeps no engine from starting: the next record that can be written tells it first
 		l.o.Log(err)
 	}

@@ -23,6 +23,8 @@ type Report struct {
 	Problem string `json:",omitempty"`
 	// Told are damages that the engine found when it started, and wrote down: the chain goes on behind them.
 	Told []string `json:",omitempty"`
+	// Cut are records that an engine had begun when it, or its host, ended: no harm, as nobody had been told of what they were for.
+	Cut []string `json:",omitempty"`
 }
 
 // Mark is a record as an earlier Report named it, for who has kept that somewhere else.
@@ -148,7 +150,7 @@ func (c *chain) record(file string, n int, line []byte) {
 	case began && r.Seq <= c.seq:
 		c.wrong(file, n, "record %d stands behind record %d", r.Seq, c.seq)
 		return
-	case began && r.Seq > c.seq+1 && (r.Event != "damage" || r.Prev != c.hash):
+	case began && r.Seq > c.seq+1 && (r.Event != damageEvent || r.Prev != c.hash):
 		c.wrong(file, n, "records %d to %d are missing before it", c.seq+1, r.Seq-1)
 		return
 	case began && r.Prev != c.hash:
@@ -158,9 +160,13 @@ func (c *chain) record(file string, n int, line []byte) {
 	if !began {
 		c.First = r.Seq
 	}
-	if r.Event == "damage" {
-		for what, text := range r.With {
-			c.Told = append(c.Told, fmt.Sprintf("record %d, %s: %s: %s", r.Seq, r.Time.Format("2006-01-02 15:04:05"), what, text))
+	for what, text := range r.With {
+		note := fmt.Sprintf("record %d, %s: %s: %s", r.Seq, r.Time.Format("2006-01-02 15:04:05"), what, text)
+		switch r.Event {
+		case damageEvent:
+			c.Told = append(c.Told, note)
+		case cutEvent:
+			c.Cut = append(c.Cut, note)
 		}
 	}
 	c.Records++

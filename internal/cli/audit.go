@@ -144,13 +144,16 @@ type auditReport struct {
 	Records, First, Last uint64
 	Hash, File, Problem  string
 	Line                 int
-	Told                 []string
+	Told, Cut            []string
 }
 
 // print says of a whole log how it can be checked against root, who could write all of it anew.
 func (r *auditReport) print(w io.Writer, expect string) error {
 	for _, told := range r.Told {
 		fmt.Fprintln(w, "damage that the engine found when it started:", printable(told))
+	}
+	for _, cut := range r.Cut {
+		fmt.Fprintln(w, "the end of a record that an engine could not finish, as a power cut leaves it:", printable(cut))
 	}
 	switch {
 	case r.Problem != "" && r.File == "":

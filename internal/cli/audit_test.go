@@ -18,6 +18,7 @@ func TestAuditReports(t *testing.T) {
 		"expected": {auditReport{OK: true, Records: 18, First: 1, Last: 18, Hash: "5d0c"}, "7:aa", "none is missing; 7:aa is among them\n", ""},
 		"broken":   {auditReport{File: "log.1", Line: 3, Problem: "record 3 was changed"}, "", "", "the audit log is not what was written: log.1:3: record 3 was changed"},
 		"too old":  {auditReport{Problem: "it has gone"}, "7:aa", "", "the audit log cannot be checked against --expect 7:aa: it has gone"},
+		"cut":      {auditReport{OK: true, Records: 2, First: 1, Last: 2, Cut: []string{"torn"}}, "", "as a power cut leaves it: torn\n2 records, 1 to 2, are what was written", ""},
 		"told":     {auditReport{Told: []string{"torn"}}, "", "when it started: torn\n", "damaged while the engine did not run"},
 	} {
 		var out strings.Builder
