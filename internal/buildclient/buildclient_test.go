@@ -95,6 +95,7 @@ func TestFailuresArePlain(t *testing.T) {
 	for said, want := range map[string]string{
 		"failed to solve: failed to load cache key: Get \"http://h/x\": connection refused":                                     "Get \"http://h/x\": connection refused",
 		"failed to solve: buid: failed to resolve source metadata for docker.io/library/buid:latest: pull buid:latest: no such": "pull buid:latest: no such",
+		"it is an image that cannot be had: failed to resolve source metadata for docker.io/library/a:1: pull a:1: no such":     "it is an image that cannot be had: pull a:1: no such",
 		"a: failed to resolve source metadata for docker.io/library/a:1: docker.io/library/a:1: not found":                      "a: docker.io/library/a:1: not found",
 		"failed to load cache key: no SSH key \"default\" forwarded from the client":                                            "no SSH key \"default\" forwarded from the client: --ssh default lends an agent's keys, --ssh default=FILE a key",
 	} {

@@ -100,7 +100,7 @@ func withoutInner(text string) string {
 	before, after, ok := strings.Cut(text, "failed to resolve source metadata for ")
 	if _, cause, has := strings.Cut(after, ": "); ok && has {
 		text = before + cause
-		if strings.HasPrefix(cause, "pull ") { // it names the image itself
+		if strings.HasPrefix(cause, "pull ") && !strings.Contains(strings.TrimSpace(before), " ") { // it names the image itself
 			text = cause
 		}
 	}
