@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -55,8 +56,10 @@ func TestLauncher(t *testing.T) {
 				t.Errorf("%q lacks %q", out, want)
 			}
 		}
-		if strings.Count(out, " -> ") != 5 { // the shell keeps its standard output while ls has another
-			t.Errorf("it has more: %q", out)
+		for line := range strings.Lines(out) { // ls has one for the folder, and busybox's shell may keep its own standard output beside ls's
+			if f := strings.Fields(line); len(f) > 8 && !slices.Contains([]string{"0", "1", "2", "3", "4", "10"}, f[8]) {
+				t.Errorf("it has more: %q", out)
+			}
 		}
 	}
 }
