@@ -23,9 +23,23 @@ func (h handle) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// bodies are used again: a list of a thousand containers is a megabyte, and growing to that leaves two more to be collected.
+var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// largestKept is how large a body may be that is kept for the next answer.
+const largestKept = 4 << 20
+
+func giveBack(b *bytes.Buffer) {
+	if b.Cap() <= largestKept {
+		b.Reset()
+		bodies.Put(b)
+	}
+}
+
 func writeJSON(w http.ResponseWriter, code int, v any) error {
-	var body bytes.Buffer
-	if err := encode(&body, v); err != nil {
+	body := bodies.Get().(*bytes.Buffer)
+	defer giveBack(body)
+	if err := encode(body, v); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -43,10 +57,12 @@ func writeList[T any](w http.ResponseWriter, list []T) error {
 	if workers < 2 {
 		return writeJSON(w, http.StatusOK, list)
 	}
-	parts := make([]bytes.Buffer, workers)
+	parts := make([]*bytes.Buffer, workers)
 	var g errgroup.Group
 	for i := range parts {
-		g.Go(func() error { return encode(&parts[i], list[i*len(list)/workers:(i+1)*len(list)/workers]) })
+		parts[i] = bodies.Get().(*bytes.Buffer)
+		defer giveBack(parts[i])
+		g.Go(func() error { return encode(parts[i], list[i*len(list)/workers:(i+1)*len(list)/workers]) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
