@@ -44,7 +44,7 @@ func runShim(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
-	mounts := bareMounts()
+	mounts := bareMounts(mountsAt)
 	threads.Calm()
 	shim.Warm()
 	threads.Reserve(spareThreads)
@@ -87,15 +87,16 @@ func prepare(engine *shim.Conn, ids rootfs.IDMap) *ociruntime.Ready {
 	return ready
 }
 
-// bareMounts is the mount namespace that the container's is copied from; nil: the engine could make none.
-func bareMounts() *os.File {
-	unix.CloseOnExec(4)
-	f := os.NewFile(4, "mounts")
-	if kind, err := unix.IoctlRetInt(4, unix.NS_GET_NSTYPE); err != nil || kind != unix.CLONE_NEWNS {
-		f.Close()
+// mountsAt is the descriptor of the mount namespace that the container's is copied from. An engine of before this binary was exchanged gives none: the
+// number may be one that the Go runtime has, which is left alone.
+const mountsAt = 4
+
+func bareMounts(fd int) *os.File {
+	if kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE); err != nil || kind != unix.CLONE_NEWNS {
 		return nil
 	}
-	return f
+	unix.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), "mounts")
 }
 
 // inherited is the connection to the engine.

@@ -18,3 +18,13 @@ func (s Scope) Afford(what string, have, more int) error {
 	return fmt.Errorf("what describes your %s (labels, environments and the like) would take %d MiB of the engine's memory, and may take %d: remove some, or describe them more shortly: %w",
 		what, (have+more)>>20, Share>>20, errdefs.ErrPermissionDenied)
 }
+
+// Weight is what texts take, roughly.
+func Weight(texts ...map[string]string) (n int) {
+	for _, m := range texts {
+		for k, v := range m {
+			n += len(k) + len(v)
+		}
+	}
+	return n
+}

@@ -48,12 +48,4 @@ func ownShare(s *state, scope access.Scope, d *definition) error {
 }
 
 // taken is what a network takes in memory, roughly.
-func taken(d *definition) int {
-	n := 4<<10 + len(d.Name)
-	for _, m := range []map[string]string{d.Labels, d.Options} {
-		for k, v := range m {
-			n += len(k) + len(v)
-		}
-	}
-	return n
-}
+func taken(d *definition) int { return 4<<10 + len(d.Name) + access.Weight(d.Labels, d.Options) }

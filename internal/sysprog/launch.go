@@ -113,6 +113,7 @@ func (l *Launcher) write(p *Program, x Launch) {
 	for i := range x.Files {
 		p.Call(fmt.Sprintf("take descriptor %d", i), unix.SYS_DUP3, l.places[i+1], i, 0)
 	}
+	p.Call("keep nothing else", unix.SYS_CLOSE_RANGE, len(x.Files), slices.Max(l.places), unix.CLOSE_RANGE_CLOEXEC) // what a service manager gave may not be marked
 	p.Call("begin a session", unix.SYS_SETSID)
 	p.Call("go to the root directory", unix.SYS_CHDIR, p.String("/"))
 	p.DefaultSignals()

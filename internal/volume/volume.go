@@ -265,15 +265,7 @@ func (s *Service) matching(filters map[string]map[string]bool, known string) ([]
 }
 
 // taken is what a volume takes in memory, roughly.
-func (d *definition) taken() int {
-	n := 1<<10 + len(d.Name)
-	for _, m := range []map[string]string{d.Labels, d.Options} {
-		for k, v := range m {
-			n += len(k) + len(v)
-		}
-	}
-	return n
-}
+func (d *definition) taken() int { return 1<<10 + len(d.Name) + access.Weight(d.Labels, d.Options) }
 
 // takenBy is what somebody's volumes take.
 func (s *Service) takenBy(owner string) (n int) {
