@@ -142,6 +142,7 @@ func TestFailuresLeaveNothing(t *testing.T) {
 		"sysctl":    func(b *box) { b.spec.Linux.Sysctl = map[string]string{"net.no.such": "1"} },
 		"limit":     func(b *box) { b.spec.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "999"}} },
 		"device":    func(b *box) { b.spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "z"}} },
+		"agent":     func(b *box) { b.filtered(specs.ActNotify, nil).ListenerPath = "/no/such" },
 		"hook":      func(b *box) { b.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/false"}}} },
 	}
 	count := func() string {
@@ -186,10 +187,33 @@ func TestFailuresLeaveNothing(t *testing.T) {
 			if after != before {
 				t.Errorf("descriptors:\n%s\nbefore:\n%s", after, before)
 			}
+			closesNoOthers(t)
 			if _, err := os.Stat("/sys/fs/cgroup/unified" + b.spec.Linux.CgroupsPath); err == nil {
 				t.Error("its control group is left")
 			}
 		})
+	}
+}
+
+// closesNoOthers holds that what the collector finds closes no descriptor of somebody else: the numbers that were closed before are in use again.
+func closesNoOthers(t *testing.T) {
+	t.Helper()
+	var others []int
+	for range 64 {
+		fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 3)
+		must(t, err)
+		others = append(others, fd)
+	}
+	for range 2 { // what a first round frees, and what that held
+		done := make(chan struct{})
+		runtime.SetFinalizer(&struct{ *testing.T }{t}, func(any) { close(done) })
+		runtime.GC()
+		<-done
+	}
+	for _, fd := range others {
+		if err := unix.Close(fd); err != nil {
+			t.Errorf("descriptor %d has been closed by another's finalizer: %v", fd, err)
+		}
 	}
 }
 

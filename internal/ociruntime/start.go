@@ -96,8 +96,8 @@ func steps() []step {
 		{"set limits", (*start).setLimits},
 		{"move network devices", moveDevices},
 		{"run the hooks of the creation", (*start).createHooks},
-		{"watch the process", (*start).watchProcess},
 		{"let the child prepare", (*start).awaitPrepared},
+		{"watch the process", (*start).watchProcess},
 	}
 }
 
@@ -395,6 +395,7 @@ func (s *start) state(status specs.ContainerState) specs.State {
 	return state
 }
 
+// watchProcess is the last step: the descriptor belongs to a file from here on, which closes it, and nothing is discarded any more.
 func (s *start) watchProcess(context.Context) (err error) {
 	s.pidfd, err = sysprog.Pollable(s.process.Pidfd)
 	return err

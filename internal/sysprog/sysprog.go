@@ -446,7 +446,8 @@ func Status(pidfd *os.File) (code, signal int, err error) {
 	return 0, int(status(info)), nil
 }
 
-// Pollable makes a file of a pidfd that waits without a thread.
+// Pollable makes a file of a pidfd that waits without a thread. The descriptor is the file's when it returns nil: the process it came from is not discarded
+// after that, as the number may be another's by the time the file is closed.
 func Pollable(pidfd int) (*os.File, error) {
 	if err := unix.SetNonblock(pidfd, true); err != nil {
 		return nil, fmt.Errorf("make a pidfd non-blocking: %w", err)
