@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -42,14 +43,16 @@ func outletsOf(p Process, streams Streams) (out []*os.File) {
 }
 
 func duplicate(f *os.File) (*os.File, error) {
-	fd, err := descriptor(f)
+	raw, err := f.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	if fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3); err != nil {
+	var own int
+	closed := raw.Control(func(fd uintptr) { own, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 3) })
+	if err := errors.Join(closed, err); err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
+	return os.NewFile(uintptr(own), f.Name()), nil
 }
 
 // closeOutlets closes those that nobody can write to any more; the others belong to what an exec has left behind.

@@ -222,12 +222,10 @@ func (s *Server) answer(ctx context.Context, c *Conn, r Request, files []*os.Fil
 		}
 	}
 	if give != nil {
-		if sent := c.Send(resp, give); sent != nil { // it has been closed meanwhile; who asked waits for an answer
+		if sent := c.Send(resp, give); sent != nil { // who asked waits for an answer
 			_ = c.Send(Response{N: r.N, Error: fmt.Sprintf("pass on a stream: %v", sent)})
 		}
-		if r.Method == MethodExec {
-			give.Close() // the outlet has its own
-		}
+		give.Close() // the outlet of an exec has its own
 		return err
 	}
 	switch sent := c.Send(resp); {
@@ -239,6 +237,7 @@ func (s *Server) answer(ctx context.Context, c *Conn, r Request, files []*os.Fil
 	return err
 }
 
+// do carries a request out. What it gives is closed when it has been sent.
 func (s *Server) do(ctx context.Context, c *Conn, r Request, files []*os.File) (resp Response, give *os.File, err error) {
 	switch r.Method {
 	case MethodCreate:
@@ -260,9 +259,8 @@ func (s *Server) do(ctx context.Context, c *Conn, r Request, files []*os.File) (
 		s.noted(r.Kills)
 		return resp, nil, nil
 	case MethodStdin:
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return resp, s.life.stdin, nil
+		give, err = s.stdin()
+		return resp, give, err
 	case MethodCloseStdin:
 		return resp, nil, s.closeStdin()
 	case MethodResize:
@@ -391,6 +389,20 @@ func (s *Server) kill(sig unix.Signal, all bool) error {
 	return err
 }
 
+// stdin is a descriptor of its own: the end of the container closes the other, and its number may be another file's by the time it is sent.
+func (s *Server) stdin() (*os.File, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.life.stdin == nil {
+		return nil, nil
+	}
+	f, err := duplicate(s.life.stdin)
+	if err != nil { // the container has ended, or descriptors are short
+		return nil, fmt.Errorf("pass on a stream: %w", err)
+	}
+	return f, nil
+}
+
 func (s *Server) closeStdin() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -413,11 +425,14 @@ func (s *Server) resize(rows, cols uint16) error {
 
 // SetSize tells a terminal how large it is.
 func SetSize(terminal *os.File, rows, cols uint16) error {
-	fd, err := descriptor(terminal)
+	raw, err := terminal.SyscallConn()
 	if err != nil {
 		return err
 	}
-	return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
+	closed := raw.Control(func(fd uintptr) {
+		err = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
+	})
+	return errors.Join(closed, err)
 }
 
 // delete ends what is left and removes the group; a container that was created and never started ends here.

@@ -83,3 +83,27 @@ func TestOutputIsGivenUp(t *testing.T) {
 	<-o.over
 	o.close()
 }
+
+// TestStdinIsItsOwn: a client gets the container's standard input, or an error, and never whatever has its number when the container has ended meanwhile.
+func TestStdinIsItsOwn(t *testing.T) {
+	s := NewServer(t.TempDir(), refusing{})
+	read, stdin, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	s.life.stdin = stdin
+	_, give, err := s.do(t.Context(), nil, Request{Method: MethodStdin}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdin.Close()
+	write(t, give, "x")
+	give.Close()
+	if b, err := io.ReadAll(read); err != nil || string(b) != "x" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if _, give, err := s.do(t.Context(), nil, Request{Method: MethodStdin}, nil); err == nil || give != nil {
+		t.Errorf("%v, %v of a container that has ended", give, err)
+	}
+}
