@@ -244,22 +244,8 @@ func pseudo(dir *os.File) bool {
 
 // Size adds up the sizes in bytes of what is below root, a file with several names once.
 func Size(ctx context.Context, root *os.File) (int64, error) {
-	var size int64
-	seen := map[inode]bool{}
-	err := Walk(ctx, root, WalkOptions{OneMount: true}, func(e *Entry) (bool, error) {
-		if e.IsDir() {
-			return true, nil
-		}
-		if key := (inode{e.Stat.Dev, e.Stat.Ino}); e.Stat.Nlink > 1 {
-			if seen[key] {
-				return false, nil
-			}
-			seen[key] = true
-		}
-		size += e.Stat.Size
-		return false, nil
-	})
-	return size, err
+	sizes, err := measure(ctx, root, nil, nil)
+	return sizes.Length, err
 }
 
 type inode struct{ dev, ino uint64 }

@@ -16,26 +16,8 @@ func SpaceOf(st *unix.Stat_t) int64 { return st.Blocks * blockSize }
 // Used adds up the space that root and all below it take, as `du -x` does: a file with several names once, and what is mounted below not at
 // all. Entries for which skip says so are left out with all below them; nil skips nothing.
 func Used(ctx context.Context, root *os.File, skip func(*Entry) bool) (int64, error) {
-	var top unix.Stat_t
-	if err := unix.Fstat(int(root.Fd()), &top); err != nil {
-		return 0, &os.PathError{Op: "stat", Path: root.Name(), Err: err}
-	}
-	size := SpaceOf(&top)
-	seen := map[inode]bool{}
-	err := Walk(ctx, root, WalkOptions{OneMount: true}, func(e *Entry) (bool, error) {
-		if e.Stat.Dev != top.Dev || skip != nil && skip(e) {
-			return false, nil
-		}
-		if key := (inode{e.Stat.Dev, e.Stat.Ino}); !e.IsDir() && e.Stat.Nlink > 1 {
-			if seen[key] {
-				return false, nil
-			}
-			seen[key] = true
-		}
-		size += SpaceOf(&e.Stat)
-		return true, nil
-	})
-	return size, err
+	sizes, err := measure(ctx, root, skip, nil)
+	return sizes.Used, err
 }
 
 // UsedBelow is Used of a directory by name; one that is not there takes nothing.

@@ -38,10 +38,12 @@ type onDisk struct {
 	sync.Mutex       // one change at a time, until it is written; never taken by readers
 	stale      error // why it is an older one; nil: it is not
 	layer      Layer // beside it
+	trees      Trees
 }
 
 func newContainer(r *Record, dir, taskDir string) *Container {
 	c := &Container{id: r.ID, dir: dir, taskDir: taskDir, readers: map[*logs.Reader]bool{}, changed: make(chan struct{}), gone: make(chan struct{})}
+	c.disk.trees.All.Own = ownDepth
 	c.rec.Store(r)
 	return c
 }

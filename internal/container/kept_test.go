@@ -27,7 +27,14 @@ func TestKept(t *testing.T) {
 
 	e := newEngine(t)
 	id := e.create(request{name: "box", cmd: sh("sleep 3600")})
-	still := KeptOf(e.Service, id)
+	kept := func() *Kept {
+		m, err := MeasuredOf(e.Service, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.Kept
+	}
+	still := kept()
 	one := func() int64 {
 		n, _ := still.Of("n", func() (int64, error) { measured++; return int64(measured), nil })
 		return n
@@ -37,7 +44,7 @@ func TestKept(t *testing.T) {
 	if one() == before {
 		t.Error("a start changes nothing")
 	}
-	if KeptOf(e.Service, id) != nil {
+	if kept() != nil {
 		t.Error("kept of one that runs")
 	}
 }

@@ -107,18 +107,12 @@ func (s *Service) containers(ctx context.Context) (*container.DiskUsage, error) 
 	if err != nil {
 		return nil, err
 	}
+	if err := containers.Each(list, func(c *container.Summary) error { return s.container(ctx, c) }); err != nil {
+		return nil, err
+	}
 	u := &container.DiskUsage{Items: list, TotalCount: int64(len(list))}
 	for i := range list {
 		c := &list[i]
-		c.ImageManifestDescriptor = nil // a list of containers has it, this one never had
-		if rw, root, err := s.Files.Size(ctx, c.ID); err == nil {
-			c.SizeRootFs = root - rw
-		}
-		dir := filepath.Join(s.Root, "containers", c.ID)
-		if c.SizeRw, err = containers.KeptOf(s.Containers, c.ID).Of("used", func() (int64, error) { return archive.UsedBelow(ctx, dir, nil) }); err != nil {
-			return nil, fmt.Errorf("measure container %s: %w", c.ID, err)
-		}
-		c.SizeRootFs += c.SizeRw
 		u.TotalSize += c.SizeRw
 		switch c.State {
 		case container.StateRunning, container.StatePaused, container.StateRestarting:
@@ -128,6 +122,26 @@ func (s *Service) containers(ctx context.Context) (*container.DiskUsage, error) 
 		}
 	}
 	return u, nil
+}
+
+func (s *Service) container(ctx context.Context, c *container.Summary) error {
+	c.ImageManifestDescriptor = nil // a list of containers has it, this one never had
+	m, err := containers.MeasuredOf(s.Containers, c.ID)
+	if err != nil {
+		return nil // it is being removed
+	}
+	if rw, root, err := s.Files.Size(ctx, m); err == nil {
+		c.SizeRootFs = root - rw
+	}
+	c.SizeRw, err = m.Kept.Of("used", func() (int64, error) {
+		sizes, err := m.Trees.All.Measure(ctx, m.Dir)
+		return sizes.Used, err
+	})
+	if err != nil {
+		return fmt.Errorf("measure container %s: %w", c.ID, err)
+	}
+	c.SizeRootFs += c.SizeRw
+	return nil
 }
 
 // cache is what builds keep for the next ones. What an image has too counts as the image's.

@@ -156,20 +156,17 @@ func union[V any](a, b map[string]V) map[string]V {
 }
 
 // Size of the writable layer and of the whole root file system in bytes (ps -s). Of a container that does not run it is measured once.
-func (s *Service) Size(ctx context.Context, id string) (rw, root int64, err error) {
-	v, err := s.containers.View(ctx, id)
+func (s *Service) Size(ctx context.Context, m containers.Measured) (rw, root int64, err error) {
+	rw, err = m.Kept.Of("rw", func() (int64, error) {
+		sizes, err := m.Trees.Layer.Measure(ctx, m.Rootfs.Upper)
+		return sizes.Length, err
+	})
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, fmt.Errorf("size of container %s: %w", m.Name, err)
 	}
-	if v.Init != nil {
-		defer v.Init.Close()
-	}
-	if rw, err = v.Kept.Of("rw", func() (int64, error) { return sizeOf(ctx, v.Rootfs.Upper) }); err != nil {
-		return 0, 0, fmt.Errorf("size of container %s: %w", v.Name, err)
-	}
-	below, err := s.layersSize(ctx, v.Rootfs.Lower)
+	below, err := s.layersSize(ctx, m.Rootfs.Lower)
 	if err != nil {
-		return 0, 0, fmt.Errorf("size of container %s: %w", v.Name, err)
+		return 0, 0, fmt.Errorf("size of container %s: %w", m.Name, err)
 	}
 	return rw, rw + below, nil
 }

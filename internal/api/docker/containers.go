@@ -129,11 +129,14 @@ func (c *containerRoutes) list(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if q.yes("size") {
-		for i := range list {
-			if rw, root, err := c.files.Size(r.Context(), list[i].ID); err == nil {
-				list[i].SizeRw, list[i].SizeRootFs = rw, root
+		_ = containers.Each(list, func(row *container.Summary) error {
+			if m, err := containers.MeasuredOf(c.s, row.ID); err == nil {
+				if rw, root, err := c.files.Size(r.Context(), m); err == nil {
+					row.SizeRw, row.SizeRootFs = rw, root
+				}
 			}
-		}
+			return nil // one that is being removed has none
+		})
 	}
 	return writeList(w, shapeContainers(clientVersion(r.Context()), list, containers.Moved(r.Context(), c.s, list), containers.HealthOutputs(c.s, list)))
 }
@@ -149,8 +152,10 @@ func (c *containerRoutes) inspect(w http.ResponseWriter, r *http.Request) error 
 		return err
 	}
 	if size {
-		if rw, root, err := c.files.Size(r.Context(), out.ID); err == nil {
-			out.SizeRw, out.SizeRootFs = &rw, &root
+		if m, err := containers.MeasuredOf(c.s, out.ID); err == nil {
+			if rw, root, err := c.files.Size(r.Context(), m); err == nil {
+				out.SizeRw, out.SizeRootFs = &rw, &root
+			}
 		}
 	}
 	return writeJSON(w, http.StatusOK, shapeContainer(clientVersion(r.Context()), out))
