@@ -33,7 +33,7 @@ time "$bin/wherry" run --rm --memory 64m hello
 
 "$bin/wherry" run -d --name demo --hostname ferry --memory 64m --pids-limit 32 hello --wait >/dev/null
 pid=$("$bin/wherry" inspect -f '{{.State.Pid}}' demo)
-for _ in $(seq 100); do "$bin/wherry" logs demo | sed -n 's/^  //p' >"$dir/inside"; grep -q 'new privileges' "$dir/inside" && break; sleep 0.02; done
+for _ in $(seq 1500); do "$bin/wherry" logs demo | sed -n 's/^  //p' >"$dir/inside"; grep -q 'new privileges' "$dir/inside" && break; sleep 0.02; done
 group=$(sed -n 's/^[0-9]*:pids:\(.*\)/\1/p; s/^0::\(.*\)/\1/p' "/proc/$pid/cgroup" | grep -m1 . || true)
 row() { printf '%-18s %s\n' "$1" "$2"; }
 { # the same rows, as the host sees them

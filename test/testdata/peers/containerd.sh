@@ -31,12 +31,12 @@ ctr task ps box | awk 'NR > 1' | wc -l
 ctr task metrics box | grep -c '^memory.usage_in_bytes *[1-9]'
 ctr task pause box; status box; ctr task resume box; status box
 ctr task kill -s KILL box
-for _ in $(seq 300); do [ "$(status box)" = STOPPED ] && break; sleep 0.02; done; status box
+for _ in $(seq 1500); do [ "$(status box)" = STOPPED ] && break; sleep 0.02; done; status box
 ctr task delete box 2>/dev/null; echo "delete: $?"
 ctr task start -d box 2>&1; status box
 ctr task delete -f box >/dev/null 2>&1; ctr container delete box; echo "gone: $?, $(ctr container ls -q | wc -l)"
 for topic in create start exec-added exec-started paused resumed exit delete; do
-  for _ in $(seq 100); do grep -q "/tasks/$topic " "$dir/events" && break; sleep 0.02; done
+  for _ in $(seq 1500); do grep -q "/tasks/$topic " "$dir/events" && break; sleep 0.02; done
   grep -q "/tasks/$topic " "$dir/events" && echo "event $topic"
 done
 kill $events $engine; wait $events $engine 2>/dev/null

@@ -25,7 +25,7 @@ docker run -d --name limited -m 64m --pids-limit 50 --health-cmd 'test -e /healt
   sh -c 'echo begun; trap "echo asked; exit 5" TERM; while :; do sleep 0.05; done' >/dev/null
 health() { docker inspect limited --format '{{.State.Health.Status}}'; }
 for want in unhealthy healthy; do
-  for _ in $(seq 100); do [ "$(health)" = $want ] && break; sleep 0.1; done
+  for _ in $(seq 600); do [ "$(health)" = $want ] && break; sleep 0.1; done
   health; docker exec limited touch /healthy
 done
 docker stats --no-stream --format '{{.MemUsage}} {{.PIDs}}' limited | grep -c '/ 64MiB [1-9]'
