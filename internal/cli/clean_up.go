@@ -27,8 +27,7 @@ func pinCommand(app *App, pin bool) *cobra.Command {
 			if err := cl.Get(cmd.Context(), "/wherry/pins", nil, &list); err != nil || len(list) == 0 {
 				return err
 			}
-			_, err := fmt.Fprintln(app.Out, strings.Join(list, "\n"))
-			return err
+			return say(app.Out, strings.Join(list, "\n"))
 		}
 		return each(cmd.Context(), app, args, func(name string) error {
 			q := url.Values{"name": {name}}

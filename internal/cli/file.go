@@ -103,8 +103,7 @@ func commitCommand(app *App) *cobra.Command {
 		if err := c.Post(cmd.Context(), "/commit", q, nil, &made); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintln(app.Out, made.ID)
-		return err
+		return say(app.Out, made.ID)
 	}
 	return cmd
 }

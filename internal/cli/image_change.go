@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"net/url"
 	"strings"
 	"time"
@@ -59,7 +60,7 @@ func rmiCommand(app *App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprint(app.Out, deletedText(done, "Deleted:", "Untagged:"))
+			_, err = io.WriteString(app.Out, printable(deletedText(done, "Deleted:", "Untagged:")))
 			return err
 		})
 	}}

@@ -36,7 +36,7 @@ func infoCommand(app *App) *cobra.Command {
 			return err
 		}
 		for _, warning := range v.Warnings {
-			fmt.Fprintln(app.Err, warning)
+			_ = say(app.Err, warning)
 		}
 		return nil
 	}}
@@ -69,7 +69,7 @@ func printInfo(w io.Writer, v infoView) error {
 	b.abilities(v.Info)
 	b.machine(v.Info)
 	b.settings(v.Info)
-	_, err := io.WriteString(w, b.String()+"\n")
+	_, err := io.WriteString(w, printable(b.String()+"\n"))
 	return err
 }
 

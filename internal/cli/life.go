@@ -303,9 +303,7 @@ func updateEach(ctx context.Context, app *App, names []string, u container.Updat
 				return err
 			}
 		}
-		for _, w := range answer.Warnings {
-			fmt.Fprintf(app.Err, "WARNING: %s\n", w)
-		}
+		printWarnings(app, answer.Warnings)
 		_, err := fmt.Fprintln(app.Out, name)
 		return err
 	})

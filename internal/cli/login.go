@@ -129,8 +129,7 @@ func tryLogin(ctx context.Context, app *App, cl *client.Client, c *login.Config,
 	if status == "" {
 		status = "Login Succeeded"
 	}
-	_, err = fmt.Fprintln(app.Out, status)
-	return err
+	return say(app.Out, status)
 }
 
 func logoutCommand(app *App) *cobra.Command {

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"net/url"
 	"slices"
 	"strconv"
@@ -118,7 +119,7 @@ func portCommand(app *App) *cobra.Command {
 			ports = about.NetworkSettings.Ports
 		}
 		if len(args) == 1 && format == "" {
-			_, err = fmt.Fprint(app.Out, strings.Join(portLines(ports), ""))
+			_, err = io.WriteString(app.Out, printable(strings.Join(portLines(ports), "")))
 			return err
 		}
 		if len(args) == 1 {
@@ -135,7 +136,9 @@ func portCommand(app *App) *cobra.Command {
 			return writeRows(app.Out, rows, portRows(network.PortMap{port: ports[port]}))
 		}
 		for _, b := range ports[port] {
-			fmt.Fprintln(app.Out, hostPort(b))
+			if err := say(app.Out, hostPort(b)); err != nil {
+				return err
+			}
 		}
 		return nil
 	}
@@ -232,7 +235,7 @@ func topCommand(app *App) *cobra.Command {
 		}
 		w := tabwriter.NewWriter(app.Out, 20, 1, 3, ' ', 0)
 		for _, row := range append([][]string{list.Titles}, list.Processes...) {
-			fmt.Fprintln(w, strings.Join(row, "\t"))
+			_ = say(w, strings.Join(row, "\t"))
 		}
 		return w.Flush()
 	}

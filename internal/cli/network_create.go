@@ -46,10 +46,9 @@ func networkCreateCommand(app *App) *cobra.Command {
 			return err
 		}
 		if answer.Warning != "" {
-			fmt.Fprintln(app.Err, "warning:", answer.Warning)
+			_ = say(app.Err, "warning:", answer.Warning)
 		}
-		_, err = fmt.Fprintln(app.Out, answer.ID)
-		return err
+		return say(app.Out, answer.ID)
 	}}
 	f := c.Flags()
 	f.StringVarP(&r.Driver, "driver", "d", "bridge", "Driver")

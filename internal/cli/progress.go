@@ -141,10 +141,10 @@ func clip(s string, width int) string {
 	return s
 }
 
-// printable takes out what could move the cursor: some of these texts come from registries.
+// printable takes out what could move the cursor, and what shows letters in another order than they have: some of these texts come from registries.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' || unicode.Is(unicode.Bidi_Control, r) {
 			return -1
 		}
 		return r

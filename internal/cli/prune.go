@@ -101,7 +101,7 @@ func prunedImages(f filters, all bool) pruning {
 		var r image.PruneReport
 		err := c.Post(ctx, "/images/prune", q, nil, &r)
 		if len(r.ImagesDeleted) > 0 {
-			fmt.Fprintf(out, "Deleted Images:\n%s\n", deletedText(r.ImagesDeleted, "deleted:", "untagged:"))
+			_ = say(out, "Deleted Images:\n"+deletedText(r.ImagesDeleted, "deleted:", "untagged:"))
 		}
 		return r.SpaceReclaimed, err
 	}
@@ -142,7 +142,7 @@ func with(f filters, name, value string) filters {
 
 func printPruned(out io.Writer, title string, list []string) {
 	if len(list) > 0 {
-		fmt.Fprintf(out, "%s\n%s\n\n", title, strings.Join(list, "\n"))
+		_ = say(out, title+"\n"+strings.Join(list, "\n")+"\n")
 	}
 }
 

@@ -89,8 +89,7 @@ func replace(ctx context.Context, app *App, f *runFlags, args []string, q url.Va
 		case line.Error != "":
 			return errors.New(line.Error)
 		case line.ID != "":
-			_, err := fmt.Fprintln(app.Out, line.ID)
-			return err
+			return say(app.Out, line.ID)
 		case !f.quiet:
 			fmt.Fprintln(app.Err, printable(line.Status))
 		}

@@ -40,7 +40,7 @@ func createCommand(app *App) *cobra.Command {
 		if err != nil {
 			return &exitError{1, err}
 		}
-		if _, err = fmt.Fprintln(app.Out, id); err == nil {
+		if err = say(app.Out, id); err == nil {
 			hintAtLatest(cmd.Context(), app, f, req)
 		}
 		return err
@@ -126,7 +126,7 @@ func createContainer(ctx context.Context, app *App, f *runFlags, req container.C
 
 func printWarnings(app *App, list []string) {
 	for _, w := range list {
-		fmt.Fprintf(app.Err, "WARNING: %s\n", w)
+		_ = say(app.Err, "WARNING:", w)
 	}
 }
 

@@ -37,8 +37,7 @@ func (r *runner) startDetached(ctx context.Context, id string) error {
 	if err := c.Post(ctx, "/containers/"+id+"/start", nil, nil, nil); err != nil {
 		return errors.Join(startFailure(err), r.leaveNothing(ctx, c, id))
 	}
-	_, err = fmt.Fprintln(r.app.Out, id)
-	return err
+	return say(r.app.Out, id)
 }
 
 // run makes a container, starts it and stays with it, all in one request; it gives the exit status as an error when that is not 0.

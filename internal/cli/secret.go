@@ -79,8 +79,7 @@ func secretCreateCommand(k secretKind, app *App) *cobra.Command {
 		if err := cl.Do(cmd.Context(), client.Request{Method: http.MethodPost, Path: k.path, Query: q, Header: header, Body: value}, &made); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintln(app.Out, made.ID)
-		return err
+		return say(app.Out, made.ID)
 	}}
 	c.Flags().StringArrayVarP(&labels, "label", "l", nil, "Label k=v; may be given often")
 	c.Flags().BoolVar(&replace, "replace", false, "Put it in the place of one of this name; containers see it when they start next")

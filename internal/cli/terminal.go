@@ -32,6 +32,12 @@ func writeFormatted(w io.Writer, format string, text []byte) error {
 	return err
 }
 
+// say prints a line with words of the engine's, which may be another machine's.
+func say(w io.Writer, words ...any) error {
+	_, err := io.WriteString(w, printable(fmt.Sprintln(words...)))
+	return err
+}
+
 // ask prints a question and reads a line.
 func ask(app *App, question string) (string, error) {
 	fmt.Fprint(app.Out, question)

@@ -152,3 +152,36 @@ func TestFormatsMoveNoCursor(t *testing.T) {
 		}
 	}
 }
+
+// TestEngineSteersNoTerminal: what another machine's engine says neither moves the cursor nor turns letters around, in whatever answer it says it.
+func TestEngineSteersNoTerminal(t *testing.T) {
+	const evil = `\u001b]0;x\u0007\u009b31m\u202e`
+	id := `{"Id":"a` + evil + `","Name":"b` + evil + `","Warning":"c` + evil + `","Warnings":["d` + evil + `"]}`
+	deleted := `{"ContainersDeleted":["a` + evil + `"],"ImagesDeleted":[{"Deleted":"b` + evil + `"}],"VolumesDeleted":["c` + evil + `"],"NetworksDeleted":["d` + evil + `"],"CachesDeleted":["e` + evil + `"]}`
+	host := recording{
+		"/info":          `{"ID":"a` + evil + `","Name":"b` + evil + `","Driver":"c` + evil + `","Warnings":["d` + evil + `"],"Labels":["e` + evil + `"]}`,
+		"/version":       `{"Version":"a` + evil + `","ApiVersion":"1.51","Components":[{"Name":"b` + evil + `"}]}`,
+		"/auth":          `{"Status":"a` + evil + `"}`,
+		"/commit":        id,
+		"/build/prune":   deleted,
+		"/images/prune":  deleted,
+		"/volumes/prune": deleted, "/volumes/create": id,
+		"/networks/prune": deleted, "/networks/create": id,
+		"/containers/prune": deleted, "/containers/create": id, "/containers/x/update": id,
+		"/containers/x/top":     `{"Titles":["a` + evil + `"],"Processes":[["b` + evil + `"]]}`,
+		"/containers/x/json":    `{"Id":"x","Name":"/x","NetworkSettings":{"Ports":{"80/tcp":[{"HostIp":"1.2.3.4","HostPort":"8` + evil + `"}]}}}`,
+		"/containers/x/changes": `[{"Path":"/a` + evil + `","Kind":1}]`,
+		"/containers/json":      `[{"Id":"x","Names":["/x` + evil + `"],"Image":"i` + evil + `","Command":"c` + evil + `","Status":"Up ` + evil + `"}]`,
+		"/images/x":             `[{"Untagged":"a` + evil + `"}]`,
+		"/wherry/pins":          `["a` + evil + `"]`,
+		"/wherry/secrets":       id,
+	}.serve(t)
+	for _, args := range []string{"info", "version", "login -u a -p b r.example", "commit x", "builder prune -f", "image prune -f", "volume prune -f", "volume create x",
+		"network prune -f", "network create x", "container prune -f", "system prune -f", "create x", "update -m 5m x", "top x", "port x", "port x 80", "diff x", "ps", "rmi x",
+		"image pin", "secret create x -", "pull x"} {
+		out, errs, _ := wherry(t, host, strings.Fields(args)...)
+		if all := out + errs; strings.ContainsAny(all, "\x1b\a\u009b\u202e") || !strings.ContainsAny(all, "abcx") {
+			t.Errorf("%s: %q", args, all)
+		}
+	}
+}

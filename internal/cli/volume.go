@@ -148,8 +148,7 @@ func volumeCreateCommand(app *App) *cobra.Command {
 		if err := cl.Post(cmd.Context(), "/volumes/create", nil, r, &v); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintln(app.Out, v.Name)
-		return err
+		return say(app.Out, v.Name)
 	}}
 	c.Flags().StringVarP(&r.Driver, "driver", "d", "local", "Driver")
 	c.Flags().StringVar(&name, "name", "", "Name")

@@ -513,6 +513,49 @@ func TestExport(t *testing.T) {
 	})
 }
 
+// TestExportOfACoveredRoot: who may mount in a container can put anything over its root. What lies there is not exported as the container's.
+func TestExportOfACoveredRoot(t *testing.T) {
+	for _, fstype := range []string{"tmpfs", "proc"} {
+		s, c := newOne(t)
+		c.run()
+		must(t, threads.Apart(func() error {
+			ns, err := os.Open("/proc/" + strconv.Itoa(c.view.Pid) + "/ns/mnt")
+			if err != nil {
+				return err
+			}
+			defer ns.Close()
+			return errors.Join(unix.Unshare(unix.CLONE_FS), unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS), unix.Mount("none", "/", fstype, 0, ""))
+		}))
+		var b bytes.Buffer
+		if err := s.Export(t.Context(), "c", &b); !errdefs.IsConflict(err) || b.Len() > 0 {
+			t.Errorf("%s: %v, %d bytes", fstype, err, b.Len())
+		}
+	}
+}
+
+// TestAccountsAreNotTheKernels: a link in passwd's place leads nobody into the container's procfs, where a read waits, and takes messages out of the
+// host's log.
+func TestAccountsAreNotTheKernels(t *testing.T) {
+	s, c := newOne(t)
+	c.run()
+	c.view.Config.User = "33"
+	must(t, os.MkdirAll(filepath.Join(c.view.Rootfs.Upper, "etc"), 0o755))
+	for _, file := range []string{"kmsg", "version"} {
+		passwd := filepath.Join("/proc", strconv.Itoa(c.view.Pid), "root/etc/passwd")
+		_ = os.Remove(passwd)
+		must(t, os.Symlink("/proc/"+file, passwd))
+		if err := s.Put(t.Context(), "c", "/tmp", tarOf(t, tar.Header{Name: file}, "x"), PutOptions{CopyUIDGID: true}); err != nil {
+			t.Errorf("a number needs no entry: %v", err)
+		}
+		c.view.Config.User = "web"
+		err := s.Put(t.Context(), "c", "/tmp", tarOf(t, tar.Header{Name: file}, "x"), PutOptions{CopyUIDGID: true})
+		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "is not a file") {
+			t.Errorf("%s: %v", file, err)
+		}
+		c.view.Config.User = "33"
+	}
+}
+
 // change does to a container's file system what its processes could.
 func (c *one) change() {
 	c.t.Helper()

@@ -129,7 +129,7 @@ func openRunning(v *containers.View, bare bool) (*root, error) {
 		}
 		fd, err := -1, error(nil)
 		if bare {
-			fd, err = unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+			fd, err = cloneRoot(v)
 		} else {
 			fd, err = unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		}
@@ -143,6 +143,19 @@ func openRunning(v *containers.View, bare bool) (*root, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// cloneRoot clones the root of the mount namespace that the thread is in, without what is mounted below. It is the container's own file system unless a
+// process in it, which may mount, has covered that or taken it away: then what is there is no part of the container, and perhaps the kernel's.
+func cloneRoot(v *containers.View) (int, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs("/", &fs); err != nil {
+		return -1, err
+	}
+	if v.Rootfs.Upper != "" && fs.Type != unix.OVERLAYFS_SUPER_MAGIC {
+		return -1, fmt.Errorf("its processes have mounted something over its root directory, or have unmounted that: stop it first: %w", errdefs.ErrConflict)
+	}
+	return unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 }
 
 // alive says whether a pidfd's process has not ended.
