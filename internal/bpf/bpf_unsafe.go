@@ -4,19 +4,19 @@ package bpf
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// programLoad is the part of union bpf_attr that BPF_PROG_LOAD uses.
+// programLoad is the part of union bpf_attr that BPF_PROG_LOAD uses. Here as in every such structure addresses are pointers, of 64 bits on all machines
+// that there is a Wherry for: a number would stay what it is when the stack that it points to moves, which it may at each call.
 type programLoad struct {
 	kind, instructions          uint32
-	code, license               uint64
+	code, license               unsafe.Pointer
 	logLevel, logSize           uint32
-	log                         uint64
+	log                         unsafe.Pointer
 	kernelVersion, programFlags uint32
 	name                        [16]byte
 	link, expected              uint32
@@ -35,22 +35,19 @@ func LoadNamed(name string, kind, expected uint32, code []byte) (int, error) {
 	}
 	license := []byte("GPL\x00")
 	attr := programLoad{kind: kind, expected: expected, instructions: uint32(len(code) / 8),
-		code: uint64(uintptr(unsafe.Pointer(&code[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0])))}
+		code: unsafe.Pointer(&code[0]), license: unsafe.Pointer(&license[0])}
 	copy(attr.name[:15], name)
 	fd, err := load(&attr)
 	if err != nil {
 		log := make([]byte, 64<<10)
-		attr.logLevel, attr.logSize, attr.log = 1, uint32(len(log)), uint64(uintptr(unsafe.Pointer(&log[0])))
+		attr.logLevel, attr.logSize, attr.log = 1, uint32(len(log)), unsafe.Pointer(&log[0])
 		if fd, again := load(&attr); again == nil { // what was in the way is gone
 			unix.Close(fd)
 		}
 		text, _, _ := strings.Cut(string(log), "\x00")
 		lines := strings.Split(strings.TrimSpace(text), "\n")
 		err = fmt.Errorf("load a BPF program: %w: %s", err, strings.Join(lines[max(0, len(lines)-4):], "; "))
-		runtime.KeepAlive(log)
 	}
-	runtime.KeepAlive(code)
-	runtime.KeepAlive(license)
 	return fd, err
 }
 
@@ -65,7 +62,7 @@ func load(attr *programLoad) (int, error) {
 	}
 }
 
-// Call is bpf(2): a command and the part of union bpf_attr that it uses. It returns a descriptor where the command makes one.
+// Call is bpf(2): a command and the part of union bpf_attr that it uses, in which addresses are pointers. It returns a descriptor where the command makes one.
 func Call(command int, attr unsafe.Pointer, size uintptr) (int, error) {
 	r, _, errno := unix.Syscall(unix.SYS_BPF, uintptr(command), uintptr(attr), size)
 	if errno != 0 {

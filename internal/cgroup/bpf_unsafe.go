@@ -1,7 +1,6 @@
 package cgroup
 
 import (
-	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -14,7 +13,7 @@ type programAttach struct{ target, program, attachType, flags uint32 }
 
 type programQuery struct {
 	target, attachType, flags, attachFlags uint32
-	ids                                    uint64
+	ids                                    unsafe.Pointer
 	count                                  uint32
 }
 
@@ -35,9 +34,8 @@ func detachProgram(group, program int) error {
 // attachedPrograms opens the device programs that are attached to a group itself.
 func attachedPrograms(group int) ([]int, error) {
 	ids := make([]uint32, 64)
-	attr := programQuery{target: uint32(group), attachType: unix.BPF_CGROUP_DEVICE, ids: uint64(uintptr(unsafe.Pointer(&ids[0]))), count: uint32(len(ids))}
+	attr := programQuery{target: uint32(group), attachType: unix.BPF_CGROUP_DEVICE, ids: unsafe.Pointer(&ids[0]), count: uint32(len(ids))}
 	_, err := bpf.Call(unix.BPF_PROG_QUERY, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
-	runtime.KeepAlive(ids)
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,6 @@ package signals
 
 import (
 	"fmt"
-	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -14,11 +13,12 @@ import (
 type (
 	mapCreate  struct{ kind, keySize, valueSize, entries, flags uint32 }
 	mapElement struct {
-		table, _       uint32
-		key, at, flags uint64
+		table, _ uint32
+		key, at  unsafe.Pointer
+		flags    uint64
 	}
 	tracepointOpen struct {
-		name       uint64
+		name       unsafe.Pointer
 		program, _ uint32
 	}
 )
@@ -39,19 +39,16 @@ func get(table int, key uint64, v *value) error {
 func remove(table int, key uint64) error { return element(unix.BPF_MAP_DELETE_ELEM, table, key, nil) }
 
 func element(command, table int, key uint64, v *value) error {
-	attr := mapElement{table: uint32(table), key: uint64(uintptr(unsafe.Pointer(&key))), at: uint64(uintptr(unsafe.Pointer(v)))}
+	attr := mapElement{table: uint32(table), key: unsafe.Pointer(&key), at: unsafe.Pointer(v)}
 	_, err := bpf.Call(command, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
-	runtime.KeepAlive(&key)
-	runtime.KeepAlive(v)
 	return err
 }
 
 // attach runs the program at a tracepoint for as long as the descriptor is open.
 func attach(program int, tracepoint string) (int, error) {
 	name := append([]byte(tracepoint), 0)
-	attr := tracepointOpen{name: uint64(uintptr(unsafe.Pointer(&name[0]))), program: uint32(program)}
+	attr := tracepointOpen{name: unsafe.Pointer(&name[0]), program: uint32(program)}
 	fd, err := bpf.Call(unix.BPF_RAW_TRACEPOINT_OPEN, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
-	runtime.KeepAlive(name)
 	if err != nil {
 		return -1, fmt.Errorf("attach a BPF program to the tracepoint %s: %w", tracepoint, err)
 	}

@@ -1,7 +1,6 @@
 package localhost
 
 import (
-	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -16,7 +15,7 @@ type (
 	byID       struct{ id, next, flags uint32 }
 	infoOf     struct {
 		fd, size uint32
-		info     uint64
+		info     unsafe.Pointer
 	}
 	linkInfo    struct{ kind, id, program uint32 }
 	programInfo struct {
@@ -73,9 +72,8 @@ func detach(id uint32, name string) {
 }
 
 func look(fd int, info unsafe.Pointer, size uintptr) error {
-	attr := infoOf{fd: uint32(fd), size: uint32(size), info: uint64(uintptr(info))}
+	attr := infoOf{fd: uint32(fd), size: uint32(size), info: info}
 	_, err := bpf.Call(unix.BPF_OBJ_GET_INFO_BY_FD, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
-	runtime.KeepAlive(info)
 	return err
 }
 
