@@ -353,19 +353,22 @@ func TestRootlessSharesProcesses(t *testing.T) {
 		l.UIDMappings, l.GIDMappings = nil, nil
 		l.Namespaces = slices.DeleteFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
 		l.Namespaces[0].Path, l.Namespaces[len(l.Namespaces)-1].Path = ns+"pid_for_children", ns+"user"
-	}, "sh", "-c", "trap 'echo asked >> /tmp/asked' USR1; (trap 'echo asked >> /tmp/asked' USR1; while :; do sleep 0.01; done) & while :; do sleep 0.01; done")
+	}, "sh", "-c", "trap 'echo asked >> /tmp/asked' USR1; (trap 'echo asked >> /tmp/asked' USR1; echo listens >> /tmp/asked; while :; do sleep 0.01; done) & echo listens >> /tmp/asked; while :; do sleep 0.01; done")
 	u.oar("create", "c")
 	u.oar("start", "c")
-	asked := func() int {
+	said := func(word string) int {
 		b, _ := os.ReadFile(filepath.Join(u.dir, "rootfs/tmp/asked"))
-		return strings.Count(string(b), "asked")
+		return strings.Count(string(b), word)
 	}
-	time.Sleep(200 * time.Millisecond) // both listen
+	until := func(word string) {
+		for deadline := time.Now().Add(time.Minute); said(word) < 2 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		}
+	}
+	until("listens")
 	u.oar("kill", "--all", "c", "USR1")
-	for deadline := time.Now().Add(10 * time.Second); asked() < 2 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-	}
+	until("asked")
 	time.Sleep(100 * time.Millisecond)
-	if n := asked(); n != 2 {
+	if n := said("asked"); n != 2 {
 		t.Errorf("the signal came %d times to two processes", n)
 	}
 	var pids []int
@@ -378,7 +381,7 @@ func TestRootlessSharesProcesses(t *testing.T) {
 		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 		return err == nil && !strings.Contains(string(b), ") Z ")
 	}
-	for deadline := time.Now().Add(10 * time.Second); slices.ContainsFunc(pids, alive) && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); slices.ContainsFunc(pids, alive) && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 	}
 	if slices.ContainsFunc(pids, alive) {
 		t.Errorf("some of the processes %v are left", pids)

@@ -284,8 +284,9 @@ func TestMemoryLimitKills(t *testing.T) {
 	}
 }
 
-func TestHalfACPUIsHalf(t *testing.T) {
-	g := group(t, &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(25000)), Period: ptr(uint64(50000))}})
+// TestATenthOfACPU: as little as a busy host has left for two loops, so that the group is held back there, too.
+func TestATenthOfACPU(t *testing.T) {
+	g := group(t, &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(5000)), Period: ptr(uint64(50000))}})
 	cmd := start(t, g, `while :; do :; done & while :; do :; done`)
 	begin, err := g.Stats()
 	if err != nil {
@@ -293,7 +294,7 @@ func TestHalfACPUIsHalf(t *testing.T) {
 	}
 	end := begin
 	// A second of periods, since the first and the last one may be counted though they are cut off. A busy host takes longer.
-	for deadline := time.Now().Add(time.Minute); end.ThrottledPeriods < 20 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(2 * time.Minute); end.ThrottledPeriods < 20 && time.Now().Before(deadline); {
 		time.Sleep(100 * time.Millisecond)
 		if end, err = g.Stats(); err != nil {
 			t.Fatal(err)
@@ -302,7 +303,7 @@ func TestHalfACPUIsHalf(t *testing.T) {
 	_ = g.Kill()
 	_ = cmd.Wait()
 	share := float64(end.CPUUsage-begin.CPUUsage) / float64(end.Time.Sub(begin.Time))
-	if share > 0.6 || end.ThrottledPeriods < 20 {
+	if share > 0.15 || end.ThrottledPeriods < 20 {
 		t.Fatalf("two loops used %.2f CPUs, throttled %d times", share, end.ThrottledPeriods)
 	}
 }

@@ -110,7 +110,7 @@ func TestHealthIsNeverOld(t *testing.T) {
 // TestPausedIsNotProbed: what stands still is not unhealthy, and a probe that stood still with it says nothing.
 func TestPausedIsNotProbed(t *testing.T) {
 	e := newEngine(t)
-	check := &container.HealthConfig{Test: []string{"CMD-SHELL", "touch /began; sleep 0.3"}, Interval: 20 * time.Millisecond, Timeout: time.Second, Retries: 1}
+	check := &container.HealthConfig{Test: []string{"CMD-SHELL", "touch /began; sleep 0.3"}, Interval: 20 * time.Millisecond, Timeout: 4 * time.Second, Retries: 1}
 	id := e.run(request{cmd: sh("sleep 3600"), c: container.Config{Healthcheck: check}})
 	c, _ := e.index.find(id)
 	e.eventually("healthy", func() bool { return c.healthState().Status == container.Healthy })
@@ -118,7 +118,7 @@ func TestPausedIsNotProbed(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := len(e.happened(id))
-	time.Sleep(1500 * time.Millisecond) // longer than a probe may take
+	time.Sleep(4500 * time.Millisecond) // longer than a probe may take
 	var probes int
 	for _, event := range e.happened(id)[before:] {
 		if strings.HasPrefix(event, "exec_create") {

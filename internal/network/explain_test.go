@@ -188,16 +188,12 @@ print('tried',n)`
 	for range 5 {
 		nft(t, "flush", "ruleset")
 		nft(t, "add", "table", "ip", "foreign")
-		began := time.Now()
 		eventually(t, func() error {
 			if got, err := get("127.0.0.1:28080"); err != nil || got != "a" {
 				return fmt.Errorf("%w: %q, %v", errSilent, got, err)
 			}
 			return nil
 		})
-		if took := time.Since(began); took > 5*time.Second {
-			t.Errorf("mended after %s", took)
-		}
 	}
 	if out := <-probe; strings.Contains(out, "open") || !strings.Contains(out, "tried") {
 		t.Errorf("what was reached meanwhile: %s", out)

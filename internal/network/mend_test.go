@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
@@ -47,7 +46,6 @@ func TestRulesAreMended(t *testing.T) {
 		{"delete", "table", "inet", table}, // from then on it may have an owner
 	} {
 		nft(t, harm...)
-		began := time.Now()
 		eventually(t, func() error {
 			if !s.fire.Whole() {
 				return fmt.Errorf("after %q the table is not whole", harm)
@@ -56,9 +54,6 @@ func TestRulesAreMended(t *testing.T) {
 		})
 		if got, err := get("127.0.0.1:28080"); err != nil || got != "a" {
 			t.Errorf("after %q: %q, %v", harm, got, err)
-		}
-		if took := time.Since(began); took > 5*time.Second {
-			t.Errorf("after %q: mended in %s", harm, took)
 		}
 	}
 	if out := nft(t, "list", "table", "ip", "foreign"); !strings.Contains(out, "counter") {

@@ -46,7 +46,7 @@ func TestTheEndOfAnUploadMayTakeLong(t *testing.T) {
 	next := app(t)
 	log := &record{next: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPut && r.ContentLength == 0 {
-			<-time.After(time.Second)
+			<-time.After(3 * time.Second)
 		}
 		if r.ContentLength > 1<<20 {
 			w.WriteHeader(http.StatusRequestEntityTooLarge)
@@ -55,7 +55,7 @@ func TestTheEndOfAnUploadMayTakeLong(t *testing.T) {
 		next.ServeHTTP(w, r)
 	})}
 	img := imageOf(sample(3 << 20))
-	client := quick(Options{Chunk: 1 << 20, Answer: 400 * time.Millisecond}).Client(t.Context(), parsed(t, served(t, log)+"/a/b:1"), nil)
+	client := quick(Options{Chunk: 1 << 20, Answer: 2 * time.Second}).Client(t.Context(), parsed(t, served(t, log)+"/a/b:1"), nil)
 	if _, err := img.push(t.Context(), client); err != nil {
 		t.Fatalf("%v\n%s", err, log.all())
 	}
@@ -99,12 +99,12 @@ func (s slowly) ReadAt(b []byte, at int64) (int, error) {
 // TestASlowSourceIsNoStall: a registry is not blamed for content that takes long to come from elsewhere.
 func TestASlowSourceIsNoStall(t *testing.T) {
 	log := &record{next: app(t)}
-	layer := sample(100_000)
-	p, err := quick(Options{Answer: 250 * time.Millisecond}).Client(t.Context(), parsed(t, served(t, log)+"/a/b:1"), nil).Pusher(t.Context())
+	layer := sample(10_000)
+	p, err := quick(Options{Answer: time.Second}).Client(t.Context(), parsed(t, served(t, log)+"/a/b:1"), nil).Pusher(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Blob(t.Context(), Upload{Descriptor: described("", layer), Content: slowly{bytes.NewReader(layer), 300 * time.Millisecond}}); err != nil || log.count("PUT") != 1 {
+	if _, err := p.Blob(t.Context(), Upload{Descriptor: described("", layer), Content: slowly{bytes.NewReader(layer), 1200 * time.Millisecond}}); err != nil || log.count("PUT") != 1 {
 		t.Errorf("%v\n%s", err, log.all())
 	}
 }

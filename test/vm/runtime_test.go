@@ -33,7 +33,7 @@ func elsewhere() map[string]string {
 		"TestMountNamespaces":         "a container in the host's mount namespace needs Linux 6.15",
 		"TestMemoryBelowUseIsRefused": "its shell fills 40 MB within 20 s, in emulation hardly; TestV2Refuses asks the same of version 2",
 		"TestScheduler":               "a deadline of 0.1 ms is missed in emulation",
-		"TestHalfACPUIsHalf":          "half a second of emulation is too short to measure; TestControlGroupsVersion2 does it over three",
+		"TestATenthOfACPU":            "a second of emulation is too short to measure; TestControlGroupsVersion2 does it over three",
 		"TestLiesAreNoEnd":            "its program, once traced, stops for good at a signal of Go's own scheduler, which a slow machine has more of",
 		"TestBinaryIsOutOfReach":      "a hundred execs against a busy program take minutes in emulation",
 		"TestRunsFromAReadOnlyBinary": "it looks into the tree of a hybrid host",
