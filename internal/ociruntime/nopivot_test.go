@@ -1,6 +1,8 @@
 package ociruntime
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	osexec "os/exec"
 	"strconv"
@@ -14,7 +16,8 @@ import (
 )
 
 // TestNoPivot: the container is the same as with a pivot, for its first process and for execs; and who takes its root away, which wants
-// CAP_SYS_ADMIN, finds nothing below where its mounts are not copies of the host's, and else a host that has lost its procfs and sysfs. That it works where a pivot does not is tested in test/vm.
+// CAP_SYS_ADMIN, finds nothing below where its mounts are not copies of the host's, and nothing below that, and else a host that has lost its procfs and sysfs. That it works where a
+// pivot does not is tested in test/vm.
 func TestNoPivot(t *testing.T) {
 	for name, users := range map[string]func(*box) *box{"ids of its own": func(b *box) *box { return b }, "the host's ids": (*box).hostUsers} {
 		script := "ls /; cut -d' ' -f5 /proc/self/mountinfo | sort -u; cat /proc/1/comm; mkdir /tmp/d && cd / && busybox chroot /tmp/d /bin/true; ls /.."
@@ -74,6 +77,11 @@ func rootBelow(t *testing.T, pid int) string {
 		}
 		if _, err := os.Stat("/bin"); err == nil {
 			return nil
+		}
+		for range 2 {
+			if err := unix.Unmount("/", unix.MNT_DETACH); !errors.Is(err, unix.EINVAL) {
+				return fmt.Errorf("what lies below the bare root is reached: %v", err)
+			}
 		}
 		for _, dir := range []string{"/", "/proc", "/sys"} {
 			list, err := os.ReadDir(dir)

@@ -19,7 +19,46 @@ func BareKernel() []string { return []string{"/proc", "/sys"} }
 //
 // Its root is an empty file system, read-only for everybody. A user namespace may mount a procfs and a sysfs only where it sees one (fs/namespace.c,
 // mount_too_revealing), so there is one of each: of namespaces of processes and of network that are gone.
+//
+// It belongs to a user namespace of its own. In a copy that another one has nothing of it can be unmounted then (mount_namespaces(7)), not by the host's
+// root either: below it lies the kernel's initial root file system.
 func BareMounts() (*os.File, error) {
+	free, err := freeMounts()
+	if err != nil {
+		return nil, err
+	}
+	locked, err := lockedMounts(free)
+	if err != nil {
+		return free, nil //nolint:nilerr // a host without user namespaces: who may unmount all of it there is the host's root
+	}
+	free.Close()
+	return locked, nil
+}
+
+// lockedMounts copies a mount namespace into a user namespace.
+func lockedMounts(free *os.File) (*os.File, error) {
+	p, err := New(1024)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	p.Call("enter the mounts", unix.SYS_SETNS, int(free.Fd()), unix.CLONE_NEWNS)
+	p.Fork("copy the mounts", unix.CLONE_NEWUSER|unix.CLONE_NEWNS, -1)
+	self, err := awaitOpening(p)
+	if err != nil {
+		return nil, err
+	}
+	defer self.Close()
+	pr, err := p.Start(0, true)
+	if err != nil {
+		return nil, fmt.Errorf("lock a bare mount namespace: %w", err)
+	}
+	defer pr.Discard()
+	return os.Open("/proc/" + strconv.Itoa(pr.Pid) + "/ns/mnt")
+}
+
+// freeMounts makes a namespace of this process's user namespace.
+func freeMounts() (*os.File, error) {
 	p, err := New(4096)
 	if err != nil {
 		return nil, err
