@@ -29,6 +29,7 @@ import (
 	"wherry.dev/wherry/internal/metrics"
 	"wherry.dev/wherry/internal/monitor"
 	"wherry.dev/wherry/internal/network"
+	"wherry.dev/wherry/internal/plugin"
 	"wherry.dev/wherry/internal/secret"
 	"wherry.dev/wherry/internal/snapshot"
 	"wherry.dev/wherry/internal/systemd"
@@ -191,7 +192,7 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 	if s.Audit != nil {
 		closers = append(closers, s.Audit.Close)
 	}
-	if s.Volumes, err = volume.Open(filepath.Join(o.root, "volumes"), s.Events, func(err error) { log.Warn(err.Error()) }); err != nil {
+	if s.Volumes, err = volume.Open(volume.Options{Root: filepath.Join(o.root, "volumes"), Events: s.Events, Log: func(err error) { log.Warn(err.Error()) }, Drivers: plugin.Docker()}); err != nil {
 		return s, shut, fmt.Errorf("open volumes: %w", err)
 	}
 	closers = append(closers, s.Volumes.Close)
@@ -260,7 +261,7 @@ func wire(ctx context.Context, o options, log *slog.Logger) (s docker.Services, 
 	s.Cleaner = image.NewCleaner(s.Images, o.set.CleanUp, log)
 	s.Cleaner.Start(ctx)
 	closers = append(closers, s.Cleaner.Close)
-	s.Files = files.New(s.Containers, s.Images, s.Events)
+	s.Files = files.New(s.Containers, s.Images, s.Volumes, s.Events)
 	s.Monitor = monitor.New(s.Containers, s.Events)
 	s.Disk = &disk.Service{Root: o.root, Images: s.Images, Containers: s.Containers, Volumes: s.Volumes, Files: s.Files, Cache: builder.Usage}
 	s.Metrics = newMetrics(s, timings)

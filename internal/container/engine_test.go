@@ -170,7 +170,7 @@ func (e *engine) open() {
 	}
 	e.o.Events = event.New()
 	var err error
-	e.vols, err = volume.Open(filepath.Join(e.o.Root, "volumes"), e.o.Events, nil)
+	e.vols, err = volume.Open(volume.Options{Root: filepath.Join(e.o.Root, "volumes"), Events: e.o.Events})
 	must(err)
 	e.images, err = image.Open(ctx, image.Options{Root: e.o.Root, Layers: snapshot.Auto, Mounts: e.mounts, Oar: e.o.Oar, Events: e.o.Events, Trust: e.trust})
 	must(err)

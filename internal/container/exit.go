@@ -50,6 +50,7 @@ func (l life) ended(ctx context.Context, t *task.Task, exit task.Exit) {
 	if before.bridged() {
 		s.log(s.o.Networks.Release(ctx, c.id))
 	}
+	idleVolumes(ctx, s, before)
 	s.log(c.pinOutput())
 	s.log(remember(l, before, exit))
 	next, wait := Exited, time.Duration(0)

@@ -95,7 +95,7 @@ func victim(lines string) {
 		}
 	}
 	var err error
-	o.Volumes, err = volume.Open(filepath.Join(o.Root, "volumes"), o.Events, nil)
+	o.Volumes, err = volume.Open(volume.Options{Root: filepath.Join(o.Root, "volumes"), Events: o.Events})
 	must(err)
 	o.Images, err = image.Open(ctx, image.Options{Root: o.Root, Layers: snapshot.Auto, Mounts: filepath.Join(o.State, "layers"), Oar: o.Oar, Events: o.Events})
 	must(err)

@@ -138,7 +138,9 @@ func (n *creating) resolveVolume(ctx context.Context, m *spec.Mount) error {
 		if err != nil {
 			return err
 		}
-		m.Name = v.Name
+		if m.Name = v.Name; v.Driver != "local" {
+			m.Driver = v.Driver
+		}
 	}
 	dir, fresh, err := n.s.o.Volumes.Acquire(ctx, m.Name, n.r.ID)
 	if err != nil {
@@ -190,6 +192,15 @@ func tellVolumes(s *Service, r *Record, action events.Action) {
 			attributes["destination"], attributes["read/write"], attributes["propagation"] = m.Destination, strconv.FormatBool(!m.ReadOnly), string(m.Propagation)
 		}
 		s.o.Volumes.Tell(action, m.Name, attributes)
+	}
+}
+
+// idleVolumes lets the drivers of volumes unmount what they have mounted for a container that has ended.
+func idleVolumes(ctx context.Context, s *Service, r *Record) {
+	for _, m := range r.Mounts {
+		if m.Name != "" && m.Type == mount.TypeVolume {
+			s.o.Volumes.Idle(ctx, m.Name, r.ID)
+		}
 	}
 }
 

@@ -162,7 +162,7 @@ func adopt(ctx context.Context, s *Service, r *Record) {
 		if m.Name == "" || m.Type != mount.TypeVolume {
 			continue
 		}
-		if _, _, err := s.o.Volumes.Acquire(ctx, m.Name, r.ID); err != nil {
+		if err := s.o.Volumes.Keep(ctx, m.Name, r.ID, r.Status.Alive()); err != nil {
 			s.log(fmt.Errorf("volume %s of container %s: %w", m.Name, r.Name, err))
 		}
 	}

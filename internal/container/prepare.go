@@ -128,6 +128,7 @@ func (n *starting) findMounts(ctx context.Context) error {
 		if _, _, err := n.s.o.Volumes.Acquire(ctx, m.Name, n.r.ID); err != nil {
 			return err
 		}
+		n.onUndo(func(ctx context.Context) { n.s.o.Volumes.Idle(ctx, m.Name, n.r.ID) })
 		if m.Subpath == "" {
 			continue
 		}

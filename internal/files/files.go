@@ -38,6 +38,11 @@ type Containers interface {
 	Unpause(ctx context.Context, id string) error
 }
 
+// Volumes has the files of a volume be there for as long as somebody needs them, though no container runs that has it.
+type Volumes interface {
+	Borrow(ctx context.Context, name string) (giveBack func(), err error)
+}
+
 // Images makes an image of a container's changes, and says where layers are that a container stands on: they are mounted when they are needed.
 type Images interface {
 	Mounted(lower []string) ([]string, error)
@@ -48,6 +53,7 @@ type Images interface {
 type Service struct {
 	containers Containers
 	images     Images
+	volumes    Volumes
 	events     *event.Bus
 
 	mu     sync.Mutex // guards what follows
@@ -55,8 +61,8 @@ type Service struct {
 }
 
 // New returns a service.
-func New(c Containers, i Images, ev *event.Bus) *Service {
-	return &Service{containers: c, images: i, events: ev, layers: map[string]int64{}}
+func New(c Containers, i Images, v Volumes, ev *event.Bus) *Service {
+	return &Service{containers: c, images: i, volumes: v, events: ev, layers: map[string]int64{}}
 }
 
 // view is a container's, with its layers in their places, and its pidfd closed at the end.
@@ -155,18 +161,50 @@ func (s *Service) enter(ctx context.Context, id string, open func(context.Contex
 // whole opens a container's root with what is mounted in it. One that is being removed meanwhile has lost some of that.
 func (s *Service) whole(ctx context.Context, v *containers.View) (*root, error) {
 	v.Kept.Forget()
+	giveBack := func() {}
+	if !v.Running {
+		var err error
+		if giveBack, err = s.borrow(ctx, v); err != nil {
+			return nil, err
+		}
+	}
 	r, err := openRoot(v)
 	if errors.Is(err, unix.ENOENT) && !v.Running {
 		if _, done, gone := s.view(ctx, v.ID); gone != nil {
+			giveBack()
 			return nil, gone
 		} else {
 			done()
 		}
 	}
 	if err != nil {
+		giveBack()
 		return nil, fmt.Errorf("open the file system of container %s: %w", v.Name, err)
 	}
+	r.giveBack = giveBack
 	return r, nil
+}
+
+// borrow has the volumes of a container that does not run be there.
+func (s *Service) borrow(ctx context.Context, v *containers.View) (giveBack func(), err error) {
+	var all []func()
+	giveBack = func() {
+		for _, f := range all {
+			f()
+		}
+	}
+	for _, m := range v.Binds {
+		if m.Name == "" || m.Type != mount.TypeVolume {
+			continue
+		}
+		one, err := s.volumes.Borrow(ctx, m.Name)
+		if err != nil {
+			giveBack()
+			return nil, fmt.Errorf("open the volumes of container %s: %w", v.Name, err)
+		}
+		all = append(all, one)
+	}
+	return giveBack, nil
 }
 
 // find opens a container's root and looks for a path in it; both are to be closed. What a tmpfs covers is found, too, where the tmpfs does not have

@@ -23,6 +23,8 @@ type root struct {
 	dir  *os.File
 	keep []*os.File // what keeps the mounts in place; with its end they end
 	done func()     // lets others mount it; may be nil
+
+	giveBack func() // volumes that were mounted for it; may be nil
 }
 
 func (r *root) Close() {
@@ -31,6 +33,9 @@ func (r *root) Close() {
 	}
 	for _, f := range r.keep {
 		_ = f.Close()
+	}
+	if r.giveBack != nil {
+		r.giveBack()
 	}
 	if r.done != nil {
 		r.done()

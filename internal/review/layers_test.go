@@ -34,7 +34,7 @@ leaves:     login version network/link network/localhost criu seccomp logs ref s
 leaves:     why signals
 leaves:     inflate apart retar contract threads
 leaves:     evidence < policy
-leaves:     mutual audit
+leaves:     mutual audit plugin
 leaves:     mountinfo bpf ready sparse room terse
 `
 

@@ -60,7 +60,7 @@ func (m Mount) Point() container.MountPoint {
 	p := container.MountPoint{Type: m.Type, Name: m.Name, Source: m.Source, Destination: m.Destination, Mode: m.Mode, RW: !m.ReadOnly, Propagation: m.Propagation}
 	switch {
 	case m.Type == mount.TypeVolume:
-		p.Driver = "local"
+		p.Driver = cmp.Or(m.Driver, "local")
 	case m.Image != nil:
 		p.Source = m.Image.ID.String()
 	}

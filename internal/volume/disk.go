@@ -64,8 +64,10 @@ func readDefinition(dir string) (definition, error) {
 	if d.Name != filepath.Base(dir) {
 		return d, fmt.Errorf("%s defines another volume, %q", path, d.Name)
 	}
-	if _, err := parseOptions(d.Options); err != nil {
-		return d, fmt.Errorf("read %s: %w", path, err)
+	if d.Driver == "" {
+		if _, err := parseOptions(d.Options); err != nil {
+			return d, fmt.Errorf("read %s: %w", path, err)
+		}
 	}
 	if st, err := os.Lstat(filepath.Join(dir, dataDir)); err != nil || !st.IsDir() {
 		return d, errors.Join(fmt.Errorf("%s has no folder %s", dir, dataDir), err)

@@ -45,7 +45,7 @@ func compile(filters map[string]map[string]bool, known string) (func(*entry) boo
 				return false
 			}
 		}
-		return any1(filters["driver"], func(v string) bool { return v == driver }) &&
+		return any1(filters["driver"], func(v string) bool { return v == e.driver() }) &&
 			(len(called) == 0 || slices.ContainsFunc(called, func(p *regexp.Regexp) bool { return p.MatchString(e.Name) }))
 	}, nil
 }

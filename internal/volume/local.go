@@ -243,7 +243,11 @@ func address(ctx context.Context, host string) (string, error) {
 // mounted says whether dir is where something is mounted.
 func mounted(dir string) (bool, error) {
 	var st unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, &st); err != nil {
+	err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, &st)
+	if err == unix.ENOTCONN || err == unix.ESTALE || err == unix.EIO { // who serves what is mounted there has gone
+		return true, nil
+	}
+	if err != nil {
 		return false, &os.PathError{Op: "statx", Path: dir, Err: err}
 	}
 	if st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT == 0 {

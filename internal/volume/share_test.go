@@ -14,7 +14,7 @@ import (
 
 // TestShareOfMemory: what one client describes its volumes with does not fill the engine's memory.
 func TestShareOfMemory(t *testing.T) {
-	s, err := Open(t.TempDir(), event.New(), func(err error) { t.Error(err) })
+	s, err := Open(Options{Root: t.TempDir(), Events: event.New(), Log: func(err error) { t.Error(err) }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,10 @@ func (s *Service) Usage(ctx context.Context) ([]volume.Volume, error) {
 		refs := len(e.refs)
 		s.mu.Unlock()
 		v := s.shown(e)
-		v.UsageData = &volume.UsageData{RefCount: int64(refs), Size: usage(ctx, s.dir(e.Name))}
+		v.UsageData = &volume.UsageData{RefCount: int64(refs), Size: -1}
+		if e.Driver == "" { // else only the driver can know
+			v.UsageData.Size = usage(ctx, s.dir(e.Name))
+		}
 		out = append(out, v)
 	}
 	return out, nil

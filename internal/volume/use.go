@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,7 +27,7 @@ func (s *Service) Acquire(ctx context.Context, name, containerID string) (dir st
 		return "", false, err
 	}
 	dir = s.data(name)
-	if err = s.prepare(ctx, e); err == nil {
+	if err = s.prepare(ctx, e, containerID); err == nil {
 		fresh, err = empty(dir)
 	}
 	if err != nil {
@@ -43,8 +44,29 @@ func (s *Service) Tell(action events.Action, name string, attributes map[string]
 	if e == nil {
 		return
 	}
-	attributes["driver"], attributes[access.OwnerAttribute] = driver, e.Owner
+	attributes["driver"], attributes[access.OwnerAttribute] = e.driver(), e.Owner
 	s.events.Publish(events.VolumeEventType, action, name, attributes)
+}
+
+// Keep notes that a container has had the volume before the engine was started. Drivers are not asked: what runs is mounted, and what does not will be
+// when it starts.
+func (s *Service) Keep(ctx context.Context, name, containerID string, runs bool) error {
+	s.mu.Lock()
+	e := s.all[name]
+	s.mu.Unlock()
+	if e == nil || e.Driver == "" {
+		_, _, err := s.Acquire(ctx, name, containerID)
+		return err
+	}
+	s.mu.Lock()
+	e.refs[containerID] = struct{}{}
+	s.mu.Unlock()
+	if runs {
+		e.mount.Lock()
+		defer e.mount.Unlock()
+		e.use(containerID)
+	}
+	return nil
 }
 
 // refer adds the reference before anything slow is done, so that nobody removes the volume meanwhile.
@@ -64,8 +86,11 @@ func (s *Service) refer(ctx context.Context, name, containerID string) (*entry, 
 	}
 }
 
-// prepare mounts what the volume's options say, at its first use.
-func (s *Service) prepare(ctx context.Context, e *entry) error {
+// prepare mounts what the volume's options say, or its driver has, at its first use.
+func (s *Service) prepare(ctx context.Context, e *entry, containerID string) error {
+	if e.Driver != "" {
+		return mountFor(ctx, s, e, containerID)
+	}
 	from, err := parseOptions(e.Options)
 	if err != nil || from == nil {
 		return err
@@ -90,7 +115,7 @@ func empty(dir string) (bool, error) {
 }
 
 // Release takes a container's reference back; the last one unmounts what the options mounted.
-func (s *Service) Release(_ context.Context, name, containerID string) {
+func (s *Service) Release(ctx context.Context, name, containerID string) {
 	s.mu.Lock()
 	e := s.all[name]
 	if e == nil {
@@ -100,6 +125,10 @@ func (s *Service) Release(_ context.Context, name, containerID string) {
 	_, had := e.refs[containerID]
 	delete(e.refs, containerID)
 	s.mu.Unlock()
+	if e.Driver != "" {
+		unmountFor(ctx, s, e, containerID)
+		return
+	}
 	if !had || len(e.Options) == 0 {
 		return
 	}
@@ -117,6 +146,10 @@ func (s *Service) Release(_ context.Context, name, containerID string) {
 
 // Remove refuses with errdefs.ErrFailedPrecondition (409) while a container refers to the volume.
 func (s *Service) Remove(ctx context.Context, name string, force bool) error {
+	defer stays(s, name)
+	if err := removeAtDriver(ctx, s, name, force); err != nil {
+		return err
+	}
 	gone, err := s.takeOut(ctx, name)
 	if errdefs.IsNotFound(err) && force {
 		return nil
@@ -164,14 +197,9 @@ func (s *Service) takeOut(ctx context.Context, name string) (string, error) {
 		s.mu.Unlock()
 		return "", err
 	}
-	if len(e.refs) > 0 {
-		ids := make([]string, 0, len(e.refs))
-		for id := range e.refs {
-			ids = append(ids, id)
-		}
+	if err := e.inUse(); err != nil {
 		s.mu.Unlock()
-		slices.Sort(ids)
-		return "", fmt.Errorf("remove %s: volume is in use - [%s]: remove the containers first: %w", name, strings.Join(ids, ", "), errdefs.ErrFailedPrecondition)
+		return "", err
 	}
 	delete(s.all, name)
 	s.mu.Unlock()
@@ -183,8 +211,17 @@ func (s *Service) takeOut(ctx context.Context, name string) (string, error) {
 		s.mu.Unlock()
 		return "", fmt.Errorf("remove volume %s: %w", name, err)
 	}
-	s.events.Publish(events.VolumeEventType, events.ActionDestroy, name, map[string]string{"driver": driver, access.OwnerAttribute: e.Owner})
+	s.events.Publish(events.VolumeEventType, events.ActionDestroy, name, map[string]string{"driver": e.driver(), access.OwnerAttribute: e.Owner})
 	return gone, nil
+}
+
+// inUse refuses what would take the volume from containers. The caller holds Service.mu.
+func (e *entry) inUse() error {
+	if len(e.refs) == 0 {
+		return nil
+	}
+	ids := slices.Sorted(maps.Keys(e.refs))
+	return fmt.Errorf("remove %s: volume is in use - [%s]: remove the containers first: %w", e.Name, strings.Join(ids, ", "), errdefs.ErrFailedPrecondition)
 }
 
 func (s *Service) rename(e *entry, gone string) error {
@@ -199,7 +236,8 @@ func (s *Service) rename(e *entry, gone string) error {
 	return syncDir(s.root)
 }
 
-// Prune removes anonymous volumes that no container refers to; with the filter all=true named ones too.
+// Prune removes anonymous volumes that no container refers to; with the filter all=true named ones too. What is kept elsewhere, by another driver or
+// behind options, stays, as with Docker.
 func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool) (*volume.PruneReport, error) {
 	list, err := s.matching(filters, pruneFilters)
 	if err != nil {
@@ -212,7 +250,7 @@ func (s *Service) Prune(ctx context.Context, filters map[string]map[string]bool)
 	report := &volume.PruneReport{VolumesDeleted: []string{}}
 	var errs []error
 	for _, e := range list {
-		if _, anonymous := e.Labels[labelAnonymous]; !anonymous && !named || e.damaged != nil || !access.ScopeOf(ctx).Sees(e.Owner) {
+		if _, anonymous := e.Labels[labelAnonymous]; !anonymous && !named || e.damaged != nil || e.Driver != "" || len(e.Options) > 0 || !access.ScopeOf(ctx).Sees(e.Owner) {
 			continue
 		}
 		s.mu.Lock()

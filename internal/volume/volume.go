@@ -4,7 +4,7 @@
 // volume can have (.new) and renamed when it is whole; it goes by the same way (.gone-…). A volume whose definition cannot be read is
 // kept, listed and named, and nothing but its removal is done with it: a container that began with an empty directory in its place would
 // be worse than one that does not start. References are in memory. A Service is safe for many goroutines: lists wait for no disk and no
-// mount.
+// mount. A volume of another driver has its folder here, too, and its data at its driver's, who mounts it while containers run that have it.
 package volume
 
 import (
@@ -26,12 +26,10 @@ import (
 
 	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/event"
+	"wherry.dev/wherry/internal/plugin"
 )
 
-const (
-	driver         = "local"
-	labelAnonymous = "com.docker.volume.anonymous"
-)
+const labelAnonymous = "com.docker.volume.anonymous"
 
 // Service owns <root>/volumes. A volume's data lies in <root>/volumes/<name>/_data with ids as seen inside (0…65535): it is id-mapped
 // into each container that mounts it.
@@ -39,6 +37,8 @@ type Service struct {
 	root   string
 	events *event.Bus
 	log    func(error)
+
+	drivers drivers // of volumes that are kept by others
 
 	changing sync.Mutex // held while a volume is made or taken out: one at a time
 
@@ -51,9 +51,12 @@ type entry struct {
 	definition
 	damaged error // why the definition cannot be read
 
-	refs map[string]struct{} // containers, guarded by Service.mu
+	refs  map[string]struct{} // containers, guarded by Service.mu
+	going bool                // its driver is removing it, likewise
+	path  string              // where its driver says that it is, likewise
 
-	mount sync.Mutex // held while the volume's own file system is mounted, unmounted or its data removed
+	mount sync.Mutex          // held while the volume's own file system is mounted, unmounted or its data removed
+	users map[string]struct{} // containers that its driver has mounted it for, guarded by mount
 }
 
 // definition is what opts.json holds.
@@ -62,22 +65,38 @@ type definition struct {
 	Created time.Time
 	Labels  map[string]string
 	Options map[string]string
+	Driver  string `json:",omitempty"` // a program's name; "": local
+	Scope   string `json:",omitempty"` // as the driver says; "": local
 	Owner   string `json:",omitempty"` // who made it, as access.Caller.ID names them
 	For     string `json:",omitempty"` // the container that an anonymous one was made for
 }
 
-// Open reads the definitions of all volumes below root. Those that cannot be read are told to log (nil: nobody).
-func Open(root string, ev *event.Bus, log func(error)) (*Service, error) {
-	if log == nil {
-		log = func(error) {}
+// driver is the name of its driver.
+func (d *definition) driver() string { return cmp.Or(d.Driver, local) }
+
+// Options of Open.
+type Options struct {
+	Root    string // folder of the volumes
+	Events  *event.Bus
+	Log     func(error)    // is told of what goes wrong unasked; nil: nobody
+	Drivers *plugin.Finder // of other drivers than the local one; nil: there is none
+}
+
+// Open reads the definitions of all volumes. Those that cannot be read are logged.
+func Open(o Options) (*Service, error) {
+	s := &Service{root: o.Root, events: o.Events, log: o.Log, drivers: drivers{o.Drivers}, all: map[string]*entry{}}
+	if s.log == nil {
+		s.log = func(error) {}
 	}
-	s := &Service{root: root, events: ev, log: log, all: map[string]*entry{}}
+	if o.Drivers == nil {
+		s.drivers.Finder = &plugin.Finder{}
+	}
 	if err := s.load(); err != nil {
-		return nil, fmt.Errorf("read the volumes in %s: %w", root, err)
+		return nil, fmt.Errorf("read the volumes in %s: %w", o.Root, err)
 	}
 	for _, e := range s.all {
 		if e.damaged != nil {
-			log(e.damaged)
+			s.log(e.damaged)
 		}
 	}
 	return s, nil
@@ -89,9 +108,15 @@ func (s *Service) Close() error { return nil }
 func (s *Service) dir(name string) string  { return filepath.Join(s.root, name) }
 func (s *Service) data(name string) string { return filepath.Join(s.root, name, dataDir) }
 
-// shown is the volume as the API shows it.
+// shown is the volume as the API shows it. Of a driver's the place is known while it is mounted, or once the driver has been asked.
 func (s *Service) shown(e *entry) volume.Volume {
-	v := volume.Volume{Name: e.Name, Driver: driver, Mountpoint: s.data(e.Name), Scope: "local", Labels: maps.Clone(e.Labels), Options: maps.Clone(e.Options)}
+	at := s.data(e.Name)
+	if e.Driver != "" {
+		s.mu.Lock()
+		at = e.path
+		s.mu.Unlock()
+	}
+	v := volume.Volume{Name: e.Name, Driver: e.driver(), Mountpoint: at, Scope: cmp.Or(e.Scope, local), Labels: maps.Clone(e.Labels), Options: maps.Clone(e.Options)}
 	if !e.Created.IsZero() {
 		v.CreatedAt = e.Created.Format(time.RFC3339)
 	}
@@ -111,6 +136,8 @@ func (s *Service) find(name string) (*entry, error) {
 		return nil, fmt.Errorf("get %s: no such volume: %w", name, errdefs.ErrNotFound)
 	case e.damaged != nil:
 		return nil, e.damaged
+	case e.going:
+		return nil, fmt.Errorf("volume %s is being removed: %w", name, errdefs.ErrConflict)
 	}
 	return e, nil
 }
@@ -118,6 +145,9 @@ func (s *Service) find(name string) (*entry, error) {
 // existing returns the volume of the same name, unless it was to be another one.
 func (s *Service) existing(d definition) (*entry, error) {
 	e, err := s.find(d.Name)
+	if err == nil && d.Driver != e.Driver {
+		return nil, fmt.Errorf("create %s: conflict: volume name must be unique: it is there already, with the driver %s: remove it or choose another name: %w", d.Name, e.driver(), errdefs.ErrConflict)
+	}
 	if err == nil && len(d.Options) > 0 && !maps.Equal(d.Options, e.Options) {
 		return nil, fmt.Errorf("create %s: the volume is there already, with other options: remove it or choose another name: %w", d.Name, errdefs.ErrConflict)
 	}
@@ -144,11 +174,11 @@ func (s *Service) create(ctx context.Context, r volume.CreateRequest, containerI
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if r.Driver != "" && r.Driver != driver {
-		return nil, fmt.Errorf(`create %s: error looking up volume plugin %s: plugin "%s" not found: there is the driver local: %w`, r.Name, r.Driver, r.Driver, errdefs.ErrNotFound)
-	}
 	scope := access.ScopeOf(ctx)
 	d := definition{Name: r.Name, Created: time.Now(), Labels: maps.Clone(r.Labels), Options: maps.Clone(r.DriverOpts), Owner: scope.Owner}
+	if r.Driver != local {
+		d.Driver = r.Driver
+	}
 	if d.Name == "" {
 		d.anonymous()
 		d.For = containerID
@@ -156,10 +186,27 @@ func (s *Service) create(ctx context.Context, r volume.CreateRequest, containerI
 	if err := checkName(d.Name); err != nil {
 		return nil, err
 	}
+	if r.Driver == "" {
+		s.mu.Lock()
+		if e := s.all[d.Name]; e != nil {
+			d.Driver = e.Driver
+		}
+		s.mu.Unlock()
+	}
+	if r.Driver != "" { // it is to be made
+		if err := forgetLost(ctx, s, d.Name); err != nil {
+			s.log(err)
+		}
+	}
 	if e, err := s.existing(d); !errdefs.IsNotFound(err) {
 		return seen(scope, e, err)
 	}
-	if _, err := parseOptions(d.Options); err != nil {
+	if r.Driver == "" && r.Name != "" && !scope.Limited {
+		if by, k := s.drivers.owner(ctx, d.Name); k != nil {
+			d.Driver, d.Scope = by.Name, by.scope(ctx)
+		}
+	}
+	if err := d.conceive(ctx, s.drivers); err != nil {
 		return nil, fmt.Errorf("create %s: %w", d.Name, err)
 	}
 	s.changing.Lock()
@@ -177,7 +224,7 @@ func (s *Service) create(ctx context.Context, r volume.CreateRequest, containerI
 	s.mu.Lock()
 	s.all[d.Name] = e
 	s.mu.Unlock()
-	s.events.Publish(events.VolumeEventType, events.ActionCreate, d.Name, map[string]string{"driver": driver, access.OwnerAttribute: d.Owner})
+	s.events.Publish(events.VolumeEventType, events.ActionCreate, d.Name, map[string]string{"driver": d.driver(), access.OwnerAttribute: d.Owner})
 	return e, nil
 }
 
@@ -216,18 +263,40 @@ func checkName(name string) error {
 	return nil
 }
 
-// Inspect shows one volume; a damaged one too.
+// Inspect shows one volume; a damaged one too. A driver is asked for what it says of its own, and for volumes that nobody knows.
 func (s *Service) Inspect(ctx context.Context, name string) (*volume.Volume, error) {
 	s.mu.Lock()
 	e := s.all[name]
 	s.mu.Unlock()
+	none := fmt.Errorf("get %s: no such volume: %w", name, errdefs.ErrNotFound)
 	if e == nil {
-		return nil, fmt.Errorf("get %s: no such volume: %w", name, errdefs.ErrNotFound)
+		by, k := s.drivers.owner(ctx, name)
+		if k == nil || access.ScopeOf(ctx).Limited {
+			return nil, none
+		}
+		v := k.shown(by.Name, by.scope(ctx))
+		return &v, nil
 	}
 	if _, err := seen(access.ScopeOf(ctx), e, nil); err != nil {
 		return nil, err
 	}
 	v := s.shown(e)
+	if e.Driver == "" || e.damaged != nil {
+		return &v, nil
+	}
+	by, err := s.drivers.find(ctx, e.Driver)
+	var k *kept
+	if err == nil {
+		k, err = by.get(ctx, name)
+	}
+	switch {
+	case err != nil:
+		v.Status = map[string]any{"Error": err.Error()}
+	case k == nil:
+		return nil, fmt.Errorf("the driver %s does not have it any more: %w", e.Driver, none)
+	default:
+		v.Mountpoint, v.Status = cmp.Or(k.Mountpoint, v.Mountpoint), k.Status
+	}
 	return &v, nil
 }
 
@@ -243,6 +312,15 @@ func (s *Service) List(ctx context.Context, filters map[string]map[string]bool) 
 			out = append(out, s.shown(e))
 		}
 	}
+	if access.ScopeOf(ctx).Limited {
+		return out, nil
+	}
+	others, err := others(ctx, s, filters)
+	if err != nil || len(others) == 0 {
+		return out, err
+	}
+	out = append(out, others...)
+	slices.SortFunc(out, func(a, b volume.Volume) int { return cmp.Compare(a.Name, b.Name) })
 	return out, nil
 }
 

@@ -22,7 +22,7 @@ import (
 
 func open(t *testing.T, root string) *Service {
 	t.Helper()
-	s, err := Open(root, event.New(), nil)
+	s, err := Open(Options{Root: root, Events: event.New()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +255,7 @@ func TestDamagedVolumesAreNamedAndKept(t *testing.T) {
 		}
 	}
 	var said []error
-	s, err := Open(root, event.New(), func(err error) { said = append(said, err) })
+	s, err := Open(Options{Root: root, Events: event.New(), Log: func(err error) { said = append(said, err) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +290,7 @@ func TestDamagedVolumesAreNamedAndKept(t *testing.T) {
 
 func TestEvents(t *testing.T) {
 	bus := event.New()
-	s, err := Open(t.TempDir(), bus, nil)
+	s, err := Open(Options{Root: t.TempDir(), Events: bus})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -349,7 +349,7 @@ func TestConcurrentUse(t *testing.T) {
 // TestVolumeWithoutItsFolder: what somebody has deleted behind the engine's back can be removed, and made again; it keeps no prune from the others.
 func TestVolumeWithoutItsFolder(t *testing.T) {
 	root := t.TempDir()
-	s, err := Open(root, event.New(), nil)
+	s, err := Open(Options{Root: root, Events: event.New()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -110,7 +110,7 @@ func (e *engine) open(t *testing.T, oar string) {
 	var err error
 	s.Audit, err = audit.Open(audit.Options{Dir: filepath.Join(root, "audit"), Log: func(err error) { t.Error(err) }})
 	must(err)
-	s.Volumes, err = volume.Open(filepath.Join(root, "volumes"), s.Events, nil)
+	s.Volumes, err = volume.Open(volume.Options{Root: filepath.Join(root, "volumes"), Events: s.Events})
 	must(err)
 	for kind, into := range map[secret.Kind]**secret.Service{secret.Secret: &s.Secrets, secret.Config: &s.Configs} {
 		*into, err = secret.Open(filepath.Join(root, string(kind)+"s"), kind, s.Events, nil)
@@ -123,7 +123,7 @@ func (e *engine) open(t *testing.T, oar string) {
 	s.Containers, err = container.Open(ctx, container.Options{Root: root, State: state, Oar: oar, CgroupParent: fmt.Sprintf("/wherry-api-%d", os.Getpid()),
 		Images: s.Images, Networks: s.Networks, Volumes: s.Volumes, Secrets: s.Secrets, Configs: s.Configs, Events: s.Events})
 	must(err)
-	s.Files, s.Monitor = files.New(s.Containers, s.Images, s.Events), monitor.New(s.Containers, s.Events)
+	s.Files, s.Monitor = files.New(s.Containers, s.Images, s.Volumes, s.Events), monitor.New(s.Containers, s.Events)
 	s.Disk = &disk.Service{Root: root, Images: s.Images, Containers: s.Containers, Volumes: s.Volumes, Files: s.Files}
 	s.Cleaner = image.NewCleaner(s.Images, settings.Default().CleanUp, slog.New(slog.DiscardHandler))
 	e.closes = []func() error{s.Containers.Close, s.Networks.Close, s.Images.Close, s.Volumes.Close, s.Audit.Close}
