@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/container"
+	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/client"
 )
@@ -40,7 +41,9 @@ func dyingEngine(t *testing.T, then http.Handler) (host string) {
 		_, _ = io.ReadFull(stdin, buf)
 		fmt.Fprint(stdout, "before ")
 		fmt.Fprint(stderr, "E1 ")
-		time.Sleep(50 * time.Millisecond) // what was said has to arrive: it is the connections' end that is tested
+		for end := time.Now().Add(time.Minute); unread(t, e.conn) > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		}
+		time.Sleep(50 * time.Millisecond) // what was said has arrived: it is the connections' end that is tested
 		first.Close()
 		e.conn.Close()
 		time.Sleep(100 * time.Millisecond)
@@ -49,6 +52,18 @@ func dyingEngine(t *testing.T, then http.Handler) (host string) {
 	}
 	first = listen(e)
 	return "unix://" + socket
+}
+
+// unread is how much the other side of a connection has not read yet.
+func unread(t *testing.T, c net.Conn) (n int) {
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err == nil {
+		err = errors.Join(raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }), err)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	return n
 }
 
 func TestRunOutlivesItsEngine(t *testing.T) {

@@ -26,7 +26,7 @@ func echoes(t *testing.T, f *os.File) bool {
 // eventually waits for something that another process does.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for range 1000 {
+	for range 6000 {
 		if is() {
 			return
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/moby/moby/api/types/mount"
 	"golang.org/x/sys/unix"
 
+	"wherry.dev/wherry/internal/shim"
 	"wherry.dev/wherry/internal/task"
 )
 
@@ -43,7 +44,10 @@ func TestNextLife(t *testing.T) {
 	}
 	pid := e.rec(runs).Pid
 	e.close()
-	time.Sleep(500 * time.Millisecond)
+	for _, id := range []string{ends, always, gone} {
+		dir := filepath.Join(e.o.State, "tasks", id)
+		e.eventually("it has ended, while no engine was there as a rule", func() bool { return exists(filepath.Join(dir, shim.ExitFile)) || !exists(dir) })
+	}
 	e.open()
 	if r := e.rec(runs); r.Status != Running || r.Pid != pid {
 		t.Errorf("runs: %s %d, was %d", r.Status, r.Pid, pid)

@@ -264,6 +264,15 @@ func TestOnePullDownloads(t *testing.T) {
 	}
 }
 
+// begun says that something of a download is on the disk.
+func begun(root string) bool {
+	parts, _ := filepath.Glob(filepath.Join(root, "content/ingest/*/data"))
+	return slices.ContainsFunc(parts, func(part string) bool {
+		fi, err := os.Stat(part)
+		return err == nil && fi.Size() > 0
+	})
+}
+
 // TestPullGoesOnWhereItStopped: a later pull, even of a later life of the engine, asks for the rest only.
 func TestPullGoesOnWhereItStopped(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "root")
@@ -284,7 +293,8 @@ func TestPullGoesOnWhereItStopped(t *testing.T) {
 			w.Header().Set("Content-Length", strconv.Itoa(len(plain)))
 			_, _ = w.Write(plain[:2<<20])
 			w.(http.Flusher).Flush()
-			time.Sleep(300 * time.Millisecond)
+			for end := time.Now().Add(time.Minute); !begun(root) && time.Now().Before(end); time.Sleep(time.Millisecond) {
+			}
 			cancel()
 			return
 		}

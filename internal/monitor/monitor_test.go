@@ -185,7 +185,7 @@ func psOf(t *testing.T, pid string) string {
 
 func waitFor(t *testing.T, ok func() bool) {
 	t.Helper()
-	for range 500 {
+	for range 6000 {
 		if ok() {
 			return
 		}

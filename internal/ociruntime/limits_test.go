@@ -177,7 +177,7 @@ func TestFailuresLeaveNothing(t *testing.T) {
 			}
 			b.cleanup()
 			after := count()
-			for range 1000 { // what forked the process ends on its own
+			for range 20000 { // what forked the process ends on its own
 				if after == before {
 					break
 				}

@@ -189,7 +189,7 @@ func TestEngineComesBack(t *testing.T) {
 	}
 	back.Close()
 	// The container ends while nobody is there; the exit status is on disk.
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		if _, err := os.Stat(filepath.Join(o.Dir, "exit.json")); err == nil || time.Now().After(deadline) {
 			break

@@ -134,7 +134,7 @@ func TestTopAndStatsAnswers(t *testing.T) {
 	e.want(t, 409, "GET", "/containers/"+id+"/top", "", nil)
 	e.want(t, 204, "POST", "/containers/"+id+"/start", "", nil)
 	var top container.TopResponse
-	for range 100 { // execve has happened, but the kernel may still be copying the arguments
+	for range 2000 { // execve has happened, but the kernel may still be copying the arguments
 		e.want(t, 200, "GET", "/containers/"+id+"/top", "", &top)
 		if len(top.Processes) == 1 && top.Processes[0][7] == "sleep 1000" {
 			break
