@@ -112,6 +112,9 @@ func (k *kernel) raise(n *lan, alias string) error {
 		return fmt.Errorf("network %s: %w", n.Name, err)
 	}
 	n.index = index
+	if err := n.answerForLinked(); err != nil {
+		return fmt.Errorf("network %s: %w", n.Name, err)
+	}
 	if n.v6 != nil {
 		return forwardSix()
 	}

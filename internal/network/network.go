@@ -141,6 +141,7 @@ func Unlink(s *Service, containerID, alias string) {
 	if h == nil {
 		return
 	}
+	before := rulesOf(&s.state, h)
 	for _, e := range h.Endpoints {
 		if n := s.networks[e.NetworkID]; n == nil || n.Name != network.NetworkBridge {
 			continue
@@ -150,6 +151,7 @@ func Unlink(s *Service, containerID, alias string) {
 		e.Asked = asked
 	}
 	if h.attached {
+		s.log(s.fire.ChangePorts(before, rulesOf(&s.state, h)))
 		s.log(h.write(s.o.live()))
 	}
 }

@@ -48,7 +48,7 @@ func rerouteAll(s *Service) {
 
 // rulesOf are what the firewall has of a holding: its ports, and the bridges by which it may answer. The caller holds the lock, or is alone.
 func rulesOf(s *state, h *holding) []firewall.Port {
-	out := firewallPorts(h.published())
+	out := append(firewallPorts(h.published()), linkedPorts(s, h)...)
 	if !h.Roams {
 		return out
 	}

@@ -44,8 +44,9 @@ type Port struct {
 	Proto       uint8      // unix.IPPROTO_TCP, …UDP, …SCTP
 	First, Last uint16     // on the host; Last 0: one port
 	To          netip.AddrPort
-	Direct      bool   // at the container's own address: First to Last of To's; there is no Host
-	By          string // no port: a bridge by which the container with To's address may send from it, too, though the host's route leads to another
+	Direct      bool       // at the container's own address: First to Last of To's; there is no Host
+	From        netip.Addr // a port that one other container on the same parted bridge reaches at the container's own address: First of To's; IPv4
+	By          string     // no port: a bridge by which the container with To's address may send from it, too, though the host's route leads to another
 }
 
 func (p Port) isRange() bool { return p.Last > p.First }

@@ -64,6 +64,7 @@ func TestTableAsNftReadsIt(t *testing.T) {
 		port("::", 80, 0, "[fd00:1::2]:8080"), port("2001:db8::1", 81, 0, "[fd00:1::2]:8081"), port("::", 5000, 5999, "[fd00:1::2]:0"),
 	}
 	ports = append(ports, Port{Direct: true, Proto: unix.IPPROTO_TCP, First: 80, To: netip.MustParseAddrPort("10.1.0.9:0")},
+		Port{From: netip.MustParseAddr("10.1.0.2"), Proto: unix.IPPROTO_TCP, First: 5432, To: netip.MustParseAddrPort("10.1.0.9:0")},
 		Port{Direct: true, Proto: unix.IPPROTO_UDP, First: 90, Last: 99, To: netip.MustParseAddrPort("[fd00:1::9]:0")})
 	if err := table.AddPorts(ports[:3]); err != nil {
 		t.Fatal(err)
@@ -81,7 +82,7 @@ func TestTableAsNftReadsIt(t *testing.T) {
 		"elements = { 192.0.2.1 . tcp . 1000-1999 : 10.1.0.3 }", "elements = { tcp . 80 : fd00:1::2 . 8080 }",
 		"elements = { 2001:db8::1 . tcp . 81 : fd00:1::2 . 8081 }", "elements = { tcp . 5000-5999 : fd00:1::2 }",
 		"iifname @bridges ip daddr 127.0.0.0/8 drop", "oifname . ip saddr @neighbours4 ct status dnat masquerade",
-		"meta nfproto ipv4 iifname @masquerade4 iifname . oifname != @same masquerade", "elements = { 10.1.0.9 . tcp . 80 }", "elements = { fd00:1::9 . udp . 90-99 }",
+		"meta nfproto ipv4 iifname @masquerade4 iifname . oifname != @same masquerade", "elements = { 10.1.0.9 . tcp . 80 }", "elements = { 10.1.0.2 . 10.1.0.9 . tcp . 5432 }", "elements = { fd00:1::9 . udp . 90-99 }",
 		`elements = { "br2" : 192.0.2.7 }`, `elements = { "lan0" . "br2" }`, "iifname . oifname != @same snat ip to iifname map @sources4",
 		"oifname @routed6 ip6 daddr . meta l4proto . th dport @direct6 accept", "iifname . oifname @trusted ip daddr . meta l4proto . th dport @direct4 accept",
 		"oifname @open4 accept", "iifname @still oifname @still drop",

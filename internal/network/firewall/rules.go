@@ -44,6 +44,7 @@ func word32(n int) uint32 { return uint32(firstOf4 + n) }
 //	                iifname @internal drop
 //	                oifname @bridges ct state established,related accept
 //	                oifname @bridges ct status dnat accept
+//	                iifname . oifname @same ip saddr . ip daddr . meta l4proto . th dport @linked4 accept   # --link
 //	                iifname . oifname @same drop                     # past the bridge, which does not let them, by the gateway
 //	                oifname @open4 meta nfproto ipv4 accept                                     # likewise 6
 //	                oifname @routed4 ip daddr . meta l4proto . th dport @direct4 accept         # published there; likewise 6
@@ -112,6 +113,7 @@ func addRules(c *nftables.Conn, table *nftables.Table, s sets) {
 	rule(pass, in(s.internal), verdict(expr.VerdictDrop))
 	rule(pass, out(s.bridges), known(), verdict(expr.VerdictAccept))
 	rule(pass, out(s.bridges), translated(), verdict(expr.VerdictAccept))
+	rule(pass, inOut(s.same, false), toLinked(s.linked), verdict(expr.VerdictAccept))
 	rule(pass, inOut(s.same, false), verdict(expr.VerdictDrop))
 	for six, f := range s.families {
 		rule(pass, ofFamily(six == 1), out(f.open), verdict(expr.VerdictAccept))
@@ -265,6 +267,16 @@ func toDirect(s *nftables.Set, six bool) []expr.Any {
 		&expr.Payload{DestRegister: word32(words + 1), Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Lookup{SourceRegister: word32(0), SetName: s.Name, SetID: s.ID},
 	}
+}
+
+// toLinked matches what is for a port that its sender has been linked to.
+func toLinked(s *nftables.Set) []expr.Any {
+	return append(ofFamily(false),
+		&expr.Payload{DestRegister: word32(0), Base: expr.PayloadBaseNetworkHeader, Offset: saddr4, Len: 4},
+		&expr.Payload{DestRegister: word32(1), Base: expr.PayloadBaseNetworkHeader, Offset: daddr4, Len: 4},
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: word32(2)},
+		&expr.Payload{DestRegister: word32(3), Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Lookup{SourceRegister: word32(0), SetName: s.Name, SetID: s.ID})
 }
 
 func icmp(six bool) []expr.Any {

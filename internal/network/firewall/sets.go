@@ -25,6 +25,7 @@ type sets struct {
 	among             *nftables.Set // likewise, where containers reach each other
 	still             *nftables.Set
 	trusted           *nftables.Set // a link and a bridge
+	linked            *nftables.Set // a container's IPv4 address . another one's . protocol . port
 	checked           *nftables.Set // bridges behind which nobody else's addresses are
 	lax               bool          // sources are not checked
 	families          [2]familySets
@@ -62,6 +63,7 @@ func newSets(table *nftables.Table) sets {
 		bridges: set("bridges", nftables.TypeIFName), internal: set("internal", nftables.TypeIFName),
 		same: set("same", nftables.TypeIFName, nftables.TypeIFName), among: set("among", nftables.TypeIFName, nftables.TypeIFName), still: set("still", nftables.TypeIFName),
 		trusted: set("trusted", nftables.TypeIFName, nftables.TypeIFName), checked: set("checked", nftables.TypeIFName),
+		linked: set("linked4", nftables.TypeIPAddr, nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService),
 	}
 	for _, six := range []bool{false, true} {
 		address, suffix := nftables.TypeIPAddr, "4"
@@ -151,7 +153,7 @@ func (s sets) rows(bridges []Bridge, still []string) []row {
 	}
 	out := []row{
 		{s.bridges, links(func(Bridge) bool { return true })}, {s.internal, links(func(b Bridge) bool { return b.Internal })},
-		{s.same, same}, {s.among, among}, {s.trusted, trusted}, {s.still, quiet}, {s.checked, links(func(b Bridge) bool { return !b.Foreign })},
+		{s.same, same}, {s.among, among}, {s.trusted, trusted}, {s.still, quiet}, {s.checked, links(func(b Bridge) bool { return !b.Foreign })}, {s.linked, nil},
 	}
 	for i, f := range s.families {
 		var near, sources, roaming []nftables.SetElement
@@ -217,6 +219,11 @@ func (s sets) elements(ports []Port) map[*nftables.Set][]nftables.SetElement {
 		if p.By != "" {
 			m := s.families[index(p.To.Addr().Is6())].answers
 			out[m] = append(out[m], nftables.SetElement{Key: append(ifname(p.By), p.To.Addr().AsSlice()...)})
+			continue
+		}
+		if p.From.IsValid() {
+			key := append(append(p.From.AsSlice(), p.To.Addr().AsSlice()...), p.Proto, 0, 0, 0)
+			out[s.linked] = append(out[s.linked], nftables.SetElement{Key: word(key, p.First)})
 			continue
 		}
 		if p.Direct {

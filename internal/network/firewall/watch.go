@@ -95,9 +95,9 @@ func (t *Table) Whole() bool {
 // ruleCount is how many rules addRules writes.
 func (t *Table) ruleCount() int {
 	if t.lax {
-		return 2 + 8 + 2 + 2 + 7 + 1 + 16
+		return 2 + 8 + 2 + 2 + 7 + 1 + 17
 	}
-	return 2 + 8 + 2 + 2 + 7 + 3 + 18
+	return 2 + 8 + 2 + 2 + 7 + 3 + 19
 }
 
 func (t *Table) count() (rules, ports int, err error) {
@@ -119,7 +119,7 @@ func (t *Table) count() (rules, ports int, err error) {
 	if rules != t.ruleCount() {
 		return rules, 0, nil
 	}
-	maps := []*nftables.Set{t.sets.families[0].direct, t.sets.families[1].direct, t.sets.families[0].answers, t.sets.families[1].answers}
+	maps := []*nftables.Set{t.sets.linked, t.sets.families[0].direct, t.sets.families[1].direct, t.sets.families[0].answers, t.sets.families[1].answers}
 	for _, family := range t.sets.ports {
 		for _, kind := range family {
 			maps = append(maps, kind[:]...)
