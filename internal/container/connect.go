@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
 
+	networks "wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/sandbox"
 )
 
@@ -44,7 +45,11 @@ func (s *Service) ConnectNetwork(ctx context.Context, id, name string, e *networ
 	if err != nil {
 		return err
 	}
-	if netns != nil {
+	if netns == nil {
+		if err := networks.Acceptable(s.o.Networks, found.Name, e); err != nil {
+			return err
+		}
+	} else {
 		defer netns.Close()
 		if _, err := s.o.Networks.Connect(ctx, found.Name, r.allocateRequest(), e, netns); err != nil {
 			return err
@@ -76,8 +81,13 @@ func connectable(c *Container, r *Record, name string) error {
 		return fail(errdefs.ErrConflict, "container %s shares the network of another container and cannot be connected to another network: connect that one", r.Name)
 	case m.IsHost():
 		return fail(errdefs.ErrConflict, "container %s uses the host's network and cannot be connected to another one: create it without --network host", r.Name)
-	case m.IsNone(), name == network.NetworkNone, name == network.NetworkHost:
-		return fail(errdefs.ErrConflict, "container %s: host and none cannot be combined with other networks: create it with the network that it needs", r.Name)
+	case name == network.NetworkHost:
+		return fail(errdefs.ErrConflict, "container %s cannot be disconnected from host network or connected to host network: create it with --network host", r.Name)
+	}
+	for other := range r.Networks {
+		if other != name && (name == network.NetworkNone || other == network.NetworkNone) {
+			return fail(errdefs.ErrConflict, "container %s cannot be connected to multiple networks with one of the networks in private (none) mode: disconnect it from %s first", r.Name, other)
+		}
 	}
 	return nil
 }
@@ -122,7 +132,10 @@ func (s *Service) DisconnectNetwork(ctx context.Context, id, name string, force 
 	defer c.op.Unlock()
 	r := c.record()
 	key := networkKey(r, found)
-	if _, ok := r.Networks[key]; !ok || c.isGone() || !r.bridged() || r.HostConfig.NetworkMode.IsNone() {
+	if r.HostConfig.NetworkMode.IsHost() && found.Name == network.NetworkHost {
+		return fail(errdefs.ErrConflict, "container %s cannot be disconnected from host network or connected to host network: create it anew, with another --network", r.Name)
+	}
+	if _, ok := r.Networks[key]; !ok || c.isGone() || !r.bridged() {
 		return fail(errdefs.ErrConflict, "container %s is not connected to the network %s", r.Name, found.Name)
 	}
 	if err := (life{s, c}).disconnect(ctx, r, found.Name); err != nil && !force {
@@ -183,7 +196,7 @@ func settleNetworks(ctx context.Context, l life) error {
 	defer l.c.op.Unlock()
 	r := l.c.record()
 	has, _, ok := l.s.o.Networks.Endpoints(l.c.id)
-	if !ok || !r.Status.Alive() || !r.bridged() || r.HostConfig.NetworkMode.IsNone() {
+	if !ok || !r.Status.Alive() || !r.bridged() {
 		return nil
 	}
 	l.s.o.Networks.Rename(l.c.id, r.Name) // where a change of names was cut short

@@ -2,8 +2,11 @@ package container
 
 import (
 	"context"
+	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -191,4 +194,74 @@ func TestConnectCutShort(t *testing.T) {
 	if err := e.ConnectNetwork(ctx, id, "blue", nil); err != nil {
 		t.Errorf("once more: %v", err)
 	}
+}
+
+// TestConnectNone: a container on no network excludes others until it is taken off it, whether it runs or not, and the other way round.
+func TestConnectNone(t *testing.T) {
+	e := newEngine(t)
+	ctx := context.Background()
+	subnet := []network.IPAMConfig{{Subnet: netip.MustParsePrefix("10.83.0.0/24")}}
+	if _, err := e.nets.Create(ctx, network.CreateRequest{Name: "green", IPAM: &network.IPAM{Config: subnet}}); err != nil {
+		t.Fatal(err)
+	}
+	on := func(id string) string { return strings.Join(slices.Sorted(maps.Keys(e.rec(id).Networks)), " ") }
+	step := func(what string, err error, words string) {
+		t.Helper()
+		if words == "" && err != nil || words != "" && (err == nil || !strings.Contains(err.Error(), words)) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	at := func(address string) *network.EndpointSettings {
+		return &network.EndpointSettings{IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr(address)}}
+	}
+	const excludes = "multiple networks with one of the networks in private (none) mode: disconnect it from"
+	for _, runs := range []bool{false, true} {
+		r := request{name: "alone", cmd: sh("sleep 3600"), h: container.HostConfig{NetworkMode: "none"}}
+		id := ""
+		if runs {
+			id = e.run(r)
+		} else {
+			id = e.create(r)
+		}
+		step("beside none", e.ConnectNetwork(ctx, id, "green", nil), excludes+" none")
+		step("host", e.ConnectNetwork(ctx, id, "host", nil), "create it with --network host")
+		step("off none", e.DisconnectNetwork(ctx, id, "none", false), "")
+		step("off none twice", e.DisconnectNetwork(ctx, id, "none", false), "is not connected to the network none")
+		step("no address of the network's", e.ConnectNetwork(ctx, id, "green", at("10.84.0.9")), "10.84.0.9 is not part of subnet 10.83.0.0/24")
+		step("an address on the default network", e.ConnectNetwork(ctx, id, "bridge", at("172.17.0.9")), "user-defined networks only")
+		step("instead of none", e.ConnectNetwork(ctx, id, "green", at("10.83.0.9")), "")
+		if !runs {
+			e.start(id)
+		}
+		if got, has := interfacesOf(t, e.rec(id).Pid), networksOf(t, e, id)["green"]; got != "lo eth0" || has == nil || has.IPAddress.String() != "10.83.0.9" {
+			t.Errorf("running before %v: %q, %+v", runs, got, has)
+		}
+		step("none beside another", e.ConnectNetwork(ctx, id, "none", nil), excludes+" green")
+		step("off again", e.DisconnectNetwork(ctx, id, "green", false), "")
+		step("none instead", e.ConnectNetwork(ctx, id, "none", nil), "")
+		if got := on(id); got != "none" {
+			t.Errorf("running before %v: on %q", runs, got)
+		}
+		now := 0
+		if err := e.Restart(ctx, id, StopOptions{Timeout: &now}); err != nil {
+			t.Fatal(err)
+		}
+		if got := interfacesOf(t, e.rec(id).Pid); got != "lo" {
+			t.Errorf("running before %v: on none: %q", runs, got)
+		}
+		if err := e.Remove(ctx, id, RemoveOptions{Force: true}); err != nil {
+			t.Error(err)
+		}
+	}
+	hosts := e.create(request{name: "hosts", cmd: sh("sleep 1"), h: container.HostConfig{NetworkMode: "host"}})
+	step("off the host's", e.DisconnectNetwork(ctx, hosts, "host", false), "cannot be disconnected from host network")
+}
+
+func networksOf(t *testing.T, e *engine, id string) map[string]*network.EndpointSettings {
+	t.Helper()
+	out, err := e.Inspect(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.NetworkSettings.Networks
 }

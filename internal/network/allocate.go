@@ -183,14 +183,48 @@ func (s *state) newEndpointID() (id string) {
 	return id
 }
 
+// Acceptable says whether a container could have on a network what it asks for, who else may have it notwithstanding: it is asked before a container
+// that does not run is put there.
+func Acceptable(s *Service, nameOrID string, settings *network.EndpointSettings) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.find(nameOrID)
+	if err != nil || settings.IPAMConfig == nil {
+		return err
+	}
+	return n.accepts(*settings.IPAMConfig)
+}
+
+// accepts refuses addresses that nobody could have. The caller holds the lock.
+func (n *lan) accepts(want network.EndpointIPAMConfig) error {
+	if n.Name == network.NetworkBridge && (want.IPv4Address.IsValid() || want.IPv6Address.IsValid()) {
+		return invalid("user-specified IP address is supported on user-defined networks only, not on the network bridge")
+	}
+	for _, row := range []struct {
+		pool *pool
+		want netip.Addr
+	}{{n.v4, want.IPv4Address}, {n.v6, want.IPv6Address}} {
+		if !row.want.IsValid() {
+			continue
+		}
+		if row.pool == nil {
+			return invalid("network %s has no subnet of the family of %s", n.Name, row.want)
+		}
+		if err := row.pool.has(row.want); err != nil {
+			return fmt.Errorf("network %s: %w", n.Name, err)
+		}
+	}
+	return nil
+}
+
 // address gives an endpoint its addresses: those it asks for, else those it had where they are free, or any free ones.
 func address(e *endpoint, n *lan, had Had, withoutSix bool) (err error) {
 	want := network.EndpointIPAMConfig{}
 	if e.Asked.IPAMConfig != nil && !e.Hidden { // who has it now keeps it until it goes
 		want = *e.Asked.IPAMConfig
 	}
-	if n.Name == network.NetworkBridge && (want.IPv4Address.IsValid() || want.IPv6Address.IsValid()) {
-		return invalid("user-specified IP address is supported on user-defined networks only, not on the network bridge")
+	if err := n.accepts(want); err != nil {
+		return err
 	}
 	for _, row := range []struct {
 		pool      *pool
@@ -201,9 +235,6 @@ func address(e *endpoint, n *lan, had Had, withoutSix bool) (err error) {
 			continue
 		}
 		if row.pool == nil {
-			if row.want.IsValid() {
-				return invalid("network %s has no subnet of the family of %s", n.Name, row.want)
-			}
 			continue
 		}
 		if row.had.IsValid() && !row.want.IsValid() {

@@ -145,11 +145,21 @@ func (p *pool) take(want netip.Addr) (a netip.Addr, err error) {
 	return a, err
 }
 
+// has refuses an address that is in none of the subnets of the family.
+func (p *pool) has(a netip.Addr) error {
+	for q := range p.all() {
+		if q.subnet.Contains(a) {
+			return nil
+		}
+	}
+	return invalid("address %s is not part of subnet %s", a, p.subnet)
+}
+
 func (p *pool) takeOwn(want netip.Addr) (netip.Addr, error) {
 	if want.IsValid() {
 		switch {
 		case !p.subnet.Contains(want):
-			return netip.Addr{}, invalid("address %s is not part of subnet %s", want, p.subnet)
+			return netip.Addr{}, p.has(want)
 		case p.taken(want):
 			return netip.Addr{}, fmt.Errorf("address %s: Address already in use: %w", want, errdefs.ErrConflict)
 		}

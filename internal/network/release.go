@@ -115,7 +115,7 @@ func (s *Service) Disconnect(ctx context.Context, nameOrID, containerID string, 
 	switch {
 	case h == nil || e == nil:
 		err = fmt.Errorf("container %s is not connected to network %s: %w", shortID(containerID), n.Name, errdefs.ErrPermissionDenied)
-	case !n.plumbed():
+	case !n.plumbed() && n.Driver != driverNull:
 		err = fmt.Errorf("container cannot be disconnected from the network %s or connected to it while it runs: %w", n.Name, errdefs.ErrPermissionDenied)
 	}
 	if err != nil {
@@ -141,7 +141,8 @@ func (s *Service) Disconnect(ctx context.Context, nameOrID, containerID string, 
 	if err := s.republish(h, before); err != nil {
 		s.log(fmt.Errorf("ports of container %s, which left the network %s: %w", h.Request.Name, n.Name, err))
 	}
-	if n.stacked() {
+	if !n.plumbed() { // it had nothing of it
+	} else if n.stacked() {
 		errs = append(errs, s.unstack(h.ns, e.Interface))
 	} else {
 		errs = append(errs, link.Delete(s.host, 0, e.End))
