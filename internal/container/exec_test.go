@@ -89,8 +89,8 @@ func TestExecsThatDoNotStart(t *testing.T) {
 		{container.ExecCreateRequest{Cmd: []string{"/no/such"}}, 127, "no such file"},
 		{container.ExecCreateRequest{Cmd: []string{"/etc/plain"}}, 126, "permission denied"},
 		{container.ExecCreateRequest{Cmd: []string{"/etc"}}, 126, "permission denied"},
-		{container.ExecCreateRequest{Cmd: []string{"crlf"}}, 126, "CRLF"},
-		{container.ExecCreateRequest{Cmd: []string{"orphan"}}, 126, "/no/such/interpreter"},
+		{container.ExecCreateRequest{Cmd: []string{"crlf"}}, 127, "CRLF"},
+		{container.ExecCreateRequest{Cmd: []string{"orphan"}}, 127, "/no/such/interpreter"},
 		{container.ExecCreateRequest{Cmd: []string{"true"}, WorkingDir: "/nowhere"}, 126, "/nowhere"},
 		{container.ExecCreateRequest{Cmd: []string{"true"}, User: "70000"}, 126, "70000 is outside"},
 	} {

@@ -70,8 +70,8 @@ func TestProgramsThatDoNotStart(t *testing.T) {
 		{[]string{"no-such-program"}, 127, "executable file not found in $PATH"},
 		{[]string{"/no/such/program"}, 127, "no such file or directory"},
 		{[]string{"/etc/plain"}, 126, "permission denied"},
-		{[]string{"/bin/crlf"}, 126, "CRLF"},
-		{[]string{"/bin/orphan"}, 126, "/no/such/interpreter"},
+		{[]string{"/bin/crlf"}, 127, "CRLF"},
+		{[]string{"/bin/orphan"}, 127, "/no/such/interpreter"},
 	} {
 		id := e.create(request{cmd: row.cmd})
 		err := e.Start(ctx, id)

@@ -104,7 +104,7 @@ func explain(e *ExecError, name string, tried execPaths, files view) {
 			continue
 		}
 		if text, kind := interpreterProblem(files, head); text != "" {
-			e.Code, e.Why, e.kind = 126, text, kind
+			e.Why, e.kind = text, kind
 		}
 		return
 	}

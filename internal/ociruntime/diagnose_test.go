@@ -36,13 +36,13 @@ func TestWhyAProgramDoesNotStart(t *testing.T) {
 		"not executable":      {args: []string{"/bin/notexec"}, code: 126, says: []string{"permission denied", "mode is 0644", "chmod +x"}},
 		"not exec., in PATH":  {args: []string{"notexec"}, code: 126, says: []string{"permission denied", "mode is 0644", "chmod +x"}},
 		"no format":           {args: []string{"/bin/plain"}, code: 126, says: []string{"exec format error", "#!"}},
-		"missing interpreter": {args: []string{"noscript"}, code: 126, says: []string{"/no/such/interpreter", "not in the image"}},
-		"CRLF":                {args: []string{"/bin/crlf"}, code: 126, says: []string{"CRLF", `/bin/sh\r`, "dos2unix"}},
-		"CRLF with env":       {args: []string{"/bin/env-crlf"}, code: 126, says: []string{"CRLF"}},
+		"missing interpreter": {args: []string{"noscript"}, code: 127, says: []string{"/no/such/interpreter", "not in the image"}},
+		"CRLF":                {args: []string{"/bin/crlf"}, code: 127, says: []string{"CRLF", `/bin/sh\r`, "dos2unix"}},
+		"CRLF with env":       {args: []string{"/bin/env-crlf"}, code: 127, says: []string{"CRLF"}},
 		"other machine":       {args: []string{"/bin/arm"}, code: 126, says: []string{"arm64", "amd64", "platform"}},
 		"32-bit machine":      {args: []string{"/bin/riscv32"}, code: 126, says: []string{"exec format error", "riscv64"}},
-		"real, other libc":    {args: []string{"/bin/dynamic"}, code: 126, says: []string{"ld-linux-x86-64.so.2", "libc"}},
-		"other libc":          {args: []string{"musl"}, code: 126, says: []string{"/lib/ld-musl-x86_64.so.1", "libc"}},
+		"real, other libc":    {args: []string{"/bin/dynamic"}, code: 127, says: []string{"ld-linux-x86-64.so.2", "libc"}},
+		"other libc":          {args: []string{"musl"}, code: 127, says: []string{"/lib/ld-musl-x86_64.so.1", "libc"}},
 		"no folder":           {args: []string{"true"}, cwd: "/bin/sh", code: 126, says: []string{"/bin/sh", "not a directory", "-w"}},
 	}
 	prepare := func() *box {
