@@ -391,3 +391,14 @@ func TestEngineID(t *testing.T) {
 		t.Errorf("after damage: %s %v", b, err)
 	}
 }
+
+// TestFewFiles: an engine whose limit is too low for containers says so, and what to raise.
+func TestFewFiles(t *testing.T) {
+	for most, want := range map[uint64]string{enoughFiles: "", enoughFiles - 1: "may open 1023 files"} {
+		var b bytes.Buffer
+		fewFiles(slog.New(slog.NewTextHandler(&b, nil)), most)
+		if got := b.String(); !strings.Contains(got, want) || (want == "") != (got == "") || want != "" && !strings.Contains(got, "LimitNOFILE of its service, ulimit -n) to 1024") {
+			t.Errorf("%d: %q", most, got)
+		}
+	}
+}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/api/docker"
 	"wherry.dev/wherry/internal/build"
@@ -46,6 +47,25 @@ const grace = 3 * time.Second
 // the engine itself may have few, it keeps few.
 const spareThreads = 48
 
+// enoughFiles is how many files an engine has to be able to open: some fifty are its own, and each container that runs takes a few.
+const enoughFiles = 1024
+
+// fewFiles tells where the engine's limit, which its shims have, too, is so low that few containers start, or none.
+func fewFiles(log *slog.Logger, most uint64) {
+	if most < enoughFiles {
+		log.Warn(fmt.Sprintf("the engine may open %d files, with which few containers can run, or none: "+container.MoreFiles+" to %d or more", most, enoughFiles))
+	}
+}
+
+// mayOpen is how many files the engine may open.
+func mayOpen() uint64 {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return enoughFiles
+	}
+	return limit.Max
+}
+
 // run is the engine's life: directories, lock, sockets, services, requests, and the way back.
 func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 	began := time.Now()
@@ -55,6 +75,7 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("wherryd needs root, since it makes mounts, network links and control groups: run it with sudo, or as a system service")
 	}
+	fewFiles(log, mayOpen())
 	bounded := func() (over func()) { return bound(ctx, endLimit, log, func() { os.Exit(1) }) }
 	over := bounded()
 	defer func() { over() }()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"wherry.dev/wherry/internal/room"
 )
@@ -29,13 +30,19 @@ func invalid(format string, args ...any) error {
 	return fail(errdefs.ErrInvalidArgument, format, args...)
 }
 
-// plain takes the name of an error's class off the end of its text, and says what helps against a full disk.
+// MoreFiles is what to do where the engine, or a shim, which has its limits, can open no more files.
+const MoreFiles = "raise its limit (LimitNOFILE of its service, ulimit -n)"
+
+// plain takes the name of an error's class off the end of its text, and says what helps against a full disk, and in a shim without descriptors.
 func plain(err error) error {
 	if err == nil {
 		return nil
 	}
 	if room.Lacks(err) {
 		return room.Explain(err)
+	}
+	if !errors.Is(err, unix.EMFILE) && strings.HasSuffix(err.Error(), unix.EMFILE.Error()) {
+		return fmt.Errorf("%w: the engine may open too few files, and so may its shims: "+MoreFiles, err)
 	}
 	for _, class := range []error{errdefs.ErrInvalidArgument, errdefs.ErrNotFound, errdefs.ErrConflict, errdefs.ErrFailedPrecondition, errdefs.ErrUnavailable} {
 		if text, ok := strings.CutSuffix(err.Error(), ": "+class.Error()); ok && errors.Is(err, class) { // EINVAL has the words of a class too

@@ -12,6 +12,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/common"
 	"golang.org/x/sys/unix"
+
+	containers "wherry.dev/wherry/internal/container"
 )
 
 // statusOf is the whole mapping of error classes to HTTP.
@@ -94,8 +96,9 @@ func message(err error) string {
 func shortage(err error) string {
 	switch {
 	case errors.Is(err, errdefs.ErrResourceExhausted): // it says so
-	case errors.Is(err, unix.EMFILE):
-		return ": the engine has no file descriptor left: raise its limit (LimitNOFILE of its service, ulimit -n) or close connections to it, and try again"
+	case strings.Contains(err.Error(), containers.MoreFiles): // likewise
+	case errors.Is(err, unix.EMFILE) || strings.HasSuffix(err.Error(), unix.EMFILE.Error()): // of a shim, whose limit is the engine's
+		return ": the engine has no file descriptor left: " + containers.MoreFiles + " or close connections to it, and try again"
 	case errors.Is(err, unix.ENFILE):
 		return ": this machine has no file descriptor left (fs.file-max): raise that, or end what holds them, and try again"
 	}

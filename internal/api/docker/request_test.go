@@ -19,6 +19,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/registry"
+
+	containers "wherry.dev/wherry/internal/container"
 )
 
 func TestStatusOf(t *testing.T) {
@@ -88,6 +90,8 @@ func TestMessageHidesTheClass(t *testing.T) {
 func TestShortageIsTold(t *testing.T) {
 	for want, err := range map[string]error{
 		"remove container x: open a: too many open files: the engine has no file descriptor left: raise":  fmt.Errorf("remove container x: %w", &os.PathError{Op: "open", Path: "a", Err: syscall.EMFILE}),
+		"exec: clone the child: too many open files: the engine has no file descriptor left: raise":       errors.New("exec: clone the child: too many open files"),
+		"start: too many open files: " + containers.MoreFiles:                                             errors.New("start: too many open files: " + containers.MoreFiles),
 		"open a: too many open files in system: this machine has no file descriptor left (fs.file-max): ": &os.PathError{Op: "open", Path: "a", Err: syscall.ENFILE},
 	} {
 		if got := message(err); !strings.HasPrefix(got, want) {
