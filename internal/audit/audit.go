@@ -196,9 +196,11 @@ func (l *Log) append(r *Record) error {
 	}
 	r.Seq, r.Time, r.Prev = l.head.Seq+1, time.Now().UTC(), l.head.Hash
 	line, err := encode(r)
-	if err == nil && len(line) >= maxLine {
-		r.With, r.Path, r.Error = map[string]string{"left-out": "the record would have been too long"}, r.Path[:min(len(r.Path), 1024)], ""
-		line, err = encode(r)
+	for _, most := range []int{100, 0} { // a line that is longer than all would end each reading of the log
+		if err == nil && len(line) >= maxLine {
+			r.shorten(most)
+			line, err = encode(r)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("write the audit log: %w", err)
@@ -219,6 +221,35 @@ func (l *Log) append(r *Record) error {
 		return nil
 	}
 	return l.writeHead(l.head)
+}
+
+// shorten cuts off all words of who asked, those in With to a number of bytes; 0: they are left out. In JSON a byte is six at most.
+func (r *Record) shorten(most int) {
+	short := map[string]string{"left-out": "the record would have been too long"}
+	for name, value := range r.With {
+		if most > 0 {
+			short[name] = Clip(value, most)
+		}
+	}
+	r.With, r.Method, r.Path, r.Error, r.Event = short, Clip(r.Method, 20), Clip(r.Path, 1000), Clip(r.Error, 200), Clip(r.Event, 20)
+	if o := r.Object; o != nil {
+		r.Object = &Object{Type: Clip(o.Type, 20), ID: Clip(o.ID, 100), Name: Clip(o.Name, 200)}
+	}
+	if r.Who != nil {
+		who := *r.Who
+		for _, text := range []*string{&who.Program, &who.Certificate, &who.Serial, &who.Address} {
+			*text = Clip(*text, 200)
+		}
+		r.Who = &who
+	}
+}
+
+// Clip cuts a text off behind some bytes, and shows that.
+func Clip(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
 // encode gives the line with its end.

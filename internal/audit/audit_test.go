@@ -298,6 +298,50 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+// TestNoLineIsTooLong: words of who asked, however many, make no record that ends the reading of the log; short ones stay.
+func TestNoLineIsTooLong(t *testing.T) {
+	long := strings.Repeat("\x01", 100_000)
+	many := map[string]string{"privileged": "true"}
+	for i := range 40 {
+		many[fmt.Sprint("word", i)] = long
+	}
+	tooMany := map[string]string{}
+	for i := range 5000 {
+		tooMany[fmt.Sprint("word", i)] = long
+	}
+	uid := uint32(7)
+	dir := t.TempDir()
+	l := open(t, dir, Options{})
+	for name, r := range map[string]Record{
+		"method": {Method: long}, "path": {Path: long}, "object": {Object: &Object{Type: "container", ID: long, Name: long}}, "error": {Error: long},
+		"who": {Who: &Who{UID: &uid, Program: long, Certificate: long, Serial: long, Address: long}}, "words": {With: many}, "too many words": {With: tooMany},
+		"all": {Method: long, Path: long, Object: &Object{ID: long, Name: long}, Error: long, With: many, Who: &Who{UID: &uid, Program: long}},
+	} {
+		if _, err := l.Append(r); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if r := verify(t, l); !r.OK || r.Records != 8 {
+		t.Errorf("%+v", r)
+	}
+	read, kept := 0, 0
+	if err := l.Read(t.Context(), Query{}, func(line []byte) error {
+		read++
+		kept += bytes.Count(line, []byte(`"privileged":"true"`))
+		return nil
+	}); err != nil || read != 8 || kept != 2 {
+		t.Errorf("%d records, %d of 2 short words: %v", read, kept, err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l = open(t, dir, Options{})
+	add(t, l, 1)
+	if r := verify(t, l); !r.OK || r.Records != 9 {
+		t.Errorf("after a start: %+v", r)
+	}
+}
+
 // TestRotation: files are bounded, the oldest go, and the chain goes on.
 func TestRotation(t *testing.T) {
 	dir := t.TempDir()

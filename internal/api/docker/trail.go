@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -35,11 +36,38 @@ func (v *visit) note(name, value string) {
 	if v.with == nil {
 		v.with = map[string]string{}
 	}
-	const most = 300
-	if len(value) > most {
-		value = strings.ToValidUTF8(value[:most], "") + "…"
+	v.with[name] = audit.Clip(value, mostWords)
+}
+
+// What a record has of a request's words, in bytes: who fills the log with a few requests pushes out what it had of him before. Of lists, whose later parts
+// decide as much as the first, it has more.
+const (
+	mostWords = 300
+	mostPath  = 500
+	mostList  = 4000
+	mostError = 1000
+)
+
+// noteList is note for a list.
+func noteList(ctx context.Context, name string, values []string) {
+	v := visitOf(ctx)
+	if v == nil || len(values) == 0 {
+		return
 	}
-	v.with[name] = value
+	v.note(name, "…")
+	var b strings.Builder
+	for i, value := range values {
+		value = audit.Clip(value, mostWords)
+		if b.Len()+len(value) > mostList {
+			fmt.Fprintf(&b, " … and %d more", len(values)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(value)
+	}
+	v.with[name] = b.String()
 }
 
 // noteObject says what a request is about, where its path does not.
@@ -71,8 +99,9 @@ func (s *Server) record(r *http.Request, v *visit, w *response) {
 		return
 	}
 	v.noteQuery(r.URL.Query())
-	seq, err := s.audit.Append(audit.Record{Who: whoIs(v.caller), Method: r.Method, Path: v.path, Object: v.object, With: v.with,
-		Status: w.status, Error: redacted(w.failure)})
+	of := v.recorded(r, w.failure)
+	of.With, of.Status = v.with, w.status
+	seq, err := s.audit.Append(of)
 	if err != nil {
 		s.log.Error("a request is missing in the audit log", "method", r.Method, "path", v.path, "error", err)
 	}
@@ -88,9 +117,20 @@ func (s *Server) recordEnd(r *http.Request, v *visit, w *response) {
 	if w.late == "" || w.seq == 0 {
 		return
 	}
-	if _, err := s.audit.Append(audit.Record{Event: "end", Of: w.seq, Who: whoIs(v.caller), Method: r.Method, Path: v.path, Object: v.object, Error: redacted(w.late)}); err != nil {
+	end := v.recorded(r, w.late)
+	end.Event, end.Of = "end", w.seq
+	if _, err := s.audit.Append(end); err != nil {
 		s.log.Error("the end of a request is missing in the audit log", "method", r.Method, "path", v.path, "error", err)
 	}
+}
+
+// recorded is a record of a request, which ended with a failure or with none.
+func (v *visit) recorded(r *http.Request, failure string) audit.Record {
+	out := audit.Record{Who: whoIs(v.caller), Method: audit.Clip(r.Method, mostWords), Path: audit.Clip(v.path, mostPath), Error: audit.Clip(redacted(failure), mostError)}
+	if o := v.object; o != nil {
+		out.Object = &audit.Object{Type: o.Type, ID: audit.Clip(o.ID, mostWords), Name: audit.Clip(o.Name, mostWords)}
+	}
+	return out
 }
 
 func whoIs(c *access.Caller) *audit.Who {
@@ -98,7 +138,7 @@ func whoIs(c *access.Caller) *audit.Who {
 		name := strings.TrimPrefix(c.ID(), "certificate:")
 		return &audit.Who{Certificate: name, Serial: c.Certificate.Serial, Address: c.Address}
 	}
-	return &audit.Who{UID: &c.UID, GID: &c.GID, PID: c.PID, Program: c.Program}
+	return &audit.Who{UID: &c.UID, GID: &c.GID, PID: c.PID, Program: audit.Clip(c.Program, mostWords)}
 }
 
 // onlyReads says that a request changes nothing.
@@ -187,7 +227,7 @@ func noteCreate(ctx context.Context, r *container.CreateRequest) {
 			note(ctx, name, "true")
 		}
 	}
-	list := func(name string, values []string) { note(ctx, name, strings.Join(values, " ")) }
+	list := func(name string, values []string) { noteList(ctx, name, values) }
 	note(ctx, "image", r.Config.Image)
 	note(ctx, "user", r.Config.User)
 	for _, words := range [][]string{r.Config.Cmd, r.Config.Entrypoint} {

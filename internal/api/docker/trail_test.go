@@ -30,6 +30,40 @@ func (e *engine) trail(t *testing.T, query string) (out []audit.Record) {
 	return out
 }
 
+// TestTrailIsBounded: who asks with many words neither ends the reading of the log nor pushes out what it had before, and hides nothing that decides behind them.
+func TestTrailIsBounded(t *testing.T) {
+	e := start(t)
+	size := func() (all int64) {
+		files, _ := filepath.Glob(filepath.Join(e.dir, "root/audit/*.jsonl"))
+		for _, f := range files {
+			if st, err := os.Stat(f); err == nil {
+				all += st.Size()
+			}
+		}
+		return all
+	}
+	before := size()
+	for _, path := range []string{strings.Repeat("x", 100_000) + "/kill", strings.Repeat("%01", 50_000) + "/kill", "x/kill?signal=" + strings.Repeat("%01", 50_000)} {
+		if status, body := e.call(t, "POST", "/containers/"+path, ""); status < 400 {
+			t.Errorf("%d %s", status, body)
+		}
+	}
+	if grown := size() - before; grown > 40_000 {
+		t.Errorf("three requests grew the log by %d bytes", grown)
+	}
+	padding := strings.Repeat("/"+strings.Repeat("p", 100), 2)
+	e.want(t, 400, "POST", "/containers/create?name=trail-bounded", `{"Image":"busybox:test","HostConfig":{"Binds":["`+padding+`:/a","`+padding+`:/b","/etc:/evil"],"Privileged":true,"Memory":1}}`, nil)
+	all := e.trail(t, "")
+	last := all[len(all)-1]
+	if last.With["privileged"] != "true" || !strings.Contains(last.With["binds"], "/etc:/evil") {
+		t.Errorf("%+v", last)
+	}
+	var report audit.Report
+	if e.want(t, 200, "GET", "/wherry/audit/verify", "", &report); !report.OK {
+		t.Errorf("%+v", report)
+	}
+}
+
 // TestTrail: what was asked for, by whom, and what came of it; and no word of what is nobody's business.
 func TestTrail(t *testing.T) {
 	e := start(t)
