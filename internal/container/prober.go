@@ -14,6 +14,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"wherry.dev/wherry/internal/awake"
 	"wherry.dev/wherry/internal/task"
 )
 
@@ -83,8 +84,9 @@ func (p *prober) run(ctx context.Context) (code int, output string, err error) {
 		<-text
 		return 0, "", err
 	}
-	limited, cancel := context.WithTimeout(ctx, p.check.timeout)
-	defer cancel()
+	limited, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	defer awake.After(p.check.timeout, func() { end(context.DeadlineExceeded) }).Stop() // the probe stands still with the host
 	code, err = exec.Wait(limited)
 	if err != nil {
 		lasting, done := p.s.lives.outlive(ctx)
@@ -102,7 +104,7 @@ func (p *prober) tell(action events.Action, more ...string) {
 
 // late says that a probe took too long, where it did.
 func (p *prober) late(ctx context.Context, err error) error {
-	if ctx.Err() == context.DeadlineExceeded {
+	if context.Cause(ctx) == context.DeadlineExceeded {
 		return fmt.Errorf("Health check exceeded timeout (%v)", p.check.timeout) //nolint:staticcheck // Docker's words
 	}
 	return err

@@ -13,14 +13,16 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
+
+	"wherry.dev/wherry/internal/awake"
 )
 
 // serves waits until the new container is healthy. Where nothing checks that, it is to listen where the old one does, and to run for a while.
 func (n *replacing) serves(ctx context.Context) error {
 	c := n.new
 	checked := checkOf(c.record().Config) != nil
-	late := time.NewTimer(n.o.HealthTimeout)
-	defer late.Stop()
+	late := make(chan struct{})
+	defer awake.After(n.o.HealthTimeout, func() { close(late) }).Stop()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -43,7 +45,7 @@ func (n *replacing) serves(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-tick.C:
-		case <-late.C:
+		case <-late:
 			if ports := n.missing(); !checked && len(ports) > 0 {
 				return n.unfit(ctx, fmt.Sprintf("does not listen at port %v within %s, where the old one does", ports, n.o.HealthTimeout))
 			}

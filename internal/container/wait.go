@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/container"
+
+	"wherry.dev/wherry/internal/awake"
 )
 
 // waiter is somebody who waits for an exit, or for the removal.
@@ -158,13 +160,12 @@ func (c *Container) answerExit(a container.WaitResponse) {
 	c.audience.answer(a, func(w waiter) bool { return !w.removal && w.after < exits })
 }
 
-// waitExit waits until the container has ended more often than n times; false: it has not within the limit (0: none).
+// waitExit waits until the container has ended more often than n times; false: it has not within the limit (0: none). A time in which the host
+// stood still does not count: the container has not run either.
 func (c *Container) waitExit(ctx context.Context, n int, limit time.Duration) bool {
-	var late <-chan time.Time
+	late := make(chan struct{})
 	if limit > 0 {
-		timer := time.NewTimer(limit)
-		defer timer.Stop()
-		late = timer.C
+		defer awake.After(limit, func() { close(late) }).Stop()
 	}
 	for {
 		c.mu.Lock()

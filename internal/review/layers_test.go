@@ -35,7 +35,7 @@ leaves:     why signals
 leaves:     inflate apart retar contract threads
 leaves:     evidence < policy
 leaves:     mutual audit plugin
-leaves:     mountinfo bpf ready sparse room terse
+leaves:     mountinfo bpf ready sparse room terse awake
 `
 
 // leafPackages may use these and nothing else from outside the standard library.
