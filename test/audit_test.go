@@ -45,7 +45,7 @@ func audit() (inventory, error) {
 
 // auditAfter compares with the state before; what is still going away gets a moment.
 func auditAfter(before inventory) error {
-	return eventually(10*time.Second, func() error {
+	return eventually(time.Minute, func() error {
 		after, err := audit()
 		if err != nil {
 			return err

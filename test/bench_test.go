@@ -90,7 +90,7 @@ func (b *bench) startRegistry() error {
 	if err := b.registry.Start(); err != nil {
 		return err
 	}
-	return eventually(15*time.Second, func() error {
+	return eventually(time.Minute, func() error {
 		r, err := http.Get("http://" + registryAddress + "/v2/")
 		if err == nil {
 			r.Body.Close()
@@ -207,7 +207,7 @@ func (e *engine) stop() error {
 	case err := <-done:
 		e.bench.ledger.close(e)
 		return err
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		_ = e.cmd.Process.Signal(syscall.SIGQUIT)
 		time.Sleep(time.Second) // it tells where it stands
 		return fmt.Errorf("wherryd does not end on SIGTERM: see %s/wherryd.log", e.dir)

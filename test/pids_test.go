@@ -53,7 +53,7 @@ func TestFullProcessTable(t *testing.T) {
 	for range 3 {
 		wherry("run", "--rm", "--pid=host", "busybox:1", "sh", "-c", "sleep 3600 & sleep 3601 & exit 0")
 	}
-	if err := eventually(10*time.Second, func() error { return noZombies(e.cmd.Process.Pid) }); err != nil {
+	if err := eventually(time.Minute, func() error { return noZombies(e.cmd.Process.Pid) }); err != nil {
 		t.Error(err)
 	}
 	wherry("run", "-d", "--name", "steady", "busybox:1", "sleep", "3600")

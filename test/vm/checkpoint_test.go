@@ -86,7 +86,7 @@ func checkpointsElsewhere(m *machine) {
 }
 
 func checkpointedLife(m *machine) {
-	m.run("wherry run -d -i --name cat busybox:1 sh -c 'while read x; do echo $x; test $x = one || exit 42; done'; (echo one; sleep 1) | timeout -s KILL 3 wherry attach --sig-proxy=false cat; true")
+	m.run("wherry run -d -i --name cat busybox:1 sh -c 'while read x; do echo $x; test $x = one || exit 42; done'; (echo one; sleep 1) | timeout -s KILL 60 wherry attach --sig-proxy=false cat; true")
 	m.eventually("wherry logs cat | grep one")
 	m.run("wherry checkpoint create cat c && wherry start --checkpoint c cat")
 	pid := m.run("wherry inspect -f '{{.State.Pid}}' cat")
@@ -94,7 +94,7 @@ func checkpointedLife(m *machine) {
 	checkpointEngine(m)
 	m.want("running "+pid, "wherry inspect -f '{{.State.Status}} {{.State.Pid}}' cat")
 	m.want("here", "wherry exec cat echo here")
-	m.run("echo two | timeout -s KILL 20 wherry attach cat; true")
+	m.run("echo two | timeout -s KILL 60 wherry attach cat; true")
 	m.want("42", "wherry wait cat")
 	m.want("one two", "wherry logs cat | xargs")
 	m.run("rm /var/lib/wherry/containers/*/checkpoints/c/core-1.img")
@@ -116,7 +116,8 @@ func checkpointsRefused(m *machine) {
 		m.want("running 0", "echo $(wherry inspect -f '{{.State.Status}}' no) $(ls -A /var/lib/wherry/containers/*/checkpoints 2>/dev/null | wc -l)")
 		m.run("wherry rm -f no")
 	}
-	m.run("wherry run -d --name talks busybox:1 sh -c 'nc -l -p 7 -e cat & sleep 1; sleep 1000 | nc 127.0.0.1 7'; sleep 2")
+	m.run(`wherry run -d --name talks busybox:1 sh -c 'nc -l -p 7 -e cat & until cat /proc/net/tcp* | grep -q ":0007 .* 0A "; do sleep 0.1; done; sleep 1000 | nc 127.0.0.1 7'`)
+	m.eventually("wherry exec talks sh -c 'cat /proc/net/tcp* | grep -q \":0007 01 \"'")
 	if out, code := m.try("wherry checkpoint create talks t"); code == 0 || !strings.Contains(out, "which goes on") || !strings.Contains(out, "it has TCP connections") {
 		m.t.Errorf("a connection: %d, %s", code, out)
 	}

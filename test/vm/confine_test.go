@@ -85,7 +85,7 @@ func checkpointed(m *machine) {
 	m.run("/t/bin/oar pause again && /t/bin/oar resume again && /t/bin/oar kill again KILL")
 	m.eventually("/t/bin/oar delete again")
 	// In the foreground it ends as the program does; the same images may be used again.
-	out, code := m.try(piped + "(sleep 3; oar kill again KILL) & oar restore --image-path /tmp/images -b /b/count again </dev/null 2>&1 | cat; exit ${PIPESTATUS:-0}")
+	out, code := m.try(piped + ": >/tmp/said; (until test -s /tmp/said; do sleep 0.1; done; oar kill again KILL) & oar restore --image-path /tmp/images -b /b/count again </dev/null 2>&1 | tee /tmp/said; exit ${PIPESTATUS:-0}")
 	if !strings.Contains(out, "\n") || code != 0 {
 		m.t.Errorf("in the foreground: %d, %q", code, out)
 	}

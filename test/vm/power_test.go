@@ -126,7 +126,7 @@ func noise(i int) string { return fmt.Sprintf("127.0.0.1:5000/noise:%d", i) }
 func (p *power) publish(m *machine) {
 	m.run("setsid docker-registry serve /etc/registry.yml >/dev/null 2>&1 </dev/null &")
 	for i := range p.rounds + 1 {
-		p.sums = append(p.sums, m.run(fmt.Sprintf(`for i in $(seq 100); do wget -qO- http://127.0.0.1:5000/v2/ >/dev/null 2>&1 && break; sleep 0.1; done # the registry comes up beside the engine
+		p.sums = append(p.sums, m.run(fmt.Sprintf(`for i in $(seq 1000); do wget -qO- http://127.0.0.1:5000/v2/ >/dev/null 2>&1 && break; sleep 0.1; done # the registry comes up beside the engine
 			cd /tmp && head -c 3000000 /dev/urandom >noise && tar c noise | wherry import - %[1]s >/dev/null &&
 			wherry push -q %[1]s >/dev/null && wherry rmi %[1]s >/dev/null && md5sum <noise`, noise(i))))
 	}
@@ -269,7 +269,7 @@ func (p *power) check(m *machine, round int) {
 // servicesRun: who was to come back did, with the networks as they were.
 func (p *power) servicesRun(m *machine) {
 	m.t.Helper()
-	m.want("boot", "i=0; until wget -q -O /tmp/page http://127.0.0.1:8080/boots 2>/dev/null || [ $i = 100 ]; do i=$((i+1)); usleep 100000; done; head -1 /tmp/page")
+	m.want("boot", "i=0; until wget -q -O /tmp/page http://127.0.0.1:8080/boots 2>/dev/null || [ $i = 1000 ]; do i=$((i+1)); usleep 100000; done; head -1 /tmp/page")
 	m.want("running", "wherry inspect -f '{{.State.Status}}' back")
 	m.want("10.77.0.9", "wherry inspect -f '{{.NetworkSettings.Networks.inner.IPAddress}}' back")
 	m.want("root:x:0:0:root:/root:/bin/sh", "wherry exec front wget -q -O - http://back/passwd | head -1")

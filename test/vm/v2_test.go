@@ -63,7 +63,7 @@ func published(m *machine) {
 	if code != 125 || !strings.Contains(out, "already allocated") || !strings.Contains(out, "web") {
 		m.t.Errorf("a port twice: exit code %d: %s", code, out)
 	}
-	if out, _ := m.try("timeout 2 httpd -f -p 8080 -h /etc"); !strings.Contains(out, "in use") {
+	if out, _ := m.try("timeout 60 httpd -f -p 8080 -h /etc"); !strings.Contains(out, "in use") {
 		m.t.Errorf("a program of the host takes a published port: %s", out)
 	}
 	out = m.run("wherry run --rm --network inner busybox:1 ping -c 1 two")
@@ -113,7 +113,7 @@ func memoryLimit(m *machine) {
 	m.want("true", "wherry inspect -f '{{.State.Running}}' neighbour")
 	// A process of a container that lives on; and shims are the last that the kernel chooses, their containers are not.
 	m.run("wherry run -d --name short -m 32m --memory-swap 32m busybox:1 sh -c 'tail /dev/zero; sleep 3600'")
-	m.want("1", "for i in $(seq 100); do wherry events --since 10m --until 0s --filter event=oom --filter container=short | grep victim=tail && break; sleep 0.1; done | wc -l")
+	m.want("1", "for i in $(seq 1000); do wherry events --since 10m --until 0s --filter event=oom --filter container=short | grep victim=tail && break; sleep 0.1; done | wc -l")
 	m.want("true true", "wherry inspect -f '{{.State.Running}} {{.State.OOMKilled}}' short")
 	m.want("-999 0", `pid=$(wherry inspect -f '{{.State.Pid}}' short); shim=$(sed -n 's/PPid:\t//p' /proc/$pid/status); echo $(cat /proc/$shim/oom_score_adj) $(cat /proc/$pid/oom_score_adj)`)
 	m.run("wherry rm -f greedy neighbour short")
@@ -212,7 +212,7 @@ func clockJumps(m *machine) {
 		m.run("wherry run -d --name crash --restart on-failure busybox:1 sh -c 'sleep 0.3; exit 1'")
 		m.run("date -s @$(($(date +%s)+86400*" + days + "))")
 		m.eventually("test $(wherry inspect -f '{{.RestartCount}}' crash) -gt 2") // back-off goes on
-		m.want("ok", "timeout 10 wherry run --rm busybox:1 echo ok")
+		m.want("ok", "timeout 60 wherry run --rm busybox:1 echo ok")
 		m.want(before+" healthy", state+" | tr '\\n' ' '; wherry inspect -f '{{.State.Health.Status}}' steady")
 		m.run("engine kill; engine start; wherry rm -f crash")
 		m.want(before, state)
