@@ -162,3 +162,24 @@ func TestNoLogs(t *testing.T) {
 		t.Errorf("reading has made %v", list)
 	}
 }
+
+// TestLogsAfterTheClockWasPutBack: lines that were printed before have times that are yet to come; what follows them is not hidden by --until.
+func TestLogsAfterTheClockWasPutBack(t *testing.T) {
+	e := newEngine(t)
+	id := e.create(request{name: "box"})
+	now := time.Now()
+	line := func(at time.Duration, text string) logs.Entry {
+		return logs.Entry{Stream: logs.Stdout, Time: now.Add(at), Data: []byte(text + "\n")}
+	}
+	e.written(id, line(-2*time.Hour, "old"), line(time.Hour, "to come"), line(-time.Minute, "since"), line(-time.Second, "too late"))
+	for _, row := range []struct {
+		since, until time.Duration
+		want         string
+	}{{-3 * time.Hour, -30 * time.Second, "old\nsince\n"}, {-time.Hour, -30 * time.Second, "since\n"}, {-time.Hour, 2 * time.Hour, "to come\nsince\ntoo late\n"}} {
+		var out bytes.Buffer
+		o := LogsOptions{Stdout: true, Tail: -1, Since: now.Add(row.since), Until: now.Add(row.until)}
+		if err := e.Logs(context.Background(), id, o, &out, nil); err != nil || out.String() != row.want {
+			t.Errorf("%v to %v: %q, %v", row.since, row.until, &out, err)
+		}
+	}
+}

@@ -76,6 +76,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 		o.CgroupParent = "/wherry"
 	}
 	s := &Service{o: o, ranges: sandbox.NewRanges(o.Root), index: newIndex(), opened: make(chan struct{})}
+	s.followers.Log = o.Log
 	s.log(s.o.boundEtc())
 	s.log(s.o.detachOldImages())
 	s.host = lookAround(s.o.etcDir(""))

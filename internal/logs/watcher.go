@@ -13,8 +13,11 @@ import (
 )
 
 // Watcher tells followers that their folders have changed. One serves them all: the kernel gives each user a hundred or so inotify
-// instances. The zero value is ready; the first follower opens it. Safe for many goroutines.
+// instances. Where it has none left, followers look by themselves ten times a second. The zero value is ready; the first follower opens it. Safe for many
+// goroutines.
 type Watcher struct {
+	Log func(error) // may be nil; is told that followers look by themselves
+
 	pinned atomic.Int64 // segments that its readers hold open
 	most   atomic.Int64 // so many may be held before it gets scarce
 
@@ -23,6 +26,9 @@ type Watcher struct {
 	inotify *os.File
 	done    chan struct{} // closed when the goroutine that reads has ended
 	watches map[int32]map[*Reader]struct{}
+	looking map[*Reader]struct{} // without inotify; nil: the goroutine for them does not run
+	stop    chan struct{}        // closed by Close
+	looked  chan struct{}        // closed when it has ended
 }
 
 const interesting = unix.IN_CREATE | unix.IN_MODIFY
@@ -31,6 +37,19 @@ const interesting = unix.IN_CREATE | unix.IN_MODIFY
 func (w *Watcher) add(r *Reader) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	err := w.watch(r)
+	if errors.As(err, new(limitError)) {
+		if w.looking == nil && w.Log != nil {
+			w.Log(fmt.Errorf("output that is followed is looked for ten times a second only: %w", err))
+		}
+		w.look(r)
+		return nil
+	}
+	return err
+}
+
+// watch has the kernel tell of changes. The caller holds the lock.
+func (w *Watcher) watch(r *Reader) error {
 	if err := w.open(); err != nil {
 		return err
 	}
@@ -55,20 +74,24 @@ func (w *Watcher) open() error {
 	case w.inotify != nil:
 		return nil
 	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("read the limit of open files: %w", err)
+	}
+	w.most.Store(int64(min(limit.Cur, 1<<20) / 4))
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return fmt.Errorf("watch for output: %w", limited(err))
 	}
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		unix.Close(fd)
-		return fmt.Errorf("read the limit of open files: %w", err)
-	}
-	w.most.Store(int64(min(limit.Cur, 1<<20) / 4))
 	w.inotify, w.done, w.watches = os.NewFile(uintptr(fd), "inotify"), make(chan struct{}), map[int32]map[*Reader]struct{}{}
 	go w.read(w.inotify, w.done)
 	return nil
 }
+
+// limitError is one of inotify's limits.
+type limitError string
+
+func (e limitError) Error() string { return string(e) }
 
 // limited names the limits of inotify(7), for which the kernel has the numbers of too many open files and of a full disk.
 func limited(err error) error {
@@ -79,9 +102,9 @@ func limited(err error) error {
 			return err
 		}
 		unix.Close(fd)
-		return errors.New("root has as many inotify instances as fs.inotify.max_user_instances permits: raise that with sysctl, or end programs that hold them")
+		return limitError("root has as many inotify instances as fs.inotify.max_user_instances permits: raise that with sysctl, or end programs that hold them")
 	case errors.Is(err, unix.ENOSPC):
-		return errors.New("root watches as many files as fs.inotify.max_user_watches permits: raise that with sysctl, or end programs that do so")
+		return limitError("root watches as many files as fs.inotify.max_user_watches permits: raise that with sysctl, or end programs that do so")
 	}
 	return err
 }
@@ -109,10 +132,55 @@ func control(f *os.File, fn func(fd int)) error {
 func (w *Watcher) drop(r *Reader) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if r.watch == byLooking {
+		delete(w.looking, r)
+		return
+	}
 	delete(w.watches[r.watch], r)
 	if len(w.watches[r.watch]) == 0 && !w.closed {
 		delete(w.watches, r.watch)
 		_ = control(w.inotify, func(fd int) { _, _ = unix.InotifyRmWatch(fd, uint32(r.watch)) })
+	}
+}
+
+const (
+	byLooking = -2 // instead of the number of a watch
+	lookEvery = 100 * time.Millisecond
+)
+
+// look has a reader look by itself. The caller holds the lock.
+func (w *Watcher) look(r *Reader) {
+	r.watch = byLooking
+	if w.looking == nil {
+		w.looking, w.stop, w.looked = map[*Reader]struct{}{}, make(chan struct{}), make(chan struct{})
+		go w.keepLooking(w.stop, w.looked)
+	}
+	w.looking[r] = struct{}{}
+}
+
+// keepLooking wakes those that look by themselves until there is none, or Close.
+func (w *Watcher) keepLooking(stop, done chan struct{}) {
+	defer close(done)
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+		w.mu.Lock()
+		for r := range w.looking {
+			r.notify(true)
+		}
+		over := len(w.looking) == 0 && !w.closed
+		if over {
+			w.looking = nil
+		}
+		w.mu.Unlock()
+		if over {
+			return
+		}
 	}
 }
 
@@ -163,8 +231,13 @@ func (w *Watcher) Close() error {
 	w.mu.Lock()
 	w.closed = true
 	inotify, done := w.inotify, w.done
-	w.inotify = nil
+	looks := w.looking != nil
+	w.inotify, w.looking = nil, nil
 	w.mu.Unlock()
+	if looks {
+		close(w.stop)
+		<-w.looked
+	}
 	if inotify == nil {
 		return nil
 	}
