@@ -74,8 +74,19 @@ func (s *scope) start(ctx context.Context, c *record, properties []systemd.Prope
 	if systemd.OfUser() {
 		res = cgroup.Delegable(res)
 	}
-	s.group, err = cgroup.Adopt(group, res)
-	return err
+	if s.group, err = cgroup.Adopt(group, res); err != nil || !systemd.OfUser() {
+		return err
+	}
+	return enterable(s.group, c.Scope)
+}
+
+// enterable says why no process can be cloned into a scope's group, before the kernel says only that it is not permitted.
+func enterable(g *cgroup.Group, unit string) error {
+	if cgroup.MayEnter(g) {
+		return nil
+	}
+	return fmt.Errorf("--systemd-cgroup: no process can be put into %s (control group %s): permission denied: the kernel lets a user do that only from within the part of the tree "+
+		"that is delegated to him, and a login session is outside of it: begin there: systemd-run --user --scope -p Delegate=yes oar …", unit, g.Path())
 }
 
 // stopScope removes a scope that is empty, or failed.
