@@ -48,6 +48,22 @@ func TestConnect(t *testing.T) {
 	if _, err := requestedNetworks("bridge", aliased); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "network-scoped aliases") {
 		t.Errorf("an alias where nobody asks for names: %v", err)
 	}
+	for _, name := range []string{"host", "none"} { // neither is a network that something can be plugged into
+		about, err := e.nets.Inspect(ctx, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for what, q := range map[string]CreateRequest{
+			"by its id":          {HostConfig: &container.HostConfig{NetworkMode: container.NetworkMode(about.ID)}},
+			"by a part of that":  {HostConfig: &container.HostConfig{NetworkMode: container.NetworkMode(about.ID[:12])}},
+			"beside the default": {HostConfig: &onBridge, NetworkingConfig: &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{name: nil}}},
+		} {
+			q.Config = &container.Config{Image: "busybox:1", Cmd: sh("true")}
+			if _, err := e.Create(ctx, q); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "--network "+name) {
+				t.Errorf("%s %s: %v", name, what, err)
+			}
+		}
+	}
 	id := e.run(request{name: "two", cmd: sh("sleep 3600"), h: onBridge})
 	if got := interfacesOf(t, e.rec(id).Pid); got != "lo eth0" {
 		t.Errorf("at first: %q", got)

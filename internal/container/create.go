@@ -19,6 +19,7 @@ import (
 
 	"wherry.dev/wherry/internal/access"
 	"wherry.dev/wherry/internal/image"
+	networks "wherry.dev/wherry/internal/network"
 	"wherry.dev/wherry/internal/rootfs"
 	"wherry.dev/wherry/internal/spec"
 )
@@ -116,6 +117,9 @@ func (n *creating) configure(context.Context) error {
 		return err
 	}
 	if n.r.Networks, err = requestedNetworks(n.r.HostConfig.NetworkMode, n.q.NetworkingConfig); err != nil {
+		return err
+	}
+	if err := namedPlainly(n.s.o.Networks, n.r); err != nil {
 		return err
 	}
 	if n.q.apart {
@@ -385,6 +389,21 @@ func (n *creating) afford(ctx context.Context) error {
 		}
 	}
 	return scope.Afford("containers", have, len(own))
+}
+
+// namedPlainly refuses networks that are the host's, or none at all, beside others or by their ids: a container would begin with neither. By
+// its name either of them is a mode.
+func namedPlainly(s *networks.Service, r *Record) error {
+	for name := range r.Networks {
+		if mode := container.NetworkMode(name); mode == r.HostConfig.NetworkMode && (mode.IsHost() || mode.IsNone()) || name == network.NetworkBridge {
+			continue
+		}
+		found, err := networks.NameOf(s, name)
+		if mode := container.NetworkMode(found.Name); err == nil && (mode.IsHost() || mode.IsNone()) {
+			return invalid("network %s cannot be joined beside others, nor by its id: say --network %s and no other", found.Name, found.Name)
+		}
+	}
+	return nil
 }
 
 // requestedNetworks says by network what the container wants there. The network mode names the only one, where nothing else is asked for, or

@@ -226,7 +226,7 @@ func (p *pull) manifest(ctx context.Context, d ocispec.Descriptor, depth int) (o
 		if p.o.Platform != nil {
 			spec = *p.o.Platform
 		}
-		return d, fmt.Errorf("no matching manifest for %s in the manifest list entries, which are for %s: %w", platforms.Format(spec), strings.Join(have, ", "), errNoPlatform)
+		return d, fmt.Errorf("no matching manifest for %s in the manifest list entries, which are for %s: %w", platforms.Format(spec), someOf(have), errNoPlatform)
 	}
 	return p.manifest(ctx, *best, depth+1)
 }
@@ -234,6 +234,18 @@ func (p *pull) manifest(ctx context.Context, d ocispec.Descriptor, depth int) (o
 // firstSchema says what to do about images that were pushed before 2016.
 func firstSchema(d ocispec.Descriptor) error {
 	return fmt.Errorf("manifest %s is of Docker's first schema, which is not supported: push the image anew with a current tool: %w", d.Digest, errdefs.ErrInvalidArgument)
+}
+
+// someOf names platforms of an image, of which a registry may name any number.
+func someOf(list []string) string {
+	const most = 30
+	switch n := len(list); {
+	case n == 0:
+		return "no platform that is named"
+	case n > most:
+		return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ", "), n-most)
+	}
+	return strings.Join(list, ", ")
 }
 
 // errNoPlatform is a not-found of a kind that a person can do something about.

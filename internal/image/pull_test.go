@@ -601,3 +601,16 @@ func TestPruneBesidePulls(t *testing.T) {
 		t.Error("no round got to a claim")
 	}
 }
+
+// TestManyPlatforms: what a registry names any number of does not go into an error whole.
+func TestManyPlatforms(t *testing.T) {
+	for n, want := range map[int]string{0: "no platform that is named", 2: "linux/a0, linux/a1", 100_000: "and 99970 more"} {
+		var list []string
+		for i := range n {
+			list = append(list, fmt.Sprint("linux/a", i))
+		}
+		if got := someOf(list); !strings.HasSuffix(got, want) || len(got) > 1000 {
+			t.Errorf("%d: %.1000s", n, got)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -81,6 +82,8 @@ func explainTLS(err error, host string) string {
 		return fmt.Sprintf("the registry's certificate is not for the name %s", host)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "the registry's certificate is not valid at this time (look at the machine's clock, too)"
+	case errors.As(err, new(tls.RecordHeaderError)), strings.Contains(text, "does not look like a TLS handshake"):
+		return fmt.Sprintf("what listens at %s speaks no TLS, and is no registry that speaks plain HTTP either", host)
 	case strings.Contains(text, "certificate required"), strings.Contains(text, "bad certificate"):
 		return fmt.Sprintf("the registry wants a client's certificate: put client.cert and client.key into /etc/docker/certs.d/%s", host)
 	}

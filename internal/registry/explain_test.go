@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net/http"
 	"strings"
@@ -25,6 +26,14 @@ func TestWhatIsMissing(t *testing.T) {
 		if !errdefs.IsNotFound(err) || strings.Contains(err.Error(), "manifest unknown") != row.unknown {
 			t.Errorf("%v becomes %v", row.err, err)
 		}
+	}
+}
+
+// TestNoTLS: what speaks something else has no certificate that could be trusted.
+func TestNoTLS(t *testing.T) {
+	err := Explain("pull a", "r.example", fmt.Errorf("ask: %w", tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}))
+	if !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "r.example speaks no TLS") {
+		t.Error(err)
 	}
 }
 
