@@ -300,6 +300,30 @@ func TestUnsafeStaysInItsFiles(t *testing.T) {
 	}
 }
 
+// TestAddressesArePointers: an address that is kept as a number stays what it is when the goroutine's stack moves, and the kernel then reads and writes where
+// the stack has been. Structures for system calls have pointers in them.
+func TestAddressesArePointers(t *testing.T) {
+	fset, files := sources(t)
+	calls := func(n ast.Node, name string) *ast.CallExpr {
+		call, ok := n.(*ast.CallExpr)
+		if !ok || len(call.Args) != 1 {
+			return nil
+		}
+		if f, ok := call.Fun.(*ast.Ident); !ok || f.Name != name {
+			return nil
+		}
+		return call
+	}
+	for _, s := range files {
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			if outer := calls(n, "uint64"); outer != nil && calls(outer.Args[0], "uintptr") != nil {
+				t.Errorf("%s: an address as a number: make it an unsafe.Pointer", fset.Position(n.Pos()))
+			}
+			return true
+		})
+	}
+}
+
 func TestMainsAreShort(t *testing.T) {
 	_, files := sources(t)
 	for _, s := range files {
