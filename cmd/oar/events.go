@@ -55,6 +55,13 @@ type statistics struct {
 		Bytes []blkioEntry `json:"ioServiceBytesRecursive,omitempty"`
 		Ops   []blkioEntry `json:"ioServicedRecursive,omitempty"`
 	} `json:"blkio"`
+	HugePages map[string]hugePages `json:"hugetlb,omitempty"`
+}
+
+type hugePages struct {
+	Usage    uint64 `json:"usage,omitempty"`
+	Max      uint64 `json:"max,omitempty"`
+	Failures uint64 `json:"failcnt"`
 }
 
 type blkioEntry struct {
@@ -173,6 +180,12 @@ func printStats(id string, g *cgroup.Group) error {
 	for _, d := range s.IO {
 		out.Blkio.Bytes = append(out.Blkio.Bytes, blkioEntry{d.Major, d.Minor, "Read", d.ReadBytes}, blkioEntry{d.Major, d.Minor, "Write", d.WriteBytes})
 		out.Blkio.Ops = append(out.Blkio.Ops, blkioEntry{d.Major, d.Minor, "Read", d.ReadOps}, blkioEntry{d.Major, d.Minor, "Write", d.WriteOps})
+	}
+	for size, h := range cgroup.HugePagesOf(g) {
+		if out.HugePages == nil {
+			out.HugePages = map[string]hugePages{}
+		}
+		out.HugePages[size] = hugePages(h)
 	}
 	return json.NewEncoder(os.Stdout).Encode(event{Type: "stats", ID: id, Data: out})
 }

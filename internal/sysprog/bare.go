@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"wherry.dev/wherry/internal/mountinfo"
 )
 
 // BareCover is a place in a namespace of BareMounts that nothing is mounted on: clones of it cover what is not to be seen.
@@ -21,13 +24,21 @@ func BareKernel() []string { return []string{"/proc", "/sys"} }
 // mount_too_revealing), so there is one of each: of namespaces of processes and of network that are gone.
 //
 // It belongs to a user namespace of its own. In a copy that another one has nothing of it can be unmounted then (mount_namespaces(7)), not by the host's
-// root either: below it lies the kernel's initial root file system.
+// root either: below it lies the kernel's initial root file system. That is the host's own root where the host runs from it.
 func BareMounts() (*os.File, error) {
-	free, err := freeMounts()
+	host, initial, err := initialRoot()
+	if err != nil {
+		return nil, err
+	}
+	free, err := freeMounts(host, initial)
 	if err != nil {
 		return nil, err
 	}
 	locked, err := lockedMounts(free)
+	if err != nil && initial {
+		free.Close()
+		return nil, fmt.Errorf("the host runs from its initial RAM disk, which lies below all containers: %w", err)
+	}
 	if err != nil {
 		return free, nil //nolint:nilerr // a host without user namespaces: who may unmount all of it there is the host's root
 	}
@@ -57,9 +68,31 @@ func lockedMounts(free *os.File) (*os.File, error) {
 	return os.Open("/proc/" + strconv.Itoa(pr.Pid) + "/ns/mnt")
 }
 
-// freeMounts makes a namespace of this process's user namespace.
-func freeMounts() (*os.File, error) {
-	p, err := New(4096)
+// initialRoot says whether the host's root is the initial file system, which pivot_root(2) does not take away, and what is mounted on it.
+func initialRoot() (above []string, is bool, err error) {
+	initial, err := mountinfo.Own("rootfs") // who has another root sees none
+	if err != nil || len(initial) == 0 {
+		return nil, false, err
+	}
+	mounts, err := mountinfo.Own()
+	if err != nil {
+		return nil, false, err
+	}
+	for _, m := range mounts {
+		switch {
+		case m.At != "/":
+			above = append(above, m.At)
+		case m.Type != "rootfs":
+			return nil, false, nil // something covers it
+		}
+	}
+	return above, true, nil
+}
+
+// freeMounts makes a namespace of this process's user namespace. Where the host's root is the initial one all that is mounted on it goes, and
+// the new root covers it: who enters the namespace is at what is mounted last on its first root.
+func freeMounts(host []string, initial bool) (*os.File, error) {
+	p, err := New(4096 + OpSize*len(host) + len(strings.Join(host, "padded  ")))
 	if err != nil {
 		return nil, err
 	}
@@ -80,10 +113,17 @@ func freeMounts() (*os.File, error) {
 	for _, at := range append(BareKernel(), BareCover) {
 		p.Call("make a place", unix.SYS_MKDIRAT, root, p.String(at[1:]), 0o755)
 	}
+	for i := len(host) - 1; initial && i >= 0; i-- {
+		p.Call("unmount the host's "+host[i], unix.SYS_UMOUNT2, p.String(host[i]), unix.MNT_DETACH)
+	}
 	p.Call("attach the root", unix.SYS_MOVE_MOUNT, root, none, here, slash, unix.MOVE_MOUNT_F_EMPTY_PATH)
 	p.Call("enter the root", unix.SYS_FCHDIR, root)
-	p.Call("pivot to the root", unix.SYS_PIVOT_ROOT, dot, dot)
-	p.Call("unmount the host's root", unix.SYS_UMOUNT2, dot, unix.MNT_DETACH)
+	if initial {
+		p.Call("change to the root", unix.SYS_CHROOT, dot)
+	} else {
+		p.Call("pivot to the root", unix.SYS_PIVOT_ROOT, dot, dot)
+		p.Call("unmount the host's root", unix.SYS_UMOUNT2, dot, unix.MNT_DETACH)
+	}
 	p.Call("go to the root", unix.SYS_CHDIR, slash)
 	for i, fstype := range []string{"proc", "sysfs"} {
 		p.Call("attach the "+fstype, unix.SYS_MOVE_MOUNT, mount(fstype), none, here, p.String(BareKernel()[i]), unix.MOVE_MOUNT_F_EMPTY_PATH)

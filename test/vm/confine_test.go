@@ -159,10 +159,11 @@ func forgetful(m *machine) {
 	m.run("/t/bin/oar delete --force count; ! test -e /tmp/forgotten")
 }
 
-// TestInitialRAMDisk runs the runtime on a host whose root is the initial file system, which pivot_root(2) does not take away.
+// TestInitialRAMDisk runs the runtime and the engine on a host whose root is the initial file system, which pivot_root(2) does not take away.
 func TestInitialRAMDisk(t *testing.T) {
 	t.Parallel()
-	m := bootFrom(t, t.TempDir(), "stay", "file="+filepath.Join(built(t), "tools.img")+",if=virtio,format=raw,readonly=on")
+	m := bootFrom(t, t.TempDir(), "stay", "file="+filepath.Join(built(t), "tools.img")+",if=virtio,format=raw,readonly=on",
+		"file="+filepath.Join(built(t), "disk.img")+",if=virtio,format=raw,snapshot=on")
 	m.want("rootfs", "/t/rootfs/bin/awk '$2 == \"/\" {print $1}' /proc/mounts | /t/rootfs/bin/head -n 1")
 	bundle(m, "box", nil, "sh", "-c", "echo $(ls /); cut -d' ' -f5 /proc/self/mountinfo | xargs; cat /proc/1/comm")
 	out, code := m.try("/t/bin/oar run -b /b/box box </dev/null")
@@ -177,7 +178,24 @@ func TestInitialRAMDisk(t *testing.T) {
 	m.want("host", "nsenter -m -t $(/t/bin/oar state box | sed -n 's/.*\"pid\": \\([0-9]*\\).*/\\1/p') /bin/busybox umount -l / && "+
 		"nsenter -m -t $(/t/bin/oar state box | sed -n 's/.*\"pid\": \\([0-9]*\\).*/\\1/p') /bin/busybox sh -c 'test -x /init && echo host; /bin/busybox ls -A /proc /sys' | grep -v : | xargs")
 	m.run("/t/bin/oar delete --force box")
+	engineOnInitialRoot(m)
 	m.cut()
+}
+
+// engineOnInitialRoot: the engine's containers need no pivot, and neither they nor who has more rights finds the host below their root.
+func engineOnInitialRoot(m *machine) {
+	m.run(`export PATH=/t/bin:/bin:/t/rootfs/bin; mkdir -p /d /lib /run /sbin && mount -t ext4 /dev/vdb /d && ln -s /d/lib/modules /lib/modules && ln -s /bin/busybox /sbin/modprobe
+		for module in overlay bridge veth nf_tables; do modprobe $module; done
+		wherryd --root /d/wherry --host $WHERRY_HOST >/d/log 2>&1 </dev/null &
+		i=0; until /t/bin/wherry version >/dev/null 2>&1 || [ $i = 300 ]; do i=$((i+1)); sleep 0.1; done; cat /d/log; /t/bin/wherry load -q -i /t/images/busybox-1.tar`)
+	const dig = `"umount -l / 2>/dev/null; cd /; for at in / .. /cover; do test -e \$at/init && echo host; done; echo below"`
+	for _, options := range []string{"", "--userns host", "--privileged", "--privileged --pid host"} {
+		m.want("below", "/t/bin/wherry run --rm --network none "+options+" busybox:1 sh -c "+dig)
+	}
+	m.run("/t/bin/wherry run -d --name web --network none busybox:1 sleep 1000")
+	m.want("here", "/t/bin/wherry exec web echo here")
+	m.want("", "/t/rootfs/bin/cut -d' ' -f5 /proc/$(/t/bin/wherry inspect -f '{{.State.Pid}}' web)/mountinfo | grep -x -e /d -e /t || true") // what is mounted on the host
+	m.run("/t/bin/wherry rm -f web")
 }
 
 // TestSELinux: labels of processes are the kernel's. It has no policy here, so it knows its own first labels only, and permits everything.
