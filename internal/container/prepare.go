@@ -213,7 +213,7 @@ func (r *Record) allocateRequest() networks.AllocateRequest {
 	h := r.HostConfig
 	q := networks.AllocateRequest{ContainerID: r.ID, Name: r.Name, Hostname: r.Config.Hostname, Networks: r.Networks, First: string(h.NetworkMode), Ports: h.PortBindings,
 		PublishAll: h.PublishAllPorts, Exposed: r.Config.ExposedPorts, DNSSearch: h.DNSSearch, DNSOptions: h.DNSOptions,
-		ExtraHosts: h.ExtraHosts, Domainname: r.Config.Domainname, Sysctls: h.Sysctls, Scope: r.scope()}
+		ExtraHosts: h.ExtraHosts, Domainname: r.Config.Domainname, Sysctls: h.Sysctls, Scope: r.scope(), Privileged: h.Privileged}
 	for _, a := range h.DNS {
 		q.DNS = append(q.DNS, a.String())
 	}

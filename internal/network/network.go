@@ -92,6 +92,7 @@ type AllocateRequest struct {
 	Domainname                  string
 	Sysctls                     map[string]string // the container's own: the runtime sets them, here they only win over the usual ones
 	Scope                       access.Scope      // how far the container reaches: networks of others may be out of it
+	Privileged                  bool              // it may hold containers of its own: they reach its resolver
 	Understudy                  bool              // another container has the ports, names and static addresses until TakeOver: it is found by nobody
 }
 

@@ -20,6 +20,10 @@ import (
 
 // ask sends a question to the resolver at 127.0.0.11 from inside.
 func (b *box) ask(proto, name string, kind uint16) (*dns.Msg, error) {
+	return b.askAt("127.0.0.11", proto, name, kind)
+}
+
+func (b *box) askAt(server, proto, name string, kind uint16) (*dns.Msg, error) {
 	home, err := link.Home()
 	if err != nil {
 		return nil, err
@@ -27,7 +31,7 @@ func (b *box) ask(proto, name string, kind uint16) (*dns.Msg, error) {
 	defer home.Close()
 	var conn net.Conn
 	err = link.Inside(b.netns, home, func() (err error) {
-		conn, err = net.DialTimeout(proto, "127.0.0.11:53", 2*time.Second)
+		conn, err = net.DialTimeout(proto, server+":53", 2*time.Second)
 		return err
 	})
 	if err != nil {
@@ -109,6 +113,48 @@ func upstream(t *testing.T) {
 		t.Cleanup(func() { server.Shutdown(); <-done })
 	}
 	withResolvers(t, "nameserver 127.0.0.53\nsearch corp.example\noptions edns0\n")
+}
+
+// TestNamesBehindContainer: the resolver of a privileged container answers at the host's address, too, to the container and to namespaces behind it: kind and k3d
+// write that address into /etc/resolv.conf of their nodes, since pods do not reach 127.0.0.11. Other containers find there what the host has.
+func TestNamesBehindContainer(t *testing.T) {
+	withResolvers(t, "nameserver 192.0.2.53\n")
+	s := open(t)
+	mustCreate(t, s, network.CreateRequest{Name: "one"})
+	on := map[string]*network.EndpointSettings{"one": {}}
+	node, plain, pod := newBox(t), newBox(t), newBox(t)
+	got := node.attach(s, AllocateRequest{Name: "node", Networks: on, Privileged: true})
+	defer node.release(s)
+	plain.attach(s, AllocateRequest{Name: "plain", Networks: on})
+	defer plain.release(s)
+	for _, c := range [][]string{
+		{"ip", "link", "add", "pod0", "type", "veth", "peer", "name", "eth0", "netns", fmt.Sprint(pod.pid)},
+		{"ip", "address", "add", "10.42.0.1/24", "dev", "pod0"}, {"ip", "link", "set", "pod0", "up"},
+		{"sysctl", "-q", "-w", "net.ipv4.conf.pod0.route_localnet=1"},
+	} {
+		node.mustRun(c...)
+	}
+	for _, c := range [][]string{
+		{"ip", "address", "add", "10.42.0.5/24", "dev", "eth0"}, {"ip", "link", "set", "eth0", "up"}, {"ip", "route", "add", "default", "via", "10.42.0.1"},
+	} {
+		pod.mustRun(c...)
+	}
+	settings := got.Networks["one"]
+	host, want := settings.Gateway.String(), settings.IPAddress.String()
+	for _, row := range []struct {
+		from   *box
+		server string
+	}{{node, host}, {node, "127.0.0.11"}, {pod, host}} {
+		for _, proto := range []string{"udp", "tcp"} {
+			a, err := row.from.askAt(row.server, proto, "node", dns.TypeA)
+			if err != nil || len(a.Answer) != 1 || a.Answer[0].(*dns.A).A.String() != want {
+				t.Errorf("at %s by %s: %v %v, want %s", row.server, proto, a, err, want)
+			}
+		}
+	}
+	if a, err := plain.askAt(host, "udp", "node", dns.TypeA); err == nil {
+		t.Errorf("a container that is not privileged gets an answer at the host's address: %v", a)
+	}
 }
 
 func TestNames(t *testing.T) {

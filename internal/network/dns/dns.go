@@ -79,13 +79,13 @@ type resolver struct {
 	conns map[net.Conn]struct{}
 }
 
-// Start opens a container's resolver, with the sockets of an earlier life where these were kept; it closes the files. It must run on a thread in the
-// container's network namespace.
-func (s *Server) Start(ctx context.Context, container string, kept ...*os.File) error {
+// Start opens a container's resolver, with the sockets of an earlier life where these were kept; it closes the files. It answers at also, too, where that is
+// an IPv4 address. It must run on a thread in the container's network namespace.
+func (s *Server) Start(ctx context.Context, container string, also netip.Addr, kept ...*os.File) error {
 	r, closer := resume(kept), func() error { return nil }
 	if r == nil {
 		var err error
-		if r, closer, err = open(); err != nil {
+		if r, closer, err = open(also); err != nil {
 			return fmt.Errorf("open the resolver of container %s: %w", container, err)
 		}
 	}
@@ -181,9 +181,9 @@ func (r *resolver) ports() ports {
 }
 
 // open makes the sockets and the rules that lead to them.
-func open() (r *resolver, closer func() error, err error) {
+func open(also netip.Addr) (r *resolver, closer func() error, err error) {
 	r = newResolver()
-	at := net.IPv4(127, 0, 0, 11)
+	at := net.IP(resolverAddress[:])
 	if r.udp, err = net.ListenUDP("udp4", &net.UDPAddr{IP: at}); err != nil {
 		return nil, nil, err
 	}
@@ -192,7 +192,7 @@ func open() (r *resolver, closer func() error, err error) {
 		r.udp.Close()
 		return nil, nil, err
 	}
-	if closer, err = exchangePorts(r.ports()); err != nil {
+	if closer, err = exchangePorts(r.ports(), also); err != nil {
 		r.close()
 		return nil, nil, err
 	}

@@ -3,6 +3,7 @@ package dns
 import (
 	"context"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -70,7 +71,7 @@ func TestCloseWaitsForAnswers(t *testing.T) {
 	}
 	defer upstream.Close()
 	s := New(full{at: upstream.LocalAddr().(*net.UDPAddr).AddrPort()})
-	if err := s.Start(t.Context(), "c"); err != nil {
+	if err := s.Start(t.Context(), "c", netip.Addr{}); err != nil {
 		t.Fatal(err)
 	}
 	sockets, _ := s.Sockets("c")
