@@ -76,12 +76,12 @@ func (s *Service) startResolver(ctx context.Context, h *holding, kept ...*os.Fil
 	if !h.Asks || s.resolvers.Serves(h.Request.ContainerID) {
 		return nil
 	}
-	return s.resolvers.Start(ctx, h.Request.ContainerID, s.alsoAt(h), kept...)
+	return s.resolvers.Start(ctx, h.Request.ContainerID, alsoAt(s, h), kept...)
 }
 
 // alsoAt is where the resolver of a container that may hold others answers besides 127.0.0.11, which those cannot reach: at the host's address. kind and k3d
 // write it into /etc/resolv.conf of their nodes and change the rules with which Docker leads 127.0.0.11 to its resolver.
-func (s *Service) alsoAt(h *holding) netip.Addr {
+func alsoAt(s *Service, h *holding) netip.Addr {
 	if !h.Request.Privileged {
 		return netip.Addr{}
 	}

@@ -36,11 +36,8 @@ func Explain(what, host string, err error) error {
 		// Clients look for the words "not found: does not exist or no pull access".
 		return fmt.Errorf("%s: manifest unknown: repository or tag not found: does not exist or no pull access: check the spelling, or log in: %w", what, errdefs.ErrNotFound)
 	case errors.Is(err, docker.ErrInvalidAuthorization), status == http.StatusUnauthorized, status == http.StatusForbidden:
-		denied := what + ": access denied"
-		if verb, _, _ := strings.Cut(what, " "); verb == "pull" || verb == "push" { // dockerd's words
-			denied = what + ": " + verb + " access denied"
-		}
-		text = fmt.Sprintf("%s: the registry refuses this login, or none was given: run `wherry login %s`", denied, host)
+		denied := deniedText(what)
+		text = fmt.Sprintf("%s: the registry refuses this login, or none was given, or there is no such repository: check the spelling, or run `wherry login %s`", denied, host)
 		if held := (*withheldError)(nil); errors.As(err, &held) {
 			text = fmt.Sprintf("%s: %s", denied, held)
 		} else if refused := (*refusedError)(nil); errors.As(err, &refused) {
@@ -70,6 +67,19 @@ func Explain(what, host string, err error) error {
 		return fmt.Errorf("%s: %w: %w", what, err, errdefs.ErrUnavailable)
 	}
 	return fmt.Errorf("%s: %w", what, err)
+}
+
+// deniedText has dockerd's words, "pull access denied for NAME", for pulls and pushes: clients look for them.
+func deniedText(what string) string {
+	verb, name, _ := strings.Cut(what, " ")
+	if verb != "pull" && verb != "push" {
+		return what + ": access denied"
+	}
+	name, _, _ = strings.Cut(name, "@")
+	if colon := strings.LastIndex(name, ":"); colon > strings.LastIndex(name, "/") {
+		name = name[:colon]
+	}
+	return fmt.Sprintf("%s: %s access denied for %s", what, verb, name)
 }
 
 // explainTLS says what to do about a certificate.

@@ -40,7 +40,9 @@ func TestNoTLS(t *testing.T) {
 // TestWhatWasRefused is told in the field's words for pulls and pushes, which clients look for, and plainly otherwise.
 func TestWhatWasRefused(t *testing.T) {
 	for what, want := range map[string]string{
-		"pull a:1": "pull a:1: pull access denied: the registry", "push a:1": "push a:1: push access denied: the registry", "look up a:1": "look up a:1: access denied: the registry",
+		"pull a:1": "pull a:1: pull access denied for a: the registry", "push a:1": "push a:1: push access denied for a: the registry",
+		"look up a:1": "look up a:1: access denied: the registry", "pull h:5/a": "pull h:5/a: pull access denied for h:5/a: the registry",
+		"pull h:5/a:1@sha256:2": "pull h:5/a:1@sha256:2: pull access denied for h:5/a: the registry",
 	} {
 		if err := Explain(what, "r.example", &StatusError{Status: http.StatusUnauthorized}); !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
