@@ -30,7 +30,22 @@ type Tree struct {
 type met struct {
 	path    string
 	counted bool // no other name of the same file was before, and nothing is mounted there
-	stat    unix.Stat_t
+	file
+}
+
+// file tells a file from others, and a directory from what it was before a name in it came or went.
+type file struct {
+	dev, ino, links uint64
+	kind            uint32
+	times           [2]unix.Timespec // of a directory
+}
+
+func fileOf(st *unix.Stat_t) file {
+	f := file{dev: uint64(st.Dev), ino: st.Ino, links: uint64(st.Nlink), kind: st.Mode & unix.S_IFMT}
+	if f.kind == unix.S_IFDIR {
+		f.times = [2]unix.Timespec{st.Ctim, st.Mtim}
+	}
+	return f
 }
 
 const (
@@ -60,7 +75,7 @@ func (t *Tree) Measure(ctx context.Context, dir string) (Sizes, error) {
 	sizes, err := measure(ctx, f, nil, func(at string, st *unix.Stat_t, counted bool) {
 		keep = keep && len(names) < maxMet && (st.Mode&unix.S_IFMT != unix.S_IFDIR || time.Unix(st.Ctim.Unix()).Before(began) && time.Unix(st.Mtim.Unix()).Before(began))
 		if keep {
-			names = append(names, met{at, counted, *st})
+			names = append(names, met{at, counted, fileOf(st)})
 		}
 	})
 	if err != nil {
@@ -97,7 +112,7 @@ func (t *Tree) again(dir string, last []met) (sizes Sizes, same bool) {
 		default:
 			err = unix.Fstat(root, &st)
 		}
-		if err != nil || !m.is(&st) {
+		if err != nil || m.file != fileOf(&st) {
 			return sizes, false
 		}
 		if m.counted {
@@ -105,15 +120,6 @@ func (t *Tree) again(dir string, last []met) (sizes Sizes, same bool) {
 		}
 	}
 	return sizes, true
-}
-
-// is says that a name stands for the same file, and a directory for the same names.
-func (m *met) is(st *unix.Stat_t) bool {
-	was := &m.stat
-	if st.Dev != was.Dev || st.Ino != was.Ino || st.Mode&unix.S_IFMT != was.Mode&unix.S_IFMT || st.Nlink != was.Nlink {
-		return false
-	}
-	return st.Mode&unix.S_IFMT != unix.S_IFDIR || st.Ctim == was.Ctim && st.Mtim == was.Mtim
 }
 
 func (s *Sizes) add(st *unix.Stat_t) {
