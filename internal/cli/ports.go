@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -33,6 +34,11 @@ type publishedPort struct {
 // host and inside are the two ends of a published port or row of ports.
 func (p publishedPort) host() string {
 	return p.ends(netip.AddrPortFrom(p.Address, p.First)) + "/" + p.Proto
+}
+
+// alsoSix says that another one is the same port, on IPv6.
+func (p publishedPort) alsoSix(other publishedPort) bool {
+	return other.Address.Is6() && other.Container == p.Container && other.First == p.First && other.Proto == p.Proto
 }
 
 func (p publishedPort) inside() string { return p.ends(p.To) }
@@ -75,8 +81,11 @@ func portsCommand(app *App) *cobra.Command {
 		rows := make([]publishedRow, 0, len(list))
 		for _, p := range list {
 			from := "other machines"
-			if p.Address.IsLoopback() {
+			switch {
+			case p.Address.IsLoopback():
 				from = "this machine"
+			case p.Address == netip.IPv4Unspecified() && !slices.ContainsFunc(list, p.alsoSix):
+				from += ", by IPv4"
 			}
 			rows = append(rows, publishedRow{Container: p.Name, GoesTo: p.inside(), Port: p.host(), ReachedFrom: from})
 		}

@@ -126,9 +126,9 @@ func (x *explaining) container(p Published) (l Listener, err error) {
 	x.s.mu.Lock()
 	h := x.s.holdings[p.Container]
 	var ns *os.File
-	bridge := ""
+	bridge, fourOnly := "", false
 	if h != nil {
-		ns = h.ns
+		ns, fourOnly = h.ns, p.fourOnly(h)
 		for _, e := range h.Endpoints {
 			if n := x.s.networks[e.NetworkID]; n != nil && (e.V4 == to.Addr() || e.V6 == to.Addr()) {
 				bridge = n.Bridge
@@ -159,12 +159,21 @@ func (x *explaining) container(p Published) (l Listener, err error) {
 	if x.local(p) {
 		l.Reach[0].Why = "at [::1], too"
 	}
+	if fourOnly {
+		l.Reach = append(l.Reach, Reach{From: "other machines by IPv6", Can: reachNo, Why: "the port is published on IPv4 alone, as the container's network has no IPv6 " +
+			"(the setting network.ipv6 = true gives it to the default network, network create --ipv6 to others)"})
+	}
 	if !l.Listens {
 		for i := range l.Reach {
 			l.Reach[i].Can, l.Reach[i].Why = reachNo, fmt.Sprintf("nothing listens at %s in the container", to)
 		}
 	}
 	return l, err
+}
+
+// fourOnly says that a port is published on all of the host's IPv4 addresses and on none of IPv6, for want of an IPv6 address of the container's.
+func (p *Published) fourOnly(h *holding) bool {
+	return p.Address == netip.IPv4Unspecified() && !slices.ContainsFunc(h.Endpoints, func(e *endpoint) bool { return e.V6.IsValid() })
 }
 
 // local says that a port is reached at [::1]: it is one of 127.0.0.1, and no process of the host has it there.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -104,6 +105,30 @@ func TestExplanationsAreTrue(t *testing.T) {
 	}
 	if list, err := ExplainPort(s, 28085, network.TCP); err != nil || len(list) != 0 {
 		t.Errorf("nobody's port: %+v, %v", list, err)
+	}
+}
+
+// TestExplainWithoutIPv6: that others do not come by IPv6 is said of ports of containers without it, and of no other.
+func TestExplainWithoutIPv6(t *testing.T) {
+	s := open(t)
+	mustCreate(t, s, network.CreateRequest{Name: "both", EnableIPv6: new(true)})
+	four, both := newBox(t), newBox(t)
+	four.attach(s, AllocateRequest{Ports: portMap("|28086|8080/tcp", "127.0.0.1|28087|8080/tcp")})
+	both.attach(s, AllocateRequest{Networks: map[string]*network.EndpointSettings{"both": {}}, Ports: portMap("|28088|8080/tcp")})
+	for _, b := range []*box{four, both} {
+		b.serve(8080, "here")
+	}
+	for port, said := range map[uint16]bool{28086: true, 28087: false, 28088: false} {
+		list, err := ExplainPort(s, port, network.TCP)
+		if err != nil || len(list) == 0 {
+			t.Fatalf("%d: %v, %v", port, list, err)
+		}
+		is := func(r Reach) bool {
+			return r.From == "other machines by IPv6" && r.Can == reachNo && strings.Contains(r.Why, "network.ipv6 = true")
+		}
+		if got := slices.ContainsFunc(list[0].Reach, is); got != said {
+			t.Errorf("%d: %+v", port, list[0].Reach)
+		}
 	}
 }
 
