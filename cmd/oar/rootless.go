@@ -208,7 +208,11 @@ func checkOwn(dir string) error {
 
 // makeRoot makes the folder of the states; others' folders are none to keep what commands trust.
 func makeRoot(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	err := os.MkdirAll(dir, 0o700)
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("make the folder of the containers' states: %w: XDG_RUNTIME_DIR or --root is to name a folder of this user's", err)
+	}
+	if err != nil {
 		return err
 	}
 	return checkOwn(dir)

@@ -308,6 +308,12 @@ func TestRootlessFolder(t *testing.T) {
 		t.Errorf("XDG_RUNTIME_DIR: %v, %q", err, out)
 	}
 	u.uid = plain
+	u.own()
+	another := u.command(t.Context(), "create", "box")
+	another.Env = append(another.Env, "XDG_RUNTIME_DIR=/")
+	if out, err := another.CombinedOutput(); err == nil || !strings.Contains(string(out), "mkdir /oar: permission denied: XDG_RUNTIME_DIR or --root is to name a folder of this user's") {
+		t.Errorf("XDG_RUNTIME_DIR is another's: %v, %q", err, out)
+	}
 }
 
 // waitingAt are the processes that hold a gate below a folder.
