@@ -96,6 +96,7 @@ func (c *changes) storm(worker func(script string, acknowledged func(name string
 	go worker("wherry network create eNAME >/dev/null", add(&c.networks, "e"))
 	go worker("wherry network create xNAME >/dev/null && wherry network rm xNAME >/dev/null", add(&c.networksGone, "x"))
 	go worker("wherry volume create wNAME >/dev/null && wherry volume rm wNAME >/dev/null", add(&c.volumesGone, "w"))
+	go worker("wherry volume create --label prune=NAME pNAME >/dev/null && wherry volume prune -af --filter label=prune=NAME >/dev/null", add(&c.volumesGone, "p"))
 	go worker("echo sNAME | wherry secret create sNAME - >/dev/null", add(&c.secrets, "s"))
 	go worker("wherry create --name uNAME busybox:1 true >/dev/null && wherry update --restart unless-stopped --memory 64m uNAME >/dev/null", add(&c.updated, "u"))
 	go worker("wherry create --name kNAME busybox:1 true >/dev/null && wherry network connect inner kNAME", add(&c.connected, "k"))
