@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs with apt what the tests need and this machine lacks: debootstrap and busybox for the images, a real registry, real clients.
 set -eu
-need=(debootstrap busybox-static python3 docker-registry nftables iproute2 curl procps strace redis-tools postgresql-client gcc libc6-dev libseccomp-dev uidmap erofs-utils pigz zopfli git openssh-client openssh-server skopeo docker-compose ufw firewalld rclone fuse3)
+need=(debootstrap busybox-static python3 docker-registry nftables iproute2 curl procps strace redis-tools postgresql-client gcc libc6-dev libseccomp-dev uidmap erofs-utils pigz zopfli git openssh-client openssh-server skopeo docker-compose ufw firewalld rclone fuse3 rsyslog)
 missing=()
 for p in "${need[@]}"; do dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p"); done
 command -v docker >/dev/null || missing+=(docker.io)

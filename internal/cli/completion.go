@@ -50,7 +50,7 @@ func completeFlags(app *App, c *cobra.Command) {
 	words := map[string][]string{
 		"pull": {"always", "missing", "newer", "never"}, "restart": {"no", "always", "unless-stopped", "on-failure"},
 		"condition": {"not-running", "next-exit", "removed", "healthy"}, "on-unhealthy": {"none", "restart", "stop", "kill"},
-		"log-driver": {"json-file", "local", "none"}, "format": {"json", "table"}, "type": {"container", "image", "network", "volume"},
+		"log-driver": {"json-file", "local", "none", "fluentd", "gelf", "journald", "syslog"}, "format": {"json", "table"}, "type": {"container", "image", "network", "volume"},
 		"signal": {"HUP", "INT", "QUIT", "KILL", "TERM", "USR1", "USR2"}, "stop-signal": {"HUP", "INT", "QUIT", "KILL", "TERM", "USR1", "USR2"},
 		"progress": {"auto", "plain", "tty", "quiet", "rawjson"}, "sort": sortWords(c),
 	}

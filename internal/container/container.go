@@ -83,6 +83,7 @@ type lives struct {
 	next    int
 	cancels map[int]context.CancelCauseFunc
 	lasting map[int]context.CancelCauseFunc // of outlive
+	sending map[string]bool                 // containers whose output somebody sends
 	wg      sync.WaitGroup
 }
 

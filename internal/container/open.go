@@ -299,6 +299,7 @@ func leftBehind(o Options) (paths []string, err error) {
 
 // reattach finds a container's task, or what it left.
 func (l life) reattach(ctx context.Context) {
+	defer sendOutput(ctx, l)
 	r := l.c.record()
 	if !r.Status.Alive() {
 		if t := cutOff(ctx, l); t != nil {

@@ -278,6 +278,7 @@ func (n *starting) record(ctx context.Context) error {
 		return err
 	}
 	n.s.lives.run(ctx, func(ctx context.Context) { n.watch(ctx, t) })
+	sendOutput(ctx, n.life)
 	n.startHealth(ctx)
 	relink(n.s, n.c.id)
 	return nil

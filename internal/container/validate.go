@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 
+	"wherry.dev/wherry/internal/forward"
 	"wherry.dev/wherry/internal/settings"
 	"wherry.dev/wherry/internal/spec"
 	"wherry.dev/wherry/internal/task"
@@ -426,7 +427,12 @@ func logOptions(c container.LogConfig, dir string) (task.LogOptions, error) {
 	switch c.Type {
 	case "", "json-file", "local", "none":
 	default:
-		return o, invalid("error looking up logging plugin %s: plugin %q not found: there are json-file, local, none", c.Type, c.Type)
+		if !forward.Is(c.Type) {
+			return o, invalid("error looking up logging plugin %s: plugin %q not found: there are json-file, local, none, %s", c.Type, c.Type, strings.Join(forward.Kinds(), ", "))
+		}
+		if err := forward.Check(c.Type, c.Config); err != nil {
+			return o, err
+		}
 	}
 	limit, err := settings.LogLimits(c.Type, c.Config)
 	if err != nil {

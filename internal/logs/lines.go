@@ -52,6 +52,9 @@ func (s *Splitter) flush(stream Stream, fn func(Line) error) error {
 	return fn(line)
 }
 
+// Pending says that there are unfinished lines.
+func (s *Splitter) Pending() bool { return len(s.partial[Stdout])+len(s.partial[Stderr]) > 0 }
+
 // Flush hands out unfinished lines.
 func (s *Splitter) Flush(fn func(Line) error) error {
 	for _, stream := range []Stream{Stdout, Stderr} {

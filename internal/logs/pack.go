@@ -160,9 +160,11 @@ func tidy(dir string) {
 
 // source is one segment, plain or compressed, to be read from its beginning.
 type source struct {
-	file *os.File
-	gz   bool
-	z    *gzip.Reader
+	number int
+	taken  int64 // bytes that were handed out
+	file   *os.File
+	gz     bool
+	z      *gzip.Reader
 }
 
 // openSource opens a segment in whichever form it has: it may change from one to the other between two looks. fs.ErrNotExist: it has neither.
@@ -171,10 +173,10 @@ func openSource(dir string, number int) (*source, error) {
 	for range 3 {
 		var f *os.File
 		if f, err = os.Open(segment(dir, number)); !errors.Is(err, fs.ErrNotExist) {
-			return &source{file: f}, err
+			return &source{number: number, file: f}, err
 		}
 		if f, err = os.Open(packed(dir, number)); !errors.Is(err, fs.ErrNotExist) {
-			return &source{file: f, gz: true}, err
+			return &source{number: number, file: f, gz: true}, err
 		}
 	}
 	return nil, err
@@ -205,7 +207,7 @@ func endOf(err error) error {
 }
 
 func (s *source) rewind() error {
-	s.z = nil
+	s.z, s.taken = nil, 0
 	_, err := s.file.Seek(0, io.SeekStart)
 	return err
 }

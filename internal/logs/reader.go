@@ -18,8 +18,15 @@ import (
 type ReadOptions struct {
 	// Follow waits for more until End is met (of the life that is current) or the context ends.
 	Follow  *Watcher
-	FromEnd bool // skip what is there already (attach)
-	Lives   bool // go on after the end of a life, even where nothing follows yet: the caller's context tells when all is over
+	FromEnd bool  // skip what is there already (attach)
+	Lives   bool  // go on after the end of a life, even where nothing follows yet: the caller's context tells when all is over
+	From    Place // what is before it is left out
+}
+
+// Place is one between two entries. The zero value is before the first one.
+type Place struct {
+	Segment int
+	Offset  int64 // bytes of the segment, as it is when it is not compressed
 }
 
 // Reader reads entries in order. It pins the segments that it has yet to read by open descriptors, so rotation never takes them away
@@ -66,13 +73,48 @@ func Open(dir string, o ReadOptions) (*Reader, error) {
 		r.Close()
 		return nil, err
 	}
+	var err error
 	if o.FromEnd {
-		if err := r.seekEnd(); err != nil {
-			r.Close()
-			return nil, err
-		}
+		err = r.seekEnd()
+	} else if o.From != (Place{}) {
+		err = r.seek(o.From)
+	}
+	if err != nil {
+		r.Close()
+		return nil, err
 	}
 	return r, nil
+}
+
+// seek leaves out what is before a place.
+func (r *Reader) seek(to Place) error {
+	for f := r.current(); f != nil && f.number < to.Segment; f = r.current() {
+		r.leave()
+	}
+	for f := r.current(); f != nil && f.number == to.Segment && f.taken < to.Offset; {
+		if _, _, err := r.frame(); err == io.EOF || err == errDamaged {
+			break
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Place is where the reader is: behind the entry that was handed out last.
+func (r *Reader) Place() Place {
+	if f := r.current(); f != nil {
+		return Place{f.number, f.taken}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return Place{Segment: r.newest + 1}
+}
+
+// Lost says that what is to be read begins behind a place: what was between them is gone.
+func (r *Reader) Lost(from Place) bool {
+	f := r.current()
+	return f != nil && f.number > max(from.Segment, 1)
 }
 
 func (r *Reader) startWatch() error {
@@ -348,6 +390,7 @@ func (r *Reader) frame() (header, []byte, error) {
 			if whole := HeaderSize + h.length; len(r.buf) >= whole {
 				data := r.buf[HeaderSize:whole]
 				r.buf = r.buf[whole:]
+				r.current().taken += int64(whole)
 				return h, data, nil
 			}
 		}

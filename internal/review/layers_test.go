@@ -34,7 +34,7 @@ leaves:     login version network/link network/localhost criu seccomp logs ref s
 leaves:     why signals
 leaves:     inflate apart retar contract threads
 leaves:     evidence < policy
-leaves:     mutual audit plugin
+leaves:     mutual audit plugin forward
 leaves:     mountinfo bpf ready sparse room terse awake
 `
 
@@ -43,7 +43,7 @@ const leafImports = `
 golang.org/x/sys golang.org/x/net/bpf github.com/containerd/errdefs github.com/opencontainers/runtime-spec
 github.com/opencontainers/go-digest github.com/opencontainers/image-spec github.com/moby/moby/api github.com/moby/docker-image-spec
 github.com/elastic/go-seccomp-bpf/arch github.com/klauspost/compress github.com/moby/profiles/seccomp github.com/distribution/reference
-github.com/docker/go-units github.com/pelletier/go-toml/v2 github.com/goccy/go-yaml
+github.com/docker/go-units github.com/fluent/fluent-logger-golang/fluent github.com/pelletier/go-toml/v2 github.com/goccy/go-yaml
 `
 
 type goPackage struct {

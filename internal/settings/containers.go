@@ -52,17 +52,17 @@ const nonBlocking = "non-blocking"
 func LogLimits(driver string, options map[string]string) (l LogLimit, err error) {
 	for name, value := range options {
 		switch name {
-		case "max-size":
+		case "max-size", "cache-max-size":
 			l.Size, err = units.RAMInBytes(value)
 			if err != nil || l.Size <= 0 && value != "-1" {
-				return l, fmt.Errorf("invalid log opt max-size=%s: write a size such as 10m", value)
+				return l, fmt.Errorf("invalid log opt %s=%s: write a size such as 10m", name, value)
 			}
 			if l.Size < 0 {
 				l.Size = 1 << 50
 			}
-		case "max-file":
+		case "max-file", "cache-max-file":
 			if l.Files, err = strconv.Atoi(value); err != nil || l.Files < 1 {
-				return l, fmt.Errorf("invalid log opt max-file=%s: a number from 1 is needed", value)
+				return l, fmt.Errorf("invalid log opt %s=%s: a number from 1 is needed", name, value)
 			}
 		case "mode":
 			if value != "" && value != "blocking" && value != nonBlocking {
@@ -75,8 +75,11 @@ func LogLimits(driver string, options map[string]string) (l LogLimit, err error)
 			if options["mode"] != nonBlocking {
 				return l, fmt.Errorf("invalid log opt max-buffer-size=%s: it is only for mode=%s", value, nonBlocking)
 			}
-		case "compress", "labels", "labels-regex", "env", "env-regex", "tag", "cache-disabled":
+		case "compress", "cache-compress", "labels", "labels-regex", "env", "env-regex", "tag", "cache-disabled":
 		default:
+			if strings.HasPrefix(name, driver+"-") { // of a driver that sends it elsewhere, which checks it
+				continue
+			}
 			return l, fmt.Errorf("unknown log opt '%s' for %s log driver", name, driver)
 		}
 	}

@@ -124,7 +124,7 @@ type Containers struct {
 	Init         bool     `toml:"init" comment:"--init: a small first process that reaps others and hands signals on"`
 	Ulimits      []string `toml:"ulimits" comment:"--ulimit, NAME=SOFT[:HARD] each; one that a container has of the same name takes its place"`
 	NoNewPrivs   bool     `toml:"no-new-privileges" comment:"--security-opt no-new-privileges: no program gains rights by set-user-ID bits or capabilities of its file"`
-	LogDriver    string   `toml:"log-driver" of:"json-file local none" comment:"--log-driver"`
+	LogDriver    string   `toml:"log-driver" of:"json-file local none fluentd gelf journald syslog" comment:"--log-driver"`
 	LogOpts      []string `toml:"log-opts" comment:"--log-opt, NAME=VALUE each, for containers that name no log driver of their own: \"max-size=10m\""`
 	CDISpecDirs  []string `toml:"cdi-spec-dirs" comment:"where vendors describe the devices that --device VENDOR.COM/CLASS=NAME gives; none: there are none"`
 }

@@ -29,6 +29,10 @@ func engineScope(m *machine) {
 		m.want("", "cut -d' ' -f5 /proc/self/mountinfo | diff /tmp/before -")
 		m.run(wherry + "rm -f covers")
 	}
+	// What a container prints is in the journal, under its name.
+	m.run(wherry + "run --rm --name told --network none --log-driver journald --log-opt 'tag=of-{{.Name}}' busybox:1 sh -c 'echo to the journal; echo badly >&2'")
+	m.eventually("journalctl -q -o cat CONTAINER_NAME=told SYSLOG_IDENTIFIER=of-told PRIORITY=6 | grep -x 'to the journal'")
+	m.eventually("journalctl -q -o cat CONTAINER_NAME=told PRIORITY=3 | grep -x badly")
 	if out, code := m.try(wherry + "run --rm --cgroup-parent x.slice busybox:1 true"); code == 0 || !strings.Contains(out, "slice") {
 		m.t.Errorf("a slice as a container's parent: exit code %d: %s", code, out)
 	}

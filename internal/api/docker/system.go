@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"wherry.dev/wherry/internal/cdi"
 	containers "wherry.dev/wherry/internal/container"
 	"wherry.dev/wherry/internal/disk"
+	"wherry.dev/wherry/internal/forward"
 	images "wherry.dev/wherry/internal/image"
 	"wherry.dev/wherry/internal/version"
 )
@@ -91,7 +93,7 @@ func (s *systemRoutes) info(w http.ResponseWriter, r *http.Request) error {
 	info := system.Info{
 		ID: s.about.ID, Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
 		Plugins: system.PluginsInfo{
-			Volume: s.Volumes.Drivers(r.Context()), Network: []string{"bridge", "host", "ipvlan", "macvlan", "null"}, Log: []string{"json-file", "local"},
+			Volume: s.Volumes.Drivers(r.Context()), Network: []string{"bridge", "host", "ipvlan", "macvlan", "null"}, Log: slices.Sorted(slices.Values(append(forward.Kinds(), "json-file", "local"))),
 		},
 		MemoryLimit: true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true,
 		IPv4Forwarding: true, NFd: openFiles(), NGoroutines: runtime.NumGoroutine(), NEventsListener: s.Events.Subscribers(),
