@@ -55,17 +55,7 @@ func lockedMounts(free *os.File) (*os.File, error) {
 	defer p.Close()
 	p.Call("enter the mounts", unix.SYS_SETNS, int(free.Fd()), unix.CLONE_NEWNS)
 	p.Fork("copy the mounts", unix.CLONE_NEWUSER|unix.CLONE_NEWNS, -1)
-	self, err := awaitOpening(p)
-	if err != nil {
-		return nil, err
-	}
-	defer self.Close()
-	pr, err := p.Start(0, true)
-	if err != nil {
-		return nil, fmt.Errorf("lock a bare mount namespace: %w", err)
-	}
-	defer pr.Discard()
-	return os.Open("/proc/" + strconv.Itoa(pr.Pid) + "/ns/mnt")
+	return namespaceOf(p, "lock a bare mount namespace", "mnt")
 }
 
 // initialRoot says whether the host's root is the initial file system, which pivot_root(2) does not take away, and what is mounted on it.

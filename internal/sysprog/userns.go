@@ -76,6 +76,11 @@ func NetworkNamespace(user *os.File) (*os.File, error) {
 	defer p.Close()
 	p.Call("join the user namespace", unix.SYS_SETNS, int(user.Fd()), unix.CLONE_NEWUSER)
 	p.Fork("clone into a network namespace", unix.CLONE_NEWNET, -1)
+	return namespaceOf(p, "make a network namespace", "net")
+}
+
+// namespaceOf runs a program whose last step is a fork, and opens a namespace of the process that it has made, which ends then.
+func namespaceOf(p *Program, doing, kind string) (*os.File, error) {
 	self, err := awaitOpening(p)
 	if err != nil {
 		return nil, err
@@ -83,10 +88,10 @@ func NetworkNamespace(user *os.File) (*os.File, error) {
 	defer self.Close()
 	pr, err := p.Start(0, true)
 	if err != nil {
-		return nil, fmt.Errorf("make a network namespace: %w", err)
+		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
 	defer pr.Discard()
-	return os.Open("/proc/" + strconv.Itoa(pr.Pid) + "/ns/net")
+	return os.Open("/proc/" + strconv.Itoa(pr.Pid) + "/ns/" + kind)
 }
 
 // awaitOpening appends a wait. The process is killed when what it shows has been opened; should this process be killed before, nobody is
