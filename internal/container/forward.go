@@ -67,19 +67,21 @@ func (l *lives) endSending(id string, more func() bool) bool {
 	return true
 }
 
-// sendOutput sends the container's output for as long as it runs, and what is left of earlier lives.
+// sendOutput sends the container's output for as long as it runs, and what is left of earlier lives. The container is not removed before it returns; what it
+// prints is read from then on also when it is, however soon.
 func sendOutput(ctx context.Context, l life) {
 	if !forward.Is(l.c.record().HostConfig.LogConfig.Type) || !l.s.lives.beginSending(l.c.id) {
 		return
 	}
-	l.s.lives.run(ctx, func(ctx context.Context) {
-		f := &forwarding{life: l}
-		if b, err := os.ReadFile(f.path()); err == nil {
-			_ = json.Unmarshal(b, &f.sent) // a damaged note: all is sent once more
-		}
-		for {
+	f := &forwarding{life: l}
+	if b, err := os.ReadFile(f.path()); err == nil {
+		_ = json.Unmarshal(b, &f.sent) // a damaged note: all is sent once more
+	}
+	first := f.open()
+	if !l.s.lives.run(ctx, func(ctx context.Context) {
+		for reader := first; ; reader = nil {
 			exits := exitsOf(l.c)
-			f.follow(ctx)
+			f.follow(ctx, reader)
 			again := func() bool {
 				return ctx.Err() == nil && !l.c.isGone() && (l.c.record().Status.Alive() || exitsOf(l.c) != exits)
 			}
@@ -87,7 +89,9 @@ func sendOutput(ctx context.Context, l life) {
 				return
 			}
 		}
-	})
+	}) && first != nil {
+		l.c.closeLog(first)
+	}
 }
 
 // exitsOf is how many lives have ended while this engine runs.
@@ -110,8 +114,9 @@ type forwarding struct {
 
 func (f *forwarding) path() string { return filepath.Join(f.c.dir, forwardedFile) }
 
-// follow sends one life's output, or what is there of ended ones. It returns at the end of that, of the engine, or of the container.
-func (f *forwarding) follow(ctx context.Context) {
+// follow sends one life's output, or what is there of ended ones, by a reader, or one that it opens (nil). It returns at the end of that, of the engine, or
+// of the container.
+func (f *forwarding) follow(ctx context.Context, reader *logs.Reader) {
 	over, cancel := f.c.untilOver(ctx)
 	defer cancel()
 	if !f.c.record().Status.Alive() {
@@ -122,15 +127,15 @@ func (f *forwarding) follow(ctx context.Context) {
 		f.note(ctx, true)
 	}()
 	for {
-		reader, err := f.open(ctx)
-		if err != nil {
-			f.s.log(err)
+		if reader == nil {
+			f.alone(ctx, func() { reader = f.open() })
 		}
 		if reader == nil {
 			return
 		}
-		err = f.pump(ctx, over, reader)
+		err := f.pump(ctx, over, reader)
 		f.c.closeLog(reader)
+		reader = nil
 		if err == nil || ctx.Err() != nil {
 			return
 		}
@@ -161,16 +166,18 @@ func (f *forwarding) alone(ctx context.Context, fn func()) {
 	}
 }
 
-// open begins to read where sending is to begin; nil where there is nothing to read any more.
-func (f *forwarding) open(ctx context.Context) (reader *logs.Reader, err error) {
-	f.alone(ctx, func() { // its folder is not removed meanwhile, and would be made anew
-		reader, err = f.c.openLog(logs.ReadOptions{Follow: &f.s.followers, Lives: true, From: f.sent.Place})
-	})
-	if err == nil && reader != nil && reader.Lost(f.sent.Place) {
+// open begins to read where sending is to begin; nil where that cannot be. The container is not removed meanwhile: its folder would be made anew.
+func (f *forwarding) open() *logs.Reader {
+	reader, err := f.c.openLog(logs.ReadOptions{Follow: &f.s.followers, Lives: true, From: f.sent.Place})
+	if err != nil {
+		f.s.log(err)
+		return nil
+	}
+	if reader.Lost(f.sent.Place) {
 		f.s.log(fmt.Errorf("output of container %s was rotated away before it was sent: its target was away for too long", f.c.record().Name))
 		f.sent = sent{}
 	}
-	return reader, err
+	return reader
 }
 
 func (f *forwarding) dial() (err error) {

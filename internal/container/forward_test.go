@@ -126,6 +126,11 @@ func TestForward(t *testing.T) {
 	}
 	run("short", counts("short", 1, 300), container.HostConfig{AutoRemove: true})
 	all("short", 300)
+	for i := range 20 { // removed as soon as may be
+		name := fmt.Sprint("brief", i)
+		run(name, "echo "+name+"-1", container.HostConfig{AutoRemove: true})
+		all(name, 1)
+	}
 
 	// A stop and a start, an engine that is started anew in the middle of a line, and while none runs.
 	step := filepath.Join(t.TempDir(), "step")
