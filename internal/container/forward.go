@@ -130,7 +130,8 @@ func (f *forwarding) follow(ctx context.Context, reader *logs.Reader) {
 		if reader == nil {
 			f.alone(ctx, func() { reader = f.open() })
 		}
-		if reader == nil {
+		if reader == nil { // it is gone, or cannot be read now
+			f.rest(ctx)
 			return
 		}
 		err := f.pump(ctx, over, reader)
@@ -140,15 +141,23 @@ func (f *forwarding) follow(ctx context.Context, reader *logs.Reader) {
 			return
 		}
 		for f.dial() != nil { // nothing is held for it meanwhile
-			select {
-			case <-time.After(retryLast):
-			case <-ctx.Done():
+			if f.rest(ctx); ctx.Err() != nil {
 				return
-			case <-f.c.gone:
+			}
+			if f.c.isGone() {
 				f.s.log(fmt.Errorf("container %s is removed, and what of its output could not be sent is lost: %w", f.c.record().Name, err))
 				return
 			}
 		}
+	}
+}
+
+// rest waits a while, unless there is no more to wait for.
+func (f *forwarding) rest(ctx context.Context) {
+	select {
+	case <-time.After(retryLast):
+	case <-ctx.Done():
+	case <-f.c.gone:
 	}
 }
 
