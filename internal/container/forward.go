@@ -256,6 +256,7 @@ func (f *forwarding) pump(ctx, over context.Context, reader *logs.Reader) error 
 				f.sent = sent{Place: reader.Place()}
 			} else if ctx.Err() == nil {
 				f.s.log(fmt.Errorf("read the output of container %s, to send it: %w", f.c.record().Name, err))
+				f.rest(ctx)
 			}
 			return nil
 		}
