@@ -1,13 +1,14 @@
 package cgroup
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 )
 
 func TestBelow(t *testing.T) {
-	g, err := Create("/wherry-cgroup-test/below", nil)
+	g, err := Create(fmt.Sprintf("/wherry-test-%d/below", os.Getpid()), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
