@@ -4,6 +4,7 @@ package forward
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"os"
 	"regexp"
@@ -114,15 +115,15 @@ func Kinds() []string { return []string{"fluentd", "gelf", "journald", "syslog"}
 // Is says that a driver of logs is one of these.
 func Is(name string) bool { return slices.Contains(Kinds(), name) }
 
-// Own says that an option is one of the driver's own.
-func Own(name, option string) bool {
+// own says that an option is one of the driver's own.
+func own(name, option string) bool {
 	return slices.Contains(strings.Fields(kinds()[name].options), option)
 }
 
 // Check says what is wrong with a driver's options.
 func Check(name string, options map[string]string) error {
 	for option := range options {
-		if strings.HasPrefix(option, name+"-") && !Own(name, option) {
+		if strings.HasPrefix(option, name+"-") && !own(name, option) {
 			return fmt.Errorf("unknown log opt '%s' for %s log driver: there are %s: %w", option, name, kinds()[name].options, errdefs.ErrInvalidArgument)
 		}
 	}
@@ -152,7 +153,7 @@ func Dial(name string, options map[string]string, about About) (Target, error) {
 // read takes the options that all drivers have.
 func read(name string, options map[string]string, about About) (*config, error) {
 	c := &config{kind: name, options: options, about: about, extra: map[string]string{}}
-	tag, err := template.New("tag").Funcs(template.FuncMap{"json": nothing, "join": strings.Join, "lower": strings.ToLower, "upper": strings.ToUpper, "split": strings.Split}).
+	tag, err := template.New("tag").Funcs(template.FuncMap{"json": jsonOf, "join": strings.Join, "lower": strings.ToLower, "upper": strings.ToUpper, "split": strings.Split}).
 		Parse(cmp.Or(options["tag"], "{{.ID}}"))
 	if err != nil {
 		return nil, wrong("tag=%s: %v", options["tag"], err)
@@ -191,7 +192,10 @@ func read(name string, options map[string]string, about About) (*config, error) 
 	return c, nil
 }
 
-func nothing(v any) string { return fmt.Sprint(v) }
+func jsonOf(v any) (string, error) {
+	b, err := json.Marshal(v)
+	return string(b), err
+}
 
 func wrong(format string, args ...any) error {
 	return fmt.Errorf("invalid log opt %s: %w", fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument)

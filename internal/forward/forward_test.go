@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"compress/zlib"
@@ -116,8 +117,8 @@ func TestSyslog(t *testing.T) {
 		}
 	}
 	at, next := datagrams(t, "udp", "127.0.0.1:0")
-	sendTo(t, "syslog", map[string]string{"syslog-address": "udp://" + at, "syslog-facility": "local7", "tag": "{{.ImageName}}/{{.Name}}/{{.ID}}/{{.ImageID}}"}, Message{Time: moment, Text: []byte("x")})
-	if got := string(next()); !strings.HasPrefix(got, "<190>") || !strings.Contains(got, " nginx:1/web/0123456789ab/fedcba987654[") {
+	sendTo(t, "syslog", map[string]string{"syslog-address": "udp://" + at, "syslog-facility": "local7", "tag": "{{.ImageName}}/{{.Name}}/{{.ID}}/{{.ImageID}}/{{json .Name}}"}, Message{Time: moment, Text: []byte("x")})
+	if got := string(next()); !strings.HasPrefix(got, "<190>") || !strings.Contains(got, " nginx:1/web/0123456789ab/fedcba987654/\"web\"[") {
 		t.Errorf("%q", got)
 	}
 }
@@ -209,10 +210,14 @@ func ends(t *testing.T, kind, option string) {
 	defer target.Close()
 	c, err := l.Accept()
 	must(t, err, target.Send(&Message{Time: moment, Text: []byte("x")}))
-	b := make([]byte, 1)
-	_, err = c.Read(b)
+	_, err = bufio.NewReader(c).ReadBytes(map[string]byte{"gelf": 0, "syslog": '\n'}[kind]) // what is left unread would be told by a reset
 	must(t, err, c.Close())
-	time.Sleep(10 * time.Millisecond) // the kernel has its end by now: this is not about how fast
+	conn := map[string]func() net.Conn{"gelf": func() net.Conn { return target.(*gelf).conn }, "syslog": func() net.Conn { return target.(*syslog).conn }}[kind]()
+	for deadline := time.Now().Add(10 * time.Second); ended(conn) == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: the end of the connection is not seen", kind)
+		}
+	}
 	if err = target.Send(&Message{Time: moment, Text: []byte("y")}); err == nil {
 		t.Errorf("%s: the message to a server that has gone is lost", kind)
 	}

@@ -24,9 +24,11 @@ const (
 	implementation = "VolumeDriver"
 )
 
-// How long a program may take: for what the engine has to know, for what it would like to know, and to be there at all, at a boot.
+// How long a program may take: for what the engine has to know, to say what it is or to let a volume go, for what the engine would like to know, and to be
+// there at all, at a boot.
 const (
 	driverLimit   = 2 * time.Minute
+	answerLimit   = 15 * time.Second
 	askLimit      = 2 * time.Second
 	driverArrives = 10 * time.Second
 )
@@ -54,6 +56,8 @@ type kept struct {
 type drivers struct{ *plugin.Finder }
 
 func (f drivers) find(ctx context.Context, name string) (driver, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, fmt.Errorf("it has not answered within %s", answerLimit))
+	defer cancel()
 	p, err := f.Find(ctx, name, implementation)
 	return driver{p}, err
 }
@@ -318,9 +322,11 @@ func unmountFor(ctx context.Context, s *Service, e *entry, id string) {
 			s.log(fmt.Errorf("volume %s is not used any more but stays mounted: %w", e.Name, err))
 		}
 	}
-	d, err := s.drivers.find(ctx, e.Driver)
+	limited, cancel := context.WithTimeoutCause(ctx, answerLimit, fmt.Errorf("it has not answered within %s", answerLimit))
+	defer cancel()
+	d, err := s.drivers.find(limited, e.Driver)
 	if err == nil {
-		err = d.call(ctx, "Unmount", request{Name: e.Name, ID: id}, nil)
+		err = d.call(limited, "Unmount", request{Name: e.Name, ID: id}, nil)
 	}
 	if err != nil {
 		s.log(fmt.Errorf("unmount volume %s: %w", e.Name, err))

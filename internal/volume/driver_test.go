@@ -223,6 +223,34 @@ func TestDriver(t *testing.T) {
 	}
 }
 
+// TestDriverHangs: one that answers nothing holds up neither a container's end for long, nor others' volumes.
+func TestDriverHangs(t *testing.T) {
+	ownMounts(t)
+	sockets := t.TempDir()
+	l, err := net.Listen("unix", filepath.Join(sockets, "hangs.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s := withDrivers(t, t.TempDir(), sockets)
+	limited, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := s.Create(limited, volume.CreateRequest{Name: "data", Driver: "hangs"})
+		ended <- err
+	}()
+	if c, err := l.Accept(); err != nil { // it has been asked, and answers nothing
+		t.Fatal(err)
+	} else {
+		defer c.Close()
+	}
+	create(t, s, volume.CreateRequest{Name: "other", Driver: "local"})
+	cancel()
+	if err := <-ended; !errdefs.IsUnavailable(err) {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestDriverHasIt: volumes that a driver has are there without being made; those that it has lost are made again, by it or by another.
 func TestDriverHasIt(t *testing.T) {
 	ownMounts(t)

@@ -214,6 +214,7 @@ func TestPrune(t *testing.T) {
 	}
 	create(t, s, volume.CreateRequest{Name: "named"})
 	create(t, s, volume.CreateRequest{Name: "kept", Labels: map[string]string{"keep": ""}})
+	create(t, s, volume.CreateRequest{Name: "elsewhere", DriverOpts: map[string]string{"type": "tmpfs", "device": "tmpfs"}}) // what options mount stays
 	used := create(t, s, volume.CreateRequest{})
 	if _, _, err := s.Acquire(t.Context(), used.Name, "c"); err != nil {
 		t.Fatal(err)
@@ -226,7 +227,7 @@ func TestPrune(t *testing.T) {
 	if err != nil || !slices.Equal(report.VolumesDeleted, []string{"named"}) {
 		t.Errorf("prune of all: %+v, %v", report, err)
 	}
-	if got := names(t, s, nil); len(got) != 2 {
+	if got := names(t, s, nil); len(got) != 3 || !slices.Contains(got, "elsewhere") {
 		t.Errorf("left: %v", got)
 	}
 }
